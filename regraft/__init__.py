@@ -1,0 +1,1 @@
+"""What training and serving share, and the front door. No torch, no server."""

@@ -1,0 +1,241 @@
+"""The model file: a backbone and a swappable head in one self-contained ONNX graph.
+
+::
+
+    image  uint8 [N, H, W, 3] ─► (normalise, backbone) ─► embedding [N, D] ─┬─► Gemm(head) ─► softmax ─► probabilities [N, K]
+                                                                            └─► cosine to head.prototypes ─► novelty [N]
+
+``head.weight``, ``head.bias`` and ``head.prototypes`` are initializers that are also graph inputs (overridable, IR >= 4,
+K symbolic): any runtime runs the file as it is, and the server feeds other heads into the same session. `graft` and
+`ungraft` are each other's inverse, so the backbone's digest can be checked on any file.
+"""
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper, numpy_helper
+
+from regraft.card import ModelCard, parse_card
+from regraft.errors import ArtifactError
+
+IMAGE: Final = "image"
+EMBEDDING: Final = "embedding"
+PROBABILITIES: Final = "probabilities"
+NOVELTY: Final = "novelty"
+OPSET: Final = 18
+_HEAD: Final = "head."
+_CARD_KEY: Final = "regraft.card"
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The part that a retrain replaces.
+
+    Attributes:
+        weight: float32 [K, D].
+        bias: float32 [K].
+        prototypes: float32 [K, D], the mean embedding of each class scaled to length 1; novelty is the cosine
+            distance to the nearest.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+    prototypes: FloatArray
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not fit each other, and values that are not numbers."""
+        if self.weight.ndim != 2 or self.prototypes.shape != self.weight.shape or self.bias.shape != self.weight.shape[:1]:
+            raise ArtifactError(
+                f"head: weight {self.weight.shape}, bias {self.bias.shape} and prototypes {self.prototypes.shape} "
+                "do not fit: need [K, D], [K], [K, D]"
+            )
+        for name, array in self.feed().items():
+            if array.dtype != np.float32:
+                raise ArtifactError(f"{name}: dtype {array.dtype}, need float32")
+            if not np.isfinite(array).all():
+                raise ArtifactError(f"{name}: has values that are not finite")
+
+    def feed(self) -> dict[str, FloatArray]:
+        """Return the tensors by the names of their graph inputs."""
+        return {_HEAD + "weight": self.weight, _HEAD + "bias": self.bias, _HEAD + "prototypes": self.prototypes}
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of the head's bytes."""
+        digest = hashlib.sha256()
+        for name, array in self.feed().items():
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def probabilities(self, embedding: FloatArray) -> FloatArray:
+        """Return softmax probabilities [N, K] of embeddings [N, D]; what the graph computes, within 1e-5."""
+        logits = embedding @ self.weight.T + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        exponentials = np.exp(logits)
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+    def novelty(self, embedding: FloatArray) -> FloatArray:
+        """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes."""
+        length = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+        return np.asarray(1 - (embedding / length @ self.prototypes.T).max(axis=1), np.float32)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that was read and found whole."""
+
+    card: ModelCard
+    head: Head
+    model: onnx.ModelProto
+
+
+def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelProto:
+    """Put a head and its card onto a backbone.
+
+    Args:
+        backbone: ``image`` uint8 [N, crop_px, crop_px, 3] to ``embedding`` float32 [N, D], nothing else.
+        head: K x D must fit the card's labels and the backbone.
+        card: its digests must be those of ``backbone`` and ``head``.
+
+    Raises:
+        ArtifactError: the three do not fit together.
+    """
+    check_backbone(backbone)
+    model = copy.deepcopy(backbone)
+    graph = model.graph
+    for name, array in head.feed().items():
+        graph.initializer.append(numpy_helper.from_array(array, name))
+        shape = ["K"] if array.ndim == 1 else ["K", array.shape[1]]
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    graph.node.extend(_head_nodes())
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), _HEAD + "axis"))
+    graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), _HEAD + "one"))
+    graph.output.insert(0, helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", "K"]))
+    graph.output.append(helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, ["N"]))
+    helper.set_model_props(model, {_CARD_KEY: card.to_json()})
+    _check_fit(backbone, head, card)
+    return model
+
+
+def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the backbone alone; the inverse of `graft`."""
+    backbone = copy.deepcopy(model)
+    graph = backbone.graph
+    for field in (graph.node, graph.initializer, graph.input, graph.output):
+        kept = [item for item in field if not item.name.startswith(_HEAD) and item.name not in {PROBABILITIES, NOVELTY}]
+        del field[:]
+        field.extend(kept)
+    del backbone.metadata_props[:]
+    return backbone
+
+
+def backbone_digest(backbone: onnx.ModelProto) -> str:
+    """Return the SHA-256 (hex) of a backbone; heads with the same digest can share a session."""
+    return hashlib.sha256(backbone.SerializeToString(deterministic=True)).hexdigest()
+
+
+def embedding_size(backbone: onnx.ModelProto) -> int:
+    """Return D, the width of the backbone's embedding."""
+    return int(backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+
+
+def read(path: Path) -> Artifact:
+    """Read a model file and check everything that the contract promises.
+
+    Raises:
+        ArtifactError: the text names the file and what is wrong with it.
+    """
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+        return _check(model)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: there is no such file") from error
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ArtifactError(f"{path}: not a whole ONNX file ({str(error).strip().splitlines()[0][:200]})") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def rehead(artifact: Artifact, head: Head, card: ModelCard) -> onnx.ModelProto:
+    """Return the same backbone with another head and card."""
+    return graft(ungraft(artifact.model), head, card)
+
+
+def check_backbone(backbone: onnx.ModelProto) -> None:
+    """Check that a graph is ``image`` uint8 [N, P, P, 3] to ``embedding`` float32 [N, D] in one file.
+
+    Raises:
+        ArtifactError: it is not; the text says where.
+    """
+    graph = backbone.graph
+    if [tensor.name for tensor in graph.input] != [IMAGE] or [tensor.name for tensor in graph.output] != [EMBEDDING]:
+        raise ArtifactError(f"backbone: need one input {IMAGE!r} and one output {EMBEDDING!r}")
+    image, embedding = graph.input[0].type.tensor_type, graph.output[0].type.tensor_type
+    sides = [dim.dim_value for dim in image.shape.dim]
+    if image.elem_type != TensorProto.UINT8 or len(sides) != 4 or sides[1] != sides[2] or sides[3] != 3:
+        raise ArtifactError(f"backbone: input {IMAGE!r} must be uint8 [N, P, P, 3]")
+    if embedding.elem_type != TensorProto.FLOAT or len(embedding.shape.dim) != 2 or embedding.shape.dim[1].dim_value < 1:
+        raise ArtifactError(f"backbone: output {EMBEDDING!r} must be float32 [N, D] with D known")
+    if not (image.shape.dim[0].dim_param and embedding.shape.dim[0].dim_param):
+        raise ArtifactError("backbone: the batch axis is not symbolic, so only one batch size would run")
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise ArtifactError("weights are kept in another file (external data); a model must be one file")
+
+
+def _head_nodes() -> list[onnx.NodeProto]:
+    node = helper.make_node
+    h = _HEAD
+    return [
+        node("Gemm", [EMBEDDING, h + "weight", h + "bias"], [h + "logits"], h + "gemm", transB=1),
+        node("Softmax", [h + "logits"], [PROBABILITIES], h + "softmax", axis=1),
+        node("LpNormalization", [EMBEDDING], [h + "direction"], h + "normalise", axis=1, p=2),
+        node("Gemm", [h + "direction", h + "prototypes"], [h + "cosine"], h + "similarity", transB=1),
+        node("ReduceMax", [h + "cosine", h + "axis"], [h + "nearest"], h + "nearest", keepdims=0),
+        node("Sub", [h + "one", h + "nearest"], [NOVELTY], h + "novelty"),
+    ]
+
+
+def _check(model: onnx.ModelProto) -> Artifact:
+    cards = [prop.value for prop in model.metadata_props if prop.key == _CARD_KEY]
+    if not cards:
+        raise ArtifactError(f"no model card (metadata {_CARD_KEY!r}): not a model that Regraft trained")
+    card = parse_card(cards[0])
+    backbone = ungraft(model)
+    check_backbone(backbone)
+    onnx.checker.check_model(model)
+    tensors = {t.name: t for t in model.graph.initializer if t.name.startswith(_HEAD)}
+    missing = {_HEAD + part for part in ("weight", "bias", "prototypes")} - tensors.keys()
+    if missing:
+        raise ArtifactError(f"no initializer {sorted(missing)[0]!r}")
+    weight, bias, prototypes = (
+        numpy_helper.to_array(tensors[_HEAD + part]) for part in ("weight", "bias", "prototypes")
+    )
+    head = Head(np.array(weight), np.array(bias), np.array(prototypes))
+    _check_fit(backbone, head, card)
+    return Artifact(card, head, model)
+
+
+def _check_fit(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> None:
+    size = embedding_size(backbone)
+    if head.weight.shape != (len(card.labels), size) or card.embedding_size != size:
+        raise ArtifactError(
+            f"head.weight is {head.weight.shape}, but the card has {len(card.labels)} labels and embeddings of "
+            f"{card.embedding_size}, the backbone of {size}"
+        )
+    side = backbone.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    if side != card.image.crop_px:
+        raise ArtifactError(f"the graph takes {side} px, the card crops {card.image.crop_px} px")
+    if card.head_digest != head.digest():
+        raise ArtifactError("the head is not the one that the card describes (head_digest differs)")
+    if card.backbone.digest != backbone_digest(backbone):
+        raise ArtifactError("the backbone is not the one that the card describes (backbone.digest differs)")
+

@@ -1,0 +1,127 @@
+"""The model card: everything a consumer must know about a model file, stored inside it as JSON."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from regraft.errors import ArtifactError
+from regraft.image import ImageSpec
+
+SCHEMA_VERSION: Final = 1
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneCard(_Part):
+    """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph."""
+
+    name: str
+    weights: str
+    digest: Digest
+
+
+class ClassMetrics(_Part):
+    """How one class fares on the holdout; all of it 0 where there was nothing to divide by."""
+
+    label: str
+    precision: Share
+    recall: Share
+    f1: Share
+    support: int = Field(ge=0)
+
+
+class Metrics(_Part):
+    """What was measured on this very file, through ``image.py``, on images that it was not fitted on.
+
+    Attributes:
+        images: how many holdout images that were.
+        accuracy_interval: 95 % Wilson score interval.
+        log_loss: mean negative log probability of the true label, in nats.
+        confusion: ``confusion[i][j]`` counts images of label i answered with label j.
+    """
+
+    images: int = Field(ge=0)
+    accuracy: Share
+    accuracy_interval: tuple[Share, Share]
+    macro_f1: Share
+    log_loss: float = Field(ge=0)
+    per_class: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+class ModelCard(_Part):
+    """The card. Serving has no default for any of it: a field that is absent is an error.
+
+    Attributes:
+        labels: in the order of the probabilities; new classes are appended, never sorted in.
+        temperature: already folded into the head (Guo et al., 2017); kept to tell how far the raw head was off.
+        novelty_threshold: images above it are less like the training images than 95 % of held-out ones, range 0-2.
+        data_digest: SHA-256 over the (image hash, label) pairs the head was fitted on.
+        parent_version: the champion that this head was retrained from, or None.
+        metrics: None where there were no holdout images.
+    """
+
+    schema_version: int
+    name: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    image: ImageSpec
+    backbone: BackboneCard
+    embedding_size: int = Field(ge=1)
+    head_digest: Digest
+    temperature: float = Field(gt=0)
+    novelty_threshold: float = Field(ge=0, le=2)
+    strategy: str
+    settings: dict[str, Any]
+    seed: int
+    data_digest: Digest
+    train_images: int = Field(ge=0)
+    parent_version: int | None
+    metrics: Metrics | None
+    libraries: dict[str, str]
+    created_at: str
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> "ModelCard":
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: the same label twice")
+        return self
+
+    def to_json(self) -> str:
+        """Return the card as JSON with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+
+
+def parse_card(text: str) -> ModelCard:
+    """Read a card.
+
+    Raises:
+        ArtifactError: not JSON, of a newer schema, or a field is missing or wrong; the text names the field.
+    """
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"card: not JSON ({error})") from error
+    if not isinstance(fields, Mapping):
+        raise ArtifactError("card: not a JSON object")
+    schema = fields.get("schema_version")
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"card: written in schema {schema}, this Regraft reads up to {SCHEMA_VERSION}: upgrade Regraft"
+        )
+    try:
+        return ModelCard.model_validate(fields)
+    except ValidationError as error:
+        raise ArtifactError(f"card: {_complaint(error)}") from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "labels"
+    return f"field {field!r}: {first['msg']}"

@@ -1,0 +1,133 @@
+"""The tables behind the examples store: examples, their embeddings, retrain jobs. SQLite, or PostgreSQL by URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from regraft.errors import StorageError
+
+metadata = MetaData()
+
+examples = Table(
+    "examples",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("added_at", String(32), nullable=False),
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("backbone", String(64), primary_key=True),
+    Column("image_spec", String(64), primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+)
+
+_ACTIVE = text("state IN ('PENDING', 'RUNNING')")
+
+retrain_jobs = Table(
+    "retrain_jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(32), nullable=False, default=""),
+    Column("fraction", Float, nullable=False, default=0.0),
+    Column("message", Text, nullable=False, default=""),
+    Column("settings", JSON, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("champion", Integer),
+    Column("version", Integer),
+    Column("verdict", JSON),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("created_at", String(32), nullable=False),
+    Column("finished_at", String(32)),
+    # The database itself sees to it that a model has one job at a time, whoever asks.
+    Index("one_active_job_a_model", "model", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+)
+
+
+def open_database(url: str) -> Engine:
+    """Open the database at ``url`` and create what tables are missing; the caller disposes of the engine.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    with database_errors("cannot open the database"):
+        engine = create_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        metadata.create_all(engine)
+    return engine
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file, whose folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
+
+
+@contextmanager
+def database_errors(what: str) -> Iterator[None]:
+    """Turn the database's errors, but not those of broken constraints, into a `StorageError`."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:
+        raise StorageError(f"{what}: {getattr(error, 'orig', None) or error}") from error
+
+
+@contextmanager
+def transaction(engine: Engine, what: str) -> Iterator[Connection]:
+    """Run one writing transaction: committed, and so on the disk, when the block ends without an error."""
+    with database_errors(what), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine, what: str) -> Iterator[Connection]:
+    """Run one reading transaction, which neither waits for a writer nor holds one up."""
+    with database_errors(what), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def _prepare_sqlite(driver: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy hands over the raw driver's object
+    driver.isolation_level = None  # or the driver begins transactions on its own; `_begin_sqlite` does it
+    cursor = driver.cursor()
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # in WAL mode only FULL makes a commit survive a power cut
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later is refused at once when another writer came between.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,89 @@
+"""Everything that can go wrong, sorted by whose fault it is.
+
+::
+
+    RegraftError
+    ├── CallerError                 the request is wrong; sending it again will not help
+    │   ├── InvalidImageError       the bytes are not a picture we can classify
+    │   ├── InvalidRequestError     a field or flag has a value that makes no sense
+    │   └── NotFoundError           no such model, version or job
+    ├── NotNowError                 the request is fine, the moment is not
+    │   ├── OverloadedError         every permit is taken: try again later
+    │   ├── DeadlineError           the caller's time ran out before the answer was ready
+    │   ├── DrainingError           the server is stopping
+    │   └── PreconditionError       the state of the server or store forbids it; the text says what to do
+    └── OperatorError               something the operator owns is broken
+        ├── ArtifactError           a model file or its card cannot be used
+        ├── DatasetError            a folder of labelled images cannot be trained on
+        ├── StorageError            the disk or database refused to write or read
+        ├── ProviderError           the execution provider that was asked for is not there
+        └── MissingPackageError     an optional package has to be installed
+
+The text of a ``RegraftError`` is written for the person who caused it, may be sent to clients, and names the
+file, field or flag. Any other exception is a bug: clients get a fixed text and the log gets the traceback.
+This module knows nothing of gRPC; ``serving/interceptors.py`` holds the one table of status codes.
+"""
+
+
+class RegraftError(Exception):
+    """The root of every error that Regraft raises on purpose."""
+
+
+class CallerError(RegraftError):
+    """The request itself is wrong."""
+
+
+class InvalidImageError(CallerError):
+    """The bytes are not a picture within the limits; the text is the reason."""
+
+
+class InvalidRequestError(CallerError):
+    """A field or flag has a value that makes no sense."""
+
+
+class NotFoundError(CallerError):
+    """The model, version or job named does not exist."""
+
+
+class NotNowError(RegraftError):
+    """The request is fine, the moment is not."""
+
+
+class OverloadedError(NotNowError):
+    """A bounded queue is full; answered at once so that the caller can go elsewhere."""
+
+
+class DeadlineError(NotNowError):
+    """The caller's deadline passed before the work was done."""
+
+
+class DrainingError(NotNowError):
+    """The server is shutting down and takes no new work."""
+
+
+class PreconditionError(NotNowError):
+    """The state of the server or store forbids the request."""
+
+
+class OperatorError(RegraftError):
+    """Something that the operator owns is broken or missing."""
+
+
+class ArtifactError(OperatorError):
+    """A model file, or the card inside it, breaks the contract."""
+
+
+class DatasetError(OperatorError):
+    """A folder of labelled images cannot be trained on."""
+
+
+class StorageError(OperatorError):
+    """The disk or the database refused; nothing unacknowledged was kept, nothing acknowledged was lost."""
+
+
+class ProviderError(OperatorError):
+    """The execution provider that was asked for cannot be used."""
+
+
+class MissingPackageError(OperatorError):
+    """An optional package is not installed; the text names the extra that brings it."""

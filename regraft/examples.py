@@ -1,0 +1,137 @@
+"""Labelled images that people sent: acknowledged means durable.
+
+::
+
+    <root>/images/ab/abcdef...      the picture's bytes, named by their SHA-256, fsynced before the row is written
+    <root>/examples.sqlite          rows: which picture has which label; or a database given by URL
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import func, insert, select, update
+
+from regraft.database import examples, open_database, reading, sqlite_url, transaction
+from regraft.embeddings import EmbeddingCache
+from regraft.errors import InvalidRequestError
+from regraft.files import storage_errors, write_durably
+from regraft.retrain_jobs import RetrainJobs
+
+FOLDER: Final = ".examples"
+"""Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
+
+HOLDOUT_SHARE: Final = 0.2
+MAX_LABEL_LENGTH: Final = 100
+
+
+class AddOutcome(StrEnum):
+    """What became of one example."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    RELABELLED = "relabelled"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled picture; its bytes are found by the hash."""
+
+    sha256: str
+    label: str
+
+
+class ExamplesStore:
+    """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
+
+    def __init__(self, root: Path, database_url: str = "") -> None:
+        """Open the store in the folder ``root``, with SQLite inside it unless a database URL is given."""
+        with storage_errors("cannot open the examples store"):
+            self.images = root / "images"
+            self.images.mkdir(parents=True, exist_ok=True)
+            self.locks = root / "locks"
+            self.locks.mkdir(exist_ok=True)
+            url = database_url or sqlite_url(root / "examples.sqlite")
+        self._engine = open_database(url)
+        self.embeddings = EmbeddingCache(self._engine)
+        self.jobs = RetrainJobs(self._engine)
+
+    def add(self, model: str, data: bytes, label: str, source: str = "") -> AddOutcome:
+        """Keep one labelled picture. When this returns, it survives ``kill -9`` and a power cut.
+
+        Args:
+            model: the model it is for.
+            data: an encoded picture, already found decodable.
+            label: its class; a new one is allowed.
+            source: where it came from, free text.
+
+        Raises:
+            InvalidRequestError: the label is no label.
+            StorageError: the disk or the database refused; nothing of it was acknowledged.
+        """
+        check_label(label)
+        sha256 = image_hash(data)
+        path = self.image_path(sha256)
+        with storage_errors("cannot keep the image"):
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                write_durably(path, data)
+        here = (examples.c.model == model) & (examples.c.sha256 == sha256)
+        with transaction(self._engine, "cannot keep the example") as connection:
+            known = connection.execute(select(examples.c.label).where(here)).scalar_one_or_none()
+            if known == label:
+                return AddOutcome.DUPLICATE
+            if known is not None:
+                connection.execute(update(examples).where(here).values(label=label, source=source))
+                return AddOutcome.RELABELLED
+            added_at = datetime.now(UTC).isoformat(timespec="seconds")
+            row = {"model": model, "sha256": sha256, "label": label, "source": source, "added_at": added_at}
+            connection.execute(insert(examples).values(row))
+            return AddOutcome.ACCEPTED
+
+    def list(self, model: str) -> list[Example]:
+        """Return the examples of a model, ordered by hash, so that the order of arrival cannot matter."""
+        query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model).order_by(examples.c.sha256)
+        with reading(self._engine, "cannot read the examples") as connection:
+            return [Example(sha256, label) for sha256, label in connection.execute(query)]
+
+    def count(self, model: str) -> int:
+        """Return how many examples a model has."""
+        query = select(func.count()).select_from(examples).where(examples.c.model == model)
+        with reading(self._engine, "cannot count the examples") as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def image_path(self, sha256: str) -> Path:
+        """Return where the picture with this hash is kept."""
+        return self.images / sha256[:2] / sha256
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+
+def image_hash(data: bytes) -> str:
+    """Return the SHA-256 (hex) that names a picture."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_holdout(sha256: str) -> bool:
+    """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
+    return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32
+
+
+def check_label(label: str) -> None:
+    """Check that a label can be a folder's name, a line in a table and a metric.
+
+    Raises:
+        InvalidRequestError: the text says why it cannot.
+    """
+    if not label.strip() or label != label.strip():
+        raise InvalidRequestError("label: must not be empty, nor begin or end with a space")
+    if len(label) > MAX_LABEL_LENGTH:
+        raise InvalidRequestError(f"label: {len(label)} characters; the limit is {MAX_LABEL_LENGTH}")
+    if not label.isprintable() or "/" in label or "\\" in label or label in {".", ".."}:
+        raise InvalidRequestError(f"label {label!r}: control characters and path separators are not allowed")

@@ -1,0 +1,159 @@
+"""Retrain jobs as rows: who asked, how far it is, how it ended. The one record that server and child process share."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from regraft.database import reading, retrain_jobs, transaction
+from regraft.errors import NotFoundError, PreconditionError
+
+
+class JobState(StrEnum):
+    """How a job stands. REFUSED: it did its work, and the gate did not bless the result."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in ACTIVE
+
+
+ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
+
+
+class JobCancelledError(Exception):
+    """Raised inside the job when somebody asked for its end."""
+
+
+@dataclass(frozen=True)
+class RetrainJob:
+    """A snapshot of one job.
+
+    Attributes:
+        phase: what it does now, one word.
+        fraction: how much of the whole is done, 0 to 1.
+        message: a sentence for people; the reason where it was refused or failed.
+        settings: the limits of the gate, the seed.
+        champion: the version it competes with.
+        version: the version it published, blessed or not.
+        verdict: every number of the gate.
+    """
+
+    id: str
+    model: str
+    state: JobState
+    phase: str
+    fraction: float
+    message: str
+    settings: dict[str, Any]
+    requested_by: str
+    champion: int | None
+    version: int | None
+    verdict: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: str
+    finished_at: str | None
+
+
+class RetrainJobs:
+    """The table of jobs. Every change of state is one conditional update, so two processes cannot both make it."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use the tables of ``engine``, see `regraft.database.open_database`."""
+        self._engine = engine
+
+    def create(self, model: str, settings: dict[str, Any], requested_by: str) -> RetrainJob:
+        """Enter a job as PENDING.
+
+        Raises:
+            PreconditionError: the model has an unfinished job; the text names it.
+        """
+        job_id = uuid.uuid4().hex[:12]
+        row = {
+            "id": job_id,
+            "model": model,
+            "state": JobState.PENDING,
+            "message": "waiting to start",
+            "settings": settings,
+            "requested_by": requested_by,
+            "created_at": _now(),
+        }
+        try:
+            with transaction(self._engine, "cannot enter the retrain job") as connection:
+                connection.execute(insert(retrain_jobs).values(row))
+        except IntegrityError as error:
+            active = [job.id for job in self.list(model) if not job.state.is_final]
+            raise PreconditionError(
+                f"model {model!r} is being retrained already by job {' '.join(active)}: wait for it or cancel it"
+            ) from error
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> RetrainJob:
+        """Return a job as it stands now.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        with reading(self._engine, "cannot read the retrain job") as connection:
+            row = connection.execute(select(retrain_jobs).where(retrain_jobs.c.id == job_id)).mappings().one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no retrain job {job_id!r}")
+        return RetrainJob(**{**row, "state": JobState(row["state"])})
+
+    def list(self, model: str = "") -> list[RetrainJob]:
+        """Return the jobs, of one model or of all, newest first."""
+        query = select(retrain_jobs).order_by(retrain_jobs.c.created_at.desc())
+        if model:
+            query = query.where(retrain_jobs.c.model == model)
+        with reading(self._engine, "cannot read the retrain jobs") as connection:
+            rows = connection.execute(query).mappings().all()
+        return [RetrainJob(**{**row, "state": JobState(row["state"])}) for row in rows]
+
+    def claim(self, job_id: str) -> bool:
+        """Move a job from PENDING to RUNNING; False if somebody else did, or it is over."""
+        return self._change(job_id, (JobState.PENDING,), state=JobState.RUNNING, message="started")
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        """Record how far a RUNNING job is.
+
+        Raises:
+            JobCancelledError: somebody asked for its end, or it was declared over: stop working.
+        """
+        running = self._change(
+            job_id, (JobState.RUNNING,), phase=phase, fraction=fraction, message=message, **fields
+        )
+        if not running or self.get(job_id).cancel_requested:
+            raise JobCancelledError(job_id)
+
+    def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - columns differ in type
+        """Bring an unfinished job to its final state; False if it had reached one already."""
+        changes = {"state": state, "message": message, "finished_at": _now(), **fields}
+        if state in (JobState.SUCCEEDED, JobState.REFUSED):
+            changes["fraction"] = 1.0
+        return self._change(job_id, ACTIVE, **changes)
+
+    def request_cancel(self, job_id: str) -> RetrainJob:
+        """Ask for the end of a job; one that has not started ends at once. Returns it as it stands."""
+        if not self._change(job_id, (JobState.PENDING,), state=JobState.CANCELLED, message="cancelled", finished_at=_now()):
+            self._change(job_id, (JobState.RUNNING,), cancel_requested=True)
+        return self.get(job_id)
+
+    def _change(self, job_id: str, states: tuple[JobState, ...], **values: Any) -> bool:  # noqa: ANN401 - columns differ in type
+        statement = update(retrain_jobs).where(retrain_jobs.c.id == job_id, retrain_jobs.c.state.in_(states))
+        with transaction(self._engine, "cannot update the retrain job") as connection:
+            return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,129 @@
+"""The one door to ONNX Runtime: open a session, and know for certain what it runs on.
+
+ONNX Runtime falls back to the CPU without an error when CUDA cannot load. `open_session` proves the provider instead:
+it loads the CUDA provider's library itself to learn the reason when that fails, reads the effective provider back from
+the session, and the caller's warm-up run completes the proof.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regraft.errors import ArtifactError, MissingPackageError, ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+ProviderChoice = Literal["auto", "cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """A session, and what was found out while opening it.
+
+    Attributes:
+        session: the ONNX Runtime session; its ``run`` is thread-safe. Freed when the last reference goes.
+        provider: ``cuda`` or ``cpu``: what the session really uses.
+        fallback_reason: why it is not CUDA although CUDA was asked for, or empty.
+    """
+
+    session: "onnxruntime.InferenceSession"
+    provider: Literal["cuda", "cpu"]
+    fallback_reason: str = ""
+
+
+def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int) -> OpenSession:
+    """Open a session on ``model``.
+
+    Args:
+        model: path or serialised bytes of an ONNX model without external data.
+        provider: ``auto`` takes CUDA where it works and says why where it does not; ``cuda`` insists.
+        threads: threads of one ``run`` on the CPU; 1 where several runs go on at once.
+
+    Raises:
+        ProviderError: ``provider`` is ``cuda`` and CUDA does not work; the text is the reason.
+        ArtifactError: ONNX Runtime refuses the model.
+        MissingPackageError: neither ONNX Runtime package is installed.
+    """
+    ort = _import_onnxruntime()
+    reason = "" if provider == "cpu" else _why_cuda_cannot_load(ort)
+    if provider == "cuda" and reason:
+        raise ProviderError(f"provider cuda was asked for, but {reason}")
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if provider != "cpu" and not reason:
+        # HEURISTIC: the default search tunes anew for every batch size, which a dynamic batch would pay on live requests.
+        providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = ort.InferenceSession(source, _options(ort, threads), providers=providers, enable_fallback=0)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exception classes share no base class but this
+        raise ArtifactError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+    session.disable_fallback()
+    effective: Literal["cuda", "cpu"] = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+    if provider != "cpu" and effective == "cpu" and not reason:
+        reason = "ONNX Runtime could not use CUDA here (its own message is on standard error)"
+    if provider == "cuda" and effective == "cpu":
+        raise ProviderError(f"provider cuda was asked for, but {reason}")
+    return OpenSession(session, effective, reason)
+
+
+def cpu_budget() -> int:
+    """Return how many CPUs this process may really use: affinity and cgroup quota, not the host's core count."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    return max(1, min(allowed, int(quota))) if quota else allowed
+
+
+def _cgroup_cpus(root: Path) -> float | None:
+    """Return the CPU quota of a cgroup v2 or v1 tree in CPUs, or None where there is none."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # "max", or not a Linux cgroup at all
+        return None
+
+
+def _import_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
+    try:
+        import onnxruntime  # noqa: PLC0415 - optional: the caller must hear which extra to install
+    except ImportError as error:
+        raise MissingPackageError(
+            "ONNX Runtime is not installed. Install one of: pip install 'regraft[cpu]'  (any machine)   "
+            "pip install 'regraft[gpu]'  (NVIDIA, CUDA 13)"
+        ) from error
+    return onnxruntime
+
+
+def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships no type information
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # it warns of every initializer that is an input, which ours are by design
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships no type information
+    """Return the loader's own words on why the CUDA provider's library cannot be used, or an empty text."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return "the installed onnxruntime has no CUDA provider: pip install 'regraft[gpu]' in a fresh environment"
+    ort.preload_dlls()
+    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        hint = ": is the NVIDIA driver installed?" if "libcuda.so" in str(error) else ""
+        return f"its library cannot be loaded ({error}){hint}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,232 @@
+"""Model versions on disk: publish, the champion alias, history.
+
+::
+
+    <store>/<name>/<version>/model.onnx, features.npz, report.html      immutable; appears by one rename
+    <store>/<name>/history.jsonl                                        every publication and every move of the alias
+
+The last line of the history that moves the alias IS the alias, so that the two cannot disagree. The numbered folders
+are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
+from regraft.files import fsync_folder, locked, storage_errors
+
+MODEL_FILE: Final = "model.onnx"
+FEATURES_FILE: Final = "features.npz"
+REPORT_FILE: Final = "report.html"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HISTORY: Final = "history.jsonl"
+_STAGING: Final = ".staging"
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One line of ``history.jsonl``.
+
+    Attributes:
+        event: ``publish`` a version; ``promote`` it to champion; ``rollback`` to the champion before.
+        version: the version published, or the champion from now on.
+        previous: the champion until now, or None.
+        who: the person or program that did it.
+        why: the reason given, or what the gate said.
+        job: the retrain job that did it, or empty.
+        at: UTC, ISO 8601.
+    """
+
+    event: Literal["publish", "promote", "rollback"]
+    version: int
+    previous: int | None
+    who: str
+    why: str
+    job: str
+    at: str
+
+
+class ModelStore:
+    """A folder of models. Safe between threads and processes on one file system."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the folder ``root``; it is created by the first publication."""
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Return the names of the models that have a folder, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+
+    def versions(self, name: str) -> list[int]:
+        """Return the published versions of a model in ascending order."""
+        folder = self._folder(name)
+        if not folder.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
+
+    def folder(self, name: str, version: int) -> Path:
+        """Return the folder of a version.
+
+        Raises:
+            NotFoundError: there is no such version; the text says which there are.
+        """
+        folder = self._folder(name) / str(version)
+        if not folder.is_dir():
+            there_are = ", ".join(map(str, self.versions(name))) or "none"
+            raise NotFoundError(f"model {name!r} has no version {version} in {self.root} (it has: {there_are})")
+        return folder
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        """Publish a new version.
+
+        Args:
+            name: the model; created if it is new.
+            write: fills the folder it is given; when it raises, nothing is published.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            job: see `HistoryEntry`.
+
+        Returns:
+            The version's number, which was never used before.
+
+        Raises:
+            StorageError: the disk refused; the store is as it was.
+        """
+        folder = self._folder(name)
+        with storage_errors(f"cannot publish a version of {name!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder / ".lock"):
+                staging = folder / _STAGING
+                shutil.rmtree(staging, ignore_errors=True)  # left by a publisher that was killed: we hold the lock
+                staging.mkdir()
+                try:
+                    write(staging)
+                    _fsync_tree(staging)
+                    version = self._next_version(name)
+                    staging.rename(folder / str(version))
+                except BaseException:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    raise
+                fsync_folder(folder)
+                self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, _now()))
+        return version
+
+    def champion(self, name: str) -> int | None:
+        """Return the version that serves, or None while none was promoted."""
+        line = self._champions(name)
+        return line[-1] if line else None
+
+    def previous_champion(self, name: str) -> int | None:
+        """Return the champion that a rollback goes back to, or None."""
+        line = self._champions(name)
+        return line[-2] if len(line) > 1 else None
+
+    def promote(self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None) -> None:
+        """Make ``version`` the champion.
+
+        Args:
+            name: the model.
+            version: must be published.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            job: see `HistoryEntry`.
+            expected: if given, the champion this decision was based on.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: the champion is no longer ``expected``.
+            StorageError: the disk refused; the champion is as it was.
+        """
+        self.folder(name, version)
+        self._move(name, "promote", version, who, why, job, expected)
+
+    def rollback(self, name: str, *, who: str, why: str) -> int:
+        """Go back to the champion before this one, and return it; twice goes back two.
+
+        Raises:
+            PreconditionError: there was none before, or its folder is gone.
+        """
+        version = self.previous_champion(name)
+        if version is None or version not in self.versions(name):
+            raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
+        self._move(name, "rollback", version, who, why, "", self.champion(name))
+        return version
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """Return every publication and move of the alias, oldest first."""
+        return list(self._read_history(name))
+
+    def _folder(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise InvalidRequestError(
+                f"model name {name!r}: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+            )
+        return self.root / name
+
+    def _next_version(self, name: str) -> int:
+        published = [entry.version for entry in self._read_history(name) if entry.event == "publish"]
+        return max([0, *self.versions(name), *published]) + 1
+
+    def _champions(self, name: str) -> list[int]:
+        """Return the champions that a rollback would walk back through, the present one last."""
+        line: list[int] = []
+        for entry in self._read_history(name):
+            if entry.event == "promote":
+                line.append(entry.version)
+            elif entry.event == "rollback":
+                line.pop()
+        return line
+
+    def _move(
+        self, name: str, event: Literal["promote", "rollback"], version: int, who: str, why: str, job: str, expected: int | None
+    ) -> None:
+        with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
+            champion = self.champion(name)
+            if expected is not None and champion != expected:
+                raise PreconditionError(f"the champion of {name!r} is now version {champion}, not {expected}: look again")
+            self._append(name, HistoryEntry(event, version, champion, who, why, job, _now()))
+
+    def _append(self, name: str, entry: HistoryEntry) -> None:
+        """Append one line in one write; a torn last line, which only a power cut leaves, is closed off first."""
+        path = self._folder(name) / _HISTORY
+        with path.open("a+b") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(path.parent)
+
+    def _read_history(self, name: str) -> Iterator[HistoryEntry]:
+        path = self._folder(name) / _HISTORY
+        if not path.exists():
+            return
+        for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was never completed
+            try:
+                yield HistoryEntry(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # a torn line that `_append` closed off
+
+
+def _fsync_tree(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Answers requests. Imports neither torch nor ``training``."""

@@ -1,0 +1,1 @@
+"""Makes model versions. torch is imported only by the modules that need it: `backbones` and `export`."""
