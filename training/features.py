@@ -1,0 +1,169 @@
+"""Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import hashlib
+import numpy as np
+import numpy.typing as npt
+
+from regraft.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.errors import ArtifactError, InvalidImageError
+from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.runtime import OpenSession, cpu_budget, open_session
+from training.progress import Progress, silent
+
+_CUDA_BATCH: Final = 32
+_FLUSH: Final = 512
+
+
+@dataclass(frozen=True)
+class Features:
+    """Labelled embeddings, ordered by image hash, so that the order of arrival cannot matter.
+
+    Attributes:
+        labels: K labels in the order of the head's rows.
+        embedding: float32 [n, D].
+        label_index: int64 [n], 0 <= index < K.
+        is_holdout: bool [n]; holdout rows are never fitted on.
+        sha256: n image hashes (hex), ascending, distinct.
+    """
+
+    labels: tuple[str, ...]
+    embedding: FloatArray
+    label_index: npt.NDArray[np.int64]
+    is_holdout: npt.NDArray[np.bool_]
+    sha256: tuple[str, ...]
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> "Features":
+        """Return the rows where the mask [n] is true."""
+        names = tuple(name for name, wanted in zip(self.sha256, rows, strict=True) if wanted)
+        return Features(self.labels, self.embedding[rows], self.label_index[rows], self.is_holdout[rows], names)
+
+    def train(self) -> "Features":
+        """Return the rows to fit on."""
+        return self.select(~self.is_holdout)
+
+    def holdout(self) -> "Features":
+        """Return the rows to judge by."""
+        return self.select(self.is_holdout)
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) over the (image hash, label) pairs of the training rows."""
+        train = self.train()
+        lines = [f"{name} {self.labels[index]}" for name, index in zip(train.sha256, train.label_index, strict=True)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the features as an npz file without pickles."""
+        np.savez(
+            path,
+            labels=np.array(self.labels),
+            embedding=self.embedding,
+            label_index=self.label_index,
+            is_holdout=self.is_holdout,
+            sha256=np.array(self.sha256),
+        )
+
+
+def load_features(path: Path) -> Features:
+    """Read what `Features.save` wrote.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Features(
+                tuple(str(label) for label in file["labels"]),
+                np.asarray(file["embedding"], np.float32),
+                np.asarray(file["label_index"], np.int64),
+                np.asarray(file["is_holdout"], np.bool_),
+                tuple(str(name) for name in file["sha256"]),
+            )
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ArtifactError(f"{path}: cannot read the features ({error})") from error
+
+
+def assemble(
+    labels: tuple[str, ...], rows: Iterable[tuple[str, str, bool]], embeddings: dict[str, FloatArray]
+) -> Features:
+    """Put (image hash, label, is holdout) and embeddings by hash together; images without an embedding are dropped."""
+    index = {label: position for position, label in enumerate(labels)}
+    kept = sorted(row for row in rows if row[0] in embeddings)
+    width = len(next(iter(embeddings.values()))) if embeddings else 0
+    return Features(
+        labels,
+        np.array([embeddings[name] for name, _, _ in kept], np.float32).reshape(len(kept), width),
+        np.array([index[label] for _, label, _ in kept], np.int64),
+        np.array([held for _, _, held in kept], np.bool_),
+        tuple(name for name, _, _ in kept),
+    )
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A backbone ready to embed pictures.
+
+    On a CPU every picture runs alone and on one thread, several at once: that is fastest there (larger batches cost
+    more for each picture), and an embedding then never depends on its neighbours, so refits are reproducible.
+    """
+
+    opened: OpenSession
+    spec: ImageSpec
+    key: EmbeddingKey
+
+    @staticmethod
+    def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey) -> "Embedder":
+        """Open a session on a backbone, or on a whole model, whose head is then simply not asked for."""
+        return Embedder(open_session(model, provider="auto", threads=1), spec, key)
+
+    def embed(
+        self, images: dict[str, Path], cache: EmbeddingCache, progress: Progress = silent
+    ) -> tuple[dict[str, FloatArray], dict[str, str]]:
+        """Embed pictures that are not in the cache.
+
+        Args:
+            images: image hash to file.
+            cache: is filled as the work goes on, so that an interrupted run loses little.
+            progress: told the stage ``embed``.
+
+        Returns:
+            Embeddings float32 [D] by hash, and by hash the reason why a file is no usable picture.
+        """
+        embeddings = cache.get(self.key, images)
+        missing = [(name, path) for name, path in images.items() if name not in embeddings]
+        failures: dict[str, str] = {}
+        size = _CUDA_BATCH if self.opened.provider == "cuda" else 1
+        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+        fresh: dict[str, FloatArray] = {}
+        lanes = 1 if self.opened.provider == "cuda" else cpu_budget()
+        with ThreadPoolExecutor(lanes) as pool:
+            for done, (vectors, reasons) in enumerate(pool.map(self._embed_batch, batches), start=1):
+                fresh |= vectors
+                failures |= reasons
+                if len(fresh) >= _FLUSH or done == len(batches):
+                    cache.put(self.key, fresh)
+                    embeddings |= fresh
+                    fresh = {}
+                progress("embed", min(done * size, len(missing)), len(missing))
+        return embeddings, failures
+
+    def run(self, crops: list[Crop]) -> FloatArray:
+        """Return the embeddings float32 [N, D] of N crops."""
+        return np.asarray(self.opened.session.run([EMBEDDING], {IMAGE: np.stack(crops)})[0], np.float32)
+
+    def _embed_batch(self, batch: list[tuple[str, Path]]) -> tuple[dict[str, FloatArray], dict[str, str]]:
+        crops: dict[str, Crop] = {}
+        failures: dict[str, str] = {}
+        for name, path in batch:
+            try:
+                crops[name] = decode_crop(path.read_bytes(), self.spec)
+            except (InvalidImageError, OSError) as error:
+                failures[name] = str(error)
+        vectors: Any = self.run(list(crops.values())) if crops else []
+        return dict(zip(crops, vectors, strict=True)), failures

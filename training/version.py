@@ -1,0 +1,121 @@
+"""From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from regraft.artifact import IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
+from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard
+from regraft.errors import ArtifactError
+from regraft.image import Crop, ImageSpec
+from regraft.runtime import open_session
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from training.evaluate import measure
+from training.features import Features
+from training.head import FittedHead
+from training.report import LeftOutFile, render
+
+_LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
+PROOF_TOLERANCE: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A version that is ready to be published.
+
+    Attributes:
+        model: the whole file.
+        card: what it holds.
+        features: what the next retrain will start from.
+    """
+
+    model: onnx.ModelProto
+    card: ModelCard
+    features: Features
+
+
+def build(
+    backbone: onnx.ModelProto,
+    fitted: FittedHead,
+    features: Features,
+    *,
+    name: str,
+    origin: tuple[str, str],
+    spec: ImageSpec,
+    strategy: str,
+    settings: dict[str, Any],
+    seed: int,
+    parent_version: int | None = None,
+) -> Challenger:
+    """Make the model file of a fitted head; ``origin`` is the backbone's name and the source of its weights."""
+    card = ModelCard(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        labels=features.labels,
+        image=spec,
+        backbone=BackboneCard(name=origin[0], weights=origin[1], digest=backbone_digest(backbone)),
+        embedding_size=embedding_size(backbone),
+        head_digest=fitted.head.digest(),
+        temperature=fitted.temperature,
+        novelty_threshold=fitted.novelty_threshold,
+        strategy=strategy,
+        settings={**settings, "c": fitted.c, "cv_accuracy": fitted.cv_accuracy, "cv_log_loss": fitted.cv_log_loss},
+        seed=seed,
+        data_digest=features.digest(),
+        train_images=int((~features.is_holdout).sum()),
+        parent_version=parent_version,
+        metrics=measure_head(fitted.head, features),
+        libraries=_library_versions(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return Challenger(graft(backbone, fitted.head, card), card, features)
+
+
+def measure_head(head: Head, features: Features) -> Metrics | None:
+    """Measure a head on the holdout rows; their embeddings came through the exported backbone."""
+    holdout = features.holdout()
+    return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels)
+
+
+def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings: Sequence[Any]) -> None:
+    """Run the finished file on real crops, as the server will, and compare with what the metrics were computed from.
+
+    Raises:
+        ArtifactError: the file answers something else.
+    """
+    session = open_session(challenger.model.SerializeToString(), provider="cpu", threads=1).session
+    for crop, embedding in zip(crops, embeddings, strict=True):
+        served = np.asarray(session.run([PROBABILITIES], {IMAGE: crop[None]})[0])
+        expected = head.probabilities(np.asarray(embedding, np.float32)[None])
+        difference = float(np.abs(served - expected).max())
+        if not difference <= PROOF_TOLERANCE:
+            raise ArtifactError(f"the finished model file differs from what was measured by {difference:.2g}")
+
+
+def publish(
+    store: ModelStore, challenger: Challenger, *, left_out: Sequence[LeftOutFile], who: str, why: str, job: str = ""
+) -> int:
+    """Write a version into the store and return its number. It does not serve before it is promoted."""
+
+    def write(folder: Path) -> None:
+        onnx.save_model(challenger.model, folder / MODEL_FILE)
+        challenger.features.save(folder / FEATURES_FILE)
+        (folder / REPORT_FILE).write_text(render(challenger.card, left_out), encoding="utf-8")
+
+    return store.publish(challenger.card.name, write, who=who, why=why, job=job)
+
+
+def _library_versions() -> dict[str, str]:
+    found = {"regraft": version("regraft")}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
