@@ -53,7 +53,11 @@ class Head:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit each other, and values that are not numbers."""
-        if self.weight.ndim != 2 or self.prototypes.shape != self.weight.shape or self.bias.shape != self.weight.shape[:1]:
+        if (
+            self.weight.ndim != 2
+            or self.prototypes.shape != self.weight.shape
+            or self.bias.shape != self.weight.shape[:1]
+        ):
             raise ArtifactError(
                 f"head: weight {self.weight.shape}, bias {self.bias.shape} and prototypes {self.prototypes.shape} "
                 "do not fit: need [K, D], [K], [K, D]"
@@ -183,7 +187,11 @@ def check_backbone(backbone: onnx.ModelProto) -> None:
     sides = [dim.dim_value for dim in image.shape.dim]
     if image.elem_type != TensorProto.UINT8 or len(sides) != 4 or sides[1] != sides[2] or sides[3] != 3:
         raise ArtifactError(f"backbone: input {IMAGE!r} must be uint8 [N, P, P, 3]")
-    if embedding.elem_type != TensorProto.FLOAT or len(embedding.shape.dim) != 2 or embedding.shape.dim[1].dim_value < 1:
+    if (
+        embedding.elem_type != TensorProto.FLOAT
+        or len(embedding.shape.dim) != 2
+        or embedding.shape.dim[1].dim_value < 1
+    ):
         raise ArtifactError(f"backbone: output {EMBEDDING!r} must be float32 [N, D] with D known")
     if not (image.shape.dim[0].dim_param and embedding.shape.dim[0].dim_param):
         raise ArtifactError("backbone: the batch axis is not symbolic, so only one batch size would run")
@@ -238,4 +246,3 @@ def _check_fit(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> None:
         raise ArtifactError("the head is not the one that the card describes (head_digest differs)")
     if card.backbone.digest != backbone_digest(backbone):
         raise ArtifactError("the backbone is not the one that the card describes (backbone.digest differs)")
-

@@ -49,7 +49,12 @@ class EmbeddingCache:
         """Keep embeddings; the first one that was kept of an image stays, so that a refit sees the same bytes."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         rows: Sequence[dict[str, object]] = [
-            {"sha256": sha256, "backbone": key.backbone, "image_spec": key.image_spec, "vector": vector.astype("<f4").tobytes()}
+            {
+                "sha256": sha256,
+                "backbone": key.backbone,
+                "image_spec": key.image_spec,
+                "vector": vector.astype("<f4").tobytes(),
+            }
             for sha256, vector in vectors.items()
         ]
         if rows:

@@ -7,6 +7,7 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,8 +16,8 @@ from typing import Final
 
 from sqlalchemy import func, insert, select, update
 
-from regraft.database import examples, open_database, reading, sqlite_url, transaction
-from regraft.embeddings import EmbeddingCache
+from regraft.database import embeddings, examples, open_database, reading, sqlite_url, transaction
+from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import InvalidRequestError
 from regraft.files import storage_errors, write_durably
 from regraft.retrain_jobs import RetrainJobs
@@ -103,6 +104,17 @@ class ExamplesStore:
         query = select(func.count()).select_from(examples).where(examples.c.model == model)
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
+
+    def without_embedding(self, model: str, key: EmbeddingKey, limit: int) -> Sequence[str]:
+        """Return the hashes of at most ``limit`` examples of a model that have no embedding under ``key`` yet."""
+        known = select(embeddings.c.sha256).where(
+            embeddings.c.sha256 == examples.c.sha256,
+            embeddings.c.backbone == key.backbone,
+            embeddings.c.image_spec == key.image_spec,
+        )
+        query = select(examples.c.sha256).where(examples.c.model == model, ~known.exists())
+        with reading(self._engine, "cannot read the examples") as connection:
+            return [str(sha256) for (sha256,) in connection.execute(query.order_by(examples.c.sha256).limit(limit))]
 
     def image_path(self, sha256: str) -> Path:
         """Return where the picture with this hash is kept."""

@@ -130,9 +130,7 @@ class RetrainJobs:
         Raises:
             JobCancelledError: somebody asked for its end, or it was declared over: stop working.
         """
-        running = self._change(
-            job_id, (JobState.RUNNING,), phase=phase, fraction=fraction, message=message, **fields
-        )
+        running = self._change(job_id, (JobState.RUNNING,), phase=phase, fraction=fraction, message=message, **fields)
         if not running or self.get(job_id).cancel_requested:
             raise JobCancelledError(job_id)
 
@@ -145,7 +143,9 @@ class RetrainJobs:
 
     def request_cancel(self, job_id: str) -> RetrainJob:
         """Ask for the end of a job; one that has not started ends at once. Returns it as it stands."""
-        if not self._change(job_id, (JobState.PENDING,), state=JobState.CANCELLED, message="cancelled", finished_at=_now()):
+        if not self._change(
+            job_id, (JobState.PENDING,), state=JobState.CANCELLED, message="cancelled", finished_at=_now()
+        ):
             self._change(job_id, (JobState.RUNNING,), cancel_requested=True)
         return self.get(job_id)
 

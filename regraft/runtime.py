@@ -47,7 +47,7 @@ def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int)
         ArtifactError: ONNX Runtime refuses the model.
         MissingPackageError: neither ONNX Runtime package is installed.
     """
-    ort = _import_onnxruntime()
+    ort = require_onnxruntime()
     reason = "" if provider == "cpu" else _why_cuda_cannot_load(ort)
     if provider == "cuda" and reason:
         raise ProviderError(f"provider cuda was asked for, but {reason}")
@@ -58,7 +58,7 @@ def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int)
     source = model if isinstance(model, bytes) else str(model)
     try:
         session = ort.InferenceSession(source, _options(ort, threads), providers=providers, enable_fallback=0)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exception classes share no base class but this
+    except Exception as error:
         raise ArtifactError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
     session.disable_fallback()
     effective: Literal["cuda", "cpu"] = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
@@ -78,6 +78,22 @@ def cpu_budget() -> int:
     return max(1, min(allowed, int(quota))) if quota else allowed
 
 
+def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
+    """Import ONNX Runtime.
+
+    Raises:
+        MissingPackageError: neither package is installed; the text names the extras that bring them.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - optional: the caller must hear which extra to install
+    except ImportError as error:
+        raise MissingPackageError(
+            "ONNX Runtime is not installed. Install one of: pip install 'regraft[cpu]'  (any machine)   "
+            "pip install 'regraft[gpu]'  (NVIDIA, CUDA 13)"
+        ) from error
+    return onnxruntime
+
+
 def _cgroup_cpus(root: Path) -> float | None:
     """Return the CPU quota of a cgroup v2 or v1 tree in CPUs, or None where there is none."""
     try:
@@ -89,17 +105,6 @@ def _cgroup_cpus(root: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):  # "max", or not a Linux cgroup at all
         return None
-
-
-def _import_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
-    try:
-        import onnxruntime  # noqa: PLC0415 - optional: the caller must hear which extra to install
-    except ImportError as error:
-        raise MissingPackageError(
-            "ONNX Runtime is not installed. Install one of: pip install 'regraft[cpu]'  (any machine)   "
-            "pip install 'regraft[gpu]'  (NVIDIA, CUDA 13)"
-        ) from error
-    return onnxruntime
 
 
 def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships no type information

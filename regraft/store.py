@@ -131,7 +131,9 @@ class ModelStore:
         line = self._champions(name)
         return line[-2] if len(line) > 1 else None
 
-    def promote(self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None) -> None:
+    def promote(
+        self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None
+    ) -> None:
         """Make ``version`` the champion.
 
         Args:
@@ -188,12 +190,21 @@ class ModelStore:
         return line
 
     def _move(
-        self, name: str, event: Literal["promote", "rollback"], version: int, who: str, why: str, job: str, expected: int | None
+        self,
+        name: str,
+        event: Literal["promote", "rollback"],
+        version: int,
+        who: str,
+        why: str,
+        job: str,
+        expected: int | None,
     ) -> None:
         with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
             champion = self.champion(name)
             if expected is not None and champion != expected:
-                raise PreconditionError(f"the champion of {name!r} is now version {champion}, not {expected}: look again")
+                raise PreconditionError(
+                    f"the champion of {name!r} is now version {champion}, not {expected}: look again"
+                )
             self._append(name, HistoryEntry(event, version, champion, who, why, job, _now()))
 
     def _append(self, name: str, entry: HistoryEntry) -> None:

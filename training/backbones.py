@@ -148,7 +148,7 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InvalidRequestError(f"--weights: {path}: there is no such file") from error
-    except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip, runtime and key errors alike
+    except Exception as error:
         raise InvalidRequestError(f"--weights: {path}: not a state dict that torch can load safely: {error}") from error
     for key in ("state_dict", "model"):  # how training scripts wrap it
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -169,6 +169,10 @@ def _load_state(network: nn.Module, path: Path, name: str) -> None:
     try:
         missing, _ = network.load_state_dict(dict(_read_state(path)), strict=False)
     except RuntimeError as error:  # shapes differ
-        raise InvalidRequestError(f"--weights: {path} does not fit {name}: {str(error).splitlines()[-1].strip()}") from error
+        raise InvalidRequestError(
+            f"--weights: {path} does not fit {name}: {str(error).splitlines()[-1].strip()}"
+        ) from error
     if missing:
-        raise InvalidRequestError(f"--weights: {path} does not fit {name}: it lacks {missing[0]!r} and {len(missing) - 1} more")
+        raise InvalidRequestError(
+            f"--weights: {path} does not fit {name}: it lacks {missing[0]!r} and {len(missing) - 1} more"
+        )

@@ -57,9 +57,7 @@ class Dataset:
     def without(self, failures: dict[str, str]) -> "Dataset":
         """Return the dataset without the images named by hash, each left out with its reason."""
         kept = tuple(image for image in self.images if image.sha256 not in failures)
-        gone = tuple(
-            LeftOut(image.path, failures[image.sha256]) for image in self.images if image.sha256 in failures
-        )
+        gone = tuple(LeftOut(image.path, failures[image.sha256]) for image in self.images if image.sha256 in failures)
         return replace(self, images=kept, left_out=self.left_out + gone)
 
 
@@ -92,7 +90,10 @@ def scan(root: Path, progress: Progress = silent) -> Dataset:
     split = (
         f"{HOLDOUT_SHARE:.0%} of each class by image hash"
         if len(splits) == 1
-        else "folders: train on " + ", ".join(n for n, h in names.items() if not h) + "; holdout " + ", ".join(n for n, h in names.items() if h)
+        else "folders: train on "
+        + ", ".join(n for n, h in names.items() if not h)
+        + "; holdout "
+        + ", ".join(n for n, h in names.items() if h)
     )
     return Dataset(labels, tuple(images), tuple(left_out + unusable), split)
 
@@ -176,11 +177,16 @@ def _distinct(root: Path, found: list[LabelledImage | LeftOut]) -> tuple[list[La
         kept = next((copy for copy in copies if copy.is_holdout), copies[0])
         labels = sorted({copy.label for copy in copies})
         if len(labels) > 1:
-            left_out += [LeftOut(copy.path, f"the same picture under {len(labels)} labels: {', '.join(labels)}") for copy in copies]
+            left_out += [
+                LeftOut(copy.path, f"the same picture under {len(labels)} labels: {', '.join(labels)}")
+                for copy in copies
+            ]
             continue
         images.append(kept)
         left_out += [
-            LeftOut(copy.path, f"the same picture as {kept.path.relative_to(root)}") for copy in copies if copy is not kept
+            LeftOut(copy.path, f"the same picture as {kept.path.relative_to(root)}")
+            for copy in copies
+            if copy is not kept
         ]
     return images, left_out
 

@@ -91,7 +91,9 @@ def _check_parity(module: nn.Module, model: onnx.ModelProto, crop_px: int) -> No
             expected = module(torch.from_numpy(image)).numpy()
         exported = np.asarray(session.run([EMBEDDING], {IMAGE: image})[0])
         if exported.shape != expected.shape:
-            raise ArtifactError(f"the exported backbone gives {exported.shape} at batch {batch}, torch {expected.shape}")
+            raise ArtifactError(
+                f"the exported backbone gives {exported.shape} at batch {batch}, torch {expected.shape}"
+            )
         difference = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-12))
         if not difference <= TOLERANCE:
             raise ArtifactError(f"the exported backbone differs from torch by {difference:.2g} at batch {batch}")

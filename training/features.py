@@ -1,12 +1,12 @@
 """Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import hashlib
 import numpy as np
 import numpy.typing as npt
 

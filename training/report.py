@@ -61,7 +61,9 @@ def _confusion(metrics: Metrics, labels: Sequence[str]) -> str:
         total = max(1, sum(counts))
         cells = "".join(f"<td style='background:rgba(59,125,216,{count / total:.2f})'>{count}" for count in counts)
         rows += f"<tr><th>{escape(label)}{cells}"
-    return f"<h2>Confusion</h2><p class=muted>Rows: the truth. Columns: the answer.</p><table><tr><th>{head}{rows}</table>"
+    return (
+        f"<h2>Confusion</h2><p class=muted>Rows: the truth. Columns: the answer.</p><table><tr><th>{head}{rows}</table>"
+    )
 
 
 def _facts(card: ModelCard) -> str:

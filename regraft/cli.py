@@ -1,0 +1,325 @@
+"""The front door: ``regraft <command>``. Only this module of the package may reach into ``training`` and ``serving``.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
+"""
+
+import asyncio
+import getpass
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from pydantic import ValidationError
+
+from regraft import labelled_files, show
+from regraft.client import DEFAULT_TARGET, Client
+from regraft.errors import InvalidRequestError, RegraftError
+from regraft.v1 import classifier_pb2, retraining_pb2
+
+app: Final = typer.Typer(
+    help="Transfer learning, all the way to production.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+_Target = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
+_Name = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+_Why = Annotated[str, typer.Option(help="The reason, for the history.")]
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")],
+    name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
+    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    backbone: Annotated[
+        str, typer.Option(help="efficientnet_lite0, a network of torchvision, or timm/<name>.")
+    ] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="default, none, or the file of a state dict.")] = "default",
+    strategy: Annotated[str, typer.Option(help="probe: train a head on the frozen backbone.")] = "probe",
+    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    as_json: _Json = False,
+) -> None:
+    """Train a classifier on a folder of labelled photos, and make it the champion."""
+    from training.train import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second, which other commands spare
+    from training.train import train as run  # noqa: PLC0415 - likewise
+
+    if strategy != "probe":
+        raise typer.BadParameter(f"{strategy!r}; there is: probe", param_hint="--strategy")
+    settings = TrainSettings(data, name, store, backbone, weights, "probe", seed)
+    with show.progress_bars() as progress:
+        result = run(settings, progress).to_dict()
+    if as_json:
+        _print_json(result)
+    else:
+        show.training_result(result)
+
+
+@app.command()
+def serve(
+    store: Annotated[Path | None, typer.Option(help="The model store. [default: models]")] = None,
+    grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC. [default: 127.0.0.1:50051]")] = None,
+    metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus. [default: 127.0.0.1:8002]")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu. [default: auto]")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>."""
+    from serving.server import Ready, Server  # noqa: PLC0415 - as in `train`
+    from serving.settings import Settings  # noqa: PLC0415 - likewise
+
+    given = {"store": store, "grpc": grpc, "metrics": metrics, "provider": provider}
+    try:
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=f"--{first['loc'][0]}") from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+    def announce(ready: Ready) -> None:
+        places = {
+            "grpc": f"{settings.grpc.rpartition(':')[0]}:{ready.grpc_port}",
+            "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
+        }
+        if as_json:
+            _print_json({**places, "models": ready.models})
+        else:
+            models = ", ".join(ready.models) or "none yet, train one"
+            show.out.print(f"gRPC on [bold]{places['grpc']}[/], metrics on {places['metrics']}, models: {models}")
+
+    async def run() -> None:
+        await Server(settings).run(announce)
+
+    asyncio.run(run())
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False, readable=True)],
+    target: _Target = DEFAULT_TARGET,
+    name: _Name = "",
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
+    as_json: _Json = False,
+) -> None:
+    """Ask a server what is in pictures."""
+    failed = False
+    with Client(target) as client:
+        pictures = ((str(path), path.read_bytes()) for path in images)
+        for answer in client.classify_stream(pictures, name=name, top_k=top_k):
+            result = _answer_to_dict(answer)
+            failed |= "error" in result
+            if as_json:
+                _print_json(result)
+            else:
+                show.classification(result)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def label(
+    path: Annotated[Path, typer.Argument(help="A folder for each class; with --label, a picture or a folder of them.")],
+    label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
+    target: _Target = DEFAULT_TARGET,
+    name: _Name = "",
+    as_json: _Json = False,
+) -> None:
+    """Send labelled pictures to a server, for the next retrain."""
+    files = labelled_files.find(path, label)
+    counts = {outcome: 0 for outcome in ("accepted", "duplicate", "relabelled", "rejected")}
+    rejected = []
+    examples = ((file.read_bytes(), text) for file, text in files)
+    with Client(target) as client, show.progress_bars() as progress:
+        answers = client.add_examples(examples, name=name, source=f"regraft label, {getpass.getuser()}")
+        for done, ((file, text), answer) in enumerate(zip(files, answers, strict=True), start=1):
+            outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
+            counts[outcome] += 1
+            if outcome == "rejected":
+                rejected.append({"file": str(file), "label": text, "reason": answer.reason})
+            progress("label", done, len(files))
+    if as_json:
+        _print_json({**counts, "rejections": rejected})
+    else:
+        for entry in rejected:
+            show.out.print(f"[red]{entry['file']}[/]: {entry['reason']}")
+        show.out.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+    if rejected:
+        raise typer.Exit(1)
+
+
+@app.command()
+def retrain(
+    target: _Target = DEFAULT_TARGET,
+    name: _Name = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the new head serves.")] = False,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of holdout accuracy that may be lost. [default: 0.5]")
+    ] = None,
+    max_class_drop: Annotated[
+        float | None, typer.Option(help="Points of recall that any class may lose. [default: 5, and always one image]")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
+    with Client(target) as client:
+        job = client.retrain(
+            name=name, max_drop=max_drop, max_class_drop=max_class_drop, requested_by=getpass.getuser()
+        )
+        if wait:
+            with show.progress_bars() as progress:
+                for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
+                    progress("retrain", round(100 * job.fraction), 100)
+    if as_json:
+        _print_json(_message_to_dict(job))
+    elif wait:
+        show.job_result(job)
+    else:
+        show.out.print(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
+    if wait and job.state != retraining_pb2.RetrainJob.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs(
+    job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
+    target: _Target = DEFAULT_TARGET,
+    name: _Name = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the retrain jobs, show one, or cancel it."""
+    if cancel and not job_id:
+        raise typer.BadParameter("which job? Give its id", param_hint="--cancel")
+    with Client(target) as client:
+        if job_id:
+            job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
+            if as_json:
+                _print_json(_message_to_dict(job))
+            else:
+                show.job_result(job)
+            return
+        found = client.list_jobs(name)
+    if as_json:
+        _print_json([_message_to_dict(job) for job in found])
+    else:
+        show.jobs(found)
+
+
+@models_app.command("list")
+def list_models(target: _Target = DEFAULT_TARGET, as_json: _Json = False) -> None:
+    """List the models of a server's store."""
+    with Client(target) as client:
+        found = client.list_models()
+    if as_json:
+        _print_json([_model_to_dict(model) for model in found])
+    else:
+        show.models(found)
+
+
+@models_app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="The model; not needed while there is just one.")] = "",
+    target: _Target = DEFAULT_TARGET,
+    as_json: _Json = False,
+) -> None:
+    """Show a model: its versions, card, provider and history."""
+    with Client(target) as client:
+        _show_model(client.get_model(name), as_json)
+
+
+@models_app.command()
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
+    target: _Target = DEFAULT_TARGET,
+    name: _Name = "",
+    why: _Why = "",
+    as_json: _Json = False,
+) -> None:
+    """Make a version the champion; when this returns it serves."""
+    with Client(target) as client:
+        _show_model(client.promote(version, name=name, who=getpass.getuser(), why=why), as_json)
+
+
+@models_app.command()
+def rollback(target: _Target = DEFAULT_TARGET, name: _Name = "", why: _Why = "", as_json: _Json = False) -> None:
+    """Go back to the champion before; when this returns it serves."""
+    with Client(target) as client:
+        _show_model(client.rollback(name=name, who=getpass.getuser(), why=why), as_json)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Argument(help="Your own folder of labelled photos instead of digits.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the demo works; emptied first.")] = Path("demo-run"),
+    as_json: _Json = False,
+) -> None:
+    """Play the whole story: train, serve, label, retrain, swap under load."""
+    from regraft.demo import run_demo  # noqa: PLC0415 - scikit-learn takes a second, which other commands spare
+
+    summary = run_demo(folder, data)
+    if as_json:
+        _print_json(summary)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except InvalidRequestError as error:
+        show.err.print(f"[red]error:[/] {error}")
+        sys.exit(2)
+    except RegraftError as error:
+        show.err.print(f"[red]error:[/] {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401, FBT001 - a message
+    fields = _model_to_dict(model)
+    if as_json:
+        _print_json(fields)
+    else:
+        show.model(model, fields["card"])
+
+
+def _model_to_dict(model: Message) -> dict[str, Any]:
+    fields = _message_to_dict(model)
+    card = fields.pop("card_json")
+    return {**fields, "card": json.loads(card) if card else {}}
+
+
+def _answer_to_dict(answer: classifier_pb2.ClassifyStreamResponse) -> dict[str, Any]:
+    if answer.HasField("error"):
+        return {"file": answer.id, "error": answer.error.message}
+    fields = _message_to_dict(answer.response)
+    timings = {stage.removesuffix("_ms"): value for stage, value in fields.pop("timings").items()}
+    return {"file": answer.id, **fields, "timings_ms": timings}
+
+
+def _message_to_dict(message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {key: _numbers(message, key, value) for key, value in fields.items()}
+
+
+def _numbers(message: Message, key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Undo protobuf's habit of writing 64-bit integers as text."""
+    field = message.DESCRIPTOR.fields_by_name[key]
+    if field.cpp_type == field.CPPTYPE_INT64:
+        return [int(item) for item in value] if isinstance(value, list) else int(value)
+    return value
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
+    print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201 - rich would wrap and colour it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""A client for Regraft's services: what the command line, the demo and the tests call."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+from regraft.errors import RegraftError
+from regraft.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retraining_pb2,
+    retraining_pb2_grpc,
+)
+
+DEFAULT_TARGET: Final = "127.0.0.1:50051"
+_MAX_MESSAGE_BYTES: Final = 64 * 2**20
+
+
+class RemoteError(RegraftError):
+    """What a server answered instead of a result; ``code`` is gRPC's name for it, such as NOT_FOUND."""
+
+    def __init__(self, code: str, text: str) -> None:
+        """Keep the code beside the text."""
+        super().__init__(text)
+        self.code = code
+
+
+class Client:
+    """Blocking calls to one server. Thread-safe; close it, or use it in a ``with`` statement.
+
+    Every call raises `RemoteError` where the server answers with an error.
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
+        """Connect to ``target`` (host:port) on first use; ``timeout_s`` is the deadline of calls that are not streams."""
+        self.target = target
+        self._timeout_s = timeout_s
+        options = [
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ]
+        self._channel = grpc.insecure_channel(target, options=options)
+        self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
+        self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
+        self._models = models_pb2_grpc.ModelsStub(self._channel)
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def classify(self, image: bytes, *, name: str = "", top_k: int = 0) -> classifier_pb2.ClassifyResponse:
+        """Classify one encoded picture."""
+        request = classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k)
+        with self._errors():
+            response: classifier_pb2.ClassifyResponse = self._classifier.Classify(request, timeout=self._timeout_s)
+        return response
+
+    def classify_stream(
+        self, images: Iterable[tuple[str, bytes]], *, name: str = "", top_k: int = 0
+    ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
+        """Classify (id, picture) pairs; answers come in order, each a response or an error of its own."""
+        requests = (
+            classifier_pb2.ClassifyStreamRequest(
+                id=key, request=classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k)
+            )
+            for key, image in images
+        )
+        with self._errors():
+            yield from self._classifier.ClassifyStream(requests)
+
+    def add_examples(
+        self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = ""
+    ) -> Iterator[retraining_pb2.AddExamplesResponse]:
+        """Send (picture, label) pairs; each answer that is not REJECTED is a promise that the example is kept."""
+        requests = (
+            retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source)
+            for image, label in examples
+        )
+        with self._errors():
+            yield from self._retraining.AddExamples(requests)
+
+    def retrain(
+        self,
+        *,
+        name: str = "",
+        max_drop: float | None = None,
+        max_class_drop: float | None = None,
+        requested_by: str = "",
+    ) -> retraining_pb2.RetrainJob:
+        """Start a retrain job; the limits are percentage points, the server's own where None."""
+        request = retraining_pb2.RetrainRequest(
+            name=name, max_drop=max_drop, max_class_drop=max_class_drop, requested_by=requested_by
+        )
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s)
+        return job
+
+    def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
+        """Yield a job whenever it changes, to its final state."""
+        with self._errors():
+            yield from self._retraining.WatchRetrainJob(retraining_pb2.GetRetrainJobRequest(id=job_id))
+
+    def get_job(self, job_id: str) -> retraining_pb2.RetrainJob:
+        """Return a job as it stands."""
+        request = retraining_pb2.GetRetrainJobRequest(id=job_id)
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.GetRetrainJob(request, timeout=self._timeout_s)
+        return job
+
+    def list_jobs(self, name: str = "") -> list[retraining_pb2.RetrainJob]:
+        """Return the jobs, newest first."""
+        request = retraining_pb2.ListRetrainJobsRequest(name=name)
+        with self._errors():
+            return list(self._retraining.ListRetrainJobs(request, timeout=self._timeout_s).jobs)
+
+    def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
+        """Ask for the end of a job."""
+        request = retraining_pb2.CancelRetrainJobRequest(id=job_id)
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s)
+        return job
+
+    def list_models(self) -> list[models_pb2.Model]:
+        """Return every model of the server's store."""
+        with self._errors():
+            return list(self._models.ListModels(models_pb2.ListModelsRequest(), timeout=self._timeout_s).models)
+
+    def get_model(self, name: str = "") -> models_pb2.Model:
+        """Return one model."""
+        with self._errors():
+            model: models_pb2.Model = self._models.GetModel(
+                models_pb2.GetModelRequest(name=name), timeout=self._timeout_s
+            )
+        return model
+
+    def promote(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
+        """Make a version the champion; when this returns it serves."""
+        request = models_pb2.PromoteRequest(name=name, version=version, who=who, why=why)
+        with self._errors():
+            model: models_pb2.Model = self._models.Promote(request, timeout=self._timeout_s)
+        return model
+
+    def rollback(self, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
+        """Go back to the champion before; when this returns it serves."""
+        request = models_pb2.RollbackRequest(name=name, who=who, why=why)
+        with self._errors():
+            model: models_pb2.Model = self._models.Rollback(request, timeout=self._timeout_s)
+        return model
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            code, text = error.code(), error.details() or ""
+            if code is grpc.StatusCode.UNAVAILABLE and "stopping" not in text:
+                text = f"no server answers at {self.target} ({text}): is `regraft serve` running there?"
+            raise RemoteError(code.name, text) from error

@@ -1,0 +1,271 @@
+"""The whole story in one command, with the real commands, a real server and a real client: ``regraft demo``."""
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.table import Table
+
+from regraft.client import Client
+from regraft.errors import InvalidImageError, InvalidRequestError, RegraftError
+from regraft.examples import image_hash, is_holdout
+from regraft.image import ImageSpec, decode_crop, encode_png
+from regraft.load import Load, LoadSummary
+from regraft.show import out
+from regraft.v1 import retraining_pb2
+
+_NAME: Final = "demo"
+_CLIENTS: Final = 2
+_SHOWN_METRICS: Final = (
+    "regraft_requests_total{",
+    "regraft_served_version{",
+    "regraft_provider{",
+    "regraft_swaps_total{",
+    "regraft_examples_total{",
+    "regraft_retrain_jobs_total{",
+    "regraft_stage_seconds_count{",
+)
+
+
+@dataclass(frozen=True)
+class Story:
+    """The pictures of the demo.
+
+    Attributes:
+        first: (picture, label) pairs that the first version is trained on.
+        later: pairs that are labelled while the server runs.
+        exam_old: pairs that nothing is ever trained on, of classes that the first version knows.
+        exam_new: likewise, of classes that come later; empty where there are none.
+        plot: one sentence on what is held back.
+    """
+
+    first: list[tuple[bytes, str]]
+    later: list[tuple[bytes, str]]
+    exam_old: list[tuple[bytes, str]]
+    exam_new: list[tuple[bytes, str]]
+    plot: str
+
+
+def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
+    """Play the story in ``folder``, which is emptied first, on scikit-learn's digits or on the pictures in ``data``.
+
+    Returns:
+        Every figure that was shown.
+
+    Raises:
+        RegraftError: a step failed; the text says which.
+    """
+    story = _photographs(data) if data else _digits()
+    _empty(folder)
+    _heading("1", f"Train: {story.plot}")
+    _write_folders(folder / "photos", story.first)
+    _run("train", str(folder / "photos"), "--name", _NAME, "--store", str(folder / "store"))
+    with _server(folder / "store") as places, Client(places["grpc"]) as client:
+        _heading("2", "Serve, and ask")
+        out.print(f"gRPC on {places['grpc']}, metrics on {places['metrics']}")
+        _misread(client, story)
+        before = _accuracy(client, story)
+        _heading("3", f"Label {len(story.later)} more pictures over gRPC, retrain, and swap under load")
+        with Load(places["grpc"], [image for image, _ in story.exam_old + story.exam_new], _CLIENTS) as load:
+            outcomes = _label(client, story.later)
+            load.mark("retrain")
+            job = _retrain(client)
+            load.mark("swapped")
+            load.wait_for(200)
+        after = _accuracy(client, story)
+        _heading("4", "What happened")
+        summary = load.summary()
+        _show(job, before, after, summary)
+        metrics = _metrics(places["metrics"])
+    out.print(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
+    return {
+        "labelled": outcomes,
+        "job": retraining_pb2.RetrainJob.State.Name(job.state),
+        "message": job.message,
+        "version": job.version,
+        "accuracy_before": before,
+        "accuracy_after": after,
+        "load": summary.to_dict(),
+        "metrics": metrics,
+    }
+
+
+def _digits() -> Story:
+    """Return scikit-learn's 1,797 handwritten digits as dark ink on paper, 8 x 8 px with a margin."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - only the demo needs it
+
+    digits = load_digits()
+    ink = np.pad(255 - digits.images * (255 / 16), ((0, 0), (1, 1), (1, 1)), constant_values=255).astype(np.uint8)
+    pictures = [(encode_png(pixels), str(digit)) for pixels, digit in zip(ink, digits.target, strict=True)]
+    return _split(pictures, {"8", "9"}, "scikit-learn's 1,797 handwritten digits; 8 and 9 are held back")
+
+
+def _photographs(data: Path) -> Story:
+    """Read a folder of labelled photos, with or without train, val and test folders."""
+    splits = [folder for name in ("train", "val", "test") if (folder := data / name).is_dir()]
+    pictures = [pair for root in splits or [data] for pair in _read_classes(root)]
+    labels = sorted({label for _, label in pictures})
+    if len(labels) < 2:
+        raise InvalidRequestError(f"{data}: found {len(labels)} class folder(s) with pictures, need at least two")
+    if len(labels) == 2:
+        story = _split(pictures, set(), f"half of the pictures of {' and '.join(labels)}; the rest comes later")
+        half = len(story.first) // 2
+        return Story(story.first[:half], story.first[half:], story.exam_old, [], story.plot)
+    held = labels[-2:] if len(labels) > 3 else labels[-1:]
+    return _split(pictures, set(held), f"{len(labels)} classes from {data}; {' and '.join(held)} held back")
+
+
+def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            data = file.read_bytes()
+            try:
+                decode_crop(data, ImageSpec())
+            except InvalidImageError as error:
+                out.print(f"[yellow]{file} is left out: {error}[/]")
+            else:
+                yield data, folder.name
+
+
+def _split(pictures: list[tuple[bytes, str]], held: set[str], plot: str) -> Story:
+    """Put every fifth picture, by hash, aside for the exam; the rest is trained on, first or later."""
+    by_hash = dict(sorted((image_hash(image), (image, label)) for image, label in pictures))
+    # The exam reads the hash from its other end, or it would be the very pictures that a retrain holds out.
+    exam = [pair for name, pair in by_hash.items() if is_holdout(name[::-1])]
+    rest = [pair for name, pair in by_hash.items() if not is_holdout(name[::-1])]
+    return Story(
+        [pair for pair in rest if pair[1] not in held],
+        [pair for pair in rest if pair[1] in held],
+        [pair for pair in exam if pair[1] not in held],
+        [pair for pair in exam if pair[1] in held],
+        plot,
+    )
+
+
+def _empty(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / ".regraft-demo").exists():
+        raise InvalidRequestError(f"--folder {folder}: is not empty and not from a demo; name another")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / ".regraft-demo").touch()
+
+
+def _write_folders(root: Path, pictures: Sequence[tuple[bytes, str]]) -> None:
+    for image, label in pictures:
+        (root / label).mkdir(parents=True, exist_ok=True)
+        (root / label / image_hash(image)[:16]).write_bytes(image)
+
+
+def _run(*arguments: str) -> None:
+    out.print(f"[dim]$ regraft {' '.join(arguments)}[/]")
+    out.file.flush()
+    if subprocess.run([sys.executable, "-m", "regraft.cli", *arguments], check=False).returncode:
+        raise RegraftError(f"`regraft {arguments[0]}` failed")
+
+
+@contextmanager
+def _server(store: Path) -> Iterator[dict[str, Any]]:
+    """Run ``regraft serve`` on free ports until the block ends."""
+    arguments = ["serve", "--store", str(store), "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--json"]
+    out.print(f"[dim]$ regraft {' '.join(arguments)}[/]")
+    with (
+        (store.parent / "server.log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "regraft.cli", *arguments], stdout=subprocess.PIPE, stderr=log
+        ) as server,
+    ):
+        try:
+            line = server.stdout.readline() if server.stdout else b""
+            if not line:
+                raise RegraftError(f"the server did not start; its log is {store.parent / 'server.log'}")
+            yield json.loads(line)
+        finally:
+            server.terminate()
+            if server.wait(timeout=60):
+                out.print(f"[red]the server ended with code {server.returncode}[/]")
+
+
+def _misread(client: Client, story: Story) -> None:
+    """Show what the first version makes of a class that it was never told of."""
+    for image, label in story.exam_new[:1]:
+        answer = client.classify(image, top_k=1)
+        best = answer.predictions[0]
+        mark = "and flags it as unlike its training images" if answer.novelty.is_novel else "and suspects nothing"
+        out.print(f"a picture of [bold]{label}[/] is read as [bold]{best.label}[/] ({best.probability:.2f}), {mark}")
+
+
+def _accuracy(client: Client, story: Story) -> dict[str, float | None]:
+    return {"old_classes": _exam(client, story.exam_old), "new_classes": _exam(client, story.exam_new)}
+
+
+def _exam(client: Client, exam: Sequence[tuple[bytes, str]]) -> float | None:
+    if not exam:
+        return None
+    answers = client.classify_stream(((label, image) for image, label in exam), top_k=1)
+    return sum(answer.response.predictions[0].label == answer.id for answer in answers) / len(exam)
+
+
+def _label(client: Client, pictures: Sequence[tuple[bytes, str]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for answer in client.add_examples(pictures, source="demo"):
+        outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
+        counts[outcome] = counts.get(outcome, 0) + 1
+    out.print(f"AddExamples: {counts}")
+    return counts
+
+
+def _retrain(client: Client) -> retraining_pb2.RetrainJob:
+    job = client.retrain(requested_by="demo")
+    phase = ""
+    for job in client.watch_job(job.id):  # noqa: B020 - the last state is what counts
+        if job.phase != phase:
+            phase = job.phase
+            out.print(f"retrain job {job.id}: {phase}")
+    colour = "green" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "yellow"
+    out.print(f"[{colour}]{retraining_pb2.RetrainJob.State.Name(job.state)}[/]: {job.message}")
+    return job
+
+
+def _show(
+    job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: LoadSummary
+) -> None:
+    table = Table("on pictures that nothing was trained on", "before", "after")
+    for key, name in (
+        ("old_classes", "accuracy, classes known from the start"),
+        ("new_classes", "accuracy, new classes"),
+    ):
+        if before[key] is not None:
+            table.add_row(name, f"{before[key]:.3f}", f"{after[key]:.3f}")
+    out.print(table)
+    table = Table("load from real clients", "requests", "failed", "versions", "p50 ms", "p99 ms")
+    for phase in load.phases:
+        versions = ", ".join(f"v{version}: {count}" for version, count in phase.versions.items())
+        table.add_row(
+            phase.name, str(phase.requests), str(phase.failed), versions, f"{phase.p50_ms:.1f}", f"{phase.p99_ms:.1f}"
+        )
+    out.print(table)
+    verb = "went live" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "was not put into service"
+    out.print(
+        f"Version {job.version or '-'} {verb}; of {load.requests} requests meanwhile [bold]{load.failed} failed[/]."
+    )
+
+
+def _metrics(url: str) -> list[str]:
+    text = urllib.request.urlopen(url, timeout=10).read().decode()  # noqa: S310 - our own server's address
+    lines = [line for line in text.splitlines() if line.startswith(_SHOWN_METRICS)]
+    out.print(f"[dim]$ curl {url}[/]")
+    for line in lines:
+        out.print(f"  {line}", markup=False)
+    return lines
+
+
+def _heading(number: str, text: str) -> None:
+    out.print(f"\n[bold cyan]{number}. {text}[/]")

@@ -1,0 +1,38 @@
+"""Finding the pictures that a person names on the command line, and their labels."""
+
+from pathlib import Path
+
+from regraft.errors import InvalidRequestError
+from regraft.examples import check_label
+
+
+def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
+    """Return (file, label) pairs.
+
+    Args:
+        path: with a label, a picture or a folder of pictures; without, a folder that has a folder for each class.
+        label: the label of everything under ``path``.
+
+    Raises:
+        InvalidRequestError: there is nothing, or no telling which class it is; the text says what to do.
+    """
+    if not path.exists():
+        raise InvalidRequestError(f"{path}: there is no such file or folder")
+    if label:
+        check_label(label)
+        files = [path] if path.is_file() else _files(path)
+        pairs = [(file, label) for file in files]
+    elif path.is_file():
+        raise InvalidRequestError(f"{path}: which class is it? Say --label")
+    else:
+        folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        pairs = [(file, folder.name) for folder in folders for file in _files(folder)]
+        if not folders and _files(path):
+            raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
+    if not pairs:
+        raise InvalidRequestError(f"{path}: there are no files in it")
+    return pairs
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

@@ -1,0 +1,184 @@
+"""What people see on the terminal: progress bars, tables. Machines get JSON instead, from `regraft.cli`."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from regraft.v1 import models_pb2, retraining_pb2
+
+out: Final = Console(soft_wrap=True, highlight=False)
+err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+
+_LEFT_OUT_LINES: Final = 20
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callable (stage, done, total) that draws a bar a stage on a terminal, and prints a line a stage elsewhere."""
+    if not err.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err) as bars:
+        tasks: dict[str, Any] = {}
+
+        def draw(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield draw
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    started: dict[str, float] = {}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        began_s = started.setdefault(stage, time.monotonic())
+        if done == total and total > 0:
+            err.print(f"{stage}: {total} in {time.monotonic() - began_s:.1f} s")
+
+    return tell
+
+
+def training_result(result: Mapping[str, Any]) -> None:
+    """Show what `training.train.TrainResult.to_dict` returns."""
+    _left_out(result["left_out"])
+    table = Table("class", title=f"{result['name']}, version {result['version']}", title_justify="left")
+    for column in ("precision", "recall", "F1", "images"):
+        table.add_column(column, justify="right")
+    for entry in result["per_class"]:
+        shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
+        table.add_row(entry["label"], *shares, str(entry["support"]))
+    out.print(table)
+    if result["accuracy"] is not None:
+        low, high = result["accuracy_interval"]
+        out.print(
+            f"accuracy [bold]{result['accuracy']:.4f}[/] (95 % interval {low:.3f} to {high:.3f}), "
+            f"macro F1 {result['macro_f1']:.4f}, on {result['images']['holdout']} holdout images"
+        )
+    out.print(f"split: {result['split']}; trained on {result['images']['train']} images")
+    out.print("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items()))
+    out.print(f"[bold]{result['path']}[/]\nserve it: regraft serve --store {_store_of(result['path'])}")
+
+
+def _store_of(path: str) -> str:
+    return "/".join(path.split("/")[:-3]) or "."
+
+
+def _left_out(entries: Sequence[Mapping[str, str]]) -> None:
+    if not entries:
+        return
+    out.print(f"[yellow]{len(entries)} file(s) left out:[/]")
+    for entry in entries[:_LEFT_OUT_LINES]:
+        out.print(f"  {entry['file']}: {entry['reason']}", markup=False)
+    if len(entries) > _LEFT_OUT_LINES:
+        out.print(
+            f"  and {len(entries) - _LEFT_OUT_LINES} more; all are in report.html beside the model, and in --json"
+        )
+
+
+def classification(result: Mapping[str, Any]) -> None:
+    """Show one picture's answer on a line, with its runners-up."""
+    if "error" in result:
+        out.print(f"[red]{result['file']}[/]: {result['error']}")
+        return
+    first, *others = result["predictions"]
+    rest = ", ".join(f"{entry['label']} {entry['probability']:.3f}" for entry in others)
+    mark = "  [yellow]unlike the training images[/]" if result["novelty"]["is_novel"] else ""
+    out.print(
+        f"{result['file']}: [bold]{first['label']} {first['probability']:.3f}[/]  [dim]{rest}[/]{mark}  "
+        f"[dim]version {result['version']}, {result['timings_ms']['total']:.1f} ms[/]"
+    )
+
+
+def jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
+    """Show retrain jobs."""
+    if not entries:
+        out.print("no retrain jobs yet: start one with `regraft retrain`")
+        return
+    table = Table("id", "model", "state", "done", "version", "created", "message")
+    for job in entries:
+        state = retraining_pb2.RetrainJob.State.Name(job.state)
+        table.add_row(
+            job.id, job.name, state, f"{job.fraction:.0%}", str(job.version or ""), job.created_at[:19], job.message
+        )
+    out.print(table)
+
+
+def job_result(job: retraining_pb2.RetrainJob) -> None:
+    """Show how a job ended, with the gate's numbers."""
+    state = retraining_pb2.RetrainJob.State.Name(job.state)
+    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
+    out.print(f"[{colour}]{state}[/]: {job.message}")
+    if not job.HasField("verdict"):
+        return
+    verdict = job.verdict
+    table = Table("on the holdout", title_justify="left")
+    for column in ("images", "champion", "challenger"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        "accuracy",
+        str(verdict.holdout_images),
+        f"{verdict.champion_accuracy:.4f}",
+        f"{verdict.challenger_accuracy:.4f}",
+    )
+    known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
+    table.add_row(
+        "accuracy, known classes",
+        str(known),
+        f"{verdict.champion_known_accuracy:.4f}",
+        f"{verdict.challenger_known_accuracy:.4f}",
+    )
+    for entry in verdict.classes:
+        before = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
+        table.add_row(f"recall of {entry.label}", str(entry.holdout_images), before, f"{entry.challenger_recall:.3f}")
+    out.print(table)
+
+
+def models(entries: Sequence[models_pb2.Model]) -> None:
+    """Show models, one a line."""
+    if not entries:
+        out.print("no models yet: train one with `regraft train`")
+        return
+    table = Table("model", "serves", "champion", "versions", "labels", "provider", "examples", "problem")
+    for model in entries:
+        table.add_row(
+            model.name,
+            str(model.served_version or "nothing"),
+            str(model.champion or "none"),
+            ", ".join(map(str, model.versions)),
+            str(len(model.labels)),
+            model.provider,
+            str(model.examples),
+            model.problem,
+        )
+    out.print(table)
+
+
+def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
+    """Show one model with its card and history."""
+    models([entry])
+    if entry.fallback_reason:
+        out.print(f"[yellow]not on CUDA: {entry.fallback_reason}[/]")
+    if card:
+        metrics = card["metrics"]
+        backbone = card["backbone"]
+        out.print(f"labels: {', '.join(card['labels'])}", markup=False)
+        out.print(
+            f"backbone: {backbone['name']} ({backbone['weights']}), {card['strategy']}, {card['train_images']} images"
+        )
+        if metrics:
+            low, high = metrics["accuracy_interval"]
+            out.print(
+                f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images"
+            )
+    table = Table("when", "event", "version", "before", "who", "why", title="history", title_justify="left")
+    for event in entry.history:
+        table.add_row(event.at, event.event, str(event.version), str(event.previous or ""), event.who, event.why)
+    out.print(table)

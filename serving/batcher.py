@@ -1,0 +1,150 @@
+"""Single requests in, batches to the lanes, answers back. Knows nothing of images or models.
+
+No timer: a free lane takes what is there, so batches fill up exactly while all lanes are busy. All state belongs to the
+event loop's thread; only the run itself happens in a lane's thread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from regraft.errors import DeadlineError, DrainingError, OverloadedError
+
+PayloadT = TypeVar("PayloadT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Answered(Generic[ResultT]):
+    """A result, and where its time went."""
+
+    result: ResultT
+    queue_s: float
+    run_s: float
+
+
+@dataclass
+class _Entry(Generic[PayloadT, ResultT]):
+    payload: PayloadT
+    future: "asyncio.Future[Answered[ResultT]]"
+    deadline_s: float | None
+    submitted_s: float
+
+
+class Batcher(Generic[PayloadT, ResultT]):
+    """A bounded queue in front of a few lanes. Use from one event loop; close it when done."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[PayloadT]], Sequence[ResultT]],
+        *,
+        lanes: int,
+        max_batch: int,
+        max_queue: int,
+        on_batch: Callable[[int], None] = lambda _size: None,
+    ) -> None:
+        """Make a batcher.
+
+        Args:
+            run: called in a lane's thread with 1 to ``max_batch`` payloads; must return as many results, in order.
+            lanes: how many runs go on at once.
+            max_batch: the most payloads of one run.
+            max_queue: the most entries that may wait.
+            on_batch: told the size of every batch as it starts.
+        """
+        self._run = run
+        self._free_lanes = lanes
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._is_closed = False
+
+    @property
+    def depth(self) -> int:
+        """How many entries wait for a lane."""
+        return len(self._queue)
+
+    async def submit(self, payload: PayloadT, deadline_s: float | None = None) -> Answered[ResultT]:
+        """Wait for the result of ``payload``.
+
+        Cancelling the caller removes its entry; batch-mates do not notice.
+
+        Args:
+            payload: what ``run`` is given.
+            deadline_s: time on the event loop's clock after which the answer is of no use to anyone.
+
+        Raises:
+            OverloadedError: the queue is full; at once.
+            DeadlineError: the deadline passed while it waited.
+            DrainingError: the batcher is closed.
+        """
+        if self._is_closed:
+            raise DrainingError("the server is stopping")
+        if len(self._queue) >= self._max_queue:
+            raise OverloadedError(f"{self._max_queue} pictures wait already: try again later")
+        loop = asyncio.get_running_loop()
+        entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
+        self._queue.append(entry)
+        self._dispatch(loop)
+        return await entry.future
+
+    def close(self) -> None:
+        """Refuse what waits and what comes; runs that have started still answer."""
+        self._is_closed = True
+        while self._queue:
+            future = self._queue.popleft().future
+            if not future.done():
+                future.set_exception(DrainingError("the server is stopping"))
+        self._pool.shutdown(wait=False)
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._free_lanes and self._queue:
+            batch = self._take(loop.time())
+            if not batch:
+                return
+            self._free_lanes -= 1
+            self._on_batch(len(batch))
+            started_s = loop.time()
+            done = loop.run_in_executor(self._pool, self._run, [entry.payload for entry in batch])
+            done.add_done_callback(
+                lambda run, batch=batch, started_s=started_s: self._answer(run, batch, started_s, loop)
+            )  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+
+    def _take(self, now_s: float) -> list[_Entry[PayloadT, ResultT]]:
+        """Take the next batch, dropping entries that nobody waits for any more before it forms."""
+        batch: list[_Entry[PayloadT, ResultT]] = []
+        while self._queue and len(batch) < self._max_batch:
+            entry = self._queue.popleft()
+            if entry.future.done():
+                continue
+            if entry.deadline_s is not None and entry.deadline_s <= now_s:
+                entry.future.set_exception(DeadlineError("the deadline passed while the picture waited for a lane"))
+                continue
+            batch.append(entry)
+        return batch
+
+    def _answer(
+        self,
+        run: "asyncio.Future[Sequence[ResultT]]",
+        batch: list[_Entry[PayloadT, ResultT]],
+        started_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._free_lanes += 1
+        error = run.exception()
+        if error is None and len(run.result()) != len(batch):
+            error = RuntimeError(f"a batch of {len(batch)} gave {len(run.result())} results")
+        run_s = loop.time() - started_s
+        for position, entry in enumerate(batch):
+            if entry.future.done():
+                continue
+            if error is not None:
+                entry.future.set_exception(error)
+            else:
+                entry.future.set_result(Answered(run.result()[position], started_s - entry.submitted_s, run_s))
+        self._dispatch(loop)

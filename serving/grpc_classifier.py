@@ -1,0 +1,84 @@
+"""The Classifier service: messages to calls of `serving.classifier`, and back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import InvalidRequestError, RegraftError
+from regraft.v1 import classifier_pb2 as pb
+from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from serving.classifier import Answer, Classifier
+from serving.interceptors import status_of
+
+_WINDOW: Final = 32
+"""How many pictures of one stream are worked on at once; beyond it the server stops reading, and gRPC holds the client."""
+
+_MAX_TOP_K: Final = 100_000
+
+
+class ClassifierService(pb_grpc.ClassifierServicer):  # type: ignore[misc]  # generated without types
+    """Thin: every rule is in `serving.classifier`."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Answer with ``classifier``."""
+        self._classifier = classifier
+
+    async def Classify(  # noqa: N802 - gRPC's name
+        self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ClassifyResponse:
+        """Classify one picture."""
+        return await self._classify(request, deadline_of(context), wait=False)
+
+    async def ClassifyStream(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        """Classify a stream: several pictures at once, answers in order."""
+        deadline_s = deadline_of(context)
+        answers: asyncio.Queue[asyncio.Task[pb.ClassifyStreamResponse] | None] = asyncio.Queue(_WINDOW)
+        async with asyncio.TaskGroup() as tasks:
+
+            async def read() -> None:
+                async for request in requests:
+                    await answers.put(tasks.create_task(self._outcome(request, deadline_s)))
+                await answers.put(None)
+
+            tasks.create_task(read())
+            while (answer := await answers.get()) is not None:
+                yield await answer
+
+    async def _outcome(self, request: pb.ClassifyStreamRequest, deadline_s: float | None) -> pb.ClassifyStreamResponse:
+        try:
+            response = await self._classify(request.request, deadline_s, wait=True)
+        except RegraftError as error:
+            code, text = status_of(error)
+            return pb.ClassifyStreamResponse(id=request.id, error=pb.StreamError(code=code.value[0], message=text))
+        return pb.ClassifyStreamResponse(id=request.id, response=response)
+
+    async def _classify(
+        self, request: pb.ClassifyRequest, deadline_s: float | None, *, wait: bool
+    ) -> pb.ClassifyResponse:
+        if request.top_k > _MAX_TOP_K:
+            raise InvalidRequestError(f"top_k: {request.top_k}; the most is {_MAX_TOP_K}")
+        answer = await self._classifier.classify(
+            request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, wait=wait
+        )
+        return _to_message(answer)
+
+
+def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Return the caller's deadline on the event loop's clock, or None."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+
+
+def _to_message(answer: Answer) -> pb.ClassifyResponse:
+    threshold = answer.served.card.novelty_threshold
+    return pb.ClassifyResponse(
+        name=answer.served.name,
+        version=answer.served.version,
+        predictions=[pb.Prediction(label=label, probability=value) for label, value in answer.predictions],
+        novelty=pb.Novelty(score=answer.novelty, threshold=threshold, is_novel=answer.novelty > threshold),
+        timings=pb.Timings(**{f"{stage}_ms": 1000 * value for stage, value in answer.seconds.items()}),
+    )

@@ -1,0 +1,104 @@
+"""The Models service: what is served, and which version should be."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import InvalidRequestError, NotFoundError
+from regraft.examples import ExamplesStore
+from regraft.v1 import models_pb2 as pb
+from regraft.v1 import models_pb2_grpc as pb_grpc
+from serving.models import Models
+
+_HISTORY: Final = 50
+
+
+class ModelsService(pb_grpc.ModelsServicer):  # type: ignore[misc]  # generated without types
+    """Thin: every rule is in `serving.models` and `regraft.store`."""
+
+    def __init__(self, models: Models, examples: ExamplesStore, on_change: Callable[[], object]) -> None:
+        """Answer from ``models``; ``on_change`` is called after a swap."""
+        self._models = models
+        self._examples = examples
+        self._on_change = on_change
+
+    async def ListModels(  # noqa: N802 - gRPC's name
+        self, _request: pb.ListModelsRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListModelsResponse:
+        """List every model of the store."""
+        names = sorted({*self._models.names(), *self._models.store.names()})
+        return pb.ListModelsResponse(models=[await asyncio.to_thread(self._describe, name) for name in names])
+
+    async def GetModel(  # noqa: N802 - gRPC's name
+        self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Describe one model."""
+        return await asyncio.to_thread(self._describe, self._existing(request.name))
+
+    async def Promote(  # noqa: N802 - gRPC's name
+        self, request: pb.PromoteRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Make a version the champion."""
+        name = self._existing(request.name)
+        if request.version < 1:
+            raise InvalidRequestError("version: which one? The first is 1")
+        move = partial(self._models.store.promote, name, request.version, who=request.who or "unknown", why=request.why)
+        await self._models.promote(name, request.version, move)
+        self._on_change()
+        return await asyncio.to_thread(self._describe, name)
+
+    async def Rollback(  # noqa: N802 - gRPC's name
+        self, request: pb.RollbackRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Go back to the champion before."""
+        name = self._existing(request.name)
+        store = self._models.store
+        move = partial(store.rollback, name, who=request.who or "unknown", why=request.why)
+        previous = store.previous_champion(name)
+        if previous is None:
+            move()  # raises, and says why
+        else:
+            await self._models.promote(name, previous, move)
+            self._on_change()
+        return await asyncio.to_thread(self._describe, name)
+
+    def _existing(self, name: str) -> str:
+        name = self._models.resolve(name)
+        if name not in self._models.store.names():
+            raise NotFoundError(
+                f"there is no model {name!r}; this server has: {', '.join(self._models.store.names()) or 'none'}"
+            )
+        return name
+
+    def _describe(self, name: str) -> pb.Model:
+        store = self._models.store
+        served = self._models.get(name) if name in self._models.names() else None
+        engine = served.backbone.engine if served else None
+        history = store.history(name)[: -_HISTORY - 1 : -1]
+        return pb.Model(
+            name=name,
+            served_version=served.version if served else 0,
+            champion=store.champion(name) or 0,
+            versions=store.versions(name),
+            problem=self._models.problem(name),
+            labels=served.card.labels if served else [],
+            provider=engine.provider if engine else "",
+            fallback_reason=engine.fallback_reason if engine else "",
+            card_json=served.card.to_json() if served else "",
+            examples=self._examples.count(name),
+            history=[
+                pb.HistoryEntry(
+                    event=entry.event,
+                    version=entry.version,
+                    previous=entry.previous or 0,
+                    who=entry.who,
+                    why=entry.why,
+                    job=entry.job,
+                    at=entry.at,
+                )
+                for entry in history
+            ],
+        )

@@ -1,0 +1,132 @@
+"""The Retraining service: labelled pictures in, retrain jobs started and watched."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import CallerError, InvalidRequestError
+from regraft.examples import AddOutcome, ExamplesStore, check_label, image_hash
+from regraft.retrain_jobs import JobState, RetrainJob
+from regraft.v1 import retraining_pb2 as pb
+from regraft.v1 import retraining_pb2_grpc as pb_grpc
+from serving.classifier import Classifier
+from serving.jobs import JobRunner
+from serving.metrics import Metrics
+from serving.models import Models
+
+_OUTCOMES: Final = {
+    AddOutcome.ACCEPTED: pb.AddExamplesResponse.ACCEPTED,
+    AddOutcome.DUPLICATE: pb.AddExamplesResponse.DUPLICATE,
+    AddOutcome.RELABELLED: pb.AddExamplesResponse.RELABELLED,
+}
+_MAX_SOURCE_LENGTH: Final = 200
+
+
+class RetrainingService(pb_grpc.RetrainingServicer):  # type: ignore[misc]  # generated without types
+    """Thin: every rule is in `regraft.examples`, `regraft.retrain_jobs` and `serving.jobs`."""
+
+    def __init__(
+        self,
+        models: Models,
+        examples: ExamplesStore,
+        classifier: Classifier,
+        runner: JobRunner,
+        metrics: Metrics,
+        on_examples: Callable[[], object],
+    ) -> None:
+        """Keep pictures in ``examples``, which ``on_examples`` is told of; ``classifier`` lends its decoder."""
+        self._models = models
+        self._examples = examples
+        self._classifier = classifier
+        self._runner = runner
+        self._metrics = metrics
+        self._on_examples = on_examples
+
+    async def AddExamples(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.AddExamplesResponse]:
+        """Keep labelled pictures; an answer is given only when the picture is on the disk."""
+        async for request in requests:
+            try:
+                outcome = await self._add(request)
+            except CallerError as error:
+                self._metrics.examples.labels("rejected").inc()
+                yield pb.AddExamplesResponse(
+                    outcome=pb.AddExamplesResponse.REJECTED, reason=str(error), sha256=image_hash(request.image)
+                )
+                continue
+            self._metrics.examples.labels(outcome.value).inc()
+            self._on_examples()
+            yield pb.AddExamplesResponse(outcome=_OUTCOMES[outcome], sha256=image_hash(request.image))
+
+    async def Retrain(  # noqa: N802 - gRPC's name
+        self, request: pb.RetrainRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Start a job."""
+        served = self._models.get(request.name)
+        settings = {}
+        for field in ("max_drop", "max_class_drop"):
+            if request.HasField(field):
+                value = getattr(request, field)
+                if not 0 <= value <= 100:
+                    raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
+                settings[field] = value
+        job = await self._runner.start(served.name, settings, request.requested_by or "unknown")
+        return to_message(job)
+
+    async def GetRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Return a job as it stands."""
+        return to_message(await asyncio.to_thread(self._examples.jobs.get, request.id))
+
+    async def WatchRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.RetrainJob]:
+        """Follow a job to its end."""
+        async for job in self._runner.watch(request.id):
+            yield to_message(job)
+
+    async def ListRetrainJobs(  # noqa: N802 - gRPC's name
+        self, request: pb.ListRetrainJobsRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListRetrainJobsResponse:
+        """List the jobs, newest first."""
+        jobs = await asyncio.to_thread(self._examples.jobs.list, request.name)
+        return pb.ListRetrainJobsResponse(jobs=[to_message(job) for job in jobs])
+
+    async def CancelRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.CancelRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Ask for the end of a job."""
+        return to_message(await self._runner.cancel(request.id))
+
+    async def _add(self, request: pb.AddExamplesRequest) -> AddOutcome:
+        check_label(request.label)
+        if len(request.source) > _MAX_SOURCE_LENGTH:
+            raise InvalidRequestError(f"source: {len(request.source)} characters; the limit is {_MAX_SOURCE_LENGTH}")
+        served = self._models.get(request.name)
+        await self._classifier.decode(request.image, served.card.image)
+        return await asyncio.to_thread(self._examples.add, served.name, request.image, request.label, request.source)
+
+
+def to_message(job: RetrainJob) -> pb.RetrainJob:
+    """Return a job as a message."""
+    verdict = job.verdict
+    return pb.RetrainJob(
+        id=job.id,
+        name=job.model,
+        state=pb.RetrainJob.State.Value(JobState(job.state).value),
+        phase=job.phase,
+        fraction=job.fraction,
+        message=job.message,
+        requested_by=job.requested_by,
+        champion=job.champion or 0,
+        version=job.version or 0,
+        verdict=pb.Verdict(**{**verdict, "classes": [pb.ClassVerdict(**entry) for entry in verdict["classes"]]})
+        if verdict
+        else None,
+        created_at=job.created_at,
+        finished_at=job.finished_at or "",
+    )

@@ -1,0 +1,147 @@
+"""Retrain jobs as seen by the server: each a child process, started one at a time a model, watched, cancelled, settled."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from regraft.examples import ExamplesStore
+from regraft.interrupted import settle_interrupted
+from regraft.retrain_jobs import JobState, RetrainJob
+from regraft.store import ModelStore
+from serving.metrics import Metrics
+
+log = logging.getLogger("regraft.jobs")
+
+_LOOK_EVERY_S: Final = 0.2
+"""How often a watcher reads the job's row, which another process writes."""
+
+_TERM_GRACE_S: Final = 5.0
+
+
+class JobRunner:
+    """Starts ``python -m training.retrain`` and sees every job to a final state. Use from one event loop."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        examples: ExamplesStore,
+        child_arguments: list[str],
+        metrics: Metrics,
+        on_finished: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Make a runner.
+
+        Args:
+            store: where the jobs publish.
+            examples: where the jobs' rows are.
+            child_arguments: flags that tell a child where both are.
+            metrics: counts the outcomes.
+            on_finished: awaited after each job, before its end is told to watchers of this server.
+        """
+        self._store = store
+        self._examples = examples
+        self._child_arguments = child_arguments
+        self._metrics = metrics
+        self._on_finished = on_finished
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: dict[str, asyncio.Event] = {}
+
+    async def resume(self) -> None:
+        """Settle jobs that a crash interrupted, and start those that were still waiting."""
+        why = "the server or the job's process was killed; start a new job"
+        for job in await asyncio.to_thread(settle_interrupted, self._examples, self._store, why):
+            log.warning("retrain job %s of %s, found interrupted, is %s: %s", job.id, job.model, job.state, job.message)
+        for job in await asyncio.to_thread(self._examples.jobs.list):
+            if job.state is JobState.PENDING:
+                self._launch(job)
+
+    async def start(self, model: str, settings: dict[str, Any], requested_by: str) -> RetrainJob:
+        """Enter a job and start it.
+
+        Raises:
+            PreconditionError: the model has an unfinished job.
+        """
+        job = await asyncio.to_thread(self._examples.jobs.create, model, settings, requested_by)
+        self._launch(job)
+        return job
+
+    async def cancel(self, job_id: str) -> RetrainJob:
+        """Ask for the end of a job; a child of this server is also told by signal.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = await asyncio.to_thread(self._examples.jobs.get, job_id)
+        if job.state.is_final:
+            return job
+        job = await asyncio.to_thread(self._examples.jobs.request_cancel, job_id)
+        child = self._children.get(job_id)
+        if child is not None and child.returncode is None:
+            child.send_signal(signal.SIGTERM)
+        return job
+
+    async def watch(self, job_id: str) -> AsyncIterator[RetrainJob]:
+        """Yield a job as it stands, then again whenever it changes, until its final state.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        last: RetrainJob | None = None
+        while last is None or not last.state.is_final:
+            job = await asyncio.to_thread(self._examples.jobs.get, job_id)
+            finishing = self._finishing.get(job_id)
+            if job.state.is_final and finishing:
+                await finishing.wait()  # so that who is told of a success finds the new version serving
+            if job != last:
+                yield job
+                last = job
+            if not job.state.is_final:
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def close(self) -> None:
+        """Stop the children of this server; their jobs end as interrupted, the stores stay whole."""
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.terminate()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_TERM_GRACE_S)
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.kill()
+
+    def _launch(self, job: RetrainJob) -> None:
+        self._finishing[job.id] = asyncio.Event()
+        task = asyncio.create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, job: RetrainJob) -> None:
+        """Run one job's process to its end, and see that the job has one too."""
+        try:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "training.retrain", *self._child_arguments, "--job", job.id
+            )
+            self._children[job.id] = child
+            code = await child.wait()
+            await self._settle(job, code)
+            await self._on_finished()
+        except Exception:
+            log.exception("retrain job %s", job.id)
+        finally:
+            self._children.pop(job.id, None)
+            self._finishing.pop(job.id).set()
+
+    async def _settle(self, job: RetrainJob, code: int) -> None:
+        why = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+        await asyncio.to_thread(settle_interrupted, self._examples, self._store, why)
+        end = await asyncio.to_thread(self._examples.jobs.get, job.id)
+        if end.state is JobState.PENDING:  # it never came to claim the job
+            await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, f"could not start: {why}")
+            end = await asyncio.to_thread(self._examples.jobs.get, job.id)
+        self._metrics.retrain_jobs.labels(job.model, end.state.value.lower()).inc()
+        log.info("retrain job %s of %s: %s: %s", job.id, job.model, end.state, end.message)

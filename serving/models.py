@@ -1,0 +1,222 @@
+"""The models in memory: load, swap, retire. All of it happens on the event loop; only file work goes to threads.
+
+A request takes one `Handle` and keeps it to the end. A version whose successor went live is retired when its last
+handle is gone, and a backbone is closed when no version uses it any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from regraft import artifact
+from regraft.artifact import Artifact, Head
+from regraft.card import ModelCard
+from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError, RegraftError
+from regraft.image import Crop
+from regraft.store import MODEL_FILE, ModelStore
+from serving.batcher import Batcher
+from serving.engine import Engine, Output
+from serving.metrics import Metrics
+
+log = logging.getLogger("regraft.models")
+
+EngineOpener: TypeAlias = Callable[[Path], Engine]
+Payload: TypeAlias = tuple[Crop, Head]
+
+
+class Backbone:
+    """A session in memory with its lanes; shared by every version whose backbone has the same digest."""
+
+    def __init__(self, engine: Engine, max_queue: int, metrics: Metrics) -> None:
+        """Put lanes before an engine."""
+        self.engine = engine
+        self.batcher = Batcher[Payload, Output](
+            lambda batch: engine.run([crop for crop, _ in batch], [head for _, head in batch]),
+            lanes=engine.plan.lanes,
+            max_batch=engine.plan.max_batch,
+            max_queue=max_queue,
+            on_batch=metrics.batch_size.observe,
+        )
+        self.users = 0
+
+
+@dataclass(eq=False)
+class ServedModel:
+    """One version in memory. ``users`` counts the table of models itself and every handle."""
+
+    name: str
+    version: int
+    card: ModelCard
+    head: Head
+    backbone: Backbone
+    users: int = 0
+
+
+class Models:
+    """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
+
+    def __init__(self, store: ModelStore, open_engine: EngineOpener, *, max_queue: int, metrics: Metrics) -> None:
+        """Serve from ``store``; nothing is loaded before the first `refresh`."""
+        self.store = store
+        self._open_engine = open_engine
+        self._max_queue = max_queue
+        self._metrics = metrics
+        self._served: dict[str, ServedModel] = {}
+        self._backbones: dict[str, Backbone] = {}
+        self._problems: dict[str, tuple[int | None, str]] = {}
+        self._changing = asyncio.Lock()
+        metrics.watch_queue(lambda: sum(backbone.batcher.depth for backbone in list(self._backbones.values())))
+
+    def names(self) -> list[str]:
+        """Return the names of the models that answer."""
+        return sorted(self._served)
+
+    def resolve(self, name: str) -> str:
+        """Return ``name``, or the only model's name where it is empty.
+
+        Raises:
+            InvalidRequestError: it is empty and there are several models.
+            PreconditionError: it is empty and there are none.
+        """
+        if name:
+            return name
+        names = sorted({*self._served, *self.store.names()})
+        if len(names) > 1:
+            raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
+        if not names:
+            raise PreconditionError(f"there is no model in {self.store.root} yet: train one with `regraft train`")
+        return names[0]
+
+    @contextmanager
+    def acquire(self, name: str = "") -> Iterator[ServedModel]:
+        """Hold the version that answers for a model; do not hold it longer than one request, it keeps the version alive.
+
+        Raises:
+            NotFoundError: there is no such model.
+            PreconditionError: it has no version that could be loaded.
+        """
+        served = self.get(name)
+        served.users += 1
+        try:
+            yield served
+        finally:
+            self._release(served)
+
+    def get(self, name: str) -> ServedModel:
+        """Return the version that answers now, without holding it; errors as `acquire`."""
+        name = self.resolve(name)
+        served = self._served.get(name)
+        if served is not None:
+            return served
+        if name not in self.store.names():
+            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
+        raise PreconditionError(self.problem(name) or f"model {name!r} has no champion: promote a version")
+
+    def problem(self, name: str) -> str:
+        """Return why the model does not answer with its champion, or an empty text."""
+        return self._problems.get(name, (None, ""))[1]
+
+    async def refresh(self) -> None:
+        """Bring what is served in line with the champions in the store; a champion that cannot be loaded is tried once."""
+        async with self._changing:
+            for name in await asyncio.to_thread(self.store.names):
+                champion = await asyncio.to_thread(self.store.champion, name)
+                served = self._served.get(name)
+                failed = self._problems.get(name, (None, ""))[0]
+                if champion is None or (served and served.version == champion):
+                    self._problems.pop(name, None)
+                elif champion != failed:
+                    await self._try_to_swap(name, champion)
+
+    async def promote(self, name: str, version: int, move_alias: Callable[[], object]) -> None:
+        """Load and try a version, move the alias, and let it answer.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: it cannot be loaded, or the alias cannot be moved; everything is as it was.
+        """
+        async with self._changing:
+            self.store.folder(name, version)
+            try:
+                loaded = await self._load(name, version)
+            except RegraftError as error:
+                raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
+            try:
+                await asyncio.to_thread(move_alias)
+            except BaseException:
+                self._release(loaded)
+                raise
+            self._swap(loaded)
+
+    def close(self) -> None:
+        """Refuse what waits in the lanes."""
+        for backbone in self._backbones.values():
+            backbone.batcher.close()
+
+    async def _try_to_swap(self, name: str, version: int) -> None:
+        try:
+            self._swap(await self._load(name, version))
+        except RegraftError as error:
+            self._problems[name] = (version, str(error))
+            self._metrics.load_failures.labels(name).inc()
+            serving = self._served[name].version if name in self._served else None
+            still = f"version {serving} keeps serving" if serving else "nothing serves for it"
+            log.error("model %s: champion %d cannot be loaded, %s: %s", name, version, still, error)
+
+    async def _load(self, name: str, version: int) -> ServedModel:
+        """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
+        path = self.store.folder(name, version) / MODEL_FILE
+        loaded: Artifact = await asyncio.to_thread(artifact.read, path)
+        if loaded.card.name != name:
+            raise ArtifactError(f"{path}: its card says that it is model {loaded.card.name!r}")
+        digest = loaded.card.backbone.digest
+        backbone = self._backbones.get(digest)
+        is_shared = backbone is not None
+        if backbone is None:
+            engine = await asyncio.to_thread(self._open_engine, path)
+            backbone = Backbone(engine, self._max_queue, self._metrics)
+        try:
+            await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px)
+        except BaseException:
+            if not is_shared:
+                backbone.batcher.close()
+            raise
+        self._backbones[digest] = backbone
+        backbone.users += 1
+        log.info(
+            "model %s: version %d loaded on %s, %s%s",
+            name,
+            version,
+            backbone.engine.provider,
+            "into the session that is there" if is_shared else f"new session, {backbone.engine.plan}",
+            f" ({backbone.engine.fallback_reason})" if backbone.engine.fallback_reason else "",
+        )
+        return ServedModel(name, version, loaded.card, loaded.head, backbone, users=1)
+
+    def _swap(self, new: ServedModel) -> None:
+        """Let ``new`` answer from here on. One assignment: no request sees a state in between."""
+        old = self._served.get(new.name)
+        self._served[new.name] = new
+        self._problems.pop(new.name, None)
+        self._metrics.served_version.labels(new.name).set(new.version)
+        self._metrics.show_provider(new.name, new.backbone.engine.provider)
+        kind = "head" if old and old.backbone is new.backbone else "session"
+        self._metrics.swaps.labels(new.name, kind).inc()
+        log.info("model %s: version %d answers (before: %s)", new.name, new.version, old.version if old else "none")
+        if old:
+            self._release(old)
+
+    def _release(self, served: ServedModel) -> None:
+        """Give up one use; the last one of a version gives up its backbone, the last one of that closes it."""
+        served.users -= 1
+        if served.users:
+            return
+        log.info("model %s: version %d retired", served.name, served.version)
+        served.backbone.users -= 1
+        if not served.backbone.users:
+            served.backbone.batcher.close()
+            del self._backbones[served.card.backbone.digest]

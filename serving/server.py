@@ -1,0 +1,185 @@
+"""The life of the server's process, top to bottom: build, start, serve, stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from regraft.errors import OperatorError, RegraftError
+from regraft.examples import ExamplesStore
+from regraft.runtime import require_onnxruntime
+from regraft.store import ModelStore
+from regraft.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retraining_pb2,
+    retraining_pb2_grpc,
+)
+from serving.classifier import Classifier
+from serving.embedder import BackgroundEmbedder
+from serving.engine import open_engine
+from serving.grpc_classifier import ClassifierService
+from serving.grpc_models import ModelsService
+from serving.grpc_retraining import RetrainingService
+from serving.interceptors import RpcInterceptor
+from serving.jobs import JobRunner
+from serving.metrics import Metrics
+from serving.models import Models
+from serving.settings import Settings
+
+log = logging.getLogger("regraft.server")
+
+SERVICES: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in ((classifier_pb2, "Classifier"), (retraining_pb2, "Retraining"), (models_pb2, "Models"))
+)
+_ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is told once the ports are open."""
+
+    grpc_port: int
+    metrics_port: int
+    models: list[str]
+
+
+class Server:
+    """One server. `start`, then `stop`; or `run` for both with signals between."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build every part; nothing is opened yet but the stores."""
+        require_onnxruntime()
+        self.settings = settings
+        self.metrics = Metrics()
+        self._store = ModelStore(settings.store)
+        self._examples = ExamplesStore(settings.examples_folder, settings.database)
+        self.models = Models(
+            self._store,
+            partial(open_engine, provider=settings.provider),
+            max_queue=settings.max_in_flight,
+            metrics=self.metrics,
+        )
+        self._classifier = Classifier(
+            self.models,
+            max_in_flight=settings.max_in_flight,
+            max_image_bytes=settings.max_image_bytes,
+            metrics=self.metrics,
+        )
+        self._embedder = BackgroundEmbedder(self.models, self._examples, self._classifier)
+        places = ["--store", str(settings.store), "--examples", str(settings.examples_folder)]
+        if settings.database:
+            places += ["--database", settings.database]
+        self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
+        self._health = health.aio.HealthServicer()
+        self._grpc = self._build_grpc()
+        self._exporter: WSGIServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> Ready:
+        """Load the champions, open the ports, become ready.
+
+        Raises:
+            OperatorError: a port is taken; the text names the flag.
+        """
+        grpc_port = self._bind()
+        host, _, port = self.settings.metrics.rpartition(":")
+        try:
+            self._exporter = self.metrics.start_exporter(host.strip("[]"), int(port))
+        except OSError as error:
+            raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
+        await self._set_health()
+        await self._grpc.start()
+        await self._refresh()
+        await self._jobs.resume()
+        self._tasks = [asyncio.create_task(self._watch_store()), asyncio.create_task(self._embedder.run())]
+        ready = Ready(grpc_port, self._exporter.server_port, self.models.names())
+        log.info(
+            "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
+        )
+        return ready
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, take no more requests, let those in flight finish within the grace time, close everything."""
+        log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
+        await self._health.enter_graceful_shutdown()
+        await self._grpc.stop(self.settings.grace_s)
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._jobs.close()
+        self.models.close()
+        self._classifier.close()
+        self._examples.close()
+        if self._exporter:
+            await asyncio.to_thread(self._exporter.shutdown)
+            self._exporter.server_close()
+        log.info("stopped")
+
+    async def run(self, announce: Callable[[Ready], None]) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        try:
+            announce(await self.start())
+            await stopping.wait()
+        finally:
+            await self.stop()
+
+    def _build_grpc(self) -> grpc.aio.Server:
+        options = [
+            ("grpc.max_receive_message_length", self.settings.max_image_bytes + _ENVELOPE_BYTES),
+            ("grpc.so_reuseport", 0),  # or a second server on the port would silently take half of the requests
+        ]
+        server = grpc.aio.server(interceptors=[RpcInterceptor(self.metrics)], options=options)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
+        models_pb2_grpc.add_ModelsServicer_to_server(
+            ModelsService(self.models, self._examples, self._embedder.wake), server
+        )
+        retraining = RetrainingService(
+            self.models, self._examples, self._classifier, self._jobs, self.metrics, self._embedder.wake
+        )
+        retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def _bind(self) -> int:
+        try:
+            return int(self._grpc.add_insecure_port(self.settings.grpc))
+        except RuntimeError as error:
+            raise OperatorError(f"--grpc {self.settings.grpc}: cannot listen there: is the port taken?") from error
+
+    async def _watch_store(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reload_every_s)
+            try:
+                await self._refresh()
+            except (RegraftError, OSError) as error:
+                log.warning("cannot look at the model store: %s", error)
+
+    async def _refresh(self) -> None:
+        await self.models.refresh()
+        self._embedder.wake()
+        await self._set_health()
+
+    async def _set_health(self) -> None:
+        """Be ready exactly while at least one model answers."""
+        is_ready = bool(self.models.names())
+        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)

@@ -1,0 +1,47 @@
+"""Every setting of the server. Command line over environment (``REGRAFT_<NAME>``) over default."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from regraft.examples import FOLDER
+from regraft.runtime import ProviderChoice
+
+Address = Annotated[str, StringConstraints(pattern=r"^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")]
+
+
+class Settings(BaseSettings):
+    """What a server is told. Units are in the names.
+
+    Attributes:
+        store: the model store.
+        examples: the examples store; `.examples` inside the model store if not given.
+        database: URL of the examples' database; SQLite inside the examples store if empty.
+        grpc: host and port to answer on; port 0 takes a free one.
+        metrics: host and port for Prometheus; likewise.
+        provider: ``auto`` takes CUDA where it works, ``cuda`` refuses to be ready without it, ``cpu`` does not try.
+        max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
+        max_image_bytes: the largest encoded picture that is accepted.
+        reload_every_s: how often the store is looked at for a new champion.
+        grace_s: how long requests in flight may take to finish when the server stops.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REGRAFT_", frozen=True)
+
+    store: Path = Path("models")
+    examples: Path | None = None
+    database: str = ""
+    grpc: Address = "127.0.0.1:50051"
+    metrics: Address = "127.0.0.1:8002"
+    provider: ProviderChoice = "auto"
+    max_in_flight: int = Field(default=256, ge=1)
+    max_image_bytes: int = Field(default=32 * 2**20, ge=1024)
+    reload_every_s: float = Field(default=0.5, gt=0)
+    grace_s: float = Field(default=20.0, ge=0)
+
+    @property
+    def examples_folder(self) -> Path:
+        """Where the examples are kept."""
+        return self.examples or self.store / FOLDER

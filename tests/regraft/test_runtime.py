@@ -1,0 +1,183 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from regraft.artifact import EMBEDDING, IMAGE
+from regraft.errors import ArtifactError, ProviderError
+from regraft.runtime import ProviderChoice, cpu_budget, open_session
+from tests.tiny import EMBEDDING_SIZE, tiny_backbone
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BACKBONE = tiny_backbone().SerializeToString()
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+
+
+def in_a_child(program: str, packages: Path | None = None) -> str:
+    """Run ``program`` in a fresh Python, the fake packages before the real ones, and return what it prints."""
+    environment = os.environ | ({"PYTHONPATH": str(packages)} if packages else {})
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def fake_onnxruntime(folder: Path, source: str) -> Path:
+    (folder / "onnxruntime").mkdir()
+    (folder / "onnxruntime/__init__.py").write_text(source)
+    return folder
+
+
+def test_a_session_on_the_cpu_runs_and_says_that_it_is_on_the_cpu() -> None:
+    opened = open_session(BACKBONE, provider="cpu", threads=1)
+
+    (embedding,) = opened.session.run([EMBEDDING], {IMAGE: IMAGES})
+
+    assert opened.provider == "cpu"
+    assert not opened.fallback_reason
+    assert opened.session.get_providers() == ["CPUExecutionProvider"]
+    assert embedding.shape == (3, EMBEDDING_SIZE)
+
+
+def test_a_file_and_its_bytes_give_the_same_answers(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(BACKBONE)
+
+    from_file = open_session(path, provider="cpu", threads=1).session.run([EMBEDDING], {IMAGE: IMAGES})
+    from_bytes = open_session(BACKBONE, provider="cpu", threads=2).session.run([EMBEDDING], {IMAGE: IMAGES})
+
+    np.testing.assert_array_equal(from_file, from_bytes)
+
+
+def test_provider_auto_runs_everywhere_and_gives_a_reason_exactly_where_it_falls_back() -> None:
+    opened = open_session(BACKBONE, provider="auto", threads=1)
+
+    (embedding,) = opened.session.run([EMBEDDING], {IMAGE: IMAGES})
+
+    (expected,) = open_session(BACKBONE, provider="cpu", threads=1).session.run([EMBEDDING], {IMAGE: IMAGES})
+    np.testing.assert_allclose(embedding, expected, atol=1e-5)
+    assert opened.provider == ("cuda" if "CUDAExecutionProvider" in opened.session.get_providers() else "cpu")
+    assert bool(opened.fallback_reason) == (opened.provider == "cpu")
+
+
+def why_there_is_no_cuda() -> str:
+    opened = open_session(BACKBONE, provider="auto", threads=1)
+    if opened.provider == "cuda":
+        pytest.skip("CUDA works on this machine, so there is nothing to fall back from")
+    return opened.fallback_reason
+
+
+def test_provider_auto_says_why_it_fell_back_to_the_cpu() -> None:
+    reason = why_there_is_no_cuda()
+
+    assert "CUDA" in reason or "library" in reason or "libcu" in reason
+
+
+def test_provider_cuda_refuses_with_the_reason_rather_than_falling_back() -> None:
+    reason = why_there_is_no_cuda()
+
+    with pytest.raises(ProviderError, match="provider cuda was asked for, but ") as caught:
+        open_session(BACKBONE, provider="cuda", threads=1)
+
+    assert reason in str(caught.value)
+
+
+def test_an_onnx_runtime_without_cuda_is_told_apart_from_a_broken_cuda(tmp_path: Path) -> None:
+    packages = fake_onnxruntime(
+        tmp_path, "def get_available_providers():\n    return ['AzureExecutionProvider', 'CPUExecutionProvider']\n"
+    )
+
+    printed = in_a_child(
+        "from regraft.errors import ProviderError\n"
+        "from regraft.runtime import open_session\n"
+        "try:\n"
+        "    open_session(b'', provider='cuda', threads=1)\n"
+        "except ProviderError as error:\n"
+        "    print(error)\n",
+        packages,
+    )
+
+    assert "has no CUDA provider" in printed
+    assert "regraft[gpu]" in printed
+
+
+def test_without_onnx_runtime_the_error_names_the_extras_to_install(tmp_path: Path) -> None:
+    packages = fake_onnxruntime(tmp_path, "raise ImportError('not installed')\n")
+
+    printed = in_a_child(
+        "from regraft.errors import MissingPackageError\n"
+        "from regraft.runtime import open_session\n"
+        "try:\n"
+        "    open_session(b'', provider='cpu', threads=1)\n"
+        "except MissingPackageError as error:\n"
+        "    print(error)\n",
+        packages,
+    )
+
+    assert "regraft[cpu]" in printed
+    assert "regraft[gpu]" in printed
+
+
+def unknown_operator() -> bytes:
+    model = tiny_backbone()
+    model.graph.node[0].op_type = "Magic"
+    return model.SerializeToString()
+
+
+def dangling_input() -> bytes:
+    model = tiny_backbone()
+    model.graph.node[1].input[0] = "nowhere"
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("provider", ["cpu", "auto"])
+@pytest.mark.parametrize(
+    "model",
+    [b"rubbish", b"", BACKBONE[: len(BACKBONE) // 2], unknown_operator(), dangling_input()],
+    ids=["rubbish", "nothing", "half a model", "an unknown operator", "an input from nowhere"],
+)
+def test_a_model_that_onnx_runtime_refuses_is_an_artifact_error(model: bytes, provider: ProviderChoice) -> None:
+    with pytest.raises(ArtifactError, match=r"ONNX Runtime refuses the model: .") as caught:
+        open_session(model, provider=provider, threads=1)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_an_artifact_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"nowhere\.onnx"):
+        open_session(tmp_path / "nowhere.onnx", provider="cpu", threads=1)
+
+
+def test_opening_a_model_whose_initializers_are_inputs_prints_no_warnings(capfd: pytest.CaptureFixture[str]) -> None:
+    model = tiny_backbone()
+    model.graph.input.append(onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, []))
+
+    open_session(model.SerializeToString(), provider="cpu", threads=1)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_the_cpu_budget_lies_between_one_and_what_the_host_has() -> None:
+    assert 1 <= cpu_budget() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process to a CPU")
+def test_the_cpu_budget_of_a_process_pinned_to_one_cpu_is_one() -> None:
+    printed = in_a_child(
+        "import os\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from regraft.runtime import cpu_budget\n"
+        "print(cpu_budget())\n"
+    )
+
+    assert printed == "1\n"
