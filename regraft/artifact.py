@@ -2,19 +2,19 @@
 
 ::
 
-    image  uint8 [N, H, W, 3] ─► (normalise, backbone) ─► embedding [N, D] ─┬─► Gemm(head) ─► softmax ─► probabilities [N, K]
-                                                                            └─► cosine to head.prototypes ─► novelty [N]
+    image  uint8 [N, P, P, 3] ─► normalise, backbone ─► embedding [N, D] ─┬─► Gemm ─► softmax ─► probabilities [N, K]
+                                                                          └─► cosine to head.prototypes ─► novelty [N]
 
-``head.weight``, ``head.bias`` and ``head.prototypes`` are initializers that are also graph inputs (overridable, IR >= 4,
-K symbolic): any runtime runs the file as it is, and the server feeds other heads into the same session. `graft` and
-`ungraft` are each other's inverse, so the backbone's digest can be checked on any file.
+``head.weight``, ``head.bias`` and ``head.prototypes`` are initializers that are also graph inputs (overridable, IR at
+least 4, K symbolic): any runtime runs the file as it is, and the server feeds other heads into the same session.
+`graft` and `ungraft` are each other's inverse, so the backbone's digest can be checked on any file.
 """
 
 import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -134,10 +134,10 @@ def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the backbone alone; the inverse of `graft`."""
     backbone = copy.deepcopy(model)
     graph = backbone.graph
-    for field in (graph.node, graph.initializer, graph.input, graph.output):
-        kept = [item for item in field if not item.name.startswith(_HEAD) and item.name not in {PROBABILITIES, NOVELTY}]
-        del field[:]
-        field.extend(kept)
+    _keep_backbone(graph.node)
+    _keep_backbone(graph.initializer)
+    _keep_backbone(graph.input)
+    _keep_backbone(graph.output)
     del backbone.metadata_props[:]
     return backbone
 
@@ -197,6 +197,12 @@ def check_backbone(backbone: onnx.ModelProto) -> None:
         raise ArtifactError("backbone: the batch axis is not symbolic, so only one batch size would run")
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
         raise ArtifactError("weights are kept in another file (external data); a model must be one file")
+
+
+def _keep_backbone(field: Any) -> None:  # noqa: ANN401 - protobuf's repeated fields have no common public type
+    kept = [item for item in field if not item.name.startswith(_HEAD) and item.name not in {PROBABILITIES, NOVELTY}]
+    del field[:]
+    field.extend(kept)
 
 
 def _head_nodes() -> list[onnx.NodeProto]:

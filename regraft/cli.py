@@ -131,7 +131,7 @@ def label(
 ) -> None:
     """Send labelled pictures to a server, for the next retrain."""
     files = labelled_files.find(path, label)
-    counts = {outcome: 0 for outcome in ("accepted", "duplicate", "relabelled", "rejected")}
+    counts = dict.fromkeys(("accepted", "duplicate", "relabelled", "rejected"), 0)
     rejected = []
     examples = ((file.read_bytes(), text) for file, text in files)
     with Client(target) as client, show.progress_bars() as progress:
@@ -280,7 +280,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401, FBT001 - a message
+def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401 - a message
     fields = _model_to_dict(model)
     if as_json:
         _print_json(fields)

@@ -37,7 +37,7 @@ class Client:
     """
 
     def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
-        """Connect to ``target`` (host:port) on first use; ``timeout_s`` is the deadline of calls that are not streams."""
+        """Connect to ``target`` (host:port) on first use; ``timeout_s`` is the deadline of all calls but streams."""
         self.target = target
         self._timeout_s = timeout_s
         options = [

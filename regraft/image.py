@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import cykooz_resizer
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regraft.errors import ArtifactError, InvalidImageError
 
@@ -130,8 +130,8 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
         return _cut(_to_rgb(ImageOps.exif_transpose(image)), spec)
     except InvalidImageError:
         raise
-    except Image.UnidentifiedImageError:
-        raise InvalidImageError(f"not an image: neither {', '.join(_FORMATS[:-1])} nor {_FORMATS[-1]}") from None
+    except UnidentifiedImageError:
+        raise InvalidImageError(f"not a picture in a format that is read here ({', '.join(_FORMATS)})") from None
     except MemoryError:
         raise
     except Exception as error:

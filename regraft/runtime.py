@@ -53,7 +53,7 @@ def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int)
         raise ProviderError(f"provider cuda was asked for, but {reason}")
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
     if provider != "cpu" and not reason:
-        # HEURISTIC: the default search tunes anew for every batch size, which a dynamic batch would pay on live requests.
+        # The default search tunes anew for every batch size, which live requests would pay for.
         providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
     source = model if isinstance(model, bytes) else str(model)
     try:

@@ -19,7 +19,7 @@ _LEFT_OUT_LINES: Final = 20
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callable (stage, done, total) that draws a bar a stage on a terminal, and prints a line a stage elsewhere."""
+    """Yield a callable (stage, done, total): a bar for each stage on a terminal, a line for each elsewhere."""
     if not err.is_terminal:
         yield _lines()
         return

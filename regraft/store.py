@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -150,7 +150,7 @@ class ModelStore:
             StorageError: the disk refused; the champion is as it was.
         """
         self.folder(name, version)
-        self._move(name, "promote", version, who, why, job, expected)
+        self._move(name, HistoryEntry("promote", version, None, who, why, job, _now()), expected)
 
     def rollback(self, name: str, *, who: str, why: str) -> int:
         """Go back to the champion before this one, and return it; twice goes back two.
@@ -161,7 +161,7 @@ class ModelStore:
         version = self.previous_champion(name)
         if version is None or version not in self.versions(name):
             raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
-        self._move(name, "rollback", version, who, why, "", self.champion(name))
+        self._move(name, HistoryEntry("rollback", version, None, who, why, "", _now()), self.champion(name))
         return version
 
     def history(self, name: str) -> list[HistoryEntry]:
@@ -189,23 +189,15 @@ class ModelStore:
                 line.pop()
         return line
 
-    def _move(
-        self,
-        name: str,
-        event: Literal["promote", "rollback"],
-        version: int,
-        who: str,
-        why: str,
-        job: str,
-        expected: int | None,
-    ) -> None:
+    def _move(self, name: str, entry: HistoryEntry, expected: int | None) -> None:
+        """Append a move of the alias, whose ``previous`` is filled in here, under the lock."""
         with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
             champion = self.champion(name)
             if expected is not None and champion != expected:
                 raise PreconditionError(
                     f"the champion of {name!r} is now version {champion}, not {expected}: look again"
                 )
-            self._append(name, HistoryEntry(event, version, champion, who, why, job, _now()))
+            self._append(name, replace(entry, previous=champion))
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
         """Append one line in one write; a torn last line, which only a power cut leaves, is closed off first."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
@@ -111,9 +112,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             self._on_batch(len(batch))
             started_s = loop.time()
             done = loop.run_in_executor(self._pool, self._run, [entry.payload for entry in batch])
-            done.add_done_callback(
-                lambda run, batch=batch, started_s=started_s: self._answer(run, batch, started_s, loop)
-            )  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+            done.add_done_callback(partial(self._answer, batch, started_s, loop))
 
     def _take(self, now_s: float) -> list[_Entry[PayloadT, ResultT]]:
         """Take the next batch, dropping entries that nobody waits for any more before it forms."""
@@ -130,10 +129,10 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     def _answer(
         self,
-        run: "asyncio.Future[Sequence[ResultT]]",
         batch: list[_Entry[PayloadT, ResultT]],
         started_s: float,
         loop: asyncio.AbstractEventLoop,
+        run: "asyncio.Future[Sequence[ResultT]]",
     ) -> None:
         self._free_lanes += 1
         error = run.exception()

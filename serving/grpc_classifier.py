@@ -13,12 +13,12 @@ from serving.classifier import Answer, Classifier
 from serving.interceptors import status_of
 
 _WINDOW: Final = 32
-"""How many pictures of one stream are worked on at once; beyond it the server stops reading, and gRPC holds the client."""
+"""How many pictures of one stream are worked on at once; beyond it the server stops reading the stream."""
 
 _MAX_TOP_K: Final = 100_000
 
 
-class ClassifierService(pb_grpc.ClassifierServicer):  # type: ignore[misc]  # generated without types
+class ClassifierService(pb_grpc.ClassifierServicer):
     """Thin: every rule is in `serving.classifier`."""
 
     def __init__(self, classifier: Classifier) -> None:

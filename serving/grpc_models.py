@@ -16,7 +16,7 @@ from serving.models import Models
 _HISTORY: Final = 50
 
 
-class ModelsService(pb_grpc.ModelsServicer):  # type: ignore[misc]  # generated without types
+class ModelsService(pb_grpc.ModelsServicer):
     """Thin: every rule is in `serving.models` and `regraft.store`."""
 
     def __init__(self, models: Models, examples: ExamplesStore, on_change: Callable[[], object]) -> None:

@@ -24,11 +24,12 @@ _OUTCOMES: Final = {
 _MAX_SOURCE_LENGTH: Final = 200
 
 
-class RetrainingService(pb_grpc.RetrainingServicer):  # type: ignore[misc]  # generated without types
+class RetrainingService(pb_grpc.RetrainingServicer):
     """Thin: every rule is in `regraft.examples`, `regraft.retrain_jobs` and `serving.jobs`."""
 
     def __init__(
         self,
+        *,
         models: Models,
         examples: ExamplesStore,
         classifier: Classifier,
@@ -117,7 +118,7 @@ def to_message(job: RetrainJob) -> pb.RetrainJob:
     return pb.RetrainJob(
         id=job.id,
         name=job.model,
-        state=pb.RetrainJob.State.Value(JobState(job.state).value),
+        state=JobState(job.state).value,
         phase=job.phase,
         fraction=job.fraction,
         message=job.message,

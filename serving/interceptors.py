@@ -1,4 +1,4 @@
-"""What every RPC has in common: errors become status codes, in one table; each call is counted and, if it failed, logged."""
+"""What every RPC has in common: errors become status codes, in one table; calls are counted, failures logged."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
 
 
-class RpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its base is untyped
+class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Wraps Regraft's own methods; health and reflection pass through."""
 
     def __init__(self, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Retrain jobs as seen by the server: each a child process, started one at a time a model, watched, cancelled, settled."""
+"""Retrain jobs as the server sees them: child processes, one at a time a model, watched, cancelled, settled."""
 
 import asyncio
 import logging

@@ -93,7 +93,7 @@ class Models:
 
     @contextmanager
     def acquire(self, name: str = "") -> Iterator[ServedModel]:
-        """Hold the version that answers for a model; do not hold it longer than one request, it keeps the version alive.
+        """Hold the version that answers for a model, for no longer than one request: it keeps the version alive.
 
         Raises:
             NotFoundError: there is no such model.
@@ -121,7 +121,7 @@ class Models:
         return self._problems.get(name, (None, ""))[1]
 
     async def refresh(self) -> None:
-        """Bring what is served in line with the champions in the store; a champion that cannot be loaded is tried once."""
+        """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
             for name in await asyncio.to_thread(self.store.names):
                 champion = await asyncio.to_thread(self.store.champion, name)

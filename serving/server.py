@@ -112,7 +112,7 @@ class Server:
         return ready
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, take no more requests, let those in flight finish within the grace time, close everything."""
+        """Say NOT_SERVING, take no more requests, let those in flight finish or cut them after the grace time."""
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         await self._health.enter_graceful_shutdown()
         await self._grpc.stop(self.settings.grace_s)
@@ -151,7 +151,12 @@ class Server:
             ModelsService(self.models, self._examples, self._embedder.wake), server
         )
         retraining = RetrainingService(
-            self.models, self._examples, self._classifier, self._jobs, self.metrics, self._embedder.wake
+            models=self.models,
+            examples=self._examples,
+            classifier=self._classifier,
+            runner=self._jobs,
+            metrics=self.metrics,
+            on_examples=self._embedder.wake,
         )
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import timm
 import torch
 import torchvision
+from timm.data.config import resolve_data_config
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError
@@ -71,9 +72,9 @@ def build_backbone(name: str, weights: str, seed: int) -> PretrainedBackbone:
 def _from_timm(name: str, *, pretrained: bool) -> PretrainedBackbone:
     if not timm.is_model(name):
         raise InvalidRequestError(f"--backbone: timm has no network {name!r}; timm.list_models() lists them")
-    network = timm.create_model(name, pretrained=pretrained)
+    network: Any = timm.create_model(name, pretrained=pretrained)
     network.reset_classifier(0)
-    config = timm.data.resolve_data_config(model=network)
+    config = resolve_data_config(model=network)
     crop_px = config["input_size"][-1]
     spec = ImageSpec(
         resize=_RESIZE_RULES[config["crop_mode"]],  # type: ignore[arg-type]  # the table holds only valid rules
@@ -116,7 +117,7 @@ def _drop_auxiliary_heads(network: nn.Module) -> None:
         if hasattr(network, part):
             setattr(network, part, None)
     if hasattr(network, "aux_logits"):
-        network.aux_logits = False
+        setattr(network, "aux_logits", False)  # noqa: B010 - nn.Module declares attributes as tensors or modules
 
 
 def _drop_classifier(network: nn.Module, name: str) -> None:

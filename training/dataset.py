@@ -1,7 +1,7 @@
 """A folder of labelled photos: which images, which class, which split, and what was left out and why.
 
-``DATA/<class>/...`` is split by the images' hashes; ``DATA/train/<class>/...`` beside ``val`` or ``test`` is taken as it
-is. The holdout is ``test`` where there is one (``val`` then joins the training images), else ``val``.
+``DATA/<class>/...`` is split by the images' hashes; ``DATA/train/<class>/...`` beside ``val`` or ``test`` is taken as
+it is. The holdout is ``test`` where there is one (``val`` then joins the training images), else ``val``.
 """
 
 from collections import Counter, defaultdict

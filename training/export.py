@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -76,7 +76,8 @@ def _strip(model: onnx.ModelProto) -> None:
     """Remove what depends on the machine or the run, so that the same network gives the same bytes."""
     graph = model.graph
     graph.name = "backbone"
-    for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+    items: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output]
+    for item in items:
         item.doc_string = ""
         del item.metadata_props[:]
     del graph.value_info[:]

@@ -115,7 +115,8 @@ def _objections(verdict: Verdict, limits: Limits) -> list[str]:
     if drop > limits.max_drop + 1e-9:
         reasons.append(
             f"accuracy falls by {drop:.2f} points, from {verdict.champion_accuracy:.4f} to "
-            f"{verdict.challenger_accuracy:.4f} on {verdict.holdout_images} holdout images; allowed is {limits.max_drop:g}"
+            f"{verdict.challenger_accuracy:.4f} on {verdict.holdout_images} holdout images; "
+            f"allowed is {limits.max_drop:g}"
         )
     for entry in verdict.classes:
         if entry.is_new and entry.holdout_images == 0:

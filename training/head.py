@@ -83,7 +83,7 @@ def fit(features: Features, progress: Progress = silent) -> FittedHead:
 
 
 def assign_folds(label_index: _Index) -> _Index:
-    """Deal the rows of each class out to folds in turn, at most `FOLDS` and no more than its smallest class has rows."""
+    """Deal the rows of each class out to folds in turn: `FOLDS` of them, or as many as the smallest class has rows."""
     count = int(min(FOLDS, np.bincount(label_index).min()))
     folds = np.empty(len(label_index), np.int64)
     for index in np.unique(label_index):
@@ -100,7 +100,7 @@ def class_directions(embedding: _Matrix, label_index: _Index, classes: int) -> F
 
 
 def _rotate(x: _Matrix) -> tuple[_Matrix, _Matrix]:
-    """Express n rows of D numbers in min(n, D) coordinates; the L2 penalty does not see the difference, the clock does."""
+    """Express n rows of D numbers in min(n, D) coordinates, which costs less and leaves the L2 penalty as it is."""
     if len(x) >= x.shape[1]:
         return x, np.eye(x.shape[1])
     left, singular, right = np.linalg.svd(x, full_matrices=False)

@@ -134,7 +134,7 @@ def _export(name: str, weights: str, seed: int) -> tuple[onnx.ModelProto, ImageS
         from training.export import export_backbone  # noqa: PLC0415 - likewise
     except ImportError as error:
         raise MissingPackageError(
-            f"{name} has not been exported on this machine yet, which needs torch: pip install 'regraft[train]' ({error})"
+            f"{name} was never exported on this machine, which needs torch: pip install 'regraft[train]' ({error})"
         ) from error
     backbone = build_backbone(name, weights, seed)
     return export_backbone(backbone), backbone.spec

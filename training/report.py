@@ -30,7 +30,8 @@ def render(card: ModelCard, left_out: Sequence[LeftOutFile]) -> str:
         _left_out(left_out),
     ]
     title = escape(f"{card.name}: report")
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>{''.join(parts)}"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    return head + "".join(parts)
 
 
 def _headline(card: ModelCard) -> str:
@@ -69,7 +70,8 @@ def _confusion(metrics: Metrics, labels: Sequence[str]) -> str:
 def _facts(card: ModelCard) -> str:
     facts = {
         "labels": ", ".join(card.labels),
-        "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, {card.image.interpolation}",
+        "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, "
+        f"{card.image.interpolation}",
         "temperature (folded in)": f"{card.temperature:.3f}",
         "novelty threshold": f"{card.novelty_threshold:.4f}",
         "parent version": card.parent_version if card.parent_version is not None else "none",

@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -382,7 +383,7 @@ def test_a_model_that_does_not_exist_is_not_found(store: ModelStore) -> None:
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
 def test_a_name_that_could_leave_the_store_is_refused_everywhere(store: ModelStore, name: str) -> None:
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: store.versions(name),
         lambda: store.folder(name, 1),
         lambda: store.publish(name, write, who="", why=""),
@@ -526,26 +527,30 @@ def test_rollbacks_and_promotions_at_once_leave_a_history_that_agrees_with_itsel
         promote(store, version)
     start = Barrier(8)
 
-    def promote_some(versions: range) -> list[int]:
-        start.wait()
-        for version in versions:  # each one once, so that no promotion is a repetition
-            promote(store, version)
-        return []
+    going_on = threading.Event()
+    going_on.set()
 
-    def roll_back_some() -> list[int]:
+    def promote_each_once() -> None:
         start.wait()
+        try:
+            for version in range(9, 49):  # each one once, so that no promotion is a repetition
+                promote(store, version)
+        finally:
+            going_on.clear()
+
+    def roll_back() -> list[int]:
         went_to = []
-        for _turn in range(10):
+        start.wait()
+        while going_on.is_set():
             with suppress(PreconditionError):  # somebody moved the champion in between, or there is none to go back to
                 went_to.append(rollback(store))
         return went_to
 
-    def move(thread: int) -> list[int]:
-        versions = range(9 + thread // 2 * 10, 19 + thread // 2 * 10)
-        return promote_some(versions) if thread % 2 else roll_back_some()
-
     with ThreadPoolExecutor(8) as threads:
-        returned = [version for some in threads.map(move, range(8)) for version in some]
+        promoting = threads.submit(promote_each_once)
+        rolling_back = [threads.submit(roll_back) for _ in range(7)]
+        promoting.result()
+        returned = [version for future in rolling_back for version in future.result()]
 
     line: list[int] = []
     for entry in store.history(NAME):

@@ -1,0 +1,379 @@
+import hashlib
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.embeddings import EmbeddingKey
+from regraft.errors import InvalidRequestError, RegraftError, StorageError
+from regraft.examples import (
+    HOLDOUT_SHARE,
+    MAX_LABEL_LENGTH,
+    AddOutcome,
+    Example,
+    ExamplesStore,
+    check_label,
+    image_hash,
+    is_holdout,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL = "colours"
+
+
+def data(number: int) -> bytes:
+    return f"picture {number}".encode() * 50
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ExamplesStore]:
+    store = ExamplesStore(tmp_path / "examples")
+    yield store
+    store.close()
+
+
+def test_a_new_picture_is_accepted_and_kept(store: ExamplesStore) -> None:
+    outcome = store.add(MODEL, data(1), "red", source="a test")
+
+    assert outcome == AddOutcome.ACCEPTED
+    assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
+    assert store.count(MODEL) == 1
+
+
+def test_the_same_picture_with_the_same_label_is_a_duplicate(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+
+    assert store.add(MODEL, data(1), "red", source="another") == AddOutcome.DUPLICATE
+    assert store.count(MODEL) == 1
+
+
+def test_the_same_picture_with_another_label_is_relabelled(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+
+    assert store.add(MODEL, data(1), "green") == AddOutcome.RELABELLED
+    assert store.list(MODEL) == [Example(image_hash(data(1)), "green")]
+    assert store.add(MODEL, data(1), "green") == AddOutcome.DUPLICATE
+    assert store.add(MODEL, data(1), "red") == AddOutcome.RELABELLED
+
+
+def test_the_bytes_on_the_disk_are_the_bytes_that_came(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+    sha256 = hashlib.sha256(data(1)).hexdigest()
+
+    path = store.image_path(sha256)
+
+    assert path.read_bytes() == data(1)
+    assert path.relative_to(store.images).parts == (sha256[:2], sha256)
+    assert [file for file in store.images.rglob("*") if file.is_file()] == [path]
+
+
+def test_examples_are_listed_by_hash_whatever_the_order_of_arrival(tmp_path: Path) -> None:
+    lists = []
+    for name, order in (("one", range(20)), ("other", reversed(range(20)))):
+        store = ExamplesStore(tmp_path / name)
+        for number in order:
+            store.add(MODEL, data(number), f"label {number % 3}")
+        lists.append(store.list(MODEL))
+        store.close()
+
+    assert lists[0] == lists[1]
+    assert [example.sha256 for example in lists[0]] == sorted(image_hash(data(number)) for number in range(20))
+
+
+def test_models_do_not_see_each_others_examples(store: ExamplesStore) -> None:
+    assert store.add("cats", data(1), "tabby") == AddOutcome.ACCEPTED
+    assert store.add("dogs", data(1), "beagle") == AddOutcome.ACCEPTED
+    store.add("dogs", data(2), "poodle")
+
+    assert store.list("cats") == [Example(image_hash(data(1)), "tabby")]
+    assert (store.count("cats"), store.count("dogs"), store.count("birds")) == (1, 2, 0)
+    assert store.list("birds") == []
+
+
+# Columns: the label, and what the complaint must say.
+BAD_LABELS = {
+    "empty": ("", "must not be empty"),
+    "spaces": ("   ", "must not be empty"),
+    "a space before": (" red", "nor begin or end with a space"),
+    "a space after": ("red ", "nor begin or end with a space"),
+    "a line end after": ("red\n", "nor begin or end"),
+    "10 kB": ("x" * 10_000, f"10000 characters; the limit is {MAX_LABEL_LENGTH}"),
+    "one too many": ("x" * (MAX_LABEL_LENGTH + 1), "101 characters"),
+    "a line end inside": ("re\nd", "control characters"),
+    "a null": ("re\0d", "control characters"),
+    "an escape": ("re\x1b[31md", "control characters"),
+    "a right-to-left override": ("re\u202ed", "control characters"),
+    "half a surrogate pair": ("re\ud800d", "control characters"),
+    "a slash": ("a/b", "path separators"),
+    "a backslash": ("a\\b", "path separators"),
+    "a path": ("../../etc/passwd", "path separators"),
+    "the folder above": ("..", "path separators"),
+    "this folder": (".", "path separators"),
+}
+
+
+@pytest.mark.parametrize(("label", "complaint"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
+def test_what_is_no_label_is_refused_and_nothing_is_kept(store: ExamplesStore, label: str, complaint: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"label.*{complaint}"):
+        store.add(MODEL, data(1), label)
+
+    assert store.count(MODEL) == 0
+    assert list(store.images.iterdir()) == []
+
+
+@pytest.mark.parametrize("label", ["red", "Käfer", "蜂", "two words", "a.b", "...", "-", "x" * MAX_LABEL_LENGTH, "🐝"])
+def test_ordinary_labels_are_kept_as_they_are(store: ExamplesStore, label: str) -> None:
+    store.add(MODEL, data(1), label)
+
+    assert store.list(MODEL) == [Example(image_hash(data(1)), label)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(label=st.text(max_size=MAX_LABEL_LENGTH + 10))
+def test_a_label_that_is_accepted_can_be_a_folders_name(label: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    is_one_line_of_one_folder(label, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "蜂", "🐝"])
+def test_the_longest_label_can_be_a_folders_name_in_any_script(letter: str, tmp_path: Path) -> None:
+    for length in range(1, MAX_LABEL_LENGTH + 1):
+        is_one_line_of_one_folder(letter * length, tmp_path)
+
+
+def is_one_line_of_one_folder(label: str, root: Path) -> None:
+    try:
+        check_label(label)
+    except InvalidRequestError:
+        return
+    folder = root / "labels" / label
+    folder.mkdir(parents=True, exist_ok=True)
+    assert folder.resolve().parent == (root / "labels").resolve()
+    assert len(label.splitlines()) == 1
+
+
+def test_examples_survive_reopening(tmp_path: Path) -> None:
+    store = ExamplesStore(tmp_path / "examples")
+    store.add(MODEL, data(1), "red")
+    store.add(MODEL, data(2), "green")
+    listed = store.list(MODEL)
+    store.close()
+
+    again = ExamplesStore(tmp_path / "examples")
+
+    assert again.list(MODEL) == listed
+    assert again.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
+    again.close()
+
+
+def test_a_picture_that_lost_its_file_is_mended_by_sending_it_again(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+    store.image_path(image_hash(data(1))).unlink()
+
+    assert store.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
+    assert store.image_path(image_hash(data(1))).read_bytes() == data(1)
+
+
+def test_a_picture_that_cannot_be_kept_is_a_storage_error_and_earlier_ones_are_still_there(
+    store: ExamplesStore,
+) -> None:
+    store.add(MODEL, data(1), "red")
+    sha256 = image_hash(data(2))
+    assert sha256[:2] != image_hash(data(1))[:2]
+    (store.images / sha256[:2]).write_text("a file where the folder should be")
+
+    with pytest.raises(StorageError, match="cannot keep the image"):
+        store.add(MODEL, data(2), "green")
+
+    assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
+    (store.images / sha256[:2]).unlink()
+    assert store.add(MODEL, data(2), "green") == AddOutcome.ACCEPTED
+
+
+def test_a_root_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "examples").write_text("not a folder")
+
+    with pytest.raises(StorageError, match="cannot open the examples store"):
+        ExamplesStore(tmp_path / "examples")
+
+
+def test_a_database_that_is_none_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "examples.sqlite").write_bytes(b"these are words and no database " * 100)
+
+    with pytest.raises(StorageError, match="cannot open the database: file is not a database"):
+        ExamplesStore(tmp_path)
+
+
+# The driver for PostgreSQL is an optional package: whether it is there or not, the operator must get an answer.
+@pytest.mark.parametrize(
+    "url", ["nonsense://host/x", "no url at all", "sqlite:////nowhere/x.sqlite", "postgresql://u:p@127.0.0.1:1/x"]
+)
+def test_a_database_url_that_cannot_be_opened_is_an_error_of_the_operators(tmp_path: Path, url: str) -> None:
+    with pytest.raises(RegraftError):
+        ExamplesStore(tmp_path, database_url=url)
+
+
+def test_the_database_may_be_elsewhere(tmp_path: Path) -> None:
+    store = ExamplesStore(tmp_path / "examples", database_url=f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    store.add(MODEL, data(1), "red")
+    store.close()
+
+    assert (tmp_path / "elsewhere.sqlite").exists()
+    assert not (tmp_path / "examples/examples.sqlite").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "50% off", "x%20y", "what?", "a#b", "a&b=c", "ünï"])
+def test_a_folder_of_any_name_holds_its_own_database(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+
+    store = ExamplesStore(root)
+    store.add(MODEL, data(1), "red")
+    store.close()
+
+    assert (root / "examples.sqlite").exists()
+    assert list(tmp_path.iterdir()) == [root]
+
+
+def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path) -> None:
+    start = Barrier(8)
+
+    def open_and_add(thread: int) -> AddOutcome:
+        start.wait()
+        store = ExamplesStore(tmp_path / "examples")
+        try:
+            return store.add(MODEL, data(thread), "red")
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(open_and_add, range(8)))
+
+    assert outcomes == [AddOutcome.ACCEPTED] * 8
+
+
+def test_the_same_picture_from_eight_threads_is_accepted_once(store: ExamplesStore) -> None:
+    start = Barrier(8)
+
+    def add(_: int) -> list[AddOutcome]:
+        start.wait()
+        return [store.add(MODEL, data(number), "red") for number in range(5)]
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = Counter(outcome for some in threads.map(add, range(8)) for outcome in some)
+
+    assert outcomes == {AddOutcome.ACCEPTED: 5, AddOutcome.DUPLICATE: 35}
+    assert store.count(MODEL) == 5
+
+
+def test_different_pictures_from_eight_threads_are_all_kept(store: ExamplesStore) -> None:
+    start = Barrier(8)
+
+    def add(thread: int) -> list[AddOutcome]:
+        start.wait()
+        return [store.add(MODEL, data(100 * thread + number), f"label {thread}") for number in range(8)]
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = [outcome for some in threads.map(add, range(8)) for outcome in some]
+
+    assert outcomes == [AddOutcome.ACCEPTED] * 64
+    assert {example.sha256: example.label for example in store.list(MODEL)} == {
+        image_hash(data(100 * thread + number)): f"label {thread}" for thread in range(8) for number in range(8)
+    }
+    for example in store.list(MODEL):
+        assert image_hash(store.image_path(example.sha256).read_bytes()) == example.sha256
+
+
+ADD_UNTIL_KILLED = """
+import itertools, sys
+from pathlib import Path
+from regraft.examples import ExamplesStore
+
+store = ExamplesStore(Path(sys.argv[1]))
+for number in itertools.count():
+    store.add("colours", f"picture {number}".encode() * 50, f"label {number}")
+    print(number, flush=True)
+"""
+
+
+def test_acknowledged_examples_survive_kill_9(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ADD_UNTIL_KILLED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        acknowledged = [int(child.stdout.readline()) for _ in range(25)]
+        child.send_signal(signal.SIGKILL)
+        acknowledged += [int(line) for line in child.stdout.read().splitlines()]
+        assert child.wait() == -signal.SIGKILL
+
+    store = ExamplesStore(tmp_path)
+    kept = {example.sha256: example.label for example in store.list(MODEL)}
+
+    assert len(acknowledged) >= 25
+    for number in acknowledged:
+        sha256 = image_hash(data(number))
+        assert kept[sha256] == f"label {number}"
+        assert store.image_path(sha256).read_bytes() == data(number)
+    assert len(kept) - len(acknowledged) in {0, 1}  # the last one may have been kept and not yet told
+    assert store.add(MODEL, b"another", "red") == AddOutcome.ACCEPTED
+    store.close()
+
+
+def test_without_embedding_names_what_is_still_to_be_embedded(store: ExamplesStore) -> None:
+    key, other = EmbeddingKey("b" * 64, "1" * 64), EmbeddingKey("b" * 64, "2" * 64)
+    hashes = sorted(image_hash(data(number)) for number in range(5))
+    for number in range(5):
+        store.add(MODEL, data(number), "red")
+    store.add("another", data(99), "red")
+    store.embeddings.put(key, {hashes[1]: np.zeros(3, np.float32), hashes[3]: np.zeros(3, np.float32)})
+    store.embeddings.put(other, {hashes[0]: np.zeros(3, np.float32)})
+
+    assert store.without_embedding(MODEL, key, limit=10) == [hashes[0], hashes[2], hashes[4]]
+    assert store.without_embedding(MODEL, key, limit=2) == [hashes[0], hashes[2]]
+    assert store.without_embedding(MODEL, other, limit=10) == hashes[1:]
+    assert store.without_embedding("nobody", key, limit=10) == []
+
+
+def test_the_jobs_of_a_store_share_its_database(tmp_path: Path) -> None:
+    store = ExamplesStore(tmp_path)
+    job = store.jobs.create(MODEL, {}, "tester")
+    store.close()
+
+    again = ExamplesStore(tmp_path)
+
+    assert again.jobs.get(job.id) == job
+    again.close()
+
+
+def test_the_holdout_is_about_a_fifth_of_all_pictures() -> None:
+    hashes = [image_hash(str(number).encode()) for number in range(20_000)]
+
+    share = sum(map(is_holdout, hashes)) / len(hashes)
+
+    assert HOLDOUT_SHARE == 0.2
+    assert share == pytest.approx(0.2, abs=0.012)  # more than four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("sha256", "expected"),
+    [("0" * 64, True), ("f" * 64, False), ("3333333" + "3" + "f" * 56, True), ("3333333" + "4" + "0" * 56, False)],
+)
+def test_a_hash_belongs_to_the_holdout_for_ever(sha256: str, expected: bool) -> None:
+    assert is_holdout(sha256) is expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.binary())
+def test_the_holdout_is_a_pure_function_of_the_hash(data: bytes) -> None:
+    sha256 = image_hash(data)
+
+    assert is_holdout(sha256) == is_holdout(sha256)
+    assert is_holdout(sha256) == is_holdout(sha256[:8] + "0" * 56)
+    assert is_holdout(sha256) == (int(sha256[:8], 16) / 2**32 < 0.2)
