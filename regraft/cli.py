@@ -69,7 +69,10 @@ def serve(
     provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu. [default: auto]")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>."""
+    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
+
+    Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
+    """
     from serving.server import Ready, Server  # noqa: PLC0415 - as in `train`
     from serving.settings import Settings  # noqa: PLC0415 - likewise
 
@@ -92,10 +95,11 @@ def serve(
             models = ", ".join(ready.models) or "none yet, train one"
             show.out.print(f"gRPC on [bold]{places['grpc']}[/], metrics on {places['metrics']}, models: {models}")
 
-    async def run() -> None:
-        await Server(settings).run(announce)
+    async def run() -> int:
+        return await Server(settings).run(announce)
 
-    asyncio.run(run())
+    if asyncio.run(run()):
+        raise typer.Exit(1)  # calls were cut: not a clean stop
 
 
 @app.command()

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from regraft import errors
+from regraft.errors import DrainingError
 from serving.metrics import Metrics
 
 log = logging.getLogger("regraft.rpc")
@@ -27,6 +28,11 @@ STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 _OURS: Final = "/regraft.v1."
+_STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
+_END: Final = object()
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -38,11 +44,26 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps Regraft's own methods; health and reflection pass through."""
+    """Wraps Regraft's own methods, and drains them when the server stops; health and reflection pass through."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Count into ``metrics``."""
         self._metrics = metrics
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = asyncio.Event()
+
+    async def drain(self, grace_s: float) -> int:
+        """Refuse new calls, let streams end after what they have taken in, and wait for all calls in flight.
+
+        Returns:
+            How many calls were still not finished after ``grace_s``.
+        """
+        self._draining.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        return self._in_flight
 
     async def intercept_service(
         self,
@@ -54,39 +75,49 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(_OURS):
             return handler
-        if handler.response_streaming:
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(self._streaming(inner, method), handler.request_deserializer, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-        )
+        coders = (handler.request_deserializer, handler.response_serializer)
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *coders)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._two_way(handler.stream_stream, method), *coders)
+        return grpc.unary_stream_rpc_method_handler(self._one_way(handler.unary_stream, method), *coders)
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 - any message
+        async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
             async with self._guard(method, context):
                 return await inner(request, context)
 
         return call
 
-    def _streaming(
-        self, inner: Callable[[Any, Any], AsyncIterator[Any]], method: str
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def call(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
+    def _one_way(self, inner: _Streaming, method: str) -> _Streaming:
+        async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
             async with self._guard(method, context):
+                responses = _Cuttable(inner(request, context), self._draining)
+                async for response in responses:
+                    yield response
+                responses.raise_if_cut()
+
+        return call
+
+    def _two_way(self, inner: _Streaming, method: str) -> _Streaming:
+        async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            async with self._guard(method, context):
+                requests = _Cuttable(incoming, self._draining)
                 async for response in inner(requests, context):
                     yield response
+                requests.raise_if_cut()
 
         return call
 
     @asynccontextmanager
-    async def _guard(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    async def _guard(self, method: str, context: _Context) -> AsyncIterator[None]:
         """Count the call, and end it with the right status when the block raises."""
         name = method.rpartition("/")[2]
+        if self._draining.is_set():
+            self._count(name, grpc.StatusCode.UNAVAILABLE)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
+        self._in_flight += 1
+        self._idle.clear()
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
@@ -102,6 +133,48 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(code, text)
         else:
             self._count(name, grpc.StatusCode.OK)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._metrics.requests.labels(method, code.name).inc()
+
+
+class _Cuttable:
+    """An iterator that ends early when the server drains, and remembers that it did."""
+
+    def __init__(self, items: AsyncIterator[Any], draining: asyncio.Event) -> None:
+        self._items = items
+        self._draining = draining
+        self._is_cut = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        stopping = asyncio.ensure_future(self._draining.wait())
+        try:
+            while True:
+                following = asyncio.ensure_future(_next(self._items))
+                try:
+                    await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not following.done():
+                        following.cancel()
+                if not following.done() or following.cancelled():
+                    self._is_cut = True
+                    return
+                item = following.result()
+                if item is _END:
+                    return
+                yield item
+        finally:
+            stopping.cancel()
+
+    def raise_if_cut(self) -> None:
+        """Tell the client that the stream is not complete."""
+        if self._is_cut:
+            raise DrainingError(_STOPPING)
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
+    return await anext(items, _END)

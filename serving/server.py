@@ -44,6 +44,7 @@ SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in ((classifier_pb2, "Classifier"), (retraining_pb2, "Retraining"), (models_pb2, "Models"))
 )
+_FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
 _ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
 
 
@@ -84,6 +85,7 @@ class Server:
             places += ["--database", settings.database]
         self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
         self._health = health.aio.HealthServicer()
+        self._interceptor = RpcInterceptor(self.metrics)
         self._grpc = self._build_grpc()
         self._exporter: WSGIServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,11 +113,16 @@ class Server:
         )
         return ready
 
-    async def stop(self) -> None:
-        """Say NOT_SERVING, take no more requests, let those in flight finish or cut them after the grace time."""
+    async def stop(self) -> int:
+        """Say NOT_SERVING, take no more requests, let those in flight finish or cut them after the grace time.
+
+        Returns:
+            How many calls were cut.
+        """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         await self._health.enter_graceful_shutdown()
-        await self._grpc.stop(self.settings.grace_s)
+        cut = await self._interceptor.drain(self.settings.grace_s)
+        await self._grpc.stop(None if cut else _FLUSH_S)
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -127,10 +134,11 @@ class Server:
         if self._exporter:
             await asyncio.to_thread(self._exporter.shutdown)
             self._exporter.server_close()
-        log.info("stopped")
+        log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
+        return cut
 
-    async def run(self, announce: Callable[[Ready], None]) -> None:
-        """Serve until SIGTERM or SIGINT."""
+    async def run(self, announce: Callable[[Ready], None]) -> int:
+        """Serve until SIGTERM or SIGINT; return how many calls had to be cut at the end."""
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -138,14 +146,15 @@ class Server:
             announce(await self.start())
             await stopping.wait()
         finally:
-            await self.stop()
+            cut = await self.stop()
+        return cut
 
     def _build_grpc(self) -> grpc.aio.Server:
         options = [
             ("grpc.max_receive_message_length", self.settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.so_reuseport", 0),  # or a second server on the port would silently take half of the requests
         ]
-        server = grpc.aio.server(interceptors=[RpcInterceptor(self.metrics)], options=options)
+        server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsService(self.models, self._examples, self._embedder.wake), server

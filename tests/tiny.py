@@ -1,14 +1,19 @@
 """A real model that is small: 8 x 8 px pictures of one colour, and a backbone that averages colours. No torch."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest
+from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.card import SCHEMA_VERSION, BackboneCard, ModelCard
-from regraft.image import ImageSpec, encode_png
+from regraft.examples import image_hash, is_holdout
+from regraft.image import ImageSpec, decode_crop, encode_png
+from regraft.runtime import open_session
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.features import Features, assemble
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
 SPEC = ImageSpec(resize="squash", resize_px=8, crop_px=8, interpolation="bilinear")
@@ -23,7 +28,7 @@ def picture(label: str, number: int = 0, side_px: int = 16) -> bytes:
 
 
 def tiny_backbone(scale: float = 1.0) -> onnx.ModelProto:
-    """Return a backbone whose embedding [N, 12] is the mean colour of each quarter; ``scale`` makes another backbone."""
+    """Return a backbone whose embedding [N, 12] is the mean colour of each quarter; ``scale`` makes another one."""
     nodes = [
         helper.make_node("Cast", [IMAGE], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
@@ -72,3 +77,43 @@ def tiny_card(backbone: onnx.ModelProto, head: Head, labels: tuple[str, ...], na
         libraries={},
         created_at="2026-01-01T00:00:00+00:00",
     )
+
+
+def tiny_features(backbone: onnx.ModelProto, labels: tuple[str, ...], pictures: int = 30) -> Features:
+    """Return the features of ``pictures`` pictures of each colour, split by their hashes."""
+    session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
+    rows, embeddings = [], {}
+    for label in labels:
+        for number in range(pictures):
+            data = picture(label, number)
+            sha256 = image_hash(data)
+            rows.append((sha256, label, is_holdout(sha256)))
+            embeddings[sha256] = session.run([EMBEDDING], {IMAGE: decode_crop(data, SPEC)[None]})[0][0]
+    return assemble(labels, rows, embeddings)
+
+
+def publish_tiny(
+    store: ModelStore,
+    labels: tuple[str, ...] = ("red", "green", "blue"),
+    *,
+    name: str = "colours",
+    scale: float = 1.0,
+    sharpness: float = 20.0,
+    promote: bool = True,
+) -> int:
+    """Publish a version as training does, features and all, and return its number.
+
+    Another ``sharpness`` makes another head on the same backbone; another ``scale`` makes another backbone.
+    """
+    backbone, head = tiny_backbone(scale), tiny_head(labels, sharpness)
+    model = graft(backbone, head, tiny_card(backbone, head, labels, name))
+    features = tiny_features(backbone, labels)
+
+    def write(folder: Path) -> None:
+        onnx.save_model(model, folder / MODEL_FILE)
+        features.save(folder / FEATURES_FILE)
+
+    version = store.publish(name, write, who="test", why="tiny")
+    if promote:
+        store.promote(name, version, who="test", why="tiny")
+    return version

@@ -56,7 +56,7 @@ def test_a_card_comes_back_from_json_as_it_was() -> None:
     accuracy=shares,
     log_loss=st.floats(0),
 )
-def test_any_card_comes_back_from_json_as_it_was(  # noqa: PLR0917 - Hypothesis passes them all by name
+def test_any_card_comes_back_from_json_as_it_was(
     labels: list[str],
     temperature: float,
     threshold: float,
@@ -198,9 +198,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(damage: Callable[[dict[s
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "labels: red", "{", '{"labels": [}', "\0"], ids=lambda text: repr(text[:12])
-)
+@pytest.mark.parametrize("text", ["", "labels: red", "{", '{"labels": [}', "\0"], ids=lambda text: repr(text[:12]))
 def test_what_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError, match="card: not JSON"):
         parse_card(text)

@@ -292,7 +292,7 @@ def test_no_bytes_are_refused() -> None:
     ids=["text", "SVG", "PPM", "zeros"],
 )
 def test_what_is_no_picture_is_refused_with_the_formats_there_are(data: bytes) -> None:
-    with pytest.raises(InvalidImageError, match="not an image: neither JPEG, PNG, WEBP, BMP, GIF nor TIFF"):
+    with pytest.raises(InvalidImageError, match=r"format .* \(JPEG, PNG, WEBP, BMP, GIF, TIFF\)"):
         decode_crop(data, SMALL)
 
 

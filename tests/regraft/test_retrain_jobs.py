@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_all_states_but_pending_and_running_are_final(state: JobState) -> None:
 
 @pytest.mark.parametrize("make", [pending, running])
 def test_a_model_has_one_unfinished_job_at_a_time_and_the_error_names_it(
-    jobs: RetrainJobs, make: "type[pending]"
+    jobs: RetrainJobs, make: Callable[[RetrainJobs], str]
 ) -> None:
     job_id = make(jobs)
 

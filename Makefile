@@ -1,0 +1,55 @@
+# One verb a line of work. Each sets up the environment that it needs.
+PYTHON ?= python3
+# The tests want the CUDA build even where there is no GPU: its silent fallback is one of the things they test.
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+USER_ENV := .venv
+DEV_ENV := .venv-dev
+DEV := $(DEV_ENV)/bin
+SOURCES := regraft training serving tests benchmarks
+
+.PHONY: demo test lint format types suite bench proto clean
+
+demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
+	$(USER_ENV)/bin/regraft demo $(DATA)
+
+test: lint types suite ## everything that must hold before a commit lands
+
+lint: $(DEV_ENV)/.installed
+	$(DEV)/ruff check $(SOURCES)
+	$(DEV)/ruff format --check $(SOURCES)
+
+format: $(DEV_ENV)/.installed
+	$(DEV)/ruff check --fix $(SOURCES)
+	$(DEV)/ruff format $(SOURCES)
+
+types: $(DEV_ENV)/.installed
+	$(DEV)/mypy
+
+suite: $(DEV_ENV)/.installed
+	$(DEV)/pytest -n 2 $(TESTS)
+
+bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine
+	$(DEV)/python -m benchmarks.preprocessing
+	$(DEV)/python -m benchmarks.batching
+
+proto: $(DEV_ENV)/.installed ## generate regraft/v1 anew from proto/
+	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/v1/*.proto
+
+clean:
+	rm -rf $(USER_ENV) $(DEV_ENV) build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(USER_ENV)/.installed: pyproject.toml
+	$(call environment,$(USER_ENV),$(EXTRA),train)
+
+$(DEV_ENV)/.installed: pyproject.toml
+	$(call environment,$(DEV_ENV),gpu,train,dev)
+
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Regraft needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "installing .[$(2)$(if $(3),$(comma)$(3))$(if $(4),$(comma)$(4))] into $(1), which takes a few minutes the first time"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)$(if $(3),$(comma)$(3))$(if $(4),$(comma)$(4))]'
+	@touch $@
+endef
+comma := ,

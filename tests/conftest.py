@@ -1,0 +1,38 @@
+"""Rules that hold for the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the slow end-to-end tests to the workers first, so that none is left alone with one at the end."""
+    items.sort(key=lambda item: 0 if "/e2e/" in str(item.path) or "/real_data/" in str(item.path) else 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> object:
+    """Turn a skip into a failure where REGRAFT_FORBID_SKIPS is set, as it is in CI."""
+    report: pytest.TestReport = yield
+    if report.skipped and os.environ.get("REGRAFT_FORBID_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which REGRAFT_FORBID_SKIPS does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of real labelled photographs."""
+    folder = Path(os.environ.get("REGRAFT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no photographs in {folder}: set REGRAFT_TEST_DATA to the folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of exported backbones that all workers of this run share."""
+    return tmp_path_factory.getbasetemp().parent / "regraft-cache"

@@ -1,0 +1,75 @@
+"""A real server in a process of its own, started by the real command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from regraft.client import Client
+from regraft.store import ModelStore
+from tests.tiny import publish_tiny
+
+
+class ServerProcess:
+    """``regraft serve`` on free ports; a context manager that ends it, whatever happened."""
+
+    def __init__(self, store: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json"]
+        ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+        self.log = store.parent / "server.log"
+        with self.log.open("a") as log:
+            # A session of its own, so that a test can end the server alone or the server with its children.
+            self.process = subprocess.Popen(
+                [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        self.places: dict[str, str] = json.loads(line)
+
+    def client(self) -> Client:
+        return Client(self.places["grpc"], timeout_s=60)
+
+    def kill(self, *, with_children: bool = False) -> None:
+        """End it as a power cut would."""
+        if with_children:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as an operator would, and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ModelStore]:
+    """A store with one tiny champion."""
+    store = ModelStore(tmp_path / "store")
+    publish_tiny(store)
+    yield store

@@ -1,0 +1,111 @@
+"""Invariant 6: acknowledged examples survive kill -9, and a job killed at any instant leaves everything whole."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from regraft import artifact
+from regraft.client import Client, RemoteError
+from regraft.examples import ExamplesStore
+from regraft.retrain_jobs import JobState
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.v1 import retraining_pb2
+from tests.e2e.conftest import ServerProcess
+from tests.tiny import picture
+from training.features import load_features
+
+KILLS = 20
+
+
+def test_every_acknowledged_example_survives_the_killing_of_the_server_20_times(store: ModelStore) -> None:
+    acknowledged: set[str] = set()
+    for round_ in range(KILLS):
+        with ServerProcess(store.root) as server, server.client() as client:
+            assert client.get_model().served_version == 1
+            numbers = range(1000 * round_, 1000 * round_ + 1000)
+            acknowledged |= _add_until_killed(client, numbers, server, after=1 + round_ * 3)
+
+    examples = ExamplesStore(store.root / ".examples")
+    kept = {example.sha256 for example in examples.list("colours")}
+    assert len(acknowledged) >= sum(1 + round_ * 3 for round_ in range(KILLS))
+    assert acknowledged <= kept
+    assert all(examples.image_path(sha256).stat().st_size > 0 for sha256 in kept)
+    examples.close()
+
+
+def _add_until_killed(client: Client, numbers: range, server: ServerProcess, after: int) -> set[str]:
+    """Stream pictures; kill the server once ``after`` are acknowledged, while more are on their way."""
+    acknowledged: set[str] = set()
+    answers = client.add_examples((picture("grey", number), "grey") for number in numbers)
+    with pytest.raises(RemoteError) as failure:
+        for answer in answers:
+            assert answer.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
+            acknowledged.add(answer.sha256)
+            if len(acknowledged) == after:
+                threading.Thread(target=server.kill).start()
+    assert failure.value.code in ("UNAVAILABLE", "CANCELLED", "UNKNOWN")
+    return acknowledged
+
+
+@pytest.mark.parametrize("with_children", [False, True], ids=["the server", "the server and its child"])
+def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_the_next_start_serves(
+    store: ModelStore, with_children: bool
+) -> None:
+    instants = _instants()
+    for round_ in range(KILLS // 2):
+        with ServerProcess(store.root) as server, server.client() as client:
+            champion = client.get_model().champion
+            assert client.get_model().served_version == champion
+            list(client.add_examples((picture("grey", number), "grey") for number in range(30 * round_, 30 * round_ + 30)))
+            job = _start_retrain(client)
+            _wait_until(client, job.id, next(instants))
+            server.kill(with_children=with_children)
+        _assert_whole(store)
+
+    with ServerProcess(store.root) as server, server.client() as client:
+        for entry in client.list_jobs():
+            for last in client.watch_job(entry.id):
+                entry = last
+            assert entry.state in (
+                retraining_pb2.RetrainJob.SUCCEEDED,
+                retraining_pb2.RetrainJob.REFUSED,
+                retraining_pb2.RetrainJob.FAILED,
+            )
+        model = client.get_model()
+        assert model.served_version == model.champion
+        assert client.classify(picture("red")).predictions[0].label == "red"
+        assert server.stop() == 0
+
+
+def _instants() -> Iterator[str]:
+    """Yield phases at which to strike, in turn; the empty one is the moment after the answer to Retrain."""
+    while True:
+        yield from ("", "read", "fit", "publish")
+
+
+def _start_retrain(client: Client) -> retraining_pb2.RetrainJob:
+    """Start a job; a child that outlived its server may still be at work on the last one."""
+    for job in client.list_jobs():
+        for _ in client.watch_job(job.id):
+            pass
+    return client.retrain(requested_by="test")
+
+
+def _wait_until(client: Client, job_id: str, phase: str) -> None:
+    order = ["", "read", "embed", "fit", "judge", "publish"]
+    for job in client.watch_job(job_id):
+        if order.index(job.phase) >= order.index(phase):
+            return
+
+
+def _assert_whole(store: ModelStore) -> None:
+    champion = store.champion("colours")
+    assert champion in store.versions("colours")
+    for version in store.versions("colours"):
+        folder = store.folder("colours", version)
+        assert artifact.read(folder / MODEL_FILE).card.name == "colours"
+        assert len(load_features(folder / FEATURES_FILE).sha256) > 0
+    examples = ExamplesStore(store.root / ".examples")
+    assert all(job.state in JobState for job in examples.jobs.list())
+    examples.close()

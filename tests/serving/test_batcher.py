@@ -1,0 +1,397 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.errors import DeadlineError, DrainingError, OverloadedError
+from serving.batcher import Answered, Batcher
+from tests.serving.waiting import PATIENCE_S, asynchronous, until
+
+
+class SteppedRun:
+    """Each batch waits in its lane until the test lets it go; "poison" and "short" make a batch fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.running = 0
+        self.most_running = 0
+        self._steps = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Sequence[str]) -> list[str]:
+        with self._lock:
+            self.batches.append(list(batch))
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        assert self._steps.acquire(timeout=PATIENCE_S)
+        with self._lock:
+            self.running -= 1
+        if any("poison" in payload for payload in batch):
+            raise RuntimeError("poisoned")
+        answers = [answer_to(payload) for payload in batch]
+        if any("short" in payload for payload in batch):
+            return answers[:-1]
+        return answers + ["one too many"] * sum("long" in payload for payload in batch)
+
+    def let_go(self, batches: int = 1) -> None:
+        self._steps.release(batches)
+
+
+def answer_to(payload: str) -> str:
+    return f"answer to {payload}"
+
+
+@dataclass
+class Bench:
+    """A batcher on a stepped run."""
+
+    batcher: Batcher[str, str]
+    run: SteppedRun
+    sizes: list[int] = field(default_factory=list)
+
+    async def begin(self, payload: str, deadline_s: float | None = None) -> "asyncio.Task[Answered[str]]":
+        """Submit, and let the submission happen."""
+        task = asyncio.create_task(self.batcher.submit(payload, deadline_s))
+        await asyncio.sleep(0)
+        return task
+
+    async def running(self, batches: int) -> None:
+        """Wait until this many batches in all have reached a lane."""
+        await until(lambda: len(self.run.batches) == batches)
+
+
+@asynccontextmanager
+async def bench(lanes: int = 1, max_batch: int = 4, max_queue: int = 100) -> AsyncIterator[Bench]:
+    run = SteppedRun()
+    sizes: list[int] = []
+    batcher = Batcher[str, str](run, lanes=lanes, max_batch=max_batch, max_queue=max_queue, on_batch=sizes.append)
+    try:
+        yield Bench(batcher, run, sizes)
+    finally:
+        run.let_go(1000)
+        batcher.close()
+
+
+@asynchronous
+async def test_a_lone_request_is_dispatched_at_once_however_large_a_batch_may_be() -> None:
+    async with bench(max_batch=64) as b:
+        request = await b.begin("a")
+
+        assert b.sizes == [1]  # in the very turn of the event loop in which it came
+        assert b.batcher.depth == 0
+        b.run.let_go()
+        assert (await request).result == answer_to("a")
+
+
+@asynchronous
+async def test_batches_form_only_while_the_lanes_are_busy() -> None:
+    async with bench(max_batch=4) as b:
+        requests = [await b.begin(name) for name in "abcdef"]
+        assert b.batcher.depth == 5
+        b.run.let_go(3)
+
+        assert [(await request).result for request in requests] == [answer_to(name) for name in "abcdef"]
+        assert b.run.batches == [["a"], ["b", "c", "d", "e"], ["f"]]
+        assert b.sizes == [1, 4, 1]
+
+
+@asynchronous
+async def test_as_many_batches_run_at_once_as_there_are_lanes() -> None:
+    async with bench(lanes=3) as b:
+        requests = [await b.begin(name) for name in "abcde"]
+        await b.running(3)
+
+        assert b.batcher.depth == 2
+        assert sorted(b.run.batches) == [["a"], ["b"], ["c"]]
+        b.run.let_go(5)
+        await asyncio.gather(*requests)
+        assert b.run.most_running == 3
+
+
+@asynchronous
+async def test_an_answer_says_how_long_it_waited_and_how_long_it_ran() -> None:
+    async with bench() as b:
+        first = await b.begin("first")
+        second = await b.begin("second")
+        start_s = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() > start_s + 0.05)
+        b.run.let_go(2)
+
+        assert (await first).queue_s < 0.05 <= (await first).run_s
+        assert (await second).queue_s >= 0.05
+
+
+@asynchronous
+async def test_a_cancelled_request_leaves_the_queue_and_its_mates_do_not_notice() -> None:
+    """Invariant 4."""
+    async with bench() as b:
+        first = await b.begin("first")
+        waiting = [await b.begin(name) for name in "abc"]
+        waiting[1].cancel()
+        b.run.let_go(2)
+
+        assert (await first).result == answer_to("first")
+        assert (await waiting[0]).result == answer_to("a")
+        assert (await waiting[2]).result == answer_to("c")
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[1]
+        assert b.run.batches == [["first"], ["a", "c"]]
+
+
+@asynchronous
+async def test_a_request_cancelled_while_its_batch_runs_changes_nothing_for_the_others() -> None:
+    """Invariant 4."""
+    async with bench() as b:
+        first = await b.begin("first")
+        mates = [await b.begin(name) for name in "abc"]
+        b.run.let_go()
+        await b.running(2)
+        mates[0].cancel()
+        b.run.let_go()
+
+        assert (await first).result == answer_to("first")
+        assert [(await mate).result for mate in mates[1:]] == [answer_to("b"), answer_to("c")]
+
+
+@asynchronous
+async def test_a_request_whose_deadline_passes_in_the_queue_is_never_run() -> None:
+    """Invariant 4."""
+    async with bench() as b:
+        loop = asyncio.get_running_loop()
+        first = await b.begin("first")
+        deadline_s = loop.time() + 0.01
+        late = await b.begin("late", deadline_s)
+        in_time = await b.begin("in time", loop.time() + PATIENCE_S)
+        await until(lambda: loop.time() > deadline_s)
+        b.run.let_go(2)
+
+        with pytest.raises(DeadlineError, match="deadline"):
+            await late
+        assert (await first).result == answer_to("first")
+        assert (await in_time).result == answer_to("in time")
+        assert b.run.batches == [["first"], ["in time"]]
+
+
+@asynchronous
+async def test_a_deadline_that_has_passed_is_answered_even_while_a_lane_is_free() -> None:
+    async with bench() as b:
+        with pytest.raises(DeadlineError):
+            await b.batcher.submit("late", asyncio.get_running_loop().time() - 1)
+
+        assert b.run.batches == []
+        assert b.batcher.depth == 0
+
+
+@asynchronous
+async def test_expired_and_cancelled_requests_take_no_room_in_a_batch() -> None:
+    """Invariant 4."""
+    async with bench(max_batch=2) as b:
+        past_s = asyncio.get_running_loop().time() - 1
+        first = await b.begin("first")
+        expired = [await b.begin("expired", past_s) for _ in range(3)]
+        cancelled = [await b.begin("cancelled") for _ in range(3)]
+        good = [await b.begin(name) for name in "ab"]
+        for request in cancelled:
+            request.cancel()
+        b.run.let_go(2)
+
+        assert [(await request).result for request in (first, *good)] == [answer_to(n) for n in ("first", "a", "b")]
+        assert b.run.batches == [["first"], ["a", "b"]]
+        outcomes = await asyncio.gather(*expired, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {DeadlineError}
+
+
+@asynchronous
+async def test_a_run_that_raises_fails_its_own_batch_only_and_the_lane_goes_on() -> None:
+    """Invariant 4."""
+    async with bench(max_batch=2) as b:
+        first = await b.begin("first")
+        bad = [await b.begin("poison"), await b.begin("mate")]
+        good = [await b.begin("c"), await b.begin("d")]
+        b.run.let_go(3)
+
+        assert (await first).result == answer_to("first")
+        for request in bad:
+            with pytest.raises(RuntimeError, match="poisoned"):
+                await request
+        assert [(await request).result for request in good] == [answer_to("c"), answer_to("d")]
+
+
+@pytest.mark.parametrize("wrong", ["short", "long"])
+@asynchronous
+async def test_a_run_that_returns_the_wrong_number_of_results_is_an_error_to_all_of_its_batch(wrong: str) -> None:
+    """Invariant 4: a shifted answer would be a wrong one."""
+    async with bench(max_batch=3) as b:
+        first = await b.begin("first")
+        bad = [await b.begin("a"), await b.begin(wrong), await b.begin("b")]
+        after = await b.begin("after")
+        b.run.let_go(3)
+
+        assert (await first).result == answer_to("first")
+        for request in bad:
+            with pytest.raises(RuntimeError, match="a batch of 3 gave"):
+                await request
+        assert (await after).result == answer_to("after")
+
+
+@asynchronous
+async def test_a_full_queue_refuses_at_once_and_takes_more_when_there_is_room_again() -> None:
+    """Invariant 5."""
+    async with bench(max_queue=2) as b:
+        running = await b.begin("running")
+        waiting = [await b.begin("a"), await b.begin("b")]
+        refused = await b.begin("c")
+
+        assert refused.done()
+        with pytest.raises(OverloadedError, match="try again"):
+            refused.result()
+        b.run.let_go(2)
+        await asyncio.gather(running, *waiting)
+        b.run.let_go()
+        assert (await b.batcher.submit("d")).result == answer_to("d")
+
+
+@asynchronous
+async def test_requests_that_nobody_waits_for_do_not_make_the_queue_full() -> None:
+    """Invariant 4: cancelling the caller removes its entry."""
+    async with bench(max_queue=2) as b:
+        running = await b.begin("running")
+        for request in [await b.begin("a"), await b.begin("b")]:
+            request.cancel()
+        await asyncio.sleep(0)
+
+        wanted = await b.begin("wanted")
+        b.run.let_go(2)
+        await running
+        assert (await wanted).result == answer_to("wanted")
+
+
+@asynchronous
+async def test_closing_refuses_what_waits_and_what_comes_but_what_runs_still_answers() -> None:
+    """Invariant 10."""
+    async with bench() as b:
+        running = await b.begin("running")
+        waiting = [await b.begin("a"), await b.begin("b")]
+        waiting[0].cancel()
+        b.batcher.close()
+
+        with pytest.raises(DrainingError, match="stopping"):
+            await waiting[1]
+        with pytest.raises(DrainingError, match="stopping"):
+            await b.batcher.submit("new")
+        b.run.let_go()
+        assert (await running).result == answer_to("running")
+        b.batcher.close()  # a second time does no harm
+
+
+class Fate(StrEnum):
+    """What becomes of a request in the law below; the name is part of the payload."""
+
+    GOOD = "good"
+    POISON = "poison"
+    SHORT = "short"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class Submit:
+    fate: Fate
+
+
+@dataclass(frozen=True)
+class Cancel:
+    which: int
+
+
+@dataclass(frozen=True)
+class LetGo:
+    pass
+
+
+@dataclass(frozen=True)
+class Turn:
+    pass
+
+
+FATES = st.sampled_from([Fate.GOOD, Fate.GOOD, Fate.GOOD, Fate.POISON, Fate.SHORT, Fate.EXPIRED])
+STEPS = st.one_of(
+    st.builds(Submit, FATES),
+    st.builds(Submit, FATES),
+    st.builds(Cancel, st.integers(0, 30)),
+    st.just(LetGo()),
+    st.just(Turn()),
+)
+
+
+@given(
+    steps=st.lists(STEPS, max_size=60),
+    lanes=st.integers(1, 3),
+    max_batch=st.integers(1, 5),
+    max_queue=st.integers(1, 12),
+)
+@settings(deadline=None)
+def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
+    steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int
+) -> None:
+    """Invariants 4 and 5, over random arrivals, cancellations, failures and sizes."""
+    asyncio.run(_play(steps, lanes, max_batch, max_queue))
+
+
+async def _play(steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int) -> None:
+    requests: dict[str, asyncio.Task[Answered[str]]] = {}
+    cancelled: set[str] = set()
+    came_to_a_full_queue: set[str] = set()
+    past_s = asyncio.get_running_loop().time() - 1
+    async with bench(lanes, max_batch, max_queue) as b:
+        for step in steps:
+            match step:
+                case Submit(fate):
+                    payload = f"{len(requests)} {fate}"
+                    if b.batcher.depth >= max_queue:
+                        came_to_a_full_queue.add(payload)
+                    requests[payload] = await b.begin(payload, past_s if fate is Fate.EXPIRED else None)
+                    assert b.batcher.depth <= max_queue
+                case Cancel(which) if which < len(requests):
+                    payload = list(requests)[which]
+                    if requests[payload].cancel():
+                        cancelled.add(payload)
+                case LetGo():
+                    b.run.let_go()
+                case _:
+                    await asyncio.sleep(0)
+        b.run.let_go(len(requests) + 1)
+        async with asyncio.timeout(PATIENCE_S):
+            outcomes = dict(
+                zip(requests, await asyncio.gather(*requests.values(), return_exceptions=True), strict=True)
+            )
+        assert b.run.most_running <= lanes
+        assert sum(b.sizes) == sum(map(len, b.run.batches))
+    batch_of = {payload: batch for batch in b.run.batches for payload in batch}
+    assert len(batch_of) == sum(map(len, b.run.batches)), "somebody was run twice"
+    assert all(1 <= len(batch) <= max_batch for batch in b.run.batches)
+    order = [int(payload.split()[0]) for batch in b.run.batches for payload in batch]
+    assert lanes > 1 or order == sorted(order), "somebody was overtaken"
+    for payload, outcome in outcomes.items():
+        if payload in cancelled:
+            assert isinstance(outcome, asyncio.CancelledError)
+        elif isinstance(outcome, OverloadedError):
+            assert payload in came_to_a_full_queue
+            assert payload not in batch_of
+        elif Fate.EXPIRED in payload:
+            assert isinstance(outcome, DeadlineError)
+            assert payload not in batch_of
+        elif any(Fate.POISON in mate for mate in batch_of[payload]):
+            assert isinstance(outcome, RuntimeError)
+            assert "poisoned" in str(outcome)
+        elif any(Fate.SHORT in mate for mate in batch_of[payload]):
+            assert isinstance(outcome, RuntimeError)
+            assert "gave" in str(outcome)
+        else:
+            assert isinstance(outcome, Answered)
+            assert outcome.result == answer_to(payload)

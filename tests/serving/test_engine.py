@@ -1,0 +1,209 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from regraft.artifact import NOVELTY, PROBABILITIES, Head, graft
+from regraft.errors import ArtifactError, ProviderError
+from regraft.image import Crop, decode_crop
+from regraft.runtime import OpenSession, cpu_budget
+from serving.engine import Engine, ExecutionPlan, open_engine
+from tests.serving.cuda import CUDA_WORKS
+from tests.serving.fakes import GatedSession
+from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
+
+LABELS = ("red", "green", "blue")
+HEADS = (
+    tiny_head(LABELS),
+    tiny_head(("grey", "red")),
+    tiny_head(("blue", "grey", "green", "red"), sharpness=3.0),
+    tiny_head(LABELS, sharpness=8.0),
+)
+PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=4)
+TOLERANCE = 1e-5
+
+
+def tiny_model(head: Head = HEADS[0]) -> onnx.ModelProto:
+    backbone = tiny_backbone()
+    return graft(backbone, head, tiny_card(backbone, head, LABELS))
+
+
+def engine_on(model: onnx.ModelProto, plan: ExecutionPlan = PLAN) -> tuple[Engine, GatedSession]:
+    session = GatedSession(model.SerializeToString())
+    return Engine(OpenSession(session, "cpu"), plan), session
+
+
+ENGINE, SESSION = engine_on(tiny_model())
+
+
+def crop_of(label: str, number: int = 0) -> Crop:
+    return decode_crop(picture(label, number), SPEC)
+
+
+def test_an_engine_answers_in_the_order_of_the_pictures() -> None:
+    outputs = ENGINE.run([crop_of(label) for label in ("blue", "red", "green")], [HEADS[0]] * 3)
+
+    assert [LABELS[int(output.probabilities.argmax())] for output in outputs] == ["blue", "red", "green"]
+
+
+def test_an_output_holds_the_embedding_and_the_novelty_of_its_picture() -> None:
+    crop = crop_of("red")
+    quarters = crop.reshape(2, 4, 2, 4, 3).mean(axis=(1, 3)).transpose(2, 0, 1).ravel() / 255
+
+    (output,) = ENGINE.run([crop], [HEADS[0]])
+
+    np.testing.assert_allclose(output.embedding, quarters, atol=TOLERANCE)
+    assert output.novelty == pytest.approx(float(HEADS[0].novelty(output.embedding[None])[0]), abs=TOLERANCE)
+    assert 0 <= output.novelty < 0.05
+
+
+crops = st.tuples(st.sampled_from(sorted(COLOURS)), st.integers(0, 9)).map(lambda which: crop_of(*which))
+
+
+@given(st.lists(st.tuples(crops, st.sampled_from(HEADS)), min_size=1, max_size=9))
+@settings(deadline=None)
+def test_a_batch_for_several_heads_gives_what_each_picture_alone_would_get(batch: list[tuple[Crop, Head]]) -> None:
+    """Invariant 4: response i equals the unbatched answer, whatever head its batch-mates are for."""
+    runs = len(SESSION.batches)
+
+    together = ENGINE.run([crop for crop, _ in batch], [head for _, head in batch])
+
+    assert len(SESSION.batches) == runs + 1, "one pass of the backbone for all"
+    assert len(together) == len(batch)
+    for (crop, head), output in zip(batch, together, strict=True):
+        (alone,) = ENGINE.run([crop], [head])
+        np.testing.assert_allclose(output.probabilities, alone.probabilities, atol=TOLERANCE)
+        np.testing.assert_allclose(output.embedding, alone.embedding, atol=TOLERANCE)
+        assert output.novelty == pytest.approx(alone.novelty, abs=TOLERANCE)
+
+
+def test_an_engine_may_be_run_from_several_threads_at_once() -> None:
+    """Invariant 1: the head that is fed belongs to one call only."""
+    start = threading.Barrier(8)
+
+    def run(number: int) -> None:
+        head, label = HEADS[number % len(HEADS)], sorted(COLOURS)[number % 4]
+        expected = head.probabilities(ENGINE.run([crop_of(label)], [head])[0].embedding[None])[0]
+        start.wait()
+        for _ in range(50):
+            (output,) = ENGINE.run([crop_of(label)], [head])
+            np.testing.assert_allclose(output.probabilities, expected, atol=TOLERANCE)
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(run, number) for number in range(8)]:
+            done.result()
+
+
+def test_the_warm_up_runs_the_smallest_and_the_largest_batch_of_the_plan() -> None:
+    engine, session = engine_on(tiny_model(), ExecutionPlan(lanes=2, threads=1, max_batch=32))
+
+    engine.warm_up(HEADS[0], SPEC.crop_px)
+
+    assert [len(batch) for batch in session.batches] == [1, 32]
+
+
+def test_the_warm_up_accepts_another_head_on_the_same_session() -> None:
+    ENGINE.warm_up(HEADS[2], SPEC.crop_px)
+
+
+def spoilt(output: str, node: onnx.NodeProto) -> onnx.ModelProto:
+    """Return a model where one output is computed by another node."""
+    model = tiny_model()
+    (old,) = (n for n in model.graph.node if output in n.output)
+    old.CopyFrom(node)
+    return model
+
+
+NONSENSE = {
+    "sums that are not 1": spoilt(PROBABILITIES, helper.make_node("Sigmoid", ["head.logits"], [PROBABILITIES])),
+    "no sums at all": spoilt(PROBABILITIES, helper.make_node("Log", ["head.bias"], [PROBABILITIES])),
+    "not a number": spoilt(PROBABILITIES, helper.make_node("Sqrt", ["head.logits"], [PROBABILITIES])),
+    "novelty not finite": spoilt(NOVELTY, helper.make_node("Log", ["head.nearest"], [NOVELTY])),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_the_warm_up_refuses_a_model_that_answers_nonsense(what: str) -> None:
+    """Invariant 2: a version is visible only after it answered, and sensibly."""
+    engine, _ = engine_on(NONSENSE[what])
+
+    with pytest.raises(ArtifactError, match="nonsense on cpu"):
+        engine.warm_up(HEADS[0], SPEC.crop_px)
+
+
+def test_the_warm_up_refuses_nonsense_that_only_the_largest_batch_shows() -> None:
+    """Invariant 2."""
+    model = tiny_model()
+    (softmax,) = (node for node in model.graph.node if PROBABILITIES in node.output)
+    softmax.attribute[0].i = 0  # over the pictures of the batch: the sums are 1 only where it is as wide as the labels
+    model.graph.node.remove(softmax)
+    model.graph.node.append(softmax)
+    engine, session = engine_on(model, ExecutionPlan(lanes=1, threads=1, max_batch=2))
+
+    with pytest.raises(ArtifactError, match="nonsense"):
+        engine.warm_up(HEADS[0], SPEC.crop_px)
+    assert session.batches
+
+
+def test_the_warm_up_refuses_a_model_that_does_not_run_and_says_where() -> None:
+    """Invariant 2."""
+    head = HEADS[0]
+    wide = Head(*(np.ones((*array.shape[:-1], array.shape[-1] + 1), np.float32) for array in head.feed().values()))
+    too_wide = Head(wide.weight, wide.bias[:3], wide.prototypes)
+
+    with pytest.raises(ArtifactError, match="does not run on cpu"):
+        ENGINE.warm_up(too_wide, SPEC.crop_px)
+    with pytest.raises(ArtifactError, match="does not run on cpu"):
+        ENGINE.warm_up(head, SPEC.crop_px + 1)
+
+
+def test_the_warm_up_refuses_a_model_with_room_for_one_picture_only() -> None:
+    model = tiny_model()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3]))
+    engine, _ = engine_on(model)
+
+    with pytest.raises(ArtifactError, match="does not run on cpu"):
+        engine.warm_up(HEADS[0], SPEC.crop_px)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save_model(tiny_model(), path)
+    return path
+
+
+def test_on_a_cpu_each_picture_runs_alone_and_as_many_at_once_as_there_are_cpus(model_file: Path) -> None:
+    engine = open_engine(model_file, "cpu")
+
+    assert engine.plan == ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1)
+    assert (engine.provider, engine.fallback_reason) == ("cpu", "")
+    assert engine.run([crop_of("red")], [HEADS[0]])[0].embedding.shape == (EMBEDDING_SIZE,)
+
+
+@pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so nothing falls back")
+def test_auto_falls_back_to_the_cpu_and_says_why(model_file: Path) -> None:
+    engine = open_engine(model_file, "auto")
+
+    assert engine.provider == "cpu"
+    assert engine.fallback_reason
+
+
+@pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so it is not refused")
+def test_cuda_is_refused_where_it_does_not_work(model_file: Path) -> None:
+    with pytest.raises(ProviderError, match="provider cuda was asked for, but"):
+        open_engine(model_file, "cuda")
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", None], ids=["empty", "rubbish", "cut short"])
+def test_a_file_that_is_no_model_is_refused(model_file: Path, content: bytes | None) -> None:
+    model_file.write_bytes(model_file.read_bytes()[:-100] if content is None else content)
+
+    with pytest.raises(ArtifactError, match="ONNX Runtime refuses the model"):
+        open_engine(model_file, "cpu")

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from regraft.runtime import ProviderChoice
+from serving.settings import Settings
+
+NAMES = tuple(f"REGRAFT_{name.upper()}" for name in Settings.model_fields)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults_listen_on_this_machine_only() -> None:
+    settings = Settings()
+
+    assert settings.store == Path("models")
+    assert settings.grpc == "127.0.0.1:50051"
+    assert settings.metrics == "127.0.0.1:8002"
+    assert settings.provider == "auto"
+    assert settings.database == ""
+
+
+def test_the_environment_comes_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAFT_STORE", "/srv/models")
+    monkeypatch.setenv("REGRAFT_MAX_IN_FLIGHT", "7")
+    monkeypatch.setenv("REGRAFT_PROVIDER", "cpu")
+
+    settings = Settings()
+
+    assert (settings.store, settings.max_in_flight, settings.provider) == (Path("/srv/models"), 7, "cpu")
+
+
+def test_what_is_given_comes_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAFT_GRPC", "0.0.0.0:1")
+    monkeypatch.setenv("REGRAFT_METRICS", "0.0.0.0:2")
+
+    settings = Settings(grpc="127.0.0.1:3")
+
+    assert (settings.grpc, settings.metrics) == ("127.0.0.1:3", "0.0.0.0:2")
+
+
+def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "REGRAFT_STORE": "a",
+        "REGRAFT_EXAMPLES": "b",
+        "REGRAFT_DATABASE": "sqlite://",
+        "REGRAFT_GRPC": "h:1",
+        "REGRAFT_METRICS": "h:2",
+        "REGRAFT_PROVIDER": "cuda",
+        "REGRAFT_MAX_IN_FLIGHT": "3",
+        "REGRAFT_MAX_IMAGE_BYTES": "4096",
+        "REGRAFT_RELOAD_EVERY_S": "5",
+        "REGRAFT_GRACE_S": "6",
+    }
+    assert given.keys() == set(NAMES)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    values = Settings().model_dump()
+
+    assert {f"REGRAFT_{name.upper()}": f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()} == given
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "0.0.0.0:65535", "[::1]:8002", "[::]:0"])
+def test_an_address_is_a_host_and_a_port_and_port_0_takes_a_free_one(address: str) -> None:
+    assert Settings(grpc=address, metrics=address).grpc == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "50051", ":50051", "localhost", "localhost:", "localhost:http", "::1:8002", "a b:1", "h:123456", "h:1\n"]
+)
+@pytest.mark.parametrize("field", ["grpc", "metrics"])
+def test_what_is_no_address_is_refused(field: str, address: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Settings.model_validate({field: address})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("provider", "tpu"),
+        ("provider", "CUDA"),
+        ("max_in_flight", 0),
+        ("max_in_flight", -1),
+        ("max_in_flight", "many"),
+        ("max_image_bytes", 1023),
+        ("reload_every_s", 0),
+        ("reload_every_s", -1),
+        ("reload_every_s", "nan"),
+        ("grace_s", -0.1),
+        ("grace_s", "nan"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_and_the_setting_is_named(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Settings.model_validate({field: value})
+
+
+def test_a_value_from_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAFT_MAX_IN_FLIGHT", "0")
+
+    with pytest.raises(ValidationError, match="max_in_flight"):
+        Settings()
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_inflight"):
+        Settings.model_validate({"max_inflight": 3})
+
+
+@pytest.mark.parametrize("provider", ["auto", "cuda", "cpu"])
+def test_each_provider_can_be_asked_for(provider: ProviderChoice) -> None:
+    assert Settings(provider=provider).provider == provider
+
+
+def test_the_examples_are_kept_inside_the_model_store_unless_another_folder_is_given() -> None:
+    assert Settings(store=Path("store")).examples_folder == Path("store/.examples")
+    assert Settings(store=Path("store"), examples=Path("elsewhere")).examples_folder == Path("elsewhere")
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.max_in_flight = 3  # type: ignore[misc]  # that it cannot be done is what is tested

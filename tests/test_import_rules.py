@@ -1,0 +1,91 @@
+"""Who may import whom (ARCHITECTURE, "The house"), read from the source itself."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("regraft", "serving", "training")
+
+ONE_DOOR = {
+    "onnxruntime": {"regraft/runtime.py"},
+    "PIL": {"regraft/image.py"},
+    "cykooz_resizer": {"regraft/image.py"},
+    "prometheus_client": {"serving/metrics.py"},
+    "torch": {"training/backbones.py", "training/export.py"},
+    "torchvision": {"training/backbones.py"},
+    "timm": {"training/backbones.py"},
+}
+"""A library, and the only modules that may import it."""
+
+FRONT_DOOR = "regraft/cli.py"
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "v1" not in path.parts]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, wherever in the file, but for type checkers only."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def importers_of(library: str) -> set[str]:
+    return {name(path) for path in sources() if any(module.split(".")[0] == library for module in imports(path))}
+
+
+@pytest.mark.parametrize("library", ONE_DOOR)
+def test_a_library_comes_in_by_one_door(library: str) -> None:
+    assert importers_of(library) == ONE_DOOR[library]
+
+
+def test_training_and_serving_never_import_each_other() -> None:
+    assert not {path for path in importers_of("training") if path.startswith("serving/")}
+    assert not {path for path in importers_of("serving") if path.startswith("training/")}
+
+
+def test_regraft_imports_neither_but_for_the_front_door() -> None:
+    inside = {path for path in importers_of("training") | importers_of("serving") if path.startswith("regraft/")}
+
+    assert inside == {FRONT_DOOR}
+
+
+def test_grpc_stays_at_the_edge() -> None:
+    edge = {"serving/interceptors.py", "serving/server.py", "regraft/client.py"}
+    edge |= {name(path) for path in sources() if path.name.startswith("grpc_")}
+
+    assert importers_of("grpc") <= edge
+
+
+def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
+    openers = {
+        name(path)
+        for path in sources()
+        if any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open_session" for node in _walk(path))
+    }
+
+    # `export` and `version` open one to compare a finished file with what it should compute, and drop it again.
+    assert openers == {"serving/engine.py", "training/features.py", "training/export.py", "training/version.py"}
+
+
+def _walk(path: Path) -> Iterator[ast.AST]:
+    yield from ast.walk(ast.parse(path.read_text()))

@@ -1,0 +1,159 @@
+"""Pictures, features and versions for the tests of the training side; torch is imported only where a test asks for it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
+from regraft.embeddings import EmbeddingKey
+from regraft.examples import image_hash
+from regraft.files import locked
+from regraft.image import decode_crop
+from regraft.runtime import OpenSession, open_session
+from regraft.store import ModelStore
+from tests.tiny import SPEC, picture, tiny_backbone
+from training.features import Features, assemble
+from training.head import fit
+from training.pretrained import ExportedBackbone, load_backbone
+from training.version import Challenger, build, publish
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
+
+Row = tuple[bytes, str, bool]
+"""A picture, its label, and whether it is holdout."""
+
+
+@cache
+def tiny_session() -> OpenSession:
+    """Return the session on the tiny backbone that all tests of a process share."""
+    return open_session(tiny_backbone().SerializeToString(), provider="cpu", threads=1)
+
+
+def embed(data: bytes) -> FloatArray:
+    """Return what the tiny backbone makes of a picture."""
+    crop = decode_crop(data, SPEC)
+    return np.asarray(tiny_session().session.run([EMBEDDING], {IMAGE: crop[None]})[0][0], np.float32)
+
+
+def colour_rows(label: str, numbers: Iterable[int], *, held: bool, called: str = "") -> list[Row]:
+    """Return pictures of one colour, labelled ``called``, which is the colour unless said otherwise."""
+    return [(picture(label, number), called or label, held) for number in numbers]
+
+
+def features_of(labels: tuple[str, ...], rows: Sequence[Row]) -> Features:
+    """Return the features that the tiny backbone makes of labelled pictures."""
+    named = {image_hash(data): data for data, _, _ in rows}
+    embeddings = {sha256: embed(data) for sha256, data in named.items()}
+    return assemble(labels, [(image_hash(data), label, held) for data, label, held in rows], embeddings)
+
+
+def colour_features(labels: tuple[str, ...] = ("blue", "red"), train: int = 12, holdout: int = 5) -> Features:
+    """Return features of so many pictures of each colour."""
+    rows: list[Row] = []
+    for label in labels:
+        rows += colour_rows(label, range(train), held=False)
+        rows += colour_rows(label, range(train, train + holdout), held=True)
+    return features_of(labels, rows)
+
+
+def colour_challenger(features: Features, name: str = "colours", parent: int | None = None) -> Challenger:
+    """Fit a head on features of the tiny backbone, and build the file of the version."""
+    return build(
+        tiny_backbone(),
+        fit(features),
+        features,
+        name=name,
+        origin=("tiny", "none"),
+        spec=SPEC,
+        strategy="probe",
+        settings={"data": "a test"},
+        seed=0,
+        parent_version=parent,
+    )
+
+
+def publish_champion(store: ModelStore, features: Features, name: str = "colours") -> int:
+    """Publish a version fitted on ``features``, and promote it."""
+    version = publish(store, colour_challenger(features, name), left_out=[], who="tester", why="a test")
+    store.promote(name, version, who="tester", why="a test")
+    return version
+
+
+def blobs(
+    counts: Sequence[int], size: int, *, apart: float = 3.0, seed: int = 0, holdout: int = 0, centres_seed: int = 7
+) -> Features:
+    """Return embeddings [n, size] drawn round a centre for each class, ``apart`` standard deviations from the origin.
+
+    Args:
+        counts: training rows of each class.
+        size: D.
+        apart: length of the centres.
+        seed: of the rows.
+        holdout: holdout rows of each class.
+        centres_seed: of the centres.
+    """
+    centres = np.random.default_rng(centres_seed).normal(size=(len(counts), size))
+    centres *= apart / np.linalg.norm(centres, axis=1, keepdims=True)
+    generator = np.random.default_rng(seed)
+    rows: list[tuple[str, str, bool]] = []
+    embeddings: dict[str, FloatArray] = {}
+    for index, count in enumerate(counts):
+        for number in range(count + holdout):
+            sha256 = image_hash(f"{seed}/{index}/{number}".encode())
+            rows.append((sha256, f"class {index}", number >= count))
+            embeddings[sha256] = np.asarray(centres[index] + generator.normal(size=size), np.float32)
+    return assemble(tuple(f"class {index}" for index in range(len(counts))), rows, embeddings)
+
+
+def block(folder: Path, packages: Iterable[str], statement: str) -> dict[str, str]:
+    """Write packages that run ``statement`` when they are imported, and return the environment that puts them first.
+
+    Returns:
+        Environment variables for a child process that starts in the repository.
+    """
+    for package in packages:
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text(f"{statement}\n")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def in_a_child(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run Python with ``arguments`` in the repository, and wait for it."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache folder that the whole run shares, the processes of pytest-xdist included."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-backbones"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(shared_cache: Path) -> Callable[[str], ExportedBackbone]:
+    """Return a function that exports a network with random weights once in the whole run."""
+
+    def load(name: str) -> ExportedBackbone:
+        with locked(shared_cache / f"{name.replace('/', '-')}.lock"):  # or two processes would export it at once
+            return load_backbone(name, "none", 0, shared_cache)
+
+    return load
