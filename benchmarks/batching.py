@@ -1,6 +1,6 @@
 """What a batch costs for each picture on this CPU, one thread: why the server runs pictures one by one there.
 
-    python -m benchmarks.batching
+Run it with ``python -m benchmarks.batching``.
 """
 
 import os

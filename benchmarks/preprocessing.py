@@ -1,6 +1,6 @@
 """Decode, resize and crop: Regraft's one function against Pillow's plain full decode and resize.
 
-    python -m benchmarks.preprocessing
+Run it with ``python -m benchmarks.preprocessing``.
 """
 
 import io

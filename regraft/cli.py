@@ -93,7 +93,7 @@ def serve(
             _print_json({**places, "models": ready.models})
         else:
             models = ", ".join(ready.models) or "none yet, train one"
-            show.out.print(f"gRPC on [bold]{places['grpc']}[/], metrics on {places['metrics']}, models: {models}")
+            show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
 
     async def run() -> int:
         return await Server(settings).run(announce)
@@ -150,8 +150,8 @@ def label(
         _print_json({**counts, "rejections": rejected})
     else:
         for entry in rejected:
-            show.out.print(f"[red]{entry['file']}[/]: {entry['reason']}")
-        show.out.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+            show.line((entry["file"], "red"), f": {entry['reason']}")
+        show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if rejected:
         raise typer.Exit(1)
 
@@ -183,7 +183,7 @@ def retrain(
     elif wait:
         show.job_result(job)
     else:
-        show.out.print(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
+        show.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
     if wait and job.state != retraining_pb2.RetrainJob.SUCCEEDED:
         raise typer.Exit(1)
 
@@ -275,10 +275,10 @@ def main() -> None:
     try:
         app()
     except InvalidRequestError as error:
-        show.err.print(f"[red]error:[/] {error}")
+        show.error(str(error))
         sys.exit(2)
     except RegraftError as error:
-        show.err.print(f"[red]error:[/] {error}")
+        show.error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -19,7 +19,7 @@ from regraft.errors import InvalidImageError, InvalidRequestError, RegraftError
 from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
 from regraft.load import Load, LoadSummary
-from regraft.show import out
+from regraft.show import line, out
 from regraft.v1 import retraining_pb2
 
 _NAME: Final = "demo"
@@ -70,7 +70,7 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
     _run("train", str(folder / "photos"), "--name", _NAME, "--store", str(folder / "store"))
     with _server(folder / "store") as places, Client(places["grpc"]) as client:
         _heading("2", "Serve, and ask")
-        out.print(f"gRPC on {places['grpc']}, metrics on {places['metrics']}")
+        line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}")
         _misread(client, story)
         before = _accuracy(client, story)
         _heading("3", f"Label {len(story.later)} more pictures over gRPC, retrain, and swap under load")
@@ -85,7 +85,7 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
         summary = load.summary()
         _show(job, before, after, summary)
         metrics = _metrics(places["metrics"])
-    out.print(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
+    line(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
     return {
         "labelled": outcomes,
         "job": retraining_pb2.RetrainJob.State.Name(job.state),
@@ -130,7 +130,7 @@ def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
             try:
                 decode_crop(data, ImageSpec())
             except InvalidImageError as error:
-                out.print(f"[yellow]{file} is left out: {error}[/]")
+                line((f"{file} is left out: {error}", "yellow"))
             else:
                 yield data, folder.name
 
@@ -165,7 +165,7 @@ def _write_folders(root: Path, pictures: Sequence[tuple[bytes, str]]) -> None:
 
 
 def _run(*arguments: str) -> None:
-    out.print(f"[dim]$ regraft {' '.join(arguments)}[/]")
+    line((f"$ regraft {' '.join(arguments)}", "dim"))
     out.file.flush()
     if subprocess.run([sys.executable, "-m", "regraft.cli", *arguments], check=False).returncode:
         raise RegraftError(f"`regraft {arguments[0]}` failed")
@@ -175,7 +175,7 @@ def _run(*arguments: str) -> None:
 def _server(store: Path) -> Iterator[dict[str, Any]]:
     """Run ``regraft serve`` on free ports until the block ends."""
     arguments = ["serve", "--store", str(store), "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--json"]
-    out.print(f"[dim]$ regraft {' '.join(arguments)}[/]")
+    line((f"$ regraft {' '.join(arguments)}", "dim"))
     with (
         (store.parent / "server.log").open("w") as log,
         subprocess.Popen(
@@ -183,14 +183,14 @@ def _server(store: Path) -> Iterator[dict[str, Any]]:
         ) as server,
     ):
         try:
-            line = server.stdout.readline() if server.stdout else b""
-            if not line:
+            announced = server.stdout.readline() if server.stdout else b""
+            if not announced:
                 raise RegraftError(f"the server did not start; its log is {store.parent / 'server.log'}")
-            yield json.loads(line)
+            yield json.loads(announced)
         finally:
             server.terminate()
             if server.wait(timeout=60):
-                out.print(f"[red]the server ended with code {server.returncode}[/]")
+                line((f"the server ended with code {server.returncode}", "red"))
 
 
 def _misread(client: Client, story: Story) -> None:
@@ -199,7 +199,9 @@ def _misread(client: Client, story: Story) -> None:
         answer = client.classify(image, top_k=1)
         best = answer.predictions[0]
         mark = "and flags it as unlike its training images" if answer.novelty.is_novel else "and suspects nothing"
-        out.print(f"a picture of [bold]{label}[/] is read as [bold]{best.label}[/] ({best.probability:.2f}), {mark}")
+        line(
+            "a picture of ", (label, "bold"), " is read as ", (best.label, "bold"), f" ({best.probability:.2f}), {mark}"
+        )
 
 
 def _accuracy(client: Client, story: Story) -> dict[str, float | None]:
@@ -218,7 +220,7 @@ def _label(client: Client, pictures: Sequence[tuple[bytes, str]]) -> dict[str, i
     for answer in client.add_examples(pictures, source="demo"):
         outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
         counts[outcome] = counts.get(outcome, 0) + 1
-    out.print(f"AddExamples: {counts}")
+    line(f"AddExamples: {counts}")
     return counts
 
 
@@ -228,9 +230,9 @@ def _retrain(client: Client) -> retraining_pb2.RetrainJob:
     for job in client.watch_job(job.id):  # noqa: B020 - the last state is what counts
         if job.phase != phase:
             phase = job.phase
-            out.print(f"retrain job {job.id}: {phase}")
+            line(f"retrain job {job.id}: {phase}")
     colour = "green" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "yellow"
-    out.print(f"[{colour}]{retraining_pb2.RetrainJob.State.Name(job.state)}[/]: {job.message}")
+    line((retraining_pb2.RetrainJob.State.Name(job.state), colour), f": {job.message}")
     return job
 
 
@@ -253,19 +255,20 @@ def _show(
         )
     out.print(table)
     verb = "went live" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "was not put into service"
-    out.print(
-        f"Version {job.version or '-'} {verb}; of {load.requests} requests meanwhile [bold]{load.failed} failed[/]."
+    line(
+        f"Version {job.version or '-'} {verb}; of {load.requests} requests meanwhile ",
+        (f"{load.failed} failed", "bold"),
     )
 
 
 def _metrics(url: str) -> list[str]:
     text = urllib.request.urlopen(url, timeout=10).read().decode()  # noqa: S310 - our own server's address
-    lines = [line for line in text.splitlines() if line.startswith(_SHOWN_METRICS)]
-    out.print(f"[dim]$ curl {url}[/]")
-    for line in lines:
-        out.print(f"  {line}", markup=False)
+    lines = [entry for entry in text.splitlines() if entry.startswith(_SHOWN_METRICS)]
+    line((f"$ curl {url}", "dim"))
+    for entry in lines:
+        line(f"  {entry}")
     return lines
 
 
 def _heading(number: str, text: str) -> None:
-    out.print(f"\n[bold cyan]{number}. {text}[/]")
+    line((f"\n{number}. {text}", "bold cyan"))

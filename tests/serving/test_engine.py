@@ -122,8 +122,8 @@ def spoilt(output: str, node: onnx.NodeProto) -> onnx.ModelProto:
 
 NONSENSE = {
     "sums that are not 1": spoilt(PROBABILITIES, helper.make_node("Sigmoid", ["head.logits"], [PROBABILITIES])),
-    "no sums at all": spoilt(PROBABILITIES, helper.make_node("Log", ["head.bias"], [PROBABILITIES])),
-    "not a number": spoilt(PROBABILITIES, helper.make_node("Sqrt", ["head.logits"], [PROBABILITIES])),
+    "not numbers": spoilt(PROBABILITIES, helper.make_node("Sqrt", ["head.logits"], [PROBABILITIES])),
+    "another number of labels": spoilt(PROBABILITIES, helper.make_node("Softmax", ["embedding"], [PROBABILITIES])),
     "novelty not finite": spoilt(NOVELTY, helper.make_node("Log", ["head.nearest"], [NOVELTY])),
 }
 
@@ -141,26 +141,31 @@ def test_the_warm_up_refuses_nonsense_that_only_the_largest_batch_shows() -> Non
     """Invariant 2."""
     model = tiny_model()
     (softmax,) = (node for node in model.graph.node if PROBABILITIES in node.output)
-    softmax.attribute[0].i = 0  # over the pictures of the batch: the sums are 1 only where it is as wide as the labels
     model.graph.node.remove(softmax)
-    model.graph.node.append(softmax)
+    # One softmax over all pictures together: right for one picture, wrong for two.
+    model.graph.node.extend(
+        [
+            helper.make_node("Flatten", ["head.logits"], ["flat logits"], axis=0),
+            helper.make_node("Softmax", ["flat logits"], ["flat probabilities"], axis=1),
+            helper.make_node("Shape", ["head.logits"], ["shape"]),
+            helper.make_node("Reshape", ["flat probabilities", "shape"], [PROBABILITIES]),
+        ]
+    )
     engine, session = engine_on(model, ExecutionPlan(lanes=1, threads=1, max_batch=2))
 
     with pytest.raises(ArtifactError, match="nonsense"):
         engine.warm_up(HEADS[0], SPEC.crop_px)
-    assert session.batches
+    assert [len(batch) for batch in session.batches] == [1, 2]
 
 
 def test_the_warm_up_refuses_a_model_that_does_not_run_and_says_where() -> None:
     """Invariant 2."""
-    head = HEADS[0]
-    wide = Head(*(np.ones((*array.shape[:-1], array.shape[-1] + 1), np.float32) for array in head.feed().values()))
-    too_wide = Head(wide.weight, wide.bias[:3], wide.prototypes)
+    too_wide = np.ones((3, EMBEDDING_SIZE + 1), np.float32)
 
     with pytest.raises(ArtifactError, match="does not run on cpu"):
-        ENGINE.warm_up(too_wide, SPEC.crop_px)
+        ENGINE.warm_up(Head(too_wide, np.ones(3, np.float32), too_wide), SPEC.crop_px)
     with pytest.raises(ArtifactError, match="does not run on cpu"):
-        ENGINE.warm_up(head, SPEC.crop_px + 1)
+        ENGINE.warm_up(HEADS[0], SPEC.crop_px + 1)
 
 
 def test_the_warm_up_refuses_a_model_with_room_for_one_picture_only() -> None:

@@ -1,8 +1,10 @@
 """Pictures, features and versions for the tests of the training side; torch is imported only where a test asks for it."""
 
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -110,6 +112,21 @@ def blobs(
             rows.append((sha256, f"class {index}", number >= count))
             embeddings[sha256] = np.asarray(centres[index] + generator.normal(size=size), np.float32)
     return assemble(tuple(f"class {index}" for index in range(len(counts))), rows, embeddings)
+
+
+def huge_png() -> bytes:
+    """Return a PNG of a few hundred bytes that says it has 50,000 x 50,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 150_001))
+        + chunk(b"IEND", b"")
+    )
 
 
 def block(folder: Path, packages: Iterable[str], statement: str) -> dict[str, str]:

@@ -200,6 +200,14 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     assert dataset.left_out == ()
 
 
+def test_hidden_folders_inside_a_class_are_passed_over(tmp_path: Path) -> None:
+    hidden = {"cats/.ipynb_checkpoints/0-checkpoint.jpg": b"1", "cats/.thumbnails/large/1.jpg": b"2"}
+
+    dataset = scan(write(tmp_path, numbered("cats", 3) | numbered("dogs", 3) | hidden))
+
+    assert len(dataset.images) == 6
+
+
 BAD_NAMES = {
     "a line end": "ca\nts",
     "an escape sequence": "\x1b[31mcats",

@@ -1,0 +1,49 @@
+"""The demo on a user's own folder: `make demo DATA=folder` runs the same command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import COLOURS, picture
+
+
+def run_demo(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str]) -> dict[str, Any]:
+    monkeypatch.setenv("REGRAFT_CACHE", str(shared_cache))
+    for label in labels:
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True)
+        for number in range(40):
+            (folder / f"{number}.png").write_bytes(picture(label, number, side_px=32))
+    command = [sys.executable, "-m", "regraft.cli", "demo", str(tmp_path / "photos"), "--json"]
+    done = subprocess.run([*command, "--folder", str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_four_classes_two_are_learned_while_it_serves(
+    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_demo(tmp_path, shared_cache, monkeypatch, sorted(COLOURS))
+
+    assert result["job"] == "SUCCEEDED"
+    assert result["accuracy_before"] == {"old_classes": 1.0, "new_classes": 0.0}
+    assert result["accuracy_after"] == {"old_classes": 1.0, "new_classes": 1.0}
+    assert result["load"]["failed"] == 0
+    assert {version for phase in result["load"]["phases"] for version in phase["versions"]} == {"1", "2"}
+    assert 'regraft_swaps_total{kind="head",model="demo"} 1.0' in result["metrics"]
+
+
+def test_two_classes_half_of_the_pictures_come_later(
+    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_demo(tmp_path, shared_cache, monkeypatch, ["blue", "red"])
+
+    assert result["job"] == "SUCCEEDED"
+    assert result["accuracy_after"]["old_classes"] == 1.0
+    assert result["accuracy_after"]["new_classes"] is None
+    assert result["load"]["failed"] == 0

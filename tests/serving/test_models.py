@@ -1,0 +1,544 @@
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.artifact import Head
+from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, PreconditionError, ProviderError
+from regraft.image import decode_crop
+from regraft.store import ModelStore
+from serving.engine import ExecutionPlan, Output
+from serving.metrics import Metrics
+from serving.models import Models, ServedModel
+from tests.serving.fakes import Engines
+from tests.serving.spoil import SPOIL, no_softmax
+from tests.serving.waiting import asynchronous, until
+from tests.tiny import SPEC, picture, publish_tiny, tiny_head
+
+RED = decode_crop(picture("red"), SPEC)
+
+
+class Stage:
+    """Models on gated engines, with what can be seen of them from outside."""
+
+    def __init__(self, store: ModelStore, engines: Engines) -> None:
+        self.store, self.engines, self.metrics = store, engines, Metrics()
+        self.models = Models(store, engines, max_queue=8, metrics=self.metrics)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def failures(self, name: str = "colours") -> float | None:
+        return self.metric("regraft_load_failures_total", model=name)
+
+    async def promote(self, version: int, name: str = "colours") -> None:
+        move = partial(self.store.promote, name, version, who="test", why="")
+        await self.models.promote(name, version, move)
+
+    def move_alias(self, version: int, name: str = "colours") -> None:
+        """Promote in the store alone, as another process would."""
+        self.store.promote(name, version, who="another process", why="")
+
+    async def ask(self, name: str = "") -> tuple[int, Output]:
+        """Return the version that answers, and its answer to a red picture."""
+        with self.models.acquire(name) as served:
+            return served.version, await answer_of(served)
+
+
+async def answer_of(served: ServedModel) -> Output:
+    return (await served.backbone.batcher.submit((RED, served.head))).result
+
+
+@contextmanager
+def stage(store: ModelStore, plan: ExecutionPlan | None = None) -> Iterator[Stage]:
+    engines = Engines(plan)
+    stage = Stage(store, engines)
+    try:
+        yield stage
+    finally:
+        engines.open_all_gates()
+        stage.models.close()
+
+
+def head_of(output: Output, head: Head) -> bool:
+    """Tell whether the answer is the one that a head gives."""
+    return bool(np.allclose(output.probabilities, head.probabilities(output.embedding[None])[0], atol=1e-5))
+
+
+@asynchronous
+async def test_nothing_is_served_before_the_first_look_at_the_store(store: ModelStore) -> None:
+    with stage(store) as s:
+        assert s.models.names() == []
+        with pytest.raises(PreconditionError):
+            s.models.get("colours")
+
+
+@asynchronous
+async def test_the_champion_is_loaded_and_answers_with_its_own_head(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), promote=False)  # newer, but no champion
+    with stage(store) as s:
+        await s.models.refresh()
+        version, output = await s.ask("colours")
+
+        assert s.models.names() == ["colours"]
+        assert version == 1
+        assert head_of(output, tiny_head(("red", "green", "blue")))
+        assert s.models.get("").card.labels == ("red", "green", "blue")
+        assert s.models.problem("colours") == ""
+        assert s.failures() is None
+
+
+@asynchronous
+async def test_a_first_version_is_visible_only_after_it_answered(store: ModelStore) -> None:
+    """Invariant 2."""
+    with stage(store) as s:
+        s.engines.new_gates_are_open = False
+        loading = asyncio.create_task(s.models.refresh())
+        await until(lambda: s.engines.sessions and s.engines.sessions[0].batches)
+
+        assert s.models.names() == []
+        with pytest.raises(PreconditionError):
+            s.models.get("colours")
+        s.engines.open_all_gates()
+        await loading
+        assert s.models.get("colours").version == 1
+        assert [len(batch) for batch in s.engines.sessions[0].batches] == [1, s.engines.plan.max_batch]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0], ids=["the same backbone", "another backbone"])
+@asynchronous
+async def test_a_new_version_is_visible_only_after_it_answered(store: ModelStore, scale: float) -> None:
+    """Invariant 2."""
+    with stage(store) as s:
+        await s.models.refresh()
+        runs = len(s.engines.sessions[0].batches)
+        publish_tiny(store, sharpness=5.0, scale=scale)
+        s.engines.new_gates_are_open = False
+        s.engines.sessions[0].gate.clear()
+        loading = asyncio.create_task(s.models.refresh())
+        session = 0 if scale == 1.0 else 1
+        await until(lambda: len(s.engines.sessions) > session and len(s.engines.sessions[session].batches) > (runs, 0)[session])
+
+        assert s.models.get("colours").version == 1
+        s.engines.open_all_gates()
+        await loading
+        assert s.models.get("colours").version == 2
+
+
+@asynchronous
+async def test_while_a_new_session_loads_the_old_version_goes_on_answering(store: ModelStore) -> None:
+    """Invariant 2."""
+    with stage(store) as s:
+        await s.models.refresh()
+        publish_tiny(store, scale=2.0)
+        s.engines.new_gates_are_open = False
+        loading = asyncio.create_task(s.models.refresh())
+        await until(lambda: len(s.engines.sessions) == 2 and s.engines.sessions[1].batches)
+
+        assert (await s.ask())[0] == 1
+        s.engines.open_all_gates()
+        await loading
+        assert (await s.ask())[0] == 2
+
+
+@pytest.mark.parametrize("what", SPOIL)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first load", "reload"])
+@asynchronous
+async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_tried_once(
+    tmp_path: Path, what: str, is_first: bool
+) -> None:
+    """Invariants 2 and 3: the same checks refuse a first load and a reload, in the same words."""
+    store = ModelStore(tmp_path / "a store")
+    spoil, reason = SPOIL[what]
+    if not is_first:
+        publish_tiny(store)
+    with stage(store) as s:
+        await s.models.refresh()
+        sessions = len(s.engines.sessions)
+        bad = publish_tiny(store, sharpness=5.0)
+        spoil(store.folder("colours", bad))
+        await s.models.refresh()
+
+        assert reason in s.models.problem("colours")
+        assert s.failures() == 1
+        if is_first:
+            assert s.models.names() == []
+            with pytest.raises(PreconditionError, match=reason):
+                s.models.get("colours")
+        else:
+            version, output = await s.ask()
+            assert version == 1
+            assert head_of(output, tiny_head(("red", "green", "blue")))
+            assert s.metric("regraft_served_version", model="colours") == 1
+        for _ in range(3):
+            await s.models.refresh()
+        assert s.failures() == 1
+        assert len(s.engines.sessions) == sessions
+        assert reason in s.models.problem("colours")
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first load", "reload"])
+@asynchronous
+async def test_a_version_that_answers_nonsense_is_not_served(tmp_path: Path, is_first: bool) -> None:
+    """Invariants 2 and 3: the warm-up is part of every load."""
+    store = ModelStore(tmp_path / "a store")
+    if not is_first:
+        publish_tiny(store)
+    with stage(store) as s:
+        await s.models.refresh()
+        no_softmax(store.folder("colours", publish_tiny(store, scale=2.0)))
+        for _ in range(3):
+            await s.models.refresh()
+
+        assert "nonsense" in s.models.problem("colours")
+        assert s.failures() == 1
+        assert len(s.engines.sessions) == (1 if is_first else 2)
+        assert s.models.names() == ([] if is_first else ["colours"])
+        if not is_first:
+            assert (await s.ask())[0] == 1
+
+
+@asynchronous
+async def test_an_engine_that_cannot_be_opened_is_a_problem_with_a_reason(store: ModelStore) -> None:
+    with stage(store) as s:
+        s.engines.refusal = ProviderError("provider cuda was asked for, but there is none")
+        await s.models.refresh()
+
+        assert s.models.names() == []
+        with pytest.raises(PreconditionError, match="provider cuda was asked for"):
+            s.models.get("")
+        assert s.failures() == 1
+
+
+@asynchronous
+async def test_a_bad_version_does_not_hinder_other_models(store: ModelStore) -> None:
+    publish_tiny(store, name="animals")
+    SPOIL["rubbish"][0](store.folder("animals", 1))
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert s.models.names() == ["colours"]
+        assert s.failures("animals") == 1
+        assert (await s.ask("colours"))[0] == 1
+
+
+@asynchronous
+async def test_a_history_that_cannot_be_read_does_not_hinder_other_models(store: ModelStore) -> None:
+    (store.root / "animals" / "history.jsonl").mkdir(parents=True)
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert s.models.names() == ["colours"]
+
+
+@asynchronous
+async def test_a_version_shown_as_0_is_one_that_does_not_answer(store: ModelStore) -> None:
+    SPOIL["rubbish"][0](store.folder("colours", 1))
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert s.metric("regraft_served_version", model="colours") == 0
+
+
+@asynchronous
+async def test_a_problem_is_forgotten_when_a_better_version_comes(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        SPOIL["rubbish"][0](store.folder("colours", publish_tiny(store)))
+        await s.models.refresh()
+        publish_tiny(store, sharpness=5.0)
+        await s.models.refresh()
+
+        assert (await s.ask())[0] == 3
+        assert s.models.problem("colours") == ""
+
+
+@asynchronous
+async def test_a_problem_is_forgotten_when_the_alias_goes_back_and_tried_again_when_it_returns(
+    store: ModelStore,
+) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        bad = publish_tiny(store)
+        whole = (store.folder("colours", bad) / "model.onnx").read_bytes()
+        SPOIL["rubbish"][0](store.folder("colours", bad))
+        await s.models.refresh()
+        s.move_alias(1)
+        await s.models.refresh()
+
+        assert s.models.problem("colours") == ""
+        (store.folder("colours", bad) / "model.onnx").write_bytes(whole)
+        s.move_alias(bad)
+        await s.models.refresh()
+        assert (await s.ask())[0] == bad
+
+
+@asynchronous
+async def test_a_model_whose_folder_is_gone_goes_on_answering(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        shutil.rmtree(store.root / "colours")
+        await s.models.refresh()
+
+        assert (await s.ask("colours"))[0] == 1
+
+
+@asynchronous
+async def test_a_head_on_the_same_backbone_goes_into_the_session_that_is_there(store: ModelStore) -> None:
+    """Invariant 9."""
+    with stage(store) as s:
+        await s.models.refresh()
+        publish_tiny(store, ("blue", "red", "grey", "green"), sharpness=5.0)
+        await s.models.refresh()
+        version, output = await s.ask()
+
+        assert version == 2
+        assert head_of(output, tiny_head(("blue", "red", "grey", "green"), 5.0))
+        assert len(s.engines.sessions) == 1
+        assert s.metric("regraft_swaps_total", model="colours", kind="session") == 1
+        assert s.metric("regraft_swaps_total", model="colours", kind="head") == 1
+        assert s.metric("regraft_served_version", model="colours") == 2
+
+
+@asynchronous
+async def test_another_backbone_gets_a_session_of_its_own_and_the_unused_one_is_closed(store: ModelStore) -> None:
+    """Invariant 9."""
+    with stage(store) as s:
+        await s.models.refresh()
+        old = s.models.get("")
+        publish_tiny(store, scale=2.0)
+        await s.models.refresh()
+
+        assert (await s.ask())[0] == 2
+        assert len(s.engines.sessions) == 2
+        assert s.metric("regraft_swaps_total", model="colours", kind="session") == 2
+        with pytest.raises(DrainingError):
+            await answer_of(old)
+
+
+@asynchronous
+async def test_a_version_lives_as_long_as_a_request_holds_it(store: ModelStore) -> None:
+    """Invariant 1: a handle is kept to the end."""
+    with stage(store) as s:
+        await s.models.refresh()
+        with s.models.acquire() as first, s.models.acquire() as second:
+            publish_tiny(store, scale=2.0)
+            await s.models.refresh()
+
+            assert (first.version, second.version, s.models.get("").version) == (1, 1, 2)
+            assert head_of(await answer_of(first), first.head)
+        with pytest.raises(DrainingError):
+            await answer_of(first)
+
+
+@asynchronous
+async def test_a_session_is_closed_only_when_the_last_model_on_it_has_moved_on(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals")
+    with stage(store) as s:
+        await s.models.refresh()
+        assert len(s.engines.sessions) == 1, "two models share it"
+        shared = s.models.get("colours")
+
+        publish_tiny(store, scale=2.0)
+        await s.models.refresh()
+        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
+
+        publish_tiny(store, ("grey", "red"), name="animals", scale=2.0)
+        await s.models.refresh()
+        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
+        assert len(s.engines.sessions) == 2
+        with pytest.raises(DrainingError):
+            await answer_of(shared)
+
+
+@asynchronous
+async def test_a_session_about_to_be_reused_is_not_closed_by_the_last_request_of_an_old_version(
+    store: ModelStore,
+) -> None:
+    """Invariant 2: what becomes visible answers."""
+    publish_tiny(store, scale=2.0, promote=False)
+    publish_tiny(store, sharpness=5.0, promote=False)
+    with stage(store) as s, ExitStack() as request:
+        await s.models.refresh()
+        request.enter_context(s.models.acquire())  # holds version 1, and so its session
+        await s.promote(2)
+        session = s.engines.sessions[0]
+        runs = len(session.batches)
+        with session.held():
+            swap = asyncio.create_task(s.promote(3))
+            await until(lambda: len(session.batches) > runs)  # version 3 is being tried in the session of version 1
+            request.close()
+        await swap
+
+        version, output = await s.ask()
+        assert version == 3
+        assert head_of(output, tiny_head(("red", "green", "blue"), 5.0))
+
+
+@asynchronous
+async def test_models_on_one_session_share_batches_and_each_gets_its_own_head(store: ModelStore) -> None:
+    """Invariant 1."""
+    publish_tiny(store, ("grey", "red"), name="animals")
+    with stage(store) as s:
+        await s.models.refresh()
+        session = s.engines.sessions[0]
+        runs = len(session.batches)
+        with session.held():
+            first = asyncio.create_task(s.ask("colours"))
+            await until(lambda: len(session.batches) == runs + 1)
+            rest = [asyncio.create_task(s.ask(name)) for name in ("animals", "colours", "animals")]
+            await until(lambda: s.metric("regraft_queue_depth") == 3)
+        answers = await asyncio.gather(first, *rest)
+
+        assert [len(batch) for batch in session.batches[runs:]] == [1, 3]
+        for (_, output), name in zip(answers, ("colours", "animals", "colours", "animals"), strict=True):
+            assert head_of(output, s.models.get(name).head)
+
+
+@asynchronous
+async def test_promoting_loads_then_moves_the_alias_then_swaps(store: ModelStore) -> None:
+    """Invariant 2."""
+    publish_tiny(store, sharpness=5.0, promote=False)
+    seen: list[tuple[int | None, int]] = []
+    with stage(store) as s:
+        await s.models.refresh()
+        runs = len(s.engines.sessions[0].batches)
+
+        def move() -> None:
+            assert len(s.engines.sessions[0].batches) > runs, "it was tried before"
+            seen.append((store.champion("colours"), s.models.get("").version))
+            s.move_alias(2)
+
+        await s.models.promote("colours", 2, move)
+
+        assert seen == [(1, 1)]
+        assert (store.champion("colours"), s.models.get("").version) == (2, 2)
+        await s.models.refresh()
+        assert s.metric("regraft_swaps_total", model="colours", kind="head") == 1, "the alias was no news"
+
+
+@asynchronous
+async def test_promoting_a_version_that_does_not_exist_changes_nothing(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        with pytest.raises(NotFoundError, match="no version 9"):
+            await s.promote(9)
+
+        assert (store.champion("colours"), s.models.get("").version) == (1, 1)
+
+
+@pytest.mark.parametrize("what", [what for what in SPOIL if what != "no folder"])
+@asynchronous
+async def test_promoting_a_version_that_cannot_be_loaded_changes_nothing(store: ModelStore, what: str) -> None:
+    """Invariants 2 and 3: the checks of a promotion are those of a reload."""
+    spoil, reason = SPOIL[what]
+    spoil(store.folder("colours", publish_tiny(store, promote=False)))
+    with stage(store) as s:
+        await s.models.refresh()
+        with pytest.raises(PreconditionError, match="version 2 of 'colours' cannot be loaded") as failure:
+            await s.promote(2)
+
+        assert reason in str(failure.value)
+        assert store.champion("colours") == 1
+        assert (await s.ask())[0] == 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0], ids=["the same backbone", "another backbone"])
+@asynchronous
+async def test_a_promotion_whose_alias_cannot_be_moved_changes_nothing(store: ModelStore, scale: float) -> None:
+    """Invariant 2."""
+    publish_tiny(store, scale=scale, promote=False)
+    with stage(store) as s:
+        await s.models.refresh()
+
+        def move() -> None:
+            raise PreconditionError("somebody else was faster")
+
+        with pytest.raises(PreconditionError, match="faster"):
+            await s.models.promote("colours", 2, move)
+
+        assert (await s.ask())[0] == 1
+        await s.promote(2)  # what the attempt loaded is not in the way of the next
+        assert (await s.ask())[0] == 2
+
+
+@asynchronous
+async def test_promotions_and_looks_at_the_store_at_once_end_with_the_champion(store: ModelStore) -> None:
+    for number in range(2, 5):
+        publish_tiny(store, sharpness=float(number), scale=float(1 + number % 2), promote=False)
+    with stage(store) as s:
+        await s.models.refresh()
+        promotions = [s.promote(version) for version in (2, 3, 4, 2, 3)]
+        await asyncio.gather(*promotions, *(s.models.refresh() for _ in range(5)))
+
+        assert s.models.get("").version == store.champion("colours")
+        version, output = await s.ask()
+        assert head_of(output, tiny_head(("red", "green", "blue"), float(version)))
+
+
+@asynchronous
+async def test_the_provider_is_shown_and_only_one(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert s.metric("regraft_provider", model="colours", provider="cpu") == 1
+        assert s.metric("regraft_provider", model="colours", provider="cuda") == 0
+
+
+@asynchronous
+async def test_batches_are_counted_by_size(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        await s.ask()
+
+        assert s.metric("regraft_batch_size_count") == 1
+        assert s.metric("regraft_batch_size_sum") == 1
+
+
+@asynchronous
+async def test_a_name_may_be_left_out_only_while_there_is_one_model(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        assert s.models.resolve("") == "colours"
+
+        publish_tiny(store, name="animals", promote=False)
+        with pytest.raises(InvalidRequestError, match="animals, colours"):
+            s.models.resolve("")
+
+
+@asynchronous
+async def test_what_is_missing_is_said(empty_store: ModelStore) -> None:
+    with stage(empty_store) as s:
+        await s.models.refresh()
+        with pytest.raises(PreconditionError, match="train one"):
+            s.models.get("")
+        with pytest.raises(NotFoundError, match="no model 'cats'"):
+            s.models.get("cats")
+
+        publish_tiny(empty_store, promote=False)
+        await s.models.refresh()
+        with pytest.raises(PreconditionError, match="promote a version"):
+            s.models.get("")
+
+
+@asynchronous
+async def test_closing_refuses_what_waits(store: ModelStore) -> None:
+    """Invariant 10."""
+    with stage(store) as s:
+        await s.models.refresh()
+        session = s.engines.sessions[0]
+        runs = len(session.batches)
+        with session.held():
+            running = asyncio.create_task(s.ask())
+            await until(lambda: len(session.batches) > runs)
+            waiting = asyncio.create_task(s.ask())
+            await until(lambda: s.metric("regraft_queue_depth") == 1)
+            s.models.close()
+            with pytest.raises(DrainingError):
+                await waiting
+        assert (await running)[0] == 1
