@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.table import Table
 
 from regraft.client import Client
 from regraft.errors import InvalidImageError, InvalidRequestError, RegraftError
 from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
 from regraft.load import Load, LoadSummary
-from regraft.show import line, out
+from regraft.show import line, out, table
 from regraft.v1 import retraining_pb2
 
 _NAME: Final = "demo"
@@ -239,21 +238,20 @@ def _retrain(client: Client) -> retraining_pb2.RetrainJob:
 def _show(
     job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: LoadSummary
 ) -> None:
-    table = Table("on pictures that nothing was trained on", "before", "after")
+    accuracy = table("on pictures that nothing was trained on", numbers=("before", "after"))
     for key, name in (
         ("old_classes", "accuracy, classes known from the start"),
         ("new_classes", "accuracy, new classes"),
     ):
         if before[key] is not None:
-            table.add_row(name, f"{before[key]:.3f}", f"{after[key]:.3f}")
-    out.print(table)
-    table = Table("load from real clients", "requests", "failed", "versions", "p50 ms", "p99 ms")
+            accuracy.add_row(name, f"{before[key]:.3f}", f"{after[key]:.3f}")
+    out.print(accuracy)
+    phases = table("load from real clients", "versions", numbers=("requests", "failed", "p50 ms", "p99 ms"))
     for phase in load.phases:
         versions = ", ".join(f"v{version}: {count}" for version, count in phase.versions.items())
-        table.add_row(
-            phase.name, str(phase.requests), str(phase.failed), versions, f"{phase.p50_ms:.1f}", f"{phase.p99_ms:.1f}"
-        )
-    out.print(table)
+        latencies = (f"{phase.p50_ms:.1f}", f"{phase.p99_ms:.1f}")
+        phases.add_row(phase.name, versions, str(phase.requests), str(phase.failed), *latencies)
+    out.print(phases)
     verb = "went live" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "was not put into service"
     line(
         f"Version {job.version or '-'} {verb}; of {load.requests} requests meanwhile ",

@@ -126,7 +126,7 @@ def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships 
         ctypes.CDLL(str(library))
     except OSError as error:
         hint = ": is the NVIDIA driver installed?" if "libcuda.so" in str(error) else ""
-        return f"its library cannot be loaded ({error}){hint}"
+        return f"the CUDA provider's library cannot be loaded ({error}){hint}"
     return ""
 
 

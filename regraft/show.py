@@ -1,11 +1,13 @@
 """What people see on the terminal: progress bars, tables. Machines get JSON instead, from `regraft.cli`."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -14,7 +16,8 @@ from rich.text import Text
 from regraft.v1 import models_pb2, retraining_pb2
 
 # No markup: labels, file names and messages are other people's text, and '[cpu]' is not a style.
-out: Final = Console(soft_wrap=True, highlight=False, markup=False)
+# No soft limit of 80 columns where the output is a file or a pipe: tables would be cut.
+out: Final = Console(soft_wrap=True, highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
 err: Final = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 _LEFT_OUT_LINES: Final = 50
@@ -23,6 +26,14 @@ _LEFT_OUT_LINES: Final = 50
 def line(*parts: str | tuple[str, str]) -> None:
     """Print a line of plain and (text, style) parts."""
     out.print(Text.assemble(*parts))
+
+
+def table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+    """Return an empty table with ``columns``, then ``numbers``, which are aligned to the right."""
+    made = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in numbers:
+        made.add_column(column, justify="right")
+    return made
 
 
 def error(text: str) -> None:
@@ -62,13 +73,12 @@ def _lines() -> Callable[[str, int, int], None]:
 def training_result(result: Mapping[str, Any]) -> None:
     """Show what `training.train.TrainResult.to_dict` returns."""
     _left_out(result["left_out"])
-    table = Table("class", title=f"{result['name']}, version {result['version']}", title_justify="left")
-    for column in ("precision", "recall", "F1", "images"):
-        table.add_column(column, justify="right")
+    title = f"{result['name']}, version {result['version']}"
+    classes = table("class", title=title, numbers=("precision", "recall", "F1", "images"))
     for entry in result["per_class"]:
         shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
-        table.add_row(entry["label"], *shares, str(entry["support"]))
-    out.print(table)
+        classes.add_row(entry["label"], *shares, str(entry["support"]))
+    out.print(classes)
     if result["accuracy"] is not None:
         low, high = result["accuracy_interval"]
         line(
@@ -115,13 +125,13 @@ def jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
     if not entries:
         line("no retrain jobs yet: start one with `regraft retrain`")
         return
-    table = Table("id", "model", "state", "done", "version", "created", "message")
+    rows = table("id", "model", "state", "created", "message", numbers=("done", "version"))
     for job in entries:
         state = retraining_pb2.RetrainJob.State.Name(job.state)
-        table.add_row(
-            job.id, job.name, state, f"{job.fraction:.0%}", str(job.version or ""), job.created_at[:19], job.message
-        )
-    out.print(table)
+        version = str(job.version or "")
+        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
+    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
+    out.print(rows)
 
 
 def job_result(job: retraining_pb2.RetrainJob) -> None:
@@ -132,17 +142,15 @@ def job_result(job: retraining_pb2.RetrainJob) -> None:
     if not job.HasField("verdict"):
         return
     verdict = job.verdict
-    table = Table("on the holdout", title_justify="left")
-    for column in ("images", "champion", "challenger"):
-        table.add_column(column, justify="right")
-    table.add_row(
+    rows = table("on the holdout", numbers=("images", "champion", "challenger"))
+    rows.add_row(
         "accuracy",
         str(verdict.holdout_images),
         f"{verdict.champion_accuracy:.4f}",
         f"{verdict.challenger_accuracy:.4f}",
     )
     known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
-    table.add_row(
+    rows.add_row(
         "accuracy, known classes",
         str(known),
         f"{verdict.champion_known_accuracy:.4f}",
@@ -150,8 +158,8 @@ def job_result(job: retraining_pb2.RetrainJob) -> None:
     )
     for entry in verdict.classes:
         before = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
-        table.add_row(f"recall of {entry.label}", str(entry.holdout_images), before, f"{entry.challenger_recall:.3f}")
-    out.print(table)
+        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), before, f"{entry.challenger_recall:.3f}")
+    out.print(rows)
 
 
 def models(entries: Sequence[models_pb2.Model]) -> None:
@@ -159,19 +167,21 @@ def models(entries: Sequence[models_pb2.Model]) -> None:
     if not entries:
         line("no models yet: train one with `regraft train`")
         return
-    table = Table("model", "serves", "champion", "versions", "labels", "provider", "examples", "problem")
+    rows = table("model", "versions", "provider", numbers=("serves", "champion", "labels", "examples"))
     for model in entries:
-        table.add_row(
+        rows.add_row(
             model.name,
+            ", ".join(map(str, model.versions)),
+            model.provider,
             str(model.served_version or "nothing"),
             str(model.champion or "none"),
-            ", ".join(map(str, model.versions)),
             str(len(model.labels)),
-            model.provider,
             str(model.examples),
-            model.problem,
         )
-    out.print(table)
+    out.print(rows)
+    for model in entries:
+        if model.problem:
+            line((f"{model.name}: {model.problem}", "red"))
 
 
 def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
@@ -187,7 +197,8 @@ def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
         if metrics:
             low, high = metrics["accuracy_interval"]
             line(f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images")
-    table = Table("when", "event", "version", "before", "who", "why", title="history", title_justify="left")
+    rows = table("when", "event", "who", "why", title="history", numbers=("version", "before"))
     for event in entry.history:
-        table.add_row(event.at, event.event, str(event.version), str(event.previous or ""), event.who, event.why)
-    out.print(table)
+        rows.add_row(event.at, event.event, event.who, event.why, str(event.version), str(event.previous or ""))
+    rows.columns[0].no_wrap = True
+    out.print(rows)

@@ -467,6 +467,31 @@ async def test_a_promotion_whose_alias_cannot_be_moved_changes_nothing(store: Mo
         assert (await s.ask())[0] == 2
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0], ids=["the same backbone", "another backbone"])
+@asynchronous
+async def test_a_promotion_that_is_given_up_while_it_loads_changes_nothing(store: ModelStore, scale: float) -> None:
+    """Invariant 2."""
+    publish_tiny(store, scale=scale, sharpness=5.0, promote=False)
+    with stage(store) as s:
+        await s.models.refresh()
+        runs = len(s.engines.sessions[0].batches)
+        s.engines.new_gates_are_open = False
+        s.engines.sessions[0].gate.clear()
+        promotion = asyncio.create_task(s.promote(2))
+        await until(lambda: sum(len(session.batches) for session in s.engines.sessions) > runs)
+        promotion.cancel()
+        s.engines.open_all_gates()
+        with pytest.raises(asyncio.CancelledError):
+            await promotion
+        s.engines.new_gates_are_open = True
+
+        assert (store.champion("colours"), (await s.ask())[0]) == (1, 1)
+        await s.promote(2)
+        version, output = await s.ask()
+        assert version == 2
+        assert head_of(output, tiny_head(("red", "green", "blue"), 5.0))
+
+
 @asynchronous
 async def test_promotions_and_looks_at_the_store_at_once_end_with_the_champion(store: ModelStore) -> None:
     for number in range(2, 5):
