@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,10 +55,10 @@ class Stage:
             "colours", version, partial(self.store.promote, "colours", version, who="test", why="")
         )
 
-    async def begin(self, image: bytes, name: str = "", **options: float) -> "asyncio.Task[Answer]":
+    async def begin(self, image: bytes, name: str = "", deadline_s: float | None = None) -> "asyncio.Task[Answer]":
         """Ask, and wait until the request waits for a lane or runs."""
         before = self.waiting_or_run()
-        task = asyncio.create_task(self.classifier.classify(image, name=name, deadline_s=options.get("deadline_s")))
+        task = asyncio.create_task(self.classifier.classify(image, name=name, deadline_s=deadline_s))
         await until(lambda: self.waiting_or_run() > before)
         return task
 
@@ -110,19 +111,21 @@ async def test_an_answer_names_the_version_the_labels_and_where_the_time_went(st
 
 
 @asynchronous
-async def test_as_many_labels_are_answered_as_are_asked_for_5_where_nothing_is_said(tmp_path: object) -> None:
+async def test_as_many_labels_are_answered_as_are_asked_for_5_where_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = tuple(f"label {number}" for number in range(7))
     answers = {0: DEFAULT_TOP_K, 1: 1, 5: 5, 7: 7, 100: 7}
-    with pytest.MonkeyPatch.context() as patch:
-        for number, label in enumerate(many):  # seven colours for seven labels
-            patch.setitem(COLOURS, label, (30 * number, 255 - 30 * number, 128))
-        store = ModelStore(tmp_path / "many")  # type: ignore[operator]  # pytest's own fixture is a path
-        publish_tiny(store, many)
-        async with stage(store) as s:
-            for top_k, count in answers.items():
-                answer = await s.classifier.classify(picture("label 3"), top_k=top_k)
-                assert len(answer.predictions) == count
-                assert answer.predictions[0][0] == "label 3"
+    for number, label in enumerate(many):
+        monkeypatch.setitem(COLOURS, label, (30 * number, 255 - 30 * number, 128))
+    store = ModelStore(tmp_path / "many")
+    publish_tiny(store, many)
+    async with stage(store) as s:
+        for top_k, count in answers.items():
+            answer = await s.classifier.classify(picture("label 3"), top_k=top_k)
+
+            assert len(answer.predictions) == count
+            assert answer.predictions[0][0] == "label 3"
 
 
 @asynchronous
@@ -206,14 +209,14 @@ async def test_a_batch_in_the_middle_of_a_swap_holds_old_and_new_and_each_gets_i
     """Invariant 1."""
     publish_tiny(store, sharpness=5.0, promote=False)
     async with stage(store) as s:
-        slow = [SlowPicture(picture("red", number)) for number in range(2)]
-        old = asyncio.create_task(s.classifier.classify(slow[0]))
-        await until(slow[0].looked_at.is_set)
+        slow = SlowPicture(picture("red", 0))
+        old = asyncio.create_task(s.classifier.classify(slow))
+        await until(slow.looked_at.is_set)
         await s.promote(2)
         runs = len(s.session.batches)
         with s.session.held():
             first = await s.begin(picture("red", 5))
-            slow[0].gate.set()
+            slow.gate.set()
             await until(lambda: s.metric("regraft_queue_depth") == 1)
             new = await s.begin(picture("red", 1))
 

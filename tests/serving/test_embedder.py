@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+
+from regraft.artifact import FloatArray
+from regraft.embeddings import EmbeddingKey
+from regraft.examples import ExamplesStore, image_hash
+from regraft.store import ModelStore
+from serving.classifier import Classifier
+from serving.embedder import BackgroundEmbedder
+from serving.engine import ExecutionPlan
+from serving.metrics import Metrics
+from serving.models import Models
+from tests.serving.fakes import Engines, GatedSession
+from tests.serving.waiting import asynchronous, until
+from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+
+
+@dataclass
+class Stage:
+    store: ModelStore
+    examples: ExamplesStore
+    engines: Engines
+    models: Models
+    classifier: Classifier
+    embedder: BackgroundEmbedder
+    task: "asyncio.Task[None]"
+
+    @property
+    def session(self) -> GatedSession:
+        return self.engines.sessions[0]
+
+    @property
+    def key(self) -> EmbeddingKey:
+        card = self.models.get("colours").card
+        return EmbeddingKey(card.backbone.digest, card.image.digest())
+
+    def add(self, numbers: Sequence[int], label: str = "grey", model: str = "colours") -> list[str]:
+        for number in numbers:
+            self.examples.add(model, picture(label, number), label)
+        return [image_hash(picture(label, number)) for number in numbers]
+
+    def embedded(self, hashes: Sequence[str]) -> dict[str, FloatArray]:
+        return self.examples.embeddings.get(self.key, hashes)
+
+    async def until_embedded(self, hashes: Sequence[str]) -> None:
+        await until(lambda: len(self.embedded(hashes)) == len(hashes))
+
+
+@asynccontextmanager
+async def stage(store: ModelStore, max_queue: int = 8) -> AsyncIterator[Stage]:
+    metrics, engines = Metrics(), Engines(ExecutionPlan(lanes=1, threads=1, max_batch=1))
+    examples = ExamplesStore(store.root / ".examples")
+    models = Models(store, engines, max_queue=max_queue, metrics=metrics)
+    await models.refresh()
+    classifier = Classifier(models, max_in_flight=8, max_image_bytes=100_000, metrics=metrics)
+    embedder = BackgroundEmbedder(models, examples, classifier)
+    task = asyncio.create_task(embedder.run())
+    try:
+        yield Stage(store, examples, engines, models, classifier, embedder, task)
+    finally:
+        engines.open_all_gates()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        models.close()
+        classifier.close()
+        examples.close()
+
+
+@asynchronous
+async def test_new_examples_are_embedded_with_the_backbone_that_serves(store: ModelStore) -> None:
+    async with stage(store) as s:
+        hashes = s.add(range(3))
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=3)
+        for sha256, embedding in zip(expected.sha256, expected.embedding, strict=True):
+            np.testing.assert_allclose(s.embedded(hashes)[sha256], embedding, atol=1e-5)
+
+
+@asynchronous
+async def test_what_a_crash_left_without_an_embedding_is_found_at_the_start(store: ModelStore) -> None:
+    with_examples = ExamplesStore(store.root / ".examples")
+    with_examples.add("colours", picture("grey"), "grey")
+    with_examples.close()
+    async with stage(store) as s:
+        await s.until_embedded([image_hash(picture("grey"))])
+
+
+@asynchronous
+async def test_many_more_than_fit_in_one_go_are_all_embedded_once(store: ModelStore) -> None:
+    async with stage(store) as s:
+        runs = len(s.session.batches)
+        hashes = s.add(range(50))
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+
+        assert len(s.session.batches) - runs == 50
+
+
+@asynchronous
+async def test_examples_of_a_model_that_is_not_served_wait(store: ModelStore) -> None:
+    async with stage(store) as s:
+        others = s.add(range(3), model="animals")
+        hashes = s.add(range(5, 8))
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+
+        assert s.embedded(others) == {}
+
+
+@asynchronous
+async def test_a_new_backbone_embeds_everything_anew(store: ModelStore) -> None:
+    async with stage(store) as s:
+        hashes = s.add(range(3))
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+        before = s.embedded(hashes)
+        publish_tiny(store, scale=2.0)
+        await s.models.refresh()
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+
+        for sha256, embedding in s.embedded(hashes).items():
+            np.testing.assert_allclose(embedding, 2 * before[sha256], atol=1e-5)
+
+
+@asynchronous
+async def test_a_picture_that_is_gone_or_damaged_does_not_keep_the_others_from_being_embedded(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(store) as s:
+        hashes = s.add(range(20))
+        s.examples.image_path(hashes[3]).unlink()
+        s.examples.image_path(hashes[7]).write_bytes(b"damaged")
+        whole = [sha256 for number, sha256 in enumerate(hashes) if number not in (3, 7)]
+        s.embedder.wake()
+        await s.until_embedded(whole)
+        more = s.add(range(20, 23))
+        s.embedder.wake()
+        await s.until_embedded(more)
+
+        complaints = [record for record in caplog.records if "cannot be embedded" in record.message]
+        assert len(complaints) == 2, "each is tried once"
+        assert s.embedded([hashes[3], hashes[7]]) == {}
+
+
+@asynchronous
+async def test_more_damaged_pictures_than_fit_in_one_go_do_not_hide_the_others(store: ModelStore) -> None:
+    async with stage(store) as s:
+        for sha256 in s.add(range(40)):
+            s.examples.image_path(sha256).write_bytes(b"damaged")
+        good = s.add(range(100, 110))
+        s.embedder.wake()
+        await s.until_embedded(good)
+
+
+@asynchronous
+async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(store: ModelStore) -> None:
+    async with stage(store, max_queue=1) as s:
+        with s.session.held():
+            runs = len(s.session.batches)
+            first = asyncio.create_task(s.classifier.classify(picture("red")))
+            await until(lambda: len(s.session.batches) > runs)
+            second = asyncio.create_task(s.classifier.classify(picture("red", 1)))
+            await until(lambda: s.models.get("").backbone.batcher.depth == 1)
+            hashes = s.add(range(3))
+            s.embedder.wake()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(s.task), 0.2)  # it neither ends nor gets anywhere
+            assert s.embedded(hashes) == {}
+        await asyncio.gather(first, second)
+        s.embedder.wake()
+        await s.until_embedded(hashes)
+
+
+@asynchronous
+async def test_a_run_that_fails_does_not_end_the_embedding_for_ever(store: ModelStore) -> None:
+    async with stage(store) as s:
+        s.session.failures.append(RuntimeError("out of memory"))
+        s.add([0])
+        s.embedder.wake()
+        await until(lambda: not s.session.failures)
+        later = s.add(range(1, 4))
+        s.embedder.wake()
+        await until(lambda: s.task.done() or len(s.embedded(later)) == len(later))
+
+        assert not s.task.done()
+
+
+@asynchronous
+async def test_one_picture_at_a_time_goes_through_the_lanes_so_that_requests_hardly_wait(store: ModelStore) -> None:
+    async with stage(store) as s:
+        runs = len(s.session.batches)
+        with s.session.held():
+            hashes = s.add(range(30))
+            s.embedder.wake()
+            await until(lambda: len(s.session.batches) > runs)
+            request = asyncio.create_task(s.classifier.classify(picture("red")))
+            await until(lambda: s.models.get("").backbone.batcher.depth == 1)
+        answer = await request
+
+        assert answer.predictions[0][0] == "red"
+        assert len(s.embedded(hashes)) < 30, "the request did not wait for all of them"
+        await s.until_embedded(hashes)
+
+
+@asynchronous
+async def test_it_holds_no_version_while_it_has_nothing_to_do(store: ModelStore) -> None:
+    publish_tiny(store, scale=2.0, promote=False)
+    async with stage(store) as s:
+        await s.until_embedded(s.add([0]) if s.embedder.wake() is None else [])
+        old = s.models.get("")
+        await s.models.promote("colours", 2, partial(store.promote, "colours", 2, who="test", why=""))
+
+        await until(lambda: old.users == 0)

@@ -1,0 +1,249 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from regraft import errors
+from regraft.v1 import classifier_pb2 as pb
+from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from serving.interceptors import INTERNAL_TEXT, RpcInterceptor, status_of
+from serving.metrics import Metrics
+from tests.serving.waiting import asynchronous, until
+
+Code = grpc.StatusCode
+TABLE = {
+    errors.RegraftError: Code.INTERNAL,
+    errors.CallerError: Code.INVALID_ARGUMENT,
+    errors.InvalidImageError: Code.INVALID_ARGUMENT,
+    errors.InvalidRequestError: Code.INVALID_ARGUMENT,
+    errors.NotFoundError: Code.NOT_FOUND,
+    errors.NotNowError: Code.INTERNAL,
+    errors.OverloadedError: Code.RESOURCE_EXHAUSTED,
+    errors.DeadlineError: Code.DEADLINE_EXCEEDED,
+    errors.DrainingError: Code.UNAVAILABLE,
+    errors.PreconditionError: Code.FAILED_PRECONDITION,
+    errors.OperatorError: Code.FAILED_PRECONDITION,
+    errors.ArtifactError: Code.FAILED_PRECONDITION,
+    errors.DatasetError: Code.FAILED_PRECONDITION,
+    errors.StorageError: Code.UNAVAILABLE,
+    errors.ProviderError: Code.FAILED_PRECONDITION,
+    errors.MissingPackageError: Code.FAILED_PRECONDITION,
+}
+RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL]
+SECRET = "/etc/passwd of the operator"
+
+
+def tree(kind: type[errors.RegraftError]) -> Iterator[type[errors.RegraftError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from tree(child)
+
+
+def test_every_error_is_in_the_table_of_this_test() -> None:
+    assert set(tree(errors.RegraftError)) == set(TABLE)
+
+
+@pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+def test_an_error_has_its_code_and_its_own_text(kind: type[errors.RegraftError]) -> None:
+    assert status_of(kind("the text")) == (TABLE[kind], "the text")
+
+
+def test_an_error_that_is_not_in_the_table_has_its_parents_code() -> None:
+    class StillMoreOverloadedError(errors.OverloadedError):
+        pass
+
+    assert status_of(StillMoreOverloadedError("too much"))[0] is Code.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(SECRET), KeyError(SECRET), OSError(2, SECRET), ExceptionGroup(SECRET, [ValueError(SECRET)])],
+    ids=lambda error: type(error).__name__,
+)
+def test_any_other_error_is_internal_and_its_text_stays_here(error: Exception) -> None:
+    assert status_of(error) == (Code.INTERNAL, INTERNAL_TEXT)
+    assert SECRET not in INTERNAL_TEXT
+
+
+class Servicer(pb_grpc.ClassifierServicer):
+    """Fails in whatever way it is told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reached = asyncio.Event()
+
+    async def Classify(  # noqa: N802 - gRPC's name
+        self, request: pb.ClassifyRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ClassifyResponse:
+        self.reached.set()
+        await self.gate.wait()
+        if self.error:
+            raise self.error
+        return pb.ClassifyResponse(name=request.name)
+
+    async def ClassifyStream(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.ClassifyStreamRequest], _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        async for request in requests:
+            yield pb.ClassifyStreamResponse(id=request.id)
+            self.reached.set()
+            await self.gate.wait()
+            if self.error:
+                raise self.error
+
+
+@dataclass
+class Stage:
+    servicer: Servicer
+    stub: Any
+    channel: grpc.aio.Channel
+    metrics: Metrics
+
+    def count(self, method: str, code: Code) -> float | None:
+        return self.metrics.registry.get_sample_value(
+            "regraft_requests_total", {"method": method, "code": code.name}
+        )
+
+    def counts(self) -> dict[tuple[str, str], float]:
+        return {
+            (sample.labels["method"], sample.labels["code"]): sample.value
+            for metric in self.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == "regraft_requests_total"
+        }
+
+
+@asynccontextmanager
+async def stage() -> AsyncIterator[Stage]:
+    metrics = Metrics()
+    server = grpc.aio.server(interceptors=[RpcInterceptor(metrics)])
+    servicer = Servicer()
+    pb_grpc.add_ClassifierServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Stage(servicer, pb_grpc.ClassifierStub(channel), channel, metrics)
+    await server.stop(None)
+
+
+@asynchronous
+async def test_a_call_that_succeeds_passes_unchanged_and_is_counted() -> None:
+    async with stage() as s:
+        assert (await s.stub.Classify(pb.ClassifyRequest(name="n"))).name == "n"
+        stream = s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest(id=str(number)) for number in range(3)]))
+        assert [answer.id async for answer in stream] == ["0", "1", "2"]
+
+        assert s.counts() == {("Classify", "OK"): 1, ("ClassifyStream", "OK"): 1}
+
+
+@pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+@asynchronous
+async def test_an_error_reaches_the_client_as_its_code_and_text(kind: type[errors.RegraftError]) -> None:
+    async with stage() as s:
+        s.servicer.error = kind("what went wrong")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        assert (failure.value.code(), failure.value.details()) == (TABLE[kind], "what went wrong")
+        assert s.counts() == {("Classify", TABLE[kind].name): 1}
+
+
+@asynchronous
+async def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_answered() -> None:
+    async with stage() as s:
+        s.servicer.error = errors.StorageError("the disk is full")
+        stream = s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest(id="a"), pb.ClassifyStreamRequest(id="b")]))
+        answers = []
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            async for answer in stream:
+                answers.append(answer.id)  # noqa: PERF401 - what came before the error is kept
+
+        assert answers == ["a"]
+        assert (failure.value.code(), failure.value.details()) == (Code.UNAVAILABLE, "the disk is full")
+        assert s.counts() == {("ClassifyStream", "UNAVAILABLE"): 1}
+
+
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStream"])
+@asynchronous
+async def test_a_bug_is_internal_to_the_client_and_a_traceback_in_the_log(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage() as s:
+        s.servicer.error = RuntimeError(SECRET)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            if method == "Classify":
+                await s.stub.Classify(pb.ClassifyRequest())
+            else:
+                assert [answer.id async for answer in s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest()]))]
+
+        assert (failure.value.code(), failure.value.details()) == (Code.INTERNAL, INTERNAL_TEXT)
+        assert SECRET not in failure.value.debug_error_string()
+        (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+        assert record.exc_info is not None
+        assert record.exc_info[1] is s.servicer.error
+        assert s.counts() == {(method, "INTERNAL"): 1}
+
+
+@asynchronous
+async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with stage() as s:
+        s.servicer.error = errors.InvalidImageError("no picture")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@asynchronous
+async def test_a_call_that_the_client_gives_up_is_counted_as_cancelled() -> None:
+    async with stage() as s:
+        s.servicer.gate.clear()
+        call = s.stub.Classify(pb.ClassifyRequest())
+        calling = asyncio.ensure_future(call)
+        await s.servicer.reached.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+        await until(lambda: s.counts() == {("Classify", "CANCELLED"): 1})
+
+
+@asynchronous
+async def test_a_stream_that_the_client_gives_up_is_counted_as_cancelled() -> None:
+    async with stage() as s:
+        s.servicer.gate.clear()
+        stream = s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest(id="a")]))
+        assert (await stream.read()).id == "a"
+        await s.servicer.reached.wait()
+        stream.cancel()
+
+        await until(lambda: s.counts() == {("ClassifyStream", "CANCELLED"): 1})
+
+
+@asynchronous
+async def test_health_checks_pass_through_uncounted() -> None:
+    async with stage() as s:
+        answer = await health_pb2_grpc.HealthStub(s.channel).Check(health_pb2.HealthCheckRequest())
+
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert s.counts() == {}
+
+
+@asynchronous
+async def test_a_method_that_does_not_exist_is_unimplemented() -> None:
+    async with stage() as s:
+        call = s.channel.unary_unary("/regraft.v1.Classifier/Guess")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call(b"")
+
+        assert failure.value.code() is Code.UNIMPLEMENTED
