@@ -89,7 +89,8 @@ class Head:
 
     def novelty(self, embedding: FloatArray) -> FloatArray:
         """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes."""
-        length = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+        length = np.linalg.norm(embedding, axis=1, keepdims=True)
+        length[length == 0] = 1
         return np.asarray(1 - (embedding / length @ self.prototypes.T).max(axis=1), np.float32)
 
 
@@ -163,7 +164,7 @@ def read(path: Path) -> Artifact:
         return _check(model)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: there is no such file") from error
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (DecodeError, OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
         raise ArtifactError(f"{path}: not a whole ONNX file ({str(error).strip().splitlines()[0][:200]})") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
@@ -195,6 +196,11 @@ def check_backbone(backbone: onnx.ModelProto) -> None:
         raise ArtifactError(f"backbone: output {EMBEDDING!r} must be float32 [N, D] with D known")
     if not (image.shape.dim[0].dim_param and embedding.shape.dim[0].dim_param):
         raise ArtifactError("backbone: the batch axis is not symbolic, so only one batch size would run")
+    values = (name for node in graph.node for name in (node.name, *node.input, *node.output))
+    if any(name.startswith(_HEAD) for name in (*values, *(tensor.name for tensor in graph.initializer))):
+        raise ArtifactError(f"backbone: names that begin with {_HEAD!r} are kept for the head")
+    if backbone.metadata_props:
+        raise ArtifactError("backbone: has metadata of its own, where the model card belongs")
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
         raise ArtifactError("weights are kept in another file (external data); a model must be one file")
 
@@ -234,7 +240,8 @@ def _check(model: onnx.ModelProto) -> Artifact:
         numpy_helper.to_array(tensors[_HEAD + part]) for part in ("weight", "bias", "prototypes")
     )
     head = Head(np.array(weight), np.array(bias), np.array(prototypes))
-    _check_fit(backbone, head, card)
+    if graft(backbone, head, card).graph != model.graph:
+        raise ArtifactError("the nodes of the head are not those that Regraft puts there")
     return Artifact(card, head, model)
 
 

@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneCard(_Part):
@@ -95,7 +95,7 @@ class ModelCard(_Part):
 
     def to_json(self) -> str:
         """Return the card as JSON with sorted keys."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def parse_card(text: str) -> ModelCard:
@@ -106,15 +106,21 @@ def parse_card(text: str) -> ModelCard:
     """
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"card: not JSON ({error})") from error
     if not isinstance(fields, Mapping):
         raise ArtifactError("card: not a JSON object")
     schema = fields.get("schema_version")
+    if "schema_version" in fields and type(schema) is not int:
+        raise ArtifactError(f"card: field 'schema_version' is {schema!r}, not a whole number")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise ArtifactError(
             f"card: written in schema {schema}, this Regraft reads up to {SCHEMA_VERSION}: upgrade Regraft"
         )
+    image = fields.get("image")
+    missing = [name for name in ImageSpec.__dataclass_fields__ if isinstance(image, Mapping) and name not in image]
+    if missing:  # its defaults are for those who make models, not for those who read them
+        raise ArtifactError(f"card: field 'image.{missing[0]}' is missing")
     try:
         return ModelCard.model_validate(fields)
     except ValidationError as error:

@@ -1,12 +1,13 @@
 """The tables behind the examples store: examples, their embeddings, retrain jobs. SQLite, or PostgreSQL by URL."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    URL,
     Boolean,
     Column,
     Connection,
@@ -25,7 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from regraft.errors import StorageError
+from regraft.errors import MissingPackageError, StorageError
+from regraft.files import locked, storage_errors
 
 metadata = MetaData()
 
@@ -72,25 +74,37 @@ retrain_jobs = Table(
 )
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str | URL) -> Engine:
     """Open the database at ``url`` and create what tables are missing; the caller disposes of the engine.
 
     Raises:
         StorageError: it cannot be opened.
+        MissingPackageError: the URL's driver is not installed.
     """
     with database_errors("cannot open the database"):
-        engine = create_engine(url)
+        try:
+            engine = create_engine(url)
+        except ImportError as error:
+            raise MissingPackageError(f"the database's driver is missing: pip install {error.name}") from error
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
-        metadata.create_all(engine)
+        # SQLite refuses those who turn on WAL or create tables at the same time, instead of letting them wait.
+        database = engine.url.database if engine.dialect.name == "sqlite" else None
+        with (
+            storage_errors("cannot open the database"),
+            locked(Path(f"{database}.lock")) if database else nullcontext(),
+            engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            metadata.create_all(connection)
     return engine
 
 
-def sqlite_url(path: Path) -> str:
+def sqlite_url(path: Path) -> URL:
     """Return the URL of an SQLite file, whose folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{path}"
+    return URL.create("sqlite", database=str(path))
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from regraft.database import embeddings, examples, open_database, reading, sqlite_url, transaction
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import InvalidRequestError
-from regraft.files import storage_errors, write_durably
+from regraft.files import fsync_folder, storage_errors, write_durably
 from regraft.retrain_jobs import RetrainJobs
 
 FOLDER: Final = ".examples"
@@ -27,6 +28,7 @@ FOLDER: Final = ".examples"
 
 HOLDOUT_SHARE: Final = 0.2
 MAX_LABEL_LENGTH: Final = 100
+_MAX_FILE_NAME_BYTES: Final = 255
 
 
 class AddOutcome(StrEnum):
@@ -78,8 +80,16 @@ class ExamplesStore:
         path = self.image_path(sha256)
         with storage_errors("cannot keep the image"):
             if not path.exists():
-                path.parent.mkdir(exist_ok=True)
+                if not path.parent.exists():
+                    path.parent.mkdir(exist_ok=True)
+                    fsync_folder(self.images)
                 write_durably(path, data)
+        try:
+            return self._record(model, sha256, label, source)
+        except IntegrityError:  # somebody else added the same picture in between: now it is there
+            return self._record(model, sha256, label, source)
+
+    def _record(self, model: str, sha256: str, label: str, source: str) -> AddOutcome:
         here = (examples.c.model == model) & (examples.c.sha256 == sha256)
         with transaction(self._engine, "cannot keep the example") as connection:
             known = connection.execute(select(examples.c.label).where(here)).scalar_one_or_none()
@@ -143,7 +153,9 @@ def check_label(label: str) -> None:
     """
     if not label.strip() or label != label.strip():
         raise InvalidRequestError("label: must not be empty, nor begin or end with a space")
-    if len(label) > MAX_LABEL_LENGTH:
-        raise InvalidRequestError(f"label: {len(label)} characters; the limit is {MAX_LABEL_LENGTH}")
+    if len(label) > MAX_LABEL_LENGTH or len(label.encode(errors="replace")) > _MAX_FILE_NAME_BYTES:
+        raise InvalidRequestError(
+            f"label: {len(label)} characters; the limit is {MAX_LABEL_LENGTH}, and {_MAX_FILE_NAME_BYTES} bytes"
+        )
     if not label.isprintable() or "/" in label or "\\" in label or label in {".", ".."}:
         raise InvalidRequestError(f"label {label!r}: control characters and path separators are not allowed")

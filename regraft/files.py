@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,17 +21,17 @@ def fsync_folder(folder: Path) -> None:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write ``path`` by way of a temporary file: when this returns the bytes are on the disk, whole."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    temporary = path.parent / f".writing-{uuid.uuid4().hex}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
         fsync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
 
 

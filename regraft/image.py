@@ -1,8 +1,8 @@
 """Bytes of a picture to the uint8 crop that the network sees: THE preprocessing.
 
 Training, evaluation and serving all call `decode_crop`, so that they cannot disagree. Normalisation is not here: it
-lives in the ONNX graph. Pillow decodes, ``cykooz_resizer`` (Rust's ``fast_image_resize``) resizes; no other module
-may import either.
+lives in the ONNX graph. Pillow decodes and enlarges, ``cykooz_resizer`` (Rust's ``fast_image_resize``) reduces; no
+other module may import either.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ RULE_VERSION: Final = 1
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _PAD_LEVEL: Final = 128
 _FILTERS: Final = {
-    "bilinear": cykooz_resizer.FilterType.bilinear,
-    "bicubic": cykooz_resizer.FilterType.catmull_rom,  # a = -0.5, the kernel that Pillow calls bicubic
-    "lanczos": cykooz_resizer.FilterType.lanczos3,
+    "bilinear": (cykooz_resizer.FilterType.bilinear, Image.Resampling.BILINEAR),
+    "bicubic": (cykooz_resizer.FilterType.catmull_rom, Image.Resampling.BICUBIC),  # the same kernel, a = -0.5
+    "lanczos": (cykooz_resizer.FilterType.lanczos3, Image.Resampling.LANCZOS),
 }
 
 # Pillow's own bomb check warns through process-wide state; `Limits` refuses before decoding, per call and for certain.
@@ -127,7 +127,7 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         _check_size(image, limits)
         image.draft(None, _smallest_useful_size(image.size, spec))
-        return _cut(_to_rgb(ImageOps.exif_transpose(image)), spec)
+        return _cut(_to_rgb(_upright(image)), spec)
     except InvalidImageError:
         raise
     except UnidentifiedImageError:
@@ -165,6 +165,14 @@ def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, 
     return math.ceil(width * scale), math.ceil(height * scale)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply EXIF orientation; damaged EXIF counts as none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged EXIF makes Pillow raise anything; damaged pixels raise again on load
+        return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
     if image.mode in ("I", "F"):
@@ -197,21 +205,28 @@ def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
     """Resize just the window that the crop keeps, in one antialiased pass."""
     image.load()
     window = _window(image.size, spec)
-    options = cykooz_resizer.ResizeOptions(
-        resize_alg=cykooz_resizer.ResizeAlg.convolution(_FILTERS[spec.interpolation]),
-        crop_box=cykooz_resizer.CropBox(
-            (image.width - window.source_width) / 2,
-            (image.height - window.source_height) / 2,
-            window.source_width,
-            window.source_height,
-        ),
-    )
-    resized = Image.new("RGB", (window.width_px, window.height_px))
-    # A resizer keeps scratch buffers and is not thread-safe; making one costs microseconds.
-    cykooz_resizer.Resizer().resize_pil(image, resized, options)
+    resized = _resize(image, window, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):
         return np.array(resized)
     canvas = np.full((spec.crop_px, spec.crop_px, 3), _PAD_LEVEL, np.uint8)
     top, left = (spec.crop_px - window.height_px) // 2, (spec.crop_px - window.width_px) // 2
     canvas[top : top + window.height_px, left : left + window.width_px] = np.asarray(resized)
     return canvas
+
+
+def _resize(image: Image.Image, window: _Window, interpolation: Interpolation) -> Image.Image:
+    left = (image.width - window.source_width) / 2
+    top = (image.height - window.source_height) / 2
+    size = (window.width_px, window.height_px)
+    fast_filter, pillow_filter = _FILTERS[interpolation]
+    if window.source_width < window.width_px or window.source_height < window.height_px:
+        # The fast resizer reads out of bounds when it enlarges and an output pixel falls on a source pixel (4.0.1).
+        return image.resize(size, pillow_filter, (left, top, left + window.source_width, top + window.source_height))
+    options = cykooz_resizer.ResizeOptions(
+        resize_alg=cykooz_resizer.ResizeAlg.convolution(fast_filter),
+        crop_box=cykooz_resizer.CropBox(left, top, window.source_width, window.source_height),
+    )
+    resized = Image.new("RGB", size)
+    # A resizer keeps scratch buffers and is not thread-safe; making one costs microseconds.
+    cykooz_resizer.Resizer().resize_pil(image, resized, options)
+    return resized

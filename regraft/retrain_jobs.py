@@ -135,7 +135,9 @@ class RetrainJobs:
             raise JobCancelledError(job_id)
 
     def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - columns differ in type
-        """Bring an unfinished job to its final state; False if it had reached one already."""
+        """Bring an unfinished job to its final ``state``; False if it had reached one already."""
+        if not state.is_final:
+            raise ValueError(f"{state} is not a final state")
         changes = {"state": state, "message": message, "finished_at": _now(), **fields}
         if state in (JobState.SUCCEEDED, JobState.REFUSED):
             changes["fraction"] = 1.0

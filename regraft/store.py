@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -117,8 +118,13 @@ class ModelStore:
                 except BaseException:
                     shutil.rmtree(staging, ignore_errors=True)
                     raise
-                fsync_folder(folder)
-                self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, _now()))
+                try:
+                    fsync_folder(folder)
+                    self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, _now()))
+                except BaseException:
+                    (folder / str(version)).rename(staging)  # what the caller is told has failed must not be there
+                    shutil.rmtree(staging, ignore_errors=True)
+                    raise
         return version
 
     def champion(self, name: str) -> int | None:
@@ -150,7 +156,13 @@ class ModelStore:
             StorageError: the disk refused; the champion is as it was.
         """
         self.folder(name, version)
-        self._move(name, HistoryEntry("promote", version, None, who, why, job, _now()), expected)
+        with self._moving(name):
+            champion = self.champion(name)
+            if expected is not None and champion != expected:
+                raise PreconditionError(
+                    f"the champion of {name!r} is now version {champion}, not {expected}: look again"
+                )
+            self._append(name, HistoryEntry("promote", version, champion, who, why, job, _now()))
 
     def rollback(self, name: str, *, who: str, why: str) -> int:
         """Go back to the champion before this one, and return it; twice goes back two.
@@ -158,10 +170,14 @@ class ModelStore:
         Raises:
             PreconditionError: there was none before, or its folder is gone.
         """
-        version = self.previous_champion(name)
-        if version is None or version not in self.versions(name):
-            raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
-        self._move(name, HistoryEntry("rollback", version, None, who, why, "", _now()), self.champion(name))
+        nothing = PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
+        if self.previous_champion(name) is None:
+            raise nothing
+        with self._moving(name):
+            version = self.previous_champion(name)
+            if version is None or version not in self.versions(name):
+                raise nothing
+            self._append(name, HistoryEntry("rollback", version, self.champion(name), who, why, "", _now()))
         return version
 
     def history(self, name: str) -> list[HistoryEntry]:
@@ -183,32 +199,24 @@ class ModelStore:
         """Return the champions that a rollback would walk back through, the present one last."""
         line: list[int] = []
         for entry in self._read_history(name):
-            if entry.event == "promote":
+            if entry.event == "promote" and line[-1:] != [entry.version]:
                 line.append(entry.version)
             elif entry.event == "rollback":
                 line.pop()
         return line
 
-    def _move(self, name: str, entry: HistoryEntry, expected: int | None) -> None:
-        """Append a move of the alias, whose ``previous`` is filled in here, under the lock."""
+    @contextmanager
+    def _moving(self, name: str) -> Iterator[None]:
         with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
-            champion = self.champion(name)
-            if expected is not None and champion != expected:
-                raise PreconditionError(
-                    f"the champion of {name!r} is now version {champion}, not {expected}: look again"
-                )
-            self._append(name, replace(entry, previous=champion))
+            yield
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
-        """Append one line in one write; a torn last line, which only a power cut leaves, is closed off first."""
+        """Append one line in one write; a torn last line, which only a power cut leaves, is cut off first."""
         path = self._folder(name) / _HISTORY
         with path.open("a+b") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(asdict(entry)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         fsync_folder(path.parent)
@@ -221,7 +229,7 @@ class ModelStore:
             try:
                 yield HistoryEntry(**json.loads(line))
             except (ValueError, TypeError):
-                continue  # a torn line that `_append` closed off
+                continue  # no entry of ours
 
 
 def _fsync_tree(folder: Path) -> None:

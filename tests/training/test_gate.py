@@ -1,0 +1,219 @@
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.artifact import FloatArray
+from training.gate import MAX_CLASS_DROP, MAX_DROP, Limits, Verdict, judge
+
+LABELS = ("ant", "bee", "wasp", "fly")
+
+
+def answers(predicted: npt.NDArray[np.int64], classes: int) -> FloatArray:
+    return np.asarray(np.eye(classes, dtype=np.float32)[predicted])
+
+
+def right_answers(images: list[int], right: list[int], known: int) -> FloatArray:
+    """Return probabilities [n, known]: of class k, the first ``right[k]`` of ``images[k]`` are answered rightly."""
+    predicted = []
+    for label, (count, correct) in enumerate(zip(images, right, strict=True)):
+        wrong = (label + 1) % known
+        predicted += [label] * correct + [wrong] * (count - correct)
+    return answers(np.array(predicted, np.int64), known)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Right answers per class, and what has to come of it.
+
+    Attributes:
+        images: holdout images of each class.
+        champion: how many of them the champion gets right; 0 for a class that it does not know.
+        challenger: likewise.
+        objections: a piece of each reason, in order; none where the challenger is to be blessed.
+        new: how many of the last classes are new to the champion.
+        limits: how much worse it may be.
+    """
+
+    images: list[int]
+    champion: list[int]
+    challenger: list[int]
+    objections: list[str] = field(default_factory=list)
+    new: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+
+CASES = {
+    "the same": Case([20, 20], [18, 19], [18, 19]),
+    "better": Case([20, 20], [18, 19], [20, 20]),
+    "worse by exactly the allowance": Case([100, 100], [90, 90], [90, 89]),
+    "worse by one image beyond the allowance": Case([100, 100], [90, 90], [89, 89], ["accuracy falls by 1.00 points"]),
+    "much worse everywhere": Case(
+        [100, 100],
+        [90, 90],
+        [50, 40],
+        ["accuracy falls by 45.00 points", "class 'ant' loses 40.0", "class 'bee' loses 50.0"],
+    ),
+    "one class worse by exactly the allowance, the other better": Case([100, 100], [90, 90], [85, 95]),
+    "one class worse beyond the allowance, the other better": Case(
+        [100, 100], [90, 90], [84, 96], ["class 'ant' loses 6.0 points of recall, from 0.900 to 0.840"]
+    ),
+    "one image of a small class, the other better": Case([4, 100], [4, 90], [3, 95]),
+    "two images of a small class, the other better": Case(
+        [4, 100], [4, 90], [2, 95], ["class 'ant' loses 50.0 points of recall, from 1.000 to 0.500"]
+    ),
+    "the only image of a class": Case([1, 300], [1, 290], [0, 290]),
+    "a class without holdout images": Case([0, 20], [0, 18], [0, 18]),
+    "a new class with holdout images": Case([20, 20, 5], [18, 18, 0], [18, 18, 5], new=1),
+    "a new class without holdout images": Case(
+        [20, 20, 0], [18, 18, 0], [18, 18, 0], ["class 'wasp' is new and has no holdout images"], new=1
+    ),
+    "two new classes, one without holdout images": Case(
+        [20, 20, 6, 0], [18, 18, 0, 0], [18, 18, 6, 0], ["class 'fly' is new and has no holdout images"], new=2
+    ),
+    "two new classes without holdout images": Case(
+        [20, 20, 0, 0], [18, 18, 0, 0], [18, 18, 0, 0], ["class 'wasp' is new", "class 'fly' is new"], new=2
+    ),
+    "a new class at the cost of an old one": Case(
+        [20, 20, 20], [20, 20, 0], [10, 20, 20], ["class 'ant' loses 50.0 points"], new=1
+    ),
+    "no holdout images": Case([0, 0], [0, 0], [0, 0], ["there are no holdout images"]),
+    "no drop allowed, and none": Case([10, 10], [9, 9], [9, 9], limits=Limits(0, 0)),
+    "no drop allowed, and one image": Case(
+        [100, 100], [90, 90], [90, 89], ["accuracy falls by 0.50 points"], limits=Limits(0, 0)
+    ),
+    "much allowed": Case([10, 10], [9, 9], [5, 5], limits=Limits(50, 50)),
+    "less than nothing allowed: it has to be better": Case(
+        [10, 10], [9, 9], [9, 9], ["accuracy falls by 0.00 points"], limits=Limits(-1, 5)
+    ),
+}
+
+
+def judged(case: Case) -> Verdict:
+    known = len(case.images) - case.new
+    truth = np.repeat(np.arange(len(case.images)), case.images)
+    return judge(
+        right_answers(case.images, case.champion, known),
+        right_answers(case.images, case.challenger, len(case.images)),
+        truth,
+        LABELS[: len(case.images)],
+        case.limits,
+    )
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_gate_blesses_and_refuses(case: Case) -> None:
+    verdict = judged(case)
+
+    assert verdict.blessed == (not case.objections), verdict.reasons
+    assert len(verdict.reasons) == len(case.objections)
+    for reason, expected in zip(verdict.reasons, case.objections, strict=True):
+        assert expected in reason
+
+
+def test_the_limits_are_half_a_point_in_all_and_five_points_of_a_class() -> None:
+    assert (MAX_DROP, MAX_CLASS_DROP) == (0.5, 5.0)
+    assert Limits() == Limits(max_drop=0.5, max_class_drop=5.0)
+
+
+def test_images_of_a_class_that_the_champion_does_not_know_count_as_wrong_for_it() -> None:
+    verdict = judged(Case([20, 20, 10], [18, 16, 0], [17, 19, 8], new=1))
+
+    assert verdict.holdout_images == 50
+    assert verdict.champion_accuracy == pytest.approx(34 / 50)
+    assert verdict.challenger_accuracy == pytest.approx(44 / 50)
+    assert verdict.champion_known_accuracy == pytest.approx(34 / 40)
+    assert verdict.challenger_known_accuracy == pytest.approx(36 / 40)
+
+
+def test_every_class_is_reported_with_its_images_and_both_recalls() -> None:
+    verdict = judged(Case([20, 0, 10], [18, 0, 0], [17, 0, 8], new=1))
+
+    assert [(c.label, c.holdout_images, c.is_new) for c in verdict.classes] == [
+        ("ant", 20, False),
+        ("bee", 0, False),
+        ("wasp", 10, True),
+    ]
+    assert [c.champion_recall for c in verdict.classes] == pytest.approx([0.9, 0, 0])
+    assert [c.challenger_recall for c in verdict.classes] == pytest.approx([0.85, 0, 0.8])
+
+
+def test_a_verdict_without_holdout_images_has_no_accuracy_rather_than_an_error() -> None:
+    verdict = judged(CASES["no holdout images"])
+
+    assert (verdict.holdout_images, verdict.champion_accuracy, verdict.challenger_known_accuracy) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_verdict_is_plain_json(case: Case) -> None:
+    verdict = judged(case)
+
+    fields = json.loads(json.dumps(verdict.to_dict()))
+
+    assert fields["blessed"] is verdict.blessed
+    assert fields["reasons"] == list(verdict.reasons)
+    assert [entry["label"] for entry in fields["classes"]] == list(LABELS[: len(case.images)])
+    assert fields["challenger_accuracy"] == verdict.challenger_accuracy
+
+
+@st.composite
+def holdouts(draw: st.DrawFn) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64], tuple[str, ...]]:
+    """Draw what two heads answer on a holdout of up to 40 images of 2 to 4 classes, some new to the champion."""
+    classes = draw(st.integers(2, 4))
+    known = draw(st.integers(2, classes))
+    images = draw(st.integers(0, 40))
+    index = st.lists(st.integers(0, classes - 1), min_size=images, max_size=images)
+    truth = np.array(draw(index), np.int64)
+    champion = np.where(draw(st.booleans()), truth % known, np.array(draw(index), np.int64) % known)
+    challenger = np.where(np.arange(images) % draw(st.integers(1, 9)) > 0, truth, np.array(draw(index), np.int64))
+    return answers(champion, known), answers(challenger, classes), truth, LABELS[:classes]
+
+
+Holdout = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], tuple[str, ...]]
+LIMITS = st.builds(Limits, st.floats(0, 30), st.floats(0, 30))
+
+
+@settings(deadline=None, max_examples=150)
+@given(holdouts(), LIMITS)
+def test_no_challenger_is_blessed_beyond_the_limits_or_without_evidence(holdout: Holdout, limits: Limits) -> None:
+    champion, challenger, truth, labels = holdout
+
+    verdict = judge(champion, challenger, truth, labels, limits)
+
+    old, new = champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth
+    if verdict.blessed:
+        assert len(truth) > 0
+        assert 100 * (old.mean() - new.mean()) <= limits.max_drop + 1e-6
+        for row in range(len(labels)):
+            images = int((truth == row).sum())
+            if row >= champion.shape[1]:
+                assert images > 0
+            elif images:
+                lost = int(old[truth == row].sum()) - int(new[truth == row].sum())
+                assert lost <= 1 or 100 * lost / images <= limits.max_class_drop + 1e-6
+    assert verdict.blessed == (verdict.reasons == ())
+
+
+@settings(deadline=None, max_examples=100)
+@given(holdouts(), LIMITS)
+def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence(
+    holdout: Holdout, limits: Limits
+) -> None:
+    champion, _, truth, labels = holdout
+
+    verdict = judge(champion, answers(truth, len(labels)), truth, labels, limits)
+
+    has_evidence = len(truth) > 0 and all((truth == row).any() for row in range(champion.shape[1], len(labels)))
+    assert verdict.blessed == has_evidence
+
+
+@settings(deadline=None, max_examples=100)
+@given(holdouts())
+def test_wider_limits_never_turn_a_blessing_into_a_refusal(holdout: Holdout) -> None:
+    blessings = [judge(*holdout, Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
+
+    assert blessings == sorted(blessings)

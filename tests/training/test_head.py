@@ -1,0 +1,345 @@
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from regraft.artifact import FloatArray
+from regraft.examples import image_hash
+from tests.training.conftest import blobs, in_a_child
+from training.features import Features, assemble
+from training.head import C_GRID, FOLDS, assign_folds, class_directions, fit
+
+Index = npt.NDArray[np.int64]
+
+
+def accuracy(head_probabilities: FloatArray, truth: Index) -> float:
+    return float((head_probabilities.argmax(axis=1) == truth).mean())
+
+
+def with_embedding(features: Features, embedding: npt.NDArray[np.float64] | FloatArray) -> Features:
+    return Features(
+        features.labels,
+        np.asarray(embedding, np.float32),
+        features.label_index,
+        features.is_holdout,
+        features.sha256,
+    )
+
+
+def with_labels(features: Features, label_index: Index) -> Features:
+    return Features(features.labels, features.embedding, label_index, features.is_holdout, features.sha256)
+
+
+ARRIVALS = blobs([9, 7, 6], 20, apart=1.5, holdout=3)
+ARRIVED = [
+    (name, ARRIVALS.labels[index], bool(held))
+    for name, index, held in zip(ARRIVALS.sha256, ARRIVALS.label_index, ARRIVALS.is_holdout, strict=True)
+]
+VECTORS = dict(zip(ARRIVALS.sha256, ARRIVALS.embedding, strict=True))
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.permutations(ARRIVED), st.permutations(ARRIVED))
+def test_invariant_7_the_same_data_gives_the_same_head_bytes_in_any_order_of_arrival(
+    rows: list[tuple[str, str, bool]], embedded: list[tuple[str, str, bool]]
+) -> None:
+    features = assemble(ARRIVALS.labels, rows, {name: VECTORS[name] for name, _, _ in embedded})
+
+    assert fit(features).head.digest() == fit(ARRIVALS).head.digest()
+
+
+ONE_CPU = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from tests.training.conftest import blobs
+from training.head import fit
+print(fit(blobs([40, 30, 20], 64)).head.digest())
+"""
+
+
+@pytest.mark.skipif("not hasattr(__import__('os'), 'sched_setaffinity')", reason="macOS cannot pin a process to a CPU")
+def test_invariant_7_the_number_of_cpus_does_not_change_the_head_bytes() -> None:
+    child = in_a_child(["-c", ONE_CPU])
+
+    assert child.stdout.strip() == fit(blobs([40, 30, 20], 64)).head.digest(), child.stderr
+
+
+def test_another_label_gives_another_head() -> None:
+    changed = ARRIVALS.label_index.copy()
+    row = int(np.flatnonzero(~ARRIVALS.is_holdout)[0])
+    changed[row] = (changed[row] + 1) % 3
+
+    assert fit(with_labels(ARRIVALS, changed)).head.digest() != fit(ARRIVALS).head.digest()
+
+
+def test_holdout_rows_are_never_fitted_on() -> None:
+    embedding, label_index = ARRIVALS.embedding.copy(), ARRIVALS.label_index.copy()
+    embedding[ARRIVALS.is_holdout] *= -100
+    label_index[ARRIVALS.is_holdout] = 0
+
+    one, other = fit(ARRIVALS), fit(with_labels(with_embedding(ARRIVALS, embedding), label_index))
+
+    assert one.head.digest() == other.head.digest()
+    assert (one.c, one.temperature, one.novelty_threshold) == (other.c, other.temperature, other.novelty_threshold)
+    assert (one.cv_accuracy, one.cv_log_loss) == (other.cv_accuracy, other.cv_log_loss)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_classes_that_lie_far_apart_are_all_recognised(classes: int) -> None:
+    features = blobs([12] * classes, 50, apart=14, holdout=10)
+
+    fitted = fit(features)
+
+    holdout = features.holdout()
+    assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) == 1
+    assert fitted.cv_accuracy == 1
+    assert fitted.cv_log_loss < 0.05
+    assert fitted.head.weight.shape == fitted.head.prototypes.shape == (classes, 50)
+
+
+# Columns: training rows of each class, D. Below, at and above as many rows as dimensions; two classes and many.
+SHAPES = {
+    "two classes, fewer rows than dimensions": ([12, 15], 60),
+    "two classes, more rows than dimensions": ([60, 45], 12),
+    "as many rows as dimensions": ([10, 10, 10], 30),
+    "many classes, fewer rows than dimensions": ([6, 7, 8, 9, 6, 7, 8], 80),
+    "many classes, more rows than dimensions": ([30, 35, 40, 45, 30, 35, 40], 10),
+    "two rows in a class": ([2, 20, 20], 40),
+}
+
+
+@pytest.mark.parametrize(("counts", "size"), SHAPES.values(), ids=SHAPES)
+def test_probabilities_agree_with_scikit_learns_own_regression_on_the_plain_embeddings(
+    counts: list[int], size: int
+) -> None:
+    features = blobs(counts, size, apart=2, holdout=20)
+    train, holdout = features.train(), features.holdout()
+    x = train.embedding.astype(np.float64)
+    mean, scale = x.mean(axis=0), x.std()
+
+    fitted = fit(features)
+
+    reference = LogisticRegression(C=fitted.c, max_iter=10_000, tol=1e-8).fit((x - mean) / scale, train.label_index)
+    expected = reference.predict_log_proba((holdout.embedding - mean) / scale) / fitted.temperature
+    expected = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(fitted.head.probabilities(holdout.embedding), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (0.001, 0.0), (1.0, 5.0), (20.0, -70.0)])
+def test_the_unit_and_the_origin_of_the_embeddings_do_not_matter(scale: float, shift: float) -> None:
+    features = blobs([25, 20, 15], 12, apart=2, holdout=20)
+    moved = with_embedding(features, scale * features.embedding.astype(np.float64) + shift)
+
+    one, other = fit(features), fit(moved)
+
+    assert one.c == other.c
+    np.testing.assert_allclose(
+        other.head.probabilities(moved.holdout().embedding),
+        one.head.probabilities(features.holdout().embedding),
+        atol=3e-3,
+    )
+
+
+LABELS = st.lists(st.integers(2, 30), min_size=2, max_size=6).flatmap(
+    lambda counts: st.permutations([index for index, count in enumerate(counts) for _ in range(count)])
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(LABELS)
+def test_folds_are_balanced_and_every_fold_has_its_share_of_every_class(label_index: Sequence[int]) -> None:
+    y = np.array(label_index)
+    counts = Counter(label_index)
+
+    folds = assign_folds(y)
+
+    number = min(FOLDS, *counts.values())
+    assert set(folds) == set(range(number))
+    for label, count in counts.items():
+        shares = Counter(folds[y == label].tolist())
+        assert set(shares) == set(range(number))
+        assert set(shares.values()) <= {count // number, -(-count // number)}
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def drawn_from_a_model(rows: int, size: int, classes: int, certainty: float = 1.0, seed: int = 0) -> Features:
+    """Return rows whose labels are drawn from a known softmax model; at a certainty of 0 they follow nothing."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(rows, size))
+    truth = softmax(certainty * x @ generator.normal(size=(size, classes)))
+    y = np.array([generator.choice(classes, p=p) for p in truth])
+    names = [image_hash(f"{seed}/{row}".encode()) for row in range(rows)]
+    labels = tuple(f"class {index}" for index in range(classes))
+    table = [(name, labels[index], row % 2 == 0) for row, (name, index) in enumerate(zip(names, y, strict=True))]
+    return assemble(labels, table, dict(zip(names, np.asarray(x, np.float32), strict=True)))
+
+
+def test_the_temperature_is_near_one_where_the_model_is_the_one_that_made_the_labels() -> None:
+    fitted = fit(drawn_from_a_model(3000, 5, 3))
+
+    assert fitted.temperature == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("certainty", [1.0, 0.3, 0.1])
+def test_confidence_is_as_high_as_accuracy_however_uncertain_the_labels_are(certainty: float) -> None:
+    features = drawn_from_a_model(3000, 30, 3, certainty)
+
+    fitted = fit(features)
+
+    holdout = features.holdout()
+    probabilities = fitted.head.probabilities(holdout.embedding)
+    assert float(probabilities.max(axis=1).mean()) == pytest.approx(
+        accuracy(probabilities, holdout.label_index), abs=0.05
+    )
+
+
+def test_labels_that_follow_nothing_get_a_head_that_claims_nothing() -> None:
+    features = blobs([100, 100, 100, 100], 40, apart=0, holdout=50)
+
+    fitted = fit(features)
+
+    assert fitted.cv_log_loss == pytest.approx(math.log(4), abs=0.02)
+    assert fitted.head.probabilities(features.holdout().embedding).max() < 0.4
+
+
+def test_the_cross_validated_accuracy_foretells_the_accuracy_on_new_images() -> None:
+    features = blobs([150, 150, 150], 20, apart=1.6, holdout=700)
+
+    fitted = fit(features)
+
+    holdout = features.holdout()
+    found = accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index)
+    assert 0.5 < found < 0.95
+    assert fitted.cv_accuracy == pytest.approx(found, abs=0.05)
+
+
+def test_weak_and_strong_signals_get_different_strengths_from_the_grid() -> None:
+    weak, strong = fit(blobs([60, 60], 100, apart=0.3)), fit(drawn_from_a_model(2000, 3, 2))
+
+    assert {weak.c, strong.c} <= set(C_GRID)
+    assert weak.c < strong.c
+
+
+def test_about_one_new_image_in_twenty_lies_above_the_novelty_threshold() -> None:
+    features = blobs([300, 300, 300], 30, apart=6, holdout=1000)
+
+    fitted = fit(features)
+
+    above = fitted.head.novelty(features.holdout().embedding) > fitted.novelty_threshold
+    assert 0.025 < above.mean() < 0.085
+
+
+def test_nearly_every_image_of_a_class_that_was_never_seen_lies_above_the_novelty_threshold() -> None:
+    fitted = fit(blobs([100, 100], 30, apart=8))
+    strangers = blobs([2, 2], 30, apart=8, centres_seed=1234, holdout=200).holdout()
+
+    assert (fitted.head.novelty(strangers.embedding) > fitted.novelty_threshold).mean() > 0.95
+
+
+def test_prototypes_are_the_mean_directions_of_the_classes() -> None:
+    features = blobs([5, 9], 4)
+    train = features.train()
+
+    directions = class_directions(train.embedding.astype(np.float64), train.label_index, 2)
+
+    for index in range(2):
+        rows = train.embedding[train.label_index == index].astype(np.float64)
+        mean = np.mean([row / np.linalg.norm(row) for row in rows], axis=0)
+        np.testing.assert_allclose(directions[index], mean / np.linalg.norm(mean), atol=1e-6)
+    assert fit(features).head.prototypes.tobytes() == directions.tobytes()
+
+
+def test_the_length_of_an_embedding_does_not_change_its_class_direction() -> None:
+    x, y = np.array([[1.0, 0.0], [500.0, 0.0], [0.0, 3.0], [0.0, 0.1]]), np.array([0, 0, 1, 1])
+
+    np.testing.assert_allclose(class_directions(x, y, 2), np.eye(2), atol=1e-6)
+
+
+def constant_columns(features: Features) -> npt.NDArray[np.float64]:
+    embedding = np.tile(features.embedding.astype(np.float64), 2)
+    embedding[:, features.embedding.shape[1] :] = 42
+    return embedding
+
+
+def test_columns_that_never_change_take_no_part() -> None:
+    features = blobs([20, 20, 20], 8, apart=3, holdout=20)
+    padded = with_embedding(features, constant_columns(features))
+
+    fitted = fit(padded)
+
+    holdout = padded.holdout()
+    assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) > 0.8
+    np.testing.assert_allclose(fitted.head.weight[:, 8:], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3e4])
+def test_embeddings_that_are_all_the_same_give_a_head_that_is_at_a_loss(value: float) -> None:
+    features = blobs([6, 6, 6], 5)
+
+    fitted = fit(with_embedding(features, np.full_like(features.embedding, value)))
+
+    probabilities = fitted.head.probabilities(np.full((1, 5), value, np.float32))
+    np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
+    assert fitted.cv_log_loss == pytest.approx(math.log(3), abs=0.02)
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_classes_of_two_images_are_enough(size: int) -> None:
+    features = blobs([2, 2, 2], size, apart=30, holdout=20)
+
+    fitted = fit(features)
+
+    holdout = features.holdout()
+    assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) == 1
+    assert 0 <= fitted.novelty_threshold <= 2
+
+
+def test_a_rare_class_beside_a_common_one_is_still_recognised() -> None:
+    features = blobs([400, 4], 20, apart=10, holdout=50)
+
+    fitted = fit(features)
+
+    holdout = features.holdout()
+    assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) > 0.98
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    counts=st.lists(st.integers(2, 9), min_size=2, max_size=5),
+    size=st.integers(2, 30),
+    apart=st.floats(0, 50),
+    seed=st.integers(0, 10),
+)
+def test_any_data_gives_a_head_of_finite_numbers_that_fits_the_labels(
+    counts: list[int], size: int, apart: float, seed: int
+) -> None:
+    fitted = fit(blobs(counts, size, apart=apart, seed=seed))
+
+    assert fitted.head.weight.shape == (len(counts), size)
+    np.testing.assert_allclose(np.linalg.norm(fitted.head.prototypes, axis=1), 1, atol=1e-5)
+    assert fitted.temperature > 0
+    assert 0 <= fitted.novelty_threshold <= 2
+    assert 0 <= fitted.cv_accuracy <= 1
+    assert fitted.cv_log_loss >= 0
+    assert fitted.c in C_GRID
+
+
+def test_progress_is_told_until_the_fit_is_done() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    fit(ARRIVALS, lambda stage, done, total: told.append((stage, done, total)))
+
+    assert {stage for stage, _, _ in told} == {"fit"}
+    done = [step for _, step, _ in told]
+    assert done == sorted(done)
+    assert told[-1][1] == told[-1][2]
