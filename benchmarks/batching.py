@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from regraft.runtime import open_session
-from training.pretrained import DEFAULT_BACKBONE, cache_folder, load_backbone
+from training.catalogue import DEFAULT_BACKBONE
+from training.pretrained import cache_folder, load_backbone
 
 SIZES = (1, 2, 4, 8, 16)
 RUNS = 12

@@ -5,21 +5,19 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; pro
 
 import asyncio
 import getpass
-import json
 import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from regraft import labelled_files, show
+from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.v1 import classifier_pb2, retraining_pb2
+from regraft.v1 import retraining_pb2
 
 app: Final = typer.Typer(
     help="Transfer learning, all the way to production.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -56,7 +54,7 @@ def train(
     with show.progress_bars() as progress:
         result = run(settings, progress).to_dict()
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         show.training_result(result)
 
@@ -90,7 +88,7 @@ def serve(
             "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
         }
         if as_json:
-            _print_json({**places, "models": ready.models})
+            print_json({**places, "models": ready.models})
         else:
             models = ", ".join(ready.models) or "none yet, train one"
             show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
@@ -115,10 +113,10 @@ def classify(
     with Client(target) as client:
         pictures = ((str(path), path.read_bytes()) for path in images)
         for answer in client.classify_stream(pictures, name=name, top_k=top_k):
-            result = _answer_to_dict(answer)
+            result = answer_to_dict(answer)
             failed |= "error" in result
             if as_json:
-                _print_json(result)
+                print_json(result)
             else:
                 show.classification(result)
     if failed:
@@ -147,7 +145,7 @@ def label(
                 rejected.append({"file": str(file), "label": text, "reason": answer.reason})
             progress("label", done, len(files))
     if as_json:
-        _print_json({**counts, "rejections": rejected})
+        print_json({**counts, "rejections": rejected})
     else:
         for entry in rejected:
             show.line((entry["file"], "red"), f": {entry['reason']}")
@@ -179,7 +177,7 @@ def retrain(
                 for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
                     progress("retrain", round(100 * job.fraction), 100)
     if as_json:
-        _print_json(_message_to_dict(job))
+        print_json(message_to_dict(job))
     elif wait:
         show.job_result(job)
     else:
@@ -203,13 +201,13 @@ def jobs(
         if job_id:
             job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
             if as_json:
-                _print_json(_message_to_dict(job))
+                print_json(message_to_dict(job))
             else:
                 show.job_result(job)
             return
         found = client.list_jobs(name)
     if as_json:
-        _print_json([_message_to_dict(job) for job in found])
+        print_json([message_to_dict(job) for job in found])
     else:
         show.jobs(found)
 
@@ -220,7 +218,7 @@ def list_models(target: _Target = DEFAULT_TARGET, as_json: _Json = False) -> Non
     with Client(target) as client:
         found = client.list_models()
     if as_json:
-        _print_json([_model_to_dict(model) for model in found])
+        print_json([model_to_dict(model) for model in found])
     else:
         show.models(found)
 
@@ -267,7 +265,7 @@ def demo(
 
     summary = run_demo(folder, data)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
 
 
 def main() -> None:
@@ -285,44 +283,11 @@ def main() -> None:
 
 
 def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401 - a message
-    fields = _model_to_dict(model)
+    fields = model_to_dict(model)
     if as_json:
-        _print_json(fields)
+        print_json(fields)
     else:
         show.model(model, fields["card"])
-
-
-def _model_to_dict(model: Message) -> dict[str, Any]:
-    fields = _message_to_dict(model)
-    card = fields.pop("card_json")
-    return {**fields, "card": json.loads(card) if card else {}}
-
-
-def _answer_to_dict(answer: classifier_pb2.ClassifyStreamResponse) -> dict[str, Any]:
-    if answer.HasField("error"):
-        return {"file": answer.id, "error": answer.error.message}
-    fields = _message_to_dict(answer.response)
-    timings = {stage.removesuffix("_ms"): value for stage, value in fields.pop("timings").items()}
-    return {"file": answer.id, **fields, "timings_ms": timings}
-
-
-def _message_to_dict(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return {key: _numbers(message, key, value) for key, value in fields.items()}
-
-
-def _numbers(message: Message, key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Undo protobuf's habit of writing 64-bit integers as text."""
-    field = message.DESCRIPTOR.fields_by_name[key]
-    if field.cpp_type == field.CPPTYPE_INT64:
-        return [int(item) for item in value] if isinstance(value, list) else int(value)
-    return value
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
-    print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201 - rich would wrap and colour it
 
 
 if __name__ == "__main__":

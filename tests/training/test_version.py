@@ -9,10 +9,10 @@ import pytest
 from regraft import artifact
 from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
 from regraft.errors import ArtifactError
-from regraft.image import decode_crop
+from regraft.image import Crop, decode_crop, encode_png
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
-from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
+from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import colour_challenger, colour_features, colour_rows, embed, features_of
 from training.evaluate import measure
 from training.features import Features, load_features
@@ -111,16 +111,22 @@ def test_without_holdout_images_there_are_no_metrics() -> None:
     assert colour_challenger(features).card.metrics is None
 
 
-def crops_and_embeddings(count: int = 4) -> tuple[list[artifact.FloatArray], list[bytes]]:
-    pictures = [picture(LABELS[number % 3], 100 + number) for number in range(count)]
-    return [embed(data) for data in pictures], pictures
+def blend(share: float) -> bytes:
+    """Return a picture between blue and red, on which a head that is only slightly other answers otherwise."""
+    level = (1 - share) * np.array(COLOURS["blue"]) + share * np.array(COLOURS["red"])
+    return encode_png(np.full((8, 8, 3), level.round(), np.uint8))
+
+
+def crops_and_embeddings() -> tuple[list[artifact.FloatArray], list[Crop]]:
+    pictures = [blend(share) for share in np.linspace(0.1, 0.9, 17)]
+    return [embed(data) for data in pictures], [decode_crop(data, SPEC) for data in pictures]
 
 
 def test_an_honest_file_is_proven() -> None:
     features = colour_features(LABELS)
-    embeddings, pictures = crops_and_embeddings()
+    embeddings, crops = crops_and_embeddings()
 
-    prove(colour_challenger(features), fit(features).head, [decode_crop(p, SPEC) for p in pictures], embeddings)
+    prove(colour_challenger(features), fit(features).head, crops, embeddings)
 
 
 def with_head(challenger: Challenger, head: Head) -> Challenger:
@@ -141,13 +147,13 @@ def swapped(head: Head) -> Head:
 def test_a_file_with_another_head_is_not_proven(tamper: Callable[[Head], Head]) -> None:
     features = colour_features(LABELS)
     head = fit(features).head
-    embeddings, pictures = crops_and_embeddings()
+    embeddings, crops = crops_and_embeddings()
 
     with pytest.raises(ArtifactError, match="differs from what was measured by"):
         prove(
             with_head(colour_challenger(features), tamper(head)),
             head,
-            [decode_crop(data, SPEC) for data in pictures],
+            crops,
             embeddings,
         )
 
@@ -166,34 +172,34 @@ def test_a_file_with_another_backbone_is_not_proven() -> None:
         settings={},
         seed=0,
     )
-    embeddings, pictures = crops_and_embeddings()
+    embeddings, crops = crops_and_embeddings()
 
     with pytest.raises(ArtifactError, match="differs"):
-        prove(other, fitted.head, [decode_crop(data, SPEC) for data in pictures], embeddings)
+        prove(other, fitted.head, crops, embeddings)
 
 
 def test_embeddings_of_other_pictures_prove_nothing() -> None:
     features = colour_features(LABELS)
-    embeddings, pictures = crops_and_embeddings()
+    embeddings, crops = crops_and_embeddings()
 
     with pytest.raises(ArtifactError, match="differs"):
         prove(
             colour_challenger(features),
             fit(features).head,
-            [decode_crop(data, SPEC) for data in pictures],
+            crops,
             embeddings[::-1],
         )
 
 
 def test_embeddings_that_are_not_numbers_prove_nothing() -> None:
     features = colour_features(LABELS)
-    embeddings, pictures = crops_and_embeddings(1)
+    embeddings, crops = crops_and_embeddings()
 
     with pytest.raises(ArtifactError, match="differs"):
         prove(
             colour_challenger(features),
             fit(features).head,
-            [decode_crop(pictures[0], SPEC)],
+            crops[:1],
             [embeddings[0] * np.float32(np.nan)],
         )
 

@@ -1,0 +1,46 @@
+"""What machines see: messages of the RPC surface as plain JSON."""
+
+import json
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from regraft.v1 import classifier_pb2, models_pb2
+
+
+def model_to_dict(model: models_pb2.Model) -> dict[str, Any]:
+    """Return a model with its card as an object."""
+    fields = message_to_dict(model)
+    card = fields.pop("card_json")
+    return {**fields, "card": json.loads(card) if card else {}}
+
+
+def answer_to_dict(answer: classifier_pb2.ClassifyStreamResponse) -> dict[str, Any]:
+    """Return one picture's answer, or its error, under the file that was its id."""
+    if answer.HasField("error"):
+        return {"file": answer.id, "error": answer.error.message}
+    fields = message_to_dict(answer.response)
+    timings = {stage.removesuffix("_ms"): value for stage, value in fields.pop("timings").items()}
+    return {"file": answer.id, **fields, "timings_ms": timings}
+
+
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """Return a message with every field, under the names of the proto."""
+    fields: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {key: _numbers(message, key, value) for key, value in fields.items()}
+
+
+def _numbers(message: Message, key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Undo protobuf's habit of writing 64-bit integers as text."""
+    field = message.DESCRIPTOR.fields_by_name[key]
+    if field.cpp_type == field.CPPTYPE_INT64:
+        return [int(item) for item in value] if isinstance(value, list) else int(value)
+    return value
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
+    """Print one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201 - rich would wrap and colour it

@@ -1,0 +1,280 @@
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from regraft.errors import NotFoundError, PreconditionError
+from regraft.examples import ExamplesStore
+from regraft.interrupted import job_lock
+from regraft.retrain_jobs import JobState, RetrainJob
+from regraft.store import ModelStore
+from serving.jobs import JobRunner
+from serving.metrics import Metrics
+from tests.serving.live import process_of_job, stalled_retrain
+from tests.serving.waiting import asynchronous, until
+from tests.tiny import picture
+
+
+@dataclass
+class Stage:
+    """A job runner without a server around it."""
+
+    store: ModelStore
+    examples: ExamplesStore
+    runner: JobRunner
+    metrics: Metrics
+    finished: list[str] = field(default_factory=list)
+
+    def outcome_count(self, outcome: str) -> float | None:
+        labels = {"model": "colours", "outcome": outcome}
+        return self.metrics.registry.get_sample_value("regraft_retrain_jobs_total", labels)
+
+    async def running(self, job: RetrainJob) -> None:
+        await until(lambda: self.examples.jobs.get(job.id).state is JobState.RUNNING)
+
+    async def end_of(self, job: RetrainJob) -> RetrainJob:
+        seen = [seen async for seen in self.runner.watch(job.id)]
+        assert [job.state.is_final for job in seen] == [False] * (len(seen) - 1) + [True]
+        assert seen[-1] == self.examples.jobs.get(job.id)
+        return seen[-1]
+
+
+@asynccontextmanager
+async def stage(store: ModelStore, child_arguments: list[str] | None = None) -> AsyncIterator[Stage]:
+    examples, metrics = ExamplesStore(store.root / ".examples"), Metrics()
+    finished: list[str] = []
+
+    async def on_finished() -> None:
+        await asyncio.sleep(0)
+        finished.append("finished")
+
+    arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
+    runner = JobRunner(store, examples, arguments, metrics, on_finished)
+    try:
+        yield Stage(store, examples, runner, metrics, finished)
+    finally:
+        await runner.close()
+        examples.close()
+
+
+@asynchronous
+async def test_a_job_with_nothing_new_is_refused_by_its_process(store: ModelStore) -> None:
+    async with stage(store) as s:
+        job = await s.runner.start("colours", {}, "ada")
+        assert (job.state, job.model, job.requested_by) == (JobState.PENDING, "colours", "ada")
+        end = await s.end_of(job)
+
+        assert end.state is JobState.REFUSED
+        assert "nothing new" in end.message
+        assert s.finished == ["finished"]
+        assert s.outcome_count("refused") == 1
+        assert (await s.runner.cancel(job.id)).state is JobState.REFUSED, "what is over is left as it is"
+
+
+@asynchronous
+async def test_a_success_is_told_only_after_what_has_to_follow_it(store: ModelStore) -> None:
+    """Whoever is told of a success finds the new version serving."""
+    async with stage(store) as s:
+        for number in range(30):
+            s.examples.add("colours", picture("grey", number), "grey")
+        job = await s.runner.start("colours", {}, "ada")
+        async for seen in s.runner.watch(job.id):
+            if seen.state.is_final:
+                assert s.finished == ["finished"]
+
+        assert seen.state is JobState.SUCCEEDED
+        assert seen.version == store.champion("colours") == 2
+        assert s.outcome_count("succeeded") == 1
+
+
+@asynchronous
+async def test_a_second_job_for_a_model_is_refused_while_the_first_one_runs(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with stalled_retrain(store):
+            first = await s.runner.start("colours", {}, "ada")
+            await s.running(first)
+            with pytest.raises(PreconditionError, match=first.id):
+                await s.runner.start("colours", {}, "bob")
+            await s.runner.cancel(first.id)
+            await s.end_of(first)
+        assert [job.id for job in s.examples.jobs.list()] == [first.id]
+
+
+@asynchronous
+async def test_a_job_cancelled_before_its_process_claims_it_never_runs(store: ModelStore) -> None:
+    async with stage(store) as s:
+        job = await s.runner.start("colours", {}, "ada")
+        assert (await s.runner.cancel(job.id)).state is JobState.CANCELLED
+
+        assert (await s.end_of(job)).state is JobState.CANCELLED
+        assert s.finished == ["finished"], "its process is gone"
+        assert s.outcome_count("cancelled") == 1
+        assert store.versions("colours") == [1]
+
+
+@asynchronous
+async def test_a_running_job_is_cancelled_at_once(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with stalled_retrain(store):
+            job = await s.runner.start("colours", {}, "ada")
+            await s.running(job)
+            assert (await s.runner.cancel(job.id)).state is JobState.RUNNING
+            end = await s.end_of(job)
+
+        assert (end.state, end.message) == (JobState.CANCELLED, "cancelled")
+        assert s.outcome_count("cancelled") == 1
+        with pytest.raises(AssertionError, match="no process"):
+            process_of_job(job.id)
+
+
+@asynchronous
+async def test_a_job_whose_process_is_killed_failed_and_says_so(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        with stalled_retrain(store):
+            job = await s.runner.start("colours", {}, "ada")
+            await s.running(job)
+            os.kill(process_of_job(job.id), signal.SIGKILL)
+            end = await s.end_of(job)
+
+        assert end.state is JobState.FAILED
+        assert "ended by signal 9" in end.message
+        assert s.outcome_count("failed") == 1
+        assert store.champion("colours") == 1
+
+
+@asynchronous
+async def test_a_process_that_never_claims_its_job_leaves_it_failed(store: ModelStore) -> None:
+    async with stage(store, ["--no-such-flag"]) as s:
+        end = await s.end_of(await s.runner.start("colours", {}, "ada"))
+
+        assert end.state is JobState.FAILED
+        assert "could not start: its process ended with exit code 2" in end.message
+        assert s.outcome_count("failed") == 1
+
+
+@asynchronous
+async def test_a_process_that_cannot_even_be_started_leaves_its_job_failed(store: ModelStore) -> None:
+    """Every job comes to a final state, or nobody could ever start another."""
+    async with stage(store, ["no program takes a \0 in its arguments"]) as s:
+        job = await s.runner.start("colours", {}, "ada")
+        await until(lambda: len(asyncio.all_tasks()) == 1)  # whatever the runner does about it is over
+
+        assert s.examples.jobs.get(job.id).state is JobState.FAILED
+
+
+@asynchronous
+async def test_a_job_that_waits_for_a_model_locked_by_another_process_fails_and_says_so(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):
+            end = await s.end_of(await s.runner.start("colours", {}, "ada"))
+
+        assert end.state is JobState.FAILED
+        assert "could not start" in end.message
+
+
+@asynchronous
+async def test_jobs_that_do_not_exist_are_not_found(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with pytest.raises(NotFoundError, match="nothing"):
+            await s.runner.cancel("nothing")
+        with pytest.raises(NotFoundError, match="nothing"):
+            assert [job async for job in s.runner.watch("nothing")]
+
+
+@asynchronous
+async def test_a_watcher_sees_every_change_once_and_another_process_may_make_it(store: ModelStore) -> None:
+    async with stage(store) as s:
+        jobs = s.examples.jobs
+        job = jobs.create("colours", {}, "cron")
+        watching = s.runner.watch(job.id)
+        assert (await anext(watching)).state is JobState.PENDING
+        jobs.claim(job.id)
+        assert (await anext(watching)).state is JobState.RUNNING
+        jobs.report(job.id, "embed", 0.5, "half of it")
+        seen = await anext(watching)
+        assert (seen.phase, seen.fraction, seen.message) == ("embed", 0.5, "half of it")
+        jobs.finish(job.id, JobState.REFUSED, "no better")
+        assert (await anext(watching)).state is JobState.REFUSED
+        with pytest.raises(StopAsyncIteration):
+            await anext(watching)
+
+
+@asynchronous
+async def test_a_job_found_running_without_a_process_is_settled_as_failed(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "ada")
+        s.examples.jobs.claim(job.id)
+        s.examples.jobs.report(job.id, "fit", 0.7, "")
+        await s.runner.resume()
+
+        end = s.examples.jobs.get(job.id)
+        assert end.state is JobState.FAILED
+        assert "interrupted in phase 'fit'" in end.message
+        assert (await s.runner.start("colours", {}, "ada")).state is JobState.PENDING, "the model is free again"
+
+
+@asynchronous
+async def test_a_job_found_running_whose_promotion_is_in_the_history_succeeded(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "ada")
+        s.examples.jobs.claim(job.id)
+        store.promote("colours", 1, who="ada", why="", job=job.id)
+        await s.runner.resume()
+
+        end = s.examples.jobs.get(job.id)
+        assert (end.state, end.version) == (JobState.SUCCEEDED, 1)
+
+
+@asynchronous
+async def test_a_job_found_running_that_was_to_be_cancelled_is_cancelled(store: ModelStore) -> None:
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "ada")
+        s.examples.jobs.claim(job.id)
+        s.examples.jobs.request_cancel(job.id)
+        await s.runner.resume()
+
+        assert s.examples.jobs.get(job.id).state is JobState.CANCELLED
+
+
+@asynchronous
+async def test_a_job_found_running_in_a_living_process_is_left_alone(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):
+            job = s.examples.jobs.create("colours", {}, "cron")
+            s.examples.jobs.claim(job.id)
+            await s.runner.resume()
+
+            assert s.examples.jobs.get(job.id).state is JobState.RUNNING
+
+
+@asynchronous
+async def test_a_job_found_waiting_is_started(store: ModelStore) -> None:
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "ada")
+        await s.runner.resume()
+
+        assert (await s.end_of(job)).state is JobState.REFUSED
+        assert s.finished == ["finished"]
+
+
+@asynchronous
+async def test_closing_ends_the_processes_and_their_jobs(store: ModelStore) -> None:
+    """Invariants 6 and 10."""
+    async with stage(store) as s:
+        with stalled_retrain(store):
+            job = await s.runner.start("colours", {}, "ada")
+            await s.running(job)
+            await s.runner.close()
+
+        end = s.examples.jobs.get(job.id)
+        assert end.state is JobState.FAILED
+        assert "ended by signal 15" in end.message
+        with pytest.raises(AssertionError, match="no process"):
+            process_of_job(job.id)
