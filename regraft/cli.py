@@ -20,7 +20,10 @@ from regraft.errors import InvalidRequestError, RegraftError
 from regraft.v1 import retraining_pb2
 
 app: Final = typer.Typer(
-    help="Transfer learning, all the way to production.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Transfer learning, all the way to production.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
 app.add_typer(models_app, name="models")

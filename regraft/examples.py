@@ -19,16 +19,14 @@ from sqlalchemy.exc import IntegrityError
 
 from regraft.database import embeddings, examples, open_database, reading, sqlite_url, transaction
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import InvalidRequestError
 from regraft.files import fsync_folder, storage_errors, write_durably
+from regraft.labels import check_label
 from regraft.retrain_jobs import RetrainJobs
 
 FOLDER: Final = ".examples"
 """Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
 
 HOLDOUT_SHARE: Final = 0.2
-MAX_LABEL_LENGTH: Final = 100
-_MAX_FILE_NAME_BYTES: Final = 255
 
 
 class AddOutcome(StrEnum):
@@ -143,19 +141,3 @@ def image_hash(data: bytes) -> str:
 def is_holdout(sha256: str) -> bool:
     """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
     return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32
-
-
-def check_label(label: str) -> None:
-    """Check that a label can be a folder's name, a line in a table and a metric.
-
-    Raises:
-        InvalidRequestError: the text says why it cannot.
-    """
-    if not label.strip() or label != label.strip():
-        raise InvalidRequestError("label: must not be empty, nor begin or end with a space")
-    if len(label) > MAX_LABEL_LENGTH or len(label.encode(errors="replace")) > _MAX_FILE_NAME_BYTES:
-        raise InvalidRequestError(
-            f"label: {len(label)} characters; the limit is {MAX_LABEL_LENGTH}, and {_MAX_FILE_NAME_BYTES} bytes"
-        )
-    if not label.isprintable() or "/" in label or "\\" in label or label in {".", ".."}:
-        raise InvalidRequestError(f"label {label!r}: control characters and path separators are not allowed")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regraft.errors import InvalidRequestError
-from regraft.examples import check_label
+from regraft.labels import check_label
 
 
 def find(path: Path, label: str = "") -> list[tuple[Path, str]]:

@@ -7,7 +7,8 @@ from typing import Any, Final
 import grpc
 
 from regraft.errors import CallerError, InvalidRequestError
-from regraft.examples import AddOutcome, ExamplesStore, check_label, image_hash
+from regraft.examples import AddOutcome, ExamplesStore, image_hash
+from regraft.labels import check_label
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.examples import HOLDOUT_SHARE, check_label, image_hash
+from regraft.examples import HOLDOUT_SHARE, image_hash
+from regraft.labels import check_label
 from regraft.runtime import cpu_budget
 from training.progress import Progress, silent
 
