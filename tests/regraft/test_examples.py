@@ -17,11 +17,9 @@ from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError, RegraftError, StorageError
 from regraft.examples import (
     HOLDOUT_SHARE,
-    MAX_LABEL_LENGTH,
     AddOutcome,
     Example,
     ExamplesStore,
-    check_label,
     image_hash,
     is_holdout,
 )
@@ -135,29 +133,6 @@ def test_ordinary_labels_are_kept_as_they_are(store: ExamplesStore, label: str) 
     store.add(MODEL, data(1), label)
 
     assert store.list(MODEL) == [Example(image_hash(data(1)), label)]
-
-
-@settings(deadline=None, max_examples=300)
-@given(label=st.text(max_size=MAX_LABEL_LENGTH + 10))
-def test_a_label_that_is_accepted_can_be_a_folders_name(label: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    is_one_line_of_one_folder(label, tmp_path_factory.getbasetemp())
-
-
-@pytest.mark.parametrize("letter", ["x", "é", "蜂", "🐝"])
-def test_the_longest_label_can_be_a_folders_name_in_any_script(letter: str, tmp_path: Path) -> None:
-    for length in range(1, MAX_LABEL_LENGTH + 1):
-        is_one_line_of_one_folder(letter * length, tmp_path)
-
-
-def is_one_line_of_one_folder(label: str, root: Path) -> None:
-    try:
-        check_label(label)
-    except InvalidRequestError:
-        return
-    folder = root / "labels" / label
-    folder.mkdir(parents=True, exist_ok=True)
-    assert folder.resolve().parent == (root / "labels").resolve()
-    assert len(label.splitlines()) == 1
 
 
 def test_examples_survive_reopening(tmp_path: Path) -> None:

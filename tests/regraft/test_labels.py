@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.errors import InvalidRequestError
+from regraft.labels import MAX_LABEL_LENGTH, check_label
+
+
+@settings(deadline=None, max_examples=300)
+@given(label=st.text(max_size=MAX_LABEL_LENGTH + 10))
+def test_a_label_that_is_accepted_can_be_a_folders_name(label: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    is_one_line_of_one_folder(label, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "蜂", "🐝"])
+def test_the_longest_label_can_be_a_folders_name_in_any_script(letter: str, tmp_path: Path) -> None:
+    for length in range(1, MAX_LABEL_LENGTH + 1):
+        is_one_line_of_one_folder(letter * length, tmp_path)
+
+
+def is_one_line_of_one_folder(label: str, root: Path) -> None:
+    try:
+        check_label(label)
+    except InvalidRequestError:
+        return
+    folder = root / "labels" / label
+    folder.mkdir(parents=True, exist_ok=True)
+    assert folder.resolve().parent == (root / "labels").resolve()
+    assert len(label.splitlines()) == 1
