@@ -22,8 +22,8 @@ from regraft.examples import (
     ExamplesStore,
     image_hash,
     is_holdout,
-)from regraft.labels import MAX_LABEL_LENGTH
-
+)
+from regraft.labels import MAX_LABEL_LENGTH
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "colours"
