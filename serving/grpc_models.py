@@ -30,13 +30,13 @@ class ModelsService(pb_grpc.ModelsServicer):
     ) -> pb.ListModelsResponse:
         """List every model of the store."""
         names = sorted({*self._models.names(), *self._models.store.names()})
-        return pb.ListModelsResponse(models=[await asyncio.to_thread(self._describe, name) for name in names])
+        return pb.ListModelsResponse(models=[await self._describe(name) for name in names])
 
     async def GetModel(  # noqa: N802 - gRPC's name
         self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Describe one model."""
-        return await asyncio.to_thread(self._describe, self._existing(request.name))
+        return await self._describe(self._existing(request.name))
 
     async def Promote(  # noqa: N802 - gRPC's name
         self, request: pb.PromoteRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -48,7 +48,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         move = partial(self._models.store.promote, name, request.version, who=request.who or "unknown", why=request.why)
         await self._models.promote(name, request.version, move)
         self._on_change()
-        return await asyncio.to_thread(self._describe, name)
+        return await self._describe(name)
 
     async def Rollback(  # noqa: N802 - gRPC's name
         self, request: pb.RollbackRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -63,7 +63,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         else:
             await self._models.promote(name, previous, move)
             self._on_change()
-        return await asyncio.to_thread(self._describe, name)
+        return await self._describe(name)
 
     def _existing(self, name: str) -> str:
         name = self._models.resolve(name)
@@ -73,21 +73,27 @@ class ModelsService(pb_grpc.ModelsServicer):
             )
         return name
 
-    def _describe(self, name: str) -> pb.Model:
-        store = self._models.store
+    async def _describe(self, name: str) -> pb.Model:
+        """Put together what memory, store and examples know; memory is read here, the disk in a thread."""
         served = self._models.get(name) if name in self._models.names() else None
-        engine = served.backbone.engine if served else None
+        model = await asyncio.to_thread(self._describe_stored, name)
+        model.problem = self._models.problem(name)
+        if served:
+            engine = served.backbone.engine
+            model.served_version = served.version
+            model.labels.extend(served.card.labels)
+            model.provider = engine.provider
+            model.fallback_reason = engine.fallback_reason
+            model.card_json = served.card.to_json()
+        return model
+
+    def _describe_stored(self, name: str) -> pb.Model:
+        store = self._models.store
         history = store.history(name)[: -_HISTORY - 1 : -1]
         return pb.Model(
             name=name,
-            served_version=served.version if served else 0,
             champion=store.champion(name) or 0,
             versions=store.versions(name),
-            problem=self._models.problem(name),
-            labels=served.card.labels if served else [],
-            provider=engine.provider if engine else "",
-            fallback_reason=engine.fallback_reason if engine else "",
-            card_json=served.card.to_json() if served else "",
             examples=self._examples.count(name),
             history=[
                 pb.HistoryEntry(

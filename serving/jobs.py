@@ -53,9 +53,7 @@ class JobRunner:
 
     async def resume(self) -> None:
         """Settle jobs that a crash interrupted, and start those that were still waiting."""
-        why = "the server or the job's process was killed; start a new job"
-        for job in await asyncio.to_thread(settle_interrupted, self._examples, self._store, why):
-            log.warning("retrain job %s of %s, found interrupted, is %s: %s", job.id, job.model, job.state, job.message)
+        await self._settle_orphans()
         for job in await asyncio.to_thread(self._examples.jobs.list):
             if job.state is JobState.PENDING:
                 self._launch(job)
@@ -66,6 +64,7 @@ class JobRunner:
         Raises:
             PreconditionError: the model has an unfinished job.
         """
+        await self._settle_orphans()
         job = await asyncio.to_thread(self._examples.jobs.create, model, settings, requested_by)
         self._launch(job)
         return job
@@ -95,6 +94,8 @@ class JobRunner:
         while last is None or not last.state.is_final:
             job = await asyncio.to_thread(self._examples.jobs.get, job_id)
             finishing = self._finishing.get(job_id)
+            if job.state is JobState.RUNNING and not finishing:  # not our child: nobody else would notice its death
+                await self._settle_orphans()
             if job.state.is_final and finishing:
                 await finishing.wait()  # so that who is told of a success finds the new version serving
             if job != last:
@@ -113,6 +114,11 @@ class JobRunner:
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 child.kill()
+
+    async def _settle_orphans(self) -> None:
+        why = "the server or the job's process was killed; start a new job"
+        for job in await asyncio.to_thread(settle_interrupted, self._examples, self._store, why):
+            log.warning("retrain job %s of %s, found interrupted, is %s: %s", job.id, job.model, job.state, job.message)
 
     def _launch(self, job: RetrainJob) -> None:
         self._finishing[job.id] = asyncio.Event()

@@ -12,7 +12,7 @@ LeftOutFile: TypeAlias = tuple[str, str]
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430 }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem } th, td { padding: .3rem .7rem; text-align: right }
-th { font-weight: 600; border-bottom: 1px solid #aab } td:first-child, th:first-child { text-align: left }
+th { font-weight: 600; border-bottom: 1px solid #aab } td:first-child, th:first-child, .facts td { text-align: left }
 .bar { display: inline-block; height: .7rem; background: #3b7dd8; border-radius: 2px }
 .big { font-size: 2.2rem; font-weight: 650 } .muted { color: #667 } code { font-size: .85em }
 """
@@ -83,7 +83,7 @@ def _facts(card: ModelCard) -> str:
         **card.libraries,
     }
     rows = "".join(f"<tr><td>{escape(name)}<td><code>{escape(str(value))}</code>" for name, value in facts.items())
-    return f"<h2>How it was made</h2><table>{rows}</table>"
+    return f"<h2>How it was made</h2><table class=facts>{rows}</table>"
 
 
 def _left_out(left_out: Sequence[LeftOutFile]) -> str:
