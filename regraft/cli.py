@@ -93,7 +93,7 @@ def serve(
         if as_json:
             print_json({**places, "models": ready.models})
         else:
-            models = ", ".join(ready.models) or "none yet, train one"
+            models = ", ".join(ready.models) or "none answers yet (`regraft models list` says why)"
             show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
 
     async def run() -> int:

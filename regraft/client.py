@@ -1,5 +1,6 @@
 """A client for Regraft's services: what the command line, the demo and the tests call."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,6 +19,11 @@ from regraft.v1 import (
 )
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
+_NO_SERVER: Final = re.compile(
+    "failed to connect|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
+)
+"""What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
+
 _MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
 
@@ -168,6 +174,6 @@ class Client:
             yield
         except grpc.RpcError as error:
             code, text = error.code(), error.details() or ""
-            if code is grpc.StatusCode.UNAVAILABLE and "stopping" not in text:
+            if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
                 text = f"no server answers at {self.target} ({text}): is `regraft serve` running there?"
             raise RemoteError(code.name, text) from error

@@ -6,6 +6,7 @@ the session, and the caller's warm-up run completes the proof.
 """
 
 import ctypes
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships
     return options
 
 
+@functools.cache  # loading the CUDA libraries takes half a second, and the answer does not change
 def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships no type information
     """Return the loader's own words on why the CUDA provider's library cannot be used, or an empty text."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():

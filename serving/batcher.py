@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -27,7 +28,7 @@ class Answered(Generic[ResultT]):
     run_s: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry(Generic[PayloadT, ResultT]):
     payload: PayloadT
     future: "asyncio.Future[Answered[ResultT]]"
@@ -92,7 +93,12 @@ class Batcher(Generic[PayloadT, ResultT]):
         entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
         self._queue.append(entry)
         self._dispatch(loop)
-        return await entry.future
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it may be in a lane already
+                self._queue.remove(entry)
+            raise
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""

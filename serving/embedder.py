@@ -49,6 +49,8 @@ class BackgroundEmbedder:
                     log.info("embedding examples of %s waits: %s", name, error)
                 except RegraftError as error:
                     log.warning("embedding examples of %s: %s", name, error)
+                except Exception:  # whatever it was, the next wake tries again
+                    log.exception("embedding examples of %s", name)
 
     async def _embed_some(self, name: str) -> bool:
         """Embed a few pictures of a model; False when none is left."""

@@ -138,6 +138,8 @@ class JobRunner:
             await self._on_finished()
         except Exception:
             log.exception("retrain job %s", job.id)
+            why = "the server could not run it; its log has the details"
+            await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, why)
         finally:
             self._children.pop(job.id, None)
             self._finishing.pop(job.id).set()

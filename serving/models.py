@@ -124,7 +124,11 @@ class Models:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
             for name in await asyncio.to_thread(self.store.names):
-                champion = await asyncio.to_thread(self.store.champion, name)
+                try:
+                    champion = await asyncio.to_thread(self.store.champion, name)
+                except OSError as error:
+                    self._problems[name] = (None, f"its history cannot be read: {error}")
+                    continue
                 served = self._served.get(name)
                 failed = self._problems.get(name, (None, ""))[0]
                 if champion is None or (served and served.version == champion):
@@ -163,7 +167,8 @@ class Models:
         except RegraftError as error:
             self._problems[name] = (version, str(error))
             self._metrics.load_failures.labels(name).inc()
-            serving = self._served[name].version if name in self._served else None
+            serving = self._served[name].version if name in self._served else 0
+            self._metrics.served_version.labels(name).set(serving)
             still = f"version {serving} keeps serving" if serving else "nothing serves for it"
             log.error("model %s: champion %d cannot be loaded, %s: %s", name, version, still, error)
 
@@ -178,15 +183,13 @@ class Models:
         is_shared = backbone is not None
         if backbone is None:
             engine = await asyncio.to_thread(self._open_engine, path)
-            backbone = Backbone(engine, self._max_queue, self._metrics)
+            backbone = self._backbones[digest] = Backbone(engine, self._max_queue, self._metrics)
+        backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:
             await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px)
         except BaseException:
-            if not is_shared:
-                backbone.batcher.close()
+            self._give_up(backbone, digest)
             raise
-        self._backbones[digest] = backbone
-        backbone.users += 1
         log.info(
             "model %s: version %d loaded on %s, %s%s",
             name,
@@ -216,7 +219,10 @@ class Models:
         if served.users:
             return
         log.info("model %s: version %d retired", served.name, served.version)
-        served.backbone.users -= 1
-        if not served.backbone.users:
-            served.backbone.batcher.close()
-            del self._backbones[served.card.backbone.digest]
+        self._give_up(served.backbone, served.card.backbone.digest)
+
+    def _give_up(self, backbone: Backbone, digest: str) -> None:
+        backbone.users -= 1
+        if not backbone.users:
+            backbone.batcher.close()
+            del self._backbones[digest]

@@ -3,13 +3,24 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from regraft.examples import FOLDER
 from regraft.runtime import ProviderChoice
 
-Address = Annotated[str, StringConstraints(pattern=r"^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")]
+
+def _check_port(address: str) -> str:
+    if int(address.rpartition(":")[2]) > 65535:
+        raise ValueError("the port must be 0 to 65535")
+    return address
+
+
+Address = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$"),
+    AfterValidator(_check_port),
+]
 
 
 class Settings(BaseSettings):

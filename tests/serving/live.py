@@ -1,14 +1,13 @@
-"""A real server inside the test's process, on an event loop in a thread of its own."""
+"""A real server inside the test's process."""
 
-import asyncio
 import concurrent.futures
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from regraft.client import Client
 from regraft.image import Crop
@@ -16,9 +15,8 @@ from regraft.store import FEATURES_FILE, ModelStore
 from serving.server import Ready, Server
 from serving.settings import Settings
 from tests.serving.fakes import SlowCrop
+from tests.serving.loop import grpc_loop
 from tests.serving.waiting import PATIENCE_S, wait_until
-
-T = TypeVar("T")
 
 
 class LiveServer:
@@ -30,36 +28,36 @@ class LiveServer:
         self.server: Server
         self.ready: Ready
         self.client: Client
-        self._loop: asyncio.AbstractEventLoop
-        self._started: concurrent.futures.Future[Ready] = concurrent.futures.Future()
-        self._leave: asyncio.Event
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="live-server")
+        self._loop = grpc_loop()
+        self._complaints = len(self._loop.complaints)
+        self._stopping: concurrent.futures.Future[int] | None = None
 
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.ready.grpc_port}"
 
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.ready.metrics_port}/metrics"
+
     def __enter__(self) -> Self:
-        self._thread.start()
-        try:
-            self.ready = self._started.result(PATIENCE_S)
-        except BaseException:
-            self._thread.join(PATIENCE_S)
-            raise
+        self.ready = self._loop.run(self._start())
         self.client = Client(self.target)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop().result(PATIENCE_S)
         self.client.close()
-        self._loop.call_soon_threadsafe(self._leave.set)
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
+        complaints = self._loop.complaints[self._complaints :]
+        assert not complaints, complaints
 
-    def begin(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        """Begin something on the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def stop(self) -> "concurrent.futures.Future[int]":
+        """Begin to stop the server, once; the result is how many calls were cut."""
+        if self._stopping is None:
+            self._stopping = self._loop.begin(self.server.stop())
+        return self._stopping
 
     def metric(self, name: str, **labels: str) -> float | None:
         """Return the value of a metric now."""
@@ -71,7 +69,8 @@ class LiveServer:
         served = self.server.models.get(name)
         gate = threading.Event()
         crops = [SlowCrop(gate, served.card.image.crop_px) for _ in range(served.backbone.engine.plan.lanes)]
-        running = [self.begin(served.backbone.batcher.submit((cast(Crop, crop), served.head))) for crop in crops]
+        payloads = [(cast("Crop", crop), served.head) for crop in crops]
+        running = [self._loop.begin(served.backbone.batcher.submit(payload)) for payload in payloads]
         try:
             wait_until(lambda: all(crop.reached.is_set() for crop in crops))
             yield gate
@@ -79,17 +78,13 @@ class LiveServer:
             gate.set()
             concurrent.futures.wait(running, PATIENCE_S)
 
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._leave = asyncio.Event()
+    async def _start(self) -> Ready:
         self.server = Server(self.settings)
         try:
-            self._started.set_result(await self.server.start())
-            await self._leave.wait()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
-            self._started.set_exception(error)
-        finally:
+            return await self.server.start()
+        except BaseException:
             await self.server.stop()
+            raise
 
 
 @contextmanager

@@ -37,8 +37,7 @@ def _no_card(folder: Path) -> None:
     onnx.save_model(model, folder / MODEL_FILE)
 
 
-def no_softmax(folder: Path) -> None:
-    """Let the network answer what are no probabilities; reading the file cannot tell, only a run can."""
+def _no_softmax(folder: Path) -> None:
     model = onnx.load_model(folder / MODEL_FILE)
     (softmax,) = (node for node in model.graph.node if PROBABILITIES in node.output)
     softmax.op_type = "Sigmoid"
@@ -51,11 +50,12 @@ SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda folder: (folder / MODEL_FILE).write_bytes(b""), MODEL_FILE),
     "rubbish": (lambda folder: (folder / MODEL_FILE).write_bytes(b"rubbish" * 1000), "not a whole ONNX file"),
     "half a folder": (lambda folder: (folder / MODEL_FILE).unlink(), "there is no such file"),
-    "no folder": (lambda folder: shutil.rmtree(folder), "has no version"),
+    "no folder": (shutil.rmtree, "has no version"),
     "no card": (_no_card, "no model card"),
     "a card without a field": (_card(lambda card: card.pop("novelty_threshold")), "novelty_threshold"),
     "a card of a newer schema": (_card(lambda card: card.update(schema_version=99)), "schema 99"),
     "a card of another head": (_card(lambda card: card.update(head_digest="0" * 64)), "head_digest"),
+    "other nodes in the head": (_no_softmax, "nodes of the head"),
     "a card of another model": (_card(lambda card: card.update(name="other")), "it is model 'other'"),
 }
 """By what is wrong with a version's folder: how to make it so, and what the reason must mention."""

@@ -340,58 +340,78 @@ def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
     steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int
 ) -> None:
     """Invariants 4 and 5, over random arrivals, cancellations, failures and sizes."""
-    asyncio.run(_play(steps, lanes, max_batch, max_queue))
+    play = Play()
+    asyncio.run(play.run(steps, lanes, max_batch, max_queue))
 
-
-async def _play(steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int) -> None:
-    requests: dict[str, asyncio.Task[Answered[str]]] = {}
-    cancelled: set[str] = set()
-    came_to_a_full_queue: set[str] = set()
-    past_s = asyncio.get_running_loop().time() - 1
-    async with bench(lanes, max_batch, max_queue) as b:
-        for step in steps:
-            match step:
-                case Submit(fate):
-                    payload = f"{len(requests)} {fate}"
-                    if b.batcher.depth >= max_queue:
-                        came_to_a_full_queue.add(payload)
-                    requests[payload] = await b.begin(payload, past_s if fate is Fate.EXPIRED else None)
-                    assert b.batcher.depth <= max_queue
-                case Cancel(which) if which < len(requests):
-                    payload = list(requests)[which]
-                    if requests[payload].cancel():
-                        cancelled.add(payload)
-                case LetGo():
-                    b.run.let_go()
-                case _:
-                    await asyncio.sleep(0)
-        b.run.let_go(len(requests) + 1)
-        async with asyncio.timeout(PATIENCE_S):
-            outcomes = dict(
-                zip(requests, await asyncio.gather(*requests.values(), return_exceptions=True), strict=True)
-            )
-        assert b.run.most_running <= lanes
-        assert sum(b.sizes) == sum(map(len, b.run.batches))
-    batch_of = {payload: batch for batch in b.run.batches for payload in batch}
-    assert len(batch_of) == sum(map(len, b.run.batches)), "somebody was run twice"
-    assert all(1 <= len(batch) <= max_batch for batch in b.run.batches)
-    order = [int(payload.split()[0]) for batch in b.run.batches for payload in batch]
+    batch_of = {payload: batch for batch in play.batches for payload in batch}
+    assert len(batch_of) == sum(map(len, play.batches)), "somebody was run twice"
+    assert all(1 <= len(batch) <= max_batch for batch in play.batches)
+    order = [int(payload.split()[0]) for batch in play.batches for payload in batch]
     assert lanes > 1 or order == sorted(order), "somebody was overtaken"
-    for payload, outcome in outcomes.items():
-        if payload in cancelled:
+    for payload, outcome in play.outcomes.items():
+        if payload in play.cancelled:
             assert isinstance(outcome, asyncio.CancelledError)
-        elif isinstance(outcome, OverloadedError):
-            assert payload in came_to_a_full_queue
-            assert payload not in batch_of
-        elif Fate.EXPIRED in payload:
-            assert isinstance(outcome, DeadlineError)
-            assert payload not in batch_of
-        elif any(Fate.POISON in mate for mate in batch_of[payload]):
-            assert isinstance(outcome, RuntimeError)
-            assert "poisoned" in str(outcome)
-        elif any(Fate.SHORT in mate for mate in batch_of[payload]):
-            assert isinstance(outcome, RuntimeError)
-            assert "gave" in str(outcome)
+        elif payload not in batch_of:
+            assert isinstance(outcome, OverloadedError | DeadlineError)
+            assert payload in play.came_to_a_full_queue or Fate.EXPIRED in payload
         else:
-            assert isinstance(outcome, Answered)
-            assert outcome.result == answer_to(payload)
+            assert described(outcome) == expected_in(batch_of[payload], payload)
+
+
+def described(outcome: object) -> str:
+    if isinstance(outcome, Answered):
+        return str(outcome.result)
+    return f"{type(outcome).__name__}: {outcome}"
+
+
+def expected_in(batch: list[str], payload: str) -> str:
+    if any(Fate.POISON in mate for mate in batch):
+        return "RuntimeError: poisoned"
+    if any(Fate.SHORT in mate for mate in batch):
+        return f"RuntimeError: a batch of {len(batch)} gave {len(batch) - 1} results"
+    assert Fate.EXPIRED not in payload
+    return answer_to(payload)
+
+
+class Play:
+    """Plays the steps, and keeps what came of them."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, asyncio.Task[Answered[str]]] = {}
+        self.cancelled: set[str] = set()
+        self.came_to_a_full_queue: set[str] = set()
+        self.outcomes: dict[str, Answered[str] | BaseException] = {}
+        self.batches: list[list[str]] = []
+
+    async def run(
+        self, steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int
+    ) -> None:
+        async with bench(lanes, max_batch, max_queue) as b, asyncio.timeout(PATIENCE_S):
+            for step in steps:
+                if isinstance(step, Submit):
+                    await self._submit(b, step.fate, max_queue)
+                elif isinstance(step, Cancel):
+                    self._cancel(step.which)
+                elif isinstance(step, LetGo):
+                    b.run.let_go()
+                else:
+                    await asyncio.sleep(0)
+            b.run.let_go(len(self.requests) + 1)
+            outcomes = await asyncio.gather(*self.requests.values(), return_exceptions=True)
+            assert b.run.most_running <= lanes
+            assert sum(b.sizes) == sum(map(len, b.run.batches))
+        self.outcomes = dict(zip(self.requests, outcomes, strict=True))
+        self.batches = b.run.batches
+
+    async def _submit(self, b: Bench, fate: Fate, max_queue: int) -> None:
+        payload = f"{len(self.requests)} {fate}"
+        if b.batcher.depth >= max_queue:
+            self.came_to_a_full_queue.add(payload)
+        past_s = asyncio.get_running_loop().time() - 1
+        self.requests[payload] = await b.begin(payload, past_s if fate is Fate.EXPIRED else None)
+        assert b.batcher.depth <= max_queue
+
+    def _cancel(self, which: int) -> None:
+        for payload in list(self.requests)[which : which + 1]:
+            if self.requests[payload].cancel():
+                self.cancelled.add(payload)

@@ -188,10 +188,10 @@ async def test_a_batch_never_mixes_backbones(store: ModelStore) -> None:
     async with stage(store) as s:
         animals, colours = s.engines.sessions  # loaded in the order of the names
         runs = len(animals.batches)
-        requests = []
         with animals.held(), colours.held():
-            for number in range(8):
-                requests.append(await s.begin(picture("red", number), ("animals", "colours")[number % 2]))
+            requests = [
+                await s.begin(picture("red", number), ("animals", "colours")[number % 2]) for number in range(8)
+            ]
         for number, request in enumerate(requests):
             answer, image = await request, picture("red", number)
             if number % 2:
@@ -415,9 +415,7 @@ def test_every_answer_equals_the_unbatched_one_whatever_comes_beside_it(
     asyncio.run(_play(store, requests, lanes, max_batch, random.Random(seed)))
 
 
-async def _play(
-    store: ModelStore, requests: list[Request], lanes: int, max_batch: int, turns: random.Random
-) -> None:
+async def _play(store: ModelStore, requests: list[Request], lanes: int, max_batch: int, turns: random.Random) -> None:
     async with stage(store, lanes=lanes, max_batch=max_batch) as s, asyncio.timeout(PATIENCE_S):
 
         async def ask(request: Request) -> Answer | None:
@@ -449,7 +447,9 @@ async def _play(
 
 def test_the_answers_expected_here_are_those_of_the_backbone() -> None:
     features = tiny_features(tiny_backbone(), LABELS, pictures=1)
-    index = {label: row for row, label in zip(range(3), (features.labels[i] for i in features.label_index), strict=True)}
+    index = {
+        label: row for row, label in zip(range(3), (features.labels[i] for i in features.label_index), strict=True)
+    }
 
     for label in LABELS:
         from_backbone = HEAD.probabilities(features.embedding[[index[label]]])[0].tolist()

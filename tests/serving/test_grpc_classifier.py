@@ -22,18 +22,10 @@ LABELS = ("red", "green", "blue")
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that all tests here share, which only ask it."""
-    store = ModelStore(tmp_path_factory.mktemp("shared") / "store")
-    publish_tiny(store)
-    with LiveServer(store) as server:
-        yield server
-
-
 @pytest.fixture
-def client(live: LiveServer) -> Client:
-    return live.client
+def live(shared: LiveServer) -> LiveServer:
+    """The server that only answers: nothing here changes it."""
+    return shared
 
 
 def encoded(label: str, form: str) -> bytes:
@@ -264,7 +256,9 @@ def test_a_stream_that_the_client_gives_up_leaves_nothing_behind(live: LiveServe
         cancelled = "regraft_requests_total", {"method": "ClassifyStream", "code": "CANCELLED"}
         before = live.metric(cancelled[0], **cancelled[1]) or 0
         with live.busy_lanes():
-            stream = stub.ClassifyStream(pb.ClassifyStreamRequest(id=str(number), request=request) for number in count())
+            stream = stub.ClassifyStream(
+                pb.ClassifyStreamRequest(id=str(number), request=request) for number in count()
+            )
             wait_until(lambda: (live.metric("regraft_in_flight") or 0) > 10)
             stream.cancel()
 

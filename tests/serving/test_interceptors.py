@@ -12,9 +12,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from regraft import errors
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from regraft.v1 import retraining_pb2, retraining_pb2_grpc
 from serving.interceptors import INTERNAL_TEXT, RpcInterceptor, status_of
 from serving.metrics import Metrics
-from tests.serving.waiting import asynchronous, until
+from tests.serving.loop import asynchronous_with_grpc
+from tests.serving.waiting import PATIENCE_S, until
 
 Code = grpc.StatusCode
 TABLE = {
@@ -36,7 +38,7 @@ TABLE = {
     errors.MissingPackageError: Code.FAILED_PRECONDITION,
 }
 RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL]
-SECRET = "/etc/passwd of the operator"
+OPERATORS_OWN = "/home/operator/models"
 
 
 def tree(kind: type[errors.RegraftError]) -> Iterator[type[errors.RegraftError]]:
@@ -64,12 +66,17 @@ def test_an_error_that_is_not_in_the_table_has_its_parents_code() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError(SECRET), KeyError(SECRET), OSError(2, SECRET), ExceptionGroup(SECRET, [ValueError(SECRET)])],
+    [
+        RuntimeError(OPERATORS_OWN),
+        KeyError(OPERATORS_OWN),
+        OSError(2, OPERATORS_OWN),
+        ExceptionGroup(OPERATORS_OWN, [ValueError(OPERATORS_OWN)]),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_any_other_error_is_internal_and_its_text_stays_here(error: Exception) -> None:
     assert status_of(error) == (Code.INTERNAL, INTERNAL_TEXT)
-    assert SECRET not in INTERNAL_TEXT
+    assert OPERATORS_OWN not in INTERNAL_TEXT
 
 
 class Servicer(pb_grpc.ClassifierServicer):
@@ -101,17 +108,23 @@ class Servicer(pb_grpc.ClassifierServicer):
                 raise self.error
 
 
+class Watched(retraining_pb2_grpc.RetrainingServicer):
+    """A job that never comes to its end."""
+
+    async def WatchRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: retraining_pb2.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[retraining_pb2.RetrainJob]:
+        yield retraining_pb2.RetrainJob(id=request.id)
+        await asyncio.Event().wait()
+
+
 @dataclass
 class Stage:
     servicer: Servicer
     stub: Any
     channel: grpc.aio.Channel
     metrics: Metrics
-
-    def count(self, method: str, code: Code) -> float | None:
-        return self.metrics.registry.get_sample_value(
-            "regraft_requests_total", {"method": method, "code": code.name}
-        )
+    interceptor: RpcInterceptor
 
     def counts(self) -> dict[tuple[str, str], float]:
         return {
@@ -125,18 +138,20 @@ class Stage:
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
     metrics = Metrics()
-    server = grpc.aio.server(interceptors=[RpcInterceptor(metrics)])
+    interceptor = RpcInterceptor(metrics)
+    server = grpc.aio.server(interceptors=[interceptor])
     servicer = Servicer()
     pb_grpc.add_ClassifierServicer_to_server(servicer, server)
+    retraining_pb2_grpc.add_RetrainingServicer_to_server(Watched(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Stage(servicer, pb_grpc.ClassifierStub(channel), channel, metrics)
+        yield Stage(servicer, pb_grpc.ClassifierStub(channel), channel, metrics, interceptor)
     await server.stop(None)
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_a_call_that_succeeds_passes_unchanged_and_is_counted() -> None:
     async with stage() as s:
         assert (await s.stub.Classify(pb.ClassifyRequest(name="n"))).name == "n"
@@ -147,7 +162,7 @@ async def test_a_call_that_succeeds_passes_unchanged_and_is_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
-@asynchronous
+@asynchronous_with_grpc
 async def test_an_error_reaches_the_client_as_its_code_and_text(kind: type[errors.RegraftError]) -> None:
     async with stage() as s:
         s.servicer.error = kind("what went wrong")
@@ -158,13 +173,13 @@ async def test_an_error_reaches_the_client_as_its_code_and_text(kind: type[error
         assert s.counts() == {("Classify", TABLE[kind].name): 1}
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_answered() -> None:
     async with stage() as s:
         s.servicer.error = errors.StorageError("the disk is full")
         stream = s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest(id="a"), pb.ClassifyStreamRequest(id="b")]))
         answers = []
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:  # noqa: PT012 - the loop is what ends with the error
             async for answer in stream:
                 answers.append(answer.id)  # noqa: PERF401 - what came before the error is kept
 
@@ -174,27 +189,31 @@ async def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_answered(
 
 
 @pytest.mark.parametrize("method", ["Classify", "ClassifyStream"])
-@asynchronous
+@asynchronous_with_grpc
 async def test_a_bug_is_internal_to_the_client_and_a_traceback_in_the_log(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with stage() as s:
-        s.servicer.error = RuntimeError(SECRET)
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
+        s.servicer.error = RuntimeError(OPERATORS_OWN)
+
+        async def call() -> None:
             if method == "Classify":
                 await s.stub.Classify(pb.ClassifyRequest())
             else:
                 assert [answer.id async for answer in s.stub.ClassifyStream(iter([pb.ClassifyStreamRequest()]))]
 
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call()
+
         assert (failure.value.code(), failure.value.details()) == (Code.INTERNAL, INTERNAL_TEXT)
-        assert SECRET not in failure.value.debug_error_string()
+        assert OPERATORS_OWN not in str(failure.value)
         (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
         assert record.exc_info is not None
         assert record.exc_info[1] is s.servicer.error
         assert s.counts() == {(method, "INTERNAL"): 1}
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async with stage() as s:
         s.servicer.error = errors.InvalidImageError("no picture")
@@ -204,21 +223,18 @@ async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.L
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_a_call_that_the_client_gives_up_is_counted_as_cancelled() -> None:
     async with stage() as s:
         s.servicer.gate.clear()
-        call = s.stub.Classify(pb.ClassifyRequest())
-        calling = asyncio.ensure_future(call)
+        call: Any = s.stub.Classify(pb.ClassifyRequest())
         await s.servicer.reached.wait()
         call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
 
         await until(lambda: s.counts() == {("Classify", "CANCELLED"): 1})
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_a_stream_that_the_client_gives_up_is_counted_as_cancelled() -> None:
     async with stage() as s:
         s.servicer.gate.clear()
@@ -230,7 +246,7 @@ async def test_a_stream_that_the_client_gives_up_is_counted_as_cancelled() -> No
         await until(lambda: s.counts() == {("ClassifyStream", "CANCELLED"): 1})
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_health_checks_pass_through_uncounted() -> None:
     async with stage() as s:
         answer = await health_pb2_grpc.HealthStub(s.channel).Check(health_pb2.HealthCheckRequest())
@@ -239,11 +255,112 @@ async def test_health_checks_pass_through_uncounted() -> None:
         assert s.counts() == {}
 
 
-@asynchronous
+@asynchronous_with_grpc
 async def test_a_method_that_does_not_exist_is_unimplemented() -> None:
     async with stage() as s:
-        call = s.channel.unary_unary("/regraft.v1.Classifier/Guess")
+        call: Any = s.channel.unary_unary("/regraft.v1.Classifier/Guess")
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call(b"")
 
         assert failure.value.code() is Code.UNIMPLEMENTED
+
+
+@asynchronous_with_grpc
+async def test_draining_an_idle_server_takes_no_time_and_refuses_what_comes() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        assert await s.interceptor.drain(PATIENCE_S) == 0
+        for call in (
+            s.stub.Classify(pb.ClassifyRequest()),
+            s.stub.ClassifyStream().read(),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="stopping") as failure:
+                await call
+            assert failure.value.code() is Code.UNAVAILABLE
+        assert not s.servicer.reached.is_set()
+
+        health_check = health_pb2_grpc.HealthStub(s.channel).Check(health_pb2.HealthCheckRequest())
+        assert (await health_check).status == health_pb2.HealthCheckResponse.SERVING, "health is not ours to refuse"
+        assert s.counts() == {("Classify", "UNAVAILABLE"): 1, ("ClassifyStream", "UNAVAILABLE"): 1}
+
+
+@asynchronous_with_grpc
+async def test_draining_waits_for_a_call_in_flight_which_is_answered() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        s.servicer.gate.clear()
+        calling = asyncio.ensure_future(s.stub.Classify(pb.ClassifyRequest(name="n")))
+        await s.servicer.reached.wait()
+        draining = asyncio.create_task(s.interceptor.drain(PATIENCE_S))
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping"):
+            await s.stub.Classify(pb.ClassifyRequest())
+        assert not draining.done()
+        s.servicer.gate.set()
+
+        assert (await calling).name == "n"
+        assert await draining == 0
+
+
+@asynchronous_with_grpc
+async def test_what_does_not_finish_in_the_grace_time_is_counted() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        s.servicer.gate.clear()
+        calling = asyncio.ensure_future(s.stub.Classify(pb.ClassifyRequest()))
+        await s.servicer.reached.wait()
+
+        assert await s.interceptor.drain(0) == 1
+        assert await s.interceptor.drain(0.01) == 1
+        s.servicer.gate.set()
+        await calling
+
+
+@asynchronous_with_grpc
+async def test_a_stream_ends_after_what_it_has_taken_in_and_says_that_it_is_not_complete() -> None:
+    """Invariant 10: a stream without an end would hold the server for the whole grace time."""
+    async with stage() as s:
+        stream = s.stub.ClassifyStream()
+        await stream.write(pb.ClassifyStreamRequest(id="a"))
+        assert (await stream.read()).id == "a"
+        await s.servicer.reached.wait()
+
+        assert await s.interceptor.drain(PATIENCE_S) == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping") as failure:
+            await stream.read()
+        assert failure.value.code() is Code.UNAVAILABLE
+        assert s.counts() == {("ClassifyStream", "UNAVAILABLE"): 1}
+
+
+@asynchronous_with_grpc
+async def test_a_request_that_a_stream_is_working_on_is_finished_before_the_stream_ends() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        s.servicer.gate.clear()
+        stream = s.stub.ClassifyStream()
+        await stream.write(pb.ClassifyStreamRequest(id="a"))
+        assert (await stream.read()).id == "a"
+        await s.servicer.reached.wait()
+        draining = asyncio.create_task(s.interceptor.drain(PATIENCE_S))
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping"):
+            await s.stub.Classify(pb.ClassifyRequest())
+        assert not draining.done()
+        s.servicer.gate.set()
+
+        assert await draining == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping"):
+            await stream.read()
+
+
+@asynchronous_with_grpc
+async def test_a_watch_ends_when_the_server_drains() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        watch = retraining_pb2_grpc.RetrainingStub(s.channel).WatchRetrainJob(
+            retraining_pb2.GetRetrainJobRequest(id="a job")
+        )
+        assert (await watch.read()).id == "a job"
+
+        assert await s.interceptor.drain(PATIENCE_S) == 0
+        with pytest.raises(grpc.aio.AioRpcError, match="stopping") as failure:
+            await watch.read()
+        assert failure.value.code() is Code.UNAVAILABLE

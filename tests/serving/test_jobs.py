@@ -1,6 +1,4 @@
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +12,7 @@ from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
-from tests.serving.live import process_of_job, stalled_retrain
 from tests.serving.waiting import asynchronous, until
-from tests.tiny import picture
 
 
 @dataclass
@@ -32,9 +28,6 @@ class Stage:
     def outcome_count(self, outcome: str) -> float | None:
         labels = {"model": "colours", "outcome": outcome}
         return self.metrics.registry.get_sample_value("regraft_retrain_jobs_total", labels)
-
-    async def running(self, job: RetrainJob) -> None:
-        await until(lambda: self.examples.jobs.get(job.id).state is JobState.RUNNING)
 
     async def end_of(self, job: RetrainJob) -> RetrainJob:
         seen = [seen async for seen in self.runner.watch(job.id)]
@@ -76,31 +69,12 @@ async def test_a_job_with_nothing_new_is_refused_by_its_process(store: ModelStor
 
 
 @asynchronous
-async def test_a_success_is_told_only_after_what_has_to_follow_it(store: ModelStore) -> None:
-    """Whoever is told of a success finds the new version serving."""
+async def test_a_second_job_for_a_model_is_refused_while_the_first_one_is_not_over(store: ModelStore) -> None:
     async with stage(store) as s:
-        for number in range(30):
-            s.examples.add("colours", picture("grey", number), "grey")
-        job = await s.runner.start("colours", {}, "ada")
-        async for seen in s.runner.watch(job.id):
-            if seen.state.is_final:
-                assert s.finished == ["finished"]
+        first = s.examples.jobs.create("colours", {}, "cron")
+        with pytest.raises(PreconditionError, match=first.id):
+            await s.runner.start("colours", {}, "bob")
 
-        assert seen.state is JobState.SUCCEEDED
-        assert seen.version == store.champion("colours") == 2
-        assert s.outcome_count("succeeded") == 1
-
-
-@asynchronous
-async def test_a_second_job_for_a_model_is_refused_while_the_first_one_runs(store: ModelStore) -> None:
-    async with stage(store) as s:
-        with stalled_retrain(store):
-            first = await s.runner.start("colours", {}, "ada")
-            await s.running(first)
-            with pytest.raises(PreconditionError, match=first.id):
-                await s.runner.start("colours", {}, "bob")
-            await s.runner.cancel(first.id)
-            await s.end_of(first)
         assert [job.id for job in s.examples.jobs.list()] == [first.id]
 
 
@@ -114,37 +88,6 @@ async def test_a_job_cancelled_before_its_process_claims_it_never_runs(store: Mo
         assert s.finished == ["finished"], "its process is gone"
         assert s.outcome_count("cancelled") == 1
         assert store.versions("colours") == [1]
-
-
-@asynchronous
-async def test_a_running_job_is_cancelled_at_once(store: ModelStore) -> None:
-    async with stage(store) as s:
-        with stalled_retrain(store):
-            job = await s.runner.start("colours", {}, "ada")
-            await s.running(job)
-            assert (await s.runner.cancel(job.id)).state is JobState.RUNNING
-            end = await s.end_of(job)
-
-        assert (end.state, end.message) == (JobState.CANCELLED, "cancelled")
-        assert s.outcome_count("cancelled") == 1
-        with pytest.raises(AssertionError, match="no process"):
-            process_of_job(job.id)
-
-
-@asynchronous
-async def test_a_job_whose_process_is_killed_failed_and_says_so(store: ModelStore) -> None:
-    """Invariant 6."""
-    async with stage(store) as s:
-        with stalled_retrain(store):
-            job = await s.runner.start("colours", {}, "ada")
-            await s.running(job)
-            os.kill(process_of_job(job.id), signal.SIGKILL)
-            end = await s.end_of(job)
-
-        assert end.state is JobState.FAILED
-        assert "ended by signal 9" in end.message
-        assert s.outcome_count("failed") == 1
-        assert store.champion("colours") == 1
 
 
 @asynchronous
@@ -190,18 +133,46 @@ async def test_jobs_that_do_not_exist_are_not_found(store: ModelStore) -> None:
 async def test_a_watcher_sees_every_change_once_and_another_process_may_make_it(store: ModelStore) -> None:
     async with stage(store) as s:
         jobs = s.examples.jobs
-        job = jobs.create("colours", {}, "cron")
-        watching = s.runner.watch(job.id)
-        assert (await anext(watching)).state is JobState.PENDING
-        jobs.claim(job.id)
-        assert (await anext(watching)).state is JobState.RUNNING
-        jobs.report(job.id, "embed", 0.5, "half of it")
-        seen = await anext(watching)
-        assert (seen.phase, seen.fraction, seen.message) == ("embed", 0.5, "half of it")
-        jobs.finish(job.id, JobState.REFUSED, "no better")
-        assert (await anext(watching)).state is JobState.REFUSED
+        with job_lock(s.examples, "colours"):  # as that process holds it
+            job = jobs.create("colours", {}, "cron")
+            watching = s.runner.watch(job.id)
+            assert (await anext(watching)).state is JobState.PENDING
+            jobs.claim(job.id)
+            assert (await anext(watching)).state is JobState.RUNNING
+            jobs.report(job.id, "embed", 0.5, "half of it")
+            seen = await anext(watching)
+            assert (seen.phase, seen.fraction, seen.message) == ("embed", 0.5, "half of it")
+            jobs.finish(job.id, JobState.REFUSED, "no better")
+            assert (await anext(watching)).state is JobState.REFUSED
         with pytest.raises(StopAsyncIteration):
             await anext(watching)
+
+
+@asynchronous
+async def test_a_watcher_is_told_when_a_process_of_somebody_else_dies(store: ModelStore) -> None:
+    """Invariant 6: nobody waits for ever for a job that nobody runs."""
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):
+            job = s.examples.jobs.create("colours", {}, "cron")
+            s.examples.jobs.claim(job.id)
+            watching = s.runner.watch(job.id)
+            assert (await anext(watching)).state is JobState.RUNNING
+
+        end = [seen async for seen in watching][-1]
+        assert end.state is JobState.FAILED
+        assert "killed" in end.message
+
+
+@asynchronous
+async def test_a_job_that_nobody_runs_is_not_in_the_way_of_a_new_one(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        orphan = s.examples.jobs.create("colours", {}, "cron")
+        s.examples.jobs.claim(orphan.id)
+        job = await s.runner.start("colours", {}, "ada")
+        await s.runner.cancel(job.id)
+
+        assert s.examples.jobs.get(orphan.id).state is JobState.FAILED
 
 
 @asynchronous
@@ -216,7 +187,7 @@ async def test_a_job_found_running_without_a_process_is_settled_as_failed(store:
         end = s.examples.jobs.get(job.id)
         assert end.state is JobState.FAILED
         assert "interrupted in phase 'fit'" in end.message
-        assert (await s.runner.start("colours", {}, "ada")).state is JobState.PENDING, "the model is free again"
+        assert s.examples.jobs.create("colours", {}, "ada").state is JobState.PENDING, "the model is free again"
 
 
 @asynchronous
@@ -262,19 +233,3 @@ async def test_a_job_found_waiting_is_started(store: ModelStore) -> None:
 
         assert (await s.end_of(job)).state is JobState.REFUSED
         assert s.finished == ["finished"]
-
-
-@asynchronous
-async def test_closing_ends_the_processes_and_their_jobs(store: ModelStore) -> None:
-    """Invariants 6 and 10."""
-    async with stage(store) as s:
-        with stalled_retrain(store):
-            job = await s.runner.start("colours", {}, "ada")
-            await s.running(job)
-            await s.runner.close()
-
-        end = s.examples.jobs.get(job.id)
-        assert end.state is JobState.FAILED
-        assert "ended by signal 15" in end.message
-        with pytest.raises(AssertionError, match="no process"):
-            process_of_job(job.id)

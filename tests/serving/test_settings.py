@@ -63,7 +63,10 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
 
     values = Settings().model_dump()
 
-    assert {f"REGRAFT_{name.upper()}": f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()} == given
+    assert {
+        f"REGRAFT_{name.upper()}": f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    } == given
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "0.0.0.0:65535", "[::1]:8002", "[::]:0"])
@@ -72,7 +75,8 @@ def test_an_address_is_a_host_and_a_port_and_port_0_takes_a_free_one(address: st
 
 
 @pytest.mark.parametrize(
-    "address", ["", "50051", ":50051", "localhost", "localhost:", "localhost:http", "::1:8002", "a b:1", "h:123456", "h:1\n"]
+    "address",
+    ["", "50051", ":50051", "localhost", "localhost:", "localhost:http", "::1:8002", "a b:1", "h:123456", "h:1\n"],
 )
 @pytest.mark.parametrize("field", ["grpc", "metrics"])
 def test_what_is_no_address_is_refused(field: str, address: str) -> None:

@@ -29,7 +29,7 @@ async def _watched(test: Coroutine[Any, Any, None]) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     async with asyncio.timeout(2 * PATIENCE_S):
         await test
-    assert not complaints
+    assert not complaints, complaints
 
 
 async def until(condition: Callable[[], object]) -> None:

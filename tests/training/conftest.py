@@ -1,11 +1,11 @@
-"""Pictures, features and versions for the tests of the training side; torch is imported only where a test asks for it."""
+"""Pictures, features and versions for the tests of the training side. torch is imported where a test asks for it."""
 
 import os
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -156,8 +156,19 @@ def in_a_child(
     )
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch to one thread, or the processes of pytest-xdist would fight for the same cores."""
+    import torch  # noqa: PLC0415 - most tests in this folder do without it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbones_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache folder that the whole run shares, the processes of pytest-xdist included."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-backbones"
@@ -166,11 +177,11 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(shared_cache: Path) -> Callable[[str], ExportedBackbone]:
+def exported(backbones_folder: Path) -> Callable[[str], ExportedBackbone]:
     """Return a function that exports a network with random weights once in the whole run."""
 
     def load(name: str) -> ExportedBackbone:
-        with locked(shared_cache / f"{name.replace('/', '-')}.lock"):  # or two processes would export it at once
-            return load_backbone(name, "none", 0, shared_cache)
+        with locked(backbones_folder / f"{name.replace('/', '-')}.lock"):  # or two processes would export it at once
+            return load_backbone(name, "none", 0, backbones_folder)
 
     return load

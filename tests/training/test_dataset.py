@@ -273,7 +273,7 @@ def test_a_class_that_is_only_in_the_holdout_is_named_before_training(tmp_path: 
 
 
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="only one class, 'cats'; need at least two$"):
+    with pytest.raises(DatasetError, match=r"only one class, 'cats'; need at least two$"):
         check_trainable(scan(write(tmp_path, numbered("cats", 5))), tmp_path)
 
 

@@ -15,8 +15,9 @@ from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError
-from regraft.examples import check_label, image_hash
+from regraft.examples import image_hash
 from regraft.image import decode_crop
+from regraft.labels import check_label
 from regraft.runtime import OpenSession
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png
@@ -77,7 +78,8 @@ def test_an_embedding_is_what_the_backbone_makes_of_the_crop_of_the_file(tmp_pat
     assert embeddings.keys() == {image_hash(data) for data in REDS}
     for data in REDS:
         vector = embeddings[image_hash(data)]
-        assert (vector.shape, vector.dtype) == ((EMBEDDING_SIZE,), np.float32)
+        assert vector.shape == (EMBEDDING_SIZE,)
+        assert vector.dtype == np.float32
         np.testing.assert_allclose(vector, embed(data), atol=1e-6)
 
 
@@ -135,7 +137,7 @@ JPEG = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG")
 UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"this is no picture", "not a picture in a format that is read here"),
     "truncated": (lambda: JPEG[: len(JPEG) // 2], "cannot be decoded"),
-    "empty": (lambda: b"", r"empty \(0 bytes\)"),
+    "empty": (lambda: b"", "empty (0 bytes)"),
     "huge": (huge_png, "50000 x 50000 px; the limit is"),
 }
 
@@ -150,9 +152,7 @@ def test_a_file_that_is_no_usable_picture_fails_alone_and_with_the_reason(
     embeddings, failures = embedder.embed(keep(tmp_path, [*REDS[:4], bad, *REDS[4:]]), cache)
 
     assert list(failures) == [image_hash(bad)]
-    assert failures[image_hash(bad)]
-    with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(failures[image_hash(bad)])
+    assert reason in failures[image_hash(bad)]
     assert embeddings.keys() == {image_hash(data) for data in REDS}
     assert sum(session.batches) == len(REDS)
 
@@ -399,12 +399,17 @@ def as_one_array(path: Path) -> None:
         np.save(file, np.zeros(3))
 
 
+def as_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_bytes(b"these are no features"),
     "another zip": lambda path: path.write_bytes(b"PK\x03\x04 and then nothing that a zip has"),
     "one array": as_one_array,
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": as_a_folder,
     "pickles": with_pickles,
     "no labels": npz_without("labels"),
     "no embedding": npz_without("embedding"),

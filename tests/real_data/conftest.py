@@ -1,0 +1,42 @@
+"""Where the weights are, and one cache of backbones and embeddings for the whole run."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from regraft.files import locked
+from training.train import TrainResult, TrainSettings, train
+
+Trainer = Callable[..., TrainResult]
+
+
+@pytest.fixture(scope="session")
+def weights_folder(photographs: Path) -> Path:
+    """The folder of ImageNet weights, beside the folder of photographs."""
+    folder = photographs.parent / "weights"
+    if not folder.is_dir():
+        pytest.skip(f"no weights in {folder}: they belong beside the folder that REGRAFT_TEST_DATA names")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photograph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that begins empty with every run, and that the processes of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "photograph-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def trainer(photographs: Path, photograph_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """A function that trains on one of the sets."""
+    monkeypatch.setenv("REGRAFT_CACHE", str(photograph_cache))
+
+    def run(folder: str, name: str, backbone: str = "efficientnet_lite0", weights: str = "default") -> TrainResult:
+        with locked(photograph_cache / f"{backbone}.lock"):  # or two processes would export the backbone at once
+            return train(TrainSettings(photographs / folder, name, tmp_path / "models", backbone, weights))
+
+    return run

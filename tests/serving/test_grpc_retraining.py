@@ -1,0 +1,317 @@
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+
+from regraft.client import Client, RemoteError
+from regraft.embeddings import EmbeddingKey
+from regraft.examples import ExamplesStore, image_hash, is_holdout
+from regraft.store import ModelStore
+from regraft.v1 import retraining_pb2 as pb
+from tests.serving.live import LiveServer, process_of_job, stalled_retrain
+from tests.serving.waiting import wait_until
+from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+
+ACCEPTED, DUPLICATE = pb.AddExamplesResponse.ACCEPTED, pb.AddExamplesResponse.DUPLICATE
+RELABELLED, REJECTED = pb.AddExamplesResponse.RELABELLED, pb.AddExamplesResponse.REJECTED
+GREY = [picture("grey", number) for number in range(30)]
+
+
+def end_of(client: Client, job: pb.RetrainJob) -> pb.RetrainJob:
+    """Watch a job to its end."""
+    states = list(client.watch_job(job.id))
+    active = (pb.RetrainJob.PENDING, pb.RetrainJob.RUNNING)
+    assert all(state.state in active for state in states[:-1])
+    assert states[-1].state not in active
+    assert states[-1] == client.get_job(job.id)
+    assert states[-1].finished_at
+    return states[-1]
+
+
+def running(client: Client, job: pb.RetrainJob) -> None:
+    wait_until(lambda: client.get_job(job.id).state == pb.RetrainJob.RUNNING)
+
+
+def test_each_example_is_answered_with_what_became_of_it(live: LiveServer) -> None:
+    """A bad one does not end the stream."""
+    sent = [
+        (GREY[0], "grey"),
+        (GREY[0], "grey"),
+        (GREY[0], "silver"),
+        (b"no picture", "grey"),
+        (GREY[1], " "),
+        (GREY[1], "a/b"),
+        (GREY[1], "grey"),
+    ]
+    answers = list(live.client.add_examples(sent, source="a test"))
+
+    outcomes = [ACCEPTED, DUPLICATE, RELABELLED, REJECTED, REJECTED, REJECTED, ACCEPTED]
+    assert [answer.outcome for answer in answers] == outcomes
+    assert [answer.sha256 for answer in answers] == [image_hash(image) for image, _ in sent]
+    assert "not a picture" in answers[3].reason
+    assert "label" in answers[4].reason
+    assert "path separators" in answers[5].reason
+    assert {answers[row].reason for row in (0, 1, 2, 6)} == {""}
+    counts = {"accepted": 2, "duplicate": 1, "relabelled": 1, "rejected": 3}
+    for outcome, count in counts.items():
+        assert live.metric("regraft_examples_total", outcome=outcome) == count
+
+
+def test_an_example_that_was_accepted_is_on_the_disk(store: ModelStore, client: Client) -> None:
+    """Invariant 6."""
+    (answer,) = client.add_examples([(GREY[0], "grey")])
+
+    examples = ExamplesStore(store.root / ".examples")
+    assert [(example.sha256, example.label) for example in examples.list("colours")] == [(answer.sha256, "grey")]
+    assert examples.image_path(answer.sha256).read_bytes() == GREY[0]
+    examples.close()
+
+
+def test_examples_are_answered_while_more_are_still_to_come(client: Client) -> None:
+    answered: list[str] = []
+
+    def examples() -> Iterator[tuple[bytes, str]]:
+        for number, image in enumerate(GREY[:3]):
+            wait_until(partial(answered_are, number))
+            yield image, "grey"
+
+    def answered_are(number: int) -> bool:
+        return len(answered) == number
+
+    for answer in client.add_examples(examples()):
+        answered.append(answer.sha256)  # noqa: PERF401 - the generator above looks at it meanwhile
+    assert answered == [image_hash(image) for image in GREY[:3]]
+
+
+def test_an_example_for_a_model_that_does_not_exist_is_rejected(client: Client) -> None:
+    (answer,) = client.add_examples([(GREY[0], "grey")], name="cats")
+
+    assert answer.outcome == REJECTED
+    assert "cats" in answer.reason
+
+
+def test_with_two_models_the_name_has_to_be_given(store: ModelStore) -> None:
+    publish_tiny(store, name="animals")
+    with LiveServer(store) as live:
+        (answer,) = live.client.add_examples([(GREY[0], "grey")])
+        assert answer.outcome == REJECTED
+        assert "animals, colours" in answer.reason
+
+        (answer,) = live.client.add_examples([(GREY[0], "grey")], name="animals")
+        assert answer.outcome == ACCEPTED
+        assert [(model.name, model.examples) for model in live.client.list_models()] == [("animals", 1), ("colours", 0)]
+
+
+def test_a_source_that_is_too_long_is_rejected(client: Client) -> None:
+    (answer,) = client.add_examples([(GREY[0], "grey")], source="x" * 201)
+
+    assert answer.outcome == REJECTED
+    assert "source" in answer.reason
+
+
+def test_without_a_model_no_example_can_be_taken(empty_store: ModelStore) -> None:
+    with LiveServer(empty_store) as live, pytest.raises(RemoteError, match="train one") as failure:
+        list(live.client.add_examples([(GREY[0], "grey")]))
+
+    assert failure.value.code == "FAILED_PRECONDITION"
+
+
+@pytest.fixture
+def disk_that_refuses(store: ModelStore) -> bytes:
+    """A picture that cannot be kept, for a file is where its folder should be; GREY[0] can."""
+    refused = next(image for image in GREY if image_hash(image)[:2] != image_hash(GREY[0])[:2])
+    images = store.root / ".examples" / "images"
+    images.mkdir(parents=True)
+    (images / image_hash(refused)[:2]).write_text("in the way")
+    return refused
+
+
+def test_a_disk_that_refuses_ends_the_call_but_what_was_acknowledged_is_kept(
+    store: ModelStore, disk_that_refuses: bytes
+) -> None:
+    """Invariant 6."""
+    acknowledged = []
+    with LiveServer(store) as live:
+        sent = [(GREY[0], "grey"), (disk_that_refuses, "grey"), (GREY[1], "grey")]
+        with pytest.raises(RemoteError, match="cannot keep the image") as failure:  # noqa: PT012 - of the loop
+            for answer in live.client.add_examples(sent):
+                acknowledged.append(answer.sha256)  # noqa: PERF401 - what came before the error is kept
+
+        assert failure.value.code == "UNAVAILABLE"
+        assert acknowledged == [image_hash(GREY[0])]
+        assert live.client.get_model().examples == 1
+        assert live.client.classify(picture("red")).version == 1
+    assert (store.root / ".examples" / "images" / acknowledged[0][:2] / acknowledged[0]).read_bytes() == GREY[0]
+
+
+def test_a_disk_that_refuses_is_not_reported_as_a_server_that_does_not_answer(
+    store: ModelStore, disk_that_refuses: bytes
+) -> None:
+    with LiveServer(store) as live, pytest.raises(RemoteError) as failure:
+        list(live.client.add_examples([(disk_that_refuses, "grey")]))
+
+    assert "no server answers" not in str(failure.value)
+
+
+def test_new_examples_are_embedded_in_the_background(live: LiveServer, store: ModelStore) -> None:
+    list(live.client.add_examples((image, "grey") for image in GREY))
+    card = live.server.models.get("colours").card
+    key = EmbeddingKey(card.backbone.digest, card.image.digest())
+    examples = ExamplesStore(store.root / ".examples")
+    hashes = [image_hash(image) for image in GREY]
+    wait_until(lambda: len(examples.embeddings.get(key, hashes)) == len(hashes))
+
+    expected = tiny_features(tiny_backbone(), ("grey",))
+    embedded = examples.embeddings.get(key, hashes)
+    for sha256, embedding in zip(expected.sha256, expected.embedding, strict=True):
+        np.testing.assert_allclose(embedded[sha256], embedding, atol=1e-5)
+    examples.close()
+
+
+def test_a_new_class_is_learned_while_the_server_runs(live: LiveServer, store: ModelStore) -> None:
+    """From labels to a new version that serves: the whole loop, in the real process."""
+    client = live.client
+    assert client.classify(GREY[0]).predictions[0].label != "grey"
+    list(client.add_examples((image, "grey") for image in GREY))
+
+    job = client.retrain(requested_by="ada")
+    assert (job.name, job.requested_by, job.state) == ("colours", "ada", pb.RetrainJob.PENDING)
+    fractions = []
+    for seen in client.watch_job(job.id):
+        fractions.append(seen.fraction)
+        if seen.state == pb.RetrainJob.SUCCEEDED:  # whoever is told of it finds it serving, without waiting
+            assert client.classify(GREY[0]).version == seen.version == 2
+            assert client.get_model().served_version == 2
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+
+    end = client.get_job(job.id)
+    assert (end.state, end.champion, end.version) == (pb.RetrainJob.SUCCEEDED, 1, 2)
+    assert end.verdict.blessed
+    assert list(end.verdict.reasons) == []
+    assert [(entry.label, entry.is_new) for entry in end.verdict.classes] == [
+        ("red", False),
+        ("green", False),
+        ("blue", False),
+        ("grey", True),
+    ]
+    assert end.verdict.challenger_accuracy > end.verdict.champion_accuracy
+    model = client.get_model()
+    assert list(model.labels) == ["red", "green", "blue", "grey"]
+    assert [(entry.event, entry.version, entry.who, entry.job) for entry in model.history[:2]] == [
+        ("promote", 2, "ada", job.id),
+        ("publish", 2, "ada", job.id),
+    ]
+    for label in ("red", "green", "blue", "grey"):
+        assert client.classify(picture(label, 99)).predictions[0].label == label
+    assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="succeeded") == 1
+    assert live.metric("regraft_swaps_total", model="colours", kind="head") == 1
+    assert (store.folder("colours", 2) / "report.html").is_file()
+    assert [entry.id for entry in client.list_jobs()] == [job.id]
+
+
+def test_a_retrain_without_anything_new_is_refused(live: LiveServer) -> None:
+    end = end_of(live.client, live.client.retrain())
+
+    assert end.state == pb.RetrainJob.REFUSED
+    assert "nothing new" in end.message
+    assert end.version == 0
+    assert not end.HasField("verdict")
+    assert end.requested_by == "unknown"
+    assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="refused") == 1
+    assert live.client.get_model().champion == 1
+
+
+def test_a_new_class_without_holdout_pictures_is_not_blessed_and_the_champion_stays(live: LiveServer) -> None:
+    to_train_on = [image for image in GREY if not is_holdout(image_hash(image))]
+    list(live.client.add_examples((image, "grey") for image in to_train_on))
+
+    end = end_of(live.client, live.client.retrain())
+
+    assert end.state == pb.RetrainJob.REFUSED
+    assert "'grey' is new and has no holdout images" in end.message
+    assert end.verdict.reasons
+    assert not end.verdict.blessed
+    assert end.version == 2, "it is published, so that it can be looked into"
+    model = live.client.get_model()
+    assert (model.champion, model.served_version, list(model.versions)) == (1, 1, [1, 2])
+
+
+def test_one_job_a_model_at_a_time_and_it_can_be_cancelled(live: LiveServer, store: ModelStore) -> None:
+    publish_tiny(store, name="animals")
+    wait_until(lambda: len(live.server.models.names()) == 2)
+    client = live.client
+    with stalled_retrain(store):
+        job = client.retrain(name="colours")
+        running(client, job)
+        with pytest.raises(RemoteError, match=job.id) as failure:
+            client.retrain(name="colours")
+        assert failure.value.code == "FAILED_PRECONDITION"
+
+        other = client.retrain(name="animals")  # another model's job is not in its way
+        assert client.cancel_job(other.id).state == pb.RetrainJob.CANCELLED
+        assert client.cancel_job(job.id).state == pb.RetrainJob.RUNNING, "its process is asked to end"
+        end = end_of(client, job)
+
+    assert (end.state, end.message) == (pb.RetrainJob.CANCELLED, "cancelled")
+    assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="cancelled") == 1
+    with pytest.raises(AssertionError, match="no process"):
+        process_of_job(job.id)
+    assert client.cancel_job(job.id).state == pb.RetrainJob.CANCELLED, "once more does no harm"
+    assert [entry.id for entry in client.list_jobs()] == [other.id, job.id]
+    assert [entry.id for entry in client.list_jobs("colours")] == [job.id]
+    assert client.get_model("colours").champion == 1
+
+
+def test_a_job_whose_process_is_killed_failed_and_the_model_is_free_again(live: LiveServer, store: ModelStore) -> None:
+    """Invariant 6."""
+    with stalled_retrain(store):
+        job = live.client.retrain()
+        running(live.client, job)
+        os.kill(process_of_job(job.id), signal.SIGKILL)
+        end = end_of(live.client, job)
+
+    assert end.state == pb.RetrainJob.FAILED
+    assert "ended by signal 9" in end.message
+    assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="failed") == 1
+    assert live.client.get_model().champion == 1
+    assert live.client.classify(picture("red")).version == 1
+    assert live.client.cancel_job(live.client.retrain().id).state == pb.RetrainJob.CANCELLED
+
+
+@pytest.mark.parametrize("field", ["max_drop", "max_class_drop"])
+@pytest.mark.parametrize("value", [-0.1, 100.1, float("nan"), float("inf")])
+def test_a_limit_that_makes_no_sense_is_refused_and_no_job_is_entered(
+    shared: LiveServer, field: str, value: float
+) -> None:
+    with pytest.raises(RemoteError, match=field) as failure:
+        shared.client.retrain(**{field: value})  # type: ignore[arg-type]  # mypy cannot see which field it is
+
+    assert failure.value.code == "INVALID_ARGUMENT"
+    assert shared.client.list_jobs() == []
+
+
+def test_only_a_model_that_serves_can_be_retrained(shared: LiveServer, empty_store: ModelStore) -> None:
+    with pytest.raises(RemoteError) as failure:
+        shared.client.retrain(name="cats")
+    assert failure.value.code == "NOT_FOUND"
+
+    publish_tiny(empty_store, promote=False)
+    with LiveServer(empty_store) as live:
+        with pytest.raises(RemoteError, match="no champion") as failure:
+            live.client.retrain()
+        assert failure.value.code == "FAILED_PRECONDITION"
+
+
+def test_a_job_that_does_not_exist_is_not_found(shared: LiveServer) -> None:
+    for call in (
+        shared.client.get_job,
+        shared.client.cancel_job,
+        lambda job_id: list(shared.client.watch_job(job_id)),
+    ):
+        with pytest.raises(RemoteError, match="no retrain job 'nothing'") as failure:
+            call("nothing")
+        assert failure.value.code == "NOT_FOUND"

@@ -1,0 +1,422 @@
+import asyncio
+import os
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydantic import ValidationError
+
+from regraft.client import Client, RemoteError
+from regraft.errors import OperatorError
+from regraft.examples import ExamplesStore
+from regraft.retrain_jobs import JobState
+from regraft.store import ModelStore
+from regraft.v1 import classifier_pb2 as pb
+from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from regraft.v1 import retraining_pb2
+from serving.server import SERVICES, Ready, Server
+from serving.settings import Settings
+from tests.serving.cuda import CUDA_WORKS
+from tests.serving.live import LiveServer, stalled_retrain
+from tests.serving.loop import grpc_loop
+from tests.serving.spoil import SPOIL
+from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.tiny import picture, publish_tiny
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health_of(live: LiveServer, service: str = "") -> int:
+    with grpc.insecure_channel(live.target) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=PATIENCE_S).status)
+
+
+@contextmanager
+def health_watched(live: LiveServer) -> Iterator[Iterator[int]]:
+    """Follow the server's health from another thread's point of view."""
+    with grpc.insecure_channel(live.target) as channel:
+        watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        try:
+            yield (answer.status for answer in watch)
+        finally:
+            watch.cancel()
+
+
+def refusal(client: Client) -> str:
+    """Return why a request that nobody could answer is not answered."""
+    with pytest.raises(RemoteError) as failure:
+        client.classify(b"no picture")
+    assert ("stopping" in str(failure.value)) == (failure.value.code == "UNAVAILABLE")
+    return str(failure.value)
+
+
+def scrape(live: LiveServer) -> str:
+    with urllib.request.urlopen(live.metrics_url, timeout=10) as answer:  # noqa: S310 - our own server's address
+        return str(answer.read().decode())
+
+
+def test_a_server_with_a_champion_is_ready_when_it_has_started(live: LiveServer) -> None:
+    assert live.ready.models == ["colours"]
+    assert live.ready.grpc_port != live.ready.metrics_port
+    for service in ("", *SERVICES):
+        assert health_of(live, service) == SERVING
+    assert live.client.classify(picture("red")).version == 1
+
+
+def test_the_health_of_an_unknown_service_is_not_found(shared: LiveServer) -> None:
+    with pytest.raises(grpc.RpcError) as failure:
+        health_of(shared, "regraft.v1.Nothing")
+
+    assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_server_becomes_ready_when_its_first_model_comes(empty_store: ModelStore) -> None:
+    with LiveServer(empty_store) as live, health_watched(live) as health:
+        assert live.ready.models == []
+        assert health_of(live) == next(health) == NOT_SERVING
+        publish_tiny(empty_store)
+
+        assert next(health) == SERVING
+        assert live.client.classify(picture("red")).version == 1
+
+
+def test_a_server_whose_only_champion_cannot_be_loaded_is_not_ready(store: ModelStore) -> None:
+    """Invariant 2."""
+    SPOIL["cut short"][0](store.folder("colours", 1))
+    with LiveServer(store) as live:
+        assert live.ready.models == []
+        assert health_of(live) == NOT_SERVING
+
+        publish_tiny(store)
+        wait_until(lambda: health_of(live) == SERVING)
+
+
+def test_a_bad_champion_does_not_make_a_ready_server_unready(store: ModelStore, live: LiveServer) -> None:
+    """Invariant 2."""
+    version = publish_tiny(store, promote=False)
+    SPOIL["rubbish"][0](store.folder("colours", version))
+    store.promote("colours", version, who="test", why="")
+    wait_until(lambda: live.client.get_model().problem)
+
+    assert health_of(live) == SERVING
+
+
+@pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so it is not refused")
+def test_a_server_told_to_use_cuda_is_never_ready_without_it(store: ModelStore) -> None:
+    with LiveServer(store, provider="cuda") as live:
+        assert live.ready.models == []
+        for service in ("", *SERVICES):
+            assert health_of(live, service) == NOT_SERVING
+        assert "provider cuda was asked for" in live.client.get_model().problem
+        assert live.metric("regraft_provider", model="colours", provider="cuda") in (None, 0)
+
+
+@pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so nothing falls back")
+def test_a_server_that_may_fall_back_is_ready_and_its_metrics_say_on_what(store: ModelStore) -> None:
+    with LiveServer(store, provider="auto") as live:
+        assert health_of(live) == SERVING
+        text = scrape(live)
+        assert 'regraft_provider{model="colours",provider="cpu"} 1.0' in text
+        assert 'regraft_provider{model="colours",provider="cuda"} 0.0' in text
+
+
+def test_reflection_lists_the_services(shared: LiveServer) -> None:
+    with grpc.insecure_channel(shared.target) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([request]))
+
+    listed = {service.name for service in answer.list_services_response.service}
+    assert listed == {
+        "regraft.v1.Classifier",
+        "regraft.v1.Models",
+        "regraft.v1.Retraining",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+def test_reflection_describes_the_messages(shared: LiveServer) -> None:
+    with grpc.insecure_channel(shared.target) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="regraft.v1.Classifier")
+        (answer,) = stub.ServerReflectionInfo(iter([request]))
+
+    assert any(b"ClassifyStream" in file for file in answer.file_descriptor_response.file_descriptor_proto)
+
+
+def test_the_metrics_are_served_over_http(live: LiveServer) -> None:
+    live.client.classify(picture("red"))
+    with pytest.raises(RemoteError):
+        live.client.classify(b"no picture")
+    list(live.client.add_examples([(picture("grey"), "grey")]))
+
+    text = scrape(live)
+
+    for line in (
+        'regraft_requests_total{code="OK",method="Classify"} 1.0',
+        'regraft_requests_total{code="INVALID_ARGUMENT",method="Classify"} 1.0',
+        'regraft_requests_total{code="OK",method="AddExamples"} 1.0',
+        'regraft_examples_total{outcome="accepted"} 1.0',
+        'regraft_stage_seconds_count{stage="total"} 1.0',
+        'regraft_served_version{model="colours"} 1.0',
+        'regraft_provider{model="colours",provider="cpu"} 1.0',
+        'regraft_swaps_total{kind="session",model="colours"} 1.0',
+        "regraft_in_flight 0.0",
+        "regraft_queue_depth 0.0",
+        "# TYPE regraft_load_failures_total counter",
+        "# TYPE regraft_retrain_jobs_total counter",
+        "# TYPE process_cpu_seconds_total counter",
+    ):
+        assert line in text.splitlines()
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_taken_grpc_port_is_the_operators_to_change(store: ModelStore) -> None:
+    with (
+        taken_port() as port,
+        pytest.raises(OperatorError, match=f"--grpc 127.0.0.1:{port}"),
+        LiveServer(store, grpc=f"127.0.0.1:{port}"),
+    ):
+        pass
+
+
+def test_a_taken_metrics_port_is_the_operators_to_change(store: ModelStore) -> None:
+    with (
+        taken_port() as port,
+        pytest.raises(OperatorError, match=f"--metrics 127.0.0.1:{port}"),
+        LiveServer(store, metrics=f"127.0.0.1:{port}"),
+    ):
+        pass
+
+
+def test_two_servers_cannot_share_a_port(store: ModelStore, live: LiveServer) -> None:
+    with pytest.raises(OperatorError, match="--grpc"), LiveServer(store, grpc=live.target):
+        pass
+    metrics = f"127.0.0.1:{live.ready.metrics_port}"
+    with pytest.raises(OperatorError, match="--metrics"), LiveServer(store, metrics=metrics):
+        pass
+
+    assert live.client.classify(picture("red")).version == 1
+
+
+@pytest.mark.parametrize("flag", ["grpc", "metrics"])
+def test_a_port_that_no_machine_has_is_the_operators_to_change(store: ModelStore, flag: str) -> None:
+    with pytest.raises((OperatorError, ValidationError), match=flag), LiveServer(store, **{flag: "127.0.0.1:70000"}):
+        pass
+
+
+@pytest.mark.parametrize("flag", ["grpc", "metrics"])
+def test_a_host_that_does_not_exist_is_the_operators_to_change(store: ModelStore, flag: str) -> None:
+    with pytest.raises(OperatorError, match=f"--{flag}"), LiveServer(store, **{flag: "no-such-host.invalid:0"}):
+        pass
+
+
+def test_the_examples_may_be_kept_elsewhere(store: ModelStore, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    with LiveServer(store, examples=tmp_path / "elsewhere", database=database) as live:
+        list(live.client.add_examples([(picture("grey"), "grey")]))
+        assert live.client.get_model().examples == 1
+
+    assert not (store.root / ".examples").exists()
+    examples = ExamplesStore(tmp_path / "elsewhere", database)
+    assert examples.count("colours") == 1
+    examples.close()
+
+
+def test_a_retrain_finds_jobs_and_examples_that_are_kept_elsewhere(store: ModelStore, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    with LiveServer(store, examples=tmp_path / "elsewhere", database=database) as live:
+        list(live.client.add_examples([(picture("grey"), "grey")]))
+        job = live.client.retrain()
+        end = list(live.client.watch_job(job.id))[-1]
+
+    assert end.state == retraining_pb2.RetrainJob.FAILED
+    assert "class 'grey' has" in end.message
+
+
+@pytest.fixture
+def left_over(store: ModelStore) -> Iterator[ExamplesStore]:
+    """The examples store as a crashed server left it."""
+    examples = ExamplesStore(store.root / ".examples")
+    yield examples
+    examples.close()
+
+
+def test_a_job_that_a_crash_interrupted_is_settled_at_the_start(store: ModelStore, left_over: ExamplesStore) -> None:
+    """Invariant 6."""
+    job = left_over.jobs.create("colours", {}, "ada")
+    left_over.jobs.claim(job.id)
+    with LiveServer(store) as live:
+        end = live.client.get_job(job.id)
+
+    assert end.state == retraining_pb2.RetrainJob.FAILED
+    assert "killed" in end.message
+
+
+def test_a_job_that_was_interrupted_after_its_promotion_succeeded(store: ModelStore, left_over: ExamplesStore) -> None:
+    """Invariant 6."""
+    version = publish_tiny(store, sharpness=5.0, promote=False)
+    job = left_over.jobs.create("colours", {}, "ada")
+    left_over.jobs.claim(job.id)
+    store.promote("colours", version, who="ada", why="", job=job.id)
+    with LiveServer(store) as live:
+        end = live.client.get_job(job.id)
+        assert live.client.classify(picture("red")).version == version
+
+    assert (end.state, end.version) == (retraining_pb2.RetrainJob.SUCCEEDED, version)
+
+
+def test_stopping_says_so_first_then_finishes_what_is_in_flight_and_refuses_what_is_new(store: ModelStore) -> None:
+    """Invariant 10."""
+    with (
+        LiveServer(store, grace_s=PATIENCE_S) as live,
+        ThreadPoolExecutor(1) as pool,
+        live.busy_lanes() as lanes_go_on,
+        health_watched(live) as health,
+    ):
+        assert next(health) == SERVING
+        in_flight = pool.submit(live.client.classify, picture("red"))
+        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+        stopped = live.stop()
+
+        assert next(health) == NOT_SERVING
+        wait_until(lambda: "stopping" in refusal(live.client))
+        assert not in_flight.done()
+        assert not stopped.done()
+        lanes_go_on.set()
+        assert in_flight.result(PATIENCE_S).predictions[0].label == "red"
+        assert stopped.result(PATIENCE_S) == 0
+
+
+def test_a_stopped_server_listens_no_more(store: ModelStore) -> None:
+    """Invariant 10."""
+    with LiveServer(store) as live:
+        assert live.stop().result(PATIENCE_S) == 0
+
+        with pytest.raises(RemoteError) as failure:
+            live.client.classify(picture("red"))
+        assert failure.value.code == "UNAVAILABLE"
+        with pytest.raises(OSError, match="refused"):
+            scrape(live)
+
+
+def test_what_does_not_finish_in_the_grace_time_is_cut_and_counted(store: ModelStore) -> None:
+    """Invariant 10."""
+    with LiveServer(store, grace_s=0.2) as live, ThreadPoolExecutor(1) as pool, live.busy_lanes():
+        in_flight = pool.submit(live.client.classify, picture("red"))
+        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+
+        assert live.stop().result(PATIENCE_S) == 1
+        with pytest.raises(RemoteError) as failure:
+            in_flight.result(PATIENCE_S)
+        assert failure.value.code in ("UNAVAILABLE", "CANCELLED")
+
+
+def test_a_stream_that_its_client_keeps_open_does_not_hold_the_stop(store: ModelStore) -> None:
+    """Invariant 10: what it had taken in is answered."""
+    keep_open = threading.Event()
+
+    def pictures() -> Iterator[tuple[str, bytes]]:
+        yield "first", picture("red")
+        keep_open.wait(PATIENCE_S)
+
+    with LiveServer(store, grace_s=10 * PATIENCE_S) as live:
+        answers = live.client.classify_stream(pictures())
+        assert next(answers).id == "first"
+
+        assert live.stop().result(PATIENCE_S) == 0
+        with pytest.raises(RemoteError, match="stopping") as failure:
+            next(answers)
+        assert failure.value.code == "UNAVAILABLE"
+        keep_open.set()
+
+
+def test_pictures_of_a_stream_that_wait_for_a_lane_are_answered_before_the_stop(store: ModelStore) -> None:
+    """Invariant 10."""
+    with LiveServer(store, grace_s=PATIENCE_S) as live, grpc.insecure_channel(live.target) as channel:
+        keep_open = threading.Event()
+
+        def requests() -> Iterator[pb.ClassifyStreamRequest]:
+            for number in range(5):
+                yield pb.ClassifyStreamRequest(id=str(number), request=pb.ClassifyRequest(image=picture("red")))
+            keep_open.wait(PATIENCE_S)
+
+        with live.busy_lanes():
+            stream = pb_grpc.ClassifierStub(channel).ClassifyStream(requests())
+            wait_until(lambda: live.metric("regraft_queue_depth") == 5)
+            stopped = live.stop()
+        answered = []
+        with pytest.raises(grpc.RpcError, match="stopping"):  # noqa: PT012 - the loop is what ends with the error
+            for answer in stream:
+                assert answer.response.predictions[0].label == "red"
+                answered.append(answer.id)
+        keep_open.set()
+
+        assert answered == ["0", "1", "2", "3", "4"]
+        assert stopped.result(PATIENCE_S) == 0
+
+
+def test_a_client_that_watches_the_health_does_not_hold_the_stop_for_the_whole_grace_time(store: ModelStore) -> None:
+    """Invariant 10: load balancers watch for ever."""
+    with LiveServer(store, grace_s=10 * PATIENCE_S) as live, health_watched(live) as health:
+        assert next(health) == SERVING
+
+        assert live.stop().result(PATIENCE_S) == 0
+
+
+def test_stopping_ends_a_running_job_and_its_row_says_how(store: ModelStore, left_over: ExamplesStore) -> None:
+    """Invariants 6 and 10."""
+    with stalled_retrain(store), LiveServer(store) as live:
+        job = live.client.retrain()
+        wait_until(lambda: live.client.get_job(job.id).state == retraining_pb2.RetrainJob.RUNNING)
+        watch = live.client.watch_job(job.id)
+        assert next(watch).state == retraining_pb2.RetrainJob.RUNNING
+        assert live.stop().result(PATIENCE_S) == 0
+        with pytest.raises(RemoteError, match="stopping"):
+            list(watch)
+
+    end = left_over.jobs.get(job.id)
+    assert end.state is JobState.FAILED
+    assert "ended by signal 15" in end.message
+    assert store.champion("colours") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_stops_the_server(store: ModelStore, number: signal.Signals) -> None:
+    """Invariant 10."""
+    settings = Settings(store=store.root, grpc="127.0.0.1:0", metrics="127.0.0.1:0", provider="cpu")
+    announced: list[Ready] = []
+
+    def announce(ready: Ready) -> None:
+        announced.append(ready)
+        os.kill(os.getpid(), number)
+
+    async def serve() -> int:
+        return await asyncio.wait_for(Server(settings).run(announce), PATIENCE_S)
+
+    assert asyncio.run(serve()) == 0
+    assert [ready.models for ready in announced] == [["colours"]]
+
+
+def test_the_loop_that_the_servers_share_has_nothing_to_complain_of() -> None:
+    assert grpc_loop().complaints == []

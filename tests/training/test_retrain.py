@@ -1,0 +1,706 @@
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft import artifact
+from regraft.database import open_database, sqlite_url
+from regraft.errors import NotFoundError, PreconditionError, StorageError
+from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
+from regraft.interrupted import job_lock
+from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from tests.tiny import picture
+from tests.training.conftest import (
+    COLOUR_KEY,
+    block,
+    colour_features,
+    colour_rows,
+    embed,
+    features_of,
+    in_a_child,
+    publish_champion,
+)
+from training.features import Features, load_features
+from training.retrain import merge_rows, run_job
+
+MODEL = "colours"
+FIRST_NEW = 1000
+"""Numbers of pictures from here on are unknown to the champion."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A model store whose model has a champion, and the examples that people sent since."""
+
+    store: ModelStore
+    examples: ExamplesStore
+
+    def add(self, label: str, pictures: Sequence[bytes]) -> None:
+        for data in pictures:
+            self.examples.add(MODEL, data, label)
+
+    def retrain(self, store: ModelStore | None = None, **limits: float) -> RetrainJob:
+        job = self.examples.jobs.create(MODEL, limits, "Ann")
+        return run_job(store or self.store, self.examples, job.id)
+
+    def features(self, version: int) -> Features:
+        return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
+
+    def artifact(self, version: int) -> artifact.Artifact:
+        return artifact.read(self.store.folder(MODEL, version) / MODEL_FILE)
+
+
+def open_workshop(root: Path, features: Features | None = None) -> Workshop:
+    store = ModelStore(root / "models")
+    publish_champion(store, features or colour_features(train=20, holdout=8), MODEL)
+    return Workshop(store, ExamplesStore(store.root / FOLDER))
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    workshop = open_workshop(tmp_path)
+    yield workshop
+    workshop.examples.close()
+
+
+def new_pictures(colour: str, train: int, holdout: int) -> list[bytes]:
+    """Return pictures that the champion does not know, so many of which their hashes put on either side."""
+    every = [picture(colour, number) for number in range(FIRST_NEW, FIRST_NEW + 10 * (train + holdout) + 50)]
+    fitted = (data for data in every if not is_holdout(image_hash(data)))
+    held = (data for data in every if is_holdout(image_hash(data)))
+    return [*islice(fitted, train), *islice(held, holdout)]
+
+
+def known(colour: str, *, held: bool, number: int = 0) -> bytes:
+    """Return a picture that the champion was fitted on, or judged by."""
+    return picture(colour, (20 if held else 0) + number)
+
+
+def answer(workshop: Workshop, version: int, data: bytes) -> str:
+    read = workshop.artifact(version)
+    return read.card.labels[int(read.head.probabilities(embed(data)[None]).argmax())]
+
+
+def test_a_new_class_is_learned_and_its_version_promoted(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version, job.fraction) == (JobState.SUCCEEDED, 1, 2, 1.0)
+    assert job.finished_at is not None
+    assert "version 2 is the champion" in job.message
+    assert workshop.store.champion(MODEL) == 2
+    assert workshop.artifact(2).card.labels == ("blue", "red", "green")
+    for colour in ("blue", "red", "green"):
+        assert answer(workshop, 2, picture(colour, 5000)) == colour
+    assert answer(workshop, 1, picture("green", 5000)) != "green"
+
+
+def test_new_classes_are_appended_and_never_sorted_in(workshop: Workshop) -> None:
+    workshop.add("amber", new_pictures("grey", 5, 2))
+    workshop.add("lime", new_pictures("green", 5, 2))
+
+    workshop.retrain()
+
+    assert workshop.artifact(2).card.labels == ("blue", "red", "amber", "lime")
+
+
+def test_the_new_version_is_fitted_on_old_and_new_images_together(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+
+    workshop.retrain()
+
+    old, new = workshop.features(1), workshop.features(2)
+    assert set(new.sha256) == set(old.sha256) | {image_hash(data) for data in pictures}
+    for row, name in enumerate(new.sha256):
+        if name in old.sha256:
+            before = old.sha256.index(name)
+            assert new.embedding[row].tobytes() == old.embedding[before].tobytes()
+            assert new.is_holdout[row] == old.is_holdout[before]
+        else:
+            assert new.is_holdout[row] == is_holdout(name)
+            assert new.labels[new.label_index[row]] == "green"
+
+
+def test_the_card_of_the_new_version_says_where_it_comes_from(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    workshop.retrain(max_drop=0.25)
+
+    old, new = workshop.artifact(1).card, workshop.artifact(2).card
+    assert (new.parent_version, new.strategy, new.name, new.seed) == (1, "retrain", MODEL, old.seed)
+    assert (new.backbone, new.image, new.embedding_size) == (old.backbone, old.image, old.embedding_size)
+    assert new.settings["max_drop"] == 0.25
+    assert new.train_images == old.train_images + 10
+    assert new.metrics is not None
+    assert old.metrics is not None
+    assert new.metrics.images == old.metrics.images + 4
+    assert new.data_digest == workshop.features(2).digest() != old.data_digest
+    assert (workshop.store.folder(MODEL, 2) / REPORT_FILE).is_file()
+
+
+def test_the_history_says_who_asked_for_what_and_why(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    publication, promotion = workshop.store.history(MODEL)[-2:]
+    assert (publication.event, promotion.event) == ("publish", "promote")
+    for entry in (publication, promotion):
+        assert (entry.version, entry.previous, entry.who, entry.job) == (2, 1, "Ann", job.id)
+        assert "holdout accuracy 0.8000 -> 1.0000" in entry.why  # 16 of the 20 are of classes that the champion knows
+
+
+def test_the_verdict_is_in_the_job_with_every_number(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    verdict = workshop.retrain().verdict
+
+    assert verdict is not None
+    assert verdict["blessed"] is True
+    assert (verdict["champion_known_accuracy"], verdict["challenger_known_accuracy"]) == (1, 1)
+    assert verdict["challenger_accuracy"] == 1
+    assert [entry["holdout_images"] for entry in verdict["classes"]] == [8, 8, 4]
+    assert [entry["is_new"] for entry in verdict["classes"]] == [False, False, True]
+
+
+def test_more_of_a_known_class_is_learned_too(workshop: Workshop) -> None:
+    workshop.add("red", new_pictures("red", 5, 1))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert workshop.artifact(2).card.labels == ("blue", "red")
+    assert len(workshop.features(2).sha256) == len(workshop.features(1).sha256) + 6
+
+
+def test_one_retrain_builds_on_the_other(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.retrain()
+    workshop.add("grey", new_pictures("grey", 10, 4))
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, 2, 3)
+    assert workshop.artifact(3).card.parent_version == 2
+    assert workshop.artifact(3).card.labels == ("blue", "red", "green", "grey")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_relabelled_image_takes_the_new_label_and_keeps_its_split(workshop: Workshop, held: bool) -> None:
+    data = next(d for n in range(8) if is_holdout(image_hash(d := known("red", held=held, number=n))) is not held)
+    workshop.add("blue", [data])
+
+    workshop.retrain(max_drop=100, max_class_drop=100)
+
+    features = workshop.features(2)
+    row = features.sha256.index(image_hash(data))
+    assert features.labels[features.label_index[row]] == "blue"
+    assert bool(features.is_holdout[row]) is held
+    assert len(features.sha256) == len(workshop.features(1).sha256)
+
+
+def test_nothing_new_is_refused_without_a_new_version(workshop: Workshop) -> None:
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert "nothing new: version 1 was fitted on the very same images and labels" in job.message
+    assert (job.champion, job.version, job.verdict) == (1, None, None)
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_examples_that_the_champion_knows_with_the_same_labels_are_nothing_new(workshop: Workshop) -> None:
+    workshop.add("red", [known("red", held=False), known("red", held=True)])
+
+    assert workshop.retrain().state is JobState.REFUSED
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_what_a_retrain_has_learned_is_nothing_new_to_the_next(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion) == (JobState.REFUSED, 2)
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def poison(workshop: Workshop) -> None:
+    """Send many red pictures that are called blue."""
+    workshop.add("blue", new_pictures("red", 60, 6))
+
+
+def test_poisoned_labels_are_refused_with_the_reasons_and_the_champion_stays(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version, job.fraction) == (JobState.REFUSED, 1, 2, 1.0)
+    assert "class 'red' loses" in job.message
+    assert job.verdict is not None
+    assert job.verdict["reasons"]
+    assert job.message == "; ".join(job.verdict["reasons"])
+    assert workshop.store.champion(MODEL) == 1
+    assert answer(workshop, 1, picture("red", 5000)) == "red"
+
+
+def test_a_refused_version_is_published_so_that_it_can_be_looked_into(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain()
+
+    assert workshop.store.versions(MODEL) == [1, 2]
+    assert workshop.artifact(2).card.parent_version == 1
+    last = workshop.store.history(MODEL)[-1]
+    assert (last.event, last.version, last.job) == ("publish", 2, job.id)
+    assert last.why == f"refused: {job.message}"
+
+
+def test_the_limits_of_the_gate_come_with_the_job(workshop: Workshop) -> None:
+    poison(workshop)
+
+    assert workshop.retrain(max_drop=100, max_class_drop=100).state is JobState.SUCCEEDED
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_a_new_class_without_holdout_images_is_refused_and_named(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 0))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert "class 'green' is new and has no holdout images" in job.message
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_a_model_without_any_holdout_image_is_refused(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, colour_features(train=10, holdout=0))
+    workshop.add("red", new_pictures("red", 5, 0))
+
+    job = workshop.retrain()
+
+    workshop.examples.close()
+    assert job.state is JobState.REFUSED
+    assert "no holdout images" in job.message
+
+
+def test_embeddings_that_were_cached_while_serving_are_used_and_need_no_file(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    marked = {image_hash(data): embed(data) + np.float32(0.001) for data in pictures}
+    workshop.examples.embeddings.put(COLOUR_KEY, marked)
+    for name in marked:
+        workshop.examples.image_path(name).unlink()
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    features = workshop.features(2)
+    for name, vector in marked.items():
+        assert features.embedding[features.sha256.index(name)].tobytes() == vector.tobytes()
+
+
+def test_embeddings_that_are_missing_are_computed_and_kept(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+
+    workshop.retrain()
+
+    names = [image_hash(data) for data in pictures]
+    cached = workshop.examples.embeddings.get(COLOUR_KEY, names)
+    assert cached.keys() == set(names)
+    for data in pictures:
+        np.testing.assert_allclose(cached[image_hash(data)], embed(data), atol=1e-6)
+
+
+def test_an_example_that_cannot_be_read_is_left_out_and_named_in_the_log(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", [*pictures, b"no picture at all"])
+    gone = image_hash(pictures[0])
+    workshop.examples.image_path(gone).unlink()
+
+    with caplog.at_level(logging.WARNING):
+        job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    lost = {gone, image_hash(b"no picture at all")}
+    assert not lost & set(workshop.features(2).sha256)
+    for name in lost:
+        assert f"example {name} is left out" in caplog.text
+
+
+def test_invariant_7_the_order_of_arrival_does_not_change_the_head_bytes(tmp_path: Path) -> None:
+    arrivals = [("green", data) for data in new_pictures("green", 10, 4)]
+    arrivals += [("grey", data) for data in new_pictures("grey", 8, 3)]
+    arrivals += [("red", data) for data in new_pictures("red", 5, 1)]
+    shuffled = [arrivals[row] for row in np.random.default_rng(1).permutation(len(arrivals))]
+
+    digests = []
+    for name, order in (("one", arrivals), ("two", arrivals[::-1]), ("three", shuffled)):
+        workshop = open_workshop(tmp_path / name)
+        for label, data in order:
+            workshop.add(label, [data])
+        assert workshop.retrain().state is JobState.SUCCEEDED
+        digests.append(workshop.artifact(2).card.head_digest)
+        workshop.examples.close()
+
+    assert len(set(digests)) == 1
+
+
+def test_invariant_7_examples_in_one_go_or_in_two_give_the_same_head_bytes(tmp_path: Path) -> None:
+    green, grey = new_pictures("green", 10, 4), new_pictures("grey", 8, 3)
+    one, two = open_workshop(tmp_path / "one"), open_workshop(tmp_path / "two")
+    one.add("green", green)
+    one.add("grey", grey)
+    one.retrain()
+    two.add("green", green)
+    two.retrain()
+    two.add("grey", grey)
+    two.retrain()
+
+    heads = one.artifact(2).card.head_digest, two.artifact(3).card.head_digest
+
+    one.examples.close()
+    two.examples.close()
+    assert heads[0] == heads[1]
+
+
+def test_a_model_without_a_champion_fails_with_what_to_do(workshop: Workshop) -> None:
+    job = workshop.examples.jobs.create("nobody", {}, "Ann")
+
+    job = run_job(workshop.store, workshop.examples, job.id)
+
+    assert job.state is JobState.FAILED
+    assert "model 'nobody' has no champion to improve on: train and promote a version first" in job.message
+
+
+@pytest.mark.parametrize("images", [1, 0])
+def test_a_class_with_too_few_training_images_fails_and_is_named(workshop: Workshop, images: int) -> None:
+    workshop.add("green", new_pictures("green", images, 2))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert f"class 'green' has {images} image(s) to train on, need 2" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_relabelling_a_whole_class_away_fails_and_names_it(workshop: Workshop) -> None:
+    workshop.add("blue", [known("red", held=False, number=number) for number in range(19)])
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert "class 'red' has 1 image(s)" in job.message
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("file", [MODEL_FILE, FEATURES_FILE])
+@pytest.mark.parametrize("damage", [Path.unlink, cut_off])
+def test_a_damaged_champion_fails_the_job_and_names_the_file(
+    workshop: Workshop, file: str, damage: Callable[[Path], None]
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    damage(workshop.store.folder(MODEL, 1) / file)
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert f"{MODEL}/1/{file}" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+
+
+class Meddling(ModelStore):
+    """A model store in which something happens whenever a version was published, or the champion is asked for."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        on_publish: Callable[[], object] = lambda: None,
+        on_champion: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(root)
+        self.on_publish, self.on_champion = on_publish, on_champion
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        version = super().publish(name, write, who=who, why=why, job=job)
+        self.on_publish()
+        return version
+
+    def champion(self, name: str) -> int | None:
+        champion = super().champion(name)
+        self.on_champion()
+        return champion
+
+
+def test_a_champion_that_moved_meanwhile_fails_the_job_and_stays(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    publish_champion(workshop.store, colour_features(train=10), MODEL)
+    workshop.store.promote(MODEL, 1, who="Ann", why="back")
+
+    job = workshop.retrain(
+        Meddling(
+            workshop.store.root, on_publish=lambda: workshop.store.promote(MODEL, 2, who="Bob", why="changed my mind")
+        )
+    )
+
+    assert (job.state, job.champion, job.version) == (JobState.FAILED, 1, 3)
+    assert "the champion of 'colours' is now version 2, not 1" in job.message
+    assert workshop.store.champion(MODEL) == 2
+    assert workshop.store.versions(MODEL) == [1, 2, 3]
+
+
+def cancel_all(workshop: Workshop) -> None:
+    for job in workshop.examples.jobs.list(MODEL):
+        workshop.examples.jobs.request_cancel(job.id)
+
+
+def test_a_job_cancelled_before_it_started_does_not_run(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    workshop.examples.jobs.request_cancel(job.id)
+
+    with pytest.raises(PreconditionError, match=f"retrain job {job.id} is CANCELLED, not PENDING"):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_job_cancelled_at_the_start_stops_before_any_version_is_made(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_champion=lambda: cancel_all(workshop)))
+
+    assert (job.state, job.message, job.version) == (JobState.CANCELLED, "cancelled", None)
+    assert job.finished_at is not None
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_job_cancelled_after_publication_promotes_nothing(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_publish=lambda: cancel_all(workshop)))
+
+    assert job.state is JobState.CANCELLED
+    assert workshop.store.champion(MODEL) == 1
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def test_a_cancelled_job_makes_room_for_the_next(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.retrain(Meddling(workshop.store.root, on_champion=lambda: cancel_all(workshop)))
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+
+def full_disk() -> None:
+    raise StorageError("cannot publish a version of 'colours': No space left on device")
+
+
+def bug() -> None:
+    raise ZeroDivisionError("a secret detail")
+
+
+def test_a_full_disk_fails_the_job_with_the_reason(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_publish=full_disk))
+
+    assert job.state is JobState.FAILED
+    assert "No space left on device" in job.message
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_a_bug_fails_the_job_with_a_fixed_text_and_goes_on_to_whoever_started_it(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    with pytest.raises(ZeroDivisionError):
+        workshop.retrain(Meddling(workshop.store.root, on_publish=bug))
+
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.state, job.message) == (JobState.FAILED, "internal error; its log has the traceback")
+    assert "a secret detail" in caplog.text
+
+
+def test_a_job_that_does_not_exist_is_an_error(workshop: Workshop) -> None:
+    with pytest.raises(NotFoundError, match="no retrain job 'nothing'"):
+        run_job(workshop.store, workshop.examples, "nothing")
+
+
+def test_a_job_runs_once(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.retrain()
+
+    with pytest.raises(PreconditionError, match="is SUCCEEDED, not PENDING"):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def test_a_second_process_on_the_same_model_is_refused_and_the_job_keeps_waiting(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    with (
+        job_lock(workshop.examples, MODEL),
+        pytest.raises(PreconditionError, match="being retrained by another process"),
+    ):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.examples.jobs.get(job.id).state is JobState.PENDING
+    assert run_job(workshop.store, workshop.examples, job.id).state is JobState.SUCCEEDED
+
+
+class Listening(RetrainJobs):
+    """The table of jobs, keeping what is reported to it."""
+
+    reported: list[tuple[str, float]]
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        super().report(job_id, phase, fraction, message, **fields)
+        self.reported.append((phase, fraction))
+        assert message
+
+
+def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Workshop) -> None:
+    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    jobs = Listening(engine)
+    jobs.reported = []
+    workshop.examples.jobs = jobs
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    workshop.retrain()
+
+    engine.dispose()
+    fractions = [fraction for _, fraction in jobs.reported]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+    phases = [phase for phase, _ in jobs.reported]
+    assert list(dict.fromkeys(phases)) == ["read", "embed", "fit", "judge", "publish"]
+
+
+def command(workshop: Workshop, *arguments: str) -> list[str]:
+    return ["-m", "training.retrain", "--store", str(workshop.store.root), *arguments]
+
+
+def test_the_program_retrains_a_model_by_name_and_never_imports_torch(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    environment = block(
+        tmp_path / "blocked", ("torch", "torchvision", "timm"), "raise SystemExit('torch was imported')"
+    )
+
+    child = in_a_child(command(workshop, "--name", MODEL), environment)
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.store.champion(MODEL) == 2
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert f"job {job.id} of {MODEL}: SUCCEEDED" in child.stderr
+
+
+def test_the_program_runs_a_job_that_somebody_entered_and_a_refusal_is_no_failure(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    examples = ExamplesStore(tmp_path / "elsewhere")
+    for data in new_pictures("red", 60, 6):
+        examples.add(MODEL, data, "blue")
+    job = examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(command(workshop, "--examples", str(tmp_path / "elsewhere"), "--job", job.id))
+
+    job = examples.jobs.get(job.id)
+    examples.close()
+    assert child.returncode == 0, child.stderr
+    assert job.state is JobState.REFUSED
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_the_program_settles_what_a_killed_one_left_behind_and_then_does_its_work(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    orphan = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    assert workshop.examples.jobs.claim(orphan.id)
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.examples.jobs.get(orphan.id).state is JobState.FAILED
+    assert "interrupted" in workshop.examples.jobs.get(orphan.id).message
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_the_program_says_why_it_failed_and_exits_with_one(workshop: Workshop) -> None:
+    child = in_a_child(command(workshop, "--name", "nobody"))
+
+    assert child.returncode == 1
+    assert "model 'nobody' has no champion to improve on" in child.stderr
+    assert "Traceback" not in child.stderr
+
+
+def test_the_program_refuses_a_model_that_another_process_retrains(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    with job_lock(workshop.examples, MODEL):
+        child = in_a_child(command(workshop, "--job", job.id))
+
+    assert child.returncode == 1
+    assert "being retrained by another process" in child.stderr
+    assert workshop.examples.jobs.get(job.id).state is JobState.PENDING
+    assert workshop.store.versions(MODEL) == [1]
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../outside"])
+def test_the_program_refuses_a_name_that_no_model_can_have(workshop: Workshop, tmp_path: Path, name: str) -> None:
+    before = sorted(tmp_path.rglob("*outside*"))
+
+    child = in_a_child(command(workshop, "--name", name))
+
+    assert child.returncode == 1
+    assert "Traceback" not in child.stderr
+    assert f"model name {name!r}" in child.stderr
+    assert sorted(tmp_path.rglob("*outside*")) == before
+
+
+OLD = features_of(
+    ("blue", "red"),
+    [
+        row
+        for label in ("blue", "red")
+        for row in (*colour_rows(label, range(4), held=False), *colour_rows(label, range(4, 6), held=True))
+    ],
+)
+HASHES = [*OLD.sha256, *(image_hash(str(number).encode()) for number in range(8))]
+SENT = st.dictionaries(st.sampled_from(HASHES), st.sampled_from(["blue", "red", "green"]))
+
+
+@settings(deadline=None, max_examples=80)
+@given(SENT)
+def test_merging_keeps_every_split_and_takes_every_newer_label(sent: dict[str, str]) -> None:
+    merged = merge_rows(OLD, list(sent.items()))
+
+    assert [name for name, _, _ in merged] == sorted({*OLD.sha256, *sent})
+    for name, label, held in merged:
+        if name in OLD.sha256:
+            row = OLD.sha256.index(name)
+            assert held is bool(OLD.is_holdout[row])
+            assert label == sent.get(name, OLD.labels[OLD.label_index[row]])
+        else:
+            assert held is is_holdout(name)
+            assert label == sent[name]
+    assert merge_rows(OLD, list(reversed(sent.items()))) == merged

@@ -1,0 +1,354 @@
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regraft import artifact
+from regraft.artifact import IMAGE, PROBABILITIES
+from regraft.card import SCHEMA_VERSION
+from regraft.errors import DatasetError, InvalidRequestError
+from regraft.image import decode_crop
+from regraft.runtime import open_session
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from tests.tiny import picture
+from tests.training.conftest import huge_png
+from training.features import load_features
+from training.pretrained import ExportedBackbone
+from training.train import TrainResult, TrainSettings, train
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+BACKBONE = "timm/test_resnet"
+LABELS = ("blue", "green", "red")
+
+
+@pytest.fixture(autouse=True)
+def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let every run find the backbone, which was exported once."""
+    exported(BACKBONE)
+    monkeypatch.setenv("REGRAFT_CACHE", str(backbones_folder))
+    return backbones_folder
+
+
+def write(root: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def colours(counts: Mapping[str, int], first: int = 0) -> dict[str, bytes]:
+    """Return so many pictures of each colour in class folders."""
+    return {
+        f"{label}/{number}.png": picture(label, number, side_px=24)
+        for label, count in counts.items()
+        for number in range(first, first + count)
+    }
+
+
+def run(data: Path, store: Path, **settings: object) -> TrainResult:
+    return train(TrainSettings(data, store=store, backbone=BACKBONE, weights="none", **settings))  # type: ignore[arg-type]  # fields by name
+
+
+def test_training_publishes_a_version_and_promotes_it(tmp_path: Path) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 15)))
+
+    result = run(data, tmp_path / "models")
+
+    store = ModelStore(tmp_path / "models")
+    assert (result.name, result.version) == ("crayons", 1)
+    assert store.champion("crayons") == 1
+    assert result.path == store.folder("crayons", 1) / MODEL_FILE
+    assert {path.name for path in store.folder("crayons", 1).iterdir()} == {MODEL_FILE, FEATURES_FILE, REPORT_FILE}
+    assert [(entry.event, entry.version) for entry in store.history("crayons")] == [("publish", 1), ("promote", 1)]
+
+
+def test_the_card_describes_the_file_and_the_run(tmp_path: Path, exported: Callable[[str], ExportedBackbone]) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 15)))
+
+    result = run(data, tmp_path / "models", name="my-model", seed=0)
+
+    card, backbone = result.card, exported(BACKBONE)
+    assert artifact.read(result.path).card == card
+    assert (card.schema_version, card.name, card.labels) == (SCHEMA_VERSION, "my-model", LABELS)
+    assert (card.backbone.name, card.backbone.weights) == (BACKBONE, "random, seed 0")
+    assert (card.backbone.digest, card.image, card.embedding_size) == (backbone.digest, backbone.spec, 96)
+    assert (card.strategy, card.seed, card.parent_version, card.train_images) == ("probe", 0, None, 36)
+    assert card.settings["data"] == "crayons"
+    assert card.settings["split"] == "20% of each class by image hash"
+    assert card.metrics is not None
+    assert (card.metrics.images, card.metrics.accuracy) == (9, 1)
+    assert {"regraft", "torch", "timm"} <= card.libraries.keys()
+
+
+def test_the_metrics_are_those_of_the_finished_file_on_the_holdout_pictures(tmp_path: Path) -> None:
+    files = colours(dict.fromkeys(LABELS, 12))
+    split = {f"train/{name}": data for name, data in files.items()}
+    split |= {f"val/{name}": data for name, data in colours(dict.fromkeys(LABELS, 4), first=50).items()}
+    split |= {f"val/blue/mistake{number}.png": picture("red", 90 + number, side_px=24) for number in range(3)}
+    data = write(tmp_path / "crayons", split)
+
+    result = run(data, tmp_path / "models")
+
+    session = open_session(result.path, provider="cpu", threads=1).session
+    held = sorted((data / "val").rglob("*.png"))
+    crops = np.stack([decode_crop(path.read_bytes(), result.card.image) for path in held])
+    (probabilities,) = session.run([PROBABILITIES], {IMAGE: crops})
+    right = [LABELS[row.argmax()] == path.parent.name for row, path in zip(probabilities, held, strict=True)]
+    assert result.card.metrics is not None
+    assert result.card.metrics.images == len(held) == 15
+    assert result.card.metrics.accuracy == pytest.approx(np.mean(right)) == pytest.approx(0.8)
+    assert result.split == "folders: train on train; holdout val"
+
+
+def test_the_result_has_everything_that_the_json_output_promises(tmp_path: Path) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 15)) | {"stray.txt": b"stray"})
+
+    result = run(data, tmp_path / "models")
+
+    fields = json.loads(json.dumps(result.to_dict()))
+    assert (fields["name"], fields["version"], fields["path"]) == ("crayons", 1, str(result.path))
+    assert fields["images"] == {"train": 36, "holdout": 9}
+    assert (fields["accuracy"], fields["macro_f1"]) == (1, 1)
+    low, high = fields["accuracy_interval"]
+    assert 0.6 < low < high == 1
+    assert fields["seconds"].keys() == {"scan", "export", "embed", "fit", "publish", "total"}
+    assert fields["seconds"]["total"] == pytest.approx(
+        sum(seconds for stage, seconds in fields["seconds"].items() if stage != "total"), abs=0.01
+    )
+    assert fields["labels"] == list(LABELS)
+    assert [entry["label"] for entry in fields["per_class"]] == list(LABELS)
+    assert fields["head_digest"] == result.card.head_digest
+    assert fields["backbone_digest"] == result.card.backbone.digest
+    assert fields["left_out"] == [{"file": str(data / "stray.txt"), "reason": "not inside a class folder"}]
+
+
+def test_invariant_7_a_second_run_gives_the_same_head_bytes_with_and_without_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 15)))
+    first = run(data, tmp_path / "models")
+    cached = run(data, tmp_path / "models")
+    shutil.copytree(cache / "backbones", tmp_path / "cache" / "backbones")
+    monkeypatch.setenv("REGRAFT_CACHE", str(tmp_path / "cache"))
+    renamed = write(
+        tmp_path / "renamed", {f"{n[:-4]}-copy.png": d for n, d in colours(dict.fromkeys(LABELS, 15)).items()}
+    )
+
+    fresh = run(renamed, tmp_path / "models", name="crayons")
+
+    assert [first.version, cached.version, fresh.version] == [1, 2, 3]
+    assert ModelStore(tmp_path / "models").champion("crayons") == 3
+    assert len({result.card.head_digest for result in (first, cached, fresh)}) == 1
+    assert len({result.card.data_digest for result in (first, cached, fresh)}) == 1
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+RED = Image.new("RGB", (40, 30), (200, 40, 40))
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
+
+
+def rotated_by_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees
+    return encoded(RED, "JPEG", exif=exif)
+
+
+def palette_with_alpha() -> bytes:
+    image = RED.convert("P")
+    return encoded(image, "PNG", transparency=0)
+
+
+def animated_gif() -> bytes:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+UNUSUAL = {
+    "animated.gif": animated_gif(),
+    "cmyk.jpg": encoded(RED.convert("CMYK"), "JPEG"),
+    "grey16.png": encoded(Image.fromarray(np.full((20, 20), 40_000, np.uint16)), "PNG"),
+    "palette-alpha.png": palette_with_alpha(),
+    "alpha.png": encoded(Image.new("RGBA", (20, 20), (200, 40, 40, 100)), "PNG"),
+    "grey-alpha.png": encoded(Image.new("LA", (20, 20), (90, 100)), "PNG"),
+    "black-and-white.png": encoded(Image.new("1", (20, 20), 1), "PNG"),
+    "exif-rotated.jpg": rotated_by_exif(),
+    "one-pixel.png": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
+    "very-wide.png": encoded(Image.new("RGB", (2000, 1), "red"), "PNG"),
+    "picture.webp": encoded(RED, "WEBP"),
+    "picture.BMP": encoded(RED, "BMP"),
+    "picture.tiff": encoded(RED, "TIFF"),
+    "jpeg-called.png": encoded(NOISE, "JPEG"),
+    "no suffix": encoded(RED, "PNG"),
+}
+
+# The reason must say this.
+UNUSABLE: dict[str, tuple[bytes, str]] = {
+    "text.jpg": (b"this is not a picture", "not a picture in a format that is read here"),
+    "truncated.jpg": (encoded(NOISE, "JPEG")[:2000], "cannot be decoded"),
+    "empty.jpg": (b"", "the image is empty (0 bytes)"),
+    "huge.png": (huge_png(), "50000 x 50000 px; the limit is"),
+    "grey32.tiff": (encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"), "pixels of 32 bits"),
+    "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a format that is read here"),
+}
+
+
+def test_unusual_pictures_are_used_and_unusable_files_left_out_with_their_reasons(tmp_path: Path) -> None:
+    twice = picture("grey", 1, side_px=24)
+    data = write(
+        tmp_path / "crayons",
+        colours(dict.fromkeys(LABELS, 10))
+        | {f"red/{name}": content for name, content in UNUSUAL.items()}
+        | {f"blue/{name}": content for name, (content, _) in UNUSABLE.items()}
+        | {"red/twice.png": twice, "green/twice.png": twice, "green/copy.png": picture("green", 3, side_px=24)},
+    )
+
+    result = run(data, tmp_path / "models")
+
+    reasons = {str(entry.file.relative_to(data)): entry.reason for entry in result.left_out}
+    for name, (_, reason) in UNUSABLE.items():
+        assert reason in reasons.pop(f"blue/{name}")
+    assert reasons == {
+        "red/twice.png": "the same picture under 2 labels: green, red",
+        "green/twice.png": "the same picture under 2 labels: green, red",
+        "green/copy.png": "the same picture as green/3.png",
+    }
+    assert result.card.metrics is not None
+    assert result.card.train_images + result.card.metrics.images == 30 + len(UNUSUAL)
+    assert len(load_features(result.path.parent / FEATURES_FILE).sha256) == 30 + len(UNUSUAL)
+    report = (result.path.parent / REPORT_FILE).read_text(encoding="utf-8")
+    assert all(f"blue/{name}" in report for name in UNUSABLE)
+
+
+def test_a_left_out_file_whose_name_is_not_text_does_not_stop_the_training(tmp_path: Path) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 5)))
+    (data / "red" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"no picture")
+
+    result = run(data, tmp_path / "models")
+
+    assert len(result.left_out) == 1
+    assert result.version == 1
+
+
+def test_a_folder_whose_name_is_not_text_can_be_trained_on_under_a_name(tmp_path: Path) -> None:
+    data = write(tmp_path / os.fsdecode(b"caf\xe9"), colours(dict.fromkeys(LABELS, 5)))
+
+    assert run(data, tmp_path / "models", name="cafe").version == 1
+
+
+def test_the_folder_one_stands_in_gives_its_name_to_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 5))))
+
+    assert run(Path(), tmp_path / "models").name == "crayons"
+
+
+def test_classes_too_small_for_a_holdout_are_trained_without_being_measured(tmp_path: Path) -> None:
+    data = write(tmp_path / "crayons", colours({"blue": 2, "red": 2}))
+
+    result = run(data, tmp_path / "models")
+
+    assert result.card.metrics is None
+    fields = result.to_dict()
+    assert (fields["accuracy"], fields["accuracy_interval"], fields["macro_f1"], fields["per_class"]) == (
+        None,
+        None,
+        None,
+        [],
+    )
+    assert fields["images"] == {"train": 4, "holdout": 0}
+
+
+def nothing_happened(store: Path) -> bool:
+    return not list(store.rglob("*.onnx"))
+
+
+def test_a_folder_without_a_single_picture_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path / "notes", {f"{label}/{n}.txt": f"{label}{n}".encode() for label in "ab" for n in range(3)})
+
+    with pytest.raises(DatasetError, match="no file can be read as an image; the first one: not a picture"):
+        run(data, tmp_path / "models")
+
+    assert nothing_happened(tmp_path / "models")
+
+
+def test_a_class_that_has_only_broken_pictures_is_refused_with_the_files(tmp_path: Path) -> None:
+    broken = {f"red/{number}.jpg": f"broken {number}".encode() for number in range(5)}
+    data = write(tmp_path / "crayons", colours({"blue": 5, "green": 5}) | broken)
+
+    with pytest.raises(DatasetError, match=r"class 'red' has 0 usable training image\(s\)") as error:
+        run(data, tmp_path / "models")
+
+    assert str(error.value).count("not a picture in a format") == 3
+    assert "and 2 more" in str(error.value)
+    assert nothing_happened(tmp_path / "models")
+
+
+def test_one_class_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    stages: list[str] = []
+    data = write(tmp_path / "crayons", colours({"blue": 5}))
+
+    with pytest.raises(DatasetError, match="only one class, 'blue'; need at least two"):
+        train(
+            TrainSettings(data, store=tmp_path / "models", backbone=BACKBONE, weights="none"),
+            lambda stage, _done, _total: stages.append(stage),
+        )
+
+    assert set(stages) == {"scan"}
+
+
+@pytest.mark.parametrize("name", ["my model", "../outside", ".hidden", "a" * 65])
+def test_a_name_that_no_model_can_have_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="model name"):
+        run(tmp_path / "nowhere", tmp_path / "models", name=name)
+
+    assert nothing_happened(tmp_path / "models")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere: not a folder"):
+        run(tmp_path / "nowhere", tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [({"backbone": "resnet19", "weights": "none"}, "--backbone"), ({"weights": "nowhere.pth"}, "--weights")],
+)
+def test_a_backbone_or_weights_that_do_not_exist_are_refused(
+    tmp_path: Path, settings: dict[str, str], complaint: str
+) -> None:
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 5)))
+
+    with pytest.raises(InvalidRequestError, match=f"^{complaint}: "):
+        train(TrainSettings(data, store=tmp_path / "models", **({"backbone": BACKBONE} | settings)))  # type: ignore[arg-type]  # fields by name
+
+    assert nothing_happened(tmp_path / "models")
+
+
+def in_order(stages: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(stages))
+
+
+def test_progress_is_told_of_every_stage(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 5), first=700))
+
+    train(
+        TrainSettings(data, store=tmp_path / "models", backbone=BACKBONE, weights="none"),
+        lambda stage, done, total: told.append((stage, done, total)),
+    )
+
+    assert in_order(stage for stage, _, _ in told) == ["scan", "export", "embed", "fit"]
+    for stage in ("scan", "export", "embed", "fit"):
+        _, done, total = [entry for entry in told if entry[0] == stage][-1]
+        assert done == total
