@@ -1,6 +1,7 @@
 """Rules that hold for the whole suite."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> object:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where REGRAFT_FORBID_SKIPS is set, as it is in CI."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.skipped and os.environ.get("REGRAFT_FORBID_SKIPS") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which REGRAFT_FORBID_SKIPS does not allow: {report.longrepr}"

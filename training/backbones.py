@@ -5,7 +5,9 @@ weights in a package. The head is found in the network, not looked up by family.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +74,8 @@ def build_backbone(name: str, weights: str, seed: int) -> PretrainedBackbone:
 def _from_timm(name: str, *, pretrained: bool) -> PretrainedBackbone:
     if not timm.is_model(name):
         raise InvalidRequestError(f"--backbone: timm has no network {name!r}; timm.list_models() lists them")
-    network: Any = timm.create_model(name, pretrained=pretrained)
+    with _weights_to_be_had(f"timm/{name}"):
+        network: Any = timm.create_model(name, pretrained=pretrained)
     network.reset_classifier(0)
     config = resolve_data_config(model=network)
     crop_px = config["input_size"][-1]
@@ -97,7 +100,8 @@ def _from_torchvision(name: str, weights: str) -> PretrainedBackbone:
     entry = models.get_model_weights(name).DEFAULT if weights == "default" else entries[0]
     # Some families run slow initialisers unless told not to; they would be overwritten by the weights anyway.
     quiet = {"init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
-    network = models.get_model(name, weights=entry if weights == "default" else None, **quiet)
+    with _weights_to_be_had(name):
+        network = models.get_model(name, weights=entry if weights == "default" else None, **quiet)
     if hasattr(network, "transform_input"):
         network.transform_input = weights != "none"  # torchvision's own weights of these two expect it
     _drop_auxiliary_heads(network)
@@ -109,6 +113,17 @@ def _from_torchvision(name: str, weights: str) -> PretrainedBackbone:
         interpolation=_KERNELS.get(recipe.interpolation.value, "bilinear"),  # type: ignore[arg-type]  # likewise
     )
     return PretrainedBackbone(network, spec, tuple(recipe.mean), tuple(recipe.std))
+
+
+@contextmanager
+def _weights_to_be_had(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidRequestError(
+            f"--weights default: those of {name} cannot be had: {text}; give the file of a state dict instead"
+        ) from error
 
 
 def _drop_auxiliary_heads(network: nn.Module) -> None:
@@ -156,7 +171,10 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InvalidRequestError(f"--weights: {path}: not a state dict (a mapping of names to tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    named = OrderedDict((name.removeprefix("module."), tensor) for name, tensor in state.items())
+    if hasattr(state, "_metadata"):  # torch keeps the versions of layers there, and some refuse to load without
+        setattr(named, "_metadata", state._metadata)  # noqa: B010 - torch has no public name for it
+    return named
 
 
 def _load_in_order(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -168,7 +186,7 @@ def _load_in_order(network: nn.Module, state: Mapping[str, torch.Tensor]) -> Non
 def _load_state(network: nn.Module, path: Path, name: str) -> None:
     """Load a state dict; it may hold the old classifier and auxiliary heads too, but must lack nothing."""
     try:
-        missing, _ = network.load_state_dict(dict(_read_state(path)), strict=False)
+        missing, _ = network.load_state_dict(_read_state(path), strict=False)
     except RuntimeError as error:  # shapes differ
         raise InvalidRequestError(
             f"--weights: {path} does not fit {name}: {str(error).splitlines()[-1].strip()}"

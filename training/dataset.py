@@ -4,8 +4,8 @@
 it is. The holdout is ``test`` where there is one (``val`` then joins the training images), else ``val``.
 """
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,11 @@ class LeftOut:
     file: Path
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The file as text that can be written anywhere."""
+        return text_of(self.file)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -60,6 +65,11 @@ class Dataset:
         kept = tuple(image for image in self.images if image.sha256 not in failures)
         gone = tuple(LeftOut(image.path, failures[image.sha256]) for image in self.images if image.sha256 in failures)
         return replace(self, images=kept, left_out=self.left_out + gone)
+
+
+def text_of(path: Path) -> str:
+    """Return a path as text; bytes in a file's name that are no text are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def scan(root: Path, progress: Progress = silent) -> Dataset:
@@ -107,15 +117,16 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
     """
     if len(dataset.labels) < 2:
         hint = ""
-        if any((root / dataset.labels[0] / name).is_dir() for name in _names(_subfolders(root / dataset.labels[0]))):
-            hint = f": did you mean {root / dataset.labels[0]}?"
+        only = root / dataset.labels[0]
+        if only.is_dir() and _subfolders(only):
+            hint = f": did you mean {only}?"
         raise DatasetError(f"{root}: only one class, {dataset.labels[0]!r}; need at least two{hint}")
     counts = Counter(image.label for image in dataset.images if not image.is_holdout)
     for label in dataset.labels:
         if counts[label] < _MIN_IMAGES:
             raise DatasetError(
                 f"{root}: class {label!r} has {counts[label]} usable training image(s), need {_MIN_IMAGES}: "
-                f"add images or remove the folder{_excuses(dataset, label)}"
+                f"add images or remove the folder{_excuses(dataset, label, root)}"
             )
 
 
@@ -134,13 +145,13 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _names(folders: Iterable[Path]) -> list[str]:
-    return [folder.name for folder in folders]
-
-
 def _files(folder: Path, *, deep: bool) -> list[Path]:
     paths = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in paths if path.is_file() and not _is_hidden(path, folder))
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _check_class_name(folder: Path) -> None:
@@ -204,9 +215,9 @@ def _split_by_hash(images: list[LabelledImage]) -> list[LabelledImage]:
     return split
 
 
-def _excuses(dataset: Dataset, label: str) -> str:
+def _excuses(dataset: Dataset, label: str, root: Path) -> str:
     """Return up to three files that the class lost, with the reasons."""
-    lost = [entry for entry in dataset.left_out if label in entry.file.parts]
+    lost = [entry for entry in dataset.left_out if label in entry.file.relative_to(root).parts[:2]]
     lines = [f"\n  {entry.file}: {entry.reason}" for entry in lost[:3]]
     more = f"\n  and {len(lost) - 3} more" if len(lost) > 3 else ""
     return "".join(lines) + more

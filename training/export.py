@@ -52,17 +52,20 @@ def export_backbone(backbone: PretrainedBackbone) -> onnx.ModelProto:
     example = torch.zeros(2, backbone.spec.crop_px, backbone.spec.crop_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            input_names=[IMAGE],
-            output_names=[EMBEDDING],
-            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                input_names=[IMAGE],
+                output_names=[EMBEDDING],
+                dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:
+            raise ArtifactError(f"torch cannot export the backbone for any batch size: {_first_line(error)}") from error
     if program is None:
         raise ArtifactError("the exporter returned nothing")
     model = program.model_proto
@@ -70,6 +73,11 @@ def export_backbone(backbone: PretrainedBackbone) -> onnx.ModelProto:
     check_backbone(model)
     _check_parity(module, model, backbone.spec.crop_px)
     return model
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -77,7 +77,7 @@ def load_features(path: Path) -> Features:
         ArtifactError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return Features(
                 tuple(str(label) for label in file["labels"]),
                 np.asarray(file["embedding"], np.float32),
@@ -85,7 +85,7 @@ def load_features(path: Path) -> Features:
                 np.asarray(file["is_holdout"], np.bool_),
                 tuple(str(name) for name in file["sha256"]),
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:
         raise ArtifactError(f"{path}: cannot read the features ({error})") from error
 
 

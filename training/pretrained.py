@@ -115,10 +115,10 @@ def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> E
         fields = json.loads(spec_file.read_text())
         model = onnx.load_model_from_string(graph_file.read_bytes())
         check_backbone(model)
-        spec, digest = ImageSpec(**fields["spec"]), backbone_digest(model)
+        spec, digest, expected = ImageSpec(**fields["spec"]), backbone_digest(model), fields["digest"]
     except (OSError, ValueError, KeyError, TypeError, DecodeError, ArtifactError):
         return None
-    return ExportedBackbone(model, name, origin, spec, digest) if digest == fields["digest"] else None
+    return ExportedBackbone(model, name, origin, spec, digest) if digest == expected else None
 
 
 def _export(name: str, weights: str, seed: int) -> tuple[onnx.ModelProto, ImageSpec]:

@@ -235,6 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     examples = ExamplesStore(options.examples or options.store / FOLDER, options.database)
     try:
         settle_interrupted(examples, store, "its process ended")
+        if options.name:
+            store.versions(options.name)  # refuses what can be no name
         job_id = options.job or examples.jobs.create(options.name, {}, getpass.getuser()).id
         job = run_job(store, examples, job_id)
     except RegraftError as error:

@@ -13,7 +13,7 @@ from regraft.errors import DatasetError
 from regraft.image import decode_crop
 from regraft.store import MODEL_FILE, ModelStore
 from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import Dataset, LeftOut, check_trainable, scan
+from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.features import Embedder, Features, assemble
 from training.head import fit
 from training.pretrained import ExportedBackbone, cache_folder, load_backbone, open_embedding_cache
@@ -75,7 +75,7 @@ class TrainResult:
             "head_digest": self.card.head_digest,
             "backbone_digest": self.card.backbone.digest,
             "split": self.split,
-            "left_out": [{"file": str(entry.file), "reason": entry.reason} for entry in self.left_out],
+            "left_out": [{"file": entry.name, "reason": entry.reason} for entry in self.left_out],
         }
 
 
@@ -124,7 +124,7 @@ def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
             origin=(backbone.name, backbone.weights),
             spec=backbone.spec,
             strategy=settings.strategy,
-            settings={"data": settings.data.name, "split": dataset.split},
+            settings={"data": text_of(Path(settings.data.resolve().name)), "split": dataset.split},
             seed=settings.seed,
         )
         sample = features.holdout() if features.is_holdout.any() else features
@@ -132,7 +132,7 @@ def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
         shown = sample.sha256[:_PROOF_IMAGES]
         crops = [decode_crop(files[sha256].read_bytes(), backbone.spec) for sha256 in shown]
         prove(challenger, fitted.head, crops, list(sample.embedding[:_PROOF_IMAGES]))
-        left_out = [(str(entry.file), entry.reason) for entry in dataset.left_out]
+        left_out = [(entry.name, entry.reason) for entry in dataset.left_out]
         who = getpass.getuser()
         version = publish(store, challenger, left_out=left_out, who=who, why="regraft train")
         store.promote(name, version, who=who, why="trained from a folder")

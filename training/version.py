@@ -106,7 +106,8 @@ def publish(
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
         challenger.features.save(folder / FEATURES_FILE)
-        (folder / REPORT_FILE).write_text(render(challenger.card, left_out), encoding="utf-8")
+        page = render(challenger.card, left_out)
+        (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
 
     return store.publish(challenger.card.name, write, who=who, why=why, job=job)
 

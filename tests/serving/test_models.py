@@ -1,7 +1,8 @@
 import asyncio
+import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -230,9 +231,22 @@ async def test_a_bad_version_does_not_hinder_other_models(store: ModelStore) -> 
         assert (await s.ask("colours"))[0] == 1
 
 
+def _history_is_a_folder(history: Path) -> None:
+    history.mkdir()
+
+
+def _history_is_a_rollback_of_nothing(history: Path) -> None:
+    entry = {"event": "rollback", "version": 1, "previous": None, "who": "", "why": "", "job": "", "at": ""}
+    history.write_text(json.dumps(entry) + "\n")
+
+
+@pytest.mark.parametrize("spoil", [_history_is_a_folder, _history_is_a_rollback_of_nothing])
 @asynchronous
-async def test_a_history_that_cannot_be_read_does_not_hinder_other_models(store: ModelStore) -> None:
-    (store.root / "animals" / "history.jsonl").mkdir(parents=True)
+async def test_a_history_that_cannot_be_read_does_not_hinder_other_models(
+    store: ModelStore, spoil: Callable[[Path], None]
+) -> None:
+    (store.root / "animals").mkdir()
+    spoil(store.root / "animals" / "history.jsonl")
     with stage(store) as s:
         await s.models.refresh()
 

@@ -18,12 +18,11 @@ from regraft.examples import image_hash
 from regraft.files import locked
 from regraft.image import decode_crop
 from regraft.runtime import OpenSession, open_session
-from regraft.store import ModelStore
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.features import Features, assemble
 from training.head import fit
 from training.pretrained import ExportedBackbone, load_backbone
-from training.version import Challenger, build, publish
+from training.version import Challenger, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
@@ -38,6 +37,7 @@ def tiny_session() -> OpenSession:
     return open_session(tiny_backbone().SerializeToString(), provider="cpu", threads=1)
 
 
+@cache
 def embed(data: bytes) -> FloatArray:
     """Return what the tiny backbone makes of a picture."""
     crop = decode_crop(data, SPEC)
@@ -56,6 +56,7 @@ def features_of(labels: tuple[str, ...], rows: Sequence[Row]) -> Features:
     return assemble(labels, [(image_hash(data), label, held) for data, label, held in rows], embeddings)
 
 
+@cache
 def colour_features(labels: tuple[str, ...] = ("blue", "red"), train: int = 12, holdout: int = 5) -> Features:
     """Return features of so many pictures of each colour."""
     rows: list[Row] = []
@@ -79,13 +80,6 @@ def colour_challenger(features: Features, name: str = "colours", parent: int | N
         seed=0,
         parent_version=parent,
     )
-
-
-def publish_champion(store: ModelStore, features: Features, name: str = "colours") -> int:
-    """Publish a version fitted on ``features``, and promote it."""
-    version = publish(store, colour_challenger(features, name), left_out=[], who="tester", why="a test")
-    store.promote(name, version, who="tester", why="a test")
-    return version
 
 
 def blobs(
