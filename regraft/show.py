@@ -85,10 +85,11 @@ def training_result(result: Mapping[str, Any]) -> None:
             "accuracy ",
             (f"{result['accuracy']:.4f}", "bold"),
             f" (95 % interval {low:.3f} to {high:.3f}), "
-            f"macro F1 {result['macro_f1']:.4f}, on {result['images']['holdout']} holdout images",
+            f"macro F1 {result['macro_f1']:.4f}, on {result['holdout_images']} holdout images",
         )
-    line(f"split: {result['split']}; trained on {result['images']['train']} images")
-    line("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items()))
+    line(f"split: {result['split']}; trained on {result['train_images']} images")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["stage_seconds"].items())
+    line(f"{result['seconds']:.1f} seconds: {stages}")
     line((result["path"], "bold"))
     line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
 

@@ -56,7 +56,7 @@ class TrainResult:
     card: ModelCard
     left_out: tuple[LeftOut, ...]
     split: str
-    seconds: dict[str, float]
+    stage_seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for ``--json``."""
@@ -68,8 +68,11 @@ class TrainResult:
             "accuracy": metrics.accuracy if metrics else None,
             "accuracy_interval": list(metrics.accuracy_interval) if metrics else None,
             "macro_f1": metrics.macro_f1 if metrics else None,
-            "images": {"train": self.card.train_images, "holdout": metrics.images if metrics else 0},
-            "seconds": self.seconds,
+            "images": self.card.train_images + (metrics.images if metrics else 0),
+            "train_images": self.card.train_images,
+            "holdout_images": metrics.images if metrics else 0,
+            "seconds": round(sum(self.stage_seconds.values()), 3),
+            "stage_seconds": self.stage_seconds,
             "labels": list(self.card.labels),
             "per_class": [entry.model_dump() for entry in metrics.per_class] if metrics else [],
             "head_digest": self.card.head_digest,
@@ -136,7 +139,6 @@ def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
         who = getpass.getuser()
         version = publish(store, challenger, left_out=left_out, who=who, why="regraft train")
         store.promote(name, version, who=who, why="trained from a folder")
-    watch.seconds["total"] = round(sum(watch.seconds.values()), 3)
     path = store.folder(name, version) / MODEL_FILE
     return TrainResult(name, version, path, challenger.card, dataset.left_out, dataset.split, watch.seconds)
 
