@@ -52,7 +52,7 @@ def fit(features: Features, progress: Progress = silent) -> FittedHead:
     """Fit a head on the training rows of ``features``.
 
     Embeddings are centred and divided by one common scale, which beat a scale for each dimension in cross-validation on
-    all four photo sets we tried; the affine map is folded back into the head.
+    three of the four photo sets we tried; the affine map is folded back into the head.
 
     Args:
         features: every label needs at least two training rows.
