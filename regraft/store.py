@@ -202,7 +202,7 @@ class ModelStore:
             if entry.event == "promote" and line[-1:] != [entry.version]:
                 line.append(entry.version)
             elif entry.event == "rollback":
-                line.pop()
+                line = line[:-1]  # a damaged history may roll back more than it promoted
         return line
 
     @contextmanager
