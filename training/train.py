@@ -1,6 +1,7 @@
 """The story of a training run: folder, backbone, embeddings, head, file, version."""
 
 import getpass
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regraft.card import ModelCard
-from regraft.errors import DatasetError
+from regraft.errors import DatasetError, InvalidRequestError
 from regraft.image import decode_crop
 from regraft.store import MODEL_FILE, ModelStore
 from training.catalogue import DEFAULT_BACKBONE
@@ -106,7 +107,7 @@ def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
         StorageError: the store could not be written.
     """
     watch, cache = _Stopwatch(), cache_folder()
-    name = settings.name or settings.data.resolve().name
+    name = settings.name or _name_after(settings.data)
     store = ModelStore(settings.store)
     store.versions(name)  # a bad name is refused before any work
     with watch.stage("scan"):
@@ -141,6 +142,14 @@ def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
         store.promote(name, version, who=who, why="trained from a folder")
     path = store.folder(name, version) / MODEL_FILE
     return TrainResult(name, version, path, challenger.card, dataset.left_out, dataset.split, watch.seconds)
+
+
+def _name_after(folder: Path) -> str:
+    """Return a model's name after its folder: 'my photos' gives my-photos."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64]
+    if not name:
+        raise InvalidRequestError(f"--name: no model can be called after {text_of(folder)!r}: say a name")
+    return name
 
 
 def _embed(

@@ -156,18 +156,28 @@ def test_a_disk_that_refuses_is_not_reported_as_a_server_that_does_not_answer(
     assert "no server answers" not in str(failure.value)
 
 
-def test_new_examples_are_embedded_in_the_background(live: LiveServer, store: ModelStore) -> None:
-    list(live.client.add_examples((image, "grey") for image in GREY))
-    card = live.server.models.get("colours").card
-    key = EmbeddingKey(card.backbone.digest, card.image.digest())
+def test_new_examples_are_embedded_in_the_background_and_again_for_a_new_backbone(store: ModelStore) -> None:
+    publish_tiny(store, scale=2.0, promote=False)
     examples = ExamplesStore(store.root / ".examples")
     hashes = [image_hash(image) for image in GREY]
-    wait_until(lambda: len(examples.embeddings.get(key, hashes)) == len(hashes))
+    features = tiny_features(tiny_backbone(), ("grey",))
+    expected = dict(zip(features.sha256, features.embedding, strict=True))
 
-    expected = tiny_features(tiny_backbone(), ("grey",))
-    embedded = examples.embeddings.get(key, hashes)
-    for sha256, embedding in zip(expected.sha256, expected.embedding, strict=True):
-        np.testing.assert_allclose(embedded[sha256], embedding, atol=1e-5)
+    def all_embedded(key: EmbeddingKey) -> bool:
+        return len(examples.embeddings.get(key, hashes)) == len(hashes)
+
+    with LiveServer(store, reload_every_s=3600) as live:  # nothing but what happens here wakes the embedder
+        for version, scale in ((1, 1.0), (2, 2.0)):
+            if version == 1:
+                list(live.client.add_examples((image, "grey") for image in GREY))
+            else:
+                live.client.promote(version)
+            card = live.server.models.get("colours").card
+            key = EmbeddingKey(card.backbone.digest, card.image.digest())
+            wait_until(partial(all_embedded, key))
+
+            for sha256, embedding in examples.embeddings.get(key, hashes).items():
+                np.testing.assert_allclose(embedding, scale * expected[sha256], atol=1e-5)
     examples.close()
 
 

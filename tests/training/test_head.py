@@ -236,8 +236,9 @@ def test_weak_and_strong_signals_get_different_strengths_from_the_grid() -> None
     assert weak.c < strong.c
 
 
-def test_about_one_new_image_in_twenty_lies_above_the_novelty_threshold() -> None:
-    features = blobs([300, 300, 300], 30, apart=6, holdout=1000)
+@pytest.mark.parametrize(("classes", "images"), [(3, 300), (8, 15), (20, 10)])
+def test_about_one_new_image_in_twenty_lies_above_the_novelty_threshold(classes: int, images: int) -> None:
+    features = blobs([images] * classes, 30, apart=6, holdout=300)
 
     fitted = fit(features)
 
