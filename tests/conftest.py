@@ -36,4 +36,5 @@ def photographs() -> Path:
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of exported backbones that all workers of this run share."""
-    return tmp_path_factory.getbasetemp().parent / "regraft-cache"
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "regraft-cache"

@@ -124,6 +124,11 @@ def _objections(verdict: Verdict, limits: Limits) -> list[str]:
                 f"class {entry.label!r} is new and has no holdout images, so nothing shows that it is recognised: "
                 "label more of it (about one image in five becomes holdout)"
             )
+        elif entry.is_new and entry.challenger_recall == 0:
+            reasons.append(
+                f"class {entry.label!r} is new, and none of its {entry.holdout_images} holdout images is recognised: "
+                "label more of it"
+            )
         if entry.holdout_images == 0 or entry.is_new:
             continue
         class_drop = 100 * (entry.champion_recall - entry.challenger_recall)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,10 +55,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("REGRAFT_CACHE") or Path.home() / ".cache" / "regraft")
 
 
-def open_embedding_cache(folder: Path) -> EmbeddingCache:
-    """Open the cache of embeddings that training runs share."""
+@contextmanager
+def embedding_cache(folder: Path) -> Iterator[EmbeddingCache]:
+    """Open the cache of embeddings that training runs share; closed when the block ends."""
     with storage_errors("cannot open the embedding cache"):
-        return EmbeddingCache(open_database(sqlite_url(folder / "embeddings.sqlite")))
+        engine = open_database(sqlite_url(folder / "embeddings.sqlite"))
+    try:
+        yield EmbeddingCache(engine)
+    finally:
+        engine.dispose()
 
 
 def load_backbone(name: str, weights: str, seed: int, folder: Path, progress: Progress = silent) -> ExportedBackbone:

@@ -92,11 +92,11 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     champion = _read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     rows = merge_rows(champion.features, [(example.sha256, example.label) for example in examples.list(job.model)])
-    if rows == _rows_of(champion.features):
+    features = _embed(champion, rows, examples, progress)
+    if _rows_of(features) == _rows_of(champion.features):
         message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
         examples.jobs.finish(job.id, JobState.REFUSED, message)
         return
-    features = _embed(champion, rows, examples, progress)
     _check_every_class(features)
     fitted = fit(features, progress)
     progress("judge", 0, 1)

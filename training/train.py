@@ -17,7 +17,7 @@ from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.features import Embedder, Features, assemble
 from training.head import fit
-from training.pretrained import ExportedBackbone, cache_folder, load_backbone, open_embedding_cache
+from training.pretrained import ExportedBackbone, cache_folder, embedding_cache, load_backbone
 from training.progress import Progress, silent
 from training.version import build, prove, publish
 
@@ -158,7 +158,8 @@ def _embed(
     """Embed every picture; those that cannot be decoded leave the dataset, with the reason."""
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
     files = {image.sha256: image.path for image in dataset.images}
-    embeddings, failures = embedder.embed(files, open_embedding_cache(cache), progress)
+    with embedding_cache(cache) as known:
+        embeddings, failures = embedder.embed(files, known, progress)
     dataset = dataset.without(failures)
     if not dataset.images:
         raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")

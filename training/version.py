@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from regraft.artifact import IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
+from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
 from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
@@ -91,9 +91,12 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
     """
     session = open_session(challenger.model.SerializeToString(), provider="cpu", threads=1).session
     for crop, embedding in zip(crops, embeddings, strict=True):
-        served = np.asarray(session.run([PROBABILITIES], {IMAGE: crop[None]})[0])
-        expected = head.probabilities(np.asarray(embedding, np.float32)[None])
-        difference = float(np.abs(served - expected).max())
+        served, served_embedding = (np.asarray(a) for a in session.run([PROBABILITIES, EMBEDDING], {IMAGE: crop[None]}))
+        measured = np.asarray(embedding, np.float32)[None]
+        size = max(float(np.abs(measured).max()), 1e-12)
+        difference = float(
+            max(np.abs(served - head.probabilities(measured)).max(), np.abs(served_embedding - measured).max() / size)
+        )
         if not difference <= PROOF_TOLERANCE:
             raise ArtifactError(f"the finished model file differs from what was measured by {difference:.2g}")
 

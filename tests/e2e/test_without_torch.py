@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,15 @@ print(json.dumps({"before": before, "labelled": labelled, "job": job, "after": a
 def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the base install and the CPU runtime, made with pip as a user would."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
+    # A copy: the build leaves its own folders beside the sources.
+    source = folder.parent / "source"
+    for package in ("regraft", "serving", "training"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source / file)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, f"{ROOT}[cpu]"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, f"{source}[cpu]"], capture_output=True, text=True, check=False)
     if done.returncode and ("ConnectionError" in done.stderr or "NewConnectionError" in done.stderr):
         pytest.skip(f"pip reaches no package index: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr

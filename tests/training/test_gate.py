@@ -72,6 +72,9 @@ CASES = {
     "a new class without holdout images": Case(
         [20, 20, 0], [18, 18, 0], [18, 18, 0], ["class 'wasp' is new and has no holdout images"], new=1
     ),
+    "a new class of which nothing is recognised": Case(
+        [20, 20, 5], [18, 18, 0], [18, 18, 0], ["none of its 5 holdout images is recognised"], new=1
+    ),
     "two new classes, one without holdout images": Case(
         [20, 20, 6, 0], [18, 18, 0, 0], [18, 18, 6, 0], ["class 'fly' is new and has no holdout images"], new=2
     ),

@@ -13,7 +13,7 @@ from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError
 from regraft.examples import image_hash
 from tests.training.conftest import block, in_a_child
-from training.pretrained import ExportedBackbone, cache_folder, load_backbone, open_embedding_cache
+from training.pretrained import ExportedBackbone, cache_folder, embedding_cache, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -247,6 +247,8 @@ def test_progress_is_told_before_and_after(backbones_folder: Path, exported: Cal
 def test_training_runs_share_their_embeddings(tmp_path: Path) -> None:
     key, vectors = EmbeddingKey("a" * 64, "b" * 64), {"c" * 64: torch.ones(3).numpy()}
 
-    open_embedding_cache(tmp_path).put(key, vectors)
+    with embedding_cache(tmp_path) as cache:
+        cache.put(key, vectors)
 
-    assert list(open_embedding_cache(tmp_path).get(key, vectors)) == ["c" * 64]
+    with embedding_cache(tmp_path) as cache:
+        assert list(cache.get(key, vectors)) == ["c" * 64]

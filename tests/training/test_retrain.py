@@ -225,6 +225,15 @@ def test_nothing_new_is_refused_without_a_new_version(workshop: Workshop) -> Non
     assert workshop.store.versions(MODEL) == [1]
 
 
+def test_an_example_that_cannot_be_decoded_is_nothing_new(workshop: Workshop) -> None:
+    workshop.add("red", [b"was damaged on the disk"])
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert "nothing new" in job.message
+
+
 def test_examples_that_the_champion_knows_with_the_same_labels_are_nothing_new(workshop: Workshop) -> None:
     workshop.add("red", [known("red", held=False), known("red", held=True)])
 
