@@ -62,11 +62,11 @@ class BackgroundEmbedder:
             for sha256 in todo:
                 try:
                     vectors[sha256] = await self._embed(served, sha256)
-                except (OSError, RegraftError) as error:
-                    if isinstance(error, NotNowError):
-                        raise
+                except NotNowError:
+                    raise
+                except Exception as error:  # one picture must not hold up those after it; a retrain tries it again
                     self._hopeless.add(sha256)
-                    log.warning("example %s cannot be embedded: %s", sha256, error)
+                    log.warning("example %s cannot be embedded", sha256, exc_info=error)
             await asyncio.to_thread(self._examples.embeddings.put, key, vectors)
             return bool(todo)
 

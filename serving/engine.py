@@ -90,7 +90,10 @@ class Engine:
                     or not abs(total - 1) < 1e-3
                     or not np.isfinite(output.novelty)
                 ):
-                    raise ArtifactError(f"the model answers nonsense on {self.provider}: probabilities sum to {total}")
+                    raise ArtifactError(
+                        f"the model answers nonsense on {self.provider}: {output.probabilities.size} probabilities for "
+                        f"{head.bias.size} labels that sum to {total}, novelty {output.novelty}"
+                    )
 
 
 def open_engine(model: Path, provider: ProviderChoice) -> Engine:
