@@ -99,8 +99,8 @@ class Engine:
 def open_engine(model: Path, provider: ProviderChoice) -> Engine:
     """Open a session on a model file.
 
-    On a CPU each picture runs alone, on one thread, as many at once as there are CPUs: measured on EfficientNet-Lite0,
-    a batch of 8 costs 15 % more for each picture than 8 single runs.
+    On a CPU each picture runs alone, on one thread, as many at once as there are CPUs: with EfficientNet-Lite0 a
+    picture costs 6 % more in a batch of 8 and 20 % more in one of 16 (``benchmarks/batching.py``).
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
