@@ -34,7 +34,13 @@ def photographs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of exported backbones that all workers of this run share."""
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that begins empty with every run, and that the processes of pytest-xdist share."""
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "regraft-cache"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def shared_cache(run_folder: Path) -> Path:
+    """A cache of exported backbones for the whole run."""
+    return run_folder / "regraft-cache"

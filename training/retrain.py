@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from regraft import artifact
@@ -191,7 +192,8 @@ def _prove_on_examples(
     challenger: Challenger, head: artifact.Head, features: Features, examples: ExamplesStore
 ) -> None:
     """Run the finished file on a few pictures whose bytes are at hand."""
-    rows = [row for row, name in enumerate(features.sha256) if examples.image_path(name).exists()][:_PROOF_IMAGES]
+    at_hand = (row for row, name in enumerate(features.sha256) if examples.image_path(name).exists())
+    rows = list(islice(at_hand, _PROOF_IMAGES))
     crops = [decode_crop(examples.image_path(features.sha256[row]).read_bytes(), challenger.card.image) for row in rows]
     prove(challenger, head, crops, [features.embedding[row] for row in rows])
 

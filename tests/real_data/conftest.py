@@ -1,6 +1,5 @@
 """Where the weights are, and one cache of backbones and embeddings for the whole run."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +21,9 @@ def weights_folder(photographs: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def photograph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that begins empty with every run, and that the processes of pytest-xdist share."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "photograph-cache"
+def photograph_cache(run_folder: Path) -> Path:
+    """A cache of the photographs' own."""
+    folder = run_folder / "photograph-cache"
     folder.mkdir(exist_ok=True)
     return folder
 

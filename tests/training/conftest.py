@@ -162,10 +162,9 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def backbones_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache folder that the whole run shares, the processes of pytest-xdist included."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-backbones"
+def backbones_folder(run_folder: Path) -> Path:
+    """Return a cache of this folder's own."""
+    folder = run_folder / "shared-backbones"
     folder.mkdir(exist_ok=True)
     return folder
 
