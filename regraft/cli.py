@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import ValidationError
 
-from regraft import labelled_files, show
+from regraft import labelled_files, show, show_backbones, train_cli
 from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
@@ -27,6 +27,8 @@ app: Final = typer.Typer(
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command()(train_cli.train)
+app.command()(train_cli.compare)
 
 _Target = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
 _Name = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
@@ -35,31 +37,22 @@ _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
 
 @app.command()
-def train(
-    data: Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")],
-    name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
-    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
-    backbone: Annotated[
-        str, typer.Option(help="efficientnet_lite0, a network of torchvision, or timm/<name>.")
-    ] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="default, none, or the file of a state dict.")] = "default",
-    strategy: Annotated[str, typer.Option(help="probe: train a head on the frozen backbone.")] = "probe",
-    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+def backbones(
+    pattern: Annotated[
+        str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
+    ] = "",
     as_json: _Json = False,
 ) -> None:
-    """Train a classifier on a folder of labelled photos, and make it the champion."""
-    from training.train import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second, which other commands spare
-    from training.train import train as run  # noqa: PLC0415 - likewise
+    """List the networks to train on; without a pattern, those that every release is tested with."""
+    from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
 
-    if strategy != "probe":
-        raise typer.BadParameter(f"{strategy!r}; there is: probe", param_hint="--strategy")
-    settings = TrainSettings(data, name, store, backbone, weights, "probe", seed)
-    with show.progress_bars() as progress:
-        result = run(settings, progress).to_dict()
+    found, more = list_backbones(pattern)
     if as_json:
-        print_json(result)
+        print_json(found)
     else:
-        show.training_result(result)
+        show_backbones.backbones(found)
+    if more:
+        show.remark(f"and {more} more: narrow the pattern")
 
 
 @app.command()
@@ -281,7 +274,9 @@ def main() -> None:
     except RegraftError as error:
         show.error(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            show.error(str(stop))
         sys.exit(130)
 
 

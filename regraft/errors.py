@@ -15,6 +15,7 @@
     └── OperatorError               something the operator owns is broken
         ├── ArtifactError           a model file or its card cannot be used
         ├── DatasetError            a folder of labelled images cannot be trained on
+        ├── TrainingError           a training run came to nothing
         ├── StorageError            the disk or database refused to write or read
         ├── ProviderError           the execution provider that was asked for is not there
         └── MissingPackageError     an optional package has to be installed
@@ -75,6 +76,10 @@ class ArtifactError(OperatorError):
 
 class DatasetError(OperatorError):
     """A folder of labelled images cannot be trained on."""
+
+
+class TrainingError(OperatorError):
+    """A training run came to nothing; what it had reached before is kept."""
 
 
 class StorageError(OperatorError):

@@ -1,14 +1,16 @@
 """Bytes of a picture to the uint8 crop that the network sees: THE preprocessing.
 
-Training, evaluation and serving all call `decode_crop`, so that they cannot disagree. Normalisation is not here: it
-lives in the ONNX graph. Pillow decodes and enlarges, ``cykooz_resizer`` (Rust's ``fast_image_resize``) reduces; no
-other module may import either.
+Training, evaluation and serving all call `decode_crop`, so that they cannot disagree; `decode_window` cuts the other
+windows that training looks through. Normalisation is not here: it lives in the ONNX graph. Pillow decodes and enlarges,
+``cykooz_resizer`` (Rust's ``fast_image_resize``) reduces; no other module may import either.
 """
 
 import hashlib
 import io
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -28,8 +30,12 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 RULE_VERSION: Final = 1
 """Raised whenever the same bytes and spec would give other pixels: stored crops and embeddings then no longer match."""
 
+_ORIENTATION: Final = 0x0112
+_LYING: Final = (5, 6, 7, 8)
+"""EXIF orientations of pictures that are stored lying on their side."""
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _PAD_LEVEL: Final = 128
+_ROUNDING: Final = 1e-9
 _FILTERS: Final = {
     "bilinear": (cykooz_resizer.FilterType.bilinear, Image.Resampling.BILINEAR),
     "bicubic": (cykooz_resizer.FilterType.catmull_rom, Image.Resampling.BICUBIC),  # the same kernel, a = -0.5
@@ -92,11 +98,30 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
-class _Window:
-    """The part of the source that the crop keeps, and the size it gets; all centred."""
+class Window:
+    """A part of the upright picture, in shares of its width and height: 0 to 1, from the left and from the top."""
 
-    source_width: float
-    source_height: float
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        """Refuse a window that is empty or reaches beyond the picture by more than rounding."""
+        right, bottom = self.left + self.width, self.top + self.height
+        inside = min(self.left, self.top) >= 0 and max(right, bottom) <= 1 + _ROUNDING
+        if not (inside and self.width > 0 and self.height > 0):
+            raise ValueError(f"{self} is no part of a picture")
+
+
+@dataclass(frozen=True)
+class _Box:
+    """The part of the source that the crop keeps, in pixels of the source, and the size it gets."""
+
+    left: float
+    top: float
+    width: float
+    height: float
     width_px: int
     height_px: int
 
@@ -119,6 +144,77 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
+    with _open(data, limits) as image:
+        image.draft(None, _smallest_useful_size(image.size, spec))
+        return _cut(_to_rgb(_upright(image)), spec)
+
+
+def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits = DEFAULT_LIMITS) -> Crop:
+    """Decode one picture and scale a part of it, whatever its shape, to the crop's size; for training only.
+
+    Formats, conversions, errors and thread safety are those of `decode_crop`; of ``spec`` only ``crop_px`` and
+    ``interpolation`` count. A large JPEG is decoded at the smallest DCT scale at which the window is still at least
+    twice the crop's size.
+
+    Args:
+        data: the encoded picture.
+        spec: the rule that the network's own crops are made by.
+        window: the part, after the EXIF orientation was applied.
+        limits: the most bytes and pixels accepted.
+
+    Returns:
+        uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _open(data, limits) as image:
+        sides = (math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height))
+        image.draft(None, sides[::-1] if _is_lying(image) else sides)
+        upright = _to_rgb(_upright(image))
+        upright.load()
+        box = _box_of(upright.size, window, spec.crop_px)
+        return np.array(_resize(upright, box, spec.interpolation))
+
+
+def upright_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Return width and height in pixels of the upright picture, mostly without decoding it.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _open(data, limits) as image:
+        width, height = image.size
+        return (height, width) if _is_lying(image) else (width, height)
+
+
+def thumbnail(data: bytes, side_px: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return a JPEG of the whole upright picture whose long side is at most ``side_px``; for people, not for networks.
+
+    What `decode_crop` accepts, this accepts. Comments and EXIF of the original are not carried over.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _open(data, limits) as image:
+        image.draft(None, _smallest_useful_size(image.size, ImageSpec("pad", side_px, side_px)))
+        small = _to_rgb(_upright(image))
+        small.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=None)
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(small)).save(buffer, "JPEG", quality=80)
+        return buffer.getvalue()
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode uint8 pixels, [H, W] grey or [H, W, 3] RGB, as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _open(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+    """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
     if not data:
         raise InvalidImageError("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
@@ -126,8 +222,7 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         _check_size(image, limits)
-        image.draft(None, _smallest_useful_size(image.size, spec))
-        return _cut(_to_rgb(_upright(image)), spec)
+        yield image
     except InvalidImageError:
         raise
     except UnidentifiedImageError:
@@ -136,13 +231,6 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
         raise
     except Exception as error:
         raise InvalidImageError(f"the image cannot be decoded: {error or type(error).__name__}") from error
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode uint8 pixels, [H, W] grey or [H, W, 3] RGB, as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:
@@ -173,6 +261,14 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _is_lying(image: Image.Image) -> bool:
+    """Say whether width and height change places when the picture is put upright; Pillow has done so with a TIFF's."""
+    try:
+        return image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _LYING
+    except Exception:  # noqa: BLE001 - as above
+        return False
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
     if image.mode in ("I", "F"):
@@ -187,44 +283,55 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")  # the same object where it is RGB already
 
 
-def _window(size: tuple[int, int], spec: ImageSpec) -> _Window:
+def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:
     width, height = size
     kept = spec.crop_px / spec.resize_px
     if spec.resize == "crop":
         side = min(width, height) * kept
-        return _Window(side, side, spec.crop_px, spec.crop_px)
+        return _centred(size, side, side, spec.crop_px, spec.crop_px)
     if spec.resize == "squash":
-        return _Window(width * kept, height * kept, spec.crop_px, spec.crop_px)
+        return _centred(size, width * kept, height * kept, spec.crop_px, spec.crop_px)
     side = max(width, height) * kept
     seen_width, seen_height = min(width, side), min(height, side)
     scale = spec.crop_px / side
-    return _Window(seen_width, seen_height, max(1, round(seen_width * scale)), max(1, round(seen_height * scale)))
+    return _centred(
+        size, seen_width, seen_height, max(1, round(seen_width * scale)), max(1, round(seen_height * scale))
+    )
+
+
+def _centred(size: tuple[int, int], width: float, height: float, width_px: int, height_px: int) -> _Box:
+    return _Box((size[0] - width) / 2, (size[1] - height) / 2, width, height, width_px, height_px)
+
+
+def _box_of(size: tuple[int, int], window: Window, crop_px: int) -> _Box:
+    """Return the box of a window, within the picture to the last bit."""
+    left, top = window.left * size[0], window.top * size[1]
+    width, height = min(window.width * size[0], size[0] - left), min(window.height * size[1], size[1] - top)
+    return _Box(left, top, width, height, crop_px, crop_px)
 
 
 def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
     """Resize just the window that the crop keeps, in one antialiased pass."""
     image.load()
-    window = _window(image.size, spec)
-    resized = _resize(image, window, spec.interpolation)
+    box = _middle(image.size, spec)
+    resized = _resize(image, box, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):
         return np.array(resized)
     canvas = np.full((spec.crop_px, spec.crop_px, 3), _PAD_LEVEL, np.uint8)
-    top, left = (spec.crop_px - window.height_px) // 2, (spec.crop_px - window.width_px) // 2
-    canvas[top : top + window.height_px, left : left + window.width_px] = np.asarray(resized)
+    top, left = (spec.crop_px - box.height_px) // 2, (spec.crop_px - box.width_px) // 2
+    canvas[top : top + box.height_px, left : left + box.width_px] = np.asarray(resized)
     return canvas
 
 
-def _resize(image: Image.Image, window: _Window, interpolation: Interpolation) -> Image.Image:
-    left = (image.width - window.source_width) / 2
-    top = (image.height - window.source_height) / 2
-    size = (window.width_px, window.height_px)
+def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Image.Image:
+    size = (box.width_px, box.height_px)
     fast_filter, pillow_filter = _FILTERS[interpolation]
-    if window.source_width < window.width_px or window.source_height < window.height_px:
+    if box.width < box.width_px or box.height < box.height_px:
         # The fast resizer reads out of bounds when it enlarges and an output pixel falls on a source pixel (4.0.1).
-        return image.resize(size, pillow_filter, (left, top, left + window.source_width, top + window.source_height))
+        return image.resize(size, pillow_filter, (box.left, box.top, box.left + box.width, box.top + box.height))
     options = cykooz_resizer.ResizeOptions(
         resize_alg=cykooz_resizer.ResizeAlg.convolution(fast_filter),
-        crop_box=cykooz_resizer.CropBox(left, top, window.source_width, window.source_height),
+        crop_box=cykooz_resizer.CropBox(box.left, box.top, box.width, box.height),
     )
     resized = Image.new("RGB", size)
     # A resizer keeps scratch buffers and is not thread-safe; making one costs microseconds.

@@ -41,6 +41,11 @@ def error(text: str) -> None:
     err.print(Text.assemble(("error: ", "red"), text))
 
 
+def remark(text: str) -> None:
+    """Print to standard error what belongs to no result."""
+    err.print(Text(text))
+
+
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callable (stage, done, total): a bar for each stage on a terminal, a line for each elsewhere."""
@@ -57,6 +62,32 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield draw
+
+
+@contextmanager
+def training() -> Iterator["TrainingView"]:
+    """Yield a listener for a training run, see `training.strategy.Listener`."""
+    with progress_bars() as progress:
+        yield TrainingView(progress)
+
+
+class TrainingView:
+    """Shows how far a training run is: bars, a line for each epoch, and what was decided."""
+
+    def __init__(self, progress: Callable[[str, int, int], None]) -> None:
+        """Show with these bars."""
+        self.progress = progress
+
+    def epoch(self, epoch: Any, epochs: int) -> None:  # noqa: ANN401 - a training.findings.Epoch
+        """Show the figures of an epoch."""
+        remark(
+            f"epoch {epoch.number:>3} of {epochs}: loss {epoch.train_loss:.3f}; on images set aside: "
+            f"loss {epoch.tune_loss:.3f}, accuracy {epoch.tune_accuracy:.3f}; {epoch.seconds:.0f} s"
+        )
+
+    def note(self, text: str) -> None:
+        """Show what was decided."""
+        remark(text)
 
 
 def _lines() -> Callable[[str, int, int], None]:
@@ -87,11 +118,33 @@ def training_result(result: Mapping[str, Any]) -> None:
             f" (95 % interval {low:.3f} to {high:.3f}), "
             f"macro F1 {result['macro_f1']:.4f}, on {result['holdout_images']} holdout images",
         )
+    if result["cross_validation"]:
+        validation = result["cross_validation"]
+        low, high = validation["accuracy_interval"]
+        line(
+            f"cross-validated on the training images, {len(validation['folds'])} folds: {validation['accuracy']:.4f} "
+            f"(95 % interval {low:.3f} to {high:.3f})"
+        )
+    if result["extra"]:
+        _extra(result["extra"])
+    for note in result["notes"]:
+        line((f"- {note}", "dim"))
     line(f"split: {result['split']}; trained on {result['train_images']} images")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["stage_seconds"].items())
     line(f"{result['seconds']:.1f} seconds: {stages}")
     line((result["path"], "bold"))
+    line(f"look at it: {result['report']}")
     line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
+
+
+def _extra(extra: Mapping[str, Any]) -> None:
+    """Show what a second labelled set brought."""
+    rows = table(f"with {extra['images']} images of {extra['folder']}", numbers=("without", "with"))
+    rows.add_row("cross-validated accuracy", f"{extra['cv_without']:.4f}", f"{extra['cv_with']:.4f}")
+    if extra["holdout_with"] is not None:
+        rows.add_row("accuracy on the holdout", f"{extra['holdout_without']:.4f}", f"{extra['holdout_with']:.4f}")
+    rows.add_row("mean weight of an image", "", f"{extra['mean_weight']:.3f}")
+    out.print(rows)
 
 
 def _left_out(entries: Sequence[Mapping[str, str]]) -> None:

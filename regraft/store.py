@@ -2,8 +2,8 @@
 
 ::
 
-    <store>/<name>/<version>/model.onnx, features.npz, report.html      immutable; appears by one rename
-    <store>/<name>/history.jsonl                                        every publication and every move of the alias
+    <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json: immutable; appears by one rename
+    <store>/<name>/history.jsonl   every publication and every move of the alias
 
 The last line of the history that moves the alias IS the alias, so that the two cannot disagree. The numbered folders
 are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do.
@@ -26,6 +26,7 @@ from regraft.files import fsync_folder, locked, storage_errors
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
 REPORT_FILE: Final = "report.html"
+REPORT_JSON_FILE: Final = "report.json"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY: Final = "history.jsonl"

@@ -1,6 +1,8 @@
 """Names of backbones, and the packages that have their weights. No torch."""
 
-from typing import Final
+from typing import Any, Final
+
+from regraft.errors import MissingPackageError
 
 DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
@@ -10,9 +12,43 @@ EMBEDDED_WEIGHTS: Final = {
 }
 """A network whose ImageNet weights come by pip: the package, and the class in it that knows the file."""
 
+SLOW_TO_INITIALISE: Final = ("googlenet", "inception_v3")
+"""Networks of torchvision that draw random weights for seconds unless told not to."""
+
+FAMILIES: Final = (
+    *EMBEDDED_WEIGHTS,
+    *("alexnet", "vgg16", "vgg19", "googlenet", "inception_v3"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("densenet121", "densenet169", "densenet201"),
+    *("squeezenet1_0", "squeezenet1_1"),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+    *("convnext_tiny", "regnet_y_400mf", "vit_b_16", "swin_t"),
+    "timm/mobilenetv4_conv_small",
+)
+"""Each of these goes from the export to an answer of the server in ``tests/training/test_families.py``."""
+
 
 def weights_package(name: str) -> str:
     """Return the package that ``--weights default`` takes a network's weights, or their address, from."""
     if name in EMBEDDED_WEIGHTS:
         return EMBEDDED_WEIGHTS[name][0].replace("_", "-")
     return "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
+
+
+def list_backbones(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
+    """Describe the networks that match a pattern, or `FAMILIES`; see `training.backbone_table`.
+
+    Returns:
+        A description of each, and how many more match.
+
+    Raises:
+        InvalidRequestError: no network matches.
+        MissingPackageError: the libraries that have the networks are not installed.
+    """
+    try:
+        from training.backbone_table import describe  # noqa: PLC0415 - torch: only when it is asked for
+    except ImportError as error:
+        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
+    return describe(pattern)

@@ -20,7 +20,7 @@ TOLERANCE: Final = 1e-3
 """The most that an exported embedding may differ from torch's, as a share of the largest value."""
 
 
-class _Normalised(nn.Module):
+class Normalised(nn.Module):
     """The backbone with casting and normalisation before it, so that the graph takes uint8 crops."""
 
     mean: torch.Tensor
@@ -47,7 +47,7 @@ def export_backbone(backbone: PretrainedBackbone) -> onnx.ModelProto:
     Raises:
         ArtifactError: the exporter failed, fixed the batch axis, or its graph computes something else.
     """
-    module = _Normalised(backbone).eval()
+    module = Normalised(backbone).eval()
     # Two examples: the exporter takes an axis of size 1 for a constant.
     example = torch.zeros(2, backbone.spec.crop_px, backbone.spec.crop_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

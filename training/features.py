@@ -1,7 +1,7 @@
 """Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +111,18 @@ class Embedder:
 
     On a CPU every picture runs alone and on one thread, several at once: that is fastest there (larger batches cost
     more for each picture), and an embedding then never depends on its neighbours, so refits are reproducible.
+
+    Attributes:
+        opened: the session.
+        spec: how pictures are prepared.
+        key: what embeddings are cached under.
+        cut: makes the crop of (encoded picture, its hash) where that is not the one of ``spec``.
     """
 
     opened: OpenSession
     spec: ImageSpec
     key: EmbeddingKey
+    cut: Callable[[bytes, str], Crop] | None = None
 
     @staticmethod
     def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey) -> "Embedder":
@@ -162,7 +169,8 @@ class Embedder:
         failures: dict[str, str] = {}
         for name, path in batch:
             try:
-                crops[name] = decode_crop(path.read_bytes(), self.spec)
+                data = path.read_bytes()
+                crops[name] = self.cut(data, name) if self.cut else decode_crop(data, self.spec)
             except (InvalidImageError, OSError) as error:
                 failures[name] = str(error)
         vectors: Any = self.run(list(crops.values())) if crops else []

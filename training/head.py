@@ -1,30 +1,74 @@
 """Fit a head on embeddings: multinomial logistic regression, its strength chosen by cross-validation.
 
-Everything is chosen on the training rows alone. The same rows give the same bytes, whatever their order of arrival:
-rows come ordered by hash, folds are a function of it, and the linear algebra runs on one thread a fold.
+Everything is chosen on the training rows alone. The same rows and seed give the same bytes, whatever their order of
+arrival: rows come ordered by hash, folds are a function of it and the seed, and the linear algebra runs on one thread
+a fold.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
 from regraft.runtime import cpu_budget
 from training.features import Features
+from training.folds import deal
+from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
+from training.novelty import class_directions, novelty_threshold
 from training.progress import Progress, silent
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
 FOLDS: Final = 5
-NOVELTY_QUANTILE: Final = 0.95
+UNBALANCED: Final = 1.5
+"""``auto`` weighs classes alike where the largest has more than so many times the images of the smallest."""
+_PATIENCE: Final = 2
 
-_Matrix = npt.NDArray[np.float64]
-_Index = npt.NDArray[np.int64]
+Balance = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Additional:
+    """Further rows to fit on that nothing is chosen or judged by.
+
+    Attributes:
+        embedding: float32 [a, D].
+        label_index: int64 [a].
+        weight: float64 [a], 0 to 1 training images each.
+        parent: int64 [a], the row of ``features.train()`` that it is a view of and whose fold it is kept out of with
+            it; -1 belongs to none.
+    """
+
+    embedding: FloatArray
+    label_index: Index
+    weight: Matrix
+    parent: Index
+
+    def joined(self, other: "Additional") -> "Additional":
+        """Return these rows and then those."""
+        return Additional(
+            np.concatenate([self.embedding, other.embedding]),
+            np.concatenate([self.label_index, other.label_index]),
+            np.concatenate([self.weight, other.weight]),
+            np.concatenate([self.parent, other.parent]),
+        )
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What heads said of training images that they were not fitted on.
+
+    Attributes:
+        rows: int64 [m], rows of ``features.train()``.
+        probabilities: float32 [m, K].
+    """
+
+    rows: Index
+    probabilities: FloatArray
 
 
 @dataclass(frozen=True)
@@ -33,133 +77,125 @@ class FittedHead:
 
     Attributes:
         head: temperature already folded in.
-        c: inverse strength of the L2 penalty, on embeddings scaled to unit variance.
         temperature: what the logits were divided by (Guo et al., "On Calibration of Modern Neural Networks", 2017).
         novelty_threshold: 95 % of the out-of-fold training images stay below it.
-        cv_accuracy: accuracy over the out-of-fold predictions.
-        cv_log_loss: their mean negative log-likelihood, in nats.
+        choices: for the card: ``c`` (inverse strength of the penalty, on embeddings scaled to unit variance),
+            ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions, and
+            whether classes were ``balanced``.
+        unseen: every training image, out of fold.
     """
 
     head: Head
-    c: float
     temperature: float
     novelty_threshold: float
-    cv_accuracy: float
-    cv_log_loss: float
+    choices: dict[str, Any]
+    unseen: Unseen
 
 
-def fit(features: Features, progress: Progress = silent) -> FittedHead:
+def fit(
+    features: Features,
+    progress: Progress = silent,
+    *,
+    seed: int = 0,
+    balance: Balance = "auto",
+    additional: Additional | None = None,
+) -> FittedHead:
     """Fit a head on the training rows of ``features``.
 
-    Embeddings are centred and divided by one common scale, which beat a scale for each dimension in cross-validation on
-    three of the four photo sets we tried; the affine map is folded back into the head.
+    Embeddings are centred and divided by one common scale, which beat every other scaling and whitening that we tried
+    in cross-validation; the affine map is folded back into the head.
 
     Args:
         features: every label needs at least two training rows.
         progress: told the stage ``fit``.
+        seed: deals the rows to the folds.
+        balance: whether each class weighs the same, however many rows it has; see `UNBALANCED`.
+        additional: further rows.
     """
     train = features.train()
-    x, y = train.embedding.astype(np.float64), train.label_index
-    mean, scale = x.mean(axis=0), max(float(x.std()), 1e-12)
-    folds = assign_folds(y)
+    y = train.label_index
+    shares, balanced = _class_weights(y, balance)
+    folds = deal(y, FOLDS, seed)
+    further = additional or _nothing(train.embedding.shape[1])
     with threadpool_limits(limits=1):
-        rotated, rotation = _rotate((x - mean) / scale)
-        logits = _out_of_fold_logits(rotated, y, folds, progress)
-        losses = [_log_loss(logits[step], y) for step in range(len(C_GRID))]
-        best = int(np.argmin(losses))
-        temperature = _fit_temperature(logits[best], y)
-        coefficients, intercepts = _solve(_regression(C_GRID[best]), rotated, y)
-    weight = coefficients @ rotation / scale / temperature
-    bias = intercepts / temperature - weight @ mean
-    head = Head(_float32(weight), _float32(bias), class_directions(x, y, len(features.labels)))
+        mean, scale = _mean_and_scale(train.embedding)
+        x, rotation = principal_axes((np.vstack([train.embedding, further.embedding]) - mean) / scale)
+        label_index = np.concatenate([y, further.label_index])
+        weight = np.concatenate([np.ones(len(y)), further.weight]) * shares[label_index]
+        rows = Rows(x, label_index, weight, len(features.labels))
+        fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
+        step, logits = _choose(rows, fold_of, len(y), progress)
+        final = solve(rows, C_GRID[step])
+    progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
+    temperature = fit_temperature(logits, y, shares[y])
+    coefficients = final.coefficients @ rotation / scale / temperature
+    intercepts = final.intercepts / temperature - coefficients @ mean
+    prototypes = class_directions(train.embedding, y, len(features.labels))
     return FittedHead(
-        head,
-        C_GRID[best],
+        Head(np.asarray(coefficients, np.float32), np.asarray(intercepts, np.float32), prototypes),
         temperature,
-        _novelty_threshold(x, y, folds),
-        float((logits[best].argmax(axis=1) == y).mean()),
-        _log_loss(logits[best] / temperature, y),
+        novelty_threshold(train.embedding, y, folds),
+        {
+            "c": C_GRID[step],
+            "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
+            "cv_log_loss": log_loss(logits / temperature, y, np.ones(len(y))),
+            "balanced": balanced,
+        },
+        Unseen(np.arange(len(y)), np.asarray(np.exp(log_softmax(logits / temperature)), np.float32)),
     )
 
 
-def assign_folds(label_index: _Index) -> _Index:
-    """Deal the rows of each class out to folds in turn: `FOLDS` of them, or as many as the smallest class has rows."""
-    count = int(min(FOLDS, np.bincount(label_index).min()))
-    folds = np.empty(len(label_index), np.int64)
-    for index in np.unique(label_index):
-        rows = np.flatnonzero(label_index == index)
-        folds[rows] = np.arange(len(rows)) % count
-    return folds
+def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
+    x = embedding.astype(np.float64)
+    mean = x.mean(axis=0)
+    return mean, max(float((x - mean).std()), 1e-12)
 
 
-def class_directions(embedding: _Matrix, label_index: _Index, classes: int) -> FloatArray:
-    """Return each class's mean direction, float32 [K, D], length 1."""
-    directions = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
-    means = np.array([directions[label_index == index].mean(axis=0) for index in range(classes)])
-    return _float32(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12))
+def _class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
+    """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs."""
+    counts = np.bincount(label_index)
+    if balance == "off" or (balance == "auto" and counts.max() <= UNBALANCED * counts.min()):
+        return np.ones(len(counts)), False
+    return len(label_index) / (len(counts) * counts), True
 
 
-def _rotate(x: _Matrix) -> tuple[_Matrix, _Matrix]:
-    """Express n rows of D numbers in min(n, D) coordinates, which costs less and leaves the L2 penalty as it is."""
-    if len(x) >= x.shape[1]:
-        return x, np.eye(x.shape[1])
-    left, singular, right = np.linalg.svd(x, full_matrices=False)
-    return left * singular, right
+def _nothing(size: int) -> Additional:
+    none = np.empty(0, np.int64)
+    return Additional(np.empty((0, size), np.float32), none, np.empty(0), none)
 
 
-def _out_of_fold_logits(x: _Matrix, y: _Index, folds: _Index, progress: Progress) -> _Matrix:
-    """Return logits [len(C_GRID), n, K], each row predicted by a fit that did not see it."""
-    logits = np.empty((len(C_GRID), len(y), int(y.max()) + 1))
-    count = int(folds.max()) + 1
+def _choose(rows: Rows, fold_of: Index, judged: int, progress: Progress) -> tuple[int, Matrix]:
+    """Return the step of `C_GRID` with the least log loss over the first ``judged`` rows, and their logits out of fold.
 
-    def fit_fold(fold: int) -> None:
-        held = folds == fold
-        model = _regression(C_GRID[0], warm_start=True)  # from strong to weak: each fit starts from the one before
+    From strong to weak penalties, so that each fit starts from the one before. The loss falls and then rises: after two
+    steps without a gain the others are not worth their time.
+    """
+    parts = [rows.select(fold_of != fold) for fold in range(int(fold_of.max()) + 1)]
+    models: list[Linear | None] = [None] * len(parts)
+    best, least, chosen = 0, np.inf, np.empty((judged, rows.classes))
+    with ThreadPoolExecutor(min(len(parts), cpu_budget())) as pool:
         for step, c in enumerate(C_GRID):
-            model.set_params(C=c)
-            coefficients, intercepts = _solve(model, x[~held], y[~held])
-            logits[step, held] = x[held] @ coefficients.T + intercepts
-
-    with ThreadPoolExecutor(min(count, cpu_budget())) as pool:
-        for done, _ in enumerate(pool.map(fit_fold, range(count)), start=1):
-            progress("fit", done, count + 1)
-    progress("fit", count + 1, count + 1)
-    return logits
-
-
-def _regression(c: float, *, warm_start: bool = False) -> Any:  # noqa: ANN401 - scikit-learn ships no type information
-    return LogisticRegression(C=c, max_iter=2000, warm_start=warm_start)
+            models = list(pool.map(solve, parts, [c] * len(parts), models))
+            logits = _out_of_fold(models, rows.x, fold_of[:judged])
+            loss = log_loss(logits, rows.label_index[:judged], rows.weight[:judged])
+            progress("fit", step + 1, len(C_GRID) + 1)
+            if loss < least:
+                best, least, chosen = step, loss, logits
+            if step >= best + _PATIENCE:
+                break
+    return best, chosen
 
 
-def _solve(model: Any, x: _Matrix, y: _Index) -> tuple[_Matrix, _Matrix]:  # noqa: ANN401 - as above
-    """Fit, and return coefficients [K, d] and intercepts [K]; two classes share what scikit-learn keeps as one row."""
-    model.fit(x, y)
-    if len(model.classes_) == 2:
-        half, offset = model.coef_ / 2, model.intercept_ / 2
-        return np.vstack([-half, half]), np.concatenate([-offset, offset])
-    return np.array(model.coef_), np.array(model.intercept_)
+def _out_of_fold(models: Sequence[Linear | None], x: FloatArray, fold_of: Index) -> Matrix:
+    parts = [model.logits(x[fold_of == fold]) for fold, model in enumerate(models) if model is not None]
+    order = np.argsort(fold_of, kind="stable")
+    return np.concatenate(parts)[np.argsort(order)]
 
 
-def _log_loss(logits: _Matrix, y: _Index) -> float:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]))
+def fit_temperature(logits: Matrix, y: Index, weight: Matrix) -> float:
+    """Return the temperature that gives logits [n, K] the least weighted log loss (Guo et al., 2017)."""
 
+    def loss(log_t: float) -> float:
+        return log_loss(logits / np.exp(log_t), y, weight)
 
-def _fit_temperature(logits: _Matrix, y: _Index) -> float:
-    found = minimize_scalar(lambda log_t: _log_loss(logits / np.exp(log_t), y), bounds=(-2.0, 2.0), method="bounded")
-    return float(np.exp(found.x))
-
-
-def _novelty_threshold(x: _Matrix, y: _Index, folds: _Index) -> float:
-    """Return the novelty that 95 % of images stay below when their own fold did not help to make the class means."""
-    directions = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    novelty = np.empty(len(y))
-    for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        prototypes = class_directions(x[~held], y[~held], int(y.max()) + 1)
-        novelty[held] = 1 - (directions[held] @ prototypes.T).max(axis=1)
-    return float(np.clip(np.quantile(novelty, NOVELTY_QUANTILE), 0, 2))
-
-
-def _float32(array: npt.ArrayLike) -> FloatArray:
-    return np.asarray(array, np.float32)
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))

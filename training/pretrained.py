@@ -36,6 +36,7 @@ class ExportedBackbone:
         weights: where the numbers came from, for the card.
         spec: how pictures are prepared for it.
         digest: SHA-256 (hex) of the graph.
+        notes: sentences on what was left out of the weights' file.
     """
 
     model: onnx.ModelProto
@@ -43,6 +44,7 @@ class ExportedBackbone:
     weights: str
     spec: ImageSpec
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> EmbeddingKey:
@@ -66,7 +68,9 @@ def embedding_cache(folder: Path) -> Iterator[EmbeddingCache]:
         engine.dispose()
 
 
-def load_backbone(name: str, weights: str, seed: int, folder: Path, progress: Progress = silent) -> ExportedBackbone:
+def load_backbone(
+    name: str, weights: str, seed: int, folder: Path, progress: Progress = silent, *, image_px: int | None = None
+) -> ExportedBackbone:
     """Return an exported backbone, from the cache where it is there.
 
     Args:
@@ -75,30 +79,38 @@ def load_backbone(name: str, weights: str, seed: int, folder: Path, progress: Pr
         seed: of random weights; plays no part otherwise.
         folder: the cache.
         progress: told the stage ``export``.
+        image_px: side of the crop; the network's own if None.
 
     Raises:
-        InvalidRequestError: no such network or weights.
+        InvalidRequestError: no such network or weights, or a crop that the network cannot take.
         MissingPackageError: torch is needed and not installed.
         ArtifactError: the export failed its check against torch.
     """
-    origin = _origin(name, weights, seed)
-    identity = {"name": name, "weights": origin, "export": EXPORT_VERSION, "image_rule": RULE_VERSION}
+    origin = weights_origin(name, weights, seed)
+    identity = {
+        "name": name,
+        "weights": origin,
+        "image_px": image_px,
+        "export": EXPORT_VERSION,
+        "image_rule": RULE_VERSION,
+    }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
     graph_file, spec_file = folder / "backbones" / f"{key}.onnx", folder / "backbones" / f"{key}.json"
     progress("export", 0, 1)
     backbone = _read_cached(graph_file, spec_file, name, origin)
     if backbone is None:
-        model, spec = _export(name, weights, seed)
-        backbone = ExportedBackbone(model, name, origin, spec, backbone_digest(model))
+        model, spec, notes = _export(name, weights, seed, image_px)
+        backbone = ExportedBackbone(model, name, origin, spec, backbone_digest(model), notes)
+        fields = {"spec": asdict(spec), "digest": backbone.digest, "notes": notes}
         with storage_errors("cannot cache the backbone"):
             graph_file.parent.mkdir(parents=True, exist_ok=True)
             write_durably(graph_file, model.SerializeToString(deterministic=True))
-            write_durably(spec_file, json.dumps({"spec": asdict(spec), "digest": backbone.digest}).encode())
+            write_durably(spec_file, json.dumps(fields).encode())
     progress("export", 1, 1)
     return backbone
 
 
-def _origin(name: str, weights: str, seed: int) -> str:
+def weights_origin(name: str, weights: str, seed: int) -> str:
     """Say where the weights come from in a way that changes when they do, without importing torch."""
     if weights == "none":
         return f"random, seed {seed}"
@@ -123,12 +135,15 @@ def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> E
         model = onnx.load_model_from_string(graph_file.read_bytes())
         check_backbone(model)
         spec, digest, expected = ImageSpec(**fields["spec"]), backbone_digest(model), fields["digest"]
+        notes = tuple(str(note) for note in fields["notes"])
     except (OSError, ValueError, KeyError, TypeError, DecodeError, ArtifactError):
         return None
-    return ExportedBackbone(model, name, origin, spec, digest) if digest == expected else None
+    return ExportedBackbone(model, name, origin, spec, digest, notes) if digest == expected else None
 
 
-def _export(name: str, weights: str, seed: int) -> tuple[onnx.ModelProto, ImageSpec]:
+def _export(
+    name: str, weights: str, seed: int, image_px: int | None
+) -> tuple[onnx.ModelProto, ImageSpec, tuple[str, ...]]:
     try:
         from training.backbones import build_backbone  # noqa: PLC0415 - torch: only when nothing is cached
         from training.export import export_backbone  # noqa: PLC0415 - likewise
@@ -136,5 +151,5 @@ def _export(name: str, weights: str, seed: int) -> tuple[onnx.ModelProto, ImageS
         raise MissingPackageError(
             f"{name} was never exported on this machine, which needs torch: pip install 'regraft[train]' ({error})"
         ) from error
-    backbone = build_backbone(name, weights, seed)
-    return export_backbone(backbone), backbone.spec
+    backbone = build_backbone(name, weights, seed, image_px)
+    return export_backbone(backbone), backbone.spec, backbone.notes

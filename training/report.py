@@ -1,74 +1,112 @@
-"""The report of a version: one HTML page without scripts or outside files."""
+"""The report of a version: one HTML page without scripts or outside files, and the same for machines.
 
-from collections.abc import Sequence
-from html import escape
-from typing import Final, TypeAlias
+The page is made of the templates in ``page``. Labels, file names and reasons are other people's text: Jinja escapes
+whatever comes in.
+"""
 
-from regraft.card import Metrics, ModelCard
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from regraft.card import ClassMetrics, Metrics, ModelCard
+from training.charts import chart
+from training.confusion import Mix, confusion
+from training.findings import Findings
 
 LeftOutFile: TypeAlias = tuple[str, str]
 """A file, and the reason why it took no part."""
 
-_STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430 }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem } th, td { padding: .3rem .7rem; text-align: right }
-th { font-weight: 600; border-bottom: 1px solid #aab } td:first-child, th:first-child, .facts td { text-align: left }
-.bar { display: inline-block; height: .7rem; background: #3b7dd8; border-radius: 2px }
-.big { font-size: 2.2rem; font-weight: 650 } .muted { color: #667 } code { font-size: .85em }
-"""
+NO_PICTURES: Final[Mapping[str, bytes]] = MappingProxyType({})
+_WEAK: Final = 0.85
+_WIDE: Final = 0.1
+_OFF: Final = 0.1
 
 
-def render(card: ModelCard, left_out: Sequence[LeftOutFile]) -> str:
-    """Return the page for a version."""
-    parts = [
-        f"<h1>{escape(card.name)}</h1>",
-        f"<p class=muted>{escape(card.strategy)} on {escape(card.backbone.name)} ({escape(card.backbone.weights)}), "
-        f"{escape(card.created_at)}</p>",
-        _headline(card),
-        *([_per_class(card.metrics), _confusion(card.metrics, card.labels)] if card.metrics else []),
-        _facts(card),
-        _left_out(left_out),
-    ]
-    title = escape(f"{card.name}: report")
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    return head + "".join(parts)
-
-
-def _headline(card: ModelCard) -> str:
+def render(
+    card: ModelCard,
+    findings: Findings,
+    left_out: Sequence[LeftOutFile],
+    thumbnails: Mapping[str, bytes] = NO_PICTURES,
+) -> str:
+    """Return the page for a version; ``thumbnails`` are JPEGs by image hash, see `training.diagnose.thumbnails`."""
     metrics = card.metrics
-    if metrics is None:
-        return "<p>No holdout images: nothing was measured.</p>"
-    low, high = metrics.accuracy_interval
+    mixed = confusion(card.labels, metrics.confusion) if metrics else None
     return (
-        f"<p><span class=big>{metrics.accuracy:.1%}</span> accuracy on {metrics.images} holdout images "
-        f"(95 % interval {low:.1%} to {high:.1%}), macro F1 {metrics.macro_f1:.3f}, log loss {metrics.log_loss:.3f}. "
-        f"{card.train_images} training images; nothing was chosen on the holdout.</p>"
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            card=card,
+            metrics=metrics,
+            findings=findings,
+            verdict=_verdict(metrics, findings, mixed.worst) if metrics and mixed else "",
+            classes=sorted(metrics.per_class, key=_strength) if metrics else [],
+            confusion=mixed,
+            facts=_facts(card),
+            left_out=left_out,
+            thumbnails=thumbnails,
+        )
     )
 
 
-def _per_class(metrics: Metrics) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(entry.label)}<td>{entry.precision:.3f}<td>{entry.recall:.3f}<td>{entry.f1:.3f}"
-        f"<td>{entry.support}<td style='text-align:left'><span class=bar style='width:{entry.f1 * 8:.2f}rem'></span>"
-        for entry in metrics.per_class
+def report_json(card: ModelCard, findings: Findings, left_out: Sequence[LeftOutFile]) -> str:
+    """Return what the page shows as JSON, without the pictures; numbers that are not finite become null."""
+    report = {
+        "card": card.model_dump(mode="json"),
+        "findings": _finite(findings.to_dict()),
+        "left_out": [{"file": file, "reason": reason} for file, reason in left_out],
+    }
+    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates in ``page``, with the filters that they need."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return f"<h2>Classes</h2><table><tr><th>class<th>precision<th>recall<th>F1<th>images<th>{rows}</table>"
+    made.filters["percent"] = "{:.1%}".format
+    made.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    made.filters["chart"] = chart
+    return made
 
 
-def _confusion(metrics: Metrics, labels: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(label)}" for label in labels)
-    rows = ""
-    for label, counts in zip(labels, metrics.confusion, strict=True):
-        total = max(1, sum(counts))
-        cells = "".join(f"<td style='background:rgba(59,125,216,{count / total:.2f})'>{count}" for count in counts)
-        rows += f"<tr><th>{escape(label)}{cells}"
-    return (
-        f"<h2>Confusion</h2><p class=muted>Rows: the truth. Columns: the answer.</p><table><tr><th>{head}{rows}</table>"
+def _verdict(metrics: Metrics, findings: Findings, worst: Sequence[Mix]) -> str:
+    """Say in a line what the figures come to."""
+    wrong = metrics.images - round(metrics.accuracy * metrics.images)
+    often = (
+        f", most often {worst[0].truth} taken for {worst[0].answer} ({worst[0].images})"
+        if worst and worst[0].images > 1
+        else ""
     )
+    said = [f"{wrong} of {metrics.images} answers were wrong{often}." if wrong else "Every answer was right."]
+    weakest = min(metrics.per_class, key=_strength)
+    if weakest.f1 < _WEAK:
+        said.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
+    if findings.calibration and findings.calibration.after.ece > _OFF:
+        said.append("Its probabilities are not to be taken at their word.")
+    if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
+        said.append("More holdout images would measure it better.")
+    return " ".join(said)
 
 
-def _facts(card: ModelCard) -> str:
-    facts = {
+def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:
+    return not entry.support, entry.f1, entry.label
+
+
+def _facts(card: ModelCard) -> dict[str, Any]:
+    """Return how the version was made, as it is called on the page."""
+    return {
         "labels": ", ".join(card.labels),
         "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, "
         f"{card.image.interpolation}",
@@ -82,12 +120,13 @@ def _facts(card: ModelCard) -> str:
         "data digest": card.data_digest,
         **card.libraries,
     }
-    rows = "".join(f"<tr><td>{escape(name)}<td><code>{escape(str(value))}</code>" for name, value in facts.items())
-    return f"<h2>How it was made</h2><table class=facts>{rows}</table>"
 
 
-def _left_out(left_out: Sequence[LeftOutFile]) -> str:
-    if not left_out:
-        return "<h2>Left out</h2><p>No file was left out.</p>"
-    rows = "".join(f"<tr><td>{escape(file)}<td style='text-align:left'>{escape(reason)}" for file, reason in left_out)
-    return f"<h2>Left out</h2><table><tr><th>file<th style='text-align:left'>reason{rows}</table>"
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

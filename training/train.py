@@ -1,50 +1,35 @@
 """The story of a training run: folder, backbone, embeddings, head, file, version."""
 
 import getpass
+import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from regraft.card import ModelCard
-from regraft.errors import DatasetError, InvalidRequestError
+from regraft.errors import InvalidRequestError, MissingPackageError
 from regraft.image import decode_crop
-from regraft.store import MODEL_FILE, ModelStore
-from training.catalogue import DEFAULT_BACKBONE
+from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
-from training.features import Embedder, Features, assemble
-from training.head import fit
-from training.pretrained import ExportedBackbone, cache_folder, embedding_cache, load_backbone
-from training.progress import Progress, silent
-from training.version import build, prove, publish
+from training.diagnose import diagnose, thumbnails
+from training.findings import Findings
+from training.novelty import check
+from training.pretrained import cache_folder
+from training.probe import probe
+from training.settings import TrainSettings
+from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
+from training.tracking import Tracked, tracking
+from training.version import Challenger, build, prove, publish
 
-_PROOF_IMAGES = 8
+if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
+    from training.tuner import Tuner
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What a run is asked to do.
-
-    Attributes:
-        data: the folder of labelled photos, see `training.dataset`.
-        name: of the model in the store; the folder's name if empty.
-        store: the model store.
-        backbone: see `training.backbones`.
-        weights: likewise.
-        strategy: ``probe`` trains the head on a frozen backbone.
-        seed: of everything that is random.
-    """
-
-    data: Path
-    name: str = ""
-    store: Path = Path("models")
-    backbone: str = DEFAULT_BACKBONE
-    weights: str = "default"
-    strategy: Literal["probe"] = "probe"
-    seed: int = 0
+RUNS_FOLDER: Final = ".runs"
+"""Inside the model store: checkpoints and events of runs, by the model's name."""
+_PROOF_IMAGES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -55,20 +40,27 @@ class TrainResult:
     version: int
     path: Path
     card: ModelCard
+    findings: Findings
     left_out: tuple[LeftOut, ...]
     split: str
     stage_seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for ``--json``."""
-        metrics = self.card.metrics
+        metrics, found = self.card.metrics, self.findings
         return {
             "name": self.name,
             "version": self.version,
             "path": str(self.path),
+            "report": str(self.path.with_name(REPORT_FILE)),
+            "strategy": self.card.strategy,
             "accuracy": metrics.accuracy if metrics else None,
             "accuracy_interval": list(metrics.accuracy_interval) if metrics else None,
             "macro_f1": metrics.macro_f1 if metrics else None,
+            "cross_validation": asdict(found.cross_validation) if found.cross_validation else None,
+            "ece": found.calibration.after.ece if found.calibration else None,
+            "extra": asdict(found.extra) if found.extra else None,
+            "notes": list(found.notes),
             "images": self.card.train_images + (metrics.images if metrics else 0),
             "train_images": self.card.train_images,
             "holdout_images": metrics.images if metrics else 0,
@@ -83,65 +75,161 @@ class TrainResult:
         }
 
 
-@dataclass
-class _Stopwatch:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - started, 3)
-
-
-def train(settings: TrainSettings, progress: Progress = silent) -> TrainResult:
-    """Train a head on a frozen backbone, publish it, and make it the champion.
+def train(settings: TrainSettings, listener: Listener | None = None, *, cache: Path | None = None) -> TrainResult:
+    """Train a classifier, publish it, and make it the champion.
 
     Args:
         settings: what to do.
-        progress: told the stages ``scan``, ``export``, ``embed`` and ``fit``.
+        listener: hears how far the run is.
+        cache: of exported backbones and embeddings; the machine's own if None.
 
     Raises:
         DatasetError: the folder cannot be trained on.
-        InvalidRequestError: no such backbone or weights.
+        InvalidRequestError: no such backbone or weights, or a flag that makes no sense.
+        TrainingError: the training came to nothing.
+        TrainingStopped: somebody wished it to stop; it can be resumed.
         StorageError: the store could not be written.
     """
-    watch, cache = _Stopwatch(), cache_folder()
     name = settings.name or _name_after(settings.data)
     store = ModelStore(settings.store)
     store.versions(name)  # a bad name is refused before any work
-    with watch.stage("scan"):
-        dataset = scan(settings.data, progress)
-        check_trainable(dataset, settings.data)
-    with watch.stage("export"):
-        backbone = load_backbone(settings.backbone, settings.weights, settings.seed, cache, progress)
-    with watch.stage("embed"):
-        dataset, features = _embed(dataset, backbone, settings.data, cache, progress)
-    with watch.stage("fit"):
-        fitted = fit(features, progress)
-    with watch.stage("publish"):
-        challenger = build(
-            backbone.model,
-            fitted,
-            features,
-            name=name,
-            origin=(backbone.name, backbone.weights),
-            spec=backbone.spec,
-            strategy=settings.strategy,
-            settings={"data": text_of(Path(settings.data.resolve().name)), "split": dataset.split},
-            seed=settings.seed,
-        )
-        sample = features.holdout() if features.is_holdout.any() else features
-        files = {image.sha256: image.path for image in dataset.images}
-        shown = sample.sha256[:_PROOF_IMAGES]
-        crops = [decode_crop(files[sha256].read_bytes(), backbone.spec) for sha256 in shown]
-        prove(challenger, fitted.head, crops, list(sample.embedding[:_PROOF_IMAGES]))
+    context = Context(settings, cache or cache_folder(), settings.store / RUNS_FOLDER / name, listener or Silent())
+    facts = {key: str(value) for key, value in asdict(settings).items()}
+    events = context.runs / "events"
+    with (
+        _tuner(settings) as tuner,
+        tracking(events, settings.mlflow, name, facts, tensorboard=settings.tensorboard) as trackers,
+    ):
+        context = replace(context, listener=Tracked(context.listener, trackers))
+        with context.watch.stage("scan"):
+            dataset = scan(settings.data, context.progress)
+            check_trainable(dataset, settings.data)
+        made = make(dataset, context, tuner)
+        result = _publish(made, store, name, context)
+        trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
+    return result
+
+
+def helped_the_first(settings: TrainSettings) -> bool:
+    """Return whether ``torchrun`` started this process only to help the first one; if so, its work is done."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        return False
+    if settings.strategy != "probe":  # one process is enough for that
+        from training.tuner import follow  # noqa: PLC0415 - torch
+
+        follow()
+    return True
+
+
+@contextmanager
+def _tuner(settings: TrainSettings) -> Iterator["Tuner | None"]:
+    if settings.strategy == "probe":
+        yield None
+        return
+    try:
+        from training.tuner import lead  # noqa: PLC0415 - torch
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
+        ) from error
+    with lead() as tuner:
+        yield tuner
+
+
+def make(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
+    """Carry out the strategy; ``tuner`` is only None for a probe."""
+    settings = context.settings
+    if tuner is None:
+        return probe(dataset, context)
+    from training.auto import auto  # noqa: PLC0415 - torch
+    from training.plan import plan_finetune  # noqa: PLC0415 - torch
+    from training.tuned import carry_out, cross_validate_tuned, scratch  # noqa: PLC0415 - torch
+
+    if settings.strategy == "scratch":
+        probed, made = None, scratch(dataset, context, tuner)
+    else:
+        probed = probe(dataset, context)
+        if settings.strategy == "auto":
+            made = auto(probed, context, tuner)
+        else:
+            made = carry_out(plan_finetune(probed, context), context, tuner, probed.findings)
+    if settings.cv and made.strategy != "probe":
+        validation = cross_validate_tuned(made, probed, context, tuner)
+        made = replace(made, findings=replace(made.findings, cross_validation=validation))
+    return made
+
+
+def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
+    """Make the model file and its card, and prove it on real pictures."""
+    asked = {key: value for key, value in settings.changes.items() if value is not None}
+    challenger = build(
+        made.backbone.model,
+        made.fitted,
+        made.features,
+        name=name,
+        origin=(made.backbone.name, made.backbone.weights),
+        spec=made.backbone.spec,
+        strategy=made.strategy,
+        settings={"data": text_of(Path(settings.data.resolve().name)), "split": made.dataset.split, **asked},
+        seed=settings.seed,
+    )
+    features = made.features
+    sample = features.holdout() if features.is_holdout.any() else features
+    files = {image.sha256: image.path for image in made.dataset.images}
+    shown = sample.sha256[:_PROOF_IMAGES]
+    crops = [decode_crop(files[sha256].read_bytes(), made.backbone.spec) for sha256 in shown]
+    prove(challenger, made.fitted.head, crops, list(sample.embedding[:_PROOF_IMAGES]))
+    return challenger
+
+
+def _publish(made: Made, store: ModelStore, name: str, context: Context) -> TrainResult:
+    settings, dataset = context.settings, made.dataset
+    with context.watch.stage("report"):
+        findings = _look_into(made)
+        small = thumbnails(findings, {image.sha256: image.path for image in dataset.images})
+    with context.watch.stage("publish"):
+        challenger = challenge(made, name, settings)
         left_out = [(entry.name, entry.reason) for entry in dataset.left_out]
         who = getpass.getuser()
-        version = publish(store, challenger, left_out=left_out, who=who, why="regraft train")
+        version = publish(
+            store, challenger, left_out=left_out, who=who, why="regraft train", findings=findings, thumbnails=small
+        )
         store.promote(name, version, who=who, why="trained from a folder")
+        _forget_checkpoint(context)
     path = store.folder(name, version) / MODEL_FILE
-    return TrainResult(name, version, path, challenger.card, dataset.left_out, dataset.split, watch.seconds)
+    return TrainResult(
+        name, version, path, challenger.card, findings, dataset.left_out, dataset.split, context.watch.seconds
+    )
+
+
+def _look_into(made: Made) -> Findings:
+    """Add what head and data show about each other to what was found on the way."""
+    files = {image.sha256: text_of(image.path) for image in made.dataset.images}
+    fitted = made.fitted
+    found = diagnose(
+        made.features, fitted.head, fitted.temperature, fitted.unseen.rows, fitted.unseen.probabilities, files
+    )
+    earlier = made.findings
+    return replace(
+        found,
+        notes=(*earlier.notes, *found.notes),
+        cross_validation=earlier.cross_validation,
+        novelty=check(made.features, fitted.novelty_threshold),
+        extra=earlier.extra,
+        start=earlier.start,
+        epochs=earlier.epochs,
+        agreement=earlier.agreement,
+    )
+
+
+def _figures(result: TrainResult) -> dict[str, float]:
+    fields = result.to_dict()
+    names = ("accuracy", "macro_f1", "ece", "seconds")
+    return {name: float(fields[name]) for name in names if fields[name] is not None}
+
+
+def _forget_checkpoint(context: Context) -> None:
+    (context.runs / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def _name_after(folder: Path) -> str:
@@ -150,19 +238,3 @@ def _name_after(folder: Path) -> str:
     if not name:
         raise InvalidRequestError(f"--name: no model can be called after {text_of(folder)!r}: say a name")
     return name
-
-
-def _embed(
-    dataset: Dataset, backbone: ExportedBackbone, root: Path, cache: Path, progress: Progress
-) -> tuple[Dataset, Features]:
-    """Embed every picture; those that cannot be decoded leave the dataset, with the reason."""
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
-    files = {image.sha256: image.path for image in dataset.images}
-    with embedding_cache(cache) as known:
-        embeddings, failures = embedder.embed(files, known, progress)
-    dataset = dataset.without(failures)
-    if not dataset.images:
-        raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
-    check_trainable(dataset, root)
-    rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
-    return dataset, assemble(dataset.labels, rows, embeddings)

@@ -1,6 +1,6 @@
 """From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +15,12 @@ from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
 from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from training.evaluate import measure
 from training.features import Features
+from training.findings import NOTHING_FOUND, Findings
 from training.head import FittedHead
-from training.report import LeftOutFile, render
+from training.report import NO_PICTURES, LeftOutFile, render, report_json
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
@@ -65,7 +66,7 @@ def build(
         temperature=fitted.temperature,
         novelty_threshold=fitted.novelty_threshold,
         strategy=strategy,
-        settings={**settings, "c": fitted.c, "cv_accuracy": fitted.cv_accuracy, "cv_log_loss": fitted.cv_log_loss},
+        settings={**settings, **fitted.choices},
         seed=seed,
         data_digest=features.digest(),
         train_images=int((~features.is_holdout).sum()),
@@ -102,15 +103,24 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
 
 
 def publish(
-    store: ModelStore, challenger: Challenger, *, left_out: Sequence[LeftOutFile], who: str, why: str, job: str = ""
+    store: ModelStore,
+    challenger: Challenger,
+    *,
+    left_out: Sequence[LeftOutFile],
+    who: str,
+    why: str,
+    job: str = "",
+    findings: Findings = NOTHING_FOUND,
+    thumbnails: Mapping[str, bytes] = NO_PICTURES,
 ) -> int:
     """Write a version into the store and return its number. It does not serve before it is promoted."""
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
         challenger.features.save(folder / FEATURES_FILE)
-        page = render(challenger.card, left_out)
+        page = render(challenger.card, findings, left_out, thumbnails)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
+        (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")
 
     return store.publish(challenger.card.name, write, who=who, why=why, job=job)
 

@@ -1,4 +1,5 @@
 import io
+import math
 import struct
 import subprocess
 import sys
@@ -19,7 +20,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.errors import ArtifactError, InvalidImageError
-from regraft.image import RULE_VERSION, ImageSpec, Interpolation, Limits, ResizeRule, decode_crop, encode_png
+from regraft.image import (
+    RULE_VERSION,
+    ImageSpec,
+    Interpolation,
+    Limits,
+    ResizeRule,
+    Window,
+    decode_crop,
+    decode_window,
+    encode_png,
+    thumbnail,
+    upright_size,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -440,6 +453,116 @@ def test_a_large_jpeg_decoded_at_a_smaller_scale_is_close_to_the_full_decode(
     assert off.mean() < 0.5
 
 
+def stored(upright: Image.Image, orientation: int, file_format: str, **options: Any) -> bytes:  # noqa: ANN401 - as above
+    """A picture as a camera stores it that is held so."""
+    transpose = STORED_AS[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encoded(upright if transpose is None else upright.transpose(transpose), file_format, exif=exif, **options)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_a_window_is_a_part_of_the_upright_picture(orientation: int, file_format: str) -> None:
+    data = stored(quadrants(), orientation, file_format)
+
+    crop = decode_window(data, SMALL, Window(0.55, 0.05, 0.4, 0.4))
+
+    assert distance(crop, np.full((4, 4, 3), (0, 255, 0), np.uint8)).max() <= 16
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("window", [Window(0.125, 0, 0.75, 1), Window(0, 0.1, 0.9, 0.9), Window(0.4, 0.3, 0.5, 0.6)])
+def test_a_window_is_resized_as_pillow_does_within_4_levels(interpolation: Interpolation, window: Window) -> None:
+    picture = noise(320, 240).point(lambda level: 64 + level // 2)  # as above
+    left, top = 320 * window.left, 240 * window.top
+    box = (left, top, left + 320 * window.width, top + 240 * window.height)
+    expected = picture.resize((84, 84), Image.Resampling[interpolation.upper()], box=box)
+
+    crop = decode_window(encode_png(np.asarray(picture)), ImageSpec("crop", 96, 84, interpolation), window)
+
+    assert distance(crop, np.asarray(expected)).max() <= 4
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (100, 100)], ids=str)
+def test_the_window_that_the_crop_keeps_gives_the_crop(size: tuple[int, int]) -> None:
+    data, spec = encode_png(np.asarray(noise(*size))), ImageSpec("crop", 96, 84)
+    left, top, right, bottom = box_of(size, "crop", 84 / 96)
+    window = Window(left / size[0], top / size[1], (right - left) / size[0], (bottom - top) / size[1])
+
+    assert distance(decode_window(data, spec, window), decode_crop(data, spec)).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("window", [Window(0, 0, 1, 1), Window(0.5, 0.25, 0.4, 0.7), Window(0.3, 0.3, 0.1, 0.1)])
+def test_a_window_of_a_large_jpeg_is_close_to_that_of_the_full_decode(window: Window, orientation: int) -> None:
+    spec, upright = ImageSpec("crop", 96, 80), waves(1600, 1000)
+    data = stored(upright, orientation, "JPEG", quality=92)
+
+    off = distance(decode_window(data, spec, window), decode_window(encode_png(np.asarray(upright)), spec, window))
+
+    assert off.max() <= 12
+    assert off.mean() < 1
+
+
+def test_a_small_window_of_a_large_jpeg_keeps_its_detail() -> None:
+    stripes = Image.fromarray(np.tile(np.array([[0, 0, 255, 255]], np.uint8), (800, 200)))
+    data = encoded(stripes, "JPEG", quality=95)
+
+    crop = decode_window(data, ImageSpec("crop", 40, 40), Window(0.5, 0.5, 0.05, 0.05))
+
+    assert (crop.min(), crop.max()) <= (30, 255)
+    assert np.ptp(crop.astype(int), axis=1).min() > 200
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    left=st.floats(0, 0.99),
+    top=st.floats(0, 0.99),
+    width=st.floats(0.001, 1),
+    height=st.floats(0.001, 1),
+    crop_px=st.integers(1, 40),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+)
+def test_any_window_of_any_picture_fills_the_crop(
+    size: tuple[int, int],
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    crop_px: int,
+    interpolation: Interpolation,
+) -> None:
+    data = encoded(Image.new("RGB", size, (20, 90, 200)), "PNG")
+    window = Window(left, top, min(width, 1 - left), min(height, 1 - top))
+
+    crop = decode_window(data, ImageSpec("pad", 64, crop_px, interpolation), window)
+
+    np.testing.assert_array_equal(crop, np.full((crop_px, crop_px, 3), (20, 90, 200), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [(-0.1, 0, 0.5, 0.5), (0, 0, 0, 1), (0, 0, 1, -0.5), (0.5, 0, 0.6, 1), (0, 0.5, 1, 0.6), (math.nan, 0, 1, 1)],
+)
+def test_a_window_that_is_no_part_of_a_picture_is_refused(sides: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="no part of a picture"):
+        Window(*sides)
+
+
+def test_what_is_no_picture_has_no_window_and_no_size() -> None:
+    for look in (lambda data: decode_window(data, SMALL, Window(0, 0, 1, 1)), upright_size):
+        with pytest.raises(InvalidImageError, match="not a picture in a format"):
+            look(b"no picture at all")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_the_size_is_that_of_the_upright_picture(orientation: int, file_format: str) -> None:
+    assert upright_size(stored(quadrants(), orientation, file_format)) == (60, 40)
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
@@ -681,3 +804,62 @@ def test_a_crop_is_the_callers_own_and_writable() -> None:
     first[:] = 0
 
     np.testing.assert_array_equal(decode_crop(data, SMALL), np.full((4, 4, 3), (1, 2, 3), np.uint8))
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (3000, 40), (5000, 2)])
+def test_a_thumbnail_is_a_small_jpeg_of_the_whole_picture(width: int, height: int) -> None:
+    small = opened(thumbnail(encoded(waves(width, height), "JPEG", quality=95), 160))
+
+    assert (small.format, small.mode) == ("JPEG", "RGB")
+    assert max(small.size) == 160
+    scale = 160 / max(width, height)
+    assert abs(small.width - width * scale) <= 1
+    assert abs(small.height - height * scale) <= 1
+    same = waves(width, height).resize(small.size, Image.Resampling.BICUBIC)
+    assert distance(np.asarray(small), np.asarray(same)).mean() < 5
+
+
+def test_a_picture_that_is_small_already_keeps_its_size() -> None:
+    assert opened(thumbnail(encoded(plain("RGB", (200, 100, 50), 24), "PNG"), 160)).size == (24, 24)
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_a_thumbnail_is_upright(orientation: int) -> None:
+    small = thumbnail(stored(quadrants(), orientation, "PNG"), 30)
+
+    assert opened(small).size == (30, 20)
+    assert distance(np.asarray(opened(small))[2, 2], np.array((255, 0, 0), np.uint8)).max() < 20
+
+
+@pytest.mark.parametrize(("picture", "file_format", "options", "_mode", "colour"), MODES.values(), ids=MODES)
+def test_a_thumbnail_has_the_colours_that_the_network_sees(
+    picture: Callable[[], Image.Image],
+    file_format: str,
+    options: dict[str, Any],
+    _mode: str,
+    colour: tuple[int, int, int],
+) -> None:
+    small = opened(thumbnail(encoded(picture(), file_format, **options), 8))
+
+    assert distance(np.asarray(small)[4, 4], np.array(colour, np.uint8)).max() <= 6
+
+
+def test_a_thumbnail_carries_nothing_over_but_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    data = encoded(noise(300, 300), "JPEG", comment=b"secret", exif=exif)
+
+    assert b"secret" in data
+    small = thumbnail(data, 100)
+    assert b"secret" not in small
+    assert b"taken at home" not in small
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", png_header(50_000, 50_000), encoded(noise(64, 64), "JPEG")[:900]])
+def test_of_what_cannot_be_decoded_there_is_no_thumbnail(data: bytes) -> None:
+    with pytest.raises(InvalidImageError):
+        thumbnail(data, 160)

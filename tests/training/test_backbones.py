@@ -1,10 +1,13 @@
 import os
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -14,6 +17,8 @@ from regraft.image import ImageSpec
 from tests.training.conftest import in_a_child
 from training.backbones import PretrainedBackbone, build_backbone
 from training.catalogue import EMBEDDED_WEIGHTS
+from training.cutting import cut_timm
+from training.weights import SourceClassifier
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -84,38 +89,157 @@ def test_random_weights_are_a_function_of_the_seed() -> None:
     assert not torch.allclose(embeddings(first, images), embeddings(other, images))
 
 
-def last_of_classifier(network: Any) -> nn.Module:  # noqa: ANN401 - torchvision ships no type information
-    layer: nn.Module = network.classifier[-1]
-    return layer
+def whole_network(name: str) -> Any:  # noqa: ANN401 - neither library ships type information
+    """Return a network with its head and random numbers everywhere, normalisation included."""
+    torch.manual_seed(8)
+    if name.startswith("timm/"):
+        network = timm.create_model(name.removeprefix("timm/"))
+    else:
+        options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
+        network = torchvision.models.get_model(name, **options)
+    return network.eval()
 
 
-def fully_connected(network: Any) -> nn.Module:  # noqa: ANN401 - as above
-    layer: nn.Module = network.fc
-    return layer
+def saved(path: Path, state: Mapping[str, torch.Tensor]) -> str:
+    torch.save(state, path)
+    return str(path)
+
+
+def applied(source: SourceClassifier | None, embedding: torch.Tensor) -> torch.Tensor:
+    assert source is not None
+    return embedding @ source.weight.T + source.bias
 
 
 @pytest.mark.parametrize(
-    ("name", "last_layer"),
+    "name",
     [
-        ("mobilenet_v2", last_of_classifier),
-        ("mnasnet0_5", last_of_classifier),
-        ("shufflenet_v2_x0_5", fully_connected),
-        ("googlenet", fully_connected),
+        "mobilenet_v2",
+        "mnasnet0_5",
+        "shufflenet_v2_x0_5",
+        "googlenet",
+        "densenet121",
+        "regnet_y_400mf",
+        "swin_t",
+        "timm/test_byobnet",
+        "timm/test_convnext",
+        "timm/test_efficientnet",
+        "timm/test_nfnet",
+        "timm/test_resnet",
+        "timm/test_vit",
     ],
 )
-def test_the_old_head_on_the_embedding_gives_what_the_whole_network_gives(
-    tmp_path: Path, name: str, last_layer: Callable[[Any], nn.Module]
-) -> None:
-    torch.manual_seed(8)
-    options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
-    whole = torchvision.models.get_model(name, **options).eval()
-    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+def test_the_old_head_on_the_embedding_gives_what_the_whole_network_gives(tmp_path: Path, name: str) -> None:
+    whole = whole_network(name)
 
-    backbone = build_backbone(name, str(tmp_path / "weights.pth"), 0)
+    backbone = build_backbone(name, saved(tmp_path / "weights.pth", whole.state_dict()), 0)
 
     images = pictures(backbone)
     with torch.inference_mode():
-        torch.testing.assert_close(last_layer(whole)(embeddings(backbone, images)), whole(images))
+        torch.testing.assert_close(applied(backbone.source, embeddings(backbone, images)), whole(images))
+    assert backbone.notes == ()
+
+
+def test_the_old_head_is_named_after_the_categories_of_imagenet(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.pth", whole_network("timm/test_resnet").state_dict())
+
+    source = build_backbone("timm/test_resnet", path, 0).source
+
+    assert source is not None
+    assert len(set(source.labels)) == len(source.labels) == len(source.bias) == 1000
+    assert (source.labels[0], source.labels[1], source.labels[-1]) == ("tench", "goldfish", "toilet tissue")
+    assert not source.weight.requires_grad
+    assert source.weight.dtype == source.bias.dtype == torch.float32
+
+
+def test_the_old_head_that_was_a_convolution_is_a_matrix(tmp_path: Path) -> None:
+    whole = whole_network("squeezenet1_1")
+
+    source = build_backbone("squeezenet1_1", saved(tmp_path / "weights.pth", whole.state_dict()), 0).source
+
+    assert source is not None
+    assert source.weight.shape == (1000, 512)
+    assert torch.equal(source.weight, whole.classifier[1].weight[:, :, 0, 0])
+
+
+def test_the_old_head_comes_with_the_weights_of_a_package() -> None:
+    backbone = build_backbone("efficientnet_lite0", "default", 0)
+
+    source = backbone.source
+
+    assert source is not None
+    assert source.weight.shape == (1000, embeddings(backbone, pictures(backbone, 1)).shape[1])
+    assert float(source.weight.std()) > 0.01  # trained, not as it was drawn
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_lite0", "timm/test_resnet"])
+def test_random_weights_have_no_old_head_worth_keeping(name: str) -> None:
+    backbone = build_backbone(name, "none", 0)
+
+    assert backbone.source is None
+    assert backbone.notes == ()
+
+
+def with_head(name: str, head: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a network's state with another head, as somebody's own training leaves it."""
+    state = {key: tensor for key, tensor in whole_network(name).state_dict().items() if not key.startswith("fc.")}
+    return {**state, **head}
+
+
+HEADS = {
+    "of five classes": ({"fc.weight": torch.ones(5, 1024), "fc.bias": torch.ones(5)}, "has a head of 5 classes"),
+    "without a bias": ({"fc.weight": torch.ones(7, 1024)}, "has a head of 7 classes"),
+    "of two layers": (
+        {"fc.0.weight": torch.ones(64, 1024), "fc.0.bias": torch.ones(64), "fc.3.weight": torch.ones(3, 64)},
+        "has a head of 3 classes",
+    ),
+    "missing": ({}, "has no head"),
+}
+
+
+@pytest.mark.parametrize("which", HEADS)
+def test_a_head_of_other_classes_is_left_out_and_said_so(tmp_path: Path, which: str) -> None:
+    name = "shufflenet_v2_x0_5"
+    head, said = HEADS[which]
+
+    backbone = build_backbone(name, saved(tmp_path / "mine.pth", with_head(name, head)), 0)
+
+    (note,) = backbone.notes
+    assert note.startswith(f"mine.pth {said}")
+    assert backbone.source is None
+    whole = whole_network(name)
+    whole.fc = nn.Identity()
+    images = pictures(backbone, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(embeddings(backbone, images), whole(images))
+
+
+def test_auxiliary_heads_may_be_in_the_file_or_not(tmp_path: Path) -> None:
+    state = whole_network("googlenet").state_dict()
+    without = {key: tensor for key, tensor in state.items() if not key.startswith("aux")}
+    assert len(without) < len(state)
+
+    one, other = (
+        build_backbone("googlenet", saved(tmp_path / f"{number}.pth", weights), 0)
+        for number, weights in enumerate((state, without))
+    )
+
+    images = pictures(one, 1)
+    assert torch.equal(embeddings(one, images), embeddings(other, images))
+
+
+def test_the_published_files_of_densenet_with_their_old_names_are_understood(tmp_path: Path) -> None:
+    state = whole_network("densenet121").state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): tensor for key, tensor in state.items()}
+    assert old.keys() != state.keys()
+
+    assert build_backbone("densenet121", saved(tmp_path / "weights.pth", old), 0).source is not None
+
+
+def test_old_files_that_do_not_count_batches_are_understood(tmp_path: Path) -> None:
+    state = whole_network("resnet18").state_dict()
+    old = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+
+    assert build_backbone("resnet18", saved(tmp_path / "weights.pth", old), 0).source is not None
 
 
 def bare(state: dict[str, torch.Tensor]) -> object:
@@ -213,17 +337,62 @@ def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
         build_backbone("squeezenet1_1", str(tmp_path / "nowhere.pth"), 0)
 
 
-@pytest.mark.parametrize(
-    ("network", "complaint"), [("mnasnet0_5", "it lacks '.*' and [0-9]+ more"), ("shufflenet_v2_x1_0", "size mismatch")]
-)
-def test_weights_of_another_network_are_refused_with_what_does_not_fit(
-    tmp_path: Path, network: str, complaint: str
-) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(torchvision.models.get_model(network).state_dict(), path)
+# Columns: the network that the file is of, the one it is given to, and what does not fit.
+STRANGERS = [
+    ("mnasnet0_5", "shufflenet_v2_x0_5", r"it lacks '.+' and \d+ more; it has 'layers\..+' and \d+ more that shuffle"),
+    # Every tensor of the small one is in the large one too, with the same shape.
+    ("resnet34", "resnet18", r"resnet18: it has 'layer1\.2\.conv1\.weight' and \d+ more that resnet18 does not know$"),
+    ("resnet18", "resnet34", r"resnet34: it lacks 'layer1\.2\.conv1\.weight' and \d+ more$"),
+    (
+        "shufflenet_v2_x1_0",
+        "shufflenet_v2_x0_5",
+        r"'stage2\.0\.branch1\.2\.weight' has the shape \[58, 24, 1, 1\] in the file and \[24, 24, 1, 1\] in the net",
+    ),
+]
 
-    with pytest.raises(InvalidRequestError, match=rf"--weights: .* does not fit shufflenet_v2_x0_5: .*{complaint}"):
-        build_backbone("shufflenet_v2_x0_5", str(path), 0)
+
+@pytest.mark.parametrize(("network", "given_to", "complaint"), STRANGERS, ids=[f"{a} to {b}" for a, b, _ in STRANGERS])
+def test_weights_of_another_network_are_refused_with_what_does_not_fit(
+    tmp_path: Path, network: str, given_to: str, complaint: str
+) -> None:
+    path = saved(tmp_path / "weights.pth", whole_network(network).state_dict())
+
+    with pytest.raises(InvalidRequestError, match=rf"--weights: .* does not fit {given_to}: ") as refusal:
+        build_backbone(given_to, path, 0)
+
+    assert re.search(complaint, str(refusal.value)), refusal.value
+
+
+def test_a_network_without_a_classifier_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="is no classifier"):
+        cut_timm(nn.Flatten(), "timm/flatten")
+
+
+@pytest.mark.parametrize(
+    ("name", "image_px", "resize_px"),
+    [("squeezenet1_1", 112, 128), ("mobilenet_v2", 96, 110), ("timm/test_resnet", 64, 67), ("swin_t", 64, 66)],
+)
+def test_a_network_may_see_pictures_of_another_size(name: str, image_px: int, resize_px: int) -> None:
+    own = build_backbone(name, "none", 0)
+    backbone = build_backbone(name, "none", 0, image_px)
+
+    assert backbone.spec == replace(own.spec, crop_px=image_px, resize_px=resize_px)
+    assert embeddings(backbone, pictures(backbone)).shape[1] == embeddings(own, pictures(own, 1)).shape[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "image_px"),
+    [("alexnet", 30), ("inception_v3", 32), ("vit_b_16", 256), ("timm/test_vit", 100), ("densenet121", 16)],
+)
+def test_a_size_that_a_network_cannot_take_is_refused(name: str, image_px: int) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"--image-px: {name} cannot take pictures of {image_px} px"):
+        build_backbone(name, "none", 0, image_px)
+
+
+@pytest.mark.parametrize("image_px", [-1, 0, 3585, 1_000_000])
+def test_a_size_that_no_picture_has_is_refused(image_px: int) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"--image-px: {image_px} is not between 1 and 3584"):
+        build_backbone("squeezenet1_1", "none", 0, image_px)
 
 
 def test_weights_in_a_package_that_is_not_installed_say_what_to_install() -> None:

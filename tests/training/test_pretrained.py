@@ -143,6 +143,7 @@ DAMAGES = {
     "a spec of another image rule": spec_of({"spec": {"rule_version": 999}, "digest": "0"}),
     "no image spec": without("spec"),
     "no digest": without("digest"),
+    "no notes, as before they were kept": without("notes"),
 }
 
 
@@ -210,6 +211,36 @@ def test_weights_from_a_file_are_told_from_others_by_their_bytes(
     weights.write_bytes(b"other weights")
     with pytest.raises(InvalidRequestError, match="not a state dict"):  # so the entry of the old bytes was not taken
         load_backbone(NAME, str(weights), 5, tmp_path / "cache")
+
+
+def test_what_was_left_out_of_a_file_is_said_from_the_cache_too(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=5).state_dict(), weights)
+
+    first, again = (load_backbone(NAME, str(weights), 0, tmp_path / "cache") for _ in range(2))
+
+    assert first.notes == again.notes == ("mine.pth has a head of 5 classes, which was left out",)
+    assert len(list(tmp_path.rglob("*.onnx"))) == 1
+
+
+def test_a_backbone_for_pictures_of_another_size_is_another_one(
+    backbones_folder: Path, exported: Callable[[str], ExportedBackbone]
+) -> None:
+    usual = exported(NAME)
+
+    other, again = (load_backbone(NAME, "none", 0, backbones_folder, image_px=96) for _ in range(2))
+
+    assert (usual.spec.crop_px, other.spec.crop_px) == (160, 96)
+    assert other.digest == again.digest != usual.digest
+    assert other.spec == again.spec
+    assert other.key != usual.key
+
+
+def test_a_size_that_the_network_cannot_take_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^--image-px: timm/test_vit cannot take pictures of 100 px"):
+        load_backbone("timm/test_vit", "none", 0, tmp_path, image_px=100)
+
+    assert not list(tmp_path.rglob("*.onnx"))
 
 
 @pytest.mark.parametrize("name", ["resnet19", "timm/resnet19", "", "../../etc/passwd"])

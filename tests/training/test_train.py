@@ -15,7 +15,7 @@ from regraft.card import SCHEMA_VERSION
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.image import decode_crop
 from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.features import load_features
@@ -65,7 +65,8 @@ def test_training_publishes_a_version_and_promotes_it(tmp_path: Path) -> None:
     assert (result.name, result.version) == ("crayons", 1)
     assert store.champion("crayons") == 1
     assert result.path == store.folder("crayons", 1) / MODEL_FILE
-    assert {path.name for path in store.folder("crayons", 1).iterdir()} == {MODEL_FILE, FEATURES_FILE, REPORT_FILE}
+    files = {path.name for path in store.folder("crayons", 1).iterdir()}
+    assert files == {MODEL_FILE, FEATURES_FILE, REPORT_FILE, REPORT_JSON_FILE}
     assert [(entry.event, entry.version) for entry in store.history("crayons")] == [("publish", 1), ("promote", 1)]
 
 

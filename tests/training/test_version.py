@@ -1,3 +1,4 @@
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,12 @@ from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, Head, backbone_diges
 from regraft.errors import ArtifactError
 from regraft.image import Crop, decode_crop, encode_png
 from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import colour_challenger, colour_features, colour_rows, embed, features_of
 from training.evaluate import measure
 from training.features import Features, load_features
+from training.findings import Findings, Judged
 from training.head import fit
 from training.version import PROOF_TOLERANCE, Challenger, build, measure_head, prove, publish
 
@@ -67,12 +69,7 @@ def test_the_card_says_what_the_version_was_made_from() -> None:
     assert (card.embedding_size, card.train_images, card.seed, card.parent_version) == (EMBEDDING_SIZE, 27, 23, 6)
     assert (card.head_digest, card.data_digest) == (fitted.head.digest(), features.digest())
     assert (card.temperature, card.novelty_threshold) == (fitted.temperature, fitted.novelty_threshold)
-    assert card.settings == {
-        "data": "crayons",
-        "c": fitted.c,
-        "cv_accuracy": fitted.cv_accuracy,
-        "cv_log_loss": fitted.cv_log_loss,
-    }
+    assert card.settings == {"data": "crayons", **fitted.choices}
     assert card.libraries["numpy"] == np.__version__
     assert {"regraft", "onnx", "scikit-learn"} <= card.libraries.keys()
 
@@ -208,14 +205,14 @@ def test_the_proof_allows_for_rounding_only() -> None:
     assert 0 < PROOF_TOLERANCE <= 1e-3
 
 
-def test_a_published_version_has_its_three_files_and_does_not_serve_yet(tmp_path: Path) -> None:
+def test_a_published_version_has_its_files_and_does_not_serve_yet(tmp_path: Path) -> None:
     store, features = ModelStore(tmp_path), colour_features(LABELS)
     challenger = colour_challenger(features)
 
     version = publish(store, challenger, left_out=[("stray.txt", "no picture")], who="Ann", why="a test", job="j1")
 
     folder = store.folder("colours", version)
-    assert {path.name for path in folder.iterdir()} == {MODEL_FILE, FEATURES_FILE, REPORT_FILE}
+    assert {path.name for path in folder.iterdir()} == {MODEL_FILE, FEATURES_FILE, REPORT_FILE, REPORT_JSON_FILE}
     assert artifact.read(folder / MODEL_FILE).card == challenger.card
     loaded = load_features(folder / FEATURES_FILE)
     assert loaded.embedding.tobytes() == features.embedding.tobytes()
@@ -224,6 +221,29 @@ def test_a_published_version_has_its_three_files_and_does_not_serve_yet(tmp_path
     assert store.champion("colours") is None
     (entry,) = store.history("colours")
     assert (entry.event, entry.version, entry.who, entry.why, entry.job) == ("publish", version, "Ann", "a test", "j1")
+
+
+def test_what_a_run_found_out_is_published_with_the_version(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    wrong = Judged("a" * 64, "blue/sky.png", "train", "blue", "red", 0.9, 0.1)
+    findings = Findings(notes=("crayons only",), label_errors=(wrong,), label_errors_found=1)
+
+    version = publish(
+        store,
+        colour_challenger(colour_features(LABELS)),
+        left_out=[("stray.txt", "no picture")],
+        who="Ann",
+        why="a test",
+        findings=findings,
+        thumbnails={wrong.sha256: b"a small picture"},
+    )
+
+    folder = store.folder("colours", version)
+    page = (folder / REPORT_FILE).read_text(encoding="utf-8")
+    assert all(shown in page for shown in ("crayons only", "blue/sky.png", "data:image/jpeg;base64,"))
+    report = json.loads((folder / REPORT_JSON_FILE).read_text(encoding="utf-8"))
+    assert report["findings"]["label_errors"][0]["file"] == "blue/sky.png"
+    assert report["left_out"] == [{"file": "stray.txt", "reason": "no picture"}]
 
 
 def test_versions_are_numbered_on(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The table of networks on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from regraft.show import line, out
+
+
+def backbones(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Show what `training.catalogue.list_backbones` returns."""
+    out.print(rows(entries))
+    line("px: side of the picture that the network sees; D: size of its embedding; top-1: accuracy on ImageNet, as")
+    line("torchvision measured it for the weights of that name, or as the README says; M params: with that classifier")
+
+
+def rows(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table, which fits 120 columns."""
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.add_column("backbone", no_wrap=True)
+    for column in ("M params", "MB", "px", "D", "top-1 %"):
+        made.add_column(column, justify="right", no_wrap=True)
+    made.add_column("according to")
+    made.add_column("weights", width=33, overflow="fold")  # the name of a package in one piece
+    for entry in entries:
+        made.add_row(
+            entry["name"],
+            _number(entry["parameters"], 1e-6, 1),
+            _number(entry["size_mb"]),
+            str(entry["image_px"]),
+            _number(entry["embedding_size"]),
+            _number(entry["top1"], digits=1),
+            entry["top1_source"].removeprefix("torchvision "),
+            entry["weights"],
+        )
+    return made
+
+
+def _number(value: float | None, factor: float = 1.0, digits: int = 0) -> str:
+    return "-" if value is None else f"{value * factor:.{digits}f}"

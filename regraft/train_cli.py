@@ -1,0 +1,188 @@
+"""The commands that make models: ``regraft train``, ``backbones`` and ``compare``."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from regraft import show, show_comparison
+from regraft.as_json import print_json
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+_Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
+_Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
+_Weights = Annotated[str, typer.Option(help="default, none, or the file of a state dict.")]
+_TUNING: Final = "Fine-tuning (the default is a rule of the data)"
+_LOOKING: Final = "Looking closer"
+_DATA: Final = "More from the data"
+
+
+def train(
+    data: _Data,
+    name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
+    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    backbone: Annotated[str, typer.Option(help="See `regraft backbones`.")] = "efficientnet_lite0",
+    weights: _Weights = "default",
+    image_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of the input; the network's own if not given.")
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="probe: a head on the frozen backbone. finetune: then the backbone too. scratch: random weights. "
+            "auto: probe, and fine-tune if that pays."
+        ),
+    ] = "probe",
+    seed: _Seed = 0,
+    cv: Annotated[
+        int, typer.Option(help="Cross-validate the strategy in so many folds.", rich_help_panel=_LOOKING)
+    ] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write events where TensorBoard is installed.", rich_help_panel=_LOOKING)
+    ] = True,
+    mlflow: Annotated[str, typer.Option(help="URI of an MLflow server.", rich_help_panel=_LOOKING)] = "",
+    balance: Annotated[
+        str, typer.Option(help="on, off or auto: all classes weigh the same in the probe.", rich_help_panel=_DATA)
+    ] = "auto",
+    views: Annotated[
+        int, typer.Option(help="Further views of each training image for the probe.", rich_help_panel=_DATA)
+    ] = 0,
+    extra: Annotated[
+        Path | None, typer.Option(help="A second labelled folder that joins.", rich_help_panel=_DATA)
+    ] = None,
+    extra_weighting: Annotated[
+        bool, typer.Option("--extra-weighting", help="It counts as far as it is like the first.", rich_help_panel=_DATA)
+    ] = False,
+    init: Annotated[
+        str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=_TUNING)
+    ] = "head",
+    freeze: Annotated[
+        str | None,
+        typer.Option(help="The last stage that is not trained, or a share, 0 to 1.", rich_help_panel=_TUNING),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most.", rich_help_panel=_TUNING)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.", rich_help_panel=_TUNING)] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Steps whose gradients are added up.", rich_help_panel=_TUNING)
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, help="Peak rate of the backbone; the head's is ten times that.", rich_help_panel=_TUNING),
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(min=0, max=1, help="From stage to stage.", rich_help_panel=_TUNING)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, rich_help_panel=_TUNING)] = None,
+    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=_TUNING)] = None,
+    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
+    cutmix: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="TrivialAugment.", rich_help_panel=_TUNING)
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without gain before it ends.", rich_help_panel=_TUNING)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.", rich_help_panel=_TUNING)
+    ] = False,
+    max_minutes: Annotated[
+        float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
+    ] = 30,
+    as_json: _Json = False,
+) -> None:
+    """Train a classifier on a folder of labelled photos, and make it the champion.
+
+    Under torchrun its processes fine-tune together.
+    """
+    from training.settings import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second
+    from training.train import helped_the_first  # noqa: PLC0415 - likewise
+    from training.train import train as run  # noqa: PLC0415 - likewise
+
+    changes: dict[str, Any] = {
+        "freeze": freeze,
+        "epochs": epochs,
+        "batch": batch,
+        "accumulate": accumulate,
+        "backbone_lr": lr,
+        "head_lr": 10 * lr if lr is not None else None,
+        "layer_decay": layer_decay,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "augment": augment,
+        "patience": patience,
+    }
+    settings = TrainSettings(
+        data,
+        name,
+        store,
+        backbone,
+        weights,
+        strategy,  # type: ignore[arg-type]  # checked there, as are the next two
+        seed,
+        image_px=image_px,
+        cv=cv,
+        init=init,  # type: ignore[arg-type]
+        balance=balance,  # type: ignore[arg-type]
+        views=views,
+        extra=extra,
+        extra_weighting=extra_weighting,
+        changes={key: value for key, value in changes.items() if value is not None},
+        resume=resume,
+        max_minutes=max_minutes,
+        tensorboard=tensorboard,
+        mlflow=mlflow,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if helped_the_first(settings):
+        return
+    with show.training() as listener:
+        result = run(settings, listener).to_dict()
+    if as_json:
+        print_json(result)
+    else:
+        show.training_result(result)
+
+
+def compare(
+    data: _Data,
+    backbones: Annotated[str, typer.Option(help="Names with commas between, see `regraft backbones`.")],
+    strategies: Annotated[str, typer.Option(help="Some of probe, finetune, scratch, auto.")] = "probe",
+    out: Annotated[Path | None, typer.Option(help="The folder to write. [default: compare-<DATA>]")] = None,
+    weights: Annotated[
+        str, typer.Option(help="default or none; REGRAFT_WEIGHTS may name a folder of state dicts, <backbone>.pth.")
+    ] = "default",
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most, of finetune and scratch.")] = None,
+    seed: _Seed = 0,
+    as_json: _Json = False,
+) -> None:
+    """Train several networks on the same photos in several ways, and weigh accuracy against speed and size.
+
+    Every one becomes a model with its own report in the store OUT/models; OUT/comparison.html has the chart.
+    """
+    from training.compare import compare as run  # noqa: PLC0415 - as in `train`
+    from training.compare_settings import CompareSettings  # noqa: PLC0415 - likewise
+
+    settings = CompareSettings(data, _names(backbones), _names(strategies), out, weights, seed, epochs)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    result = {"folder": str(settings.folder), **run(settings, _listen).to_dict()}
+    if as_json:
+        print_json(result)
+    else:
+        show_comparison.comparison(result)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+
+
+@contextmanager
+def _listen(title: str) -> Iterator[show.TrainingView]:
+    show.remark(title)
+    with show.training() as listener:
+        yield listener

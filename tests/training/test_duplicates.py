@@ -1,0 +1,159 @@
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.artifact import FloatArray
+from training.duplicates import LIKE, MAX_PAIRS, near_duplicates
+
+
+def photos(count: int, size: int = 32, seed: int = 0) -> FloatArray:
+    """Return embeddings of pictures that have nothing to do with each other."""
+    return np.asarray(np.random.default_rng(seed).normal(3, 1, (count, size)), np.float32)
+
+
+def shot_again(embedding: FloatArray, change: float = 0.15, seed: int = 1) -> FloatArray:
+    """Return the embedding of nearly the same picture."""
+    noise = np.random.default_rng(seed).normal(size=embedding.shape)
+    return np.asarray(embedding + change * noise, np.float32)
+
+
+def alike(count: int, size: int = 32) -> FloatArray:
+    """Return embeddings of two kinds of texture, each picture like all others of its kind."""
+    kinds = np.zeros((count, size))
+    kinds[::2, 0], kinds[1::2, 0] = 4, -4
+    return np.asarray(kinds + np.random.default_rng(0).normal(0, 0.3, (count, size)), np.float32)
+
+
+def nothing_held(embedding: FloatArray) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(embedding), np.bool_)
+
+
+def all_answered_alike(embedding: FloatArray) -> npt.NDArray[np.int64]:
+    return np.zeros(len(embedding), np.int64)
+
+
+def test_a_picture_shot_again_is_found() -> None:
+    embedding = photos(60)
+    embedding[41] = shot_again(embedding[7])
+
+    found = near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding))
+
+    assert found.pairs.tolist() == [[7, 41]]
+    assert LIKE < found.cosine[0] <= 1
+    assert (found.found, found.across) == (1, 0)
+
+
+def test_pictures_that_are_all_alike_are_not_reported() -> None:
+    embedding = alike(80)
+    assert near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding)).found == 0
+
+
+def test_among_pictures_that_are_all_alike_one_shot_again_stands_out() -> None:
+    embedding = alike(80)
+    embedding[50] = shot_again(embedding[3], 0.02)
+
+    assert near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding)).pairs.tolist() == [
+        [3, 50]
+    ]
+
+
+def test_pictures_of_a_class_are_no_duplicates_however_near_fine_tuning_has_drawn_them() -> None:
+    answer = np.arange(80) % 2
+    embedding = photos(80, size=64)
+    embedding[:, 0] += np.where(answer == 1, 100, -100).astype(np.float32)
+    embedding[50] = shot_again(embedding[4])
+
+    found = near_duplicates(embedding, answer, nothing_held(embedding))
+
+    assert found.pairs.tolist() == [[4, 50]]
+
+
+def test_two_shots_are_found_though_nothing_else_was_answered_so() -> None:
+    embedding = photos(60)
+    embedding[59] = shot_again(embedding[58])
+
+    found = near_duplicates(embedding, np.array([0] * 58 + [1] * 2), nothing_held(embedding))
+
+    assert found.pairs.tolist() == [[58, 59]]
+
+
+def test_two_shots_of_one_scene_are_found_though_they_were_answered_otherwise() -> None:
+    answer = np.arange(80) % 2
+    embedding = photos(80)
+    embedding[answer == 1, 0] += 3
+    embedding[51] = shot_again(embedding[4])
+
+    assert near_duplicates(embedding, answer, nothing_held(embedding)).pairs.tolist() == [[4, 51]]
+
+
+def test_of_a_series_of_one_scene_every_pair_is_found() -> None:
+    embedding = photos(60)
+    embedding[10:15] = [shot_again(embedding[9], 0.05, seed) for seed in range(5)]
+
+    assert near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding)).found == 15
+
+
+def test_pairs_across_the_splits_come_first_and_are_counted() -> None:
+    embedding = photos(40)
+    embedding[1] = embedding[0]
+    embedding[20] = shot_again(embedding[2])
+    embedding[21] = shot_again(embedding[3], 0.05)
+    held = np.arange(40) >= 20
+
+    found = near_duplicates(embedding, all_answered_alike(embedding), held)
+
+    assert found.pairs.tolist() == [[3, 21], [2, 20], [0, 1]]
+    assert (found.found, found.across) == (3, 2)
+    assert found.cosine[0] > found.cosine[1]
+
+
+def test_the_list_is_cut_off_and_all_pairs_are_counted() -> None:
+    embedding = photos(2 * MAX_PAIRS + 20)
+    half = len(embedding) // 2
+    embedding[half:] = shot_again(embedding[:half], 0.05)
+    held = np.arange(len(embedding)) >= len(embedding) - 3
+
+    found = near_duplicates(embedding, all_answered_alike(embedding), held)
+
+    assert (len(found.pairs), found.found, found.across) == (MAX_PAIRS, half, 3)
+    assert held[found.pairs[:3]].any(axis=1).all()
+
+
+def test_more_rows_than_one_block_give_the_same_pairs() -> None:
+    embedding = photos(1300)
+    embedding[[600, 1250]] = shot_again(embedding[[3, 5]])
+
+    assert sorted(
+        near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding)).pairs.tolist()
+    ) == [[3, 600], [5, 1250]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_handful_of_pictures_is_no_problem(count: int) -> None:
+    embedding = photos(count)
+
+    found = near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding))
+
+    assert found.pairs.shape == (0, 2)
+    assert found.found == 0
+
+
+def test_embeddings_without_direction_are_no_problem() -> None:
+    assert near_duplicates(np.zeros((6, 4), np.float32), np.zeros(6, np.int64), np.zeros(6, np.bool_)).found == 0
+
+
+@settings(deadline=None)
+@given(st.integers(0, 25), st.integers(1, 4), st.integers(0, 2**31))
+def test_a_pair_is_two_rows_and_comes_once(count: int, size: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    embedding = np.asarray(generator.normal(size=(count, size)), np.float32)
+
+    found = near_duplicates(embedding, generator.integers(0, 3, count), generator.random(count) < 0.3)
+
+    pairs = [tuple(pair) for pair in found.pairs.tolist()]
+    assert all(0 <= first < second < count for first, second in pairs)
+    assert len(set(pairs)) == len(pairs) == len(found.cosine) == min(found.found, MAX_PAIRS)
+    assert found.across <= found.found
+    assert (found.cosine <= 1 + 1e-5).all()

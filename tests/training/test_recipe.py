@@ -1,0 +1,125 @@
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.recipe import Kind, rate_factor, recipe_for
+
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(["finetune", "scratch"])
+IMAGES = st.integers(2, 10**6)
+CHANGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 500),
+        "batch": st.integers(1, 1024),
+        "accumulate": st.integers(1, 16),
+        "head_lr": st.floats(0, 1),
+        "backbone_lr": st.floats(0, 1),
+        "layer_decay": st.floats(0, 1),
+        "weight_decay": st.floats(0, 1),
+        "label_smoothing": st.floats(0, 1),
+        "mixup": st.floats(0, 2),
+        "cutmix": st.floats(0, 2),
+        "augment": st.booleans(),
+        "patience": st.integers(1, 100),
+        "freeze": st.sampled_from(["0", "0.5", "1", "layer2"]),
+    },
+)
+
+
+@given(KINDS, IMAGES)
+def test_every_number_of_a_recipe_is_sane_for_sets_of_any_size(kind: Kind, images: int) -> None:
+    recipe = recipe_for(kind, images)
+
+    assert 5 <= recipe.epochs <= 90
+    assert 8 <= recipe.batch <= 64
+    assert recipe.accumulate == 1
+    assert 0 < recipe.backbone_lr <= recipe.head_lr <= 0.01
+    assert 0.5 <= recipe.layer_decay <= 1
+    assert 0 < recipe.weight_decay <= 0.1
+    assert 0 < recipe.warmup <= 0.2
+    assert 0 <= recipe.label_smoothing <= 0.2
+    assert 0 <= recipe.mixup <= 1
+    assert 0 <= recipe.cutmix <= 1
+    assert 0 < recipe.min_scale < 1
+    assert 0.9 <= recipe.ema_decay <= 0.9998
+    assert 5 <= recipe.patience <= recipe.epochs
+    assert 0 <= float(recipe.freeze) < 1
+    assert 0 < recipe.tune_share <= 0.2
+
+
+@given(KINDS, IMAGES)
+def test_the_average_of_the_weights_forgets_within_the_run(kind: Kind, images: int) -> None:
+    recipe = recipe_for(kind, images)
+
+    steps = recipe.epochs * math.ceil(images / recipe.batch)
+    assert recipe.ema_decay**steps < 0.05
+
+
+@given(KINDS, IMAGES, CHANGES)
+def test_what_a_person_asked_for_wins_and_all_the_rest_stays(kind: Kind, images: int, changes: dict[str, Any]) -> None:
+    assert asdict(recipe_for(kind, images, changes)) == {**asdict(recipe_for(kind, images)), **changes}
+
+
+@given(IMAGES)
+def test_a_network_from_scratch_learns_everywhere_at_the_same_rate_and_for_longer(images: int) -> None:
+    scratch, finetune = recipe_for("scratch", images), recipe_for("finetune", images)
+
+    assert scratch.freeze == "0"
+    assert scratch.layer_decay == 1
+    assert scratch.backbone_lr == scratch.head_lr
+    assert scratch.train_norms
+    assert scratch.epochs > finetune.epochs
+
+
+@given(IMAGES)
+def test_fine_tuning_spares_what_the_backbone_knows(images: int) -> None:
+    recipe = recipe_for("finetune", images)
+
+    assert recipe.backbone_lr == pytest.approx(recipe.head_lr / 10)
+    assert not recipe.train_norms
+    assert float(recipe.freeze) > 0
+
+
+@given(KINDS, st.tuples(IMAGES, IMAGES).map(sorted))
+def test_a_larger_set_never_gets_more_epochs_nor_larger_shares_to_tune_by(kind: Kind, sizes: list[int]) -> None:
+    small, large = (recipe_for(kind, images) for images in sizes)
+
+    assert large.epochs <= small.epochs
+    assert large.tune_share <= small.tune_share
+    assert large.batch >= small.batch
+
+
+@pytest.mark.parametrize(("images", "mixes"), [(2, False), (19_999, False), (20_000, True), (10**6, True)])
+def test_only_large_sets_are_mixed(images: int, mixes: bool) -> None:
+    recipe = recipe_for("finetune", images)
+
+    assert (recipe.mixup > 0) == (recipe.cutmix > 0) == mixes
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_the_rate_rises_to_its_peak_and_then_only_falls(steps: int, warmup: float) -> None:
+    factors = [rate_factor(step, steps, warmup) for step in range(steps)]
+
+    peak = factors.index(max(factors))
+    assert max(factors) == 1
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert factors[0] > 0
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert peak + 1 == max(1, round(warmup * steps))
+
+
+@given(st.integers(100, 100_000), st.floats(0, 0.5))
+def test_the_rate_ends_near_nothing(steps: int, warmup: float) -> None:
+    assert rate_factor(steps - 1, steps, warmup) < 0.002
+
+
+@given(st.integers(100, 100_000), st.floats(0, 0.5))
+def test_the_rate_never_jumps_after_the_warmup(steps: int, warmup: float) -> None:
+    rising = max(1, round(warmup * steps))
+
+    assert rate_factor(rising - 1, steps, warmup) == rate_factor(rising, steps, warmup) == 1

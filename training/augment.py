@@ -1,0 +1,121 @@
+"""Training pictures as batches, augmented; each a function of (seed, epoch, picture) alone. Imports torch.
+
+So a batch does not depend on the number of loading processes, on the number of training processes, or on whether the
+run was interrupted before it.
+"""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from regraft.image import ImageSpec, decode_crop, decode_window, upright_size
+from regraft.runtime import cpu_budget
+from training.recipe import Recipe
+from training.samples import Sample
+from training.windows import random_window
+
+_MOST_LOADERS: Final = 8
+
+Key = tuple[int, int]
+"""Epoch and index of a picture."""
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed, 0 to 2**63 - 1, that is a function of all parts."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
+    """Samples as the network sees them in one epoch: a random window, perhaps mirrored, then TrivialAugment."""
+
+    def __init__(self, samples: Sequence[Sample], spec: ImageSpec, recipe: Recipe, seed: int) -> None:
+        """Take what every loading process needs."""
+        self._samples, self._spec, self._recipe, self._seed = samples, spec, recipe, seed
+        self._augment = v2.TrivialAugmentWide() if recipe.augment else None
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        """Return the picture uint8 [P, P, 3] and its index."""
+        epoch, index = key
+        sample = self._samples[index]
+        seed = seed_of(self._seed, epoch, sample.sha256)
+        random = np.random.default_rng(seed)
+        data = sample.path.read_bytes()
+        window = random_window(upright_size(data), random, (self._recipe.min_scale, 1.0))
+        crop = decode_window(data, self._spec, window)
+        if random.random() < 0.5:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+        image = torch.from_numpy(crop)
+        if self._augment is not None:
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+                torch.manual_seed(seed)
+                image = self._augment(image.permute(2, 0, 1)).permute(1, 2, 0).contiguous()
+        return image, index
+
+
+class PlainPictures(Dataset[tuple[torch.Tensor, int]]):
+    """Samples as the server will see them."""
+
+    def __init__(self, samples: Sequence[Sample], spec: ImageSpec) -> None:
+        """Take what every loading process needs."""
+        self._samples, self._spec = samples, spec
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        """Return the picture uint8 [P, P, 3] and its index."""
+        _, index = key
+        return torch.from_numpy(decode_crop(self._samples[index].path.read_bytes(), self._spec)), index
+
+
+class Schedule(Sampler[list[Key]]):
+    """Which pictures go into which batch of this process; told the epoch and the batch to begin with."""
+
+    def __init__(self, images: int, batch: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
+        """Plan batches of ``batch`` pictures over all processes; in random order, or as they come without a seed."""
+        self._images, self._batch, self._seed, self._rank, self._processes = images, batch, seed, rank, processes
+        self.epoch = 0
+        self.first = 0
+
+    def __len__(self) -> int:
+        """Return how many batches an epoch has."""
+        return max(1, -(-self._images // self._batch))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield this process's share of each batch from ``first`` on; every picture is in exactly one share."""
+        for batch in self._batches()[self.first :]:
+            if share := [(self.epoch, int(index)) for index in batch[self._rank :: self._processes]]:
+                yield share
+
+    def _batches(self) -> list[npt.NDArray[np.int64]]:
+        order = np.arange(self._images)
+        if self._seed is not None:
+            np.random.default_rng(seed_of(self._seed, self.epoch, "order")).shuffle(order)
+        return np.array_split(order, len(self))  # of equal size, so that no batch is left with a single picture
+
+
+def loader(pictures: Dataset[tuple[torch.Tensor, int]], schedule: Schedule) -> DataLoader[Any]:
+    """Return batches (uint8 [N, P, P, 3], indices int64 [N]), made ahead by processes of their own."""
+    return DataLoader(
+        pictures,
+        batch_sampler=schedule,
+        collate_fn=_collate,
+        num_workers=min(_MOST_LOADERS, max(1, cpu_budget() - 1)),
+        persistent_workers=True,
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _collate(items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.stack([image for image, _ in items]), torch.tensor([index for _, index in items])
+
+
+def _leave_signals_to_the_parent(_number: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a loader must live until the parent has written its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,107 @@
+"""The strategy ``auto``: probe, fine-tune if that can pay, and keep what proved better. Imports torch."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.artifact import FloatArray
+from training.plan import plan_finetune
+from training.strategy import Context, Made
+from training.tuned import carry_out
+from training.tuner import Tuner
+
+_HOPE: Final = 0.5
+"""The share of a probe's errors that fine-tuning may hope to remove; published gains are mostly below it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two heads on the same pictures, none of which either was fitted on.
+
+    Attributes:
+        gain: how much lower the second's log loss is, mean over the pictures, in nats.
+        error: its standard error.
+        accuracy: of the first and of the second.
+    """
+
+    images: int
+    gain: float
+    error: float
+    accuracy: tuple[float, float]
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the second is surely enough better: less loss by more than the noise, and no less accurate."""
+        return self.gain > self.error and self.accuracy[1] >= self.accuracy[0]
+
+
+def room_for_gain(accuracy: float, images: int) -> bool:
+    """Return whether removing half of the errors would show: exceed the noise of so many images twice.
+
+    Args:
+        accuracy: cross-validated, of the probe.
+        images: that it was measured on.
+    """
+    errors = images * (1 - accuracy)
+    removed = _HOPE * errors
+    return removed > 2 * math.sqrt(max(removed, 1.0))
+
+
+def compare(first: FloatArray, second: FloatArray, label_index: npt.NDArray[np.int64]) -> Comparison:
+    """Compare probabilities [n, K] of two heads, picture by picture."""
+    rows = np.arange(len(label_index))
+    losses = [-np.log(np.maximum(p[rows, label_index].astype(np.float64), 1e-12)) for p in (first, second)]
+    gains = losses[0] - losses[1]
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
+    accuracy = tuple(float((p.argmax(axis=1) == label_index).mean()) for p in (first, second))
+    return Comparison(len(rows), float(gains.mean()), error, (accuracy[0], accuracy[1]))
+
+
+def auto(probed: Made, context: Context, tuner: Tuner) -> Made:
+    """Return the probe or a fine-tuning that started from it, with a note that says why."""
+    images, accuracy = len(probed.fitted.unseen.rows), float(probed.fitted.choices["cv_accuracy"])
+    found = f"The probe is right on {accuracy:.1%} of {images} training images in cross-validation"
+    if not context.settings.resume and not room_for_gain(accuracy, images):
+        return _with_note(probed, context, f"{found}: so few errors are left that fine-tuning could not show a gain.")
+    plan = plan_finetune(probed, context)
+    minutes = tuner.estimate_s(plan.origin, plan.job) / 60
+    limit = context.settings.max_minutes
+    if not context.settings.resume and minutes > limit:
+        return _with_note(
+            probed,
+            context,
+            f"{found}. Fine-tuning would take about {minutes:.0f} minutes here, more than --max-minutes {limit:g}; "
+            "--strategy finetune does it anyway.",
+        )
+    context.listener.note(f"{found}; fine-tuning, for at most about {minutes:.0f} minutes")
+    tuned = carry_out(plan, context, tuner, probed.findings)
+    if not len(tuned.fitted.unseen.rows):
+        return _with_note(
+            probed, context, f"{found}. No images could be set aside to compare by, so the probe is kept."
+        )
+    compared = _on_set_aside(probed, tuned)
+    verdict = (
+        f"On the {compared.images} images set aside fine-tuning changes the log loss by {-compared.gain:+.3f} "
+        f"(standard error {compared.error:.3f}) and the accuracy from {compared.accuracy[0]:.1%} to "
+        f"{compared.accuracy[1]:.1%}"
+    )
+    if not compared.is_better:
+        return _with_note(probed, context, f"{verdict}: not surely better, so the probe is kept.")
+    return _with_note(tuned, context, f"{verdict}: it is kept.")
+
+
+def _on_set_aside(probed: Made, tuned: Made) -> Comparison:
+    """Compare both on the pictures that neither learned from: the probe by its out-of-fold predictions."""
+    rows = tuned.fitted.unseen.rows
+    place = {int(row): position for position, row in enumerate(probed.fitted.unseen.rows)}
+    probe = probed.fitted.unseen.probabilities[[place[int(row)] for row in rows]]
+    labels = tuned.features.train().label_index[rows]
+    return compare(probe, tuned.fitted.unseen.probabilities, labels)
+
+
+def _with_note(made: Made, context: Context, note: str) -> Made:
+    context.listener.note(note)
+    return replace(made, findings=replace(made.findings, notes=(*made.findings.notes, note)))

@@ -1,0 +1,90 @@
+"""Cross-validation of a whole strategy: every fold is predicted by a run that never saw it, choices and all."""
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.errors import DatasetError
+from training.evaluate import wilson_interval
+from training.features import Features
+from training.findings import CrossValidation
+from training.folds import deal
+from training.head import Additional, Balance, fit
+from training.logistic import Index
+from training.progress import Progress, silent
+
+
+def cross_validate(
+    features: Features,
+    folds: int,
+    *,
+    seed: int = 0,
+    balance: Balance = "auto",
+    additional: Additional | None = None,
+    progress: Progress = silent,
+) -> CrossValidation:
+    """Cross-validate the probe on the training rows of ``features``.
+
+    Args:
+        features: what the head is fitted on.
+        folds: at least 2.
+        seed: deals the rows to these folds, and to those inside each fit.
+        balance: see `training.head.fit`.
+        additional: further rows; a view is kept out with its row.
+        progress: told the stage ``cv``.
+
+    Raises:
+        DatasetError: a class has fewer training images than there are folds.
+    """
+    train = features.train()
+    check_folds(train, folds)
+    fold_of = outer_folds(train.label_index, folds, seed)
+    right = np.empty(len(fold_of), np.bool_)
+    for fold in range(folds):
+        progress("cv", fold, folds)
+        held = fold_of == fold
+        fitted = fit(train.select(~held), seed=seed, balance=balance, additional=_without(additional, held))
+        answers = fitted.head.probabilities(train.embedding[held]).argmax(axis=1)
+        right[held] = answers == train.label_index[held]
+    progress("cv", folds, folds)
+    return summarise(fold_of, right)
+
+
+def check_folds(train: Features, folds: int) -> None:
+    """Refuse more folds than a class has training images.
+
+    Raises:
+        DatasetError: the text names the class.
+    """
+    counts = np.bincount(train.label_index, minlength=len(train.labels))
+    fewest = int(counts.argmin())
+    if counts[fewest] < folds:
+        raise DatasetError(
+            f"--cv {folds}: class {train.labels[fewest]!r} has {counts[fewest]} training images, "
+            f"fewer than folds: use --cv {max(2, counts[fewest])} at most, or add images"
+        )
+
+
+def outer_folds(label_index: Index, folds: int, seed: int) -> Index:
+    """Deal rows to stratified folds, int64 [n]; others than those by which a fit with the same seed chooses."""
+    return deal(label_index, folds, int(np.random.SeedSequence([seed, folds]).generate_state(1)[0]))
+
+
+def summarise(fold_of: Index, right: npt.NDArray[np.bool_]) -> CrossValidation:
+    """Sum up which rows [n] were predicted right when their fold was held out; the interval is over all of them."""
+    numbers = range(int(fold_of.max()) + 1)
+    return CrossValidation(
+        folds=tuple(float(right[fold_of == fold].mean()) for fold in numbers),
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
+    )
+
+
+def _without(additional: Additional | None, held: npt.NDArray[np.bool_]) -> Additional | None:
+    """Drop the views of held rows, and number the parents of the others among the rows that stay."""
+    if additional is None:
+        return None
+    orphan = additional.parent < 0
+    kept = orphan | ~held[additional.parent]
+    number = np.cumsum(~held) - 1
+    parent = np.where(orphan, -1, number[additional.parent])
+    return Additional(additional.embedding[kept], additional.label_index[kept], additional.weight[kept], parent[kept])

@@ -1,0 +1,125 @@
+"""What a fitted head and its data show about each other: calibration, the worst answers, pictures to look at."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.artifact import FloatArray, Head
+from regraft.errors import InvalidImageError
+from regraft.image import thumbnail
+from regraft.runtime import cpu_budget
+from training.calibration import calibration
+from training.duplicates import Duplicates, near_duplicates
+from training.features import Features
+from training.findings import Findings, Judged, Pair, Picture
+from training.suspects import MIN_CLASS, label_errors, top_losses
+
+MAX_LABEL_ERRORS: Final = 48
+THUMBNAIL_PX: Final = 160
+
+
+def diagnose(
+    features: Features,
+    head: Head,
+    temperature: float,
+    unseen_rows: npt.NDArray[np.int64],
+    unseen_probabilities: FloatArray,
+    files: Mapping[str, str],
+) -> Findings:
+    """Look at a head and at the data it was fitted on.
+
+    Args:
+        features: training and holdout rows.
+        head: temperature folded in.
+        temperature: that one.
+        unseen_rows: int64 [m], rows of ``features.train()`` that were predicted by heads not fitted on them.
+        unseen_probabilities: float32 [m, K], what these heads said.
+        files: image hash to where the picture was found, for people; a hash stands for itself where it is missing.
+
+    Returns:
+        Calibration, top losses, label errors, duplicates, and notes on them.
+    """
+    probabilities = head.probabilities(features.embedding)
+    predicted = np.flatnonzero(~features.is_holdout)[unseen_rows]
+    probabilities[predicted] = unseen_probabilities
+    held = np.flatnonzero(features.is_holdout)
+    unseen = np.sort(np.concatenate([held, predicted]))
+
+    worst = held[top_losses(probabilities[held], features.label_index[held])]
+    wrong, note = label_errors(probabilities[unseen], features.label_index[unseen])
+    duplicates = near_duplicates(features.embedding, probabilities.argmax(axis=1), features.is_holdout)
+    pictures = [_picture(features, row, files) for row in range(len(features.sha256))]
+
+    def judged(row: int) -> Judged:
+        return _judged(pictures[row], features.labels, probabilities[row])
+
+    return Findings(
+        notes=tuple(filter(None, [note or _passed_over(features, unseen), _leak(duplicates)])),
+        calibration=calibration(head, temperature, features),
+        top_losses=tuple(judged(row) for row in worst),
+        label_errors=tuple(judged(row) for row in unseen[wrong[:MAX_LABEL_ERRORS]]),
+        label_errors_found=len(wrong),
+        duplicates=tuple(
+            Pair(pictures[first], pictures[second], float(cosine))
+            for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
+        ),
+        duplicates_found=duplicates.found,
+        duplicates_across=duplicates.across,
+    )
+
+
+def thumbnails(findings: Findings, paths: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return a small JPEG, by image hash, of every picture that the report shows; unreadable ones are skipped."""
+    shown: set[str] = {picture.sha256 for picture in (*findings.top_losses, *findings.label_errors)}
+    shown |= {picture.sha256 for pair in findings.duplicates for picture in (pair.first, pair.second)}
+    names = sorted(shown & paths.keys())
+
+    def shrink(name: str) -> bytes:
+        try:
+            return thumbnail(paths[name].read_bytes(), THUMBNAIL_PX)
+        except (InvalidImageError, OSError):
+            return b""
+
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        return {name: small for name, small in zip(names, pool.map(shrink, names), strict=True) if small}
+
+
+def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:
+    sha256 = features.sha256[row]
+    split = "holdout" if features.is_holdout[row] else "train"
+    return Picture(sha256, files.get(sha256, sha256), split, features.labels[features.label_index[row]])
+
+
+def _judged(picture: Picture, labels: tuple[str, ...], probabilities: FloatArray) -> Judged:
+    answer = int(probabilities.argmax())
+    return Judged(
+        **vars(picture),
+        answer=labels[answer],
+        probability=float(probabilities[answer]),
+        label_probability=float(probabilities[labels.index(picture.label)]),
+    )
+
+
+def _passed_over(features: Features, unseen: npt.NDArray[np.int64]) -> str:
+    counts = np.bincount(features.label_index[unseen], minlength=len(features.labels))
+    small = [label for label, count in zip(features.labels, counts, strict=True) if count < MIN_CLASS]
+    if not small:
+        return ""
+    more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+    return (
+        f"Labels were not checked of classes with fewer than {MIN_CLASS} images that were judged by heads that had not "
+        f"seen them: {', '.join(small[:5])}{more}."
+    )
+
+
+def _leak(duplicates: Duplicates) -> str:
+    if not duplicates.across:
+        return ""
+    return (
+        f"Near-duplicates across training and holdout images: {duplicates.across}. "
+        "What the head saw is asked of it again, so its accuracy on new pictures may be lower than the one above."
+    )

@@ -1,0 +1,197 @@
+"""What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of like confidence: how sure they were on average, and how often right. Shares 0 to 1."""
+
+    confidence: float
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far confidence and accuracy are apart.
+
+    Attributes:
+        ece: expected calibration error (Naeini et al., 2015), 0 to 1: mean distance of the two over all images.
+        bins: of equal width from confidence 0 to 1; one without images is all 0.
+    """
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability on the holdout before and after the temperature was folded into the head."""
+
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Accuracy of each fold of the training images, every fold predicted by a run that did not see it."""
+
+    folds: tuple[float, ...]
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the data.
+
+    Attributes:
+        sha256: of its bytes.
+        file: where it was found, for people.
+        split: ``train`` or ``holdout``.
+    """
+
+    sha256: str
+    file: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Judged(Picture):
+    """A picture and what it was answered with, by a head that was not fitted on it.
+
+    Attributes:
+        probability: of the answer.
+        label_probability: of the label; the lower, the more wrong the answer, or the label.
+    """
+
+    answer: str
+    probability: float
+    label_probability: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that are nearly the same; ``cosine`` is the likeness of their centred embeddings, at most 1."""
+
+    first: Picture
+    second: Picture
+    cosine: float
+
+
+@dataclass(frozen=True)
+class NoveltyCheck:
+    """How well novelty tells images of a class that was left out of the head from the rest.
+
+    Attributes:
+        auroc: by method, mean over the classes left out in turn; 0.5 is chance, 1 perfect.
+        served: the method in the file.
+        threshold: of the card.
+        caught: share of images of left-out classes above the threshold.
+        false_alarms: share of images of known classes above it.
+    """
+
+    auroc: dict[str, float]
+    served: str
+    threshold: float
+    caught: float
+    false_alarms: float
+
+
+@dataclass(frozen=True)
+class ExtraData:
+    """A second labelled set beside the first (instance transfer). Accuracies are on the first set alone.
+
+    Attributes:
+        images: that joined.
+        mean_weight: of them, 0 to 1; 1 without ``--extra-weighting``.
+        cv_without: cross-validated accuracy without the second set.
+        cv_with: with it.
+        holdout_without: accuracy on the holdout, None where there is none.
+        holdout_with: likewise.
+    """
+
+    folder: str
+    images: int
+    mean_weight: float
+    cv_without: float
+    cv_with: float
+    holdout_without: float | None
+    holdout_with: float | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the source classifier brought (``--init source``).
+
+    Attributes:
+        matched: label to the source label whose row it took; the others took a mean of rows.
+        accuracy: on the images kept for tuning, before any training.
+        chance: the share of the commonest class among them.
+    """
+
+    matched: dict[str, str]
+    accuracy: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch of fine-tuning; ``tune_*`` on training images that were set aside for it."""
+
+    number: int
+    train_loss: float
+    tune_loss: float
+    tune_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The exported file against torch on real pictures: largest difference of a logit, and share of equal answers."""
+
+    images: int
+    max_logit_difference: float
+    same_answer: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything; what a run did not look into is None or empty.
+
+    Attributes:
+        notes: sentences on what was decided on the way and why.
+        top_losses: holdout images that were answered wrong, the least probable label first; the first of them.
+        label_errors: training and holdout images whose label is likely wrong, worst first; the first of them.
+        label_errors_found: how many there are in all.
+        duplicates: pairs across the splits first, then the likest first; the first of them.
+        duplicates_found: how many there are in all.
+        duplicates_across: how many of these have one picture in the holdout and one among the training images.
+    """
+
+    notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    cross_validation: CrossValidation | None = None
+    top_losses: tuple[Judged, ...] = ()
+    label_errors: tuple[Judged, ...] = ()
+    label_errors_found: int = 0
+    duplicates: tuple[Pair, ...] = ()
+    duplicates_found: int = 0
+    duplicates_across: int = 0
+    novelty: NoveltyCheck | None = None
+    extra: ExtraData | None = None
+    start: Start | None = None
+    epochs: tuple[Epoch, ...] = ()
+    agreement: Agreement | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+NOTHING_FOUND: Final = Findings()
+"""Of a run that looked into nothing."""

@@ -1,0 +1,247 @@
+"""Fine-tuning: a backbone and its head learn together, on one device or several. Imports torch.
+
+The head comes from a probe (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022), learns ten times
+faster than the backbone, and each stage of the backbone slower than the one after it. What is kept is a running average
+of the weights, from the epoch with the lowest loss on the images that were set aside for tuning.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from regraft.artifact import FloatArray
+from regraft.errors import TrainingError
+from training.augment import AugmentedPictures, PlainPictures, Schedule, loader, seed_of
+from training.backbones import PretrainedBackbone
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.distributed import Processes
+from training.findings import Epoch
+from training.learner import Classifier, Learner
+from training.progress import Progress, silent
+from training.recipe import Recipe, rate_factor
+from training.samples import Sample
+from training.stopping import TrainingStopped, wish_to_stop
+
+OnEpoch: TypeAlias = Callable[[Epoch, int], None]
+"""Told each epoch's figures, and how many epochs there will be at most."""
+
+_NAMED_FILES: Final = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be fine-tuned; every process of a run is given the same.
+
+    Attributes:
+        classes: K.
+        head: weight float32 [K, D] and bias [K] to start from; random where it is None.
+        learn: the pictures to learn from.
+        tune: pictures to stop by; the last epoch is kept where there are none.
+        settings: whatever else must be the same for a checkpoint to be of this run.
+        checkpoint: where to write one after every epoch, or None.
+        resume: whether to go on from there.
+    """
+
+    classes: int
+    head: tuple[FloatArray, FloatArray] | None
+    learn: tuple[Sample, ...]
+    tune: tuple[Sample, ...]
+    recipe: Recipe
+    seed: int
+    settings: Mapping[str, str]
+    checkpoint: Path | None = None
+    resume: bool = False
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return everything that decides the run's result, as text."""
+        pictures = hashlib.sha256()
+        for sample in (*self.learn, *self.tune):
+            pictures.update(f"{sample.sha256} {sample.label_index} {sample.weight}\n".encode())
+        head = hashlib.sha256(b"".join(part.tobytes() for part in self.head or ()))
+        recipe = {name: str(value) for name, value in asdict(self.recipe).items()}
+        data = {"pictures": pictures.hexdigest()[:12], "head": head.hexdigest()[:12], "seed": str(self.seed)}
+        return {**self.settings, **recipe, **data}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned classifier: ``network`` inside ``backbone`` has the new weights."""
+
+    backbone: PretrainedBackbone
+    weight: FloatArray
+    bias: FloatArray
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    frozen: tuple[str, ...]
+
+
+class _Run:
+    """The state of a run between two steps."""
+
+    def __init__(self, backbone: PretrainedBackbone, job: Job, group: Processes) -> None:
+        recipe = job.recipe
+        self.job, self.group, self.backbone = job, group, backbone
+        torch.manual_seed(job.seed)
+        self.classifier = Classifier(backbone, job.classes, job.head)
+        self.schedule = Schedule(len(job.learn), recipe.batch, job.seed, group.rank, group.count)
+        self.batches = len(self.schedule)
+        self.steps = recipe.epochs * self.batches
+        self.learner = Learner(self.classifier, recipe, self.steps, group)
+        self.step = 0
+        self.loss_sum = 0.0
+        self.epochs: list[Epoch] = []
+        self.best_loss, self.best_epoch = float("inf"), 0
+        self.best = self.learner.averaged()
+
+    def save(self) -> None:
+        if self.job.checkpoint is None or not self.group.is_first:
+            return
+        state = {
+            "learner": self.learner.state(),
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+        }
+        Checkpoint(self.job.fingerprint(), state).save(self.job.checkpoint)
+
+    def restore(self) -> None:
+        assert self.job.checkpoint is not None
+        state = load_checkpoint(self.job.checkpoint, self.job.fingerprint()).state
+        self.learner.restore(state["learner"])
+        self.step, self.loss_sum = state["step"], state["loss_sum"]
+        self.epochs = [Epoch(**fields) for fields in state["epochs"]]
+        self.best, self.best_loss, self.best_epoch = state["best"], state["best_loss"], state["best_epoch"]
+
+
+def finetune(
+    backbone: PretrainedBackbone,
+    job: Job,
+    group: Processes,
+    progress: Progress = silent,
+    on_epoch: OnEpoch = lambda _epoch, _epochs: None,
+) -> Tuned:
+    """Fine-tune a backbone and a head.
+
+    Args:
+        backbone: its network is changed.
+        job: the same in every process.
+        group: the processes of the run.
+        progress: told the stage ``finetune``, in steps.
+        on_epoch: see `OnEpoch`.
+
+    Raises:
+        TrainingError: the loss is no number any more; the text names the pictures of that batch.
+        TrainingStopped: somebody wished it; a checkpoint was written.
+        InvalidRequestError: no such stage to freeze, or the checkpoint is of another run.
+        StorageError: a checkpoint could not be written.
+    """
+    if len(job.learn) < 2 * group.count:
+        raise TrainingError(f"{len(job.learn)} images are too few for {group.count} processes: use fewer")
+    run = _Run(backbone, job, group)
+    if job.resume:
+        run.restore()
+    learn = loader(AugmentedPictures(job.learn, backbone.spec, job.recipe, job.seed), run.schedule)
+    tune_schedule = Schedule(len(job.tune), job.recipe.batch, None, group.rank, group.count)
+    tune = loader(PlainPictures(job.tune, backbone.spec), tune_schedule) if job.tune else None
+    with wish_to_stop() as stop_is_wished:
+        while run.step < run.steps and not _is_exhausted(run):
+            started = time.perf_counter()
+            _epoch(run, learn, progress, stop_is_wished)
+            _close_epoch(run, tune, started)
+            run.save()
+            if group.is_first:
+                on_epoch(run.epochs[-1], job.recipe.epochs)
+    run.classifier.load_state_dict(run.best)
+    classifier = run.classifier.eval().to("cpu")
+    weight, bias = (tensor.detach().numpy() for tensor in (classifier.head.weight, classifier.head.bias))
+    return Tuned(backbone, weight, bias, tuple(run.epochs), run.best_epoch, run.learner.frozen)
+
+
+def predict(
+    backbone: PretrainedBackbone, weight: FloatArray, bias: FloatArray, samples: Sequence[Sample]
+) -> FloatArray:
+    """Return torch's logits [n, K] of pictures, in their order, as the exported file should give them."""
+    classifier = Classifier(backbone, len(bias), (weight, bias)).eval()
+    rows = []
+    with torch.inference_mode():
+        for images, _ in loader(PlainPictures(samples, backbone.spec), Schedule(len(samples), 16, None)):
+            rows.append(classifier(images).numpy())
+    return np.concatenate(rows)
+
+
+def _is_exhausted(run: _Run) -> bool:
+    return len(run.epochs) - run.best_epoch >= run.job.recipe.patience and bool(run.job.tune)
+
+
+def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[], bool]) -> None:  # noqa: ANN401 - torch's loader says nothing of what it yields
+    """Learn from every batch of the epoch that is not behind us yet."""
+    job, group = run.job, run.group
+    epoch, first = divmod(run.step, run.batches)
+    run.schedule.epoch, run.schedule.first = epoch, first
+    run.loss_sum = run.loss_sum if first else 0.0
+    labels = torch.tensor([sample.label_index for sample in job.learn])
+    weights = torch.tensor([sample.weight for sample in job.learn])
+    run.learner.start_epoch()
+    for batch, (images, indices) in enumerate(learn, start=first):
+        torch.manual_seed(seed_of(job.seed, "step", run.step, group.rank))  # dropout and mixing
+        move = (batch + 1) % job.recipe.accumulate == 0 or batch + 1 == run.batches
+        loss = run.learner.learn(images, labels[indices], weights[indices], run.step, move=move)
+        if not np.isfinite(loss):
+            raise TrainingError(_divergence(run, epoch, batch, [job.learn[index] for index in indices]))
+        run.step += 1
+        run.loss_sum += loss
+        if group.is_first:
+            progress("finetune", run.step, run.steps)
+        if group.any(stop_is_wished()) and batch + 1 < run.batches:
+            run.save()
+            where = f"after {run.step} of {run.steps} steps"
+            kept = f"{job.checkpoint} has all of it; go on with --resume" if job.checkpoint else "nothing was kept"
+            raise TrainingStopped(f"stopped {where}; {kept}")
+
+
+def _close_epoch(run: _Run, tune: Any, started: float) -> None:  # noqa: ANN401 - as above
+    """Measure the averaged model on the tuning pictures, and keep it if it is the best so far."""
+    loss, accuracy = _measure(run, tune) if tune is not None else (float("nan"), float("nan"))
+    number = run.step // run.batches
+    if tune is None or loss < run.best_loss:
+        run.best, run.best_loss, run.best_epoch = run.learner.averaged(), loss, number
+    recipe = run.job.recipe
+    rate = recipe.head_lr * rate_factor(run.step - 1, run.steps, recipe.warmup)
+    seconds = time.perf_counter() - started
+    run.epochs.append(Epoch(number, run.loss_sum / run.batches, loss, accuracy, rate, round(seconds, 2)))
+
+
+def _measure(run: _Run, tune: Any) -> tuple[float, float]:  # noqa: ANN401 - as above
+    """Return log loss and accuracy; every picture is counted once, whichever process it fell to."""
+    labels = np.array([sample.label_index for sample in run.job.tune])
+    mine = [(indices, run.learner.predict(images)) for images, indices in tune]
+    losses: npt.NDArray[np.float64] = np.full(len(labels), np.nan)
+    right = np.zeros(len(labels), np.bool_)
+    for share in run.group.gather([(i.numpy(), logits.numpy()) for i, logits in mine]):
+        for indices, logits in share:
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            truth = labels[indices]
+            losses[indices] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
+            right[indices] = logits.argmax(axis=1) == truth
+    return float(losses.mean()), float(right.mean())
+
+
+def _divergence(run: _Run, epoch: int, batch: int, samples: Sequence[Sample]) -> str:
+    files = ", ".join(str(sample.path) for sample in samples[:_NAMED_FILES])
+    more = f" and {len(samples) - _NAMED_FILES} more" if len(samples) > _NAMED_FILES else ""
+    path = run.job.checkpoint
+    kept = f"; the checkpoint of the epoch before is kept at {path}" if path is not None and path.exists() else ""
+    return (
+        f"the loss is not a number any more in epoch {epoch + 1}, batch {batch + 1} ({files}{more}){kept}: "
+        "try a smaller --lr"
+    )

@@ -1,0 +1,103 @@
+"""How a fine-tuning run is done. The defaults are a rule of the data, in one pure function."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+Kind = Literal["finetune", "scratch"]
+
+_PICTURES_SEEN: Final = 15_000
+"""About 500 steps of 32, which Big Transfer's rule gives every set below 20,000 images (Kolesnikov et al., 2020)."""
+_LARGE_SET: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a fine-tuning run.
+
+    Attributes:
+        epochs: at most; `patience` may end it sooner.
+        batch: pictures a step, over all processes.
+        accumulate: steps whose gradients are added up before the weights move.
+        head_lr: peak learning rate of the head (AdamW).
+        backbone_lr: that of the last stage of the backbone; a tenth of the head's after a probe.
+        layer_decay: factor from each stage to the one before it.
+        weight_decay: of matrices and kernels; none on biases and norms.
+        warmup: share of the steps in which the rate rises from 0; it falls on a half cosine from there.
+        label_smoothing: share of the label that is spread over all classes.
+        mixup: alpha of mixup (Zhang et al., 2018), 0 for none.
+        cutmix: alpha of CutMix (Yun et al., 2019), 0 for none; with both, each batch draws one of them.
+        augment: whether TrivialAugment (Müller and Hutter, 2021) follows the random crop and mirroring.
+        min_scale: the smallest share of a picture's area that a random crop keeps.
+        ema_decay: of the running average of the weights, which is what is kept in the end.
+        patience: epochs without a better tune loss before the run ends.
+        freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
+        train_norms: whether BatchNorm learns its statistics anew; not in fine-tuning (Kumar et al., 2022).
+        tune_share: of the training images, set aside for early stopping and the temperature.
+    """
+
+    epochs: int
+    batch: int
+    accumulate: int
+    head_lr: float
+    backbone_lr: float
+    layer_decay: float
+    weight_decay: float
+    warmup: float
+    label_smoothing: float
+    mixup: float
+    cutmix: float
+    augment: bool
+    min_scale: float
+    ema_decay: float
+    patience: int
+    freeze: str
+    train_norms: bool
+    tune_share: float
+
+
+def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe for a set of so many training images; ``changes`` are what a person asked for.
+
+    Small sets see about as many pictures in all as larger ones, so they get more epochs; they keep more of the
+    backbone frozen, for there is little to change it by; mixing pictures starts to pay only in large sets.
+    """
+    scratch = kind == "scratch"
+    batch = 16 if images < 200 else 32
+    epochs = _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
+    large = images >= _LARGE_SET
+    steps = epochs * math.ceil(images / batch)
+    recipe = Recipe(
+        epochs=epochs,
+        batch=batch,
+        accumulate=1,
+        head_lr=2e-3,
+        backbone_lr=2e-3 if scratch else 2e-4,
+        layer_decay=1.0 if scratch else 0.8,
+        weight_decay=0.05 if scratch else 0.02,
+        warmup=0.1,
+        label_smoothing=0.1,
+        mixup=0.2 if large else 0.0,
+        cutmix=1.0 if large else 0.0,
+        augment=True,
+        min_scale=0.35,
+        ema_decay=min(0.9998, max(0.9, 1 - 10 / steps)),
+        patience=max(5, epochs // 3),
+        freeze="0" if scratch else "0.4",
+        train_norms=scratch,
+        tune_share=0.2 if images < 1000 else 0.1,
+    )
+    return replace(recipe, **(changes or {}))
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the share of the peak learning rate at a step: it rises linearly, then falls on a half cosine to 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def _clip(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))

@@ -1,0 +1,91 @@
+"""What a training run is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from regraft.errors import InvalidRequestError
+from training.catalogue import DEFAULT_BACKBONE
+
+Strategy = Literal["probe", "finetune", "scratch", "auto"]
+Start = Literal["head", "source"]
+Balance = Literal["auto", "on", "off"]
+
+_FLAGS: Final = {"backbone_lr": "lr", "head_lr": "lr"}
+"""Fields of the recipe whose flag has another name."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Every field is a flag of ``regraft train``.
+
+    Attributes:
+        data: the folder of labelled photos, see `training.dataset`.
+        name: of the model in the store; the folder's name if empty.
+        store: the model store.
+        backbone: see `training.backbones`.
+        weights: likewise.
+        strategy: ``probe`` trains a head on the frozen backbone, ``finetune`` then the backbone too, ``scratch`` a
+            network of random weights; ``auto`` probes, and fine-tunes if that pays.
+        seed: of everything that is random.
+        image_px: side of the network's input, None for its own.
+        cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
+        init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
+        balance: whether every class weighs the same however many images it has; ``auto`` where counts differ much.
+        views: further views of each training image that the probe learns from.
+        extra: a second folder of labelled photos that joins the training images.
+        extra_weighting: whether its images count as much as the probe finds them like the first.
+        changes: fields of `training.recipe.Recipe` that a person decided.
+        resume: whether to go on from the checkpoint of an interrupted run.
+        max_minutes: the longest fine-tuning that ``auto`` starts.
+        tensorboard: whether to write events where TensorBoard is installed.
+        mlflow: URI of an MLflow server or folder, empty for none.
+    """
+
+    data: Path
+    name: str = ""
+    store: Path = Path("models")
+    backbone: str = DEFAULT_BACKBONE
+    weights: str = "default"
+    strategy: Strategy = "probe"
+    seed: int = 0
+    image_px: int | None = None
+    cv: int = 0
+    init: Start = "head"
+    balance: Balance = "auto"
+    views: int = 0
+    extra: Path | None = None
+    extra_weighting: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    max_minutes: float = 30.0
+    tensorboard: bool = True
+    mlflow: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, by the name of the flag."""
+        for flag, value, choices in (
+            ("strategy", self.strategy, get_args(Strategy)),
+            ("init", self.init, get_args(Start)),
+            ("balance", self.balance, get_args(Balance)),
+        ):
+            if value not in choices:
+                raise InvalidRequestError(f"--{flag}: {value!r}; there is: {', '.join(choices)}")
+        if self.cv == 1 or self.cv < 0:
+            raise InvalidRequestError(f"--cv: {self.cv} folds; need at least 2, or 0 for none")
+        if self.seed < 0:
+            raise InvalidRequestError(f"--seed: {self.seed}; need 0 or more")
+        if self.views < 0:
+            raise InvalidRequestError(f"--views: {self.views}; need 0 or more")
+        if self.extra_weighting and self.extra is None:
+            raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
+        if self.strategy == "probe":
+            idle = [*self.changes, *(["resume"] if self.resume else []), *(["init"] if self.init == "source" else [])]
+            if idle:
+                flag = _FLAGS.get(idle[0], idle[0]).replace("_", "-")
+                raise InvalidRequestError(f"--{flag}: has no effect on a probe: add --strategy finetune or auto")
+        if self.strategy == "scratch" and (self.init == "source" or self.extra is not None or self.views):
+            raise InvalidRequestError(
+                "--strategy scratch: takes no --init source, --extra or --views: it knows nothing"
+            )

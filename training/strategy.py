@@ -1,0 +1,129 @@
+"""What every strategy works with and what it makes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from regraft.errors import DatasetError
+from training.dataset import Dataset, check_trainable
+from training.features import Embedder, Features, assemble
+from training.findings import Epoch, Findings
+from training.head import FittedHead
+from training.pretrained import ExportedBackbone, embedding_cache
+from training.progress import Progress
+from training.samples import Sample
+from training.settings import TrainSettings
+
+CHECKPOINT_FILE: Final = "checkpoint.pt"
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage, in the order in which they began."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        started = time.perf_counter()
+        self.seconds.setdefault(name, 0.0)
+        yield
+        self.seconds[name] = round(self.seconds[name] + time.perf_counter() - started, 3)
+
+
+class Listener(Protocol):
+    """Whoever hears how far a run is."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hear of a step of a stage, see `training.progress`."""
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """Hear the figures of an epoch of fine-tuning, of so many at most."""
+
+    def note(self, text: str) -> None:
+        """Hear what was decided, and why."""
+
+
+class Silent:
+    """Hears nothing."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hear of a step."""
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """Hear of an epoch."""
+
+    def note(self, text: str) -> None:
+        """Hear of a decision."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run's settings, and where its parts put what they do.
+
+    Attributes:
+        cache: of exported backbones and embeddings.
+        runs: the folder of this model's checkpoint and events.
+    """
+
+    settings: TrainSettings
+    cache: Path
+    runs: Path
+    listener: Listener
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def progress(self) -> Progress:
+        """What stages report to."""
+        return self.listener.progress
+
+
+@dataclass(frozen=True)
+class Made:
+    """A backbone with a head that fits it, ready to become a version.
+
+    Attributes:
+        strategy: what was done in the end: ``probe``, ``finetune`` or ``scratch``.
+        dataset: without the pictures that could not be read.
+        extra: pictures of a second set that were learned from too.
+    """
+
+    strategy: str
+    dataset: Dataset
+    backbone: ExportedBackbone
+    features: Features
+    fitted: FittedHead
+    findings: Findings
+    extra: tuple[Sample, ...] = ()
+
+
+def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:
+    """Embed every picture; those that cannot be decoded leave the dataset, with the reason.
+
+    Raises:
+        DatasetError: too few pictures are left.
+    """
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
+    files = {image.sha256: image.path for image in dataset.images}
+    with embedding_cache(context.cache) as known:
+        embeddings, failures = embedder.embed(files, known, context.progress)
+    dataset = without_unreadable(dataset, failures, context.settings.data)
+    rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
+    return dataset, assemble(dataset.labels, rows, embeddings), embedder
+
+
+def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -> Dataset:
+    """Return the dataset without pictures that cannot be read, by hash and reason.
+
+    Raises:
+        DatasetError: too few are left.
+    """
+    dataset = dataset.without(failures)
+    if not dataset.images:
+        raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
+    check_trainable(dataset, root)
+    return dataset

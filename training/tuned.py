@@ -1,0 +1,150 @@
+"""The strategies ``finetune`` and ``scratch``: the backbone learns too, and is exported anew. Imports torch."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from regraft.artifact import backbone_digest
+from regraft.errors import ArtifactError, InvalidImageError
+from regraft.image import decode_crop
+from regraft.runtime import cpu_budget
+from training.cross_validation import check_folds, outer_folds, summarise
+from training.dataset import Dataset
+from training.export import export_backbone
+from training.features import Features
+from training.findings import Agreement, CrossValidation, Epoch, Findings
+from training.finetune import Tuned, predict
+from training.plan import Plan, plan_finetune, plan_scratch
+from training.pretrained import ExportedBackbone
+from training.progress import Progress
+from training.samples import samples_of
+from training.strategy import Context, Made, embed, without_unreadable
+from training.tuned_head import finish
+from training.tuner import Origin, Tuner
+
+MAX_LOGIT_DIFFERENCE: Final = 1e-3
+MIN_SAME_ANSWER: Final = 0.999
+
+
+def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
+    """Train a network of random weights."""
+    with context.watch.stage("check"):
+        dataset = _readable(dataset, context)  # in the other strategies embedding finds the bad pictures
+    return carry_out(plan_scratch(dataset, context), context, tuner, Findings())
+
+
+def carry_out(plan: Plan, context: Context, tuner: Tuner, findings: Findings) -> Made:
+    """Fine-tune, export, and finish the head on what the exported file makes of the pictures.
+
+    Raises:
+        ArtifactError: the exported file answers otherwise than the network that was trained.
+    """
+    with context.watch.stage("finetune"):
+        tuned = tuner.finetune(plan.origin, plan.job, context.progress, context.listener.epoch)
+    with context.watch.stage("export"):
+        backbone = _exported(tuned, plan)
+    with context.watch.stage("embed"):
+        dataset, features, _ = embed(plan.dataset, backbone, context)
+    with context.watch.stage("fit"):
+        fitted = finish(tuned.weight, tuned.bias, features, plan.tune)
+        agreement = _agreement(tuned, features, dataset)
+    found = replace(
+        findings,
+        notes=(*findings.notes, *_notes(tuned, plan)),
+        epochs=tuned.epochs,
+        start=plan.start,
+        agreement=agreement,
+    )
+    return Made(plan.kind, dataset, backbone, features, fitted, found)
+
+
+def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
+    """Repeat the whole strategy without each fold of the training images in turn, and ask it for that fold."""
+    settings, samples = context.settings, samples_of(made.dataset, holdout=False)
+    labels = np.array([sample.label_index for sample in samples])
+    check_folds(made.features.train(), settings.cv)
+    folds = outer_folds(labels, settings.cv, settings.seed)
+    right = np.zeros(len(samples), np.bool_)
+    for fold in range(settings.cv):
+        held = folds == fold
+        with context.watch.stage("cv"):
+            plan = (
+                plan_finetune(probed, context, ~held)
+                if probed is not None
+                else plan_scratch(made.dataset, context, ~held)
+            )
+            tuned = tuner.finetune(plan.origin, plan.job, _named(context, f"fold {fold + 1}"), _unheard)
+            asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
+            answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
+        right[held] = answers == labels[held]
+    return summarise(folds, right)
+
+
+def _readable(dataset: Dataset, context: Context) -> Dataset:
+    settings, images = context.settings, dataset.images
+    spec = Origin(settings.backbone, "none", settings.seed, settings.image_px).build().spec
+
+    def complaint(number: int) -> str:
+        try:
+            decode_crop(images[number].path.read_bytes(), spec)
+        except (InvalidImageError, OSError) as error:
+            return str(error)
+        return ""
+
+    failures = {}
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        for number, reason in enumerate(pool.map(complaint, range(len(images)))):
+            context.progress("check", number + 1, len(images))
+            if reason:
+                failures[images[number].sha256] = reason
+    return without_unreadable(dataset, failures, settings.data)
+
+
+def _exported(tuned: Tuned, plan: Plan) -> ExportedBackbone:
+    model = export_backbone(tuned.backbone)
+    weights = plan.job.settings["weights"]
+    origin = f"{weights}, {'trained from there' if plan.kind == 'scratch' else 'fine-tuned'}"
+    return ExportedBackbone(model, plan.origin.name, origin, tuned.backbone.spec, backbone_digest(model))
+
+
+def _agreement(tuned: Tuned, features: Features, dataset: Dataset) -> Agreement:
+    """Compare the exported file with torch on every holdout picture, or on the training pictures where there are none.
+
+    Raises:
+        ArtifactError: they differ by more than rounding.
+    """
+    holdout = bool(features.is_holdout.any())
+    asked = features.holdout() if holdout else features.train()
+    expected = predict(tuned.backbone, tuned.weight, tuned.bias, samples_of(dataset, holdout=holdout))
+    exported = asked.embedding @ tuned.weight.T + tuned.bias
+    difference = float(np.abs(exported - expected).max())
+    same = float((exported.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    if difference > MAX_LOGIT_DIFFERENCE or same < MIN_SAME_ANSWER:
+        raise ArtifactError(
+            f"the exported network answers otherwise than the trained one: a logit differs by {difference:.2g} "
+            f"(allowed {MAX_LOGIT_DIFFERENCE:g}), {same:.2%} of {len(expected)} answers are the same"
+        )
+    return Agreement(len(expected), difference, same)
+
+
+def _notes(tuned: Tuned, plan: Plan) -> list[str]:
+    job, epochs = plan.job, len(tuned.epochs)
+    notes = [
+        f"{'Trained' if plan.kind == 'scratch' else 'Fine-tuned'} on {len(job.learn)} images; "
+        f"{len(job.tune)} were set aside to stop by and to calibrate with."
+    ]
+    if tuned.frozen:
+        notes.append(f"Frozen up to {tuned.frozen[-1]} ({len(tuned.frozen)} stages).")
+    ended = "" if epochs == job.recipe.epochs else f", after which {epochs - tuned.best_epoch} brought nothing better"
+    notes.append(f"Epoch {tuned.best_epoch} of at most {job.recipe.epochs} was kept{ended}.")
+    return notes
+
+
+def _named(context: Context, stage: str) -> Progress:
+    return lambda _stage, done, total: context.progress(stage, done, total)
+
+
+def _unheard(_epoch: Epoch, _epochs: int) -> None:
+    """Say nothing: the epochs of a fold are of no interest."""

@@ -1,0 +1,89 @@
+"""Fine-tuning across the processes of a run: the first one decides, the others follow. Imports torch."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from regraft.errors import RegraftError
+from training.augment import seed_of
+from training.backbones import PretrainedBackbone, build_backbone
+from training.distributed import Processes, processes
+from training.finetune import Job, OnEpoch, Tuned, finetune
+from training.learner import Classifier, Learner
+from training.progress import Progress
+from training.stopping import TrainingStopped
+
+log = logging.getLogger("regraft.train")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The network to fine-tune, as `training.backbones.build_backbone` takes it."""
+
+    name: str
+    weights: str
+    seed: int
+    image_px: int | None
+
+    def build(self) -> PretrainedBackbone:
+        """Build it anew; fine-tuning changes it."""
+        return build_backbone(self.name, self.weights, self.seed, self.image_px)
+
+
+class Tuner:
+    """Fine-tunes with all processes of the run; lives in the first one."""
+
+    def __init__(self, group: Processes) -> None:
+        """Lead the others, who are in `follow`."""
+        self._group = group
+
+    def finetune(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> Tuned:
+        """Fine-tune, see `training.finetune.finetune`."""
+        self._group.from_first((origin, job))
+        return finetune(origin.build(), job, self._group, progress, on_epoch)
+
+    def estimate_s(self, origin: Origin, job: Job) -> float:
+        """Return about how many seconds a job will take if it is not stopped early, from one step here."""
+        backbone = origin.build()
+        classifier = Classifier(backbone, job.classes, job.head)
+        # Alone: the others take no part in this.
+        learner = Learner(classifier, job.recipe, 2, Processes(0, 1, self._group.device))
+        side, count = backbone.spec.crop_px, min(16, job.recipe.batch)
+        image = torch.zeros(count, side, side, 3, dtype=torch.uint8)
+        label, weight = torch.zeros(count, dtype=torch.int64), torch.ones(count)
+        learner.start_epoch()
+        torch.manual_seed(seed_of(job.seed))
+        seconds = 0.0
+        for step in range(2):  # the first one warms up
+            started = time.perf_counter()
+            learner.learn(image, label, weight, step, move=True)
+            seconds = time.perf_counter() - started
+        return seconds / count * job.recipe.epochs * len(job.learn) / self._group.count
+
+
+@contextmanager
+def lead() -> Iterator[Tuner]:
+    """Yield a tuner in the first process of the run; the others must be in `follow`."""
+    with processes() as group:
+        try:
+            yield Tuner(group)
+        except (RegraftError, TrainingStopped):
+            group.from_first(None)
+            raise
+        # Any other error is a bug, after which the others may be anywhere: torchrun ends them with this process.
+        group.from_first(None)
+
+
+def follow() -> None:
+    """Work for the first process until its run has ended."""
+    with processes() as group:
+        while (task := group.from_first(None)) is not None:
+            origin, job = task
+            try:
+                finetune(origin.build(), job, group)
+            except (RegraftError, TrainingStopped) as error:
+                log.info("process %d: %s", group.rank, error)  # the first process tells the user

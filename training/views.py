@@ -1,0 +1,77 @@
+"""Further views of the training images: augmented once and embedded, so that a head can learn from them.
+
+View 1 is the mirror image of the crop; the others are random windows of the picture, every other one mirrored on
+average. Each is a function of (picture, number, seed), so that its embedding can be cached.
+"""
+
+import hashlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from regraft.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
+from training.features import Embedder, Features
+from training.head import Additional
+from training.progress import Progress, silent
+from training.windows import random_window
+
+VIEW_VERSION: Final = 1
+"""Raised whenever the same picture, number and seed would give another view."""
+_SHARE: Final = (0.35, 1.0)
+
+
+def embed_views(
+    embedder: Embedder,
+    features: Features,
+    files: dict[str, Path],
+    count: int,
+    seed: int,
+    cache: EmbeddingCache,
+    progress: Progress = silent,
+) -> Additional:
+    """Embed views 1 to ``count`` of the training images; each weighs as much as its image.
+
+    Args:
+        embedder: of the backbone.
+        features: of the images; only training rows get views.
+        files: the pictures by image hash; others than the training images' are not looked at.
+        count: at least 1.
+        seed: of the random windows.
+        cache: holds the views of earlier runs.
+        progress: told the stage ``views``.
+    """
+    train = features.train()
+    row_of = {sha256: row for row, sha256 in enumerate(train.sha256) if sha256 in files}
+    vectors, parents = [np.empty((0, train.embedding.shape[1]), np.float32)], []
+    for number in range(1, count + 1):
+
+        def report(_stage: str, done: int, total: int, before: int = number - 1) -> None:
+            progress("views", before * total + done, count * total)
+
+        cut = partial(view, spec=embedder.spec, number=number, seed=seed)
+        looking = replace(embedder, key=_key(embedder.key, number, seed), cut=cut)
+        embedded, _ = looking.embed({sha256: files[sha256] for sha256 in row_of}, cache, report)
+        seen = [sha256 for sha256 in row_of if sha256 in embedded]
+        vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), -1))
+        parents += [row_of[sha256] for sha256 in seen]
+    parent = np.array(parents, np.int64)
+    return Additional(np.concatenate(vectors), train.label_index[parent], np.ones(len(parent)), parent)
+
+
+def view(data: bytes, sha256: str, *, spec: ImageSpec, number: int, seed: int) -> Crop:
+    """Return view ``number`` (from 1) of a picture; as a crop of ``spec``."""
+    if number == 1:
+        return np.ascontiguousarray(decode_crop(data, spec)[:, ::-1])
+    random = np.random.default_rng([int(sha256[:16], 16), number, seed])
+    crop = decode_window(data, spec, random_window(upright_size(data), random, _SHARE))
+    return np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
+
+
+def _key(key: EmbeddingKey, number: int, seed: int) -> EmbeddingKey:
+    """Name a view beside the image spec; the mirror image is the same for every seed."""
+    name = f"{key.image_spec} view {number} of rule {VIEW_VERSION}" + (f" seed {seed}" if number > 1 else "")
+    return replace(key, image_spec=hashlib.sha256(name.encode()).hexdigest())
