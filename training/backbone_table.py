@@ -1,7 +1,7 @@
 """What networks there are, how large, how good, and where their weights are. Imports torch; downloads nothing."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from regraft.errors import InvalidRequestError
-from training.catalogue import EMBEDDED_WEIGHTS, FAMILIES, SLOW_TO_INITIALISE, TIMM_PREFIX, weights_package
+from training.catalogue import (
+    EMBEDDED_WEIGHTS,
+    FAMILIES,
+    SLOW_TO_INITIALISE,
+    TIMM_PREFIX,
+    own_weights,
+    weights_package,
+)
 from training.cutting import cut_timm, cut_torchvision
 
 LIMIT: Final = 50
@@ -87,8 +94,14 @@ def _matching(pattern: str) -> list[str]:
 
 def _entry(name: str) -> BackboneEntry:
     if name in EMBEDDED_WEIGHTS:
-        return _of_package(name)
-    return _of_timm(name) if name.startswith(TIMM_PREFIX) else _of_torchvision(name)
+        entry = _of_package(name)
+    else:
+        entry = _of_timm(name) if name.startswith(TIMM_PREFIX) else _of_torchvision(name)
+    file = own_weights(name)
+    if file is None:
+        return entry
+    # The published accuracy is that of other weights.
+    return replace(entry, top1=None, top1_source="", weights=f"in REGRAFT_WEIGHTS: {file.name}")
 
 
 def _of_package(name: str) -> BackboneEntry:
@@ -136,7 +149,8 @@ def _of_timm(name: str) -> BackboneEntry:
 
 
 def _timm_px(known_as: str) -> int:
-    return int(timm.get_pretrained_cfg(known_as).input_size[-1])
+    config: Any = timm.get_pretrained_cfg(known_as)
+    return int(config.input_size[-1])
 
 
 def _size(network: nn.Module) -> tuple[int, float]:

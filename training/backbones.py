@@ -18,7 +18,7 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError
 from regraft.image import ImageSpec
-from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX
+from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights
 from training.cutting import Cut, cut_timm, cut_torchvision
 from training.weights import SourceClassifier, embedded_state, load_file, load_in_order
 
@@ -53,8 +53,8 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
 
     Args:
         name: see the module.
-        weights: ``default`` (the embedded package, or the library's own download), ``none`` (random), or the path of a
-            state dict, which is loaded with ``weights_only``.
+        weights: ``default`` (the folder ``REGRAFT_WEIGHTS``, the embedded package, or the library's own download),
+            ``none`` (random), or the path of a state dict, which is loaded with ``weights_only``.
         seed: of the random weights.
         image_px: side of the crop that the network shall see; its own if None.
 
@@ -64,6 +64,7 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
         MissingPackageError: the weights' package is not installed.
     """
     torch.manual_seed(seed)
+    weights = resolve_weights(name, weights)
     embedded = name in EMBEDDED_WEIGHTS
     if embedded or name.startswith(TIMM_PREFIX):
         known_as = f"tf_{name}" if embedded else name.removeprefix(TIMM_PREFIX)

@@ -1,8 +1,12 @@
 """Names of backbones, and the packages that have their weights. No torch."""
 
+import glob
+import os
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
-from regraft.errors import MissingPackageError
+from regraft.errors import InvalidRequestError, MissingPackageError
 
 DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
@@ -35,6 +39,30 @@ def weights_package(name: str) -> str:
     if name in EMBEDDED_WEIGHTS:
         return EMBEDDED_WEIGHTS[name][0].replace("_", "-")
     return "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
+
+
+def own_weights(name: str) -> Path | None:
+    """Return the file that a network's ``--weights default`` is in the folder ``REGRAFT_WEIGHTS``, if it is there.
+
+    It is ``<name>.pth`` or ``.pt``, else the first ``<name>-*``; a slash in the name is a dash in the file's.
+
+    Raises:
+        InvalidRequestError: the variable names no folder.
+    """
+    if not os.environ.get("REGRAFT_WEIGHTS"):
+        return None
+    folder = Path(os.environ["REGRAFT_WEIGHTS"])
+    if not folder.is_dir():
+        raise InvalidRequestError(f"REGRAFT_WEIGHTS: {str(folder)!r} is not a folder")
+    stem = glob.escape(name.replace("/", "-"))
+    patterns = (f"{stem}{rest}{suffix}" for rest in ("", "-*") for suffix in (".pth", ".pt"))
+    return next(chain.from_iterable(sorted(folder.glob(pattern)) for pattern in patterns), None)
+
+
+def resolve_weights(name: str, weights: str) -> str:
+    """Return ``weights``, or the file that stands in for ``default`` on this machine, see `own_weights`."""
+    file = own_weights(name) if weights == "default" else None
+    return str(file) if file else weights
 
 
 def list_backbones(pattern: str = "") -> tuple[list[dict[str, Any]], int]:

@@ -176,7 +176,7 @@ def _choose(rows: Rows, fold_of: Index, judged: int, progress: Progress) -> tupl
     with ThreadPoolExecutor(min(len(parts), cpu_budget())) as pool:
         for step, c in enumerate(C_GRID):
             models = list(pool.map(solve, parts, [c] * len(parts), models))
-            logits = _out_of_fold(models, rows.x, fold_of[:judged])
+            logits = _out_of_fold(models, rows.x[:judged], fold_of[:judged])
             loss = log_loss(logits, rows.label_index[:judged], rows.weight[:judged])
             progress("fit", step + 1, len(C_GRID) + 1)
             if loss < least:

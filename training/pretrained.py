@@ -19,7 +19,7 @@ from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
 from regraft.image import RULE_VERSION, ImageSpec
-from training.catalogue import weights_package
+from training.catalogue import resolve_weights, weights_package
 from training.progress import Progress, silent
 
 EXPORT_VERSION: Final = 1
@@ -112,6 +112,7 @@ def load_backbone(
 
 def weights_origin(name: str, weights: str, seed: int) -> str:
     """Say where the weights come from in a way that changes when they do, without importing torch."""
+    weights = resolve_weights(name, weights)
     if weights == "none":
         return f"random, seed {seed}"
     if weights != "default":

@@ -46,7 +46,8 @@ def embed_views(
     """
     train = features.train()
     row_of = {sha256: row for row, sha256 in enumerate(train.sha256) if sha256 in files}
-    vectors, parents = [np.empty((0, train.embedding.shape[1]), np.float32)], []
+    width = train.embedding.shape[1]
+    vectors, parents = [np.empty((0, width), np.float32)], []
     for number in range(1, count + 1):
 
         def report(_stage: str, done: int, total: int, before: int = number - 1) -> None:
@@ -56,7 +57,7 @@ def embed_views(
         looking = replace(embedder, key=_key(embedder.key, number, seed), cut=cut)
         embedded, _ = looking.embed({sha256: files[sha256] for sha256 in row_of}, cache, report)
         seen = [sha256 for sha256 in row_of if sha256 in embedded]
-        vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), -1))
+        vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), width))
         parents += [row_of[sha256] for sha256 in seen]
     parent = np.array(parents, np.int64)
     return Additional(np.concatenate(vectors), train.label_index[parent], np.ones(len(parent)), parent)

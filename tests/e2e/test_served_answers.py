@@ -13,7 +13,8 @@ from regraft.runtime import open_session
 from regraft.store import MODEL_FILE, ModelStore
 from tests.e2e.conftest import ServerProcess
 from tests.tiny import COLOURS, picture, publish_tiny
-from training.train import TrainSettings, train
+from training.settings import TrainSettings
+from training.train import train
 
 CONCURRENCY = 32
 PICTURES = 200

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from regraft.files import locked
-from training.train import TrainResult, TrainSettings, train
+from training.settings import TrainSettings
+from training.train import TrainResult, train
 
 Trainer = Callable[..., TrainResult]
 

@@ -107,7 +107,7 @@ def test_fewer_errors_with_more_loss_is_not_better() -> None:
 def test_a_gain_within_the_noise_is_not_better() -> None:
     compared = compare(answers([0.6] * 10), answers([0.9, 0.45] * 4 + [0.6, 0.62]), all_first(10))
 
-    assert 0 < compared.gain
+    assert compared.gain > 0
     assert not Comparison(10, compared.gain, 2 * compared.gain, (0.5, 0.6)).is_better
 
 

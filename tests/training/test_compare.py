@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -124,15 +125,16 @@ def test_the_links_of_the_page_lead_to_the_reports(compared: Comparison, folder:
 def test_a_comparison_may_be_repeated_in_its_folder_and_on_the_command_line(
     compared: Comparison, folder: Path, tmp_path: Path
 ) -> None:
-    before = compared.rows[0]
-    options = ["--backbones", "timm/test_resnet", "--weights", "none", "--out", str(folder), "--json"]
+    before, again = compared.rows[0], tmp_path / "again"
+    shutil.copytree(folder, again)
+    options = ["--backbones", "timm/test_resnet", "--weights", "none", "--out", str(again), "--json"]
 
     answer = CliRunner().invoke(app, ["compare", str(crayons(tmp_path / "crayons")), *options])
 
     assert answer.exit_code == 0, answer.output
     printed = json.loads(answer.stdout)
-    assert printed.pop("folder") == str(folder)
-    assert printed == json.loads((folder / COMPARISON_FILE).read_text())
+    assert printed.pop("folder") == str(again)
+    assert printed == json.loads((again / COMPARISON_FILE).read_text())
     (row,) = printed["rows"]
     assert (row["name"], row["version"]) == (before.name, before.version + 1)
 

@@ -88,14 +88,18 @@ def test_two_processes_hear_of_each_other(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert (first.pop("rank"), second.pop("rank")) == (0, 1)
     assert (first.pop("is_first"), second.pop("is_first")) == (True, False)
-    assert first == second == {
-        "count": 2,
-        "any of one": True,
-        "any of none": False,
-        "total": 11.0,
-        "gathered": [{"rank": 0, "words": []}, {"rank": 1, "words": ["x"]}],
-        "from the first": "first",
-        "weight": 1.0,
-        "gradient": 5.5,
-        "left": True,
-    }
+    assert (
+        first
+        == second
+        == {
+            "count": 2,
+            "any of one": True,
+            "any of none": False,
+            "total": 11.0,
+            "gathered": [{"rank": 0, "words": []}, {"rank": 1, "words": ["x"]}],
+            "from the first": "first",
+            "weight": 1.0,
+            "gradient": 5.5,
+            "left": True,
+        }
+    )

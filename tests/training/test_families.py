@@ -36,6 +36,7 @@ SMALLER_PX = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "convnext_tiny"), 96),
     **dict.fromkeys(("densenet121", "densenet169", "densenet201"), 96),
     **dict.fromkeys(("efficientnet_b1", "efficientnet_b2", "efficientnet_b3"), 128),
+    "vgg19": 96,  # vgg16 keeps its own size; here the pooling before the head stretches, which is another graph
 }
 
 

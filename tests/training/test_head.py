@@ -1,6 +1,4 @@
 import math
-from collections import Counter
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -14,7 +12,7 @@ from regraft.artifact import FloatArray
 from regraft.examples import image_hash
 from tests.training.conftest import blobs, in_a_child
 from training.features import Features, assemble
-from training.head import C_GRID, FOLDS, FittedHead, assign_folds, class_directions, fit
+from training.head import C_GRID, Additional, Balance, FittedHead, fit
 
 Index = npt.NDArray[np.int64]
 
@@ -92,8 +90,11 @@ def test_holdout_rows_are_never_fitted_on() -> None:
     one, other = fitted_as_they_came(), fit(with_labels(with_embedding(ARRIVALS, embedding), label_index))
 
     assert one.head.digest() == other.head.digest()
-    assert (one.c, one.temperature, one.novelty_threshold) == (other.c, other.temperature, other.novelty_threshold)
-    assert (one.cv_accuracy, one.cv_log_loss) == (other.cv_accuracy, other.cv_log_loss)
+    assert (one.choices, one.temperature, one.novelty_threshold) == (
+        other.choices,
+        other.temperature,
+        other.novelty_threshold,
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 40])
@@ -104,8 +105,8 @@ def test_classes_that_lie_far_apart_are_all_recognised(classes: int) -> None:
 
     holdout = features.holdout()
     assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) == 1
-    assert fitted.cv_accuracy == 1
-    assert fitted.cv_log_loss < 0.05
+    assert fitted.choices["cv_accuracy"] == 1
+    assert fitted.choices["cv_log_loss"] < 0.05
     assert fitted.head.weight.shape == fitted.head.prototypes.shape == (classes, 50)
 
 
@@ -127,11 +128,13 @@ def test_probabilities_agree_with_scikit_learns_own_regression_on_the_plain_embe
     features = blobs(counts, size, apart=2, holdout=20)
     train, holdout = features.train(), features.holdout()
     x = train.embedding.astype(np.float64)
-    mean, scale = x.mean(axis=0), x.std()
+    mean = x.mean(axis=0)
+    scale = (x - mean).std()
 
-    fitted = fit(features)
+    fitted = fit(features, balance="off")
 
-    reference = LogisticRegression(C=fitted.c, max_iter=10_000, tol=1e-8).fit((x - mean) / scale, train.label_index)
+    c = fitted.choices["c"] * (2 if len(counts) == 2 else 1)  # scikit-learn has one row of coefficients for two classes
+    reference = LogisticRegression(C=c, max_iter=10_000, tol=1e-8).fit((x - mean) / scale, train.label_index)
     expected = reference.predict_log_proba((holdout.embedding - mean) / scale) / fitted.temperature
     expected = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(fitted.head.probabilities(holdout.embedding), expected, atol=3e-3)
@@ -144,33 +147,12 @@ def test_the_unit_and_the_origin_of_the_embeddings_do_not_matter(scale: float, s
 
     one, other = fit(features), fit(moved)
 
-    assert one.c == other.c
+    assert one.choices["c"] == other.choices["c"]
     np.testing.assert_allclose(
         other.head.probabilities(moved.holdout().embedding),
         one.head.probabilities(features.holdout().embedding),
         atol=3e-3,
     )
-
-
-LABELS = st.lists(st.integers(2, 30), min_size=2, max_size=6).flatmap(
-    lambda counts: st.permutations([index for index, count in enumerate(counts) for _ in range(count)])
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(LABELS)
-def test_folds_are_balanced_and_every_fold_has_its_share_of_every_class(label_index: Sequence[int]) -> None:
-    y = np.array(label_index)
-    counts = Counter(label_index)
-
-    folds = assign_folds(y)
-
-    number = min(FOLDS, *counts.values())
-    assert set(folds) == set(range(number))
-    for label, count in counts.items():
-        shares = Counter(folds[y == label].tolist())
-        assert set(shares) == set(range(number))
-        assert set(shares.values()) <= {count // number, -(-count // number)}
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -214,7 +196,7 @@ def test_labels_that_follow_nothing_get_a_head_that_claims_nothing() -> None:
 
     fitted = fit(features)
 
-    assert fitted.cv_log_loss == pytest.approx(math.log(4), abs=0.02)
+    assert fitted.choices["cv_log_loss"] == pytest.approx(math.log(4), abs=0.02)
     assert fitted.head.probabilities(features.holdout().embedding).max() < 0.4
 
 
@@ -226,50 +208,14 @@ def test_the_cross_validated_accuracy_foretells_the_accuracy_on_new_images() -> 
     holdout = features.holdout()
     found = accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index)
     assert 0.5 < found < 0.95
-    assert fitted.cv_accuracy == pytest.approx(found, abs=0.05)
+    assert fitted.choices["cv_accuracy"] == pytest.approx(found, abs=0.05)
 
 
 def test_weak_and_strong_signals_get_different_strengths_from_the_grid() -> None:
     weak, strong = fit(blobs([60, 60], 100, apart=0.3)), fit(drawn_from_a_model(2000, 3, 2))
 
-    assert {weak.c, strong.c} <= set(C_GRID)
-    assert weak.c < strong.c
-
-
-@pytest.mark.parametrize(("classes", "images"), [(3, 300), (8, 15), (20, 10)])
-def test_about_one_new_image_in_twenty_lies_above_the_novelty_threshold(classes: int, images: int) -> None:
-    features = blobs([images] * classes, 30, apart=6, holdout=300)
-
-    fitted = fit(features)
-
-    above = fitted.head.novelty(features.holdout().embedding) > fitted.novelty_threshold
-    assert 0.025 < above.mean() < 0.085
-
-
-def test_nearly_every_image_of_a_class_that_was_never_seen_lies_above_the_novelty_threshold() -> None:
-    fitted = fit(blobs([100, 100], 30, apart=8))
-    strangers = blobs([2, 2], 30, apart=8, centres_seed=1234, holdout=200).holdout()
-
-    assert (fitted.head.novelty(strangers.embedding) > fitted.novelty_threshold).mean() > 0.95
-
-
-def test_prototypes_are_the_mean_directions_of_the_classes() -> None:
-    features = blobs([5, 9], 4)
-    train = features.train()
-
-    directions = class_directions(train.embedding.astype(np.float64), train.label_index, 2)
-
-    for index in range(2):
-        rows = train.embedding[train.label_index == index].astype(np.float64)
-        mean = np.mean([row / np.linalg.norm(row) for row in rows], axis=0)
-        np.testing.assert_allclose(directions[index], mean / np.linalg.norm(mean), atol=1e-6)
-    assert fit(features).head.prototypes.tobytes() == directions.tobytes()
-
-
-def test_the_length_of_an_embedding_does_not_change_its_class_direction() -> None:
-    x, y = np.array([[1.0, 0.0], [500.0, 0.0], [0.0, 3.0], [0.0, 0.1]]), np.array([0, 0, 1, 1])
-
-    np.testing.assert_allclose(class_directions(x, y, 2), np.eye(2), atol=1e-6)
+    assert {weak.choices["c"], strong.choices["c"]} <= set(C_GRID)
+    assert weak.choices["c"] < strong.choices["c"]
 
 
 def constant_columns(features: Features) -> npt.NDArray[np.float64]:
@@ -297,7 +243,7 @@ def test_embeddings_that_are_all_the_same_give_a_head_that_is_at_a_loss(value: f
 
     probabilities = fitted.head.probabilities(np.full((1, 5), value, np.float32))
     np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
-    assert fitted.cv_log_loss == pytest.approx(math.log(3), abs=0.02)
+    assert fitted.choices["cv_log_loss"] == pytest.approx(math.log(3), abs=0.02)
 
 
 @pytest.mark.parametrize("size", [3, 200])
@@ -336,9 +282,9 @@ def test_any_data_gives_a_head_of_finite_numbers_that_fits_the_labels(
     np.testing.assert_allclose(np.linalg.norm(fitted.head.prototypes, axis=1), 1, atol=1e-5)
     assert fitted.temperature > 0
     assert 0 <= fitted.novelty_threshold <= 2
-    assert 0 <= fitted.cv_accuracy <= 1
-    assert fitted.cv_log_loss >= 0
-    assert fitted.c in C_GRID
+    assert 0 <= fitted.choices["cv_accuracy"] <= 1
+    assert fitted.choices["cv_log_loss"] >= 0
+    assert fitted.choices["c"] in C_GRID
 
 
 def test_progress_is_told_until_the_fit_is_done() -> None:
@@ -350,3 +296,131 @@ def test_progress_is_told_until_the_fit_is_done() -> None:
     done = [step for _, step, _ in told]
     assert done == sorted(done)
     assert told[-1][1] == told[-1][2]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_deals_other_folds() -> None:
+    features = blobs([40, 40, 40], 20, apart=1.2)
+
+    assert fit(features, seed=3).head.digest() == fit(features, seed=3).head.digest()
+    assert fit(features, seed=3).choices != fit(features, seed=4).choices
+
+
+def test_every_training_image_was_predicted_by_a_head_that_had_not_seen_it() -> None:
+    features = blobs([40, 40, 40], 200, apart=0)
+
+    unseen = fit(features).unseen
+
+    truth = features.train().label_index
+    np.testing.assert_array_equal(unseen.rows, np.arange(120))
+    np.testing.assert_allclose(unseen.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert accuracy(unseen.probabilities, truth) < 0.5  # in 200 dimensions a head knows every image that it has seen
+
+
+def test_what_was_chosen_is_measured_on_the_unseen() -> None:
+    features = blobs([40, 30, 35], 20, apart=2)
+    truth = features.train().label_index
+
+    fitted = fit(features)
+
+    likelihood = fitted.unseen.probabilities[np.arange(len(truth)), truth]
+    assert fitted.choices["cv_accuracy"] == pytest.approx(accuracy(fitted.unseen.probabilities, truth))
+    assert fitted.choices["cv_log_loss"] == pytest.approx(float(-np.log(likelihood).mean()), rel=1e-4)
+
+
+def recall(fitted: FittedHead, features: Features, index: int) -> float:
+    held = features.holdout()
+    rows = held.label_index == index
+    return accuracy(fitted.head.probabilities(held.embedding[rows]), held.label_index[rows])
+
+
+@pytest.mark.parametrize(
+    ("balance", "counts", "balanced"),
+    [
+        ("auto", [30, 20], False),
+        ("auto", [31, 20], True),
+        ("on", [30, 30], True),
+        ("off", [90, 20], False),
+    ],
+)
+def test_classes_are_balanced_where_that_is_asked_for_or_their_counts_differ_much(
+    balance: Balance, counts: list[int], balanced: bool
+) -> None:
+    assert fit(blobs(counts, 8), balance=balance).choices["balanced"] == balanced
+
+
+def test_a_balanced_head_misses_fewer_images_of_the_rare_class() -> None:
+    features = blobs([300, 12], 20, apart=1.5, holdout=300)
+
+    assert recall(fit(features, balance="on"), features, 1) > recall(fit(features, balance="off"), features, 1) + 0.1
+
+
+def test_of_equal_counts_balance_changes_nothing() -> None:
+    features = blobs([20, 20, 20], 10)
+
+    assert fit(features, balance="on").head.digest() == fit(features, balance="off").head.digest()
+
+
+def further(features: Features, rows: Index, weight: float, *, parent: bool) -> Additional:
+    train = features.train()
+    return Additional(
+        train.embedding[rows],
+        train.label_index[rows],
+        np.full(len(rows), weight),
+        rows if parent else np.full(len(rows), -1),
+    )
+
+
+def test_rows_of_no_weight_change_nothing_but_rounding() -> None:
+    features = blobs([30, 30, 30], 12, apart=2, holdout=20)
+    strange = further(features, np.arange(40), 0.0, parent=False)
+    strange.label_index[:] = 0
+
+    one, other = fit(features), fit(features, additional=strange)
+
+    held = features.holdout().embedding
+    np.testing.assert_allclose(other.head.probabilities(held), one.head.probabilities(held), atol=3e-3)
+
+
+def test_every_row_once_more_is_as_half_the_penalty() -> None:
+    features = blobs([30, 30, 30], 12, apart=1, holdout=20)
+    again = further(features, np.arange(90), 1.0, parent=True)
+
+    one, other = fit(features), fit(features, additional=again)
+
+    assert other.choices["c"] <= one.choices["c"]
+    assert other.choices["cv_log_loss"] == pytest.approx(one.choices["cv_log_loss"], rel=0.05)
+
+
+def test_a_view_shares_the_fold_of_its_image_so_that_nothing_leaks() -> None:
+    features = blobs([40, 40, 40], 200, apart=0)
+    rows = np.arange(120)
+
+    honest = fit(features, additional=further(features, rows, 1.0, parent=True))
+    leaking = fit(features, additional=further(features, rows, 1.0, parent=False))
+
+    assert honest.choices["cv_accuracy"] < 0.5
+    assert leaking.choices["cv_accuracy"] > 0.95
+
+
+def test_further_rows_that_tell_more_make_a_better_head() -> None:
+    few, many = blobs([4, 4, 4], 30, apart=2.5, holdout=200), blobs([200, 200, 200], 30, apart=2.5, seed=1).train()
+    additional = Additional(many.embedding, many.label_index, np.ones(600), np.full(600, -1))
+
+    alone, together = fit(few), fit(few, additional=additional)
+
+    held = few.holdout()
+    gain = accuracy(together.head.probabilities(held.embedding), held.label_index) - accuracy(
+        alone.head.probabilities(held.embedding), held.label_index
+    )
+    assert gain > 0.05
+
+
+def test_further_rows_are_joined_in_order() -> None:
+    features = blobs([5, 5], 4)
+    one = further(features, np.array([0, 1]), 0.5, parent=True)
+    other = further(features, np.array([2]), 1.0, parent=False)
+
+    joined = one.joined(other)
+
+    np.testing.assert_array_equal(joined.embedding, features.train().embedding[:3])
+    assert (joined.weight.tolist(), joined.parent.tolist()) == ([0.5, 0.5, 1.0], [0, 1, -1])

@@ -252,8 +252,9 @@ def test_what_a_retrain_has_learned_is_nothing_new_to_the_next(workshop: Worksho
 
 
 def poison(workshop: Workshop) -> None:
-    """Send many red pictures that are called blue."""
+    """Send many red pictures that are called blue, and as many the other way round: a head weighs classes alike."""
     workshop.add("blue", new_pictures("red", 60, 6))
+    workshop.add("red", new_pictures("blue", 60, 6))
 
 
 def test_poisoned_labels_are_refused_with_the_reasons_and_the_champion_stays(workshop: Workshop) -> None:
@@ -634,8 +635,9 @@ def test_the_program_runs_a_job_that_somebody_entered_and_a_refusal_is_no_failur
     workshop: Workshop, tmp_path: Path
 ) -> None:
     examples = ExamplesStore(tmp_path / "elsewhere")
-    for data in new_pictures("red", 60, 6):
-        examples.add(MODEL, data, "blue")
+    for colour, wrong in (("red", "blue"), ("blue", "red")):
+        for data in new_pictures(colour, 60, 6):
+            examples.add(MODEL, data, wrong)
     job = examples.jobs.create(MODEL, {}, "Ann")
 
     child = in_a_child(command(workshop, "--examples", str(tmp_path / "elsewhere"), "--job", job.id))

@@ -20,7 +20,8 @@ from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.features import load_features
 from training.pretrained import ExportedBackbone
-from training.train import TrainResult, TrainSettings, train
+from training.settings import TrainSettings
+from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -1,0 +1,118 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.database import open_database, sqlite_url
+from regraft.embeddings import EmbeddingCache
+from regraft.examples import image_hash
+from regraft.image import decode_crop
+from tests.tiny import SPEC, picture, tiny_backbone
+from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
+from training.features import Embedder
+from training.head import Additional, fit
+from training.views import embed_views, view
+
+TRAIN = [*colour_rows("red", range(4), held=False), *colour_rows("blue", range(4), held=False)]
+HELD = colour_rows("red", range(4, 6), held=True)
+FEATURES = features_of(("blue", "red"), TRAIN + HELD)
+EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
+LARGE = picture("green", 1, side_px=40)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
+    engine = open_database(sqlite_url(tmp_path / "embeddings.sqlite"))
+    yield EmbeddingCache(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    found = {}
+    for number, (data, _, _) in enumerate(TRAIN + HELD):
+        found[image_hash(data)] = tmp_path / f"{number}.png"
+        found[image_hash(data)].write_bytes(data)
+    return found
+
+
+def views_of(files: dict[str, Path], cache: EmbeddingCache, count: int, seed: int = 0) -> Additional:
+    return embed_views(EMBEDDER, FEATURES, files, count, seed, cache)
+
+
+def test_the_first_view_is_the_mirror_image_of_the_crop() -> None:
+    mirrored = view(LARGE, image_hash(LARGE), spec=SPEC, number=1, seed=5)
+
+    np.testing.assert_array_equal(mirrored, decode_crop(LARGE, SPEC)[:, ::-1])
+    assert mirrored.flags.c_contiguous
+
+
+def test_a_view_is_a_function_of_picture_number_and_seed() -> None:
+    def seen(number: int, seed: int) -> bytes:
+        return view(LARGE, image_hash(LARGE), spec=SPEC, number=number, seed=seed).tobytes()
+
+    assert seen(2, 0) == seen(2, 0)
+    assert len({seen(number, seed) for number in (1, 2, 3) for seed in (0, 1)}) == 5  # the mirror image has no seed
+
+
+def test_only_training_images_get_views_and_each_knows_its_row(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    additional = views_of(files, cache, 2)
+
+    train = FEATURES.train()
+    assert additional.embedding.shape == (16, train.embedding.shape[1])
+    assert additional.parent.tolist() == [*range(8), *range(8)]
+    np.testing.assert_array_equal(additional.label_index, train.label_index[additional.parent])
+    np.testing.assert_array_equal(additional.weight, np.ones(16))
+
+
+def test_the_embedding_is_that_of_the_view(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    data = TRAIN[0][0]
+    row = FEATURES.train().sha256.index(image_hash(data))
+
+    additional = views_of(files, cache, 1)
+
+    plain = embed(data).reshape(3, 2, 2)  # the mean colour of each quarter of the crop, so that sides change places
+    np.testing.assert_allclose(additional.embedding[row], plain[:, :, ::-1].ravel(), atol=1e-6)
+
+
+def test_views_are_kept_apart_in_the_cache_and_read_back(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    first = views_of(files, cache, 3)
+    for path in files.values():
+        path.unlink()
+
+    again = views_of(files, cache, 3)
+
+    assert again.embedding.tobytes() == first.embedding.tobytes()
+    assert len(np.unique(first.embedding.round(6), axis=0)) == 24
+    assert cache.get(COLOUR_KEY, files) == {}
+
+
+def test_another_seed_draws_other_windows_but_the_mirror_image_stays(
+    files: dict[str, Path], cache: EmbeddingCache
+) -> None:
+    one, other = views_of(files, cache, 2, seed=1), views_of(files, cache, 2, seed=2)
+
+    np.testing.assert_array_equal(one.embedding[:8], other.embedding[:8])
+    assert (one.embedding[8:] != other.embedding[8:]).any()
+
+
+def test_pictures_that_are_gone_have_no_views(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    gone = FEATURES.train().sha256[3]
+    files[gone].unlink()
+
+    assert views_of(files, cache, 1).parent.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert views_of({}, cache, 1).parent.tolist() == []
+
+
+def test_a_head_learns_from_views(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    assert fit(FEATURES, additional=views_of(files, cache, 2)).head.digest() != fit(FEATURES).head.digest()
+
+
+def test_progress_runs_over_all_views(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    embed_views(EMBEDDER, FEATURES, files, 3, 0, cache, lambda *step: told.append(step))
+
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1] == ("views", 24, 24)
