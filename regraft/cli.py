@@ -1,4 +1,6 @@
-"""The front door: ``regraft <command>``. Only this module of the package may reach into ``training`` and ``serving``.
+"""The front door: ``regraft <command>``.
+
+Only this module of the package reaches into ``serving``, only `regraft.train_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import ValidationError
 
-from regraft import labelled_files, show, show_backbones, train_cli
+from regraft import labelled_files, show, train_cli
 from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
@@ -28,31 +30,13 @@ app: Final = typer.Typer(
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.command()(train_cli.train)
+app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
 
 _Target = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
 _Name = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
-
-
-@app.command()
-def backbones(
-    pattern: Annotated[
-        str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
-    ] = "",
-    as_json: _Json = False,
-) -> None:
-    """List the networks to train on; without a pattern, those that every release is tested with."""
-    from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
-
-    found, more = list_backbones(pattern)
-    if as_json:
-        print_json(found)
-    else:
-        show_backbones.backbones(found)
-    if more:
-        show.remark(f"and {more} more: narrow the pattern")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regraft import show, show_comparison
+from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -186,3 +186,21 @@ def _listen(title: str) -> Iterator[show.TrainingView]:
     show.remark(title)
     with show.training() as listener:
         yield listener
+
+
+def backbones(
+    pattern: Annotated[
+        str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
+    ] = "",
+    as_json: _Json = False,
+) -> None:
+    """List the networks to train on; without a pattern, those that every release is tested with."""
+    from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
+
+    found, more = list_backbones(pattern)
+    if as_json:
+        print_json(found)
+    else:
+        show_backbones.backbones(found)
+    if more:
+        show.remark(f"and {more} more: narrow the pattern")

@@ -27,12 +27,14 @@ class Normalised(nn.Module):
     std: torch.Tensor
 
     def __init__(self, backbone: PretrainedBackbone) -> None:
+        """Take the network as it is, not a copy."""
         super().__init__()
         self.network = backbone.network
         self.register_buffer("mean", 255 * torch.tensor(backbone.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(backbone.std).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return embeddings float32 [N, D] of pictures uint8 [N, P, P, 3]."""
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # [N, 3, P, P]
         embedding: torch.Tensor = self.network((pixels - self.mean) / self.std)
         return embedding.flatten(1)  # [N, D]

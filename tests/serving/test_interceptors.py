@@ -33,6 +33,7 @@ TABLE = {
     errors.OperatorError: Code.FAILED_PRECONDITION,
     errors.ArtifactError: Code.FAILED_PRECONDITION,
     errors.DatasetError: Code.FAILED_PRECONDITION,
+    errors.TrainingError: Code.FAILED_PRECONDITION,
     errors.StorageError: Code.UNAVAILABLE,
     errors.ProviderError: Code.FAILED_PRECONDITION,
     errors.MissingPackageError: Code.FAILED_PRECONDITION,

@@ -111,7 +111,7 @@ def test_a_name_of_no_stage_is_refused_with_those_there_are(freeze: str) -> None
 
 @pytest.mark.parametrize("freeze", ["-0.1", "1.01", "2", "nan", "inf", "-inf"])
 def test_a_share_that_is_none_is_refused(freeze: str) -> None:
-    with pytest.raises(InvalidRequestError, match="--freeze: .* is not a share from 0 to 1"):
+    with pytest.raises(InvalidRequestError, match=r"--freeze: .* is not a share from 0 to 1"):
         frozen_stages(tiny_network(), freeze)
 
 

@@ -276,7 +276,9 @@ def test_a_run_that_was_restored_goes_on_to_the_last_bit(which: str) -> None:
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
 def test_mixed_pictures_teach_something_else(mixup: float, cutmix: float) -> None:
-    plain, mixed = (steps(learner_of(classifier_of(), r), range(2)) for r in (recipe(), recipe(mixup=mixup, cutmix=cutmix)))
+    plain, mixed = (
+        steps(learner_of(classifier_of(), r), range(2)) for r in (recipe(), recipe(mixup=mixup, cutmix=cutmix))
+    )
 
     assert np.isfinite(mixed).all()
     assert mixed[0] != plain[0]

@@ -21,6 +21,7 @@ from tests.training.conftest import huge_png
 from training.features import load_features
 from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
+from training.strategy import Silent
 from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -35,6 +36,16 @@ def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], m
     exported(BACKBONE)
     monkeypatch.setenv("REGRAFT_CACHE", str(backbones_folder))
     return backbones_folder
+
+
+class Heard(Silent):
+    """Keeps what it hears of stages."""
+
+    def __init__(self, told: list[tuple[str, int, int]]) -> None:
+        self._told = told
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._told.append((stage, done, total))
 
 
 def write(root: Path, files: Mapping[str, bytes]) -> Path:
@@ -120,7 +131,7 @@ def test_the_result_has_everything_that_the_json_output_promises(tmp_path: Path)
     assert (fields["accuracy"], fields["macro_f1"]) == (1, 1)
     low, high = fields["accuracy_interval"]
     assert 0.6 < low < high == 1
-    assert fields["stage_seconds"].keys() == {"scan", "export", "embed", "fit", "publish"}
+    assert fields["stage_seconds"].keys() == {"scan", "export", "embed", "fit", "report", "publish"}
     assert fields["seconds"] == pytest.approx(sum(fields["stage_seconds"].values()), abs=0.01)
     assert fields["labels"] == list(LABELS)
     assert [entry["label"] for entry in fields["per_class"]] == list(LABELS)
@@ -295,16 +306,16 @@ def test_a_class_that_has_only_broken_pictures_is_refused_with_the_files(tmp_pat
 
 
 def test_one_class_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
-    stages: list[str] = []
+    told: list[tuple[str, int, int]] = []
     data = write(tmp_path / "crayons", colours({"blue": 5}))
 
     with pytest.raises(DatasetError, match="only one class, 'blue'; need at least two"):
         train(
             TrainSettings(data, store=tmp_path / "models", backbone=BACKBONE, weights="none"),
-            lambda stage, _done, _total: stages.append(stage),
+            Heard(told),
         )
 
-    assert set(stages) == {"scan"}
+    assert {stage for stage, _, _ in told} == {"scan"}
 
 
 @pytest.mark.parametrize("name", ["my model", "../outside", ".hidden", "a" * 65])
@@ -345,7 +356,7 @@ def test_progress_is_told_of_every_stage(tmp_path: Path) -> None:
 
     train(
         TrainSettings(data, store=tmp_path / "models", backbone=BACKBONE, weights="none"),
-        lambda stage, done, total: told.append((stage, done, total)),
+        Heard(told),
     )
 
     assert in_order(stage for stage, _, _ in told) == ["scan", "export", "embed", "fit"]

@@ -1,0 +1,193 @@
+"""The strategies that train the backbone, each as a whole, on networks so small that a run takes seconds."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft import artifact
+from regraft.errors import DatasetError, InvalidRequestError, TrainingError
+from regraft.store import ModelStore
+from tests.tiny import picture
+from training.findings import Epoch
+from training.pretrained import ExportedBackbone
+from training.settings import TrainSettings
+from training.stopping import TrainingStopped
+from training.strategy import Silent
+from training.train import TrainResult, train
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+BACKBONE = "timm/test_resnet"
+LABELS = ("blue", "green", "red")
+QUICK = {"epochs": 2, "batch": 8, "backbone_lr": 1e-3, "head_lr": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every run find the backbone, which was exported once."""
+    exported(BACKBONE)
+    monkeypatch.setenv("REGRAFT_CACHE", str(backbones_folder))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve pictures of each of three colours."""
+    for label in LABELS:
+        folder = tmp_path / "crayons" / label
+        folder.mkdir(parents=True)
+        for number in range(12):
+            (folder / f"{number}.png").write_bytes(picture(label, number, side_px=24))
+    return tmp_path / "crayons"
+
+
+def settings(data: Path, strategy: str = "finetune", **others: object) -> TrainSettings:
+    store = data.parent / "models"
+    found = TrainSettings(data, store=store, backbone=BACKBONE, weights="none", strategy=strategy, changes=QUICK)  # type: ignore[arg-type]  # checked there
+    return replace(found, **others)  # type: ignore[arg-type]  # fields by name
+
+
+class StopsAfter(Silent):
+    """Asks for an end like Ctrl-C, once so many steps of fine-tuning are done."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self.epochs: list[Epoch] = []
+
+    def progress(self, stage: str, done: int, _total: int) -> None:
+        if stage == "finetune" and done == self._steps:
+            signal.raise_signal(signal.SIGINT)
+
+    def epoch(self, epoch: Epoch, _epochs: int) -> None:
+        self.epochs.append(epoch)
+
+
+def same_model(one: TrainResult, other: TrainResult) -> bool:
+    return (one.card.backbone.digest, one.card.head_digest) == (other.card.backbone.digest, other.card.head_digest)
+
+
+def test_fine_tuning_publishes_a_backbone_of_its_own_that_agrees_with_torch(data: Path) -> None:
+    result = train(settings(data))
+
+    found, card = result.findings, artifact.read(result.path).card
+    assert (card.strategy, card.backbone.weights) == ("finetune", "random, seed 0, fine-tuned")
+    assert card.backbone.digest != train(settings(data, "probe", changes={})).card.backbone.digest
+    assert [epoch.number for epoch in found.epochs] == [1, 2]
+    assert found.agreement is not None
+    assert found.agreement.images == card.metrics.images if card.metrics else False
+    assert found.agreement.max_logit_difference < 1e-3
+    assert found.agreement.same_answer == 1
+    assert result.card.metrics is not None
+    assert result.card.metrics.accuracy > 0.8
+    assert not list((data.parent / "models" / ".runs").rglob("*.pt"))  # a finished run leaves no checkpoint
+
+
+def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> None:
+    result = train(settings(data, "scratch"))
+
+    assert result.card.strategy == "scratch"
+    assert not any(note.startswith("Frozen") for note in result.findings.notes)
+    assert "embed" in result.stage_seconds
+    assert "check" in result.stage_seconds
+
+
+def test_the_same_seed_gives_the_same_network_again(data: Path) -> None:
+    assert same_model(train(settings(data)), train(settings(data)))
+    assert not same_model(train(settings(data)), train(settings(data, seed=1)))
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_an_interrupted_run_goes_on_to_the_very_same_result(data: Path, steps: int) -> None:
+    unbroken = train(settings(data))
+
+    with pytest.raises(TrainingStopped, match="--resume"):
+        train(settings(data, name="broken"), StopsAfter(steps))
+    assert ModelStore(data.parent / "models").versions("broken") == []
+    resumed = train(settings(data, name="broken", resume=True))
+
+    assert same_model(resumed, unbroken)
+    assert [epoch.tune_loss for epoch in resumed.findings.epochs] == [e.tune_loss for e in unbroken.findings.epochs]
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_their_names(data: Path) -> None:
+    with pytest.raises(TrainingStopped):
+        train(settings(data), StopsAfter(2))
+
+    with pytest.raises(InvalidRequestError, match="--resume: .*batch was 8, now 4"):
+        train(settings(data, resume=True, changes={**QUICK, "batch": 4}))
+
+
+def test_nothing_to_resume_is_said(data: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="--resume: there is no checkpoint"):
+        train(settings(data, resume=True))
+
+
+def test_a_loss_that_is_no_number_names_the_pictures_and_what_to_do(data: Path) -> None:
+    with pytest.raises(TrainingError, match=r"not a number any more in epoch \d, batch \d \(.*\.png.*smaller --lr"):
+        train(settings(data, changes={**QUICK, "backbone_lr": 1e30, "head_lr": 1e30}))
+
+
+def test_a_stage_that_does_not_exist_is_refused_with_those_that_do(data: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="--freeze: no stage 'layer9'.*stages"):
+        train(settings(data, changes={**QUICK, "freeze": "layer9"}))
+
+
+def test_auto_keeps_the_probe_where_too_few_errors_are_left(data: Path) -> None:
+    result = train(settings(data, "auto", changes={}))
+
+    assert result.card.strategy == "probe"
+    assert "so few errors are left" in " ".join(result.findings.notes)
+
+
+def test_auto_does_not_begin_what_takes_too_long(data: Path) -> None:
+    for number in range(12):  # wrong labels: errors that fine-tuning might hope to remove
+        for label, other in zip(LABELS, LABELS[1:] + LABELS[:1], strict=True):
+            (data / label / f"wrong{number}.png").write_bytes(picture(other, 100 + number, side_px=24))
+
+    result = train(settings(data, "auto", changes={}, max_minutes=0.0))
+
+    assert result.card.strategy == "probe"
+    assert "more than --max-minutes 0" in " ".join(result.findings.notes)
+
+
+def test_cross_validation_repeats_the_strategy_for_every_fold(data: Path) -> None:
+    result = train(settings(data, cv=2, changes={**QUICK, "epochs": 1}))
+
+    assert result.findings.cross_validation is not None
+    assert len(result.findings.cross_validation.folds) == 2
+
+
+def test_more_folds_than_a_class_has_images_are_refused(data: Path) -> None:
+    with pytest.raises(DatasetError, match="--cv 20: class"):
+        train(settings(data, "probe", cv=20, changes={}))
+
+
+def test_a_source_classifier_that_is_not_there_is_said(data: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="--init source: .* without an ImageNet classifier"):
+        train(settings(data, init="source"))
+
+
+def test_two_processes_of_torchrun_give_what_one_gives(data: Path, tmp_path: Path) -> None:
+    """The command is the same; the answers on the holdout are too, but for the order of additions."""
+    alone = train(settings(data))
+    flags = ["--strategy", "finetune", "--backbone", BACKBONE, "--weights", "none", "--epochs", "2", "--batch", "8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "regraft.cli"]
+    command += ["train", str(data), "--store", str(tmp_path / "both"), *flags, "--lr", "1e-3", "--no-tensorboard"]
+
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = artifact.read(tmp_path / "both" / "crayons" / "1" / "model.onnx")
+    assert together.card.metrics is not None
+    assert alone.card.metrics is not None
+    assert together.card.metrics.accuracy == pytest.approx(alone.card.metrics.accuracy)
+    np.testing.assert_allclose(together.head.weight, artifact.read(alone.path).head.weight, atol=0.02)
