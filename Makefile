@@ -31,6 +31,7 @@ suite: $(DEV_ENV)/.installed
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine
 	$(DEV)/python -m benchmarks.preprocessing
 	$(DEV)/python -m benchmarks.batching
+	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/v1/*.proto

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from regraft.artifact import FloatArray
-from regraft.errors import TrainingError
+from regraft.errors import StorageError, TrainingError
 from training.augment import AugmentedPictures, PlainPictures, Schedule, loader, seed_of
 from training.backbones import PretrainedBackbone
 from training.checkpoint import Checkpoint, load_checkpoint
@@ -101,9 +101,18 @@ class _Run:
         self.best = self.learner.averaged()
 
     def save(self) -> None:
-        if self.job.checkpoint is None or not self.group.is_first:
-            return
-        state = {
+        """Write a checkpoint; where that fails, it fails in every process alike."""
+        problem = ""
+        if self.job.checkpoint is not None and self.group.is_first:
+            try:
+                Checkpoint(self.job.fingerprint(), self._state()).save(self.job.checkpoint)
+            except StorageError as error:
+                problem = str(error)
+        if problem := self.group.from_first(problem):
+            raise StorageError(problem)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "learner": self.learner.state(),
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -112,7 +121,6 @@ class _Run:
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
         }
-        Checkpoint(self.job.fingerprint(), state).save(self.job.checkpoint)
 
     def restore(self) -> None:
         assert self.job.checkpoint is not None
@@ -147,6 +155,11 @@ def finetune(
     """
     if len(job.learn) < 2 * group.count:
         raise TrainingError(f"{len(job.learn)} images are too few for {group.count} processes: use fewer")
+    smallest = min(len(keys) for keys in Schedule(len(job.learn), job.recipe.batch, None))
+    if smallest < group.count:  # a process without pictures would leave the others waiting
+        raise TrainingError(
+            f"batches of {smallest} images are too small for {group.count} processes: use a larger --batch"
+        )
     run = _Run(backbone, job, group)
     if job.resume:
         run.restore()
@@ -161,6 +174,8 @@ def finetune(
             run.save()
             if group.is_first:
                 on_epoch(run.epochs[-1], job.recipe.epochs)
+            if group.any(stop_is_wished()) and run.step < run.steps and not _is_exhausted(run):
+                raise _stopped(run)
     run.classifier.load_state_dict(run.best)
     classifier = run.classifier.eval().to("cpu")
     weight, bias = (tensor.detach().numpy() for tensor in (classifier.head.weight, classifier.head.bias))
@@ -202,11 +217,16 @@ def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[
         run.loss_sum += loss
         if group.is_first:
             progress("finetune", run.step, run.steps)
-        if group.any(stop_is_wished()) and batch + 1 < run.batches:
+        # Not between two steps whose gradients are added up: a checkpoint has no gradients.
+        if move and batch + 1 < run.batches and group.any(stop_is_wished()):
             run.save()
-            where = f"after {run.step} of {run.steps} steps"
-            kept = f"{job.checkpoint} has all of it; go on with --resume" if job.checkpoint else "nothing was kept"
-            raise TrainingStopped(f"stopped {where}; {kept}")
+            raise _stopped(run)
+
+
+def _stopped(run: _Run) -> TrainingStopped:
+    path = run.job.checkpoint
+    kept = f"{path} has all of it; go on with --resume" if path else "nothing was kept"
+    return TrainingStopped(f"stopped after {run.step} of {run.steps} steps; {kept}")
 
 
 def _close_epoch(run: _Run, tune: Any, started: float) -> None:  # noqa: ANN401 - as above

@@ -1,0 +1,102 @@
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.errors import TrainingError
+from regraft.examples import image_hash
+from tests.tiny import picture
+from tests.training.networks import tiny_torch_backbone
+from training.distributed import Processes
+from training.finetune import Job, Tuned, finetune
+from training.progress import Progress, silent
+from training.recipe import recipe_for
+from training.samples import Sample
+from training.stopping import TrainingStopped
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+CPU = torch.device("cpu")
+COLOURS = ("blue", "red")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, ...]:
+    folder = tmp_path_factory.mktemp("pictures")
+    found = []
+    for number in range(16):
+        data = picture(COLOURS[number % 2], number)
+        path = folder / f"{number}.png"
+        path.write_bytes(data)
+        found.append(Sample(path, image_hash(data), number % 2))
+    return tuple(found)
+
+
+def job_of(samples: tuple[Sample, ...], checkpoint: Path | None = None, *, resume: bool = False, **changes: Any) -> Job:  # noqa: ANN401 - fields of a recipe
+    recipe = recipe_for("finetune", len(samples), {"epochs": 3, **changes})
+    return Job(2, None, samples[:12], samples[12:], recipe, 0, {}, checkpoint, resume)
+
+
+def run(job: Job, progress: Progress = silent) -> Tuned:
+    return finetune(tiny_torch_backbone(), job, Processes(0, 1, CPU), progress)
+
+
+def stop_after(step: int) -> Progress:
+    """Return a listener that presses Ctrl-C after a step."""
+
+    def progress(_stage: str, done: int, _total: int) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+# Columns: changes to the recipe, the step at which somebody presses Ctrl-C, and the step after which the run stops.
+WISHES: dict[str, tuple[dict[str, Any], int, int]] = {
+    "between two batches": ({"batch": 4}, 4, 4),
+    "at the end of an epoch": ({"batch": 4}, 3, 3),
+    "with one batch an epoch": ({"batch": 16}, 1, 1),
+    "among steps that are added up": ({"batch": 3, "accumulate": 2}, 1, 2),
+    "with whole epochs added up": ({"batch": 4, "accumulate": 5}, 1, 3),
+}
+
+
+@pytest.mark.parametrize("which", WISHES)
+def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_end(
+    samples: tuple[Sample, ...], tmp_path: Path, which: str
+) -> None:
+    changes, pressed, stopped = WISHES[which]
+    path = tmp_path / "checkpoint.pt"
+    straight = run(job_of(samples, **changes))
+
+    with pytest.raises(TrainingStopped, match=rf"stopped after {stopped} of .*; .*checkpoint\.pt has all of it"):
+        run(job_of(samples, path, **changes), stop_after(pressed))
+    resumed = run(job_of(samples, path, resume=True, **changes))
+
+    assert np.array_equal(resumed.weight, straight.weight)
+    assert np.array_equal(resumed.bias, straight.bias)
+    one, other = (tuned.backbone.network.state_dict() for tuned in (resumed, straight))
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+    assert [epoch.tune_loss for epoch in resumed.epochs] == [epoch.tune_loss for epoch in straight.epochs]
+
+
+def test_a_run_that_is_over_anyway_is_not_stopped(samples: tuple[Sample, ...]) -> None:
+    assert len(run(job_of(samples, batch=4), stop_after(9)).epochs) == 3
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch", "complaint"),
+    [
+        (7, 16, "12 images are too few for 7 processes: use fewer"),
+        (2, 1, "batches of 1 images are too small for 2 processes: use a larger --batch"),
+        (5, 5, "batches of 4 images are too small for 5 processes"),
+    ],
+)
+def test_more_processes_than_pictures_in_a_batch_are_refused(
+    samples: tuple[Sample, ...], processes: int, batch: int, complaint: str
+) -> None:
+    with pytest.raises(TrainingError, match=complaint):
+        finetune(tiny_torch_backbone(), job_of(samples, batch=batch), Processes(0, processes, CPU))
