@@ -65,7 +65,8 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
     """
     scratch = kind == "scratch"
     batch = 16 if images < 200 else 32
-    epochs = _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
+    wished = (changes or {}).get("epochs")  # what hangs on the epochs must follow those that a person asked for
+    epochs = wished or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
     large = images >= _LARGE_SET
     steps = epochs * math.ceil(images / batch)
     recipe = Recipe(

@@ -24,8 +24,8 @@ class Tracker(Protocol):
     def result(self, figures: Mapping[str, float], report: Path) -> None:
         """Keep the figures of the version that came out, and its report."""
 
-    def close(self) -> None:
-        """Write out whatever is not written yet."""
+    def close(self, *, failed: bool = False) -> None:
+        """Write out whatever is not written yet; say so if the run came to nothing."""
 
 
 class TensorBoard:
@@ -49,7 +49,7 @@ class TensorBoard:
     def result(self, figures: Mapping[str, float], report: Path) -> None:
         """Keep nothing more: it is a log of epochs."""
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:  # noqa: ARG002 - a log of epochs has no end of its own
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
@@ -88,9 +88,9 @@ class MLflow:
         self._mlflow.log_metrics(dict(figures))
         self._mlflow.log_artifact(str(report))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """End the run."""
-        self._mlflow.end_run()
+        self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
 class Trackers:
@@ -109,9 +109,9 @@ class Trackers:
         """Keep what came out."""
         self._each(lambda tracker: tracker.result(figures, report))
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """Close them all."""
-        self._each(lambda tracker: tracker.close())
+        self._each(lambda tracker: tracker.close(failed=failed))
 
     def _each(self, do: Callable[[Tracker], None]) -> None:
         for tracker in list(self._trackers):
@@ -157,5 +157,7 @@ def tracking(
     found = Trackers(trackers)
     try:
         yield found
-    finally:
-        found.close()
+    except BaseException:
+        found.close(failed=True)
+        raise
+    found.close()

@@ -61,7 +61,17 @@ def test_the_average_of_the_weights_forgets_within_the_run(kind: Kind, images: i
 
 @given(KINDS, IMAGES, CHANGES)
 def test_what_a_person_asked_for_wins_and_all_the_rest_stays(kind: Kind, images: int, changes: dict[str, Any]) -> None:
-    assert asdict(recipe_for(kind, images, changes)) == {**asdict(recipe_for(kind, images)), **changes}
+    epochs = {"epochs": changes["epochs"]} if "epochs" in changes else {}  # the average and the patience follow them
+
+    assert asdict(recipe_for(kind, images, changes)) == {**asdict(recipe_for(kind, images, epochs)), **changes}
+
+
+@given(KINDS, IMAGES)
+def test_a_shorter_run_averages_fewer_steps_and_waits_no_longer(kind: Kind, images: int) -> None:
+    one, rule = recipe_for(kind, images, {"epochs": 1}), recipe_for(kind, images)
+
+    assert one.ema_decay <= rule.ema_decay
+    assert one.patience <= rule.patience
 
 
 @given(IMAGES)

@@ -32,7 +32,7 @@ class Notebook:
     def result(self, figures: Mapping[str, float], report: Path) -> None:
         self._hear("result", dict(figures), report)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:  # noqa: ARG002 - part of the protocol
         self._hear("close")
 
     def _hear(self, *what: Any) -> None:  # noqa: ANN401 - whatever it is told
