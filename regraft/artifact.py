@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.card import ModelCard, parse_card
-from regraft.errors import ArtifactError
+from regraft.errors import ArtifactError, first_line
 
 IMAGE: Final = "image"
 EMBEDDING: Final = "embedding"
@@ -165,7 +165,7 @@ def read(path: Path) -> Artifact:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: there is no such file") from error
     except (DecodeError, OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
-        raise ArtifactError(f"{path}: not a whole ONNX file ({str(error).strip().splitlines()[0][:200]})") from error
+        raise ArtifactError(f"{path}: not a whole ONNX file ({first_line(error)[:200]})") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 

@@ -92,3 +92,8 @@ class ProviderError(OperatorError):
 
 class MissingPackageError(OperatorError):
     """An optional package is not installed; the text names the extra that brings it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of somebody else's error, or its type where it has no text, to quote in one of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

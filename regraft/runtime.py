@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from regraft.errors import ArtifactError, MissingPackageError, ProviderError
+from regraft.errors import ArtifactError, MissingPackageError, ProviderError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -60,7 +60,7 @@ def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int)
     try:
         session = ort.InferenceSession(source, _options(ort, threads), providers=providers, enable_fallback=0)
     except Exception as error:
-        raise ArtifactError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        raise ArtifactError(f"ONNX Runtime refuses the model: {first_line(error)}") from error
     session.disable_fallback()
     effective: Literal["cuda", "cpu"] = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
     if provider != "cpu" and effective == "cpu" and not reason:
@@ -130,7 +130,3 @@ def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships 
         hint = ": is the NVIDIA driver installed?" if "libcuda.so" in str(error) else ""
         return f"the CUDA provider's library cannot be loaded ({error}){hint}"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

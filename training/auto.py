@@ -96,8 +96,7 @@ def auto(probed: Made, context: Context, tuner: Tuner) -> Made:
 def _on_set_aside(probed: Made, tuned: Made) -> Comparison:
     """Compare both on the pictures that neither learned from: the probe by its out-of-fold predictions."""
     rows = tuned.fitted.unseen.rows
-    place = {int(row): position for position, row in enumerate(probed.fitted.unseen.rows)}
-    probe = probed.fitted.unseen.probabilities[[place[int(row)] for row in rows]]
+    probe = probed.fitted.unseen.probabilities[rows]  # a probe predicts every training row, in their order
     labels = tuned.features.train().label_index[rows]
     return compare(probe, tuned.fitted.unseen.probabilities, labels)
 

@@ -16,7 +16,7 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, first_line
 from regraft.image import ImageSpec
 from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights
 from training.cutting import Cut, cut_timm, cut_torchvision
@@ -94,7 +94,7 @@ def _with_image_px(backbone: PretrainedBackbone, name: str, image_px: int) -> Pr
     except Exception as error:
         raise InvalidRequestError(
             f"--image-px: {name} cannot take pictures of {image_px} px, its own are {old.crop_px} px: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     if len(embedding) != 2 or not embedding.shape[1]:
         raise InvalidRequestError(f"--image-px: {name} makes no embedding of pictures of {image_px} px")
@@ -150,10 +150,6 @@ def _weights_to_be_had(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise InvalidRequestError(
-            f"--weights default: those of {name} cannot be had: {_first_line(error)}; "
+            f"--weights default: those of {name} cannot be had: {first_line(error)}; "
             "give the file of a state dict instead"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, first_line
 from regraft.files import storage_errors, write_durably
 
 
@@ -52,14 +52,10 @@ def load_checkpoint(path: Path, settings: Mapping[str, str]) -> Checkpoint:
     except FileNotFoundError as error:
         raise InvalidRequestError(f"--resume: there is no checkpoint at {path}") from error
     except Exception as error:
-        raise InvalidRequestError(f"--resume: {path} is damaged ({_first_line(error)}): start without it") from error
+        raise InvalidRequestError(f"--resume: {path} is damaged ({first_line(error)}): start without it") from error
     names = sorted(settings.keys() | checkpoint.settings.keys())
     different = [name for name in names if settings.get(name) != checkpoint.settings.get(name)]
     if different:
         lines = [f"{name} was {checkpoint.settings.get(name)}, now {settings.get(name)}" for name in different]
         raise InvalidRequestError(f"--resume: {path} is of a run with other settings: {'; '.join(lines)}")
     return checkpoint
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

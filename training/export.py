@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from regraft.artifact import EMBEDDING, IMAGE, OPSET, check_backbone
-from regraft.errors import ArtifactError
+from regraft.errors import ArtifactError, first_line
 from regraft.runtime import open_session
 from training.backbones import PretrainedBackbone
 
@@ -67,7 +67,9 @@ def export_backbone(backbone: PretrainedBackbone) -> onnx.ModelProto:
                 verbose=False,
             )
         except Exception as error:
-            raise ArtifactError(f"torch cannot export the backbone for any batch size: {_first_line(error)}") from error
+            raise ArtifactError(
+                f"torch cannot export the backbone for any batch size: {first_line(error.__cause__ or error)}"
+            ) from error
     if program is None:
         raise ArtifactError("the exporter returned nothing")
     model = program.model_proto
@@ -75,11 +77,6 @@ def export_backbone(backbone: PretrainedBackbone) -> onnx.ModelProto:
     check_backbone(model)
     _check_parity(module, model, backbone.spec.crop_px)
     return model
-
-
-def _first_line(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -54,7 +54,7 @@ def join_extra(
     parent = np.full(len(weight), -1)
     additional = Additional(rows.embedding, rows.label_index, weight, parent)
     if views is not None:
-        additional = _both(views, additional)
+        additional = views.joined(additional)
     joined = fit(features, context.progress, seed=settings.seed, balance=settings.balance, additional=additional)
     data = ExtraData(
         folder=folder.name,
@@ -70,15 +70,6 @@ def join_extra(
         for name, index, share in zip(rows.sha256, rows.label_index, weight, strict=True)
     )
     return joined, additional, samples, data
-
-
-def _both(first: Additional, second: Additional) -> Additional:
-    return Additional(
-        np.concatenate([first.embedding, second.embedding]),
-        np.concatenate([first.label_index, second.label_index]),
-        np.concatenate([first.weight, second.weight]),
-        np.concatenate([first.parent, second.parent]),
-    )
 
 
 def _labels(dataset: Dataset) -> str:

@@ -24,6 +24,7 @@ from training.checkpoint import Checkpoint, load_checkpoint
 from training.distributed import Processes
 from training.findings import Epoch
 from training.learner import Classifier, Learner
+from training.logistic import log_softmax
 from training.progress import Progress, silent
 from training.recipe import Recipe, rate_factor
 from training.samples import Sample
@@ -87,7 +88,7 @@ class _Run:
 
     def __init__(self, backbone: PretrainedBackbone, job: Job, group: Processes) -> None:
         recipe = job.recipe
-        self.job, self.group, self.backbone = job, group, backbone
+        self.job, self.group = job, group
         torch.manual_seed(job.seed)
         self.classifier = Classifier(backbone, job.classes, job.head)
         self.schedule = Schedule(len(job.learn), recipe.batch, job.seed, group.rank, group.count)
@@ -249,9 +250,8 @@ def _measure(run: _Run, tune: Any) -> tuple[float, float]:  # noqa: ANN401 - as 
     right = np.zeros(len(labels), np.bool_)
     for share in run.group.gather([(i.numpy(), logits.numpy()) for i, logits in mine]):
         for indices, logits in share:
-            shifted = logits - logits.max(axis=1, keepdims=True)
             truth = labels[indices]
-            losses[indices] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
+            losses[indices] = -log_softmax(logits)[np.arange(len(truth)), truth]
             right[indices] = logits.argmax(axis=1) == truth
     return float(losses.mean()), float(right.mean())
 

@@ -49,7 +49,7 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     The head to start from is fitted without the rows that are set aside, or they could not tell when to stop.
     """
     settings, train = context.settings, made.features.train()
-    origin = Origin(settings.backbone, settings.weights, settings.seed, settings.image_px)
+    origin = Origin.of(settings, settings.weights)
     plan = _plan("finetune", origin, made.dataset, context, rows, made.extra)
     learned = train.select(plan.learn)
     if settings.init == "source":
@@ -62,10 +62,7 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
 
 def plan_scratch(dataset: Dataset, context: Context, rows: _Rows | None = None) -> Plan:
     """Plan to train a network of random weights on the very same images, for comparison."""
-    settings = context.settings
-    return _plan(
-        "scratch", Origin(settings.backbone, "none", settings.seed, settings.image_px), dataset, context, rows, ()
-    )
+    return _plan("scratch", Origin.of(context.settings, "none"), dataset, context, rows, ())
 
 
 def _plan(

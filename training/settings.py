@@ -7,10 +7,10 @@ from typing import Any, Final, Literal, get_args
 
 from regraft.errors import InvalidRequestError
 from training.catalogue import DEFAULT_BACKBONE
+from training.head import Balance
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Start = Literal["head", "source"]
-Balance = Literal["auto", "on", "off"]
 
 _FLAGS: Final = {"backbone_lr": "lr", "head_lr": "lr"}
 """Fields of the recipe whose flag has another name."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from regraft.artifact import FloatArray
 from training.features import Features
+from training.logistic import log_softmax
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def head_from_source(source: SourceHead, train: Features) -> StartHead:
         weight float32 [K, D] and bias [K], in the order of ``train.labels``.
     """
     known = {_plain(label): row for row, label in reversed(list(enumerate(source.labels)))}
-    probabilities = _softmax(train.embedding @ source.weight.T + source.bias)
+    logits = (train.embedding @ source.weight.T + source.bias).astype(np.float64)
+    probabilities = np.exp(log_softmax(logits)).astype(np.float32)
     weights, biases, matched = [], [], {}
     for index, label in enumerate(train.labels):
         row = known.get(_plain(label))
@@ -57,8 +59,3 @@ def head_from_source(source: SourceHead, train: Features) -> StartHead:
 
 def _plain(label: str) -> str:
     return re.sub(r"[^a-z0-9]", "", label.casefold())
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)

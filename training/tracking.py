@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.errors import InvalidRequestError, MissingPackageError, first_line
 from training.findings import Epoch
 from training.strategy import Listener
 
@@ -76,8 +76,7 @@ class MLflow:
             mlflow.start_run()
             mlflow.log_params(dict(settings))
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InvalidRequestError(f"--mlflow: {uri}: {reason}") from error
+            raise InvalidRequestError(f"--mlflow: {uri}: {first_line(error)}") from error
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Keep the figures of an epoch."""

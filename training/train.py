@@ -161,7 +161,6 @@ def make(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
 
 def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
     """Make the model file and its card, and prove it on real pictures."""
-    asked = {key: value for key, value in settings.changes.items() if value is not None}
     challenger = build(
         made.backbone.model,
         made.fitted,
@@ -170,7 +169,7 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
         origin=(made.backbone.name, made.backbone.weights),
         spec=made.backbone.spec,
         strategy=made.strategy,
-        settings={"data": text_of(Path(settings.data.resolve().name)), "split": made.dataset.split, **asked},
+        settings={"data": text_of(Path(settings.data.resolve().name)), "split": made.dataset.split, **settings.changes},
         seed=settings.seed,
     )
     features = made.features
@@ -195,7 +194,7 @@ def _publish(made: Made, store: ModelStore, name: str, context: Context) -> Trai
             store, challenger, left_out=left_out, who=who, why="regraft train", findings=findings, thumbnails=small
         )
         store.promote(name, version, who=who, why="trained from a folder")
-        _forget_checkpoint(context)
+        (context.runs / CHECKPOINT_FILE).unlink(missing_ok=True)
     path = store.folder(name, version) / MODEL_FILE
     return TrainResult(
         name, version, path, challenger.card, findings, dataset.left_out, dataset.split, context.watch.seconds
@@ -226,10 +225,6 @@ def _figures(result: TrainResult) -> dict[str, float]:
     fields = result.to_dict()
     names = ("accuracy", "macro_f1", "ece", "seconds")
     return {name: float(fields[name]) for name in names if fields[name] is not None}
-
-
-def _forget_checkpoint(context: Context) -> None:
-    (context.runs / CHECKPOINT_FILE).unlink(missing_ok=True)
 
 
 def _name_after(folder: Path) -> str:

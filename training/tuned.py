@@ -14,13 +14,13 @@ from training.cross_validation import check_folds, outer_folds, summarise
 from training.dataset import Dataset
 from training.export import export_backbone
 from training.features import Features
-from training.findings import Agreement, CrossValidation, Epoch, Findings
+from training.findings import Agreement, CrossValidation, Findings
 from training.finetune import Tuned, predict
 from training.plan import Plan, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone
 from training.progress import Progress
 from training.samples import samples_of
-from training.strategy import Context, Made, embed, without_unreadable
+from training.strategy import Context, Made, Silent, embed, without_unreadable
 from training.tuned_head import finish
 from training.tuner import Origin, Tuner
 
@@ -75,7 +75,7 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
                 if probed is not None
                 else plan_scratch(made.dataset, context, ~held)
             )
-            tuned = tuner.finetune(plan.origin, plan.job, _named(context, f"fold {fold + 1}"), _unheard)
+            tuned = tuner.finetune(plan.origin, plan.job, _named(context, f"fold {fold + 1}"), Silent().epoch)
             asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
             answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
         right[held] = answers == labels[held]
@@ -84,7 +84,7 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
 
 def _readable(dataset: Dataset, context: Context) -> Dataset:
     settings, images = context.settings, dataset.images
-    spec = Origin(settings.backbone, "none", settings.seed, settings.image_px).build().spec
+    spec = Origin.of(settings, "none").build().spec
 
     def complaint(number: int) -> str:
         try:
@@ -144,7 +144,3 @@ def _notes(tuned: Tuned, plan: Plan) -> list[str]:
 
 def _named(context: Context, stage: str) -> Progress:
     return lambda _stage, done, total: context.progress(stage, done, total)
-
-
-def _unheard(_epoch: Epoch, _epochs: int) -> None:
-    """Say nothing: the epochs of a fold are of no interest."""

@@ -15,6 +15,7 @@ from training.distributed import Processes, processes
 from training.finetune import Job, OnEpoch, Tuned, finetune
 from training.learner import Classifier, Learner
 from training.progress import Progress
+from training.settings import TrainSettings
 from training.stopping import TrainingStopped
 
 log = logging.getLogger("regraft.train")
@@ -28,6 +29,11 @@ class Origin:
     weights: str
     seed: int
     image_px: int | None
+
+    @staticmethod
+    def of(settings: TrainSettings, weights: str) -> "Origin":
+        """Return the run's network with other weights than its own, or with these."""
+        return Origin(settings.backbone, weights, settings.seed, settings.image_px)
 
     def build(self) -> PretrainedBackbone:
         """Build it anew; fine-tuning changes it."""
