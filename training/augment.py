@@ -7,6 +7,7 @@ run was interrupted before it.
 import hashlib
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -38,17 +39,19 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, samples: Sequence[Sample], spec: ImageSpec, recipe: Recipe, seed: int) -> None:
         """Take what every loading process needs."""
         self._samples, self._spec, self._recipe, self._seed = samples, spec, recipe, seed
+        self._small = replace(spec, crop_px=max(1, spec.crop_px // 2))
         self._augment = v2.TrivialAugmentWide() if recipe.augment else None
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        """Return the picture uint8 [P, P, 3] and its index."""
+        """Return the picture uint8 [P, P, 3] and its index; P is half of the spec's in the small epochs."""
         epoch, index = key
         sample = self._samples[index]
         seed = seed_of(self._seed, epoch, sample.sha256)
         random = np.random.default_rng(seed)
         data = sample.path.read_bytes()
         window = random_window(upright_size(data), random, (self._recipe.min_scale, 1.0))
-        crop = decode_window(data, self._spec, window)
+        spec = self._small if epoch < self._recipe.small_epochs else self._spec
+        crop = decode_window(data, spec, window)
         if random.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         image = torch.from_numpy(crop)

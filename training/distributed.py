@@ -10,6 +10,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.memory import keep_freed_memory
+
 _PATIENCE: Final = timedelta(hours=24)
 """How long a process waits for the others: the first one alone embeds, fits and exports meanwhile."""
 
@@ -74,6 +76,7 @@ class Processes:
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, or be alone; leave them when the block ends."""
+    keep_freed_memory()
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")

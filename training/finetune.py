@@ -8,7 +8,7 @@ of the weights, from the epoch with the lowest loss on the images that were set 
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -161,6 +161,7 @@ def finetune(
         raise TrainingError(
             f"batches of {smallest} images are too small for {group.count} processes: use a larger --batch"
         )
+    job = replace(job, recipe=_feasible(job.recipe, backbone))
     run = _Run(backbone, job, group)
     if job.resume:
         run.restore()
@@ -195,8 +196,21 @@ def predict(
     return np.concatenate(rows)
 
 
+def _feasible(recipe: Recipe, backbone: PretrainedBackbone) -> Recipe:
+    """Return the recipe without small crops where the network cannot take them, as transformers mostly cannot."""
+    side = backbone.spec.crop_px // 2
+    try:
+        with torch.no_grad():
+            backbone.network.eval()(torch.zeros(2, 3, side, side))
+    except Exception:  # noqa: BLE001 - whatever the network's own code raises
+        return replace(recipe, small_epochs=0)
+    return recipe
+
+
 def _is_exhausted(run: _Run) -> bool:
-    return len(run.epochs) - run.best_epoch >= run.job.recipe.patience and bool(run.job.tune)
+    recipe, done = run.job.recipe, len(run.epochs)
+    # Small crops say little of what the full size will bring, so patience begins after them.
+    return done - max(run.best_epoch, recipe.small_epochs) >= recipe.patience and bool(run.job.tune)
 
 
 def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[], bool]) -> None:  # noqa: ANN401 - torch's loader says nothing of what it yields

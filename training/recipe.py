@@ -30,6 +30,8 @@ class Recipe:
         cutmix: alpha of CutMix (Yun et al., 2019), 0 for none; with both, each batch draws one of them.
         augment: whether TrivialAugment (Müller and Hutter, 2021) follows the random crop and mirroring.
         min_scale: the smallest share of a picture's area that a random crop keeps.
+        small_epochs: the first so many epochs see crops half as wide, at a quarter of the work or less (progressive
+            resizing: Howard, 2018; Tan and Le, 2021); none after a probe, whose features know the full size.
         ema_decay: of the running average of the weights, which is what is kept in the end.
         patience: epochs without a better tune loss before the run ends.
         freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
@@ -50,6 +52,7 @@ class Recipe:
     cutmix: float
     augment: bool
     min_scale: float
+    small_epochs: int
     ema_decay: float
     patience: int
     freeze: str
@@ -83,6 +86,7 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         cutmix=1.0 if large else 0.0,
         augment=True,
         min_scale=0.35,
+        small_epochs=epochs * 4 // 5 if scratch else 0,
         ema_decay=min(0.9998, max(0.9, 1 - 10 / steps)),
         patience=max(5, epochs // 3),
         freeze="0" if scratch else "0.4",

@@ -105,6 +105,12 @@ def test_trivial_augment_changes_the_colours(samples: tuple[Sample, ...]) -> Non
     assert not torch.equal(images_of(with_it, 0), images_of(without, 0))
 
 
+def test_the_small_epochs_see_half_the_side(samples: tuple[Sample, ...]) -> None:
+    pictures = augmented(samples, small_epochs=2)
+
+    assert [pictures[epoch, 0][0].shape for epoch in range(4)] == [(4, 4, 3), (4, 4, 3), (8, 8, 3), (8, 8, 3)]
+
+
 def test_plain_pictures_are_what_the_server_will_see(samples: tuple[Sample, ...]) -> None:
     pictures = PlainPictures(samples, SPEC)
 

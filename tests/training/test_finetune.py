@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from regraft.errors import TrainingError
 from regraft.examples import image_hash
-from tests.tiny import picture
+from tests.tiny import SPEC, picture
 from tests.training.networks import tiny_torch_backbone
+from training.backbones import PretrainedBackbone
 from training.distributed import Processes
 from training.finetune import Job, Tuned, finetune
 from training.progress import Progress, silent
@@ -100,3 +102,20 @@ def test_more_processes_than_pictures_in_a_batch_are_refused(
 ) -> None:
     with pytest.raises(TrainingError, match=complaint):
         finetune(tiny_torch_backbone(), job_of(samples, batch=batch), Processes(0, processes, CPU))
+
+
+# Nothing learns at a rate of 0, so the first epoch stays the best one and patience alone decides.
+@pytest.mark.parametrize(("small_epochs", "epochs"), [(0, 2), (1, 2), (3, 4)])
+def test_patience_begins_after_the_small_epochs(samples: tuple[Sample, ...], small_epochs: int, epochs: int) -> None:
+    job = job_of(samples, epochs=6, patience=1, small_epochs=small_epochs, head_lr=0.0, backbone_lr=0.0)
+
+    assert len(run(job).epochs) == epochs
+
+
+def test_a_network_of_one_size_sees_no_small_pictures(samples: tuple[Sample, ...]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SPEC.crop_px**2, 4)).eval()
+    rigid = PretrainedBackbone(network, SPEC, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+    tuned = finetune(rigid, job_of(samples, small_epochs=2, freeze="0"), Processes(0, 1, CPU))
+
+    assert len(tuned.epochs) == 3

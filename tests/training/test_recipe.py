@@ -45,6 +45,7 @@ def test_every_number_of_a_recipe_is_sane_for_sets_of_any_size(kind: Kind, image
     assert 0 <= recipe.mixup <= 1
     assert 0 <= recipe.cutmix <= 1
     assert 0 < recipe.min_scale < 1
+    assert 0 <= recipe.small_epochs < recipe.epochs
     assert 0.9 <= recipe.ema_decay <= 0.9998
     assert 5 <= recipe.patience <= recipe.epochs
     assert 0 <= float(recipe.freeze) < 1
@@ -83,6 +84,7 @@ def test_a_network_from_scratch_learns_everywhere_at_the_same_rate_and_for_longe
     assert scratch.backbone_lr == scratch.head_lr
     assert scratch.train_norms
     assert scratch.epochs > finetune.epochs
+    assert scratch.small_epochs > 0
 
 
 @given(IMAGES)
@@ -91,6 +93,7 @@ def test_fine_tuning_spares_what_the_backbone_knows(images: int) -> None:
 
     assert recipe.backbone_lr == pytest.approx(recipe.head_lr / 10)
     assert not recipe.train_norms
+    assert recipe.small_epochs == 0
     assert float(recipe.freeze) > 0
 
 
