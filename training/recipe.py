@@ -32,7 +32,8 @@ class Recipe:
         min_scale: the smallest share of a picture's area that a random crop keeps.
         small_epochs: the first so many epochs see crops half as wide, at a quarter of the work or less (progressive
             resizing: Howard, 2018; Tan and Le, 2021); none after a probe, whose features know the full size.
-        ema_decay: of the running average of the weights, which is what is kept in the end.
+        ema_decay: of the running average of the weights, which is what is kept in the end; 0 keeps the weights as they
+            are. From scratch they move so far that the average of BatchNorm's statistics is not that of the average.
         patience: epochs without a better tune loss before the run ends.
         freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
         train_norms: whether BatchNorm learns its statistics anew; not in fine-tuning (Kumar et al., 2022).
@@ -86,8 +87,8 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         cutmix=1.0 if large else 0.0,
         augment=True,
         min_scale=0.35,
-        small_epochs=epochs * 4 // 5 if scratch else 0,
-        ema_decay=min(0.9998, max(0.9, 1 - 10 / steps)),
+        small_epochs=epochs * 9 // 10 if scratch else 0,
+        ema_decay=0.0 if scratch else min(0.9998, max(0.9, 1 - 10 / steps)),
         patience=max(5, epochs // 3),
         freeze="0" if scratch else "0.4",
         train_norms=scratch,
