@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,15 @@ def trainer(photographs: Path, photograph_cache: Path, tmp_path: Path, monkeypat
     """A function that trains on one of the sets."""
     monkeypatch.setenv("REGRAFT_CACHE", str(photograph_cache))
 
-    def run(folder: str, name: str, backbone: str = "efficientnet_lite0", weights: str = "default") -> TrainResult:
+    def run(
+        folder: str,
+        name: str,
+        backbone: str = "efficientnet_lite0",
+        weights: str = "default",
+        **flags: Any,  # noqa: ANN401 - fields of the settings
+    ) -> TrainResult:
+        settings = TrainSettings(photographs / folder, name, tmp_path / "models", backbone, weights, **flags)
         with locked(photograph_cache / f"{backbone}.lock"):  # or two processes would export the backbone at once
-            return train(TrainSettings(photographs / folder, name, tmp_path / "models", backbone, weights))
+            return train(settings)
 
     return run

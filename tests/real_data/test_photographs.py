@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from regraft import artifact
-from regraft.artifact import IMAGE, NOVELTY
+from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from tests.real_data.conftest import Trainer
+from training.backbones import build_backbone
+from training.dataset import scan
+from training.finetune import predict
+from training.samples import samples_of
 from training.train import TrainResult
+from training.tuned import MAX_LOGIT_DIFFERENCE
 
 # Columns: the set, the least accuracy on its holdout, training and holdout images, classes.
 SETS = {
@@ -52,6 +57,32 @@ def test_weights_from_a_file_are_good_on_ants_and_bees(
 
     assert accuracy(result) >= least
     assert result.card.backbone.weights.startswith(f"file {file}, sha256 ")
+
+
+def test_a_mirrored_view_of_each_picture_helps_on_ants_and_bees(trainer: Trainer) -> None:
+    found = [accuracy(trainer("hymenoptera", f"seed{seed}", views=1, seed=seed)) for seed in range(5)]
+
+    assert np.mean(found) >= 0.945
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2", "squeezenet1_1"])
+def test_invariant_8_the_file_answers_as_torch_does_on_every_validation_image(
+    trainer: Trainer, weights_folder: Path, photographs: Path, backbone: str
+) -> None:
+    file = weights_folder / f"{backbone}-imagenet.pth"
+    weights = str(file) if file.exists() else "default"
+    result = trainer("hymenoptera", "insects", backbone, weights)
+    served = artifact.read(result.path)
+    asked = samples_of(scan(photographs / "hymenoptera"), holdout=True)
+    session = open_session(result.path, provider="cpu", threads=2).session
+
+    trained = predict(build_backbone(backbone, weights, 0), served.head.weight, served.head.bias, asked)
+    crops = np.stack([decode_crop(sample.path.read_bytes(), served.card.image) for sample in asked])
+    embedding, probabilities = session.run([EMBEDDING, PROBABILITIES], {IMAGE: crops})
+
+    assert len(asked) == 153
+    assert np.abs(embedding @ served.head.weight.T + served.head.bias - trained).max() <= MAX_LOGIT_DIFFERENCE
+    assert (probabilities.argmax(axis=1) == trained.argmax(axis=1)).all()
 
 
 def test_invariant_7_a_second_run_on_the_same_photographs_gives_the_same_head_bytes(trainer: Trainer) -> None:
