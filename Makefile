@@ -33,8 +33,8 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine
 	$(DEV)/python -m benchmarks.batching
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
 
-proto: $(DEV_ENV)/.installed ## generate regraft/v1 anew from proto/
-	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/v1/*.proto
+proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
+	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
 
 clean:
 	rm -rf $(USER_ENV) $(DEV_ENV) build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,11 +21,12 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Answered(Generic[ResultT]):
-    """A result, and where its time went."""
+    """A result, where its time went, and how many entries shared the run."""
 
     result: ResultT
     queue_s: float
     run_s: float
+    batch: int
 
 
 @dataclass(eq=False)
@@ -151,5 +152,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             if error is not None:
                 entry.future.set_exception(error)
             else:
-                entry.future.set_result(Answered(run.result()[position], started_s - entry.submitted_s, run_s))
+                entry.future.set_result(
+                    Answered(run.result()[position], started_s - entry.submitted_s, run_s, len(batch))
+                )
         self._dispatch(loop)

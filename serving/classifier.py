@@ -2,16 +2,21 @@
 
 import asyncio
 import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from regraft.errors import DeadlineError, OverloadedError
+from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
 from regraft.image import Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
+from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
+from serving.statistics import Statistics
 
 DEFAULT_TOP_K = 5
 
@@ -33,16 +38,25 @@ class Answer:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the network makes of several pictures: one output each, all by one version."""
+
+    served: ServedModel
+    outputs: tuple[Output, ...]
+
+
 class Classifier:
     """Admits, decodes and classifies. Use from one event loop; close it when done."""
 
     def __init__(self, models: Models, *, max_in_flight: int, max_image_bytes: int, metrics: Metrics) -> None:
-        """Classify with what ``models`` serves, at most ``max_in_flight`` pictures at once."""
+        """Classify with what ``models`` serves, for at most ``max_in_flight`` requests at once."""
         self._models = models
         self._permits = asyncio.Semaphore(max_in_flight)
         self._limits = Limits(max_bytes=max_image_bytes)
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
+        self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
     async def classify(
         self, image: bytes, *, name: str = "", top_k: int = 0, deadline_s: float | None = None, wait: bool = False
@@ -63,15 +77,48 @@ class Classifier:
             NotFoundError: no such model.
             PreconditionError: the model has no version that could be loaded.
         """
-        if self._permits.locked() and not wait:
-            raise OverloadedError("the server is full: try again later, or another replica")
-        async with self._permits:
-            self._metrics.in_flight.inc()
+        async with self._admitted(name, None, wait=wait) as served:
+            output, seconds = await self._judge(served, image, deadline_s)
+        best = np.argsort(-output.probabilities, kind="stable")[: top_k or DEFAULT_TOP_K]
+        predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
+        return Answer(served, predictions, output.novelty, seconds)
+
+    async def judge(
+        self,
+        images: Sequence[bytes | Crop],
+        *,
+        name: str = "",
+        version: int | None = None,
+        deadline_s: float | None = None,
+        wait: bool = False,
+    ) -> Judgement:
+        """Classify several pictures at once; all of them, or none.
+
+        Args:
+            images: encoded pictures, or crops uint8 [H, W, 3] of the model's own size.
+            name: as in `classify`, and so the next arguments.
+            version: that must answer; None for whichever does.
+            deadline_s: see there.
+            wait: see there.
+
+        Raises:
+            InvalidRequestError: a crop has another size than the model's.
+            RegraftError: what `classify` raises, of the first picture that fails.
+        """
+        async with self._admitted(name, version, wait=wait) as served:
             try:
-                with self._models.acquire(name) as served:
-                    return await self._answer(served, image, top_k, deadline_s)
-            finally:
-                self._metrics.in_flight.dec()
+                async with asyncio.TaskGroup() as tasks:
+                    asked = [
+                        tasks.create_task(self._judge(served, image, deadline_s, f"image {number}: "))
+                        for number, image in enumerate(images)
+                    ]
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None  # the others were cancelled, or are as bad
+            return Judgement(served, tuple(task.result()[0] for task in asked))
+
+    def statistics(self, name: str) -> Statistics:
+        """Return what a model has done so far."""
+        return self._statistics[name]
 
     async def decode(self, image: bytes, spec: ImageSpec) -> Crop:
         """Decode a picture in a thread, within this server's limits; see `regraft.image.decode_crop`."""
@@ -81,11 +128,33 @@ class Classifier:
         """Let the decoding threads go."""
         self._decoders.shutdown(wait=False)
 
-    async def _answer(self, served: ServedModel, image: bytes, top_k: int, deadline_s: float | None) -> Answer:
+    @asynccontextmanager
+    async def _admitted(self, name: str, version: int | None, *, wait: bool) -> AsyncIterator[ServedModel]:
+        """Take a permit and a handle for the block, and count how it ends."""
+        if self._permits.locked() and not wait:
+            raise OverloadedError("the server is full: try again later, or another replica")
+        async with self._permits:
+            self._metrics.in_flight.inc()
+            try:
+                with self._models.acquire(name) as served:
+                    served.check_version(version)
+                    statistics, started_s = self._statistics[served.name], time.perf_counter()
+                    outcome = statistics.fail
+                    try:
+                        yield served
+                        outcome = statistics.success
+                    finally:
+                        outcome.add(time.perf_counter() - started_s)
+            finally:
+                self._metrics.in_flight.dec()
+
+    async def _judge(
+        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, whose: str = ""
+    ) -> tuple[Output, dict[str, float]]:
         if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
             raise DeadlineError("the deadline passed before the picture was looked at")
         started_s = time.perf_counter()
-        crop = await self.decode(image, served.card.image)
+        crop = await self._crop(served, image, whose)
         decoded_s = time.perf_counter()
         answered = await served.backbone.batcher.submit((crop, served.head), deadline_s)
         seconds = {
@@ -96,7 +165,18 @@ class Classifier:
         }
         for stage, value in seconds.items():
             self._metrics.stage_seconds.labels(stage).observe(value)
-        output = answered.result
-        best = np.argsort(-output.probabilities, kind="stable")[: top_k or DEFAULT_TOP_K]
-        predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
-        return Answer(served, predictions, output.novelty, seconds)
+        self._statistics[served.name].answered(seconds, answered.batch)
+        return answered.result, seconds
+
+    async def _crop(self, served: ServedModel, image: bytes | Crop, whose: str) -> Crop:
+        spec = served.card.image
+        if isinstance(image, bytes):
+            try:
+                return await self.decode(image, spec)
+            except InvalidImageError as error:
+                raise InvalidImageError(f"{whose}{error}") from error
+        if image.shape != (spec.crop_px, spec.crop_px, 3):
+            raise InvalidRequestError(
+                f"{whose}a crop of {image.shape[0]} x {image.shape[1]} px; {served.name} takes {spec.crop_px}"
+            )
+        return image

@@ -11,9 +11,7 @@ from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.classifier import Answer, Classifier
 from serving.interceptors import status_of
-
-_WINDOW: Final = 32
-"""How many pictures of one stream are worked on at once; beyond it the server stops reading the stream."""
+from serving.streams import in_order
 
 _MAX_TOP_K: Final = 100_000
 
@@ -36,17 +34,8 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """Classify a stream: several pictures at once, answers in order."""
         deadline_s = deadline_of(context)
-        answers: asyncio.Queue[asyncio.Task[pb.ClassifyStreamResponse] | None] = asyncio.Queue(_WINDOW)
-        async with asyncio.TaskGroup() as tasks:
-
-            async def read() -> None:
-                async for request in requests:
-                    await answers.put(tasks.create_task(self._outcome(request, deadline_s)))
-                await answers.put(None)
-
-            tasks.create_task(read())
-            while (answer := await answers.get()) is not None:
-                yield await answer
+        async for answer in in_order(requests, lambda request: self._outcome(request, deadline_s)):
+            yield answer
 
     async def _outcome(self, request: pb.ClassifyStreamRequest, deadline_s: float | None) -> pb.ClassifyStreamResponse:
         try:

@@ -27,7 +27,7 @@ STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 """By the nearest class: an error that is not named here has its parent's code."""
 
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
-_OURS: Final = "/regraft.v1."
+_OURS: Final = ("/regraft.v1.", "/inference.")
 _STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
 _END: Final = object()
 

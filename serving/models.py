@@ -55,6 +55,15 @@ class ServedModel:
     backbone: Backbone
     users: int = 0
 
+    def check_version(self, wanted: int | None) -> None:
+        """Refuse a version that is not this one; None is content with any.
+
+        Raises:
+            NotFoundError: it is another.
+        """
+        if wanted not in (None, self.version):
+            raise NotFoundError(f"version {wanted} of {self.name!r} does not answer; version {self.version} does")
+
 
 class Models:
     """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from regraft.errors import OperatorError, RegraftError
 from regraft.examples import ExamplesStore
+from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.runtime import require_onnxruntime
 from regraft.store import ModelStore
 from regraft.v1 import (
@@ -30,6 +31,7 @@ from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
 from serving.grpc_classifier import ClassifierService
+from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
 from serving.grpc_retraining import RetrainingService
 from serving.interceptors import RpcInterceptor
@@ -42,7 +44,12 @@ log = logging.getLogger("regraft.server")
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((classifier_pb2, "Classifier"), (retraining_pb2, "Retraining"), (models_pb2, "Models"))
+    for module, name in (
+        (classifier_pb2, "Classifier"),
+        (retraining_pb2, "Retraining"),
+        (models_pb2, "Models"),
+        (inference_pb2, "GRPCInferenceService"),
+    )
 )
 _FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
 _ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
@@ -156,6 +163,9 @@ class Server:
         ]
         server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceService(self.models, self._classifier), server
+        )
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsService(self.models, self._examples, self._embedder.wake), server
         )

@@ -17,7 +17,7 @@ def test_committed_stubs_equal_freshly_generated_ones(tmp_path: Path) -> None:
     assert protoc.main(["protoc", *arguments, *outputs, *map(str, protos)]) == 0
 
     fresh = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.py*")}
-    committed = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "regraft" / "v1").glob("*_pb2*.py*")}
+    committed = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "regraft").glob("*/*_pb2*.py*")}
     assert committed == fresh, "run `make proto`"
 
 

@@ -34,7 +34,9 @@ FRONT_DOORS = {"serving": {"regraft/cli.py"}, "training": {"regraft/train_cli.py
 
 
 def sources() -> list[Path]:
-    return [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "v1" not in path.parts]
+    return [
+        path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if not {"v1", "oip"} & {*path.parts}
+    ]
 
 
 def imports(path: Path) -> Iterator[str]:
