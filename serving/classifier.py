@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
 from regraft.image import Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
@@ -79,7 +77,7 @@ class Classifier:
         """
         async with self._admitted(name, None, wait=wait) as served:
             output, seconds = await self._judge(served, image, deadline_s)
-        best = np.argsort(-output.probabilities, kind="stable")[: top_k or DEFAULT_TOP_K]
+        best = output.best(top_k or DEFAULT_TOP_K)
         predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
         return Answer(served, predictions, output.novelty, seconds)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head
 from regraft.errors import ArtifactError
@@ -34,6 +35,10 @@ class Output:
     probabilities: FloatArray
     embedding: FloatArray
     novelty: float
+
+    def best(self, count: int) -> npt.NDArray[np.intp]:
+        """Return the indexes of the ``count`` most probable labels, most probable first; equal ones in their order."""
+        return np.argsort(-self.probabilities, kind="stable")[:count]
 
 
 class Engine:

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import grpc
-import numpy as np
 
 from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
 from regraft.oip import inference_pb2 as pb
@@ -202,7 +201,7 @@ def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, ju
         best = [labels[int(output.probabilities.argmax())] for output in outputs]
         add_texts(response, name, [len(outputs), 1], best)
     elif class_count:
-        rows = [np.argsort(-output.probabilities, kind="stable")[:class_count] for output in outputs]
+        rows = [output.best(class_count) for output in outputs]
         texts = [
             f"{output.probabilities[index]:f}:{index}:{labels[index]}"
             for output, row in zip(outputs, rows, strict=True)

@@ -1,8 +1,8 @@
 """Two-way streams whose answers keep the order of their requests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -12,7 +12,7 @@ _WINDOW: Final = 32
 
 
 async def in_order(
-    requests: AsyncIterator[RequestT], answer: Callable[[RequestT], Awaitable[AnswerT]]
+    requests: AsyncIterator[RequestT], answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]]
 ) -> AsyncIterator[AnswerT]:
     """Yield the answer to each request, in their order, while later ones are worked on already.
 
@@ -23,12 +23,9 @@ async def in_order(
     answers: asyncio.Queue[asyncio.Task[AnswerT] | None] = asyncio.Queue(_WINDOW)
     async with asyncio.TaskGroup() as tasks:
 
-        async def answered(request: RequestT) -> AnswerT:
-            return await answer(request)
-
         async def read() -> None:
             async for request in requests:
-                await answers.put(tasks.create_task(answered(request)))
+                await answers.put(tasks.create_task(answer(request)))
             await answers.put(None)
 
         tasks.create_task(read())

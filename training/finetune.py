@@ -198,6 +198,8 @@ def predict(
 
 def _feasible(recipe: Recipe, backbone: PretrainedBackbone) -> Recipe:
     """Return the recipe without small crops where the network cannot take them, as transformers mostly cannot."""
+    if not recipe.small_epochs:
+        return recipe
     side = backbone.spec.crop_px // 2
     try:
         with torch.no_grad():
