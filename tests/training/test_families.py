@@ -32,12 +32,7 @@ ASKED = 2
 """Pictures that the finished file is asked about; two are enough to be mistaken for each other."""
 
 # A network that pools over whatever area is left has the same graph at any size; the large ones are spared arithmetic.
-SMALLER_PX = {
-    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "convnext_tiny"), 96),
-    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), 96),
-    **dict.fromkeys(("efficientnet_b1", "efficientnet_b2", "efficientnet_b3"), 128),
-    "vgg19": 96,  # vgg16 keeps its own size; here the pooling before the head stretches, which is another graph
-}
+SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96}
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def served_probabilities(model_file: Path, crops: list[Crop]) -> FloatArray:
     return np.stack([engine.run([crop], [served.head])[0].probabilities for crop in crops])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [family[0] for family in FAMILIES])
 def test_a_network_of_every_family_exports_learns_and_answers(name: str, pictures: Pictures, model_file: Path) -> None:
     crops = train(name, pictures, model_file)
 
