@@ -21,12 +21,10 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Answered(Generic[ResultT]):
-    """A result, where its time went, and how many entries shared the run."""
+    """A result, and how long it waited for a lane."""
 
     result: ResultT
     queue_s: float
-    run_s: float
-    batch: int
 
 
 @dataclass(eq=False)
@@ -42,7 +40,7 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[PayloadT]], Sequence[ResultT]],
+        run: Callable[[Sequence[PayloadT]], Sequence[ResultT | Exception]],
         *,
         lanes: int,
         max_batch: int,
@@ -52,7 +50,8 @@ class Batcher(Generic[PayloadT, ResultT]):
         """Make a batcher.
 
         Args:
-            run: called in a lane's thread with 1 to ``max_batch`` payloads; must return as many results, in order.
+            run: called in a lane's thread with 1 to ``max_batch`` payloads; must return as many results, in order; an
+                exception in the place of a result is raised to whoever waits for that one.
             lanes: how many runs go on at once.
             max_batch: the most payloads of one run.
             max_queue: the most entries that may wait.
@@ -139,20 +138,18 @@ class Batcher(Generic[PayloadT, ResultT]):
         batch: list[_Entry[PayloadT, ResultT]],
         started_s: float,
         loop: asyncio.AbstractEventLoop,
-        run: "asyncio.Future[Sequence[ResultT]]",
+        run: "asyncio.Future[Sequence[ResultT | Exception]]",
     ) -> None:
         self._free_lanes += 1
         error = run.exception()
         if error is None and len(run.result()) != len(batch):
             error = RuntimeError(f"a batch of {len(batch)} gave {len(run.result())} results")
-        run_s = loop.time() - started_s
         for position, entry in enumerate(batch):
             if entry.future.done():
                 continue
-            if error is not None:
-                entry.future.set_exception(error)
+            result = error or run.result()[position]
+            if isinstance(result, BaseException):
+                entry.future.set_exception(result)
             else:
-                entry.future.set_result(
-                    Answered(run.result()[position], started_s - entry.submitted_s, run_s, len(batch))
-                )
+                entry.future.set_result(Answered(result, started_s - entry.submitted_s))
         self._dispatch(loop)

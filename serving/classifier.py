@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
-from regraft.image import Crop, ImageSpec, Limits, decode_crop
+from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
+from serving.backbone import Question
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -47,11 +48,13 @@ class Judgement:
 class Classifier:
     """Admits, decodes and classifies. Use from one event loop; close it when done."""
 
-    def __init__(self, models: Models, *, max_in_flight: int, max_image_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, models: Models, *, max_in_flight: int, metrics: Metrics, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         """Classify with what ``models`` serves, for at most ``max_in_flight`` requests at once."""
         self._models = models
         self._permits = asyncio.Semaphore(max_in_flight)
-        self._limits = Limits(max_bytes=max_image_bytes)
+        self._limits = limits
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
@@ -151,30 +154,27 @@ class Classifier:
     ) -> tuple[Output, dict[str, float]]:
         if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
             raise DeadlineError("the deadline passed before the picture was looked at")
+        _check_crop(served, image, whose)
         started_s = time.perf_counter()
-        crop = await self._crop(served, image, whose)
-        decoded_s = time.perf_counter()
-        answered = await served.backbone.batcher.submit((crop, served.head), deadline_s)
+        try:
+            reply = await served.backbone.ask(Question(image, served.card.image, served.head), deadline_s)
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{whose}{error}") from error
         seconds = {
-            "decode": decoded_s - started_s,
-            "queue": answered.queue_s,
-            "inference": answered.run_s,
+            "decode": reply.decode_s,
+            "queue": reply.queue_s,
+            "inference": reply.inference_s,
             "total": time.perf_counter() - started_s,
         }
         for stage, value in seconds.items():
             self._metrics.stage_seconds.labels(stage).observe(value)
-        self._statistics[served.name].answered(seconds, answered.batch)
-        return answered.result, seconds
+        self._statistics[served.name].answered(seconds, reply.batch)
+        return reply.output, seconds
 
-    async def _crop(self, served: ServedModel, image: bytes | Crop, whose: str) -> Crop:
-        spec = served.card.image
-        if isinstance(image, bytes):
-            try:
-                return await self.decode(image, spec)
-            except InvalidImageError as error:
-                raise InvalidImageError(f"{whose}{error}") from error
-        if image.shape != (spec.crop_px, spec.crop_px, 3):
-            raise InvalidRequestError(
-                f"{whose}a crop of {image.shape[0]} x {image.shape[1]} px; {served.name} takes {spec.crop_px}"
-            )
-        return image
+
+def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:
+    side = served.card.image.crop_px
+    if not isinstance(image, bytes) and image.shape != (side, side, 3):
+        raise InvalidRequestError(
+            f"{whose}a crop of {image.shape[0]} x {image.shape[1]} px; {served.name} takes {side}"
+        )

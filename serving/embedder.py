@@ -12,7 +12,7 @@ from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import NotNowError, RegraftError
 from regraft.examples import ExamplesStore
-from serving.classifier import Classifier
+from serving.backbone import Question
 from serving.models import Models, ServedModel
 
 log = logging.getLogger("regraft.embedder")
@@ -23,11 +23,10 @@ _CHUNK: Final = 16
 class BackgroundEmbedder:
     """Run `run` as a task; `wake` it when there are new examples or a new backbone."""
 
-    def __init__(self, models: Models, examples: ExamplesStore, classifier: Classifier) -> None:
-        """Embed what ``examples`` holds for what ``models`` serves; ``classifier`` lends its decoder."""
+    def __init__(self, models: Models, examples: ExamplesStore) -> None:
+        """Embed what ``examples`` holds for what ``models`` serves."""
         self._models = models
         self._examples = examples
-        self._classifier = classifier
         self._awake = asyncio.Event()
         self._hopeless: set[str] = set()
         self._awake.set()  # what a crash left without an embedding is found at the start
@@ -72,5 +71,5 @@ class BackgroundEmbedder:
 
     async def _embed(self, served: ServedModel, sha256: str) -> FloatArray:
         image = await asyncio.to_thread(self._examples.image_path(sha256).read_bytes)
-        crop = await self._classifier.decode(image, served.card.image)
-        return (await served.backbone.batcher.submit((crop, served.head))).result.embedding
+        reply = await served.backbone.ask(Question(image, served.card.image, served.head))
+        return reply.output.embedding

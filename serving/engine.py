@@ -21,11 +21,13 @@ class ExecutionPlan:
         lanes: how many runs go on at once.
         threads: threads of one run, on a CPU.
         max_batch: the most pictures of one run.
+        decode_in_lane: whether the thread that runs a picture decodes it too; else other threads do.
     """
 
     lanes: int
     threads: int
     max_batch: int
+    decode_in_lane: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,4 +116,4 @@ def open_engine(model: Path, provider: ProviderChoice) -> Engine:
     opened = open_session(model, provider=provider, threads=1)
     if opened.provider == "cuda":
         return Engine(opened, ExecutionPlan(lanes=2, threads=1, max_batch=32))
-    return Engine(opened, ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1))
+    return Engine(opened, ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1, decode_in_lane=True))

@@ -16,32 +16,15 @@ from regraft import artifact
 from regraft.artifact import Artifact, Head
 from regraft.card import ModelCard
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError, RegraftError
-from regraft.image import Crop
+from regraft.image import DEFAULT_LIMITS, Limits
 from regraft.store import MODEL_FILE, ModelStore
-from serving.batcher import Batcher
-from serving.engine import Engine, Output
+from serving.backbone import Backbone
+from serving.engine import Engine
 from serving.metrics import Metrics
 
 log = logging.getLogger("regraft.models")
 
 EngineOpener: TypeAlias = Callable[[Path], Engine]
-Payload: TypeAlias = tuple[Crop, Head]
-
-
-class Backbone:
-    """A session in memory with its lanes; shared by every version whose backbone has the same digest."""
-
-    def __init__(self, engine: Engine, max_queue: int, metrics: Metrics) -> None:
-        """Put lanes before an engine."""
-        self.engine = engine
-        self.batcher = Batcher[Payload, Output](
-            lambda batch: engine.run([crop for crop, _ in batch], [head for _, head in batch]),
-            lanes=engine.plan.lanes,
-            max_batch=engine.plan.max_batch,
-            max_queue=max_queue,
-            on_batch=metrics.batch_size.observe,
-        )
-        self.users = 0
 
 
 @dataclass(eq=False)
@@ -68,17 +51,26 @@ class ServedModel:
 class Models:
     """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
 
-    def __init__(self, store: ModelStore, open_engine: EngineOpener, *, max_queue: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        open_engine: EngineOpener,
+        *,
+        max_queue: int,
+        metrics: Metrics,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         """Serve from ``store``; nothing is loaded before the first `refresh`."""
         self.store = store
         self._open_engine = open_engine
         self._max_queue = max_queue
+        self._limits = limits
         self._metrics = metrics
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
         self._changing = asyncio.Lock()
-        metrics.watch_queue(lambda: sum(backbone.batcher.depth for backbone in list(self._backbones.values())))
+        metrics.watch_queue(lambda: sum(backbone.depth for backbone in list(self._backbones.values())))
 
     def names(self) -> list[str]:
         """Return the names of the models that answer."""
@@ -168,7 +160,7 @@ class Models:
     def close(self) -> None:
         """Refuse what waits in the lanes."""
         for backbone in self._backbones.values():
-            backbone.batcher.close()
+            backbone.close()
 
     async def _try_to_swap(self, name: str, version: int) -> None:
         try:
@@ -192,7 +184,9 @@ class Models:
         is_shared = backbone is not None
         if backbone is None:
             engine = await asyncio.to_thread(self._open_engine, path)
-            backbone = self._backbones[digest] = Backbone(engine, self._max_queue, self._metrics)
+            backbone = self._backbones[digest] = Backbone(
+                engine, max_queue=self._max_queue, limits=self._limits, on_batch=self._metrics.batch_size.observe
+            )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:
             await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px)
@@ -233,5 +227,5 @@ class Models:
     def _give_up(self, backbone: Backbone, digest: str) -> None:
         backbone.users -= 1
         if not backbone.users:
-            backbone.batcher.close()
+            backbone.close()
             del self._backbones[digest]

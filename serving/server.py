@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from regraft.errors import OperatorError, RegraftError
 from regraft.examples import ExamplesStore
+from regraft.image import Limits
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.runtime import require_onnxruntime
 from regraft.store import ModelStore
@@ -74,19 +75,21 @@ class Server:
         self.metrics = Metrics()
         self._store = ModelStore(settings.store)
         self._examples = ExamplesStore(settings.examples_folder, settings.database)
+        limits = Limits(max_bytes=settings.max_image_bytes)
         self.models = Models(
             self._store,
             partial(open_engine, provider=settings.provider),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
+            limits=limits,
         )
         self._classifier = Classifier(
             self.models,
             max_in_flight=settings.max_in_flight,
-            max_image_bytes=settings.max_image_bytes,
             metrics=self.metrics,
+            limits=limits,
         )
-        self._embedder = BackgroundEmbedder(self.models, self._examples, self._classifier)
+        self._embedder = BackgroundEmbedder(self.models, self._examples)
         places = ["--store", str(settings.store), "--examples", str(settings.examples_folder)]
         if settings.database:
             places += ["--database", settings.database]

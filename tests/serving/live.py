@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 from regraft.client import Client
 from regraft.image import Crop
 from regraft.store import FEATURES_FILE, ModelStore
+from serving.backbone import Question
 from serving.server import Ready, Server
 from serving.settings import Settings
 from tests.serving.fakes import SlowCrop
@@ -69,8 +70,8 @@ class LiveServer:
         served = self.server.models.get(name)
         gate = threading.Event()
         crops = [SlowCrop(gate, served.card.image.crop_px) for _ in range(served.backbone.engine.plan.lanes)]
-        payloads = [(cast("Crop", crop), served.head) for crop in crops]
-        running = [self._loop.begin(served.backbone.batcher.submit(payload)) for payload in payloads]
+        questions = [Question(cast("Crop", crop), served.card.image, served.head) for crop in crops]
+        running = [self._loop.begin(served.backbone.ask(question)) for question in questions]
         try:
             wait_until(lambda: all(crop.reached.is_set() for crop in crops))
             yield gate

@@ -115,7 +115,7 @@ async def test_as_many_batches_run_at_once_as_there_are_lanes() -> None:
 
 
 @asynchronous
-async def test_an_answer_says_how_long_it_waited_and_how_long_it_ran() -> None:
+async def test_an_answer_says_how_long_it_waited_for_a_lane() -> None:
     async with bench() as b:
         first = await b.begin("first")
         second = await b.begin("second")
@@ -123,7 +123,7 @@ async def test_an_answer_says_how_long_it_waited_and_how_long_it_ran() -> None:
         await until(lambda: asyncio.get_running_loop().time() > start_s + 0.05)
         b.run.let_go(2)
 
-        assert (await first).queue_s < 0.05 <= (await first).run_s
+        assert (await first).queue_s < 0.05
         assert (await second).queue_s >= 0.05
 
 

@@ -19,7 +19,7 @@ from regraft.errors import (
     OverloadedError,
     PreconditionError,
 )
-from regraft.image import decode_crop
+from regraft.image import Limits, decode_crop
 from regraft.store import ModelStore
 from serving.classifier import DEFAULT_TOP_K, Answer, Classifier
 from serving.engine import ExecutionPlan
@@ -72,9 +72,10 @@ async def stage(
     store: ModelStore, *, max_in_flight: int = 32, max_image_bytes: int = 100_000, lanes: int = 1, max_batch: int = 4
 ) -> AsyncIterator[Stage]:
     engines, metrics = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics()
-    models = Models(store, engines, max_queue=max_in_flight, metrics=metrics)
+    limits = Limits(max_bytes=max_image_bytes)
+    models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, limits=limits)
     await models.refresh()
-    classifier = Classifier(models, max_in_flight=max_in_flight, max_image_bytes=max_image_bytes, metrics=metrics)
+    classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics)
     try:
         yield Stage(store, engines, models, classifier, metrics)
     finally:

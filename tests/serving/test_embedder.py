@@ -59,8 +59,8 @@ async def stage(store: ModelStore, max_queue: int = 8) -> AsyncIterator[Stage]:
     examples = ExamplesStore(store.root / ".examples")
     models = Models(store, engines, max_queue=max_queue, metrics=metrics)
     await models.refresh()
-    classifier = Classifier(models, max_in_flight=8, max_image_bytes=100_000, metrics=metrics)
-    embedder = BackgroundEmbedder(models, examples, classifier)
+    classifier = Classifier(models, max_in_flight=8, metrics=metrics)
+    embedder = BackgroundEmbedder(models, examples)
     task = asyncio.create_task(embedder.run())
     try:
         yield Stage(store, examples, engines, models, classifier, embedder, task)
@@ -174,7 +174,7 @@ async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(
             first = asyncio.create_task(s.classifier.classify(picture("red")))
             await until(lambda: len(s.session.batches) > runs)
             second = asyncio.create_task(s.classifier.classify(picture("red", 1)))
-            await until(lambda: s.models.get("").backbone.batcher.depth == 1)
+            await until(lambda: s.models.get("").backbone.depth == 1)
             hashes = s.add(range(3))
             s.embedder.wake()
             await until(lambda: "embedding examples of colours waits" in caplog.text)
@@ -207,7 +207,7 @@ async def test_one_picture_at_a_time_goes_through_the_lanes_so_that_requests_har
             s.embedder.wake()
             await until(lambda: len(s.session.batches) > runs)
             request = asyncio.create_task(s.classifier.classify(picture("red")))
-            await until(lambda: s.models.get("").backbone.batcher.depth == 1)
+            await until(lambda: s.models.get("").backbone.depth == 1)
         answer = await request
 
         assert answer.predictions[0][0] == "red"

@@ -187,7 +187,7 @@ def model_file(tmp_path: Path) -> Path:
 def test_on_a_cpu_each_picture_runs_alone_and_as_many_at_once_as_there_are_cpus(model_file: Path) -> None:
     engine = open_engine(model_file, "cpu")
 
-    assert engine.plan == ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1)
+    assert engine.plan == ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1, decode_in_lane=True)
     assert (engine.provider, engine.fallback_reason) == ("cpu", "")
     assert engine.run([crop_of("red")], [HEADS[0]])[0].embedding.shape == (EMBEDDING_SIZE,)
 

@@ -14,6 +14,7 @@ from regraft.artifact import Head
 from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, PreconditionError, ProviderError
 from regraft.image import decode_crop
 from regraft.store import ModelStore
+from serving.backbone import Question
 from serving.engine import ExecutionPlan, Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -53,7 +54,7 @@ class Stage:
 
 
 async def answer_of(served: ServedModel) -> Output:
-    return (await served.backbone.batcher.submit((RED, served.head))).result
+    return (await served.backbone.ask(Question(RED, SPEC, served.head))).output
 
 
 @contextmanager

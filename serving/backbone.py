@@ -1,0 +1,144 @@
+"""A backbone in memory, and the way of a picture through it: decode, lane, network."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from regraft.artifact import Head
+from regraft.errors import InvalidImageError
+from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
+from regraft.runtime import cpu_budget
+from serving.batcher import Batcher
+from serving.engine import Engine, Output
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A picture, and who shall judge it.
+
+    Attributes:
+        image: an encoded picture, or a crop uint8 [crop_px, crop_px, 3].
+        spec: how it is cut.
+        head: whose labels it gets.
+    """
+
+    image: bytes | Crop
+    spec: ImageSpec
+    head: Head
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What the network says of a picture; where the time went; how many pictures shared the run."""
+
+    output: Output
+    decode_s: float
+    queue_s: float
+    inference_s: float
+    batch: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Ran:
+    output: Output
+    decode_s: float
+    inference_s: float
+    batch: int
+
+
+class Backbone:
+    """A session with its lanes; shared by every version whose backbone has the same digest.
+
+    On a CPU a lane decodes what it runs: one hop between threads for both. On a GPU decoders of their own fill the
+    batches (`serving.engine.ExecutionPlan`). ``users`` counts the versions. Use from one event loop; close when done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_queue: int,
+        limits: Limits = DEFAULT_LIMITS,
+        on_batch: Callable[[int], None] = lambda _size: None,
+    ) -> None:
+        """Put lanes before an engine.
+
+        Args:
+            engine: with its plan.
+            max_queue: the most pictures that may wait for a lane, and for a decoder.
+            limits: what a picture may cost.
+            on_batch: told the size of every batch as it starts.
+        """
+        self.engine = engine
+        self.users = 0
+        self._limits = limits
+        plan = engine.plan
+        self._lanes = Batcher[Question, _Ran](
+            self._run, lanes=plan.lanes, max_batch=plan.max_batch, max_queue=max_queue, on_batch=on_batch
+        )
+        self._decoders = (
+            None
+            if plan.decode_in_lane
+            else Batcher[Question, tuple[Question, float]](
+                self._decode_alone, lanes=cpu_budget(), max_batch=1, max_queue=max_queue
+            )
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many pictures wait, for a lane or for a decoder."""
+        return self._lanes.depth + (self._decoders.depth if self._decoders else 0)
+
+    async def ask(self, question: Question, deadline_s: float | None = None) -> Reply:
+        """Ask the network about one picture.
+
+        Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
+        in; its neighbours do not notice.
+
+        Raises:
+            InvalidImageError: it is no picture.
+            OverloadedError: a queue is full; at once.
+            DeadlineError: the deadline passed while it waited.
+            DrainingError: the backbone is closed.
+        """
+        decode_s = waited_s = 0.0
+        if self._decoders and isinstance(question.image, bytes):
+            decoded = await self._decoders.submit(question, deadline_s)
+            question, decode_s = decoded.result
+            waited_s = decoded.queue_s
+        answered = await self._lanes.submit(question, deadline_s)
+        ran = answered.result
+        return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
+
+    def close(self) -> None:
+        """Refuse what waits and what comes; runs that have started still answer."""
+        self._lanes.close()
+        if self._decoders:
+            self._decoders.close()
+
+    def _decode_alone(self, questions: Sequence[Question]) -> list[tuple[Question, float]]:
+        (question,) = questions
+        crop, seconds = self._cut(question)
+        return [(replace(question, image=crop), seconds)]
+
+    def _run(self, questions: Sequence[Question]) -> list[_Ran | Exception]:
+        """Decode what is not decoded yet, and run the network once; a bad picture fails alone."""
+        cuts = [self._cut_or_error(question) for question in questions]
+        good = [(cut, question.head) for cut, question in zip(cuts, questions, strict=True) if isinstance(cut, tuple)]
+        started_s = time.perf_counter()
+        outputs = iter(self.engine.run([crop for (crop, _), _ in good], [head for _, head in good]) if good else ())
+        inference_s = time.perf_counter() - started_s
+        return [_Ran(next(outputs), cut[1], inference_s, len(good)) if isinstance(cut, tuple) else cut for cut in cuts]
+
+    def _cut_or_error(self, question: Question) -> tuple[Crop, float] | Exception:
+        try:
+            return self._cut(question)
+        except InvalidImageError as error:
+            return error
+
+    def _cut(self, question: Question) -> tuple[Crop, float]:
+        if not isinstance(question.image, bytes):
+            return question.image, 0.0
+        started_s = time.perf_counter()
+        crop = decode_crop(question.image, question.spec, self._limits)
+        return crop, time.perf_counter() - started_s
