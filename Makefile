@@ -5,9 +5,10 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 USER_ENV := .venv
 DEV_ENV := .venv-dev
 DEV := $(DEV_ENV)/bin
+PERF_ANALYZER := .perf_analyzer
 SOURCES := regraft training serving tests benchmarks
 
-.PHONY: demo test lint format types suite bench proto clean
+.PHONY: demo test lint format types suite perf-analyzer bench proto clean
 
 demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
 	$(USER_ENV)/bin/regraft demo $(DATA)
@@ -28,6 +29,25 @@ types: $(DEV_ENV)/.installed
 suite: $(DEV_ENV)/.installed
 	$(DEV)/pytest -n 2 $(TESTS)
 
+perf-analyzer: $(PERF_ANALYZER)/bin/perf_analyzer ## NVIDIA's load generator, for its test; Linux x86-64 with libb64.so.0d (Debian: libb64-0d)
+
+# A wheel whose program runs with a glibc older than 2.38, which that of perf-analyzer itself does not.
+$(PERF_ANALYZER)/bin/perf_analyzer: | $(DEV_ENV)/.installed
+	rm -rf $(PERF_ANALYZER)
+	$(call unpacked,manylinux1_x86_64,tritonclient==2.46.0)
+	$(call unpacked,manylinux2014_x86_64,nvidia-cuda-runtime-cu12==12.9.79)
+	mkdir -p $(PERF_ANALYZER)/lib $(@D)
+	mv $(PERF_ANALYZER)/wheels/nvidia/cuda_runtime/lib/libcudart.so.12 $(PERF_ANALYZER)/lib
+	mv $(PERF_ANALYZER)/wheels/tritonclient-*.data/data/bin/perf_analyzer $(@D)
+	rm -r $(PERF_ANALYZER)/wheels
+	chmod +x $@
+	touch $@
+
+define unpacked
+	$(DEV)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform $(1) --dest $(PERF_ANALYZER)/wheels $(2)
+	$(DEV)/python -m zipfile -e $(PERF_ANALYZER)/wheels/$(subst -,_,$(firstword $(subst ==, ,$(2))))-*.whl $(PERF_ANALYZER)/wheels
+endef
+
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine
 	$(DEV)/python -m benchmarks.preprocessing
 	$(DEV)/python -m benchmarks.batching
@@ -37,7 +57,7 @@ proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from pr
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

@@ -228,5 +228,7 @@ def _statistics(served: ServedModel, found: Statistics) -> pb.ModelStatistics:
             queue=duration(found.stages["queue"]),
             compute_input=duration(found.stages["decode"]),
             compute_infer=duration(found.stages["inference"]),
+            # Not timed, but counted: perf_analyzer stops where the three counts differ.
+            compute_output=pb.StatisticDuration(count=found.stages["inference"].count),
         ),
     )
