@@ -11,9 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from regraft.files import cache_folder
 from regraft.runtime import open_session
 from training.catalogue import DEFAULT_BACKBONE
-from training.pretrained import cache_folder, load_backbone
+from training.pretrained import load_backbone
 
 SIZES = (1, 2, 4, 8, 16)
 RUNS = 12

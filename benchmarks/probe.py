@@ -9,11 +9,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from regraft.files import cache_folder
 from regraft.image import decode_crop
 from regraft.runtime import cpu_budget, open_session
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
-from training.pretrained import ExportedBackbone, cache_folder, load_backbone
+from training.pretrained import ExportedBackbone, load_backbone
 from training.settings import TrainSettings
 from training.train import train
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from regraft.errors import StorageError
 
 
+def cache_folder() -> Path:
+    """Return what is kept between runs and can be made anew: ``REGRAFT_CACHE``, else ``~/.cache/regraft``."""
+    return Path(os.environ.get("REGRAFT_CACHE") or Path.home() / ".cache" / "regraft")
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and new names in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -8,6 +8,8 @@ the session, and the caller's warm-up run completes the proof.
 import ctypes
 import functools
 import os
+import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +79,15 @@ def cpu_budget() -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
     return max(1, min(allowed, int(quota))) if quota else allowed
+
+
+def processor() -> str:
+    """Return what the CPU calls itself, as far as the system tells."""
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information

@@ -5,6 +5,7 @@ event loop's thread; only the run itself happens in a lane's thread.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,9 +122,13 @@ class Batcher(Generic[PayloadT, ResultT]):
             done.add_done_callback(partial(self._answer, batch, started_s, loop))
 
     def _take(self, now_s: float) -> list[_Entry[PayloadT, ResultT]]:
-        """Take the next batch, dropping entries that nobody waits for any more before it forms."""
+        """Take the next batch, dropping entries that nobody waits for any more before it forms.
+
+        A lane leaves the others that are free their share.
+        """
+        most = min(self._max_batch, math.ceil(len(self._queue) / self._free_lanes))
         batch: list[_Entry[PayloadT, ResultT]] = []
-        while self._queue and len(batch) < self._max_batch:
+        while self._queue and len(batch) < most:
             entry = self._queue.popleft()
             if entry.future.done():
                 continue

@@ -166,8 +166,7 @@ class Classifier:
             "inference": reply.inference_s,
             "total": time.perf_counter() - started_s,
         }
-        for stage, value in seconds.items():
-            self._metrics.stage_seconds.labels(stage).observe(value)
+        self._metrics.classified(seconds)
         self._statistics[served.name].answered(seconds, reply.batch)
         return reply.output, seconds
 

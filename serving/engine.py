@@ -1,33 +1,18 @@
 """One ONNX Runtime session on one backbone, fed with whatever heads the requests carry."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head
-from regraft.errors import ArtifactError
+from regraft.card import ModelCard
+from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image import Crop
-from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session
-
-
-@dataclass(frozen=True)
-class ExecutionPlan:
-    """How a backbone is run.
-
-    Attributes:
-        lanes: how many runs go on at once.
-        threads: threads of one run, on a CPU.
-        max_batch: the most pictures of one run.
-        decode_in_lane: whether the thread that runs a picture decodes it too; else other threads do.
-    """
-
-    lanes: int
-    threads: int
-    max_batch: int
-    decode_in_lane: bool = False
+from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session, require_onnxruntime
+from serving.plan import ExecutionPlan, Goal, Point, Run, choose, grid_of, measure, plan_file, recall, remember
 
 
 @dataclass(frozen=True)
@@ -103,17 +88,51 @@ class Engine:
                     )
 
 
-def open_engine(model: Path, provider: ProviderChoice) -> Engine:
-    """Open a session on a model file.
+def open_engine(
+    model: Path, card: ModelCard, provider: ProviderChoice, *, goal: Goal = "throughput", plans: Path | None = None
+) -> Engine:
+    """Open a session on a model file, in the way that measured best here; see `serving.plan`.
 
-    On a CPU each picture runs alone, on one thread, as many at once as there are CPUs: with EfficientNet-Lite0 a
-    picture costs 6 % more in a batch of 8 and 20 % more in one of 16 (``benchmarks/batching.py``).
+    Args:
+        model: the file.
+        card: what it holds.
+        provider: see `regraft.runtime.open_session`.
+        goal: what to choose the plan for.
+        plans: the folder where measurements are kept; measured anew, in a second or two, if None.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
-        ArtifactError: ONNX Runtime refuses the model.
+        ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
     opened = open_session(model, provider=provider, threads=1)
-    if opened.provider == "cuda":
-        return Engine(opened, ExecutionPlan(lanes=2, threads=1, max_batch=32))
-    return Engine(opened, ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1, decode_in_lane=True))
+    points = measure_model(model, card, opened, plans)
+    plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
+    if plan.threads > 1:
+        opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
+    return Engine(opened, plan)
+
+
+def measure_model(model: Path, card: ModelCard, opened: OpenSession, plans: Path | None) -> tuple[Point, ...]:
+    """Measure a model on the provider of an open session of one thread, or recall what was measured before."""
+    cpus = cpu_budget()
+    file = plans and plan_file(plans, card.backbone.digest, opened.provider, cpus, require_onnxruntime().__version__)
+    known = recall(file) if file else ()
+    if known:
+        return known
+
+    def runner(threads: int) -> Run:
+        if threads == 1:
+            session = opened.session
+        else:
+            session = open_session(model, provider=opened.provider, threads=threads).session
+        return lambda crops: session.run([PROBABILITIES, EMBEDDING, NOVELTY], {IMAGE: crops})
+
+    try:
+        points = measure(runner, card.image.crop_px, grid_of(opened.provider, cpus))
+    except RegraftError:
+        raise
+    except Exception as error:  # ONNX Runtime's exception classes share no base class but this
+        raise ArtifactError(f"the model does not run on {opened.provider}: {first_line(error)}") from error
+    if file:
+        remember(file, points)
+    return points

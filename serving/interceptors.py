@@ -49,6 +49,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, metrics: Metrics) -> None:
         """Count into ``metrics``."""
         self._metrics = metrics
+        self._wrapped: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,11 +71,16 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's handler types are untyped
-        """Return the method's handler, wrapped."""
-        handler = await continuation(handler_call_details)
+        """Return the method's handler, wrapped; the same for every call of it."""
         method = handler_call_details.method
-        if handler is None or not method.startswith(_OURS):
-            return handler
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None or not method.startswith(_OURS):
+                return handler  # no method of ours: what strangers ask for must not fill the memory
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
         coders = (handler.request_deserializer, handler.response_serializer)
         if not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *coders)

@@ -1,6 +1,6 @@
 """Every Prometheus metric of the server, in base units, with labels of few values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -59,8 +59,12 @@ class Metrics:
         self.retrain_jobs = Counter(
             "regraft_retrain_jobs", "Finished retrain jobs, by outcome.", ["model", "outcome"], registry=registry
         )
-        for stage in ("decode", "queue", "inference", "total"):
-            self.stage_seconds.labels(stage)
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in ("decode", "queue", "inference", "total")}
+
+    def classified(self, seconds: Mapping[str, float]) -> None:
+        """Count a picture, by the seconds of its stages."""
+        for stage, value in seconds.items():
+            self._stages[stage].observe(value)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Read the queue's depth from ``depth`` at every scrape."""

@@ -24,7 +24,7 @@ from serving.metrics import Metrics
 
 log = logging.getLogger("regraft.models")
 
-EngineOpener: TypeAlias = Callable[[Path], Engine]
+EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
 
 
 @dataclass(eq=False)
@@ -66,6 +66,7 @@ class Models:
         self._max_queue = max_queue
         self._limits = limits
         self._metrics = metrics
+        self._stored: tuple[str, ...] = ()  # as of the last refresh: a request must not wait for a disk
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
@@ -85,7 +86,7 @@ class Models:
         """
         if name:
             return name
-        names = sorted({*self._served, *self.store.names()})
+        names = sorted({*self._served, *self._stored})
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
         if not names:
@@ -124,7 +125,8 @@ class Models:
     async def refresh(self) -> None:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
-            for name in await asyncio.to_thread(self.store.names):
+            self._stored = tuple(await asyncio.to_thread(self.store.names))
+            for name in self._stored:
                 try:
                     champion = await asyncio.to_thread(self.store.champion, name)
                 except OSError as error:
@@ -183,7 +185,7 @@ class Models:
         backbone = self._backbones.get(digest)
         is_shared = backbone is not None
         if backbone is None:
-            engine = await asyncio.to_thread(self._open_engine, path)
+            engine = await asyncio.to_thread(self._open_engine, path, loaded.card)
             backbone = self._backbones[digest] = Backbone(
                 engine, max_queue=self._max_queue, limits=self._limits, on_batch=self._metrics.batch_size.observe
             )

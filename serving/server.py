@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from regraft.errors import OperatorError, RegraftError
 from regraft.examples import ExamplesStore
+from regraft.files import cache_folder
 from regraft.image import Limits
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.runtime import require_onnxruntime
@@ -78,7 +79,7 @@ class Server:
         limits = Limits(max_bytes=settings.max_image_bytes)
         self.models = Models(
             self._store,
-            partial(open_engine, provider=settings.provider),
+            partial(open_engine, provider=settings.provider, goal=settings.optimise, plans=cache_folder() / "plans"),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
             limits=limits,

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from regraft.examples import FOLDER
 from regraft.runtime import ProviderChoice
+from serving.plan import Goal
 
 
 def _check_port(address: str) -> str:
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
         grpc: host and port to answer on; port 0 takes a free one.
         metrics: host and port for Prometheus; likewise.
         provider: ``auto`` takes CUDA where it works, ``cuda`` refuses to be ready without it, ``cpu`` does not try.
+        optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
         max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
         max_image_bytes: the largest encoded picture that is accepted.
         reload_every_s: how often the store is looked at for a new champion.
@@ -47,6 +49,7 @@ class Settings(BaseSettings):
     grpc: Address = "127.0.0.1:50051"
     metrics: Address = "127.0.0.1:8002"
     provider: ProviderChoice = "auto"
+    optimise: Goal = "throughput"
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=32 * 2**20, ge=1024)
     reload_every_s: float = Field(default=0.5, gt=0)

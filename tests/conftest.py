@@ -1,7 +1,7 @@
 """Rules that hold for the whole suite."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +44,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_cache(run_folder: Path) -> Path:
     """A cache of exported backbones for the whole run."""
     return run_folder / "regraft-cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_kept_in_the_home_of_whoever_runs_the_tests(shared_cache: Path) -> Iterator[None]:
+    """Let servers keep their execution plans in the run's own folder, so that each is measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGRAFT_CACHE", str(shared_cache))
+        yield

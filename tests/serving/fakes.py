@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.artifact import IMAGE
+from regraft.card import ModelCard
 from regraft.errors import RegraftError
 from regraft.runtime import OpenSession, open_session
-from serving.engine import Engine, ExecutionPlan
+from serving.engine import Engine
+from serving.plan import ExecutionPlan
 from tests.serving.waiting import PATIENCE_S
 
 
@@ -53,7 +55,7 @@ class Engines:
         self.refusal: RegraftError | None = None
         self.new_gates_are_open = True
 
-    def __call__(self, model: Path) -> Engine:
+    def __call__(self, model: Path, _card: ModelCard) -> Engine:
         if self.refusal:
             raise self.refusal
         session = GatedSession(model)

@@ -22,9 +22,9 @@ from regraft.errors import (
 from regraft.image import Limits, decode_crop
 from regraft.store import ModelStore
 from serving.classifier import DEFAULT_TOP_K, Answer, Classifier
-from serving.engine import ExecutionPlan
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.plan import ExecutionPlan
 from tests.serving.fakes import Engines, GatedSession, SlowPicture
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
 from tests.tiny import COLOURS, SPEC, picture, publish_tiny, tiny_backbone, tiny_features, tiny_head

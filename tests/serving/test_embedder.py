@@ -14,9 +14,9 @@ from regraft.examples import ExamplesStore, image_hash
 from regraft.store import ModelStore
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
-from serving.engine import ExecutionPlan
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.plan import ExecutionPlan
 from tests.serving.fakes import Engines, GatedSession
 from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -13,7 +14,8 @@ from regraft.artifact import NOVELTY, PROBABILITIES, Head, graft
 from regraft.errors import ArtifactError, ProviderError
 from regraft.image import Crop, decode_crop
 from regraft.runtime import OpenSession, cpu_budget
-from serving.engine import Engine, ExecutionPlan, open_engine
+from serving.engine import Engine, open_engine
+from serving.plan import ExecutionPlan, Goal, Point, choose, plan_file, recall, remember
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.fakes import GatedSession
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
@@ -27,6 +29,7 @@ HEADS = (
 )
 PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=4)
 TOLERANCE = 1e-5
+CARD = tiny_card(tiny_backbone(), HEADS[0], LABELS)
 
 
 def tiny_model(head: Head = HEADS[0]) -> onnx.ModelProto:
@@ -184,17 +187,37 @@ def model_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_on_a_cpu_each_picture_runs_alone_and_as_many_at_once_as_there_are_cpus(model_file: Path) -> None:
-    engine = open_engine(model_file, "cpu")
+def test_an_engine_opens_with_a_plan_for_all_cpus_of_this_process(model_file: Path) -> None:
+    engine = open_engine(model_file, CARD, "cpu")
 
-    assert engine.plan == ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1, decode_in_lane=True)
+    assert engine.plan.decode_in_lane
+    assert engine.plan.lanes * engine.plan.threads == cpu_budget()
     assert (engine.provider, engine.fallback_reason) == ("cpu", "")
     assert engine.run([crop_of("red")], [HEADS[0]])[0].embedding.shape == (EMBEDDING_SIZE,)
 
 
+@given(goal=st.sampled_from(["throughput", "latency"]))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_measured_before_is_not_measured_again(model_file: Path, goal: Goal) -> None:
+    plans = model_file.parent / "plans"
+    file = plan_file(plans, CARD.backbone.digest, "cpu", cpu_budget(), onnxruntime.__version__)
+    remember(file, [Point(3, 2, 5, 100.0, 7.0), Point(3, 2, 1, 40.0, 6.9)])
+
+    assert open_engine(model_file, CARD, "cpu", goal=goal, plans=plans).plan == ExecutionPlan(3, 2, 5, True)
+
+
+def test_what_is_measured_is_kept(model_file: Path) -> None:
+    plans = model_file.parent / "plans"
+
+    plan = open_engine(model_file, CARD, "cpu", plans=plans).plan
+
+    (file,) = plans.iterdir()
+    assert choose(recall(file), "throughput", decode_in_lane=True) == plan
+
+
 @pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so nothing falls back")
 def test_auto_falls_back_to_the_cpu_and_says_why(model_file: Path) -> None:
-    engine = open_engine(model_file, "auto")
+    engine = open_engine(model_file, CARD, "auto")
 
     assert engine.provider == "cpu"
     assert engine.fallback_reason
@@ -203,7 +226,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why(model_file: Path) -> None:
 @pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so it is not refused")
 def test_cuda_is_refused_where_it_does_not_work(model_file: Path) -> None:
     with pytest.raises(ProviderError, match="provider cuda was asked for, but"):
-        open_engine(model_file, "cuda")
+        open_engine(model_file, CARD, "cuda")
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", None], ids=["empty", "rubbish", "cut short"])
@@ -211,4 +234,4 @@ def test_a_file_that_is_no_model_is_refused(model_file: Path, content: bytes | N
     model_file.write_bytes(model_file.read_bytes()[:-100] if content is None else content)
 
     with pytest.raises(ArtifactError, match="ONNX Runtime refuses the model"):
-        open_engine(model_file, "cpu")
+        open_engine(model_file, CARD, "cpu")

@@ -15,9 +15,10 @@ from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, Pr
 from regraft.image import decode_crop
 from regraft.store import ModelStore
 from serving.backbone import Question
-from serving.engine import ExecutionPlan, Output
+from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
+from serving.plan import ExecutionPlan
 from tests.serving.fakes import Engines
 from tests.serving.spoil import SPOIL
 from tests.serving.waiting import asynchronous, until
@@ -550,6 +551,7 @@ async def test_a_name_may_be_left_out_only_while_there_is_one_model(store: Model
         assert s.models.resolve("") == "colours"
 
         publish_tiny(store, name="animals", promote=False)
+        await s.models.refresh()
         with pytest.raises(InvalidRequestError, match="animals, colours"):
             s.models.resolve("")
 

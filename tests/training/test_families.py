@@ -106,7 +106,7 @@ def assert_usable(embedding: FloatArray) -> None:
 def served_probabilities(model_file: Path, crops: list[Crop]) -> FloatArray:
     """Return what the serving engine answers, as a server would ask it."""
     served = artifact.read(model_file)
-    engine = open_engine(model_file, "cpu")
+    engine = open_engine(model_file, served.card, "cpu")
     engine.warm_up(served.head, served.card.image.crop_px)
     return np.stack([engine.run([crop], [served.head])[0].probabilities for crop in crops])
 
