@@ -77,12 +77,17 @@ class Client:
         return response
 
     def classify_stream(
-        self, images: Iterable[tuple[str, bytes]], *, name: str = "", top_k: int = 0
+        self, images: Iterable[tuple[str, bytes]], *, name: str = "", top_k: int = 0, any_order: bool = False
     ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
-        """Classify (id, picture) pairs; answers come in order, each a response or an error of its own."""
+        """Classify (id, picture) pairs; each answer is a response or an error of its own.
+
+        They come in order, or with ``any_order`` as they are ready.
+        """
         requests = (
             classifier_pb2.ClassifyStreamRequest(
-                id=key, request=classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k)
+                id=key,
+                request=classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k),
+                any_order=any_order,
             )
             for key, image in images
         )

@@ -51,7 +51,16 @@ class NotNowError(RegraftError):
 
 
 class OverloadedError(NotNowError):
-    """A bounded queue is full; answered at once so that the caller can go elsewhere."""
+    """A bounded queue is full; answered at once so that the caller can go elsewhere.
+
+    Attributes:
+        retry_after_s: when it may be worth trying again, in seconds.
+    """
+
+    def __init__(self, text: str, retry_after_s: float = 0.1) -> None:
+        """Keep the hint beside the text."""
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(NotNowError):

@@ -88,6 +88,23 @@ class ModelStore:
             raise NotFoundError(f"model {name!r} has no version {version} in {self.root} (it has: {there_are})")
         return folder
 
+    def find(self, wanted: str) -> tuple[str, int]:
+        """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.
+
+        Raises:
+            InvalidRequestError: the version is no number.
+            PreconditionError: no version is given, and there is no champion.
+            NotFoundError: there is no such version.
+        """
+        name, _, number = wanted.partition(":")
+        if number and not (number.isascii() and number.isdecimal()):
+            raise InvalidRequestError(f"{wanted!r}: need NAME or NAME:VERSION, such as flowers:3")
+        version = int(number) if number else self.champion(name)
+        if version is None:
+            raise PreconditionError(f"model {name!r} has no champion in {self.root}: name a version, as in {name}:1")
+        self.folder(name, version)
+        return name, version
+
     def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
         """Publish a new version.
 

@@ -56,6 +56,7 @@ class Classifier:
         self._permits = asyncio.Semaphore(max_in_flight)
         self._limits = limits
         self._metrics = metrics
+        self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
         self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
@@ -133,7 +134,7 @@ class Classifier:
     async def _admitted(self, name: str, version: int | None, *, wait: bool) -> AsyncIterator[ServedModel]:
         """Take a permit and a handle for the block, and count how it ends."""
         if self._permits.locked() and not wait:
-            raise OverloadedError("the server is full: try again later, or another replica")
+            raise OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
         async with self._permits:
             self._metrics.in_flight.inc()
             try:
@@ -168,6 +169,7 @@ class Classifier:
         }
         self._metrics.classified(seconds)
         self._statistics[served.name].answered(seconds, reply.batch)
+        self._last_s = seconds["total"]
         return reply.output, seconds
 
 

@@ -104,21 +104,25 @@ def open_engine(
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
         ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
-    opened = open_session(model, provider=provider, threads=1)
-    points = measure_model(model, card, opened, plans)
+    opened, points = measure_model(model, card, provider, plans)
     plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)
 
 
-def measure_model(model: Path, card: ModelCard, opened: OpenSession, plans: Path | None) -> tuple[Point, ...]:
-    """Measure a model on the provider of an open session of one thread, or recall what was measured before."""
-    cpus = cpu_budget()
+def measure_model(
+    model: Path, card: ModelCard, provider: ProviderChoice, plans: Path | None, *, fresh: bool = False
+) -> tuple[OpenSession, tuple[Point, ...]]:
+    """Open a session of one thread and measure what a plan is chosen by; errors as `open_engine`.
+
+    What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``.
+    """
+    opened, cpus = open_session(model, provider=provider, threads=1), cpu_budget()
     file = plans and plan_file(plans, card.backbone.digest, opened.provider, cpus, require_onnxruntime().__version__)
-    known = recall(file) if file else ()
+    known = recall(file) if file and not fresh else ()
     if known:
-        return known
+        return opened, known
 
     def runner(threads: int) -> Run:
         if threads == 1:
@@ -135,4 +139,4 @@ def measure_model(model: Path, card: ModelCard, opened: OpenSession, plans: Path
         raise ArtifactError(f"the model does not run on {opened.provider}: {first_line(error)}") from error
     if file:
         remember(file, points)
-    return points
+    return opened, points

@@ -27,6 +27,7 @@ STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 """By the nearest class: an error that is not named here has its parent's code."""
 
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
 _OURS: Final = ("/regraft.v1.", "/inference.")
 _STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
 _END: Final = object()
@@ -41,6 +42,13 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
         if kind in STATUS:
             return STATUS[kind], str(error)
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
+
+
+def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata by which gRPC's own retry policy knows how long to wait (gRFC A6)."""
+    if not isinstance(error, errors.OverloadedError):
+        return ()
+    return ((PUSHBACK, str(max(1, round(1000 * error.retry_after_s)))),)
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
@@ -136,7 +144,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 log.exception("%s", name)
             else:
                 log.info("%s: %s: %s", name, code.name, text)
-            await context.abort(code, text)
+            await context.abort(code, text, _hint(error))
         else:
             self._count(name, grpc.StatusCode.OK)
         finally:

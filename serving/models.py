@@ -6,7 +6,7 @@ handle is gone, and a backbone is closed when no version uses it any more.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +59,16 @@ class Models:
         max_queue: int,
         metrics: Metrics,
         limits: Limits = DEFAULT_LIMITS,
+        only: Sequence[str] = (),
     ) -> None:
-        """Serve from ``store``; nothing is loaded before the first `refresh`."""
+        """Serve from ``store``, all of it or ``only`` some; nothing is loaded before the first `refresh`."""
         self.store = store
         self._open_engine = open_engine
         self._max_queue = max_queue
         self._limits = limits
+        self._only = frozenset(only)
         self._metrics = metrics
-        self._stored: tuple[str, ...] = ()  # as of the last refresh: a request must not wait for a disk
+        self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
@@ -114,9 +116,13 @@ class Models:
         served = self._served.get(name)
         if served is not None:
             return served
-        if name not in self.store.names():
+        if name not in self._look():
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
         raise PreconditionError(self.problem(name) or f"model {name!r} has no champion: promote a version")
+
+    def _look(self) -> list[str]:
+        """Return the names in the store that are to be served; looks at the disk."""
+        return [name for name in self.store.names() if name in self._only or not self._only]
 
     def problem(self, name: str) -> str:
         """Return why the model does not answer with its champion, or an empty text."""
@@ -125,7 +131,7 @@ class Models:
     async def refresh(self) -> None:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
-            self._stored = tuple(await asyncio.to_thread(self.store.names))
+            self._stored = await asyncio.to_thread(self._look)
             for name in self._stored:
                 try:
                     champion = await asyncio.to_thread(self.store.champion, name)
@@ -148,6 +154,8 @@ class Models:
         """
         async with self._changing:
             self.store.folder(name, version)
+            if self._only and name not in self._only:
+                raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
             try:
                 loaded = await self._load(name, version)
             except RegraftError as error:

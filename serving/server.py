@@ -83,6 +83,7 @@ class Server:
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
             limits=limits,
+            only=settings.names,
         )
         self._classifier = Classifier(
             self.models,
@@ -163,7 +164,8 @@ class Server:
     def _build_grpc(self) -> grpc.aio.Server:
         options = [
             ("grpc.max_receive_message_length", self.settings.max_image_bytes + _ENVELOPE_BYTES),
-            ("grpc.so_reuseport", 0),  # or a second server on the port would silently take half of the requests
+            # Otherwise a second server on the port would silently take half of the requests.
+            ("grpc.so_reuseport", int(self.settings.share_port)),
         ]
         server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
@@ -190,7 +192,10 @@ class Server:
         try:
             return int(self._grpc.add_insecure_port(self.settings.grpc))
         except RuntimeError as error:
-            raise OperatorError(f"--grpc {self.settings.grpc}: cannot listen there: is the port taken?") from error
+            raise OperatorError(
+                f"--grpc {self.settings.grpc}: cannot listen there: is the port taken? "
+                "Servers that share one all need --share-port"
+            ) from error
 
     async def _watch_store(self) -> None:
         while True:

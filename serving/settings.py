@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.examples import FOLDER
 from regraft.runtime import ProviderChoice
@@ -15,6 +15,11 @@ def _check_port(address: str) -> str:
     if int(address.rpartition(":")[2]) > 65535:
         raise ValueError("the port must be 0 to 65535")
     return address
+
+
+def _split(names: object) -> object:
+    """Split what the environment gives: ``REGRAFT_NAMES=flowers,ants``."""
+    return tuple(filter(None, names.split(","))) if isinstance(names, str) else names
 
 
 Address = Annotated[
@@ -33,6 +38,8 @@ class Settings(BaseSettings):
         database: URL of the examples' database; SQLite inside the examples store if empty.
         grpc: host and port to answer on; port 0 takes a free one.
         metrics: host and port for Prometheus; likewise.
+        share_port: whether other servers may answer on the same gRPC port (SO_REUSEPORT).
+        names: the models to serve; all of the store if empty. In the environment with commas between.
         provider: ``auto`` takes CUDA where it works, ``cuda`` refuses to be ready without it, ``cpu`` does not try.
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
         max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
@@ -48,6 +55,8 @@ class Settings(BaseSettings):
     database: str = ""
     grpc: Address = "127.0.0.1:50051"
     metrics: Address = "127.0.0.1:8002"
+    share_port: bool = False
+    names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     provider: ProviderChoice = "auto"
     optimise: Goal = "throughput"
     max_in_flight: int = Field(default=256, ge=1)

@@ -55,7 +55,8 @@ class ClassifierServicer(object):
         """Classify one picture.
 
         INVALID_ARGUMENT: the bytes are not a picture within the limits, or a field is off; the text says which.
-        NOT_FOUND: no such model. RESOURCE_EXHAUSTED: the server is full; answered at once, before any decoding.
+        NOT_FOUND: no such model. RESOURCE_EXHAUSTED: the server is full; answered at once, before any decoding,
+        with grpc-retry-pushback-ms in the trailing metadata, which gRPC's own retry policy heeds.
         FAILED_PRECONDITION: the model has no version that could be loaded; the text says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -63,8 +64,9 @@ class ClassifierServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStream(self, request_iterator, context):
-        """Classify many pictures over one stream. Answers come in the order of the requests, one each; a bad picture is
-        answered by an error of its own and does not end the stream. The server reads on only as it answers.
+        """Classify many pictures over one stream, one answer each; a bad picture is answered by an error of its own and does
+        not end the stream. Answers come in the order of the requests, or, if the first request says any_order, each as
+        soon as it is ready, told apart by its id. The server reads on only as it answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,5 +1,7 @@
 import io
+import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -162,6 +164,55 @@ def test_a_full_server_answers_resource_exhausted_at_once(store: ModelStore) -> 
         assert taken.result(PATIENCE_S).predictions[0].label == "red"
 
 
+def test_who_is_refused_is_told_when_to_try_again(store: ModelStore) -> None:
+    """In the metadata that gRPC's own retry policy heeds."""
+    with (
+        LiveServer(store, max_in_flight=1) as live,
+        grpc.insecure_channel(live.target) as channel,
+        ThreadPoolExecutor(1) as pool,
+        live.busy_lanes(),
+    ):
+        pool.submit(live.client.classify, picture("red"))
+        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+        with pytest.raises(grpc.RpcError) as failure:
+            pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(image=picture("red")))
+        metadata = {entry.key: entry.value for entry in failure.value.trailing_metadata() or ()}
+
+        assert 1 <= int(metadata["grpc-retry-pushback-ms"]) <= 10_000
+
+
+def test_a_client_with_a_retry_policy_is_answered_though_it_was_refused_first(store: ModelStore) -> None:
+    policy = {
+        "methodConfig": [
+            {
+                "name": [{"service": "regraft.v1.Classifier"}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "10s",
+                    "maxBackoff": "10s",
+                    "backoffMultiplier": 1,
+                    "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+                },
+            }
+        ]
+    }
+    options = [("grpc.service_config", json.dumps(policy))]
+    with LiveServer(store, max_in_flight=1) as live, grpc.insecure_channel(live.target, options=options) as channel:
+        refused = "regraft_requests_total", {"method": "Classify", "code": "RESOURCE_EXHAUSTED"}
+        with ThreadPoolExecutor(2) as pool:
+            with live.busy_lanes():
+                taken = pool.submit(live.client.classify, picture("red"))
+                wait_until(lambda: live.metric("regraft_in_flight") == 1)
+                stub = pb_grpc.ClassifierStub(channel)
+                retried = pool.submit(stub.Classify, pb.ClassifyRequest(image=picture("blue")))
+                wait_until(lambda: (live.metric(refused[0], **refused[1]) or 0) >= 1)
+            began_s = time.monotonic()
+
+            assert retried.result(PATIENCE_S).predictions[0].label == "blue"
+            assert time.monotonic() - began_s < 5, "the server's hint counts, not the policy's 10 s"
+        assert taken.result(PATIENCE_S).predictions[0].label == "red"
+
+
 def test_a_deadline_that_passes_is_an_error_and_the_server_goes_on(store: ModelStore) -> None:
     """Invariant 4."""
     with LiveServer(store) as live, Client(live.target, timeout_s=0.3) as hurried:
@@ -176,6 +227,29 @@ def test_the_answers_of_a_stream_come_in_order_each_with_its_id(client: Client) 
     answers = list(client.classify_stream((key, picture(label)) for key, label in sent))
 
     assert [(answer.id, answer.response.predictions[0].label) for answer in answers] == sent
+
+
+def test_in_any_order_an_answer_does_not_wait_for_those_before_it(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals", scale=2.0)
+
+    def requests() -> Iterator[pb.ClassifyStreamRequest]:
+        for key, name in (("slow", "animals"), ("quick", "colours")):
+            request = pb.ClassifyRequest(image=picture("red"), name=name)
+            yield pb.ClassifyStreamRequest(id=key, request=request, any_order=True)
+
+    with LiveServer(store) as live, grpc.insecure_channel(live.target) as channel:
+        with live.busy_lanes("animals"):
+            answers = pb_grpc.ClassifierStub(channel).ClassifyStream(requests(), timeout=PATIENCE_S)
+            assert next(answers).id == "quick"
+        assert [answer.id for answer in answers] == ["slow"]
+
+
+def test_in_any_order_each_request_has_one_answer(client: Client) -> None:
+    sent = {f"picture {number}": LABELS[number % 3] for number in range(200)}
+    answers = list(client.classify_stream(((key, picture(label)) for key, label in sent.items()), any_order=True))
+
+    assert len(answers) == len(sent)
+    assert {answer.id: answer.response.predictions[0].label for answer in answers} == sent
 
 
 def test_a_stream_answers_while_it_is_still_being_sent(client: Client) -> None:

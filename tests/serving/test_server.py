@@ -421,3 +421,56 @@ def test_a_signal_stops_the_server(store: ModelStore, number: signal.Signals) ->
 
 def test_the_loop_that_the_servers_share_has_nothing_to_complain_of() -> None:
     assert grpc_loop().complaints == []
+
+
+def answered_by(live: LiveServer) -> float:
+    return live.metric("regraft_requests_total", method="Classify", code="OK") or 0
+
+
+def test_two_servers_on_one_port_share_the_clients_and_a_swap_reaches_both(store: ModelStore) -> None:
+    publish_tiny(store, sharpness=5.0, promote=False)
+    with LiveServer(store, share_port=True) as first, LiveServer(store, share_port=True, grpc=first.target) as second:
+        assert first.target == second.target
+        while not (answered_by(first) and answered_by(second)):  # the kernel deals the connections out
+            with Client(first.target) as client:
+                assert client.classify(picture("red")).version == 1
+        first.client.promote(2)
+        wait_until(lambda: {live.server.models.get("colours").version for live in (first, second)} == {2})
+
+        first.stop().result(PATIENCE_S)
+        for _ in range(8):
+            with Client(second.target) as client:
+                assert client.classify(picture("red")).version == 2
+
+
+def test_a_server_that_does_not_share_its_port_keeps_others_from_it(store: ModelStore) -> None:
+    with LiveServer(store) as first, pytest.raises(OperatorError, match="--share-port"):
+        LiveServer(store, share_port=True, grpc=first.target).__enter__()
+
+
+def test_a_server_answers_for_the_models_that_it_was_told_to_serve(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals")
+    publish_tiny(store, ("grey", "red"), name="plants")
+    with LiveServer(store, names=("animals", "plants")) as live:
+        assert live.ready.models == ["animals", "plants"]
+        assert live.client.classify(picture("grey"), name="animals").predictions[0].label == "grey"
+        with pytest.raises(RemoteError, match="no model 'colours'"):
+            live.client.classify(picture("red"), name="colours")
+        with pytest.raises(RemoteError, match="told to serve others"):
+            live.client.promote(1, name="colours")
+
+
+def test_models_on_one_backbone_share_a_session_and_a_batch(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals")
+    with LiveServer(store) as live, ThreadPoolExecutor(8) as pool:
+        backbones = {id(live.server.models.get(name).backbone) for name in ("animals", "colours")}
+        assert len(backbones) == 1
+        with live.busy_lanes("animals"):
+            asked = [
+                pool.submit(live.client.classify, picture("red", number), name=("animals", "colours")[number % 2])
+                for number in range(8)
+            ]
+            wait_until(lambda: live.metric("regraft_queue_depth") == 8)
+
+        assert [answer.result(PATIENCE_S).name for answer in asked] == ["animals", "colours"] * 4
+        assert {answer.result().predictions[0].label for answer in asked} == {"red"}

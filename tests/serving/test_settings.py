@@ -51,7 +51,10 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_DATABASE": "sqlite://",
         "REGRAFT_GRPC": "h:1",
         "REGRAFT_METRICS": "h:2",
+        "REGRAFT_SHARE_PORT": "True",
+        "REGRAFT_NAMES": "flowers,ants",
         "REGRAFT_PROVIDER": "cuda",
+        "REGRAFT_OPTIMISE": "latency",
         "REGRAFT_MAX_IN_FLIGHT": "3",
         "REGRAFT_MAX_IMAGE_BYTES": "4096",
         "REGRAFT_RELOAD_EVERY_S": "5",
@@ -63,10 +66,13 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
 
     values = Settings().model_dump()
 
-    assert {
-        f"REGRAFT_{name.upper()}": f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    } == given
+    assert {f"REGRAFT_{name.upper()}": as_text(value) for name, value in values.items()} == given
+
+
+def as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "0.0.0.0:65535", "[::1]:8002", "[::]:0"])
@@ -88,6 +94,8 @@ def test_what_is_no_address_is_refused(field: str, address: str) -> None:
     ("field", "value"),
     [
         ("provider", "tpu"),
+        ("optimise", "everything"),
+        ("share_port", "perhaps"),
         ("provider", "CUDA"),
         ("max_in_flight", 0),
         ("max_in_flight", -1),

@@ -1,0 +1,75 @@
+"""``regraft serve`` in a process of its own, on given CPUs, for the benchmarks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+@contextmanager
+def on_cpus(cpus: Collection[int]) -> Iterator[None]:
+    """Let this thread, and the processes that it starts, run on some CPUs only, until the block ends."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class ServerProcess:
+    """A running server; a context manager that ends it. What it logs goes nowhere."""
+
+    def __init__(self, store: Path, cpus: Collection[int], *arguments: str) -> None:
+        """Start it, and wait until it says where it is; ``ready_s`` is how long that took."""
+        began_s = time.perf_counter()
+        command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json", "--provider", "cpu"]
+        ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+        with on_cpus(cpus):
+            self._process = subprocess.Popen(
+                [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        assert self._process.stdout is not None
+        self.target: str = json.loads(self._process.stdout.readline())["grpc"]
+        self.ready_s = time.perf_counter() - began_s
+
+    def __enter__(self) -> Self:
+        """Return the server."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it not run until the block ends."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def resident_mb(self) -> float:
+        """Return the megabytes that it has in memory."""
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("the server is gone")
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that it has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,96 @@
+"""The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from regraft import show, show_plan
+from regraft.as_json import print_json
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def serve(
+    store: Annotated[Path | None, typer.Option(help="The model store; models if not given.")] = None,
+    grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; 127.0.0.1:50051 if not given.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus; 127.0.0.1:8002 if not given.")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu; auto if not given.")] = None,
+    optimise: Annotated[
+        str | None, typer.Option(help="throughput, or latency of a single request; throughput if not given.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="A model to serve, may be repeated; all of the store if not given.")
+    ] = None,
+    share_port: Annotated[
+        bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
+
+    Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
+    """
+    from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
+    from serving.settings import Settings  # noqa: PLC0415 - likewise
+
+    given = {
+        "store": store,
+        "grpc": grpc,
+        "metrics": metrics,
+        "provider": provider,
+        "optimise": optimise,
+        "names": tuple(name) if name else None,
+        "share_port": share_port or None,
+    }
+    try:
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=f"--{first['loc'][0]}") from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+    def announce(ready: Ready) -> None:
+        places = {
+            "grpc": f"{settings.grpc.rpartition(':')[0]}:{ready.grpc_port}",
+            "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
+        }
+        if as_json:
+            print_json({**places, "models": ready.models})
+        else:
+            models = ", ".join(ready.models) or "none answers yet (`regraft models list` says why)"
+            show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
+
+    async def run() -> int:
+        return await Server(settings).run(announce)
+
+    if asyncio.run(run()):
+        raise typer.Exit(1)  # calls were cut: not a clean stop
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
+    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Show how a model runs best on this machine: what was measured, and what a server would choose."""
+    from serving.plan_report import plan_report  # noqa: PLC0415 - as in `serve`
+
+    for flag, value, known in (
+        ("--provider", provider, ("auto", "cuda", "cpu")),
+        ("--optimise", optimise, ("throughput", "latency")),
+    ):
+        if value not in known:
+            raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)
+    report = plan_report(store, model, provider, optimise, fresh=fresh)  # type: ignore[arg-type]  # checked above
+    if as_json:
+        print_json(report)
+    else:
+        show_plan.plan(report)

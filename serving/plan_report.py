@@ -1,0 +1,45 @@
+"""What a server would measure and choose for a model, without starting one."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from regraft import artifact
+from regraft.files import cache_folder
+from regraft.runtime import ProviderChoice, cpu_budget, processor
+from regraft.store import MODEL_FILE, ModelStore
+from serving.engine import measure_model
+from serving.plan import Goal, choose
+
+
+def plan_report(store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool) -> dict[str, Any]:
+    """Measure a version, or recall what was measured, and choose.
+
+    Args:
+        store: the model store.
+        model: see `regraft.store.ModelStore.find`.
+        provider: as for a server.
+        goal: likewise.
+        fresh: measure even what is known already, and keep the new figures.
+
+    Raises:
+        RegraftError: there is no such version.
+        ProviderError: CUDA was asked for and does not work.
+        ArtifactError: the model cannot be run.
+    """
+    models = ModelStore(store)
+    path = models.folder(*models.find(model)) / MODEL_FILE
+    loaded = artifact.read(path)
+    opened, points = measure_model(path, loaded.card, provider, cache_folder() / "plans", fresh=fresh)
+    plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
+    return {
+        "model": str(path),
+        "backbone": loaded.card.backbone.name,
+        "provider": opened.provider,
+        "fallback_reason": opened.fallback_reason,
+        "processor": processor(),
+        "cpus": cpu_budget(),
+        "optimise": goal,
+        "plan": asdict(plan),
+        "measured": [asdict(point) for point in points],
+    }

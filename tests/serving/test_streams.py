@@ -1,0 +1,92 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from serving.streams import as_ready, in_order, with_first
+from tests.serving.waiting import asynchronous, until
+
+Answers = Callable[..., AsyncIterator[int]]
+
+
+async def numbers(count: int, taken: list[int] | None = None) -> AsyncIterator[int]:
+    for number in range(count):
+        if taken is not None:
+            taken.append(number)
+        yield number
+
+
+@asynchronous
+async def test_in_order_the_first_answer_comes_first_though_the_second_is_ready() -> None:
+    gate, answered = asyncio.Event(), list[int]()
+
+    async def answer(number: int) -> int:
+        if number == 0:
+            await gate.wait()
+        answered.append(number)
+        return number
+
+    answers = in_order(numbers(3), answer)
+    first = asyncio.ensure_future(anext(answers))
+    await until(lambda: answered == [1, 2])
+    assert not first.done()
+    gate.set()
+
+    assert [await first, *[number async for number in answers]] == [0, 1, 2]
+
+
+@asynchronous
+async def test_as_ready_an_answer_does_not_wait_for_those_before_it() -> None:
+    gate = asyncio.Event()
+
+    async def answer(number: int) -> int:
+        if number == 0:
+            await gate.wait()
+        return number
+
+    answers = as_ready(numbers(3), answer)
+    assert {await anext(answers), await anext(answers)} == {1, 2}
+    gate.set()
+
+    assert [number async for number in answers] == [0]
+
+
+@pytest.mark.parametrize("answers", [in_order, as_ready])
+@asynchronous
+async def test_a_stream_is_read_no_further_than_the_answers_are_taken(answers: Answers) -> None:
+    """Invariant 5."""
+    taken = list[int]()
+
+    async def answer(number: int) -> int:
+        return number
+
+    stream = answers(numbers(1000, taken), answer)
+    await anext(stream)
+    before = -1
+    while before != len(taken):
+        before = len(taken)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert len(taken) < 40
+
+    assert sorted([number async for number in stream]) == sorted(set(range(1000)) - {0})
+
+
+@pytest.mark.parametrize("answers", [in_order, as_ready])
+@asynchronous
+async def test_an_error_of_an_answer_ends_the_stream(answers: Answers) -> None:
+    async def answer(number: int) -> int:
+        return 1 // number
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await anext(answers(numbers(1), answer))
+    assert failure.group_contains(ZeroDivisionError)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+@asynchronous
+async def test_who_looks_at_the_first_request_loses_none(count: int) -> None:
+    first, everything = await with_first(numbers(count))
+
+    assert first == (0 if count else None)
+    assert [number async for number in everything] == list(range(count))
