@@ -1,8 +1,7 @@
 """The server over gRPC against what this machine can do without one, in one run.
 
-``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. In turns, so that whatever else the machine
-does slows all of them alike: the plain loop (Pillow's full decode and resize, batch 1, one thread, of ``FLOAT_NAME``);
-the limit (our own decode and ``session.run`` in all lanes, no server); the server, at several concurrencies.
+``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. In turns, so that whatever else it does slows
+all of them alike: the plain loop (Pillow's full decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the limit (our own decode and ``session.run`` in all lanes, no server); the server, at several concurrencies.
 
 First the server has one CPU and the clients another. Then both have both, and the clients' own CPU time is taken off.
 """
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.in_process import SIZE
 from benchmarks.preprocessing import photo
-from benchmarks.server_process import ServerProcess
+from benchmarks.server_process import ServerProcess, on_cpus
 from regraft.bench import run_bench
 from regraft.bench_settings import BenchSettings
 from regraft.runtime import processor
@@ -44,9 +43,8 @@ def main() -> None:
 def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
     """Measure with the server on the first CPU, the clients on the second."""
     table = Table("", "pictures/s", "of the limit", "of the plain loop", "p50 ms", title=_title(name, "one CPU"))
-    os.sched_setaffinity(0, {cpus[1]})
     rounds: list[dict[str, float]] = []
-    with ServerProcess(store, {cpus[0]}, "--name", name.partition(":")[0]) as server:
+    with on_cpus({cpus[1]}), ServerProcess(store, {cpus[0]}, "--name", name.partition(":")[0]) as server:
         for _ in range(ROUNDS):
             with server.paused():
                 figures = in_process(store, name, float_name, {cpus[0]})
@@ -55,7 +53,6 @@ def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
                 figures[f"{concurrency}"] = result.goodput_per_s
                 figures[f"{concurrency} ms"] = result.latency_ms.p50 if result.latency_ms else 0.0
             rounds.append(figures)
-    os.sched_setaffinity(0, cpus)
     table.add_row("plain loop", *_shares(rounds, "plain"), "")
     table.add_row("limit, in process", *_shares(rounds, "limit"), f"{_median(rounds, 'alone_ms'):.2f}")
     for concurrency in CONCURRENCIES:
@@ -67,7 +64,6 @@ def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
 def together(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
     """Measure with two CPUs for the server and its clients."""
     table = Table("", "pictures/s", "of what the clients leave", title=_title(name, "two CPUs for all"))
-    os.sched_setaffinity(0, cpus)
     rounds: list[dict[str, float]] = []
     with ServerProcess(store, cpus, "--name", name.partition(":")[0]) as server:
         for _ in range(ROUNDS):
@@ -84,7 +80,8 @@ def together(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
 def in_process(store: Path, name: str, float_name: str, cpus: Collection[int]) -> dict[str, float]:
     """Measure what goes without a server, on some CPUs."""
     command = [sys.executable, "-m", "benchmarks.in_process", str(store), name, float_name, str(WINDOW_S)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+    with on_cpus(cpus):
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
@@ -117,9 +116,18 @@ class Batcher(Generic[PayloadT, ResultT]):
                 return
             self._free_lanes -= 1
             self._on_batch(len(batch))
-            started_s = loop.time()
-            done = loop.run_in_executor(self._pool, self._run, [entry.payload for entry in batch])
-            done.add_done_callback(partial(self._answer, batch, started_s, loop))
+            self._pool.submit(self._work, batch, loop.time(), loop)
+
+    def _work(self, batch: list[_Entry[PayloadT, ResultT]], started_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Run a batch in a lane's thread, and hand what came of it to the event loop."""
+        try:
+            results = self._run([entry.payload for entry in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} gave {len(results)} results")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait for the batch
+            results = [error] * len(batch)
+        with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
+            loop.call_soon_threadsafe(self._answer, batch, results, started_s, loop)
 
     def _take(self, now_s: float) -> list[_Entry[PayloadT, ResultT]]:
         """Take the next batch, dropping entries that nobody waits for any more before it forms.
@@ -141,19 +149,15 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _answer(
         self,
         batch: list[_Entry[PayloadT, ResultT]],
+        results: Sequence[ResultT | Exception],
         started_s: float,
         loop: asyncio.AbstractEventLoop,
-        run: "asyncio.Future[Sequence[ResultT | Exception]]",
     ) -> None:
         self._free_lanes += 1
-        error = run.exception()
-        if error is None and len(run.result()) != len(batch):
-            error = RuntimeError(f"a batch of {len(batch)} gave {len(run.result())} results")
-        for position, entry in enumerate(batch):
+        for entry, result in zip(batch, results, strict=True):
             if entry.future.done():
                 continue
-            result = error or run.result()[position]
-            if isinstance(result, BaseException):
+            if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
                 entry.future.set_result(Answered(result, started_s - entry.submitted_s))

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
@@ -79,7 +79,8 @@ class Classifier:
             NotFoundError: no such model.
             PreconditionError: the model has no version that could be loaded.
         """
-        async with self._admitted(name, None, wait=wait) as served:
+        await self._admit(wait=wait)
+        with self._visit(name, None) as served:
             output, seconds = await self._judge(served, image, deadline_s)
         best = output.best(top_k or DEFAULT_TOP_K)
         predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
@@ -107,7 +108,8 @@ class Classifier:
             InvalidRequestError: a crop has another size than the model's.
             RegraftError: what `classify` raises, of the first picture that fails.
         """
-        async with self._admitted(name, version, wait=wait) as served:
+        await self._admit(wait=wait)
+        with self._visit(name, version) as served:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     asked = [
@@ -130,25 +132,29 @@ class Classifier:
         """Let the decoding threads go."""
         self._decoders.shutdown(wait=False)
 
-    @asynccontextmanager
-    async def _admitted(self, name: str, version: int | None, *, wait: bool) -> AsyncIterator[ServedModel]:
-        """Take a permit and a handle for the block, and count how it ends."""
+    async def _admit(self, *, wait: bool) -> None:
+        """Take a permit, which the end of a visit gives back."""
         if self._permits.locked() and not wait:
             raise OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
-        async with self._permits:
-            self._metrics.in_flight.inc()
-            try:
-                with self._models.acquire(name) as served:
-                    served.check_version(version)
-                    statistics, started_s = self._statistics[served.name], time.perf_counter()
-                    outcome = statistics.fail
-                    try:
-                        yield served
-                        outcome = statistics.success
-                    finally:
-                        outcome.add(time.perf_counter() - started_s)
-            finally:
-                self._metrics.in_flight.dec()
+        await self._permits.acquire()
+
+    @contextmanager
+    def _visit(self, name: str, version: int | None) -> Iterator[ServedModel]:
+        """Hold a handle for the block, count how it ends, and give the permit back."""
+        self._metrics.in_flight.inc()
+        try:
+            with self._models.acquire(name) as served:
+                served.check_version(version)
+                statistics, started_s = self._statistics[served.name], time.perf_counter()
+                outcome = statistics.fail
+                try:
+                    yield served
+                    outcome = statistics.success
+                finally:
+                    outcome.add(time.perf_counter() - started_s)
+        finally:
+            self._metrics.in_flight.dec()
+            self._permits.release()
 
     async def _judge(
         self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, whose: str = ""

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -89,23 +90,24 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
+        name = method.rpartition("/")[2]
         coders = (handler.request_deserializer, handler.response_serializer)
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *coders)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, name), *coders)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._two_way(handler.stream_stream, method), *coders)
-        return grpc.unary_stream_rpc_method_handler(self._one_way(handler.unary_stream, method), *coders)
+            return grpc.stream_stream_rpc_method_handler(self._two_way(handler.stream_stream, name), *coders)
+        return grpc.unary_stream_rpc_method_handler(self._one_way(handler.unary_stream, name), *coders)
 
-    def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
-            async with self._guard(method, context):
+            async with _Call(self, name, context):
                 return await inner(request, context)
 
         return call
 
-    def _one_way(self, inner: _Streaming, method: str) -> _Streaming:
+    def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
-            async with self._guard(method, context):
+            async with _Call(self, name, context):
                 responses = _Cuttable(inner(request, context), self._draining)
                 async for response in responses:
                     yield response
@@ -113,9 +115,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _two_way(self, inner: _Streaming, method: str) -> _Streaming:
+    def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            async with self._guard(method, context):
+            async with _Call(self, name, context):
                 requests = _Cuttable(incoming, self._draining)
                 async for response in inner(requests, context):
                     yield response
@@ -123,37 +125,49 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    @asynccontextmanager
-    async def _guard(self, method: str, context: _Context) -> AsyncIterator[None]:
-        """Count the call, and end it with the right status when the block raises."""
-        name = method.rpartition("/")[2]
+    async def begin(self, name: str, context: _Context) -> None:
+        """Count a call in, or refuse it because the server drains."""
         if self._draining.is_set():
             self._count(name, grpc.StatusCode.UNAVAILABLE)
             await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
         self._in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
+
+    async def end(self, name: str, context: _Context, error: BaseException | None) -> None:
+        """Count a call out, and end it with the right status if it failed."""
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        if error is None:
+            self._count(name, grpc.StatusCode.OK)
+        elif not isinstance(error, Exception):  # cancelled, or the stream was dropped
             self._count(name, grpc.StatusCode.CANCELLED)
-            raise
-        except Exception as error:
+        else:
             code, text = status_of(error)
             self._count(name, code)
             if code is grpc.StatusCode.INTERNAL:
-                log.exception("%s", name)
+                log.error("%s", name, exc_info=error)
             else:
                 log.info("%s: %s: %s", name, code.name, text)
             await context.abort(code, text, _hint(error))
-        else:
-            self._count(name, grpc.StatusCode.OK)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._metrics.requests.labels(method, code.name).inc()
+
+
+class _Call:
+    """The block of one call; a class, since a generator costs each request more."""
+
+    def __init__(self, interceptor: RpcInterceptor, name: str, context: _Context) -> None:
+        self._interceptor, self._name, self._context = interceptor, name, context
+
+    async def __aenter__(self) -> None:
+        await self._interceptor.begin(self._name, self._context)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._interceptor.end(self._name, self._context, error)
 
 
 class _Cuttable:
