@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ SCHEMA_VERSION: Final = 1
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "int8"]
 
 
 class _Part(BaseModel):
@@ -20,11 +21,16 @@ class _Part(BaseModel):
 
 
 class BackboneCard(_Part):
-    """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph."""
+    """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph.
+
+    Attributes:
+        precision: of its arithmetic; cards from before there was a choice do not say it.
+    """
 
     name: str
     weights: str
     digest: Digest
+    precision: Precision = "fp32"
 
 
 class ClassMetrics(_Part):

@@ -1,21 +1,18 @@
 """The front door: ``regraft <command>``.
 
-Only this module of the package reaches into ``serving``, only `regraft.train_cli` into ``training``.
+Only `regraft.serve_cli` reaches into ``serving``, only `regraft.train_cli` and `regraft.quantise_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
 
-import asyncio
 import getpass
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from pydantic import ValidationError
 
-from regraft import labelled_files, show, train_cli
+from regraft import bench_cli, labelled_files, quantise_cli, serve_cli, show, train_cli
 from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
@@ -29,55 +26,18 @@ app: Final = typer.Typer(
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command()(serve_cli.serve)
+app.command()(serve_cli.plan)
 app.command()(train_cli.train)
 app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
+app.command()(bench_cli.bench)
+models_app.command()(quantise_cli.quantise)
 
 _Target = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
 _Name = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
-
-
-@app.command()
-def serve(
-    store: Annotated[Path | None, typer.Option(help="The model store. [default: models]")] = None,
-    grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC. [default: 127.0.0.1:50051]")] = None,
-    metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus. [default: 127.0.0.1:8002]")] = None,
-    provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu. [default: auto]")] = None,
-    as_json: _Json = False,
-) -> None:
-    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
-
-    Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
-    """
-    from serving.server import Ready, Server  # noqa: PLC0415 - as in `train`
-    from serving.settings import Settings  # noqa: PLC0415 - likewise
-
-    given = {"store": store, "grpc": grpc, "metrics": metrics, "provider": provider}
-    try:
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=f"--{first['loc'][0]}") from error
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-
-    def announce(ready: Ready) -> None:
-        places = {
-            "grpc": f"{settings.grpc.rpartition(':')[0]}:{ready.grpc_port}",
-            "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
-        }
-        if as_json:
-            print_json({**places, "models": ready.models})
-        else:
-            models = ", ".join(ready.models) or "none answers yet (`regraft models list` says why)"
-            show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
-
-    async def run() -> int:
-        return await Server(settings).run(announce)
-
-    if asyncio.run(run()):
-        raise typer.Exit(1)  # calls were cut: not a clean stop
 
 
 @app.command()

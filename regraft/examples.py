@@ -27,6 +27,7 @@ FOLDER: Final = ".examples"
 """Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
 
 HOLDOUT_SHARE: Final = 0.2
+_IMAGES: Final = "images"
 
 
 class AddOutcome(StrEnum):
@@ -51,7 +52,7 @@ class ExamplesStore:
     def __init__(self, root: Path, database_url: str = "") -> None:
         """Open the store in the folder ``root``, with SQLite inside it unless a database URL is given."""
         with storage_errors("cannot open the examples store"):
-            self.images = root / "images"
+            self._root, self.images = root, root / _IMAGES
             self.images.mkdir(parents=True, exist_ok=True)
             self.locks = root / "locks"
             self.locks.mkdir(exist_ok=True)
@@ -126,11 +127,16 @@ class ExamplesStore:
 
     def image_path(self, sha256: str) -> Path:
         """Return where the picture with this hash is kept."""
-        return self.images / sha256[:2] / sha256
+        return kept_image(self._root, sha256)
 
     def close(self) -> None:
         """Close the database."""
         self._engine.dispose()
+
+
+def kept_image(root: Path, sha256: str) -> Path:
+    """Return where the examples store in the folder ``root`` keeps the picture with this hash, if it has it."""
+    return root / _IMAGES / sha256[:2] / sha256
 
 
 def image_hash(data: bytes) -> str:

@@ -104,7 +104,7 @@ def _lines() -> Callable[[str, int, int], None]:
 def training_result(result: Mapping[str, Any]) -> None:
     """Show what `training.train.TrainResult.to_dict` returns."""
     _left_out(result["left_out"])
-    title = f"{result['name']}, version {result['version']}"
+    title = f"{result['name']}, version {result['version']}, {result['precision']}"
     classes = table("class", title=title, numbers=("precision", "recall", "F1", "images"))
     for entry in result["per_class"]:
         shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
@@ -247,7 +247,9 @@ def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
         metrics = card["metrics"]
         backbone = card["backbone"]
         line(f"labels: {', '.join(card['labels'])}")
-        line(f"backbone: {backbone['name']} ({backbone['weights']}), {card['strategy']}, {card['train_images']} images")
+        precision = backbone.get("precision", "fp32")  # a server of an earlier Regraft does not say it
+        made = f"{card['strategy']}, {precision}, {card['train_images']} images"
+        line(f"backbone: {backbone['name']} ({backbone['weights']}), {made}")
         if metrics:
             low, high = metrics["accuracy_interval"]
             line(f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images")

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("regraft", "serving", "training")
 
 ONE_DOOR = {
-    "onnxruntime": {"regraft/runtime.py"},
+    "onnxruntime": {"regraft/runtime.py", "training/quantise.py"},
     "PIL": {"regraft/image.py"},
     "cykooz_resizer": {"regraft/image.py"},
     "prometheus_client": {"serving/metrics.py"},
@@ -30,7 +30,7 @@ ONE_DOOR = {
 }
 """A library, and the only modules that may import it."""
 
-FRONT_DOORS = {"serving": {"regraft/cli.py"}, "training": {"regraft/train_cli.py"}}
+FRONT_DOORS = {"serving": {"regraft/serve_cli.py"}, "training": {"regraft/train_cli.py", "regraft/quantise_cli.py"}}
 
 
 def sources() -> list[Path]:
@@ -103,8 +103,8 @@ def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
     }
 
     # `export` and `version` open one to compare a finished file with what it should compute, and drop it again;
-    # `speed` takes the time of finished files.
-    checks = {"training/export.py", "training/version.py", "training/speed.py"}
+    # `speed` takes the time of finished files; `activations` looks at what layers are given.
+    checks = {"training/export.py", "training/version.py", "training/speed.py", "training/activations.py"}
     assert openers == {"serving/engine.py", "training/features.py"} | checks
 
 

@@ -1,13 +1,10 @@
 """The strategy ``auto``: probe, fine-tune if that can pay, and keep what proved better. Imports torch."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from regraft.artifact import FloatArray
+from training.paired import Comparison, compare
 from training.plan import plan_finetune
 from training.strategy import Context, Made
 from training.tuned import carry_out
@@ -15,27 +12,6 @@ from training.tuner import Tuner
 
 _HOPE: Final = 0.5
 """The share of a probe's errors that fine-tuning may hope to remove; published gains are mostly below it."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two heads on the same pictures, none of which either was fitted on.
-
-    Attributes:
-        gain: how much lower the second's log loss is, mean over the pictures, in nats.
-        error: its standard error.
-        accuracy: of the first and of the second.
-    """
-
-    images: int
-    gain: float
-    error: float
-    accuracy: tuple[float, float]
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the second is surely enough better: less loss by more than the noise, and no less accurate."""
-        return self.gain > self.error and self.accuracy[1] >= self.accuracy[0]
 
 
 def room_for_gain(accuracy: float, images: int) -> bool:
@@ -48,16 +24,6 @@ def room_for_gain(accuracy: float, images: int) -> bool:
     errors = images * (1 - accuracy)
     removed = _HOPE * errors
     return removed > 2 * math.sqrt(max(removed, 1.0))
-
-
-def compare(first: FloatArray, second: FloatArray, label_index: npt.NDArray[np.int64]) -> Comparison:
-    """Compare probabilities [n, K] of two heads, picture by picture."""
-    rows = np.arange(len(label_index))
-    losses = [-np.log(np.maximum(p[rows, label_index].astype(np.float64), 1e-12)) for p in (first, second)]
-    gains = losses[0] - losses[1]
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
-    accuracy = tuple(float((p.argmax(axis=1) == label_index).mean()) for p in (first, second))
-    return Comparison(len(rows), float(gains.mean()), error, (accuracy[0], accuracy[1]))
 
 
 def auto(probed: Made, context: Context, tuner: Tuner) -> Made:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.card import Precision
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
@@ -125,9 +126,12 @@ class Embedder:
     cut: Callable[[bytes, str], Crop] | None = None
 
     @staticmethod
-    def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey) -> "Embedder":
-        """Open a session on a backbone, or on a whole model, whose head is then simply not asked for."""
-        return Embedder(open_session(model, provider="auto", threads=1), spec, key)
+    def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey, precision: Precision = "fp32") -> "Embedder":
+        """Open a session on a backbone, or on a whole model, whose head is then simply not asked for.
+
+        int8 is for CPUs, and runs on one even where there is a GPU: that would round otherwise.
+        """
+        return Embedder(open_session(model, provider="cpu" if precision == "int8" else "auto", threads=1), spec, key)
 
     def embed(
         self, images: dict[str, Path], cache: EmbeddingCache, progress: Progress = silent

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from regraft.artifact import backbone_digest, check_backbone
+from regraft.card import Precision
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
@@ -37,6 +37,7 @@ class ExportedBackbone:
         spec: how pictures are prepared for it.
         digest: SHA-256 (hex) of the graph.
         notes: sentences on what was left out of the weights' file.
+        precision: of its arithmetic, see `training.precision`.
     """
 
     model: onnx.ModelProto
@@ -45,16 +46,12 @@ class ExportedBackbone:
     spec: ImageSpec
     digest: str
     notes: tuple[str, ...] = ()
+    precision: Precision = "fp32"
 
     @property
     def key(self) -> EmbeddingKey:
         """What embeddings made with it are cached under."""
         return EmbeddingKey(self.digest, self.spec.digest())
-
-
-def cache_folder() -> Path:
-    """Return where backbones and embeddings are kept: ``REGRAFT_CACHE``, else ``~/.cache/regraft``."""
-    return Path(os.environ.get("REGRAFT_CACHE") or Path.home() / ".cache" / "regraft")
 
 
 @contextmanager

@@ -8,16 +8,16 @@ from training.extra import join_extra
 from training.features import Embedder, Features
 from training.findings import Findings
 from training.head import Additional, fit
-from training.pretrained import embedding_cache, load_backbone
+from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 from training.samples import Sample
 from training.strategy import Context, Made, embed
 from training.views import embed_views
 
 
 def probe(dataset: Dataset, context: Context) -> Made:
-    """Embed, fit, and look at what further views and a second set bring, where they are asked for."""
-    settings, watch = context.settings, context.watch
-    with watch.stage("export"):
+    """Export, embed, fit, and look at what further views and a second set bring, where they are asked for."""
+    settings = context.settings
+    with context.watch.stage("export"):
         backbone = load_backbone(
             settings.backbone,
             settings.weights,
@@ -26,6 +26,12 @@ def probe(dataset: Dataset, context: Context) -> Made:
             context.progress,
             image_px=settings.image_px,
         )
+    return probe_on(backbone, dataset, context)
+
+
+def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> Made:
+    """Probe a backbone that is there already."""
+    settings, watch = context.settings, context.watch
     with watch.stage("embed"):
         dataset, features, embedder = embed(dataset, backbone, context)
         views = _views(dataset, features, embedder, context)

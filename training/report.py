@@ -108,6 +108,7 @@ def _facts(card: ModelCard) -> dict[str, Any]:
     """Return how the version was made, as it is called on the page."""
     return {
         "labels": ", ".join(card.labels),
+        "precision": card.backbone.precision,
         "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, "
         f"{card.image.interpolation}",
         "temperature (folded in)": f"{card.temperature:.3f}",

@@ -115,6 +115,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
         settings=job.settings,
         seed=card.seed,
         parent_version=champion.version,
+        precision=card.backbone.precision,
     )
     _prove_on_examples(challenger, fitted.head, features, examples)
     _conclude(store, examples, job, challenger, verdict)
@@ -157,8 +158,9 @@ def _embed(
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}
     if missing:  # a session is only opened where there is something to run
+        card = champion.artifact.card
         embedder = Embedder.open(
-            champion.artifact.model.SerializeToString(), champion.artifact.card.image, champion.key
+            champion.artifact.model.SerializeToString(), card.image, champion.key, card.backbone.precision
         )
         computed, failures = embedder.embed(missing, examples.embeddings, progress)
         fresh |= computed

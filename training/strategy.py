@@ -107,7 +107,7 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     Raises:
         DatasetError: too few pictures are left.
     """
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
     files = {image.sha256: image.path for image in dataset.images}
     with embedding_cache(context.cache) as known:
         embeddings, failures = embedder.embed(files, known, context.progress)

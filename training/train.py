@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.files import cache_folder
 from regraft.image import decode_crop
 from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
 from training.novelty import check
-from training.pretrained import cache_folder
+from training.precision import in_precision
 from training.probe import probe
 from training.settings import TrainSettings
 from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
@@ -54,6 +55,7 @@ class TrainResult:
             "path": str(self.path),
             "report": str(self.path.with_name(REPORT_FILE)),
             "strategy": self.card.strategy,
+            "precision": self.card.backbone.precision,
             "accuracy": metrics.accuracy if metrics else None,
             "accuracy_interval": list(metrics.accuracy_interval) if metrics else None,
             "macro_f1": metrics.macro_f1 if metrics else None,
@@ -137,7 +139,11 @@ def _tuner(settings: TrainSettings) -> Iterator["Tuner | None"]:
 
 
 def make(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
-    """Carry out the strategy; ``tuner`` is only None for a probe."""
+    """Carry out the strategy, and bring what it made to the precision; ``tuner`` is only None for a probe."""
+    return in_precision(_carried_out(dataset, context, tuner), context)
+
+
+def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
     settings = context.settings
     if tuner is None:
         return probe(dataset, context)
@@ -171,6 +177,7 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
         strategy=made.strategy,
         settings={"data": text_of(Path(settings.data.resolve().name)), "split": made.dataset.split, **settings.changes},
         seed=settings.seed,
+        precision=made.backbone.precision,
     )
     features = made.features
     sample = features.holdout() if features.is_holdout.any() else features

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
-from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard
+from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
 from regraft.runtime import open_session
@@ -53,6 +53,7 @@ def build(
     settings: dict[str, Any],
     seed: int,
     parent_version: int | None = None,
+    precision: Precision = "fp32",
 ) -> Challenger:
     """Make the model file of a fitted head; ``origin`` is the backbone's name and the source of its weights."""
     card = ModelCard(
@@ -60,7 +61,7 @@ def build(
         name=name,
         labels=features.labels,
         image=spec,
-        backbone=BackboneCard(name=origin[0], weights=origin[1], digest=backbone_digest(backbone)),
+        backbone=BackboneCard(name=origin[0], weights=origin[1], digest=backbone_digest(backbone), precision=precision),
         embedding_size=embedding_size(backbone),
         head_digest=fitted.head.digest(),
         temperature=fitted.temperature,

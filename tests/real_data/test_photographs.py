@@ -85,6 +85,18 @@ def test_invariant_8_the_file_answers_as_torch_does_on_every_validation_image(
     assert (probabilities.argmax(axis=1) == trained.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2"])
+def test_int8_loses_at_most_a_point_on_ants_and_bees(trainer: Trainer, weights_folder: Path, backbone: str) -> None:
+    file = weights_folder / f"{backbone}-imagenet.pth"
+    weights = str(file) if file.exists() else "default"
+
+    fp32, int8 = (trainer("hymenoptera", "insects", backbone, weights, precision=p) for p in ("fp32", "int8"))
+
+    assert int8.card.backbone.precision == "int8"
+    assert int8.path.stat().st_size < 0.35 * fp32.path.stat().st_size
+    assert accuracy(int8) >= accuracy(fp32) - 0.01
+
+
 def test_invariant_7_a_second_run_on_the_same_photographs_gives_the_same_head_bytes(trainer: Trainer) -> None:
     first, second = trainer("hymenoptera", "insects"), trainer("hymenoptera", "insects")
 

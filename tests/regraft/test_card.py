@@ -115,12 +115,27 @@ def test_a_field_that_is_missing_is_named(field: str) -> None:
         parse_card(json.dumps(damaged))
 
 
-@pytest.mark.parametrize("field", BackboneCard.model_fields)
+@pytest.mark.parametrize("field", sorted(BackboneCard.model_fields.keys() - {"precision"}))
 def test_a_field_that_is_missing_of_the_backbone_is_named(field: str) -> None:
     damaged = fields()
     del damaged["backbone"][field]
 
     with pytest.raises(ArtifactError, match=rf"card: field 'backbone\.{field}': Field required"):
+        parse_card(json.dumps(damaged))
+
+
+def test_a_card_from_before_there_was_a_choice_of_precision_is_fp32() -> None:
+    older = fields()
+    del older["backbone"]["precision"]
+
+    assert parse_card(json.dumps(older)).backbone.precision == "fp32"
+
+
+def test_a_precision_that_nobody_knows_is_refused() -> None:
+    damaged = fields()
+    damaged["backbone"]["precision"] = "int3"
+
+    with pytest.raises(ArtifactError, match=r"card: field 'backbone\.precision'"):
         parse_card(json.dumps(damaged))
 
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
-from training.auto import Comparison, compare, room_for_gain
+from training.auto import room_for_gain
+from training.paired import Comparison, compare
 
 ACCURACIES = st.floats(0, 1)
 COUNTS = st.integers(1, 100_000)

@@ -12,8 +12,9 @@ from regraft.artifact import backbone_digest
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError
 from regraft.examples import image_hash
+from regraft.files import cache_folder
 from tests.training.conftest import block, in_a_child
-from training.pretrained import ExportedBackbone, cache_folder, embedding_cache, load_backbone
+from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -1,0 +1,248 @@
+"""Bad clients get the status that they deserve, memory stays bounded, and nobody else notices.
+
+What each test measured is in its name's output: ``pytest -rP``. A well-behaved client classifies all the while.
+"""
+
+import itertools
+import os
+import resource
+import struct
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from regraft.client import Client, RemoteError
+from regraft.load import Load
+from regraft.oip import inference_pb2, inference_pb2_grpc
+from regraft.store import ModelStore
+from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
+from tests.e2e.bombs import BOMBS
+from tests.e2e.conftest import ServerProcess
+from tests.e2e.raw_http2 import RawConnection
+from tests.serving.waiting import wait_until
+from tests.tiny import picture, publish_tiny
+
+MB = 2**20
+CONNECTIONS = 10_000
+SPARE_FILES = 1_000
+SIDE_PX = 150
+CLASSIFY = "/regraft.v1.Classifier/Classify"
+GIVEN_UP = 'regraft_requests_total{code="CANCELLED",method="ClassifyStream"}'
+CLASSIFY_STREAM = "/regraft.v1.Classifier/ClassifyStream"
+
+
+class Watched:
+    """The server's process, seen from outside."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.target = server.places["grpc"]
+        self._metrics = server.places["metrics"]
+        self._proc = Path("/proc") / str(server.process.pid)
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """Return the bytes of RAM that it has now, or with VmHWM the most since `forget_the_peak`."""
+        lines = (self._proc / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+    def forget_the_peak(self) -> int:
+        """Return the bytes of RAM from which on the peak is measured."""
+        (self._proc / "clear_refs").write_text("5")
+        return self.memory()
+
+    def files(self) -> int:
+        return len(os.listdir(self._proc / "fd"))
+
+    def metric(self, line: str) -> float:
+        with urllib.request.urlopen(self._metrics, timeout=30) as answer:  # noqa: S310 - our own server's address
+            found = (text.rpartition(" ") for text in answer.read().decode().splitlines())
+            return next((float(value) for name, _, value in found if name == line), 0.0)
+
+    def is_idle(self) -> bool:
+        return self.metric("regraft_in_flight") == self.metric("regraft_queue_depth") == 0
+
+    @contextmanager
+    def others_unharmed(self) -> Iterator[Load]:
+        """Let a client classify throughout, and a little longer; not one request of it may fail."""
+        with Load(self.target, [picture("red"), picture("blue")], clients=1) as load:
+            load.wait_for(20)
+            yield load
+            load.wait_for(20)
+        summary = load.summary()
+        assert summary.failed == 0, summary.errors
+        assert summary.requests >= 40
+        report(f"others: {summary.requests} answers, p99 {summary.phases[0].p99_ms:.0f} ms")
+
+
+def report(text: str) -> None:
+    print(text)  # noqa: T201 - figures for whoever asks pytest for them
+
+
+@pytest.fixture(scope="module")
+def most_files() -> Iterator[int]:
+    """Let this process, and the server that it starts, open as many files as the machine allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, most_files: int) -> Iterator[Watched]:
+    """One server for all: whatever a test does to it, it must serve the next, and stop as it should."""
+    assert most_files > SPARE_FILES
+    store = ModelStore(tmp_path_factory.mktemp("hostile") / "store")
+    publish_tiny(store)
+    with ServerProcess(store.root) as process:
+        yield Watched(process)
+        assert process.stop() == 0
+        log = process.log.read_text()
+    assert "0 call(s) cut" in log
+    assert not [line for line in log.splitlines() if " ERROR regraft." in line or " ERROR asyncio:" in line], log
+
+
+@pytest.fixture
+def channel(server: Watched) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(server.target, options=options) as channel:
+        yield channel
+
+
+def _classify(channel: grpc.Channel, image: bytes) -> None:
+    classifier_pb2_grpc.ClassifierStub(channel).Classify(classifier_pb2.ClassifyRequest(image=image))
+
+
+def _classify_stream(channel: grpc.Channel, image: bytes) -> None:
+    request = classifier_pb2.ClassifyStreamRequest(request=classifier_pb2.ClassifyRequest(image=image))
+    list(classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(iter([request])))
+
+
+def _add_examples(channel: grpc.Channel, image: bytes) -> None:
+    request = retraining_pb2.AddExamplesRequest(image=image, label="grey")
+    list(retraining_pb2_grpc.RetrainingStub(channel).AddExamples(iter([request])))
+
+
+def _model_infer(channel: grpc.Channel, image: bytes) -> None:
+    tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    raw = struct.pack("<I", len(image)) + image
+    inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
+        inference_pb2.ModelInferRequest(inputs=[tensor], raw_input_contents=[raw])
+    )
+
+
+@pytest.mark.parametrize("send", [_classify, _classify_stream, _add_examples, _model_infer])
+def test_a_message_of_200_mb_is_refused_and_never_held(
+    server: Watched, channel: grpc.Channel, send: Callable[[grpc.Channel, bytes], None]
+) -> None:
+    before = server.forget_the_peak()
+    with server.others_unharmed(), pytest.raises(grpc.RpcError) as failure:
+        send(channel, bytes(200 * 10**6))
+
+    grown = server.memory("VmHWM") - before
+    report(f"at most {grown / MB:.1f} MB more")
+    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert grown < 30 * MB
+    assert server.is_idle()
+
+
+@pytest.mark.parametrize("which", BOMBS)
+def test_a_small_file_that_unpacks_to_gigabytes_is_an_invalid_argument(server: Watched, which: str) -> None:
+    bomb = BOMBS[which]()
+    assert len(bomb) < MB
+    before = server.forget_the_peak()
+    with server.others_unharmed(), Client(server.target) as client, pytest.raises(RemoteError) as failure:
+        client.classify(bomb)
+
+    grown = server.memory("VmHWM") - before
+    report(f"{len(bomb):,} bytes, at most {grown / MB:.1f} MB more: {failure.value}")
+    assert failure.value.code == "INVALID_ARGUMENT"
+    assert "the limit is 64,000,000 pixels" in str(failure.value)
+    assert grown < 30 * MB
+
+
+def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_back(
+    server: Watched, most_files: int
+) -> None:
+    count = min(CONNECTIONS, most_files - SPARE_FILES)
+    files, before = server.files(), server.memory()
+    grown = []
+    for _ in range(2):
+        with server.others_unharmed(), ExitStack() as connections:
+            for _ in range(count):
+                connections.enter_context(RawConnection(server.target))
+            wait_until(lambda: server.files() >= files + count)
+            grown.append(server.memory() - before)
+        wait_until(lambda: server.files() <= files + 5)
+
+    left = server.memory() - before
+    report(f"{count} connections, {grown[0] / count / 1024:.1f} kB each; {[n // MB for n in grown]}, {left // MB} MB left")
+    assert grown[0] / count < 100 * 1024
+    assert grown[1] < 1.2 * grown[0]  # what the first round left behind was used again
+
+
+def test_half_a_message_holds_no_permit(server: Watched) -> None:
+    whole = picture("red", side_px=SIDE_PX)
+    assert 16_384 < len(whole) < 65_535
+    files, before = server.files(), server.forget_the_peak()
+    with ExitStack() as connections:
+        with server.others_unharmed() as load:
+            for number in range(300):
+                connection = connections.enter_context(RawConnection(server.target))
+                stream = connection.call((CLASSIFY, CLASSIFY_STREAM)[number % 2])
+                half = {"announced": 32 * MB} if number % 3 else {"cut": 10_000}
+                connection.send(stream, whole[:60_000], **half)
+            load.wait_for(100)
+        wait_until(lambda: server.files() >= files + 300)
+        wait_until(server.is_idle)  # though all of them are still there
+        grown = server.memory("VmHWM") - before
+    wait_until(lambda: server.files() <= files + 5)
+
+    report(f"300 half messages: at most {grown / MB:.1f} MB more")
+    assert grown < 300 * 200 * 1024
+
+
+@pytest.mark.parametrize("any_order", [False, True], ids=["in order", "in any order"])
+def test_a_client_that_never_reads_its_stream_is_held_back(
+    server: Watched, channel: grpc.Channel, any_order: bool
+) -> None:
+    """Its ids are long, so that answers soon fill the window of the connection that nobody reads."""
+    sent = itertools.count()
+    taken = 0
+    gone = threading.Event()
+    image = picture("red", side_px=SIDE_PX)
+
+    def requests() -> Iterator[classifier_pb2.ClassifyStreamRequest]:
+        nonlocal taken
+        for taken in sent:
+            if gone.is_set() or taken >= 5_000:
+                return
+            classify = classifier_pb2.ClassifyRequest(image=image)
+            yield classifier_pb2.ClassifyStreamRequest(id="x" * 10_000, request=classify, any_order=any_order)
+
+    def is_held_back() -> bool:
+        before = taken
+        load.wait_for(200)
+        return taken == before
+
+    answered = server.metric('regraft_stage_seconds_count{stage="total"}')
+    before = server.forget_the_peak()
+    with server.others_unharmed() as load:
+        stream: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests())
+        load.wait_for(100)
+        wait_until(is_held_back)
+    wait_until(server.is_idle)  # it waits for its reader with no permit in its hand
+    grown = server.memory("VmHWM") - before
+    in_all = server.metric('regraft_stage_seconds_count{stage="total"}') - answered
+    report(f"{taken} requests sent of 5,000; {in_all:.0f} answers with the others'; at most {grown / MB:.1f} MB more")
+    gone.set()
+    given_up = server.metric(GIVEN_UP)
+    stream.cancel()
+
+    wait_until(lambda: server.metric(GIVEN_UP) == given_up + 1)
+    assert taken < 1_000
+    assert grown < 60 * MB

@@ -1,0 +1,298 @@
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from regraft import artifact
+from regraft.artifact import EMBEDDING, IMAGE, backbone_digest
+from regraft.cli import app
+from regraft.errors import (
+    ArtifactError,
+    DatasetError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    RegraftError,
+    TrainingError,
+)
+from regraft.examples import ExamplesStore, image_hash, kept_image
+from regraft.image import decode_crop
+from regraft.runtime import open_session
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from tests.tiny import SPEC, picture, publish_tiny
+from tests.training.convolutions import conv_backbone
+from training.features import assemble, load_features
+from training.head import fit
+from training.quantise_result import Quantised
+from training.quantise_version import quantise_version
+from training.version import build, publish
+
+NAME = "colours"
+LABELS = ("blue", "green", "red")
+PICTURES = 15
+
+
+def photos(folder: Path) -> Path:
+    """Write the pictures of the tiny version, in folders that have nothing to do with their labels."""
+    for label in LABELS:
+        for number in range(PICTURES):
+            path = folder / str(number % 4) / f"{label}-{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(label, number))
+    return folder
+
+
+def publish_float(store: ModelStore, *, loud: float = 1.0, holdout: bool = True) -> int:
+    """Publish a version of convolutions, and make it the champion."""
+    backbone = conv_backbone(loud=loud)
+    session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
+    rows, embeddings = [], {}
+    for label in LABELS:
+        for number in range(PICTURES):
+            data = picture(label, number)
+            rows.append((image_hash(data), label, holdout and number % 3 == 0))
+            embeddings[image_hash(data)] = session.run([EMBEDDING], {IMAGE: decode_crop(data, SPEC)[None]})[0][0]
+    features = assemble(LABELS, rows, embeddings)
+    challenger = build(
+        backbone,
+        fit(features),
+        features,
+        name=NAME,
+        origin=("tiny", "none"),
+        spec=SPEC,
+        strategy="probe",
+        settings={},
+        seed=3,
+    )
+    version = publish(store, challenger, left_out=[], who="test", why="tiny")
+    store.promote(NAME, version, who="test", why="tiny")
+    return version
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return photos(tmp_path / "photos")
+
+
+def run(store: ModelStore, data: Path, wanted: str = NAME, **flags: Any) -> Quantised:  # noqa: ANN401 - its flags
+    given: dict[str, Any] = {"examples": store.root / ".examples", "cache": store.root.parent / "cache", **flags}
+    return quantise_version(store, wanted, data, **given)
+
+
+def test_the_new_version_is_int8_with_the_very_same_head_and_its_own_embeddings(store: ModelStore, data: Path) -> None:
+    parent = publish_float(store)
+    before = artifact.read(store.folder(NAME, parent) / MODEL_FILE)
+
+    result = run(store, data)
+
+    after = artifact.read(result.path)
+    assert (result.version, result.parent_version, result.promoted) == (2, parent, False)
+    assert (after.card.backbone.precision, after.card.parent_version, after.card.seed) == ("int8", parent, 3)
+    assert after.card.backbone.digest == backbone_digest(artifact.ungraft(after.model)) != before.card.backbone.digest
+    assert after.head.digest() == before.head.digest()
+    assert after.card.data_digest == before.card.data_digest
+    assert store.champion(NAME) == parent
+    features, old = (load_features(store.folder(NAME, version) / FEATURES_FILE) for version in (2, parent))
+    assert (features.sha256, features.labels) == (old.sha256, old.labels)
+    assert (features.is_holdout == old.is_holdout).all()
+    session = open_session(result.path, provider="cpu", threads=1).session
+    crop = decode_crop(picture("red", 1), SPEC)
+    row = features.sha256.index(image_hash(picture("red", 1)))
+    np.testing.assert_array_equal(session.run([EMBEDDING], {IMAGE: crop[None]})[0][0], features.embedding[row])
+
+
+def test_the_two_are_compared_on_the_holdout(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+
+    fields = run(store, data).to_dict()
+
+    assert fields["holdout_images"] == 15
+    assert fields["agreement"] == 1.0
+    assert fields["objections"] == ()
+    assert (fields["fp32"]["precision"], fields["int8"]["precision"]) == ("fp32", "int8")
+    assert fields["fp32"]["accuracy"] == fields["int8"]["accuracy"] == 1.0
+    assert fields["speed_up"] == pytest.approx(fields["fp32"]["ms"] / fields["int8"]["ms"], abs=0.001)
+
+
+def test_the_history_says_why(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+
+    run(store, data, f"{NAME}:1", promote=True)
+
+    published, promoted = store.history(NAME)[-2:]
+    assert (published.event, promoted.event) == ("publish", "promote")
+    assert published.why == promoted.why == "int8 of version 1: holdout accuracy 1.0000 -> 1.0000"
+    assert store.champion(NAME) == 2
+
+
+def test_a_version_without_a_holdout_is_published_but_never_promoted(store: ModelStore, data: Path) -> None:
+    publish_float(store, holdout=False)
+
+    result = run(store, data, promote=True)
+
+    assert (result.agreement, result.int8.accuracy, result.promoted) == (None, None, False)
+    assert "no holdout images" in result.objections[0]
+    assert store.champion(NAME) == 1
+
+
+def test_pictures_that_came_over_grpc_are_found_among_the_examples(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+    examples = ExamplesStore(store.root / ".examples")
+    for number in range(5):
+        examples.add(NAME, picture("blue", number), "blue")
+        (data / str(number % 4) / f"blue-{number}.png").unlink()
+    examples.close()
+
+    assert run(store, data).version == 2
+
+
+def test_every_stage_is_told(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+    told: dict[str, tuple[int, int]] = {}
+
+    run(store, data, progress=lambda stage, done, total: told.update({stage: (done, total)}))
+
+    assert list(told) == ["scan", "quantise", "embed", "measure"]
+    assert all(done == total for done, total in told.values())
+
+
+def lose_pictures(store: ModelStore, data: Path) -> str:
+    publish_float(store)
+    shutil.rmtree(data / "1")
+    return NAME
+
+
+def spoil_a_picture(store: ModelStore, data: Path) -> str:
+    publish_float(store)
+    (data / "1" / "blue-1.png").write_bytes(b"no picture")
+    return NAME
+
+
+def quantise_twice(store: ModelStore, data: Path) -> str:
+    publish_float(store)
+    return f"{NAME}:{run(store, data).version}"
+
+
+def publish_without_layers(store: ModelStore, data: Path) -> str:
+    publish_tiny(store, LABELS)
+    for label in LABELS:
+        for number in range(30):
+            (data / f"{label}-{number}.png").write_bytes(picture(label, number))
+    return NAME
+
+
+def publish_loud(store: ModelStore, _data: Path) -> str:
+    publish_float(store, loud=1e5)
+    return NAME
+
+
+def of_another_rule(store: ModelStore, _data: Path) -> str:
+    path = store.folder(NAME, publish_float(store)) / MODEL_FILE
+    path.write_bytes(path.read_bytes().replace(b'"rule_version": 1', b'"rule_version": 7'))
+    return NAME
+
+
+def without_a_champion(store: ModelStore, _data: Path) -> str:
+    publish_tiny(store, LABELS, promote=False)
+    return NAME
+
+
+def named(wanted: str) -> Callable[[ModelStore, Path], str]:
+    def publish_and_name(store: ModelStore, _data: Path) -> str:
+        publish_float(store)
+        return wanted
+
+    return publish_and_name
+
+
+REFUSED: Mapping[str, tuple[Callable[[ModelStore, Path], str], type[RegraftError], str]] = {
+    "pictures are missing": (lose_pictures, DatasetError, r"12 of the version's 45 images .*--data\) .*--examples\)"),
+    "a picture was overwritten": (spoil_a_picture, DatasetError, r"1 of the version's 45 images are neither"),
+    "it is int8 already": (quantise_twice, PreconditionError, "colours:2 is int8 already"),
+    "there is nothing to quantise": (publish_without_layers, ArtifactError, "neither convolutions nor matrix"),
+    "int8 is nonsense": (publish_loud, TrainingError, r"int8 is right on .* fp32 on .*: more than 5 points are lost"),
+    "made with another image rule": (of_another_rule, ArtifactError, "image rule 7, this Regraft has rule 1"),
+    "nothing was promoted": (without_a_champion, PreconditionError, "no champion .* name a version, .*colours:1"),
+    "no such version": (named("colours:9"), NotFoundError, r"has no version 9 .*\(it has: 1\)"),
+    "no such model": (named("flowers:1"), NotFoundError, "model 'flowers' has no version 1"),
+    "no number": (named("colours:last"), InvalidRequestError, "'colours:last': need NAME or NAME:VERSION"),
+    "no name": (named("../x:1"), InvalidRequestError, "model name '../x'"),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_nothing_is_published_where(which: str, store: ModelStore, data: Path) -> None:
+    prepare, error, complaint = REFUSED[which]
+    wanted = prepare(store, data)
+    before = store.history(NAME)
+
+    with pytest.raises(error, match=complaint):
+        run(store, data, wanted)
+
+    assert store.history(NAME) == before
+
+
+def test_a_folder_that_is_not_there_is_refused_by_the_name_of_the_flag(store: ModelStore, tmp_path: Path) -> None:
+    publish_float(store)
+
+    with pytest.raises(DatasetError, match=r"--data: .*nowhere: not a folder"):
+        run(store, tmp_path / "nowhere")
+
+
+def test_a_kept_picture_lies_where_the_examples_store_puts_it(tmp_path: Path) -> None:
+    examples = ExamplesStore(tmp_path / "examples")
+    examples.add(NAME, b"picture", "red")
+    examples.close()
+
+    assert kept_image(tmp_path / "examples", image_hash(b"picture")).read_bytes() == b"picture"
+
+
+def command(store: ModelStore, data: Path, *flags: str) -> list[str]:
+    return ["models", "quantise", NAME, "--data", str(data), "--store", str(store.root), *flags]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGRAFT_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_command_shows_both_and_what_to_do_next(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+
+    result = CliRunner().invoke(app, command(store, data))
+
+    assert result.exit_code == 0, result.output
+    for said in ("fp32", "int8", "ms an image, one thread", "1.0000 (", "both answer alike on 100.0%"):
+        assert said in result.stdout
+    assert f"regraft models promote 2 --name {NAME}" in result.stdout
+
+
+def test_the_command_promotes_and_prints_for_machines(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+
+    result = CliRunner().invoke(app, command(store, data, "--promote", "--json"))
+
+    assert result.exit_code == 0, result.output
+    fields = json.loads(result.stdout)
+    assert (fields["version"], fields["promoted"], fields["objections"]) == (2, True, [])
+    assert store.champion(NAME) == 2
+
+
+def test_the_command_fails_where_the_gate_objects_to_the_promotion(store: ModelStore, data: Path) -> None:
+    publish_float(store, holdout=False)
+
+    result = CliRunner().invoke(app, command(store, data, "--promote"))
+
+    assert result.exit_code == 1
+    assert "the gate objects: there are no holdout images" in result.stdout
+    assert store.champion(NAME) == 1

@@ -1,0 +1,208 @@
+"""The story of ``regraft models quantise``: a published version in int8, with the very same head.
+
+Refitting the head was measured beside keeping it: on photographs neither was better, and keeping it is right for every
+strategy, also where the backbone has learned from the pictures.
+"""
+
+import getpass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from regraft import artifact
+from regraft.artifact import FloatArray
+from regraft.errors import DatasetError, PreconditionError, TrainingError
+from regraft.examples import image_hash, kept_image
+from regraft.image import decode_crop
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.dataset import text_of
+from training.features import Embedder, Features, load_features
+from training.gate import Limits, judge
+from training.head import FittedHead, Unseen
+from training.precision import NONSENSE_DROP, calibration_crops, quantised
+from training.pretrained import ExportedBackbone, embedding_cache
+from training.progress import Progress, silent
+from training.quantise_result import Quantised, side_of
+from training.speed import ms_per_image
+from training.version import Challenger, build, prove, publish
+
+_PROOF_IMAGES: Final = 8
+
+
+@dataclass(frozen=True)
+class _Parent:
+    version: int
+    folder: Path
+    artifact: artifact.Artifact
+    features: Features
+
+
+def quantise_version(
+    store: ModelStore,
+    wanted: str,
+    data: Path,
+    *,
+    examples: Path,
+    cache: Path,
+    promote: bool = False,
+    progress: Progress = silent,
+) -> Quantised:
+    """Publish a version in int8.
+
+    Args:
+        store: the model store.
+        wanted: ``NAME:VERSION``, or ``NAME`` for its champion.
+        data: a folder with the pictures that the version was trained on, however they lie in it.
+        examples: the examples store's folder, for pictures that came over gRPC.
+        cache: of embeddings.
+        promote: whether to make it the champion, where the gate has no objection.
+        progress: told the stages ``scan``, ``quantise``, ``embed`` and ``measure``.
+
+    Raises:
+        NotFoundError: no such version.
+        InvalidRequestError: ``wanted`` is no name and version.
+        PreconditionError: the version is int8 already, or there is no champion.
+        DatasetError: a picture is missing, or can no longer be read.
+        ArtifactError: the backbone cannot be quantised, or the file was made with another image rule.
+        TrainingError: what int8 gives is nonsense.
+        StorageError: the store could not be written.
+    """
+    parent = _read(store, wanted)
+    card = parent.artifact.card
+    files = _find(parent.features, data, examples, progress)
+    train = [files[sha256] for sha256 in parent.features.train().sha256]
+    origin = ExportedBackbone(
+        artifact.ungraft(parent.artifact.model),
+        card.backbone.name,
+        card.backbone.weights,
+        card.image,
+        card.backbone.digest,
+    )
+    backbone = quantised(origin, calibration_crops(train, card.image), progress)
+    features = _embed(parent, backbone, files, cache, progress)
+    before, after = (parent.artifact.head.probabilities(each.embedding) for each in (parent.features, features))
+    _check_sense(before, after, features)
+    challenger = _build(parent, backbone, features, data)
+    _prove(challenger, parent.artifact.head, files)
+    return _conclude(store, parent, challenger, (before, after), list(files.values()), promote, progress)
+
+
+def _read(store: ModelStore, wanted: str) -> _Parent:
+    name, version = store.find(wanted)
+    folder = store.folder(name, version)
+    found = artifact.read(folder / MODEL_FILE)
+    if found.card.backbone.precision == "int8":
+        raise PreconditionError(f"{name}:{version} is int8 already")
+    return _Parent(version, folder, found, load_features(folder / FEATURES_FILE))
+
+
+def _find(features: Features, data: Path, examples: Path, progress: Progress) -> dict[str, Path]:
+    """Return the file of every picture, by image hash in ascending order."""
+    if not data.is_dir():
+        raise DatasetError(f"--data: {data}: not a folder")
+    paths = sorted(path for path in data.rglob("*") if path.is_file())
+    there: dict[str, Path] = {}
+    for done, path in enumerate(paths, start=1):
+        with suppress(OSError):  # what cannot be read will be missing
+            there[image_hash(path.read_bytes())] = path
+        progress("scan", done, len(paths))
+    files = {sha256: there.get(sha256, kept_image(examples, sha256)) for sha256 in features.sha256}
+    missing = [sha256 for sha256, path in files.items() if not path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of the version's {len(files)} images are neither in {text_of(data)} (--data) nor among "
+            f"the labelled examples in {text_of(examples)} (--examples): all of them have to be embedded anew"
+        )
+    return files
+
+
+def _embed(
+    parent: _Parent, backbone: ExportedBackbone, files: dict[str, Path], cache: Path, progress: Progress
+) -> Features:
+    old = parent.features
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    with embedding_cache(cache) as known:
+        embeddings, failures = embedder.embed(files, known, progress)
+    if failures:
+        sha256, reason = next(iter(failures.items()))
+        raise DatasetError(
+            f"{len(failures)} images can no longer be read; the first: {text_of(files[sha256])}: {reason}"
+        )
+    return replace(old, embedding=np.array([embeddings[sha256] for sha256 in old.sha256], np.float32))
+
+
+def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> None:
+    """Refuse nonsense by the training images; the head knows them, before and after alike."""
+    train = ~features.is_holdout
+    right = [float((each[train].argmax(axis=1) == features.label_index[train]).mean()) for each in (before, after)]
+    if 100 * (right[0] - right[1]) > NONSENSE_DROP:
+        raise TrainingError(
+            f"int8 is right on {right[1]:.1%} of the training images, fp32 on {right[0]:.1%}: more than "
+            f"{NONSENSE_DROP:g} points are lost. Nothing was published; keep fp32, or train with another backbone"
+        )
+
+
+def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
+    card = parent.artifact.card
+    none = Unseen(np.empty(0, np.int64), np.empty((0, len(card.labels)), np.float32))
+    fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_threshold, {}, none)
+    return build(
+        backbone.model,
+        fitted,
+        features,
+        name=card.name,
+        origin=(backbone.name, backbone.weights),
+        spec=card.image,
+        strategy="quantise",
+        settings={"data": text_of(Path(data.resolve().name))},
+        seed=card.seed,
+        parent_version=parent.version,
+        precision="int8",
+    )
+
+
+def _prove(challenger: Challenger, head: artifact.Head, files: dict[str, Path]) -> None:
+    features = challenger.features
+    sample = features.holdout() if features.is_holdout.any() else features
+    shown = sample.sha256[:_PROOF_IMAGES]
+    crops = [decode_crop(files[sha256].read_bytes(), challenger.card.image) for sha256 in shown]
+    prove(challenger, head, crops, list(sample.embedding[:_PROOF_IMAGES]))
+
+
+def _conclude(
+    store: ModelStore,
+    parent: _Parent,
+    challenger: Challenger,
+    answers: tuple[FloatArray, FloatArray],
+    pictures: list[Path],
+    promote: bool,
+    progress: Progress,
+) -> Quantised:
+    """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
+    held, labels = challenger.features.is_holdout, challenger.card.labels
+    before, after = (each[held] for each in answers)
+    verdict = judge(before, after, challenger.features.label_index[held], labels, Limits())
+    name, who = challenger.card.name, getpass.getuser()
+    why = f"int8 of version {parent.version}"
+    if verdict.holdout_images:
+        why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
+    version = publish(store, challenger, left_out=[], who=who, why=why)
+    if promoted := promote and verdict.blessed:
+        store.promote(name, version, who=who, why=why)
+    folder = store.folder(name, version)
+    times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
+    return Quantised(
+        name,
+        version,
+        parent.version,
+        folder / MODEL_FILE,
+        verdict.holdout_images,
+        float((before.argmax(axis=1) == after.argmax(axis=1)).mean()) if len(before) else None,
+        side_of(parent.artifact.card, parent.folder, times[0]),
+        side_of(challenger.card, folder, times[1]),
+        verdict.reasons,
+        promoted,
+    )
