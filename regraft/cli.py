@@ -1,6 +1,7 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``, only `regraft.train_cli` and `regraft.quantise_cli` into ``training``.
+Only `regraft.serve_cli` reaches into ``serving``, only `regraft.train_cli` and `regraft.quantise_cli` into
+``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from regraft.errors import ArtifactError, MissingPackageError, ProviderError, first_line
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnxruntime
 
 ProviderChoice = Literal["auto", "cuda", "cpu"]
@@ -88,6 +89,11 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def to_device(array: "npt.NDArray[Any]", device: str) -> Any:  # noqa: ANN401 - the package ships no type information
+    """Copy an array to ``cuda`` or ``cpu``, as a value that sessions can be bound to."""
+    return require_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, 0)
 
 
 def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head
+from regraft.artifact import IMAGE, FloatArray, Head
 from regraft.card import ModelCard
 from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image import Crop
 from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session, require_onnxruntime
+from serving.device import OUTPUTS, DeviceRunner
 from serving.plan import ExecutionPlan, Goal, Point, Run, choose, grid_of, measure, plan_file, recall, remember
 
 
@@ -34,6 +35,7 @@ class Engine:
     def __init__(self, opened: OpenSession, plan: ExecutionPlan) -> None:
         """Take over a session; see `open_engine`."""
         self._session = opened.session
+        self._device = DeviceRunner(opened.session) if opened.provider == "cuda" else None
         self.provider = opened.provider
         self.fallback_reason = opened.fallback_reason
         self.plan = plan
@@ -51,9 +53,11 @@ class Engine:
         Returns:
             N outputs in the same order.
         """
-        feed = {IMAGE: np.stack(crops), **heads[0].feed()}
-        names = [PROBABILITIES, EMBEDDING, NOVELTY]
-        probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(names, feed))
+        if self._device:
+            probabilities, embedding, novelty = self._device.run(crops, heads[0])
+        else:
+            feed = {IMAGE: np.stack(crops), **heads[0].feed()}
+            probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(list(OUTPUTS), feed))
         return [
             Output(probabilities[row], embedding[row], float(novelty[row]))
             if head is heads[0]
@@ -64,13 +68,15 @@ class Engine:
         ]
 
     def warm_up(self, head: Head, crop_px: int) -> None:
-        """Run every batch size that the plan may use at its ends, and check that the answers make sense.
+        """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
 
         Raises:
             ArtifactError: they do not.
         """
         blank = np.zeros((crop_px, crop_px, 3), np.uint8)
-        for size in sorted({1, self.plan.max_batch}):
+        largest = self.plan.max_batch
+        between = {1 << power for power in range(largest.bit_length())} if self._device else set()
+        for size in sorted({1, largest, *between}):
             try:
                 outputs = self.run([blank] * size, [head] * size)
             except Exception as error:  # ONNX Runtime's exception classes share no base class but this
@@ -129,7 +135,7 @@ def measure_model(
             session = opened.session
         else:
             session = open_session(model, provider=opened.provider, threads=threads).session
-        return lambda crops: session.run([PROBABILITIES, EMBEDDING, NOVELTY], {IMAGE: crops})
+        return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})
 
     try:
         points = measure(runner, card.image.crop_px, grid_of(opened.provider, cpus))
