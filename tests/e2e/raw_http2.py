@@ -65,6 +65,10 @@ class RawConnection:
         frames = b"".join(_frame(_DATA, 0, stream, part) for part in parts)
         self._socket.sendall(frames[: len(frames) - cut])
 
+    def wait_for_the_server(self) -> None:
+        """Wait until the server has said something: its own settings, as soon as it has taken the connection in."""
+        assert self._socket.recv(9), "the server hung up"
+
     def close(self) -> None:
         """Go without a word."""
         self._socket.close()

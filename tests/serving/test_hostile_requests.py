@@ -1,9 +1,9 @@
-"""Requests as bad as anyone can make them: each gets a status that says whose fault it is, and none costs the others."""
+"""Requests as bad as can be: each gets a status that says whose fault it is, and costs the others nothing."""
 
 import os
 import random
 import socket
-import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from regraft.client import Client, RemoteError
 from regraft.errors import CallerError
@@ -25,7 +23,8 @@ from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.server import Server
 from serving.settings import Settings
-from serving.tensors import MOST_PICTURES, join, pictures_of
+from serving.tensors import join, pictures_of
+from tests.serving.hostile_tensors import FIT, REQUESTS
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop
 from tests.serving.waiting import PATIENCE_S, wait_until
@@ -34,60 +33,6 @@ from tests.tiny import picture, publish_tiny
 MB = 2**20
 Code = grpc.StatusCode
 InputTensor = oip.ModelInferRequest.InferInputTensor
-OutputTensor = oip.ModelInferRequest.InferRequestedOutputTensor
-
-INT64 = st.integers(-(2**63), 2**63 - 1)
-NAMES = st.sampled_from(["image", "", "mask", "IMAGE", "image\0"]) | st.text(max_size=5)
-TYPES = st.sampled_from(["BYTES", "UINT8", "FP32", "", "bytes"])
-SIZES = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 8, MOST_PICTURES, 2**31, 2**32 + 1, 2**62, 2**63 - 1])
-PICTURES = st.sampled_from([picture("red"), b"", b"\xff\xff\xff\xff"]) | st.binary(max_size=9)
-LENGTHS = st.sampled_from([b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff\xff\xff\x7f"])
-RAW = (
-    st.lists(PICTURES, max_size=3).map(join)
-    | st.lists(LENGTHS | PICTURES, max_size=3).map(b"".join)
-    | st.integers(0, 400).map(bytes)
-)
-CONTENTS = st.builds(
-    oip.InferTensorContents,
-    bool_contents=st.lists(st.booleans(), max_size=2),
-    int_contents=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=2),
-    int64_contents=st.lists(INT64, max_size=2),
-    uint_contents=st.lists(st.integers(0, 300) | st.integers(0, 2**32 - 1), max_size=12),
-    fp32_contents=st.lists(st.floats(width=32), max_size=2),
-    bytes_contents=st.lists(PICTURES, max_size=3),
-)
-PARAMETERS = st.dictionaries(
-    st.sampled_from(["timeout", "classification", "triton_enable_empty_final_response", "other"]),
-    st.builds(oip.InferParameter, int64_param=INT64)
-    | st.builds(oip.InferParameter, string_param=st.text(max_size=3))
-    | st.builds(oip.InferParameter, bool_param=st.booleans())
-    | st.builds(oip.InferParameter, double_param=st.floats())
-    | st.just(oip.InferParameter()),
-    max_size=2,
-)
-INPUTS = st.builds(
-    InputTensor,
-    name=NAMES | st.just("image"),
-    datatype=TYPES,
-    shape=st.lists(SIZES, max_size=5) | st.sampled_from([[1], [1, 1], [2], [1, 8, 8, 3], [1, 1, 1, 3]]),
-    contents=st.none() | CONTENTS,
-    parameters=PARAMETERS,
-)
-OUTPUTS = st.builds(
-    OutputTensor,
-    name=st.sampled_from(["probabilities", "label", "novelty", "embedding", "", "mask"]),
-    parameters=PARAMETERS,
-)
-REQUESTS = st.builds(
-    oip.ModelInferRequest,
-    model_name=st.sampled_from(["", "colours", "shapes", "../colours", "colours\0"]),
-    model_version=st.sampled_from(["", "1", "0", "01", "-1", "٣", "1.0", "9" * 30, "9" * 5_000]),
-    id=st.text(max_size=3),
-    parameters=PARAMETERS,
-    inputs=st.lists(INPUTS, max_size=2) | st.lists(INPUTS, min_size=1, max_size=1),
-    outputs=st.lists(OUTPUTS, max_size=3),
-    raw_input_contents=st.lists(RAW, max_size=2),
-)
 
 
 @pytest.fixture
@@ -101,7 +46,6 @@ def status(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     try:
         call()
     except grpc.RpcError as error:
-        assert isinstance(error, grpc.Call)  # a failed call is an error and a call
         return error.code(), error.details() or ""
     return Code.OK, ""
 
@@ -113,7 +57,7 @@ def test_any_request_for_inference_is_pictures_or_the_callers_fault(request: oip
         pictures = pictures_of(request)
 
         assert len(pictures) == request.inputs[0].shape[0]
-        assert all(isinstance(item, bytes) or (item.dtype, item.ndim) == (np.uint8, 3) for item in pictures)
+        assert all(isinstance(item, bytes) or (item.dtype.name, item.ndim) == ("uint8", 3) for item in pictures)
 
 
 def test_no_request_for_inference_is_answered_with_an_internal_error(shared: LiveServer) -> None:
@@ -132,10 +76,9 @@ def test_no_request_for_inference_is_answered_with_an_internal_error(shared: Liv
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata"])
 def test_a_version_of_5000_digits_does_not_exist(channel: grpc.Channel, method: str) -> None:
     stub, digits = oip_grpc.GRPCInferenceServiceStub(channel), "9" * 5_000
-    tensor = InputTensor(name="image", datatype="BYTES", shape=[1])
     calls: dict[str, Callable[[], object]] = {
         "ModelInfer": lambda: stub.ModelInfer(
-            oip.ModelInferRequest(model_version=digits, inputs=[tensor], raw_input_contents=[join([picture("red")])])
+            oip.ModelInferRequest(model_version=digits, inputs=[FIT], raw_input_contents=[join([picture("red")])])
         ),
         "ModelReady": lambda: stub.ModelReady(oip.ModelReadyRequest(name="colours", version=digits)),
         "ModelMetadata": lambda: stub.ModelMetadata(oip.ModelMetadataRequest(name="colours", version=digits)),
@@ -155,36 +98,156 @@ def test_a_very_long_name_has_the_status_of_a_wrong_one(channel: grpc.Channel, t
 
 
 def test_bytes_that_are_no_message_are_an_invalid_argument(channel: grpc.Channel) -> None:
-    for method in ("/regraft.v1.Classifier/Classify", "/inference.GRPCInferenceService/ModelInfer"):
-        assert status(lambda: channel.unary_unary(method)(b"\xff" * 10))[0] is Code.INVALID_ARGUMENT  # noqa: B023
+    classify: Any = channel.unary_unary("/regraft.v1.Classifier/Classify")
+    stream: Any = channel.stream_stream("/regraft.v1.Classifier/ClassifyStream")
+
+    assert status(lambda: classify(b"\xff" * 10))[0] is Code.INVALID_ARGUMENT
+    assert status(lambda: list(stream(iter([b"", b"\xff" * 10]))))[0] is Code.INVALID_ARGUMENT
 
 
-FIT = InputTensor(name="image", datatype="BYTES", shape=[1])
-# 32 MB that are millions of things: one raw tensor of elements without a byte, typed numbers, inputs without a field.
+# Millions of things in few bytes: elements without a byte, numbers, inputs without a field.
 SWARMS: dict[str, Callable[[], oip.ModelInferRequest]] = {
-    "elements": lambda: oip.ModelInferRequest(inputs=[FIT], raw_input_contents=[bytes(32 * MB)]),
+    "elements": lambda: oip.ModelInferRequest(inputs=[FIT], raw_input_contents=[bytes(4 * MB)]),
     "numbers": lambda: oip.ModelInferRequest(
         inputs=[
             InputTensor(
                 name="image",
                 datatype="UINT8",
                 shape=[1, 1, 1, 3],
-                contents=oip.InferTensorContents(uint_contents=bytes(32 * MB)),
+                contents=oip.InferTensorContents(uint_contents=bytes(4 * MB)),
             )
         ]
     ),
-    "inputs": lambda: oip.ModelInferRequest.FromString(b"\x2a\0" * (1 * MB)),
+    "inputs": lambda: oip.ModelInferRequest.FromString(b"\x2a\0" * MB),
 }
 
 
 @pytest.mark.parametrize("which", SWARMS)
 def test_a_swarm_of_tiny_things_is_refused_without_a_look_at_each(which: str) -> None:
-    """What is refused on the event loop must not hold it up: building the request costs more than refusing it."""
+    """It would hold up the event loop, and with it everyone, for seconds; what it takes of memory tells."""
     swarm = SWARMS[which]()
-    copying_s = min(_seconds(lambda: oip.ModelInferRequest.FromString(swarm.SerializeToString())) for _ in range(2))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CallerError) as refusal:
+            pictures_of(swarm)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
-    with pytest.raises(CallerError) as refusal:
-        began_s = _seconds(lambda: None)
-        pictures_of(swarm)
     assert len(str(refusal.value)) < 1_000
-    assert began_s < copying_s
+    assert peak < 6 * MB  # of which the tensor itself is 4
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port on which only who shares it can listen, and nobody does yet."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def slow_to_read(path: Path) -> Iterator[None]:
+    """Let nobody come to the end of a file until the block ends."""
+    whole = path.with_name("whole")
+    path.rename(whole)
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        yield
+    finally:
+        whole.replace(path)
+        os.close(writer)  # who reads the pipe finds it empty, which is a model that cannot be loaded
+
+
+def test_while_the_first_model_loads_a_request_is_told_so_at_once(store: ModelStore) -> None:
+    """The server listens before the first look at the store has ended."""
+    with reserved_port() as port:
+        settings = Settings(
+            store=store.root, grpc=f"127.0.0.1:{port}", metrics="127.0.0.1:0", provider="cpu", share_port=True
+        )
+
+        async def build() -> Server:
+            return Server(settings)
+
+        server = grpc_loop().run(build())
+        with Client(f"127.0.0.1:{port}", timeout_s=PATIENCE_S) as client:
+            with slow_to_read(store.folder("colours", 1) / MODEL_FILE):
+                starting = grpc_loop().begin(server.start())
+                codes = {name: refused(client, name) for name in ("colours", "shapes")}
+                assert not starting.done()
+            starting.result(PATIENCE_S)
+        assert grpc_loop().run(server.stop()) == 0
+    assert codes == {"colours": "FAILED_PRECONDITION", "shapes": "NOT_FOUND"}
+
+
+def refused(client: Client, name: str) -> str:
+    """Return the code of a refusal, from the moment on at which the server listens."""
+    codes: list[str] = []
+
+    def is_refused() -> bool:
+        with pytest.raises(RemoteError) as failure:
+            client.classify(picture("red"), name=name)
+        codes.append(failure.value.code)
+        return failure.value.code != "UNAVAILABLE"
+
+    wait_until(is_refused)
+    return codes[-1]
+
+
+def test_a_model_without_a_champion_is_refused_while_its_neighbour_answers(store: ModelStore) -> None:
+    publish_tiny(store, name="shapes", promote=False)
+    with LiveServer(store) as live:
+        assert refused(live.client, "shapes") == "FAILED_PRECONDITION"
+        assert refused(live.client, "letters") == "NOT_FOUND"
+        assert live.client.classify(picture("red"), name="colours").predictions[0].label == "red"
+
+
+def counted(live: LiveServer) -> dict[str, float]:
+    codes = ("OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL")
+    return {code: live.metric("regraft_requests_total", method="Classify", code=code) or 0 for code in codes}
+
+
+def is_idle(live: LiveServer) -> bool:
+    return live.metric("regraft_in_flight") == live.metric("regraft_queue_depth") == 0
+
+
+def test_deadlines_of_a_millisecond_pass_and_leave_nothing_behind(store: ModelStore) -> None:
+    with LiveServer(store, max_in_flight=400) as live, grpc.insecure_channel(live.target) as channel:
+        classify = pb_grpc.ClassifierStub(channel).Classify
+        request = pb.ClassifyRequest(image=picture("red"))
+        with live.busy_lanes():
+            calls = [classify.future(request, timeout=0.001) for _ in range(200)]
+            calls += [classify.future(request, timeout=0.5) for _ in range(100)]
+            wait_until(lambda: live.metric("regraft_in_flight"))  # of those with more time, some have come
+            assert {call.code() for call in calls} == {Code.DEADLINE_EXCEEDED}
+            wait_until(lambda: is_idle(live))
+        assert live.client.classify(picture("red")).predictions[0].label == "red"
+        found = counted(live)
+
+    assert 1 <= found["CANCELLED"] + found["DEADLINE_EXCEEDED"] <= 300
+    assert (found["OK"], found["INTERNAL"], found["RESOURCE_EXHAUSTED"]) == (1, 0, 0)
+
+
+def test_cancelling_at_any_moment_harms_only_who_cancels(store: ModelStore) -> None:
+    chance = random.Random(7)
+    with LiveServer(store, max_in_flight=600) as live, grpc.insecure_channel(live.target) as channel:
+        classify = pb_grpc.ClassifierStub(channel).Classify
+        with ThreadPoolExecutor(2) as pool:
+            others = [pool.submit(live.client.classify, picture("blue")) for _ in range(200)]
+            mine: list[Any] = []
+            for _ in range(500):
+                mine.append(classify.future(pb.ClassifyRequest(image=picture("red"))))
+                if chance.random() < 0.8:
+                    chance.choice(mine[-20:]).cancel()
+            labels = {other.result(PATIENCE_S).predictions[0].label for other in others}
+        codes = [call.code() for call in mine]
+        wait_until(lambda: is_idle(live))
+        found = counted(live)
+        assert live.stop().result(PATIENCE_S) == 0  # no call is left over
+
+    assert labels == {"blue"}
+    assert set(codes) == {Code.OK, Code.CANCELLED}
+    assert found["INTERNAL"] == found["RESOURCE_EXHAUSTED"] == 0
+    assert codes.count(Code.OK) + 200 <= found["OK"] <= 700
