@@ -11,7 +11,7 @@ from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.classifier import Answer, Classifier
 from serving.interceptors import status_of
-from serving.streams import as_ready, in_order, with_first
+from serving.streams import answers, with_first
 
 _MAX_TOP_K: Final = 100_000
 
@@ -35,9 +35,11 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         """Classify a stream: several pictures at once, answers in order or as they are ready."""
         deadline_s = deadline_of(context)
         first, requests = await with_first(requests)
-        answers = as_ready if first and first.any_order else in_order
-        async for answer in answers(requests, lambda request: self._outcome(request, deadline_s)):
-            yield answer
+        any_order = bool(first and first.any_order)
+        async for response in answers(
+            requests, lambda request: self._outcome(request, deadline_s), any_order=any_order
+        ):
+            yield response
 
     async def _outcome(self, request: pb.ClassifyStreamRequest, deadline_s: float | None) -> pb.ClassifyStreamResponse:
         try:

@@ -15,7 +15,7 @@ from serving.grpc_classifier import deadline_of
 from serving.interceptors import status_of
 from serving.models import Models, ServedModel
 from serving.statistics import Duration, Statistics
-from serving.streams import in_order
+from serving.streams import answers
 from serving.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
 
 _EXTENSIONS: Final = ("classification", "model_configuration", "parameters", "statistics")
@@ -23,6 +23,7 @@ _PLATFORM: Final = "onnxruntime_onnx"
 _DEFAULT_OUTPUTS: Final = ("probabilities", "label", "novelty")
 _OUTPUTS: Final = (*_DEFAULT_OUTPUTS, "embedding")
 _CLASSIFICATION: Final = "classification"
+_LONGEST_VERSION: Final = 18  # digits; Python reads no more than 4,300
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = "triton_final_response"
 
@@ -110,7 +111,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
                 whose = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
                 return pb.ModelStreamInferResponse(error_message=text, infer_response=whose)
 
-        async for response in in_order(requests, outcome):
+        async for response in answers(requests, outcome):
             yield response
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _context: Any) -> pb.ModelStatisticsResponse:  # noqa: ANN401, N802 - gRPC's
@@ -167,7 +168,7 @@ def _dims(served: ServedModel) -> tuple[dict[str, list[int]], dict[str, list[int
 def _version(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_VERSION:
         raise NotFoundError(f"model_version: {text!r} is no version; they are numbers")
     return int(text)
 

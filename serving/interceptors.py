@@ -12,6 +12,7 @@ import grpc
 from regraft import errors
 from regraft.errors import DrainingError
 from serving.metrics import Metrics
+from serving.wire import lenient
 
 log = logging.getLogger("regraft.rpc")
 
@@ -32,6 +33,8 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 _OURS: Final = ("/regraft.v1.", "/inference.")
 _STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
 _END: Final = object()
+_LONGEST_TEXT: Final = 500
+"""Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
@@ -41,8 +44,13 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Return the status code and the text that a client gets for an error."""
     for kind in type(error).__mro__:
         if kind in STATUS:
-            return STATUS[kind], str(error)
+            return STATUS[kind], _clipped(str(error))
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
+
+
+def _clipped(text: str) -> str:
+    """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
@@ -50,6 +58,13 @@ def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
     if not isinstance(error, errors.OverloadedError):
         return ()
     return ((PUSHBACK, str(max(1, round(1000 * error.retry_after_s)))),)
+
+
+def _message(request: Any) -> Any:  # noqa: ANN401 - any message
+    """Return a request, or raise what was wrong with its bytes."""
+    if isinstance(request, errors.RegraftError):
+        raise request
+    return request
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
@@ -91,7 +106,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
         name = method.rpartition("/")[2]
-        coders = (handler.request_deserializer, handler.response_serializer)
+        coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, name), *coders)
         if handler.request_streaming:
@@ -101,14 +116,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
             async with _Call(self, name, context):
-                return await inner(request, context)
+                return await inner(_message(request), context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
             async with _Call(self, name, context):
-                responses = _Cuttable(inner(request, context), self._draining)
+                responses = _Cuttable(inner(_message(request), context), self._draining)
                 async for response in responses:
                     yield response
                 responses.raise_if_cut()
@@ -191,7 +206,7 @@ class _Cuttable:
                 if not following.done() or following.cancelled():
                     self._is_cut = True
                     return
-                item = following.result()
+                item = _message(following.result())
                 if item is _END:
                     return
                 yield item

@@ -1,66 +1,63 @@
-"""Two-way streams: requests are answered several at once, in their order or as they are ready."""
+"""Two-way streams: requests are answered several at once, in their order or as they are ready.
+
+No task group is used: it would cancel whoever takes the answers in the middle of sending one, and gRPC would leave the
+client without an end of the stream (PEP 789).
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from enum import Enum, auto
 from typing import Any, Final, TypeVar
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
 
-
-class _End(Enum):
-    END = auto()
-
-
 _WINDOW: Final = 32
 """How many requests of one stream are worked on at once; beyond it the server stops reading the stream."""
 
 
-async def in_order(
-    requests: AsyncIterator[RequestT], answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]]
+async def answers(
+    requests: AsyncIterator[RequestT],
+    answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
+    *,
+    any_order: bool = False,
 ) -> AsyncIterator[AnswerT]:
-    """Yield the answer to each request, in their order, while later ones are worked on already.
+    """Yield the answer to each request, while later ones are worked on already.
 
     Args:
         requests: read no further than the window, so that a client that reads slowly is held back.
         answer: its errors end the stream.
+        any_order: yield each as soon as it is there, rather than in the order of the requests.
     """
-    answers: asyncio.Queue[asyncio.Task[AnswerT] | None] = asyncio.Queue(_WINDOW)
-    async with asyncio.TaskGroup() as tasks:
-
-        async def read() -> None:
-            async for request in requests:
-                await answers.put(tasks.create_task(answer(request)))
-            await answers.put(None)
-
-        tasks.create_task(read())
-        while (task := await answers.get()) is not None:
-            yield await task
-
-
-async def as_ready(
-    requests: AsyncIterator[RequestT], answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]]
-) -> AsyncIterator[AnswerT]:
-    """Yield each answer as soon as it is there; arguments as those of `in_order`."""
-    answers: asyncio.Queue[AnswerT | _End] = asyncio.Queue()
+    works: set[asyncio.Task[AnswerT]] = set()
+    queue: asyncio.Queue[asyncio.Task[AnswerT] | None] = asyncio.Queue()
     room = asyncio.Semaphore(_WINDOW)
-    async with asyncio.TaskGroup() as tasks:
 
-        async def work(request: RequestT) -> None:
-            answers.put_nowait(await answer(request))
+    async def read() -> None:
+        try:
+            async for request in requests:
+                await room.acquire()
+                work = asyncio.create_task(answer(request))
+                works.add(work)
+                if any_order:
+                    work.add_done_callback(queue.put_nowait)
+                else:
+                    queue.put_nowait(work)
+        finally:
+            if works:
+                await asyncio.wait(works)
+            queue.put_nowait(None)
 
-        async def read() -> None:
-            async with asyncio.TaskGroup() as works:
-                async for request in requests:
-                    await room.acquire()
-                    works.create_task(work(request))
-            answers.put_nowait(_End.END)
-
-        tasks.create_task(read())
-        while (result := await answers.get()) is not _End.END:
-            yield result
+    reading = asyncio.create_task(read())
+    try:
+        while (work := await queue.get()) is not None:
+            yield await work
+            works.discard(work)
             room.release()
+        await reading  # raises what ended the requests, if anything did
+    finally:
+        for task in (reading, *works):
+            task.cancel()
+        await asyncio.gather(reading, *works, return_exceptions=True)
 
 
 async def with_first(requests: AsyncIterator[RequestT]) -> tuple[RequestT | None, AsyncIterator[RequestT]]:

@@ -18,6 +18,7 @@ MOST_PICTURES: Final = 128
 
 _LENGTH: Final = struct.Struct("<I")
 _CROP_AXES: Final = 4
+_MOST_NAMED: Final = 3
 
 
 def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
@@ -26,8 +27,8 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
     Raises:
         InvalidRequestError: tensor, type, shape and contents do not fit together; the text names the field.
     """
-    if [tensor.name for tensor in request.inputs] != [IMAGE]:
-        names = ", ".join(repr(tensor.name) for tensor in request.inputs) or "none"
+    if len(request.inputs) != 1 or request.inputs[0].name != IMAGE:
+        names = ", ".join(repr(tensor.name) for tensor in request.inputs[:_MOST_NAMED]) or "none"
         raise InvalidRequestError(f"inputs: {names}; there must be just one, 'image'")
     (tensor,) = request.inputs
     if len(request.raw_input_contents) > 1:
@@ -47,7 +48,7 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
     )
 
 
-def split(raw: bytes) -> list[bytes]:
+def split(raw: bytes, most: int = MOST_PICTURES) -> list[bytes]:
     """Return the elements of a BYTES tensor: each is preceded by its length, 4 bytes, little-endian.
 
     Raises:
@@ -56,6 +57,8 @@ def split(raw: bytes) -> list[bytes]:
     items: list[bytes] = []
     position = 0
     while position < len(raw):
+        if len(items) == most:
+            raise InvalidRequestError(f"image: more than {most} elements")
         if position + _LENGTH.size > len(raw):
             raise InvalidRequestError(f"image: {len(raw) - position} bytes are left over after {len(items)} elements")
         (length,) = _LENGTH.unpack_from(raw, position)
@@ -90,15 +93,18 @@ def add_texts(response: pb.ModelInferResponse, name: str, shape: Sequence[int], 
 def _encoded(shape: list[int], raw: bytes | None, contents: pb.InferTensorContents) -> list[bytes]:
     if shape[1:] not in ([], [1]):
         raise InvalidRequestError(f"image: shape {shape}; BYTES take [N] or [N, 1]")
-    items = list(contents.bytes_contents) if raw is None else split(raw)
+    items = contents.bytes_contents if raw is None else split(raw, shape[0])
     if len(items) != shape[0]:
         raise InvalidRequestError(f"image: shape {shape} and {len(items)} elements")
-    return items
+    return list(items)
 
 
 def _crops(shape: list[int], raw: bytes | None, contents: pb.InferTensorContents) -> npt.NDArray[np.uint8]:
     if len(shape) != _CROP_AXES or shape[-1] != 3:
         raise InvalidRequestError(f"image: shape {shape}; UINT8 take [N, H, W, 3]")
+    size = len(contents.uint_contents) if raw is None else len(raw)
+    if size != prod(shape):
+        raise InvalidRequestError(f"image: shape {shape} and {size} values")
     if raw is None:
         wide = np.array(contents.uint_contents, np.uint32)
         if wide.size and wide.max() > np.iinfo(np.uint8).max:
@@ -106,6 +112,4 @@ def _crops(shape: list[int], raw: bytes | None, contents: pb.InferTensorContents
         values = wide.astype(np.uint8)
     else:
         values = np.frombuffer(raw, np.uint8)
-    if values.size != prod(shape):
-        raise InvalidRequestError(f"image: shape {shape} and {values.size} values")
     return values.reshape(shape)

@@ -1,0 +1,57 @@
+"""Bytes from a client to messages; whatever is wrong with them is the caller's fault."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from regraft.errors import InvalidRequestError
+
+_MOST_FIELDS: Final = 1_000
+"""Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
+
+_FIXED: Final = {1: 8, 5: 4}  # bytes, by wire type
+
+
+def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return ``parse``, but returning what it would raise, of which gRPC makes UNKNOWN before our code is asked."""
+
+    def read(data: bytes) -> Any:  # noqa: ANN401 - any message, or an error
+        try:
+            if _is_swarm(data):
+                return InvalidRequestError(f"the message has more than {_MOST_FIELDS} fields")
+            return parse(data)
+        except (DecodeError, IndexError) as error:
+            return InvalidRequestError(f"the bytes are no such message: {error}")
+
+    return read
+
+
+def _is_swarm(data: bytes) -> bool:
+    position = count = 0
+    while position < len(data) and count <= _MOST_FIELDS:
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+        elif kind == 2:
+            length, position = _varint(data, position)
+            position += length
+        elif kind in _FIXED:
+            position += _FIXED[kind]
+        else:
+            return False  # groups, which none of ours has: the parser may say what it thinks of them
+        count += 1
+    return count > _MOST_FIELDS
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, position
