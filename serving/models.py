@@ -118,7 +118,9 @@ class Models:
             return served
         if name not in self._look():
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
-        raise PreconditionError(self.problem(name) or f"model {name!r} has no champion: promote a version")
+        is_coming = self.store.champion(name) is not None
+        state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
+        raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
 
     def _look(self) -> list[str]:
         """Return the names in the store that are to be served; looks at the disk."""

@@ -587,3 +587,13 @@ async def test_closing_refuses_what_waits(store: ModelStore) -> None:
             with pytest.raises(DrainingError):
                 await waiting
         assert (await running)[0] == 1
+
+
+@asynchronous
+async def test_a_model_that_is_being_loaded_says_so(store: ModelStore) -> None:
+    with stage(store) as s:
+        with pytest.raises(PreconditionError, match="'colours' is being loaded"):
+            s.models.get("colours")
+        await s.models.refresh()
+
+        assert s.models.get("colours").version == 1
