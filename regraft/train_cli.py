@@ -202,7 +202,7 @@ def backbones(
     ] = "",
     as_json: _Json = False,
 ) -> None:
-    """List the networks to train on; without a pattern, those that every release is tested with."""
+    """List the networks to train on; without a pattern, those that people ask for most."""
     from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
 
     found, more = list_backbones(pattern)
