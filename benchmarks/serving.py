@@ -1,7 +1,8 @@
 """The server over gRPC against what this machine can do without one, in one run.
 
-``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. In turns, so that whatever else it does slows
-all of them alike: the plain loop (Pillow's full decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the limit (our own decode and ``session.run`` in all lanes, no server); the server, at several concurrencies.
+``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. In turns, so that whatever else it does
+slows all of them alike: the plain loop (Pillow's full decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the
+limit (our own decode and ``session.run`` in all lanes, no server); the server, at several concurrencies.
 
 First the server has one CPU and the clients another. Then both have both, and the clients' own CPU time is taken off.
 """
