@@ -3,16 +3,17 @@
 ::
 
     image  uint8 [N, P, P, 3] ─► normalise, backbone ─► embedding [N, D] ─┬─► Gemm ─► softmax ─► probabilities [N, K]
-                                                                          └─► cosine to head.prototypes ─► novelty [N]
+                                                                          └─► likeness to head.prototypes ─► novelty [N]
 
-``head.weight``, ``head.bias`` and ``head.prototypes`` are initializers that are also graph inputs (overridable, IR at
-least 4, K symbolic): any runtime runs the file as it is, and the server feeds other heads into the same session.
+``head.weight``, ``head.bias``, ``head.prototypes`` and ``head.whitening`` are initializers that are also graph inputs
+(overridable, IR at least 4, K and R symbolic): any runtime runs the file as it is, and the server feeds other heads
+into the same session.
 `graft` and `ungraft` are each other's inverse, so the backbone's digest can be checked on any file.
 """
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,13 +44,16 @@ class Head:
     Attributes:
         weight: float32 [K, D].
         bias: float32 [K].
-        prototypes: float32 [K, D], the mean embedding of each class scaled to length 1; novelty is the cosine
-            distance to the nearest.
+        prototypes: float32 [K, D]. With W the whitening and M = I + W'W, each is M m / sqrt(m'M m) of a class's mean
+            direction m.
+        whitening: float32 [R, D], R >= 1: the inner product u'M v that novelty is measured with counts less what
+            varies within a class anyway. All zeros: the plain one.
     """
 
     weight: FloatArray
     bias: FloatArray
     prototypes: FloatArray
+    whitening: FloatArray
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit each other, and values that are not numbers."""
@@ -57,10 +61,11 @@ class Head:
             self.weight.ndim != 2
             or self.prototypes.shape != self.weight.shape
             or self.bias.shape != self.weight.shape[:1]
+            or self.whitening.shape != (max(1, len(self.whitening)), self.weight.shape[1])
         ):
             raise ArtifactError(
-                f"head: weight {self.weight.shape}, bias {self.bias.shape} and prototypes {self.prototypes.shape} "
-                "do not fit: need [K, D], [K], [K, D]"
+                f"head: weight {self.weight.shape}, bias {self.bias.shape}, prototypes {self.prototypes.shape} and "
+                f"whitening {self.whitening.shape} do not fit: need [K, D], [K], [K, D], [R, D]"
             )
         for name, array in self.feed().items():
             if array.dtype != np.float32:
@@ -70,7 +75,7 @@ class Head:
 
     def feed(self) -> dict[str, FloatArray]:
         """Return the tensors by the names of their graph inputs."""
-        return {_HEAD + "weight": self.weight, _HEAD + "bias": self.bias, _HEAD + "prototypes": self.prototypes}
+        return {_HEAD + field.name: getattr(self, field.name) for field in fields(self)}
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of the head's bytes."""
@@ -88,10 +93,17 @@ class Head:
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
 
     def novelty(self, embedding: FloatArray) -> FloatArray:
-        """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes."""
+        """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes.
+
+        It is the cosine distance to the nearest class mean; whitened, that under the inner product u'M v, which is a
+        Mahalanobis cosine (after Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
+        2018).
+        """
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         length[length == 0] = 1
-        return np.asarray(1 - (embedding / length @ self.prototypes.T).max(axis=1), np.float32)
+        direction = embedding / length
+        stretch = np.sqrt(1 + np.square(direction @ self.whitening.T).sum(axis=1))
+        return np.asarray(1 - (direction @ self.prototypes.T).max(axis=1) / stretch, np.float32)
 
 
 @dataclass(frozen=True)
@@ -119,8 +131,8 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     graph = model.graph
     for name, array in head.feed().items():
         graph.initializer.append(numpy_helper.from_array(array, name))
-        shape = ["K"] if array.ndim == 1 else ["K", array.shape[1]]
-        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        rows = "R" if name == _HEAD + "whitening" else "K"
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, *array.shape[1:]]))
     graph.node.extend(_head_nodes())
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), _HEAD + "axis"))
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), _HEAD + "one"))
@@ -218,9 +230,14 @@ def _head_nodes() -> list[onnx.NodeProto]:
         node("Gemm", [EMBEDDING, h + "weight", h + "bias"], [h + "logits"], h + "gemm", transB=1),
         node("Softmax", [h + "logits"], [PROBABILITIES], h + "softmax", axis=1),
         node("LpNormalization", [EMBEDDING], [h + "direction"], h + "normalise", axis=1, p=2),
-        node("Gemm", [h + "direction", h + "prototypes"], [h + "cosine"], h + "similarity", transB=1),
-        node("ReduceMax", [h + "cosine", h + "axis"], [h + "nearest"], h + "nearest", keepdims=0),
-        node("Sub", [h + "one", h + "nearest"], [NOVELTY], h + "novelty"),
+        node("Gemm", [h + "direction", h + "prototypes"], [h + "products"], h + "similarity", transB=1),
+        node("ReduceMax", [h + "products", h + "axis"], [h + "nearest"], h + "nearest", keepdims=0),
+        node("Gemm", [h + "direction", h + "whitening"], [h + "whitened"], h + "whiten", transB=1),
+        node("ReduceSumSquare", [h + "whitened", h + "axis"], [h + "added"], h + "add", keepdims=0),
+        node("Add", [h + "one", h + "added"], [h + "squared"], h + "square"),
+        node("Sqrt", [h + "squared"], [h + "stretch"], h + "stretch"),  # at least 1: nothing is divided by zero
+        node("Div", [h + "nearest", h + "stretch"], [h + "likeness"], h + "likeness"),
+        node("Sub", [h + "one", h + "likeness"], [NOVELTY], h + "novelty"),
     ]
 
 
@@ -233,13 +250,11 @@ def _check(model: onnx.ModelProto) -> Artifact:
     check_backbone(backbone)
     onnx.checker.check_model(model)
     tensors = {t.name: t for t in model.graph.initializer if t.name.startswith(_HEAD)}
-    missing = {_HEAD + part for part in ("weight", "bias", "prototypes")} - tensors.keys()
+    parts = [_HEAD + field.name for field in fields(Head)]
+    missing = set(parts) - tensors.keys()
     if missing:
         raise ArtifactError(f"no initializer {sorted(missing)[0]!r}")
-    weight, bias, prototypes = (
-        numpy_helper.to_array(tensors[_HEAD + part]) for part in ("weight", "bias", "prototypes")
-    )
-    head = Head(np.array(weight), np.array(bias), np.array(prototypes))
+    head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
     if graft(backbone, head, card).graph != model.graph:
         raise ArtifactError("the nodes of the head are not those that Regraft puts there")
     return Artifact(card, head, model)

@@ -14,6 +14,7 @@ SCHEMA_VERSION: Final = 1
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "int8"]
+NoveltyMethod = Literal["class means", "Mahalanobis cosine"]
 
 
 class _Part(BaseModel):
@@ -68,6 +69,7 @@ class ModelCard(_Part):
     Attributes:
         labels: in the order of the probabilities; new classes are appended, never sorted in.
         temperature: already folded into the head (Guo et al., 2017); kept to tell how far the raw head was off.
+        novelty_method: how novelty is measured; the one that told left-out classes better.
         novelty_threshold: images above it are less like the training images than 95 % of held-out ones, range 0-2.
         data_digest: SHA-256 over the (image hash, label) pairs the head was fitted on.
         parent_version: the champion that this head was retrained from, or None.
@@ -82,6 +84,7 @@ class ModelCard(_Part):
     embedding_size: int = Field(ge=1)
     head_digest: Digest
     temperature: float = Field(gt=0)
+    novelty_method: NoveltyMethod
     novelty_threshold: float = Field(ge=0, le=2)
     strategy: str
     settings: dict[str, Any]

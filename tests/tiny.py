@@ -52,7 +52,7 @@ def tiny_head(labels: tuple[str, ...], sharpness: float = 20.0) -> Head:
     weight: FloatArray = np.asarray(sharpness * means, np.float32)
     bias: FloatArray = np.asarray(-0.5 * sharpness * (means**2).sum(axis=1), np.float32)
     prototypes: FloatArray = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
-    return Head(weight, bias, prototypes)
+    return Head(weight, bias, prototypes, np.zeros((1, EMBEDDING_SIZE), np.float32))
 
 
 def tiny_card(backbone: onnx.ModelProto, head: Head, labels: tuple[str, ...], name: str = "colours") -> ModelCard:
@@ -66,6 +66,7 @@ def tiny_card(backbone: onnx.ModelProto, head: Head, labels: tuple[str, ...], na
         embedding_size=EMBEDDING_SIZE,
         head_digest=head.digest(),
         temperature=1.0,
+        novelty_method="class means",
         novelty_threshold=0.05,
         strategy="probe",
         settings={},

@@ -1,5 +1,6 @@
 """Whether a head's probabilities can be taken at their word: of answers given at 80 %, are 80 % right?"""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,6 @@ def calibration(head: Head, temperature: float, features: Features) -> Calibrati
     if not len(holdout.label_index):
         return None
     scale = np.float32(temperature)
-    raw = Head(head.weight * scale, head.bias * scale, head.prototypes)
+    raw = replace(head, weight=head.weight * scale, bias=head.bias * scale)
     before, after = (reliability(each.probabilities(holdout.embedding), holdout.label_index) for each in (raw, head))
     return Calibration(before, after)

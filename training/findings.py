@@ -90,15 +90,15 @@ class NoveltyCheck:
         auroc: by method, mean over the classes left out in turn; 0.5 is chance, 1 perfect.
         served: the method in the file.
         threshold: of the card.
-        caught: share of images of left-out classes above the threshold.
-        false_alarms: share of images of known classes above it.
+        caught: share of images of left-out classes above a threshold that 95 % of the others stay below.
+        false_alarms: share of holdout images above the card's threshold; None without holdout.
     """
 
     auroc: dict[str, float]
     served: str
     threshold: float
     caught: float
-    false_alarms: float
+    false_alarms: float | None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
+from regraft.card import NoveltyMethod
 from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
 from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
-from training.novelty import class_directions, novelty_threshold
+from training.novelty import choose_method, novelty_parts, novelty_threshold
 from training.progress import Progress, silent
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
@@ -78,6 +79,7 @@ class FittedHead:
     Attributes:
         head: temperature already folded in.
         temperature: what the logits were divided by (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+        novelty_method: how novelty is measured, see `choose_method`.
         novelty_threshold: 95 % of the out-of-fold training images stay below it.
         choices: for the card: ``c`` (inverse strength of the penalty, on embeddings scaled to unit variance),
             ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions, and
@@ -87,6 +89,7 @@ class FittedHead:
 
     head: Head
     temperature: float
+    novelty_method: NoveltyMethod
     novelty_threshold: float
     choices: dict[str, Any]
     unseen: Unseen
@@ -126,15 +129,18 @@ def fit(
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
         step, logits = _choose(rows, fold_of, len(y), progress)
         final = solve(rows, C_GRID[step])
+        method = choose_method(train.embedding, y, seed)
+        threshold = novelty_threshold(method, train.embedding, y, folds)
+        parts = novelty_parts(method, train.embedding, y, len(features.labels))
     progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
     temperature = fit_temperature(logits, y, shares[y])
     coefficients = final.coefficients @ rotation / scale / temperature
     intercepts = final.intercepts / temperature - coefficients @ mean
-    prototypes = class_directions(train.embedding, y, len(features.labels))
     return FittedHead(
-        Head(np.asarray(coefficients, np.float32), np.asarray(intercepts, np.float32), prototypes),
+        Head(np.asarray(coefficients, np.float32), np.asarray(intercepts, np.float32), *parts),
         temperature,
-        novelty_threshold(train.embedding, y, folds),
+        method,
+        threshold,
         {
             "c": C_GRID[step],
             "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),

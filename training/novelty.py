@@ -1,139 +1,167 @@
-"""How unlike the training images an image is; the threshold of the card, and how well novelty tells a new class."""
+"""How unlike the training images an image is: the method that the file is given, and the threshold of the card.
 
+Two methods fit the one formula of `regraft.artifact.Head`; see ARCHITECTURE.md for what others were worth.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 from sklearn.metrics import roc_auc_score
 
-from regraft.artifact import FloatArray
-from training.features import Features
-from training.findings import NoveltyCheck
+from regraft.artifact import FloatArray, Head
+from regraft.card import NoveltyMethod
+from regraft.runtime import cpu_budget
 from training.folds import deal
-from training.logistic import Index, Matrix, principal_axes
+from training.logistic import Index, Matrix
 
 NOVELTY_QUANTILE: Final = 0.95
-CLASS_MEANS: Final = "class means"
-"""Cosine distance to the nearest class mean; the method in the file."""
-NEIGHBOUR: Final = "5th neighbour"
-"""Cosine distance to the fifth nearest training image (Sun et al., 2022)."""
-MAHALANOBIS: Final = "Mahalanobis"
-"""Distance to the nearest class mean under a covariance that the classes share (Lee et al., 2018), on unit vectors."""
+CLASS_MEANS: Final[NoveltyMethod] = "class means"
+"""Cosine distance to the nearest class mean."""
+MAHALANOBIS: Final[NoveltyMethod] = "Mahalanobis cosine"
+"""The same where what varies within the classes counts less, by a covariance that they share (Lee et al., 2018)."""
+METHODS: Final = (CLASS_MEANS, MAHALANOBIS)
 
 _FOLDS: Final = 2
 _MOST_ROWS: Final = 500
 _MOST_CLASSES: Final = 10
-_NEIGHBOURS: Final = 5
+_FEWEST_CLASSES: Final = 3
+_FEWEST_ROWS: Final = 10
+"""So many images a class, on average, are needed for a covariance."""
 _AXES: Final = 128
 _SHRINKAGE: Final = 0.1
 
 
-def class_directions(embedding: npt.ArrayLike, label_index: Index, classes: int) -> FloatArray:
-    """Return each class's mean direction, float32 [K, D], length 1."""
-    directions = _unit(embedding)
+def novelty_parts(
+    method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, classes: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the prototypes float32 [K, D] and the whitening float32 [R, D] of a head.
+
+    Args:
+        method: `CLASS_MEANS` or `MAHALANOBIS`.
+        embedding: [n, D], at least one row of each class.
+        label_index: int64 [n] below K.
+        classes: K.
+    """
+    directions = unit(embedding)
     means = np.array([directions[label_index == index].mean(axis=0) for index in range(classes)])
-    return _unit(means).astype(np.float32)
+    none = np.zeros((1, directions.shape[1]))
+    whitening = none if method == CLASS_MEANS else _whitening(directions, means, label_index)
+    image = means + (means @ whitening.T) @ whitening
+    length = np.sqrt(np.maximum((means * image).sum(axis=1, keepdims=True), 1e-24))
+    return (image / length).astype(np.float32), whitening.astype(np.float32)
 
 
-def novelty_threshold(embedding: npt.ArrayLike, label_index: Index, folds: Index) -> float:
-    """Return the novelty that 95 % of images stay below when their own fold did not help to make the class means."""
-    novelty = 1 - _likeness_to_means(_unit(embedding), label_index, folds).max(axis=1)
+def choose_method(embedding: npt.ArrayLike, label_index: Index, seed: int = 0) -> NoveltyMethod:
+    """Return the method that tells classes left out in turn better from the others.
+
+    Without the three classes, or the images for a covariance, that it takes to know, those are the class means.
+    """
+    rows = sample(label_index, seed)
+    y = label_index[rows]
+    classes = np.unique(y)
+    if len(classes) < _FEWEST_CLASSES or len(label_index) < _FEWEST_ROWS * (int(label_index.max()) + 1):
+        return CLASS_MEANS
+    x, y = unit(embedding)[rows], np.searchsorted(classes, y)
+    folds = deal(y, _FOLDS, seed)
+    areas = [auroc(left_out_scores(method, x, y, folds), y) for method in METHODS]
+    return METHODS[int(np.argmax(areas))]
+
+
+def novelty_threshold(method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, folds: Index) -> float:
+    """Return the novelty that 95 % of images stay below when their own fold did not help to measure it."""
+    novelty = out_of_fold(method, unit(embedding), label_index, folds)
     return float(np.clip(np.quantile(novelty, NOVELTY_QUANTILE), 0, 2))
 
 
-def check(features: Features, threshold: float, seed: int = 0) -> NoveltyCheck | None:
-    """Leave each class out in turn, the ten largest at most, and see whether its images are found to be new.
+def out_of_fold(method: NoveltyMethod, x: Matrix, y: Index, folds: Index) -> Matrix:
+    """Return the novelty [n] of rows [n, D] to classes y [n], 0 to K - 1, that their own fold had no part in."""
+    classes, novelty = int(y.max()) + 1, np.empty(len(y))
 
-    Known images are scored out of fold, and those of the class left out against the same rows as they. No more than 500
-    rows take part, so that this takes less than a second.
+    def fill(fold: int) -> None:
+        held = folds == fold
+        novelty[held] = _score(method, x[~held], y[~held], classes, x[held])
 
-    Args:
-        features: of which the training rows are used.
-        threshold: the card's.
-        seed: draws the rows and deals the folds.
-
-    Returns:
-        What was found, or None where fewer than three classes have two rows.
-    """
-    train = features.train()
-    rows = _sample(train.label_index, seed)
-    if len(np.unique(train.label_index[rows])) < 3:
-        return None
-    y = np.unique(train.label_index[rows], return_inverse=True)[1]
-    directions, folds = _unit(train.embedding[rows]), deal(y, _FOLDS, seed)
-    likeness = _likeness_to_means(directions, y, folds)
-    left_out = np.argsort(-np.bincount(y), kind="stable")[:_MOST_CLASSES]
-    means = [1 - np.delete(likeness, index, axis=1).max(axis=1) for index in left_out]
-    by_method = {
-        CLASS_MEANS: means,
-        NEIGHBOUR: _to_neighbours(directions, y, folds, left_out),
-        MAHALANOBIS: _mahalanobis(directions, y, folds, left_out),
-    }
-    of_new = np.concatenate([novelty[y == index] for index, novelty in zip(left_out, means, strict=True)])
-    return NoveltyCheck(
-        auroc={
-            name: float(np.mean([roc_auc_score(y == index, s) for index, s in zip(left_out, scores, strict=True)]))
-            for name, scores in by_method.items()
-        },
-        served=CLASS_MEANS,
-        threshold=threshold,
-        caught=float((of_new > threshold).mean()),
-        false_alarms=float((1 - likeness.max(axis=1) > threshold).mean()),
-    )
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        list(pool.map(fill, np.unique(folds)))
+    return novelty
 
 
-def _sample(label_index: Index, seed: int) -> Index:
-    """Return rows, of each class its share, without classes of which only one is left."""
+def left_out_scores(method: NoveltyMethod, x: Matrix, y: Index, folds: Index) -> list[Matrix]:
+    """Return, for each class of `most_common` left out in turn, the novelty [n] of all rows, out of fold."""
+    scores = []
+    for index in most_common(y):
+        novelty = np.empty(len(y))
+        for held, known in splits(y, folds, index):
+            labels = np.unique(y[known], return_inverse=True)[1]
+            novelty[held] = _score(method, x[known], labels, int(labels.max()) + 1, x[held])
+        scores.append(novelty)
+    return scores
+
+
+def splits(y: Index, folds: Index, left_out: int) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Yield masks [n] for each fold: the rows to score, and those to measure by, without the class left out."""
+    for fold in np.unique(folds):
+        yield folds == fold, (folds != fold) & (y != left_out)
+
+
+def auroc(scores: list[Matrix], y: Index) -> float:
+    """Return the mean area under the curve over the classes of `most_common`, each told from all others."""
+    return float(np.mean([roc_auc_score(y == index, s) for index, s in zip(most_common(y), scores, strict=True)]))
+
+
+def most_common(y: Index) -> Index:
+    """Return the classes that are left out in turn: all, the ten largest at most."""
+    return np.argsort(-np.bincount(y), kind="stable")[:_MOST_CLASSES]
+
+
+def sample(label_index: Index, seed: int) -> Index:
+    """Return some 500 rows, of each class its share, without classes of which only one is left."""
     parts = -(-len(label_index) // _MOST_ROWS)
     rows = np.flatnonzero(deal(label_index, parts, seed) == 0)
     counts = np.bincount(label_index[rows], minlength=int(label_index.max(initial=0)) + 1)
     return np.asarray(rows[counts[label_index[rows]] >= 2])
 
 
-def _likeness_to_means(directions: Matrix, y: Index, folds: Index) -> Matrix:
-    """Return the cosines [n, K] to class means that the row's fold had no part in."""
-    classes = int(y.max()) + 1
-    likeness = np.empty((len(y), classes))
-    for fold in np.unique(folds):
-        held = folds == fold
-        likeness[held] = directions[held] @ class_directions(directions[~held], y[~held], classes).T
-    return likeness
-
-
-def _to_neighbours(directions: Matrix, y: Index, folds: Index, left_out: Index) -> list[Matrix]:
-    likeness = directions @ directions.T
-    likeness[folds[:, None] == folds] = -1
-    near = [likeness[:, y != index] for index in left_out]
-    return [1 - np.partition(rows, -min(_NEIGHBOURS, rows.shape[1]))[:, -_NEIGHBOURS:].min(axis=1) for rows in near]
-
-
-def _mahalanobis(directions: Matrix, y: Index, folds: Index, left_out: Index) -> list[Matrix]:
-    scores = []
-    for index in left_out:
-        novelty = np.empty(len(y))
-        for fold in np.unique(folds):
-            known, held = (folds != fold) & (y != index), folds == fold
-            mean = directions[known].mean(axis=0)
-            axes, rotation = principal_axes(directions[known] - mean)
-            seen = (directions[held] - mean) @ rotation[-_AXES:].T
-            novelty[held] = _distance(axes[:, -_AXES:].astype(np.float64), y[known], seen)
-        scores.append(novelty)
-    return scores
-
-
-def _distance(known: Matrix, y: Index, x: Matrix) -> Matrix:
-    """Return the squared Mahalanobis distance [n] to the nearest class mean; the covariance is shrunk to a sphere."""
-    labels, y = np.unique(y, return_inverse=True)
-    means = np.array([known[y == index].mean(axis=0) for index in range(len(labels))])
-    residual = known - means[y]
-    covariance = residual.T @ residual / len(residual)
-    size = max(float(np.trace(covariance)) / len(covariance), 1e-12)
-    precision = np.linalg.inv((1 - _SHRINKAGE) * covariance + _SHRINKAGE * size * np.eye(len(covariance)))
-    off = x[:, None] - means
-    return np.asarray(np.einsum("nkd,de,nke->nk", off, precision, off, optimize=True).min(axis=1))
-
-
-def _unit(vectors: npt.ArrayLike) -> Matrix:
+def unit(vectors: npt.ArrayLike) -> Matrix:
     """Return vectors [n, D] of length 1; zeros stay zeros."""
     x = np.asarray(vectors, np.float64)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+
+
+def _score(method: NoveltyMethod, known: Matrix, y: Index, classes: int, x: Matrix) -> Matrix:
+    """Return the novelty [n] that a head made of the known rows gives to rows [n, D]."""
+    prototypes, whitening = novelty_parts(method, known, y, classes)
+    head = Head(prototypes, np.zeros(classes, np.float32), prototypes, whitening)
+    return np.asarray(head.novelty(x.astype(np.float32)), np.float64)
+
+
+def _whitening(directions: Matrix, means: Matrix, y: Index) -> Matrix:
+    """Return W [R, D] such that I + W'W is the precision within the classes, up to a factor.
+
+    It is measured on the main axes of the directions, not centred: those of the class means are among them. Off them,
+    and on the axis that varies most, it is 1: what is not known is not counted as new for being rare.
+    """
+    axes = _main_axes(directions)
+    residual = (directions - means[y]) @ axes.T
+    covariance = residual.T @ residual / len(residual)
+    size = float(np.trace(covariance)) / len(covariance)
+    variance, turn = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * size * np.eye(len(covariance)))
+    gain = np.sqrt(np.maximum(variance[-1] / np.maximum(variance, 1e-12) - 1, 0))
+    rows = gain[:, None] * (turn.T @ axes)
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1, keepdims=True), axis=1)
+    return np.asarray(np.where(largest < 0, -rows, rows))  # the sign of an eigenvector is anybody's choice
+
+
+def _main_axes(x: Matrix) -> Matrix:
+    """Return the main axes [R, D] of rows [n, D], of length 1, R = 128 or as many as there are."""
+    few = len(x) < x.shape[1]  # then the eigenvectors of the smaller of the two products
+    product = x @ x.T if few else x.T @ x
+    size = len(product)
+    squared, vectors = eigh(product, subset_by_index=(max(0, size - _AXES), size - 1))
+    there = squared >= 1e-10 * squared[-1]
+    length, vectors = np.sqrt(np.maximum(squared[there], 1e-24)), vectors[:, there]
+    return np.asarray((x.T @ vectors / length).T if few else vectors.T)

@@ -148,7 +148,7 @@ def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> N
 def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
     card = parent.artifact.card
     none = Unseen(np.empty(0, np.int64), np.empty((0, len(card.labels)), np.float32))
-    fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_threshold, {}, none)
+    fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
     return build(
         backbone.model,
         fitted,

@@ -112,6 +112,7 @@ def _facts(card: ModelCard) -> dict[str, Any]:
         "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, "
         f"{card.image.interpolation}",
         "temperature (folded in)": f"{card.temperature:.3f}",
+        "novelty": card.novelty_method,
         "novelty threshold": f"{card.novelty_threshold:.4f}",
         "parent version": card.parent_version if card.parent_version is not None else "none",
         "seed": card.seed,

@@ -17,7 +17,7 @@ from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
-from training.novelty import check
+from training.novelty_check import check
 from training.precision import in_precision
 from training.probe import probe
 from training.settings import TrainSettings
@@ -220,7 +220,7 @@ def _look_into(made: Made) -> Findings:
         found,
         notes=(*earlier.notes, *found.notes),
         cross_validation=earlier.cross_validation,
-        novelty=check(made.features, fitted.novelty_threshold),
+        novelty=check(made.features, fitted.head, fitted.novelty_method, fitted.novelty_threshold),
         extra=earlier.extra,
         start=earlier.start,
         epochs=earlier.epochs,

@@ -2,12 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
 from training.features import Features
 from training.head import FittedHead, Unseen, fit_temperature
 from training.logistic import log_loss
-from training.novelty import NOVELTY_QUANTILE, class_directions
+from training.novelty import NOVELTY_QUANTILE, choose_method, novelty_parts
 
 
 def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.NDArray[np.bool_]) -> FittedHead:
@@ -26,8 +27,10 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.N
     logits, alike = (judged.embedding @ weight.T + bias).astype(np.float64), np.ones(len(judged.sha256))
     temperature = fit_temperature(logits, judged.label_index, alike) if len(rows) else 1.0
     learned = train.select(~tune)
-    prototypes = class_directions(learned.embedding, learned.label_index, len(features.labels))
-    head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), prototypes)
+    with threadpool_limits(limits=1):
+        method = choose_method(learned.embedding, learned.label_index)
+        parts = novelty_parts(method, learned.embedding, learned.label_index, len(features.labels))
+    head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), *parts)
     threshold = float(np.clip(np.quantile(head.novelty(judged.embedding), NOVELTY_QUANTILE), 0, 2))
     choices = {
         "tune_images": len(rows),
@@ -35,4 +38,4 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.N
         "tune_log_loss": log_loss(logits / temperature, judged.label_index, alike) if len(rows) else None,
     }
     unseen = Unseen(rows, head.probabilities(judged.embedding) if len(rows) else np.empty((0, len(bias)), np.float32))
-    return FittedHead(head, temperature, threshold, choices, unseen)
+    return FittedHead(head, temperature, method, threshold, choices, unseen)

@@ -65,6 +65,7 @@ def build(
         embedding_size=embedding_size(backbone),
         head_digest=fitted.head.digest(),
         temperature=fitted.temperature,
+        novelty_method=fitted.novelty_method,
         novelty_threshold=fitted.novelty_threshold,
         strategy=strategy,
         settings={**settings, **fitted.choices},

@@ -35,6 +35,7 @@ from regraft.runtime import OpenSession, open_session
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
 
 LABELS = ("red", "green", "blue")
+PARTS = ("weight", "bias", "prototypes", "whitening")
 OUTPUTS = [PROBABILITIES, EMBEDDING, NOVELTY]
 
 
@@ -72,15 +73,26 @@ def session() -> OpenSession:
 
 @st.composite
 def heads(draw: st.DrawFn, largest: float = 1.0) -> Head:
-    """Heads of 1 to 6 classes with prototypes of length 1."""
+    """Heads of 1 to 6 classes, whitened by 1 to 4 rows, with prototypes of length 1 in what that makes of space."""
     count = draw(st.integers(1, 6))
     numbers = st.floats(-largest, largest, width=32)
     weight = draw(hnp.arrays(np.float32, (count, EMBEDDING_SIZE), elements=numbers))
     bias = draw(hnp.arrays(np.float32, (count,), elements=numbers))
     directions = draw(hnp.arrays(np.float32, (count, EMBEDDING_SIZE), elements=st.floats(-1, 1, width=32)))
     directions[:, 0] += np.where(np.linalg.norm(directions, axis=1) < 0.1, np.float32(2), np.float32(0))
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    return Head(weight, bias, np.asarray(directions / lengths, np.float32))
+    whitening = draw(
+        hnp.arrays(np.float32, (draw(st.integers(1, 4)), EMBEDDING_SIZE), elements=st.floats(-3, 3, width=32))
+    )
+    return Head(weight, bias, prototypes_of(directions, whitening), whitening)
+
+
+def prototypes_of(directions: FloatArray, whitening: FloatArray) -> FloatArray:
+    image = directions + (directions @ whitening.T) @ whitening
+    return np.asarray(image / np.sqrt((directions * image).sum(axis=1, keepdims=True)), np.float32)
+
+
+def twice(head: Head) -> Head:
+    return Head(*(np.concatenate([array, array]) for array in head.feed().values()))
 
 
 images = st.integers(1, 5).flatmap(lambda count: hnp.arrays(np.uint8, (count, 8, 8, 3), elements=st.integers(0, 255)))
@@ -120,6 +132,32 @@ def test_another_head_with_another_number_of_classes_is_fed_into_the_same_sessio
     assert own.shape == (4, 3)  # the built-in head is still there
 
 
+def test_heads_whitened_by_other_numbers_of_rows_are_fed_into_the_same_session(session: OpenSession) -> None:
+    crops, plain = some_images(4), tiny_head(LABELS)
+    own = answers(session, crops)[2]
+
+    for rows in (1, 5, 40):
+        whitening = np.random.default_rng(rows).normal(size=(rows, EMBEDDING_SIZE)).astype(np.float32)
+        head = replace(plain, prototypes=prototypes_of(plain.prototypes, whitening), whitening=whitening)
+        _, embedding, novelty = answers(session, crops, head)
+        np.testing.assert_allclose(novelty, head.novelty(embedding), atol=1e-5)
+        assert np.abs(novelty - own).max() > 0.01
+
+
+def test_what_the_whitening_stretches_counts_more() -> None:
+    plain = tiny_head(("red",))
+    unit = np.eye(EMBEDDING_SIZE, dtype=np.float32)
+    greener = np.stack([unit[4] - unit[8], unit[5] - unit[9]])  # as far from red as each other
+    whitening = 5 * greener[:1]
+    whitened = replace(plain, prototypes=prototypes_of(plain.prototypes, whitening), whitening=whitening)
+    off: FloatArray = np.asarray(plain.prototypes + 0.1 * greener, np.float32)
+
+    here, elsewhere = whitened.novelty(off)
+
+    assert here > 2 * elsewhere
+    np.testing.assert_allclose(whitened.novelty(plain.prototypes * np.float32(7)), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_answer_for_an_image_does_not_depend_on_its_batch_mates(session: OpenSession, count: int) -> None:
     crops = some_images(7)
@@ -152,7 +190,9 @@ SESSION = opened(tiny_model())
 )
 def test_the_numpy_twin_is_the_graph_where_logits_are_huge(bias: FloatArray, crops: npt.NDArray[np.uint8]) -> None:
     zeros = np.zeros((len(bias), EMBEDDING_SIZE), np.float32)
-    head = Head(zeros, bias, zeros)  # logits are exactly the bias, so no rounding of the product hides a difference
+    head = Head(
+        zeros, bias, zeros, zeros
+    )  # logits are exactly the bias, so no rounding of the product hides a difference
 
     probabilities, embedding, _ = answers(SESSION, crops, head)
 
@@ -218,7 +258,7 @@ def test_ungraft_is_the_inverse_of_graft(head: Head, scale: float) -> None:
     backbone = tiny_backbone(scale)
     labels = tuple(f"label {number}" for number in range(max(2, len(head.bias))))
     if len(head.bias) < 2:  # a card has two labels at least
-        head = Head(*(np.concatenate([array, array]) for array in (head.weight, head.bias, head.prototypes)))
+        head = twice(head)
 
     model = graft(backbone, head, tiny_card(backbone, head, labels))
 
@@ -231,7 +271,7 @@ def test_ungraft_is_the_inverse_of_graft(head: Head, scale: float) -> None:
 def test_a_file_that_was_written_is_read_as_the_same_head_and_card(
     head: Head, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    head = Head(*(np.concatenate([array, array]) for array in (head.weight, head.bias, head.prototypes)))
+    head = twice(head)
     labels = tuple(f"label {number}" for number in range(len(head.bias)))
     backbone = tiny_backbone()
     card = tiny_card(backbone, head, labels)
@@ -271,11 +311,13 @@ def test_the_digest_of_a_head_depends_on_every_number_and_on_nothing_else() -> N
         replace(head, weight=head.weight * bigger).digest(),
         replace(head, bias=head.bias * bigger).digest(),
         replace(head, prototypes=head.prototypes * bigger).digest(),
+        replace(head, whitening=head.whitening + np.float32(1)).digest(),
+        replace(head, whitening=np.concatenate([head.whitening, head.whitening])).digest(),
         replace(head, weight=head.prototypes, prototypes=head.weight).digest(),
         tiny_head(LABELS[::-1]).digest(),
         tiny_head(LABELS[:2]).digest(),
     }
-    assert len(digests) == 7
+    assert len(digests) == 9
 
 
 def test_a_new_head_keeps_the_backbone_and_its_digest(tmp_path: Path) -> None:
@@ -300,36 +342,39 @@ def test_embedding_size_is_the_width_of_the_backbone() -> None:
 @pytest.mark.parametrize(
     "shapes",
     [
-        ((2, 3), (3,), (2, 3)),
-        ((2, 3), (2,), (2, 4)),
-        ((2, 3), (2,), (3, 3)),
-        ((6,), (6,), (6,)),
-        ((2, 3), (2, 1), (2, 3)),
+        ((2, 3), (3,), (2, 3), (1, 3)),
+        ((2, 3), (2,), (2, 4), (1, 3)),
+        ((2, 3), (2,), (3, 3), (1, 3)),
+        ((6,), (6,), (6,), (6,)),
+        ((2, 3), (2, 1), (2, 3), (1, 3)),
+        ((2, 3), (2,), (2, 3), (1, 4)),
+        ((2, 3), (2,), (2, 3), (0, 3)),
+        ((2, 3), (2,), (2, 3), (3,)),
     ],
     ids=str,
 )
 def test_a_head_whose_parts_do_not_fit_each_other_is_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
-    weight, bias, prototypes = (np.zeros(shape, np.float32) for shape in shapes)
+    parts = [np.zeros(shape, np.float32) for shape in shapes]
 
     with pytest.raises(ArtifactError, match="do not fit"):
-        Head(weight, bias, prototypes)
+        Head(*parts)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("part", ["weight", "bias", "prototypes"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_head_with_values_that_are_no_numbers_is_refused(part: str, value: float) -> None:
     head = tiny_head(LABELS)
-    arrays = {"weight": head.weight.copy(), "bias": head.bias.copy(), "prototypes": head.prototypes.copy()}
+    arrays = {name: getattr(head, name).copy() for name in PARTS}
     arrays[part].flat[-1] = value
 
     with pytest.raises(ArtifactError, match=rf"head\.{part}: has values that are not finite"):
         Head(**arrays)
 
 
-@pytest.mark.parametrize("part", ["weight", "bias", "prototypes"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_head_of_another_precision_is_refused(part: str) -> None:
     head = tiny_head(LABELS)
-    arrays: dict[str, Any] = {"weight": head.weight, "bias": head.bias, "prototypes": head.prototypes}
+    arrays: dict[str, Any] = {name: getattr(head, name) for name in PARTS}
     arrays[part] = arrays[part].astype(np.float64)
 
     with pytest.raises(ArtifactError, match=rf"head\.{part}: dtype float64, need float32"):
@@ -521,6 +566,14 @@ def no_softmax(model: onnx.ModelProto) -> None:
     del softmax.attribute[:]
 
 
+def without_whitening(model: onnx.ModelProto) -> None:
+    model.graph.initializer.remove(initializer(model, "head.whitening"))
+
+
+def unwhitened(model: onnx.ModelProto) -> None:
+    head_node(model, "Div").op_type = "Mul"
+
+
 def novelty_from_5(model: onnx.ModelProto) -> None:
     initializer(model, "head.one").CopyFrom(numpy_helper.from_array(np.array(5, np.float32), "head.one"))
 
@@ -551,6 +604,8 @@ BAD_FILES: dict[str, tuple[Callable[[onnx.ModelProto], object], str | None]] = {
     "an operator that does not exist": (lambda model: setattr(model.graph.node[0], "op_type", "Magic"), "Magic"),
     "softmax over the batch": (softmax_over_the_batch, None),
     "no softmax": (no_softmax, None),
+    "the whitening is missing": (without_whitening, r"head\.whitening"),
+    "novelty that is stretched, not shrunk": (unwhitened, None),
     "novelty counted from 5": (novelty_from_5, None),
     "a head that cannot be replaced": (head_that_cannot_be_replaced, None),
     "a head of a fixed number of classes": (fixed_number_of_classes, None),

@@ -50,6 +50,7 @@ def test_a_card_comes_back_from_json_as_it_was() -> None:
 @given(
     labels=st.lists(some_text, min_size=2, max_size=6, unique=True),
     temperature=st.floats(0, exclude_min=True, allow_infinity=False),
+    method=st.sampled_from(["class means", "Mahalanobis cosine"]),
     threshold=st.floats(0, 2),
     chosen=st.dictionaries(some_text, json_values, max_size=3),
     seed=st.integers(),
@@ -60,6 +61,7 @@ def test_a_card_comes_back_from_json_as_it_was() -> None:
 def test_any_card_comes_back_from_json_as_it_was(
     labels: list[str],
     temperature: float,
+    method: str,
     threshold: float,
     chosen: dict[str, Any],
     seed: int,
@@ -71,6 +73,7 @@ def test_any_card_comes_back_from_json_as_it_was(
         update={
             "labels": tuple(labels),
             "temperature": temperature,
+            "novelty_method": method,
             "novelty_threshold": threshold,
             "settings": chosen,
             "seed": seed,
@@ -205,6 +208,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a digest in capitals": (lambda card: card.update(head_digest="A" * 64), "'head_digest'"),
     "embeddings of nothing": (lambda card: card.update(embedding_size=0), "'embedding_size'"),
     "a temperature of 0": (lambda card: card.update(temperature=0), "'temperature'"),
+    "a way to measure novelty that nobody knows": (
+        lambda card: card.update(novelty_method="magic"),
+        "'novelty_method'",
+    ),
     "a negative threshold": (lambda card: card.update(novelty_threshold=-0.1), "'novelty_threshold'"),
     "a threshold above 2": (lambda card: card.update(novelty_threshold=2.1), "'novelty_threshold'"),
     "a threshold that is no number": (lambda card: card.update(novelty_threshold=float("nan")), "'novelty_threshold'"),

@@ -166,7 +166,7 @@ def test_the_warm_up_refuses_a_model_that_does_not_run_and_says_where() -> None:
     too_wide = np.ones((3, EMBEDDING_SIZE + 1), np.float32)
 
     with pytest.raises(ArtifactError, match="does not run on cpu"):
-        ENGINE.warm_up(Head(too_wide, np.ones(3, np.float32), too_wide), SPEC.crop_px)
+        ENGINE.warm_up(Head(too_wide, np.ones(3, np.float32), too_wide, too_wide), SPEC.crop_px)
     with pytest.raises(ArtifactError, match="does not run on cpu"):
         ENGINE.warm_up(HEADS[0], SPEC.crop_px + 1)
 

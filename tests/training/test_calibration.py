@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray, Head
+from regraft.artifact import FloatArray
 from tests.training.conftest import blobs
 from training.calibration import BINS, calibration, reliability
 from training.head import fit
@@ -84,7 +86,7 @@ def test_bins_weigh_as_many_images_as_they_have() -> None:
 def test_before_is_the_head_without_its_temperature() -> None:
     features = blobs((30, 30, 30), 8, holdout=20, apart=2)
     served = fit(features).head
-    cold = Head(served.weight / np.float32(4), served.bias / np.float32(4), served.prototypes)
+    cold = replace(served, weight=served.weight / np.float32(4), bias=served.bias / np.float32(4))
 
     found = calibration(cold, 4.0, features)
 

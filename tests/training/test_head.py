@@ -90,9 +90,10 @@ def test_holdout_rows_are_never_fitted_on() -> None:
     one, other = fitted_as_they_came(), fit(with_labels(with_embedding(ARRIVALS, embedding), label_index))
 
     assert one.head.digest() == other.head.digest()
-    assert (one.choices, one.temperature, one.novelty_threshold) == (
+    assert (one.choices, one.temperature, one.novelty_method, one.novelty_threshold) == (
         other.choices,
         other.temperature,
+        other.novelty_method,
         other.novelty_threshold,
     )
 
@@ -279,7 +280,6 @@ def test_any_data_gives_a_head_of_finite_numbers_that_fits_the_labels(
     fitted = fit(blobs(counts, size, apart=apart, seed=seed))
 
     assert fitted.head.weight.shape == (len(counts), size)
-    np.testing.assert_allclose(np.linalg.norm(fitted.head.prototypes, axis=1), 1, atol=1e-5)
     assert fitted.temperature > 0
     assert 0 <= fitted.novelty_threshold <= 2
     assert 0 <= fitted.choices["cv_accuracy"] <= 1

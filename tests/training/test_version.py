@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,8 @@ def test_the_card_says_what_the_version_was_made_from() -> None:
     assert card.backbone.digest == backbone_digest(tiny_backbone())
     assert (card.embedding_size, card.train_images, card.seed, card.parent_version) == (EMBEDDING_SIZE, 27, 23, 6)
     assert (card.head_digest, card.data_digest) == (fitted.head.digest(), features.digest())
-    assert (card.temperature, card.novelty_threshold) == (fitted.temperature, fitted.novelty_threshold)
+    assert card.temperature == fitted.temperature
+    assert (card.novelty_method, card.novelty_threshold) == (fitted.novelty_method, fitted.novelty_threshold)
     assert card.settings == {"data": "crayons", **fitted.choices}
     assert card.libraries["numpy"] == np.__version__
     assert {"regraft", "onnx", "scikit-learn"} <= card.libraries.keys()
@@ -133,11 +135,11 @@ def with_head(challenger: Challenger, head: Head) -> Challenger:
 
 
 def shifted(head: Head) -> Head:
-    return Head(head.weight, head.bias + np.array([0.05, 0, 0], np.float32), head.prototypes)
+    return replace(head, bias=head.bias + np.array([0.05, 0, 0], np.float32))
 
 
 def swapped(head: Head) -> Head:
-    return Head(head.weight[::-1].copy(), head.bias[::-1].copy(), head.prototypes)
+    return replace(head, weight=head.weight[::-1].copy(), bias=head.bias[::-1].copy())
 
 
 @pytest.mark.parametrize("tamper", [shifted, swapped, lambda _head: tiny_head(LABELS)])
