@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,13 +15,20 @@ from typing import Self
 
 @contextmanager
 def on_cpus(cpus: Collection[int]) -> Iterator[None]:
-    """Let this thread, and the processes that it starts, run on some CPUs only, until the block ends."""
+    """Let this process, all threads of it, and those that it starts run on some CPUs only, until the block ends."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus)
+    _bind(cpus)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _bind(before)
+
+
+def _bind(cpus: Collection[int]) -> None:
+    """Bind every thread: gRPC's own, which earlier calls left behind, would go on where they were."""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cpus)
 
 
 class ServerProcess:

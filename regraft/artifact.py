@@ -127,8 +127,14 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
         ArtifactError: the three do not fit together.
     """
     check_backbone(backbone)
+    _check_fit(backbone, backbone_digest(backbone), head, card)
     model = copy.deepcopy(backbone)
-    graph = model.graph
+    _add_head(model.graph, head)
+    helper.set_model_props(model, {_CARD_KEY: card.to_json()})
+    return model
+
+
+def _add_head(graph: onnx.GraphProto, head: Head) -> None:
     for name, array in head.feed().items():
         graph.initializer.append(numpy_helper.from_array(array, name))
         rows = "R" if name == _HEAD + "whitening" else "K"
@@ -138,9 +144,6 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), _HEAD + "one"))
     graph.output.insert(0, helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", "K"]))
     graph.output.append(helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, ["N"]))
-    helper.set_model_props(model, {_CARD_KEY: card.to_json()})
-    _check_fit(backbone, head, card)
-    return model
 
 
 def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,9 +158,18 @@ def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
     return backbone
 
 
-def backbone_digest(backbone: onnx.ModelProto) -> str:
-    """Return the SHA-256 (hex) of a backbone; heads with the same digest can share a session."""
-    return hashlib.sha256(backbone.SerializeToString(deterministic=True)).hexdigest()
+def backbone_digest(model: onnx.ModelProto) -> str:
+    """Return the SHA-256 (hex) of a backbone, alone or with a head on it; equal digests can share a session.
+
+    One tensor is copied at a time, so that a server that loads a version does not hold its other threads up.
+    """
+    backbone = ungraft(_outline(model))
+    sizes = {tensor.name for tensor in backbone.graph.initializer}
+    digest = hashlib.sha256(backbone.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        if tensor.name in sizes:
+            digest.update(tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def embedding_size(backbone: onnx.ModelProto) -> int:
@@ -176,7 +188,7 @@ def read(path: Path) -> Artifact:
         return _check(model)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: there is no such file") from error
-    except (DecodeError, OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: not a whole ONNX file ({first_line(error)[:200]})") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
@@ -246,21 +258,54 @@ def _check(model: onnx.ModelProto) -> Artifact:
     if not cards:
         raise ArtifactError(f"no model card (metadata {_CARD_KEY!r}): not a model that Regraft trained")
     card = parse_card(cards[0])
-    backbone = ungraft(model)
+    outline = _outline(model)
+    backbone = ungraft(outline)
     check_backbone(backbone)
-    onnx.checker.check_model(model)
     tensors = {t.name: t for t in model.graph.initializer if t.name.startswith(_HEAD)}
     parts = [_HEAD + field.name for field in fields(Head)]
     missing = set(parts) - tensors.keys()
     if missing:
         raise ArtifactError(f"no initializer {sorted(missing)[0]!r}")
+    elsewhere = [name for name, tensor in tensors.items() if tensor.data_location == TensorProto.EXTERNAL]
+    if elsewhere:
+        raise ArtifactError(f"{elsewhere[0]} is kept in another file (external data); a model must be one file")
     head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
-    if graft(backbone, head, card).graph != model.graph:
+    _check_fit(backbone, backbone_digest(model), head, card)
+    _add_head(backbone.graph, head)
+    if backbone.graph != outline.graph:
         raise ArtifactError("the nodes of the head are not those that Regraft puts there")
     return Artifact(card, head, model)
 
 
-def _check_fit(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> None:
+def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model without the numbers of its backbone's weights, which are most of it: names and shapes stay."""
+    outline = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _copy_field(outline, field, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _copy_field(outline.graph, field, value)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(_HEAD):
+            outline.graph.initializer.append(tensor)
+        else:
+            outline.graph.initializer.add(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=tensor.data_location
+            )
+    return outline
+
+
+def _copy_field(target: Any, field: Any, value: Any) -> None:  # noqa: ANN401 - protobuf's own types are not public
+    if field.is_repeated:
+        getattr(target, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)
+
+
+def _check_fit(backbone: onnx.ModelProto, digest: str, head: Head, card: ModelCard) -> None:
     size = embedding_size(backbone)
     if head.weight.shape != (len(card.labels), size) or card.embedding_size != size:
         raise ArtifactError(
@@ -272,5 +317,5 @@ def _check_fit(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> None:
         raise ArtifactError(f"the graph takes {side} px, the card crops {card.image.crop_px} px")
     if card.head_digest != head.digest():
         raise ArtifactError("the head is not the one that the card describes (head_digest differs)")
-    if card.backbone.digest != backbone_digest(backbone):
+    if card.backbone.digest != digest:
         raise ArtifactError("the backbone is not the one that the card describes (backbone.digest differs)")

@@ -33,6 +33,7 @@ RULE_VERSION: Final = 1
 _ORIENTATION: Final = 0x0112
 _LYING: Final = (5, 6, 7, 8)
 """EXIF orientations of pictures that are stored lying on their side."""
+_TURNED: Final = (2, 3, 4, *_LYING)
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _PAD_LEVEL: Final = 128
 _ROUNDING: Final = 1e-9
@@ -256,6 +257,9 @@ def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply EXIF orientation; damaged EXIF counts as none."""
     try:
+        image.load()
+        if image.getexif().get(_ORIENTATION) not in _TURNED:
+            return image  # not through `exif_transpose`, which copies what it leaves as it is
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001 - damaged EXIF makes Pillow raise anything; damaged pixels raise again on load
         return image
@@ -280,7 +284,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")  # the same object where it is RGB already
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
 def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:

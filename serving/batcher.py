@@ -11,9 +11,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
+
+_LEARNING_RATE: Final = 0.1
+_CAUTION: Final = 1.25
+"""What is expected to be only just in time mostly comes too late, and has cost a run."""
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
@@ -58,13 +62,14 @@ class Batcher(Generic[PayloadT, ResultT]):
             on_batch: told the size of every batch as it starts.
         """
         self._run = run
-        self._free_lanes = lanes
+        self._lanes = self._free_lanes = lanes
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._on_batch = on_batch
         self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         self._is_closed = False
+        self._each_s = 0.0  # a running average of what an entry costs, with all lanes at work
 
     @property
     def depth(self) -> int:
@@ -81,7 +86,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             deadline_s: time on the event loop's clock after which the answer is of no use to anyone.
 
         Raises:
-            OverloadedError: the queue is full; at once.
+            OverloadedError: the queue is full, or so long that the deadline would pass in it; at once.
             DeadlineError: the deadline passed while it waited.
             DrainingError: the batcher is closed.
         """
@@ -90,6 +95,8 @@ class Batcher(Generic[PayloadT, ResultT]):
         if len(self._queue) >= self._max_queue:
             raise OverloadedError(f"{self._max_queue} pictures wait already: try again later")
         loop = asyncio.get_running_loop()
+        if deadline_s is not None and 0 < deadline_s - loop.time() < (wait_s := self._wait_s()):
+            raise OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
         entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
         self._queue.append(entry)
         self._dispatch(loop)
@@ -108,6 +115,11 @@ class Batcher(Generic[PayloadT, ResultT]):
             if not future.done():
                 future.set_exception(DrainingError("the server is stopping"))
         self._pool.shutdown(wait=False)
+
+    def _wait_s(self) -> float:
+        """Return how long whoever comes now would take, from what runs took so far; 0 where nobody waits."""
+        running = self._lanes - self._free_lanes
+        return _CAUTION * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._free_lanes and self._queue:
@@ -154,6 +166,8 @@ class Batcher(Generic[PayloadT, ResultT]):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._free_lanes += 1
+        each_s = (loop.time() - started_s) / len(batch) / self._lanes
+        self._each_s += _LEARNING_RATE * (each_s - self._each_s) if self._each_s else each_s
         for entry, result in zip(batch, results, strict=True):
             if entry.future.done():
                 continue

@@ -67,8 +67,10 @@ class Engine:
             for row, head in enumerate(heads)
         ]
 
-    def warm_up(self, head: Head, crop_px: int) -> None:
+    def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
         """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
+
+        With ``only_one``, a batch of one picture.
 
         Raises:
             ArtifactError: they do not.
@@ -76,7 +78,7 @@ class Engine:
         blank = np.zeros((crop_px, crop_px, 3), np.uint8)
         largest = self.plan.max_batch
         between = {1 << power for power in range(largest.bit_length())} if self._device else set()
-        for size in sorted({1, largest, *between}):
+        for size in sorted({1} if only_one else {1, largest, *between}):
             try:
                 outputs = self.run([blank] * size, [head] * size)
             except Exception as error:  # ONNX Runtime's exception classes share no base class but this

@@ -162,7 +162,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             self._count(name, code)
             if code is grpc.StatusCode.INTERNAL:
                 log.error("%s", name, exc_info=error)
-            else:
+            elif code is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # they come by the hundred; the metrics count them
                 log.info("%s: %s: %s", name, code.name, text)
             await context.abort(code, text, _hint(error))
 

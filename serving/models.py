@@ -201,7 +201,8 @@ class Models:
             )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:
-            await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px)
+            # A session that is there has run all its batch sizes: the new head is tried on one picture.
+            await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px, only_one=is_shared)
         except BaseException:
             self._give_up(backbone, digest)
             raise

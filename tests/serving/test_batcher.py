@@ -417,3 +417,38 @@ class Play:
         for payload in list(self.requests)[which : which + 1]:
             if self.requests[payload].cancel():
                 self.cancelled.add(payload)
+
+
+@asynchronous
+async def test_who_would_wait_longer_than_its_deadline_is_refused_at_once() -> None:
+    """Invariant 5: rather than to be told so when it is too late, after a run that nobody waits for."""
+    async with bench(max_batch=1) as b:
+        loop = asyncio.get_running_loop()
+        learnt = await b.begin("what a run takes")
+        start_s = loop.time()
+        await until(lambda: loop.time() > start_s + 0.05)
+        b.run.let_go()
+        await learnt
+        first = await b.begin("runs")
+        second = await b.begin("waits")
+
+        with pytest.raises(OverloadedError, match="deadline"):
+            await b.batcher.submit("would be too late", loop.time() + 0.04)
+        third = await b.begin("has time", loop.time() + 60)
+        b.run.let_go(3)
+        assert [(await task).result for task in (first, second, third)] == [
+            answer_to(name) for name in ("runs", "waits", "has time")
+        ]
+
+
+@asynchronous
+async def test_whose_deadline_has_passed_already_is_told_just_that() -> None:
+    async with bench(max_batch=1) as b:
+        first = await b.begin("runs")
+        second = await b.begin("waits")
+        late = asyncio.create_task(b.batcher.submit("late", asyncio.get_running_loop().time() - 1))
+        b.run.let_go(2)
+
+        with pytest.raises(DeadlineError):
+            await late
+        await asyncio.gather(first, second)

@@ -1,0 +1,75 @@
+"""What `benchmarks.steady` serves, sends and labels: a copy of a model with a second head, and pictures."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from regraft import artifact
+from regraft.client import Client
+from regraft.embeddings import EmbeddingKey
+from regraft.errors import PreconditionError
+from regraft.examples import FOLDER, ExamplesStore
+from regraft.labelled_files import find
+from regraft.store import MODEL_FILE, ModelStore
+from regraft.v1 import retraining_pb2
+
+_EMBEDDED_WITHIN_S = 900.0
+
+
+def copy_model(store: Path, name: str, target: Path) -> tuple[int, int]:
+    """Copy a model to the store ``target``; return its champion, and a new version with the same backbone."""
+    shutil.copytree(store / name, target / name)
+    copy = ModelStore(target)
+    _, champion = copy.find(name)
+    folder = copy.folder(name, champion)
+
+    def write(fresh: Path) -> None:
+        shutil.copytree(folder, fresh, dirs_exist_ok=True)
+        loaded = artifact.read(folder / MODEL_FILE)
+        other = replace(loaded.head, weight=loaded.head.weight * loaded.head.weight.dtype.type(0.99))
+        card = loaded.card.model_copy(update={"head_digest": other.digest()})
+        onnx.save(artifact.rehead(loaded, other, card), fresh / MODEL_FILE)
+
+    return champion, copy.publish(name, write, who="benchmarks.steady", why="another head to swap with")
+
+
+def labelled(data: Path) -> list[tuple[Path, str]]:
+    """Return (file, label) of all pictures of a folder, with or without ``train`` and ``val`` in it."""
+    splits = [data / split for split in ("train", "val") if (data / split).is_dir()]
+    return [pair for folder in splits or [data] for pair in find(folder)]
+
+
+def pictures(data: Path, most: int) -> tuple[bytes, ...]:
+    """Return the bytes of at most ``most`` pictures, of all classes."""
+    files = labelled(data)
+    return tuple(path.read_bytes() for path, _ in files[:: -(-len(files) // most)])
+
+
+def label_copies(target: str, store: Path, name: str, data: Path, count: int, first: int = 0) -> None:
+    """Label ``count`` copies of pictures over gRPC, and wait until they are embedded.
+
+    Some bytes after the picture make each a picture of its own, which the model has not seen; copies with other
+    numbers, from ``first`` on, are others.
+    """
+    with Client(target) as client:
+        answers = list(client.add_examples(_copies(labelled(data), count, first), name=name))
+    rejected = [answer for answer in answers if answer.outcome == retraining_pb2.AddExamplesResponse.REJECTED]
+    if rejected:
+        raise PreconditionError(f"{len(rejected)} examples were rejected: {rejected[0]}")
+    models, examples = ModelStore(store), ExamplesStore(store / FOLDER)
+    card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
+    key = EmbeddingKey(card.backbone.digest, card.image.digest())
+    ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
+    while examples.without_embedding(name, key, 1) and time.monotonic() < ends_s:
+        time.sleep(0.5)
+    examples.close()
+
+
+def _copies(files: Sequence[tuple[Path, str]], count: int, first: int) -> Iterator[tuple[bytes, str]]:
+    for number in range(first, first + count):
+        path, label = files[number % len(files)]
+        yield path.read_bytes() + f"copy {number}".encode(), label
