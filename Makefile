@@ -48,16 +48,22 @@ define unpacked
 	$(DEV)/python -m zipfile -e $(PERF_ANALYZER)/wheels/$(subst -,_,$(firstword $(subst ==, ,$(2))))-*.whl $(PERF_ANALYZER)/wheels
 endef
 
-bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine
+bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder for all of them, half an hour
 	$(DEV)/python -m benchmarks.preprocessing
 	$(DEV)/python -m benchmarks.batching
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
+	$(if $(DATA),$(DEV)/python -m benchmarks.int8 $(DATA))
+	$(if $(DATA),$(DEV)/regraft train $(DATA) --store .bench --name fp32)
+	$(if $(DATA),$(DEV)/regraft train $(DATA) --store .bench --name int8 --precision int8)
+	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench fp32)
+	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench int8 fp32)
+	$(if $(DATA),$(DEV)/python -m benchmarks.steady .bench fp32 $(DATA))
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml
