@@ -100,6 +100,8 @@ def test_the_new_version_is_int8_with_the_very_same_head_and_its_own_embeddings(
     assert (after.card.backbone.precision, after.card.parent_version, after.card.seed) == ("int8", parent, 3)
     assert after.card.backbone.digest == backbone_digest(artifact.ungraft(after.model)) != before.card.backbone.digest
     assert after.head.digest() == before.head.digest()
+    assert after.card.novelty_method == before.card.novelty_method
+    assert after.card.novelty_threshold == before.card.novelty_threshold
     assert after.card.data_digest == before.card.data_digest
     assert store.champion(NAME) == parent
     features, old = (load_features(store.folder(NAME, version) / FEATURES_FILE) for version in (2, parent))
