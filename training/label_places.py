@@ -10,6 +10,7 @@ _DISTANCES: Final = (4.0, 12.0, 22.0, 34.0, 50.0, 70.0, 95.0)
 _OUTSIDE: Final = 40.0
 _PER_POINT: Final = 3.0
 _MARGIN: Final = 2.0
+_ROUNDING: Final = 1e-6
 _CROSSING: Final = 0.3
 """A letter on a thin line can be read."""
 
@@ -60,7 +61,8 @@ class Bubble:
 def place(bubbles: Sequence[Bubble], frame: Box, lines: Sequence[Box] = ()) -> list[Box]:
     """Return a box for each label: near its bubble, inside the frame, on nothing else.
 
-    Bubbles with the least room choose first; each takes the place of the least cost.
+    Bubbles with the least room choose first; each takes the place of the least cost, if there is one inside the frame
+    and on no other label.
 
     Args:
         bubbles: what to label.
@@ -73,7 +75,11 @@ def place(bubbles: Sequence[Bubble], frame: Box, lines: Sequence[Box] = ()) -> l
         taken = [box.grown(_MARGIN) for box in placed.values()]
         best = min(
             _candidates(bubbles[index]),
-            key=lambda candidate: candidate[1] + _cost(candidate[0], [*obstacles, *taken], lines, frame),
+            key=lambda candidate: (
+                _outside(candidate[0], frame) > _ROUNDING,
+                any(candidate[0].overlap(other) for other in taken),
+                candidate[1] + _cost(candidate[0], obstacles, lines, frame),
+            ),
         )
         placed[index] = best[0]
     return [placed[index] for index in range(len(bubbles))]
@@ -99,5 +105,8 @@ def _candidates(bubble: Bubble) -> Iterator[tuple[Box, float]]:
 def _cost(box: Box, obstacles: Sequence[Box], lines: Sequence[Box], frame: Box) -> float:
     covered = sum(box.overlap(other) for other in obstacles)
     crossed = sum(box.overlap(line) for line in lines)
-    outside = box.area - box.overlap(frame)
-    return 5 * covered + _CROSSING * crossed + _OUTSIDE * outside
+    return 5 * covered + _CROSSING * crossed + _OUTSIDE * _outside(box, frame)
+
+
+def _outside(box: Box, frame: Box) -> float:
+    return box.area - box.overlap(frame)

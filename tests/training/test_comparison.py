@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.training.test_compare import row
@@ -76,6 +76,14 @@ def test_what_transfer_brought_is_said_in_a_sentence(accuracy: float, seconds: f
     assert gain.sentence == sentence
 
 
+ONE_ON_ANOTHER = (
+    *((503.2610170256629, 106.94659148790078, 4.657230505538295),) * 2,
+    (503.2610170256629, 50.0, 4.657230505538295),
+    (99.98543691983093, 70.0, 9.236300071302395),
+    (117.32871570617118, 265.233636915408, 21.540295307365017),
+    *((70.0, 54.127761171002156, 21.540295307365017),) * 3,
+)
+"""Once one of their labels left the frame by a hair."""
 BUBBLES = st.lists(
     st.builds(
         lambda x, y, radius: Bubble(x, y, radius, y - 30, y + 30, 90, 12),
@@ -88,6 +96,7 @@ BUBBLES = st.lists(
 
 
 @given(BUBBLES)
+@example([Bubble(*circle, circle[1] - 30, circle[1] + 30, 90, 12) for circle in ONE_ON_ANOTHER])
 def test_labels_stay_in_the_frame_and_off_each_other(bubbles: list[Bubble]) -> None:
     frame = Box(0, 0, 600, 400)
 
