@@ -50,7 +50,6 @@ endef
 
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder for all of them, half an hour
 	$(DEV)/python -m benchmarks.preprocessing
-	$(DEV)/python -m benchmarks.batching
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.int8 $(DATA))
 	$(if $(DATA),$(DEV)/regraft train $(DATA) --store .bench --name fp32)

@@ -3,7 +3,6 @@
 ``benchmarks.serving`` starts it, pinned, and reads the JSON that it prints.
 """
 
-import io
 import json
 import statistics
 import sys
@@ -13,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.preprocessing import photo
+from benchmarks.preprocessing import photo, plain_pillow
 from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
+from regraft.artifact import IMAGE
 from regraft.files import cache_folder
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import MODEL_FILE, ModelStore
+from serving.device import OUTPUTS
 from serving.engine import open_engine
 
 SIZE = (500, 375)
@@ -40,7 +39,7 @@ def plain(path: Path, data: bytes, window_s: float) -> float:
     """Return pictures a second of what people write first: all decoded and resized by Pillow, batch 1, one thread."""
     card = artifact.read(path).card
     session = open_session(path, provider="cpu", threads=1).session
-    rate, _ = paced(lambda: session.run(None, {IMAGE: plain_crop(data, card.image)[None]}), window_s)
+    rate, _ = paced(lambda: session.run(None, {IMAGE: plain_pillow(data, card.image)[None]}), window_s)
     return rate
 
 
@@ -49,11 +48,10 @@ def best_of_batches(path: Path, data: bytes, window_s: float) -> dict[str, float
     loaded = artifact.read(path)
     plan = open_engine(path, loaded.card, "cpu", plans=cache_folder() / "plans").plan
     session = open_session(path, provider="cpu", threads=plan.threads).session
-    names = [PROBABILITIES, EMBEDDING, NOVELTY]
 
     def run(batch: int) -> None:
         crops = np.stack([decode_crop(data, loaded.card.image) for _ in range(batch)])
-        session.run(names, {IMAGE: crops, **loaded.head.feed()})
+        session.run(list(OUTPUTS), {IMAGE: crops, **loaded.head.feed()})
 
     best = 0.0
     for batch in sorted({1, plan.max_batch}):
@@ -74,15 +72,6 @@ def paced(work: Callable[[], object], window_s: float) -> tuple[float, float]:
         work()
         taken.append(time.perf_counter() - started_s)
     return len(taken) / (time.perf_counter() - began_s), 1000 * statistics.median(taken)
-
-
-def plain_crop(data: bytes, spec: ImageSpec) -> Crop:
-    """Decode all of it, resize all of it, cut the middle out."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    scale = spec.resize_px / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - spec.crop_px) // 2, (image.height - spec.crop_px) // 2
-    return np.asarray(image.crop((left, top, left + spec.crop_px, top + spec.crop_px)))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from regraft.files import cache_folder
 from regraft.image import decode_crop
+from regraft.progress import silent
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
 from training.precision import calibration_crops, quantised
 from training.pretrained import ExportedBackbone, load_backbone
 from training.probe import probe_on
-from training.progress import silent
 from training.samples import samples_of
 from training.settings import TrainSettings
 from training.speed import ms_per_crop

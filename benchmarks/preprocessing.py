@@ -25,7 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from regraft.image import Crop, ImageSpec, _cut, decode_crop
+from regraft.image import Crop, ImageSpec, decode_crop
 
 SPEC: Final = ImageSpec(resize="crop", resize_px=256, crop_px=224, interpolation="bicubic")
 SIZES: Final = ((320, 240), (500, 375), (1280, 960), (4000, 3000))
@@ -37,13 +37,13 @@ Loop: TypeAlias = Callable[[bytes], Crop]
 _BOX: Final = (SPEC.crop_px, SPEC.crop_px)
 
 
-def plain_pillow(data: bytes) -> Crop:
+def plain_pillow(data: bytes, spec: ImageSpec = SPEC) -> Crop:
     """Decode all of it, resize all of it, cut the middle out: what most tutorials do."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    scale = SPEC.resize_px / min(image.size)
+    scale = spec.resize_px / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - SPEC.crop_px) // 2, (image.height - SPEC.crop_px) // 2
-    return np.asarray(image.crop((left, top, left + SPEC.crop_px, top + SPEC.crop_px)))
+    left, top = (image.width - spec.crop_px) // 2, (image.height - spec.crop_px) // 2
+    return np.asarray(image.crop((left, top, left + spec.crop_px, top + spec.crop_px)))
 
 
 def photo(width: int, height: int) -> bytes:
@@ -78,12 +78,14 @@ def _pillow(*, scaled: bool = True, reducing_gap: float | None = None) -> Loop:
         scale = 2 * SPEC.resize_px / min(image.size)
         if scaled:
             image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-        left, top, side = _middle(*image.size)
-        return np.asarray(
-            image.resize(_BOX, Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap)
-        )
+        return _cut(image, reducing_gap)
 
     return loop
+
+
+def _cut(image: Image.Image, reducing_gap: float | None = None) -> Crop:
+    left, top, side = _middle(*image.size)
+    return np.asarray(image.resize(_BOX, Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap))
 
 
 def _opencv(reducing: str) -> Loop:
@@ -126,7 +128,7 @@ def _then_cykooz(decode: Callable[[bytes], npt.NDArray[np.uint8]]) -> Loop:
         height, width, _ = pixels.shape
         left, top, side = _middle(width, height)
         if side < SPEC.crop_px:
-            return _cut(Image.fromarray(pixels), SPEC)  # which says why cykooz must not enlarge
+            return _cut(Image.fromarray(pixels))  # `regraft.image` says why cykooz must not enlarge
         options = cykooz.ResizeOptions(
             resize_alg=cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),
             crop_box=cykooz.CropBox(left, top, side, side),

@@ -163,11 +163,15 @@ def backbone_digest(model: onnx.ModelProto) -> str:
 
     One tensor is copied at a time, so that a server that loads a version does not hold its other threads up.
     """
-    backbone = ungraft(_outline(model))
-    sizes = {tensor.name for tensor in backbone.graph.initializer}
-    digest = hashlib.sha256(backbone.SerializeToString(deterministic=True))
+    return _digest(ungraft(_outline(model)), model)
+
+
+def _digest(outline: onnx.ModelProto, model: onnx.ModelProto) -> str:
+    """Return the digest of a backbone, given its outline and the model that has its weights."""
+    weights = {tensor.name for tensor in outline.graph.initializer}
+    digest = hashlib.sha256(outline.SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
-        if tensor.name in sizes:
+        if tensor.name in weights:
             digest.update(tensor.SerializeToString(deterministic=True))
     return digest.hexdigest()
 
@@ -270,7 +274,7 @@ def _check(model: onnx.ModelProto) -> Artifact:
     if elsewhere:
         raise ArtifactError(f"{elsewhere[0]} is kept in another file (external data); a model must be one file")
     head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
-    _check_fit(backbone, backbone_digest(model), head, card)
+    _check_fit(backbone, _digest(backbone, model), head, card)
     _add_head(backbone.graph, head)
     if backbone.graph != outline.graph:
         raise ArtifactError("the nodes of the head are not those that Regraft puts there")

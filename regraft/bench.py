@@ -14,27 +14,22 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from regraft.bench_result import BenchResult, Tally
 from regraft.bench_settings import BenchSettings, due_times
 from regraft.grpc_bench import Channels, encode_request
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is told the stage, the seconds of it that are over, and how many it takes."""
+from regraft.progress import Progress, silent
 
 _CLIENTS_A_CHANNEL: Final = 4
 _OPEN_LOOP_CHANNELS: Final = 8
 _TICK_S: Final = 0.25
 
 
-def _in_silence(_stage: str, _done: int, _total: int) -> None:
-    pass
-
-
-def run_bench(settings: BenchSettings, progress: Progress = _in_silence) -> BenchResult:
+def run_bench(settings: BenchSettings, progress: Progress = silent) -> BenchResult:
     """Run it in an event loop of its own. Ctrl-C ends it early, and what was measured so far is the result.
+
+    ``progress`` is told the stages ``warm-up`` and ``measure``, in seconds.
 
     Raises:
         RemoteError: nobody is there.
@@ -43,9 +38,7 @@ def run_bench(settings: BenchSettings, progress: Progress = _in_silence) -> Benc
         return runner.run(_until_interrupted(settings, progress))
 
 
-async def bench(
-    settings: BenchSettings, progress: Progress = _in_silence, stop: asyncio.Event | None = None
-) -> BenchResult:
+async def bench(settings: BenchSettings, progress: Progress = silent, stop: asyncio.Event | None = None) -> BenchResult:
     """Run it in the event loop that runs; ``stop`` ends it early, and gives up what is on its way.
 
     Raises:

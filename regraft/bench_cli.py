@@ -9,6 +9,7 @@ from regraft import labelled_files, show, show_bench
 from regraft.as_json import print_json
 from regraft.client import DEFAULT_TARGET
 from regraft.errors import RegraftError
+from regraft.options import Json, Name, Target
 
 _INTERRUPTED: Final = 130
 _ANY_LABEL: Final = "any"
@@ -18,8 +19,8 @@ _OPEN: Final = "Open loop: requests fall due at a rate, whatever the server does
 
 def bench(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them, sent in turn.")],
-    target: Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")] = DEFAULT_TARGET,
-    name: Annotated[str, typer.Option(help="The model; not needed while there is just one.")] = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="So many clients; 8 if not given.", rich_help_panel=_CLOSED)
     ] = None,
@@ -31,7 +32,7 @@ def bench(
     duration: Annotated[float, typer.Option(help="Seconds that are measured.")] = 10.0,
     warm_up: Annotated[float, typer.Option(help="Seconds before that, which do not count.")] = 1.0,
     deadline_ms: Annotated[float, typer.Option(help="Of each request.")] = 30_000.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put a server under load: how many pictures a second does it answer, and how long do they wait?
 

@@ -17,6 +17,7 @@ from regraft import bench_cli, labelled_files, quantise_cli, serve_cli, show, tr
 from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
+from regraft.options import Json, Name, Target
 from regraft.v1 import retraining_pb2
 
 app: Final = typer.Typer(
@@ -35,19 +36,16 @@ app.command()(train_cli.compare)
 app.command()(bench_cli.bench)
 models_app.command()(quantise_cli.quantise)
 
-_Target = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
-_Name = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
 
 @app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False, readable=True)],
-    target: _Target = DEFAULT_TARGET,
-    name: _Name = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Ask a server what is in pictures."""
     failed = False
@@ -68,9 +66,9 @@ def classify(
 def label(
     path: Annotated[Path, typer.Argument(help="A folder for each class; with --label, a picture or a folder of them.")],
     label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
-    target: _Target = DEFAULT_TARGET,
-    name: _Name = "",
-    as_json: _Json = False,
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
+    as_json: Json = False,
 ) -> None:
     """Send labelled pictures to a server, for the next retrain."""
     files = labelled_files.find(path, label)
@@ -97,8 +95,8 @@ def label(
 
 @app.command()
 def retrain(
-    target: _Target = DEFAULT_TARGET,
-    name: _Name = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the new head serves.")] = False,
     max_drop: Annotated[
         float | None, typer.Option(help="Points of holdout accuracy that may be lost. [default: 0.5]")
@@ -106,7 +104,7 @@ def retrain(
     max_class_drop: Annotated[
         float | None, typer.Option(help="Points of recall that any class may lose. [default: 5, and always one image]")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
     with Client(target) as client:
@@ -130,10 +128,10 @@ def retrain(
 @app.command()
 def jobs(
     job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
-    target: _Target = DEFAULT_TARGET,
-    name: _Name = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """List the retrain jobs, show one, or cancel it."""
     if cancel and not job_id:
@@ -154,7 +152,7 @@ def jobs(
 
 
 @models_app.command("list")
-def list_models(target: _Target = DEFAULT_TARGET, as_json: _Json = False) -> None:
+def list_models(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     """List the models of a server's store."""
     with Client(target) as client:
         found = client.list_models()
@@ -167,8 +165,8 @@ def list_models(target: _Target = DEFAULT_TARGET, as_json: _Json = False) -> Non
 @models_app.command("show")
 def show_model(
     name: Annotated[str, typer.Argument(help="The model; not needed while there is just one.")] = "",
-    target: _Target = DEFAULT_TARGET,
-    as_json: _Json = False,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
 ) -> None:
     """Show a model: its versions, card, provider and history."""
     with Client(target) as client:
@@ -178,10 +176,10 @@ def show_model(
 @models_app.command()
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
-    target: _Target = DEFAULT_TARGET,
-    name: _Name = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
     why: _Why = "",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make a version the champion; when this returns it serves."""
     with Client(target) as client:
@@ -189,7 +187,7 @@ def promote(
 
 
 @models_app.command()
-def rollback(target: _Target = DEFAULT_TARGET, name: _Name = "", why: _Why = "", as_json: _Json = False) -> None:
+def rollback(target: Target = DEFAULT_TARGET, name: Name = "", why: _Why = "", as_json: Json = False) -> None:
     """Go back to the champion before; when this returns it serves."""
     with Client(target) as client:
         _show_model(client.rollback(name=name, who=getpass.getuser(), why=why), as_json)
@@ -199,7 +197,7 @@ def rollback(target: _Target = DEFAULT_TARGET, name: _Name = "", why: _Why = "",
 def demo(
     data: Annotated[Path | None, typer.Argument(help="Your own folder of labelled photos instead of digits.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the demo works; emptied first.")] = Path("demo-run"),
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Play the whole story: train, serve, label, retrain, swap under load."""
     from regraft.demo import run_demo  # noqa: PLC0415 - scikit-learn takes a second, which other commands spare

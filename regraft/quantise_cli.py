@@ -10,13 +10,14 @@ from regraft import show
 from regraft.as_json import print_json
 from regraft.examples import FOLDER
 from regraft.files import cache_folder
+from regraft.options import Json, Store
 from regraft.store import ModelStore
 
 
 def quantise(
     model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
     data: Annotated[Path, typer.Option(help="The folder of photos that the version was trained on.")],
-    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    store: Store = Path("models"),
     examples: Annotated[
         Path | None,
         typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
@@ -24,7 +25,7 @@ def quantise(
     promote: Annotated[
         bool, typer.Option("--promote", help="Make it the champion, unless the gate objects: then exit 1.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a version in int8: faster on most CPUs, with the very same head.
 

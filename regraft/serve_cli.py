@@ -4,15 +4,15 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from pydantic import ValidationError
 
 from regraft import show, show_plan
 from regraft.as_json import print_json
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+from regraft.options import Json, Store
+from regraft.runtime import ProviderChoice
 
 
 def serve(
@@ -29,7 +29,7 @@ def serve(
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
 
@@ -74,18 +74,19 @@ def serve(
 
 def plan(
     model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
-    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    store: Store = Path("models"),
     provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show how a model runs best on this machine: what was measured, and what a server would choose."""
-    from serving.plan_report import plan_report  # noqa: PLC0415 - as in `serve`
+    from serving.plan import Goal  # noqa: PLC0415 - as in `serve`
+    from serving.plan_report import plan_report  # noqa: PLC0415 - likewise
 
     for flag, value, known in (
-        ("--provider", provider, ("auto", "cuda", "cpu")),
-        ("--optimise", optimise, ("throughput", "latency")),
+        ("--provider", provider, get_args(ProviderChoice)),
+        ("--optimise", optimise, get_args(Goal)),
     ):
         if value not in known:
             raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)

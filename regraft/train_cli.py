@@ -11,8 +11,8 @@ import typer
 
 from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
+from regraft.options import Json, Store
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
 _Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
 _Weights = Annotated[str, typer.Option(help="default, none, or the file of a state dict.")]
@@ -24,7 +24,7 @@ _DATA: Final = "More from the data"
 def train(
     data: _Data,
     name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
-    store: Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")] = Path("models"),
+    store: Store = Path("models"),
     backbone: Annotated[str, typer.Option(help="See `regraft backbones`.")] = "efficientnet_lite0",
     weights: _Weights = "default",
     image_px: Annotated[
@@ -99,7 +99,7 @@ def train(
     max_minutes: Annotated[
         float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
     ] = 30,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Train a classifier on a folder of labelled photos, and make it the champion.
 
@@ -167,7 +167,7 @@ def compare(
     ] = "default",
     epochs: Annotated[int | None, typer.Option(min=1, help="At most, of finetune and scratch.")] = None,
     seed: _Seed = 0,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Train several networks on the same photos in several ways, and weigh accuracy against speed and size.
 
@@ -200,7 +200,7 @@ def backbones(
     pattern: Annotated[
         str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
     ] = "",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """List the networks to train on; without a pattern, those that people ask for most."""
     from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from regraft.store import ModelStore
+from tests.serving.live import LiveServer
+from tests.serving.loop import grpc_loop
+from tests.tiny import publish_tiny
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -52,3 +57,20 @@ def nothing_is_kept_in_the_home_of_whoever_runs_the_tests(shared_cache: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRAFT_CACHE", str(shared_cache))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grpc_loop_ends_with_the_tests() -> Iterator[None]:
+    """Close the loop that all servers of this process run on, if one ever started."""
+    yield
+    if grpc_loop.cache_info().currsize:
+        grpc_loop().close()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with model ``colours`` (red, green, blue), for all tests that only ask, and change nothing."""
+    store = ModelStore(tmp_path_factory.mktemp("shared") / "store")
+    publish_tiny(store)
+    with LiveServer(store) as server:
+        yield server

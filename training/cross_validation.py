@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import DatasetError
+from regraft.progress import Progress, silent
 from training.evaluate import wilson_interval
 from training.features import Features
 from training.findings import CrossValidation
 from training.folds import deal
 from training.head import Additional, Balance, fit
 from training.logistic import Index
-from training.progress import Progress, silent
 
 
 def cross_validate(

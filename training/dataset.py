@@ -14,8 +14,8 @@ from typing import Final
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import HOLDOUT_SHARE, image_hash
 from regraft.labels import check_label
+from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
-from training.progress import Progress, silent
 
 _VAL_NAMES: Final = ("val", "valid", "validation")
 _MIN_IMAGES: Final = 2

@@ -15,8 +15,8 @@ from regraft.card import Precision
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.progress import Progress, silent
 from regraft.runtime import OpenSession, cpu_budget, open_session
-from training.progress import Progress, silent
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512

@@ -18,6 +18,7 @@ import torch
 
 from regraft.artifact import FloatArray
 from regraft.errors import StorageError, TrainingError
+from regraft.progress import Progress, silent
 from training.augment import AugmentedPictures, PlainPictures, Schedule, loader, seed_of
 from training.backbones import PretrainedBackbone
 from training.checkpoint import Checkpoint, load_checkpoint
@@ -25,7 +26,6 @@ from training.distributed import Processes
 from training.findings import Epoch
 from training.learner import Classifier, Learner
 from training.logistic import log_softmax
-from training.progress import Progress, silent
 from training.recipe import Recipe, rate_factor
 from training.samples import Sample
 from training.stopping import TrainingStopped, wish_to_stop

@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
 from regraft.card import NoveltyMethod
+from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
 from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
 from training.novelty import choose_method, novelty_parts, novelty_threshold
-from training.progress import Progress, silent
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
 FOLDS: Final = 5

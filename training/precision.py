@@ -14,12 +14,12 @@ import onnx
 from regraft.artifact import backbone_digest
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.progress import Progress
 from training.gate import MAX_DROP
 from training.head import FittedHead
 from training.paired import Comparison, compare
 from training.pretrained import ExportedBackbone
 from training.probe import probe_on
-from training.progress import Progress
 from training.quantise import CALIBRATION_CROPS, needs_reduced_range, quantise
 from training.samples import samples_of
 from training.speed import ms_per_crop

@@ -19,8 +19,8 @@ from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
 from regraft.image import RULE_VERSION, ImageSpec
+from regraft.progress import Progress, silent
 from training.catalogue import resolve_weights, weights_package
-from training.progress import Progress, silent
 
 EXPORT_VERSION: Final = 1
 """Raised whenever the same network would be exported to another graph."""

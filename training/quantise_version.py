@@ -8,7 +8,6 @@ import getpass
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from regraft import artifact
 from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, PreconditionError, TrainingError
 from regraft.examples import image_hash, kept_image
-from regraft.image import decode_crop
+from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.dataset import text_of
 from training.features import Embedder, Features, load_features
@@ -24,12 +23,9 @@ from training.gate import Limits, judge
 from training.head import FittedHead, Unseen
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.pretrained import ExportedBackbone, embedding_cache
-from training.progress import Progress, silent
 from training.quantise_result import Quantised, side_of
 from training.speed import ms_per_image
-from training.version import Challenger, build, prove, publish
-
-_PROOF_IMAGES: Final = 8
+from training.version import Challenger, build, prove_on_files, publish
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def quantise_version(
     before, after = (parent.artifact.head.probabilities(each.embedding) for each in (parent.features, features))
     _check_sense(before, after, features)
     challenger = _build(parent, backbone, features, data)
-    _prove(challenger, parent.artifact.head, files)
+    prove_on_files(challenger, parent.artifact.head, files.__getitem__)
     return _conclude(store, parent, challenger, (before, after), list(files.values()), promote, progress)
 
 
@@ -162,14 +158,6 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
         parent_version=parent.version,
         precision="int8",
     )
-
-
-def _prove(challenger: Challenger, head: artifact.Head, files: dict[str, Path]) -> None:
-    features = challenger.features
-    sample = features.holdout() if features.is_holdout.any() else features
-    shown = sample.sha256[:_PROOF_IMAGES]
-    crops = [decode_crop(files[sha256].read_bytes(), challenger.card.image) for sha256 in shown]
-    prove(challenger, head, crops, list(sample.embedding[:_PROOF_IMAGES]))
 
 
 def _conclude(

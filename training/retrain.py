@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from regraft import artifact
@@ -19,18 +18,16 @@ from regraft.artifact import Artifact
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, is_holdout
-from regraft.image import decode_crop
 from regraft.interrupted import job_lock, settle_interrupted
 from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.features import Embedder, Features, assemble, load_features
 from training.gate import MAX_CLASS_DROP, MAX_DROP, Limits, Verdict, judge
 from training.head import fit
-from training.version import Challenger, build, prove, publish
+from training.version import Challenger, build, prove_on_files, publish
 
 _NICENESS = 10
 _REPORT_EVERY_S = 0.3
-_PROOF_IMAGES = 8
 _PHASES = {"read": (0.0, 0.05), "embed": (0.05, 0.6), "fit": (0.6, 0.9), "judge": (0.9, 0.95), "publish": (0.95, 1.0)}
 
 log = logging.getLogger("regraft.retrain")
@@ -195,9 +192,7 @@ def _prove_on_examples(
 ) -> None:
     """Run the finished file on a few pictures whose bytes are at hand."""
     at_hand = (row for row, name in enumerate(features.sha256) if examples.image_path(name).exists())
-    rows = list(islice(at_hand, _PROOF_IMAGES))
-    crops = [decode_crop(examples.image_path(features.sha256[row]).read_bytes(), challenger.card.image) for row in rows]
-    prove(challenger, head, crops, [features.embedding[row] for row in rows])
+    prove_on_files(challenger, head, examples.image_path, at_hand)
 
 
 def _conclude(

@@ -11,8 +11,8 @@ from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.errors import InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.progress import Progress, silent
 from regraft.runtime import open_session
-from training.progress import Progress, silent
 
 RUNS: Final = 30
 _WARM_UP: Final = 3

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from regraft.errors import DatasetError
+from regraft.progress import Progress
 from training.dataset import Dataset, check_trainable
 from training.features import Embedder, Features, assemble
 from training.findings import Epoch, Findings
 from training.head import FittedHead
 from training.pretrained import ExportedBackbone, embedding_cache
-from training.progress import Progress
 from training.samples import Sample
 from training.settings import TrainSettings
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
     """Whoever hears how far a run is."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear of a step of a stage, see `training.progress`."""
+        """Hear of a step of a stage, see `regraft.progress`."""
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """Hear the figures of an epoch of fine-tuning, of so many at most."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError, MissingPackageError
 from regraft.files import cache_folder
-from regraft.image import decode_crop
 from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
@@ -23,14 +22,13 @@ from training.probe import probe
 from training.settings import TrainSettings
 from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
 from training.tracking import Tracked, tracking
-from training.version import Challenger, build, prove, publish
+from training.version import Challenger, build, prove_on_files, publish
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
     from training.tuner import Tuner
 
 RUNS_FOLDER: Final = ".runs"
 """Inside the model store: checkpoints and events of runs, by the model's name."""
-_PROOF_IMAGES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -179,12 +177,8 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
         seed=settings.seed,
         precision=made.backbone.precision,
     )
-    features = made.features
-    sample = features.holdout() if features.is_holdout.any() else features
     files = {image.sha256: image.path for image in made.dataset.images}
-    shown = sample.sha256[:_PROOF_IMAGES]
-    crops = [decode_crop(files[sha256].read_bytes(), made.backbone.spec) for sha256 in shown]
-    prove(challenger, made.fitted.head, crops, list(sample.embedding[:_PROOF_IMAGES]))
+    prove_on_files(challenger, made.fitted.head, files.__getitem__)
     return challenger
 
 

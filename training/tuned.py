@@ -9,6 +9,7 @@ import numpy as np
 from regraft.artifact import backbone_digest
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import decode_crop
+from regraft.progress import Progress
 from regraft.runtime import cpu_budget
 from training.cross_validation import check_folds, outer_folds, summarise
 from training.dataset import Dataset
@@ -18,7 +19,6 @@ from training.findings import Agreement, CrossValidation, Findings
 from training.finetune import Tuned, predict
 from training.plan import Plan, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone
-from training.progress import Progress
 from training.samples import samples_of
 from training.strategy import Context, Made, Silent, embed, without_unreadable
 from training.tuned_head import finish

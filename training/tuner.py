@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from regraft.errors import RegraftError
+from regraft.progress import Progress
 from training.augment import seed_of
 from training.backbones import PretrainedBackbone, build_backbone
 from training.distributed import Processes, processes
 from training.finetune import Job, OnEpoch, Tuned, finetune
 from training.learner import Classifier, Learner
-from training.progress import Progress
 from training.settings import TrainSettings
 from training.stopping import TrainingStopped
 

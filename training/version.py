@@ -1,9 +1,10 @@
 """From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import onnx
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
 from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision
 from regraft.errors import ArtifactError
-from regraft.image import Crop, ImageSpec
+from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from training.evaluate import measure
@@ -24,6 +25,7 @@ from training.report import NO_PICTURES, LeftOutFile, render, report_json
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
+_PROOF_IMAGES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,26 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
         )
         if not difference <= PROOF_TOLERANCE:
             raise ArtifactError(f"the finished model file differs from what was measured by {difference:.2g}")
+
+
+def prove_on_files(
+    challenger: Challenger, head: Head, file_of: Callable[[str], Path], rows: Iterable[int] | None = None
+) -> None:
+    """Run `prove` on the first few pictures of the features, of the holdout where there is one.
+
+    Args:
+        challenger: see `prove`.
+        head: likewise.
+        file_of: the file of a picture, by its hash.
+        rows: of the features, to take the first of instead.
+    """
+    features = challenger.features
+    if rows is None:
+        held = np.flatnonzero(features.is_holdout).tolist()
+        rows = held or range(len(features.sha256))
+    shown = list(islice(rows, _PROOF_IMAGES))
+    crops = [decode_crop(file_of(features.sha256[row]).read_bytes(), challenger.card.image) for row in shown]
+    prove(challenger, head, crops, [features.embedding[row] for row in shown])
 
 
 def publish(

@@ -14,9 +14,9 @@ import numpy as np
 
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
+from regraft.progress import Progress, silent
 from training.features import Embedder, Features
 from training.head import Additional
-from training.progress import Progress, silent
 from training.windows import random_window
 
 VIEW_VERSION: Final = 1

@@ -2,8 +2,7 @@
 
 import socket
 import struct
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA: Final = 0
@@ -23,7 +22,7 @@ def _literal(name: str, value: str) -> bytes:
 
 
 class RawConnection:
-    """A connection that says that it speaks HTTP/2, and then only what it is told to; a context manager."""
+    """A connection that says that it speaks HTTP/2, and then only what it is told to; close it when done."""
 
     def __init__(self, target: str) -> None:
         """Connect to host:port, and send what every client begins with."""
@@ -31,14 +30,6 @@ class RawConnection:
         self._socket = socket.create_connection((host, int(port)), timeout=30)
         self._next_stream = 1
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def call(self, method: str) -> int:
         """Begin a call of ``/package.Service/Method`` and return its stream, which is left open."""

@@ -9,7 +9,7 @@ import struct
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_
     grown = []
     for _ in range(3):
         with server.others_unharmed(), ExitStack() as connections:
-            silent = [connections.enter_context(RawConnection(server.target)) for _ in range(count)]
+            silent = [connections.enter_context(closing(RawConnection(server.target))) for _ in range(count)]
             for connection in silent:
                 connection.wait_for_the_server()
             assert server.files() >= files + count
@@ -214,7 +214,7 @@ def test_half_a_message_holds_no_permit(server: Watched) -> None:
     with ExitStack() as connections:
         with server.others_unharmed() as load:
             for number in range(300):
-                connection = connections.enter_context(RawConnection(server.target))
+                connection = connections.enter_context(closing(RawConnection(server.target)))
                 stream = connection.call((CLASSIFY, CLASSIFY_STREAM)[number % 2])
                 half = {"announced": 32 * MB} if number % 3 else {"cut": 10_000}
                 connection.send(stream, whole[:60_000], **half)

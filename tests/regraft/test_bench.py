@@ -2,7 +2,7 @@ import asyncio
 import itertools
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, get_args
@@ -19,11 +19,10 @@ from regraft.bench_settings import Arrivals, BenchSettings, due_times
 from regraft.client import RemoteError
 from regraft.errors import InvalidRequestError
 from regraft.grpc_bench import OK, STAGES, Answer
-from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from tests.serving.live import LiveServer
 from tests.serving.loop import asynchronous_with_grpc, grpc_loop
-from tests.tiny import picture, publish_tiny
+from tests.tiny import picture
 
 FOREVER_S = 600.0
 SETTINGS = BenchSettings((b"first", b"second"), duration_s=0.2, warm_up_s=0.0)
@@ -87,18 +86,9 @@ class Stalled:
         return await answers(number, request, context)
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A real server."""
-    store = ModelStore(tmp_path_factory.mktemp("bench") / "store")
-    publish_tiny(store)
-    with LiveServer(store) as server:
-        yield server
-
-
 @pytest.mark.parametrize("rate", [None, 200.0])
-def test_a_real_server_is_measured_from_both_sides(live: LiveServer, rate: float | None) -> None:
-    settings = replace(SETTINGS, images=(picture("red"), picture("blue")), target=live.target, rate=rate)
+def test_a_real_server_is_measured_from_both_sides(shared: LiveServer, rate: float | None) -> None:
+    settings = replace(SETTINGS, images=(picture("red"), picture("blue")), target=shared.target, rate=rate)
 
     result = grpc_loop().run(bench(settings))
 
@@ -112,8 +102,8 @@ def test_a_real_server_is_measured_from_both_sides(live: LiveServer, rate: float
     assert not result.interrupted
 
 
-def test_the_model_can_be_named(live: LiveServer) -> None:
-    settings = replace(SETTINGS, images=(picture("red"),), target=live.target, name="no-such-model")
+def test_the_model_can_be_named(shared: LiveServer) -> None:
+    settings = replace(SETTINGS, images=(picture("red"),), target=shared.target, name="no-such-model")
 
     result = grpc_loop().run(bench(settings))
 

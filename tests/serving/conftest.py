@@ -8,16 +8,7 @@ import pytest
 from regraft.client import Client
 from regraft.store import ModelStore
 from tests.serving.live import LiveServer
-from tests.serving.loop import grpc_loop
 from tests.tiny import publish_tiny
-
-
-@pytest.fixture(scope="session", autouse=True)
-def grpc_loop_ends_with_the_tests() -> Iterator[None]:
-    """Close the loop that all servers of this process run on, if one ever started."""
-    yield
-    if grpc_loop.cache_info().currsize:
-        grpc_loop().close()
 
 
 @pytest.fixture
@@ -45,12 +36,3 @@ def live(store: ModelStore) -> Iterator[LiveServer]:
 def client(live: LiveServer) -> Client:
     """A client of that server."""
     return live.client
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server on such a store for all tests that only ask, and change nothing."""
-    store = ModelStore(tmp_path_factory.mktemp("shared") / "store")
-    publish_tiny(store)
-    with LiveServer(store) as server:
-        yield server

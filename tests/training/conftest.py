@@ -27,6 +27,8 @@ from training.version import Challenger, build
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
 
+CRAYONS = ("blue", "green", "red")
+
 Row = tuple[bytes, str, bool]
 """A picture, its label, and whether it is holdout."""
 
@@ -64,6 +66,15 @@ def colour_features(labels: tuple[str, ...] = ("blue", "red"), train: int = 12, 
         rows += colour_rows(label, range(train), held=False)
         rows += colour_rows(label, range(train, train + holdout), held=True)
     return features_of(labels, rows)
+
+
+def crayons(folder: Path, count: int) -> Path:
+    """Write so many pictures of each of `CRAYONS` into ``folder``, a folder for each."""
+    for label in CRAYONS:
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            (folder / label / f"{number}.png").write_bytes(picture(label, number, side_px=24))
+    return folder
 
 
 def colour_challenger(features: Features, name: str = "colours", parent: int | None = None) -> Challenger:

@@ -16,7 +16,7 @@ from regraft import artifact, show_comparison
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.store import ModelStore
-from tests.tiny import picture
+from tests.training.conftest import CRAYONS, crayons
 from training.compare import CHART_FILE, COMPARISON_FILE, PAGE_FILE, STORE_FOLDER, compare, model_name
 from training.compare_settings import CompareSettings
 from training.comparison import Comparison, Failure, Row, mark_pareto
@@ -27,21 +27,13 @@ from training.strategy import Listener, Silent
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-LABELS = ("blue", "green", "red")
+LABELS = CRAYONS
 NETWORKS = ("timm/test_resnet", "timm/test_vit")
 
 
 @contextmanager
 def unheard(_title: str) -> Iterator[Listener]:
     yield Silent()
-
-
-def crayons(folder: Path) -> Path:
-    for label in LABELS:
-        (folder / label).mkdir(parents=True)
-        for number in range(10):
-            (folder / label / f"{number}.png").write_bytes(picture(label, number, side_px=24))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Compare two networks, and one that there is not, once for this module."""
-    data = crayons(tmp_path_factory.mktemp("data") / "crayons")
+    data = crayons(tmp_path_factory.mktemp("data") / "crayons", 10)
     backbones = (*NETWORKS, "no_such_network")
     return compare(
         CompareSettings(data, backbones, ("probe", "scratch"), folder, weights="none", seed=3, epochs=1), unheard
@@ -129,7 +121,7 @@ def test_a_comparison_may_be_repeated_in_its_folder_and_on_the_command_line(
     shutil.copytree(folder, again)
     options = ["--backbones", "timm/test_resnet", "--weights", "none", "--out", str(again), "--json"]
 
-    answer = CliRunner().invoke(app, ["compare", str(crayons(tmp_path / "crayons")), *options])
+    answer = CliRunner().invoke(app, ["compare", str(crayons(tmp_path / "crayons", 10)), *options])
 
     assert answer.exit_code == 0, answer.output
     printed = json.loads(answer.stdout)
@@ -174,7 +166,7 @@ def test_data_that_cannot_be_trained_on_is_refused_once_and_not_for_every_row(tm
 
 
 def test_where_everything_fails_the_first_reason_is_told(tmp_path: Path) -> None:
-    data = crayons(tmp_path / "crayons")
+    data = crayons(tmp_path / "crayons", 10)
 
     with pytest.raises(TrainingError, match="nothing could be compared; nonet, probe: --backbone: no network 'nonet'"):
         compare(CompareSettings(data, ("nonet", "nonet2"), out=tmp_path / "out", weights="none"), unheard)

@@ -9,12 +9,12 @@ from torch import nn
 
 from regraft.errors import TrainingError
 from regraft.examples import image_hash
+from regraft.progress import Progress, silent
 from tests.tiny import SPEC, picture
 from tests.training.networks import tiny_torch_backbone
 from training.backbones import PretrainedBackbone
 from training.distributed import Processes
 from training.finetune import Job, Tuned, finetune
-from training.progress import Progress, silent
 from training.recipe import recipe_for
 from training.samples import Sample
 from training.stopping import TrainingStopped

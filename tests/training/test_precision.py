@@ -19,6 +19,7 @@ from regraft.retrain_jobs import JobState
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture, tiny_backbone
+from tests.training.conftest import CRAYONS, crayons
 from tests.training.convolutions import conv_backbone
 from training.dataset import scan
 from training.features import load_features
@@ -31,7 +32,7 @@ from training.settings import PrecisionChoice, Strategy, TrainSettings
 from training.strategy import Context, Made, Silent
 from training.train import train
 
-LABELS = ("blue", "green", "red")
+LABELS = CRAYONS
 
 SHARES = st.floats(0, 1)
 SPEEDS = st.floats(0.1, 10)
@@ -123,12 +124,7 @@ class Heard(Silent):
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Fifteen pictures of each of three colours."""
-    for label in LABELS:
-        folder = tmp_path / "crayons" / label
-        folder.mkdir(parents=True)
-        for number in range(15):
-            (folder / f"{number}.png").write_bytes(picture(label, number, side_px=24))
-    return tmp_path / "crayons"
+    return crayons(tmp_path / "crayons", 15)
 
 
 def probed(data: Path, model: onnx.ModelProto, precision: PrecisionChoice, heard: Heard) -> tuple[Made, Made]:

@@ -14,6 +14,7 @@ from regraft import artifact
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.store import ModelStore
 from tests.tiny import picture
+from tests.training.conftest import CRAYONS, crayons
 from training.findings import Epoch
 from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
@@ -24,7 +25,7 @@ from training.train import TrainResult, train
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 BACKBONE = "timm/test_resnet"
-LABELS = ("blue", "green", "red")
+LABELS = CRAYONS
 QUICK = {"epochs": 2, "batch": 8, "backbone_lr": 1e-3, "head_lr": 1e-2}
 
 
@@ -38,12 +39,7 @@ def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], m
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Twelve pictures of each of three colours."""
-    for label in LABELS:
-        folder = tmp_path / "crayons" / label
-        folder.mkdir(parents=True)
-        for number in range(12):
-            (folder / f"{number}.png").write_bytes(picture(label, number, side_px=24))
-    return tmp_path / "crayons"
+    return crayons(tmp_path / "crayons", 12)
 
 
 def settings(data: Path, strategy: str = "finetune", **others: object) -> TrainSettings:
