@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from regraft.errors import MissingPackageError, StorageError
 from regraft.files import locked, storage_errors
+from regraft.schema import bring_up_to_date
 
 metadata = MetaData()
 
@@ -75,10 +76,10 @@ retrain_jobs = Table(
 
 
 def open_database(url: str | URL) -> Engine:
-    """Open the database at ``url`` and create what tables are missing; the caller disposes of the engine.
+    """Open the database at ``url`` and bring its tables up to date; the caller disposes of the engine.
 
     Raises:
-        StorageError: it cannot be opened.
+        StorageError: it cannot be opened, or a newer Regraft made it.
         MissingPackageError: the URL's driver is not installed.
     """
     with database_errors("cannot open the database"):
@@ -97,7 +98,7 @@ def open_database(url: str | URL) -> Engine:
             engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
-            metadata.create_all(connection)
+            bring_up_to_date(connection)
     return engine
 
 

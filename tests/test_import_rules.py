@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("regraft", "serving", "training")
 
 ONE_DOOR = {
+    "alembic": {"regraft/schema.py"},
     "onnxruntime": {"regraft/runtime.py", "training/quantise.py"},
     "PIL": {"regraft/image.py"},
     "cykooz_resizer": {"regraft/image.py"},
@@ -35,7 +36,10 @@ FRONT_DOORS = {"serving": {"regraft/serve_cli.py"}, "training": {"regraft/train_
 
 def sources() -> list[Path]:
     return [
-        path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if not {"v1", "oip"} & {*path.parts}
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if not {"v1", "oip", "migrations"} & {*path.parts}
     ]
 
 

@@ -1,0 +1,99 @@
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+
+from regraft.database import metadata, open_database, reading, sqlite_url
+from regraft.errors import StorageError
+from regraft.examples import AddOutcome, Example, ExamplesStore, image_hash
+from regraft.schema import SCHEMA
+
+BEFORE_VERSIONS = """
+CREATE TABLE examples (model VARCHAR(64) NOT NULL, sha256 VARCHAR(64) NOT NULL, label TEXT NOT NULL,
+  source TEXT NOT NULL, added_at VARCHAR(32) NOT NULL, PRIMARY KEY (model, sha256));
+CREATE TABLE embeddings (sha256 VARCHAR(64) NOT NULL, backbone VARCHAR(64) NOT NULL, image_spec VARCHAR(64) NOT NULL,
+  vector BLOB NOT NULL, PRIMARY KEY (sha256, backbone, image_spec));
+CREATE TABLE retrain_jobs (id VARCHAR(32) NOT NULL, model VARCHAR(64) NOT NULL, state VARCHAR(16) NOT NULL,
+  phase VARCHAR(32) NOT NULL, fraction FLOAT NOT NULL, message TEXT NOT NULL, settings JSON NOT NULL,
+  requested_by TEXT NOT NULL, champion INTEGER, version INTEGER, verdict JSON, cancel_requested BOOLEAN NOT NULL,
+  created_at VARCHAR(32) NOT NULL, finished_at VARCHAR(32), PRIMARY KEY (id));
+CREATE UNIQUE INDEX one_active_job_a_model ON retrain_jobs (model) WHERE state IN ('PENDING', 'RUNNING');
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "examples.sqlite"
+
+
+@pytest.fixture
+def engine(file: Path) -> Iterator[Engine]:
+    engine = open_database(sqlite_url(file))
+    yield engine
+    engine.dispose()
+
+
+def version_of(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as database:
+        (found,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(found)
+
+
+def test_the_steps_lead_to_the_tables_that_the_code_declares(engine: Engine) -> None:
+    with reading(engine, "compare") as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_last_step_is_the_schema_that_the_code_asks_for() -> None:
+    steps = ScriptDirectory(str(files("regraft") / "migrations"))
+
+    assert steps.get_heads() == [SCHEMA]
+
+
+def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "examples.sqlite"
+    sha256 = image_hash(b"old")
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(BEFORE_VERSIONS)
+        database.execute("INSERT INTO examples VALUES ('colours', ?, 'red', 'long ago', '2026-01-01')", [sha256])
+        database.commit()
+
+    store = ExamplesStore(tmp_path)
+
+    assert store.list("colours") == [Example(sha256, "red")]
+    assert store.add("colours", b"new", "red") == AddOutcome.ACCEPTED
+    store.close()
+    assert version_of(file) == SCHEMA
+
+
+def test_a_database_of_a_newer_regraft_is_refused_and_left_alone(engine: Engine, file: Path) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+
+    with pytest.raises(StorageError, match=f"schema 9999, this Regraft knows up to {SCHEMA}: upgrade Regraft"):
+        open_database(sqlite_url(file))
+
+    assert version_of(file) == "9999"
+
+
+def test_a_step_that_fails_leaves_the_database_as_it_was(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE embeddings (something_else TEXT)")
+        database.commit()
+
+    with pytest.raises(StorageError, match="embeddings already exists"):
+        open_database(sqlite_url(file))
+
+    engine = create_engine(sqlite_url(file))
+    with engine.connect() as connection:
+        names = connection.execute(text("SELECT name FROM sqlite_master")).scalars().all()
+    engine.dispose()
+    assert names == ["embeddings"]
