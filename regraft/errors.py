@@ -6,7 +6,9 @@
     ├── CallerError                 the request is wrong; sending it again will not help
     │   ├── InvalidImageError       the bytes are not a picture we can classify
     │   ├── InvalidRequestError     a field or flag has a value that makes no sense
-    │   └── NotFoundError           no such model, version or job
+    │   ├── NotFoundError           no such model, version or job
+    │   ├── UnauthenticatedError    nobody knows who asks
+    │   └── ForbiddenError          whoever asks may not
     ├── NotNowError                 the request is fine, the moment is not
     │   ├── OverloadedError         every permit is taken: try again later
     │   ├── DeadlineError           the caller's time ran out before the answer was ready
@@ -44,6 +46,14 @@ class InvalidRequestError(CallerError):
 
 class NotFoundError(CallerError):
     """The model, version or job named does not exist."""
+
+
+class UnauthenticatedError(CallerError):
+    """The caller did not say who it is, or is not known."""
+
+
+class ForbiddenError(CallerError):
+    """The caller is known, but its role does not reach that far."""
 
 
 class NotNowError(RegraftError):

@@ -26,6 +26,9 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="A model to serve, may be repeated; all of the store if not given.")
     ] = None,
+    callers: Annotated[
+        Path | None, typer.Option(help="The file that says who may call; everybody may if not given.")
+    ] = None,
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
@@ -45,6 +48,7 @@ def serve(
         "provider": provider,
         "optimise": optimise,
         "names": tuple(name) if name else None,
+        "callers": callers,
         "share_port": share_port or None,
     }
     try:

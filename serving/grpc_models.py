@@ -11,6 +11,7 @@ from regraft.errors import InvalidRequestError, NotFoundError
 from regraft.examples import ExamplesStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from serving.access import who
 from serving.models import Models
 
 _HISTORY: Final = 50
@@ -45,7 +46,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         name = self._existing(request.name)
         if request.version < 1:
             raise InvalidRequestError("version: which one? The first is 1")
-        move = partial(self._models.store.promote, name, request.version, who=request.who or "unknown", why=request.why)
+        move = partial(self._models.store.promote, name, request.version, who=who(request.who), why=request.why)
         await self._models.promote(name, request.version, move)
         self._on_change()
         return await self._describe(name)
@@ -56,7 +57,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         """Go back to the champion before."""
         name = self._existing(request.name)
         store = self._models.store
-        move = partial(store.rollback, name, who=request.who or "unknown", why=request.why)
+        move = partial(store.rollback, name, who=who(request.who), why=request.why)
         previous = store.previous_champion(name)
         if previous is None:
             move()  # raises, and says why

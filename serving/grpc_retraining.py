@@ -12,6 +12,7 @@ from regraft.labels import check_label
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
+from serving.access import who
 from serving.classifier import Classifier
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
@@ -75,7 +76,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
                 if not 0 <= value <= 100:
                     raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
                 settings[field] = value
-        job = await self._runner.start(served.name, settings, request.requested_by or "unknown")
+        job = await self._runner.start(served.name, settings, who(request.requested_by))
         return to_message(job)
 
     async def GetRetrainJob(  # noqa: N802 - gRPC's name

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 
@@ -19,6 +19,8 @@ log = logging.getLogger("regraft.rpc")
 STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
     errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
@@ -37,7 +39,14 @@ _LONGEST_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Answer: TypeAlias = Callable[[Any, Any], Any]
 _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+class Guard(Protocol):
+    """Returns the handler of an RPC with what must come before it; ``streams`` says whether it returns an iterator."""
+
+    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer: ...  # noqa: D102 - said above
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -67,12 +76,18 @@ def _message(request: Any) -> Any:  # noqa: ANN401 - any message
     return request
 
 
+def _of_messages(answer: _Answer) -> _Answer:
+    """Return ``answer``, but raising what was wrong with the bytes of its request."""
+    return lambda request, context: answer(_message(request), context)
+
+
 class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Wraps Regraft's own methods, and drains them when the server stops; health and reflection pass through."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Count into ``metrics``."""
+    def __init__(self, metrics: Metrics, guard: Guard) -> None:
+        """Count into ``metrics``; let ``guard`` stand before every method."""
         self._metrics = metrics
+        self._guard = guard
         self._wrapped: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -108,22 +123,25 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         name = method.rpartition("/")[2]
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, name), *coders)
+            answer = self._guard(method, _of_messages(handler.unary_unary), streams=False)
+            return grpc.unary_unary_rpc_method_handler(self._unary(answer, name), *coders)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._two_way(handler.stream_stream, name), *coders)
-        return grpc.unary_stream_rpc_method_handler(self._one_way(handler.unary_stream, name), *coders)
+            answer = self._guard(method, handler.stream_stream, streams=True)
+            return grpc.stream_stream_rpc_method_handler(self._two_way(answer, name), *coders)
+        answer = self._guard(method, _of_messages(handler.unary_stream), streams=True)
+        return grpc.unary_stream_rpc_method_handler(self._one_way(answer, name), *coders)
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
             async with _Call(self, name, context):
-                return await inner(_message(request), context)
+                return await inner(request, context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
             async with _Call(self, name, context):
-                responses = _Cuttable(inner(_message(request), context), self._draining)
+                responses = _Cuttable(inner(request, context), self._draining)
                 async for response in responses:
                     yield response
                 responses.raise_if_cut()

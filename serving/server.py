@@ -29,9 +29,11 @@ from regraft.v1 import (
     retraining_pb2,
     retraining_pb2_grpc,
 )
+from serving.access import Callers
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
+from serving.grpc_access import Guard
 from serving.grpc_classifier import ClassifierService
 from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
@@ -96,8 +98,9 @@ class Server:
         if settings.database:
             places += ["--database", settings.database]
         self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
+        self._callers = Callers(settings.callers) if settings.callers else None
         self._health = health.aio.HealthServicer()
-        self._interceptor = RpcInterceptor(self.metrics)
+        self._interceptor = RpcInterceptor(self.metrics, Guard(self._callers))
         self._grpc = self._build_grpc()
         self._exporter: WSGIServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -206,6 +209,8 @@ class Server:
                 log.warning("cannot look at the model store: %s", error)
 
     async def _refresh(self) -> None:
+        if self._callers:
+            self._callers.refresh()
         await self.models.refresh()
         self._embedder.wake()
         await self._set_health()

@@ -13,6 +13,7 @@ from regraft import errors
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from regraft.v1 import retraining_pb2, retraining_pb2_grpc
+from serving.grpc_access import Guard
 from serving.interceptors import INTERNAL_TEXT, RpcInterceptor, status_of
 from serving.metrics import Metrics
 from tests.serving.loop import asynchronous_with_grpc
@@ -25,6 +26,8 @@ TABLE = {
     errors.InvalidImageError: Code.INVALID_ARGUMENT,
     errors.InvalidRequestError: Code.INVALID_ARGUMENT,
     errors.NotFoundError: Code.NOT_FOUND,
+    errors.UnauthenticatedError: Code.UNAUTHENTICATED,
+    errors.ForbiddenError: Code.PERMISSION_DENIED,
     errors.NotNowError: Code.INTERNAL,
     errors.OverloadedError: Code.RESOURCE_EXHAUSTED,
     errors.DeadlineError: Code.DEADLINE_EXCEEDED,
@@ -139,7 +142,7 @@ class Stage:
 @asynccontextmanager
 async def stage() -> AsyncIterator[Stage]:
     metrics = Metrics()
-    interceptor = RpcInterceptor(metrics)
+    interceptor = RpcInterceptor(metrics, Guard(None))
     server = grpc.aio.server(interceptors=[interceptor])
     servicer = Servicer()
     pb_grpc.add_ClassifierServicer_to_server(servicer, server)

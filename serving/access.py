@@ -1,0 +1,165 @@
+"""Who may call what: roles, the least role that each RPC asks for, and the file that names the callers.
+
+Each line of the file is a caller: its name, its role, and how it is known::
+
+    # name       role      known by
+    shop         classify  sha256:9b74c9897bac770ffc029102a200c5de57c01d96e3a1ff7ee7e07d8d7c6a2f1e
+    annotators   label     certificate:annotators.example.com
+    ada          operate   sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+
+`regraft token` makes a token and its line. A token is 256 random bits, so that its plain SHA-256 gives nothing away;
+a certificate is known by a name that it is made out to: a DNS name or URI, or the common name where it has neither.
+"""
+
+import hmac
+import logging
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from regraft.errors import OperatorError
+
+log = logging.getLogger("regraft.access")
+
+
+class Role(IntEnum):
+    """What a caller may do; each role may do what those below it may."""
+
+    CLASSIFY = 1
+    LABEL = 2
+    OPERATE = 3
+
+
+ROLES: Final = tuple(role.name.lower() for role in Role)
+
+_INFERENCE: Final = "/inference.GRPCInferenceService/"
+_CLASSIFIER: Final = "/regraft.v1.Classifier/"
+_RETRAINING: Final = "/regraft.v1.Retraining/"
+_MODELS: Final = "/regraft.v1.Models/"
+
+LEAST_ROLE: Final[dict[str, Role]] = {
+    _CLASSIFIER + "Classify": Role.CLASSIFY,
+    _CLASSIFIER + "ClassifyStream": Role.CLASSIFY,
+    _INFERENCE + "ServerLive": Role.CLASSIFY,
+    _INFERENCE + "ServerReady": Role.CLASSIFY,
+    _INFERENCE + "ModelReady": Role.CLASSIFY,
+    _INFERENCE + "ServerMetadata": Role.CLASSIFY,
+    _INFERENCE + "ModelMetadata": Role.CLASSIFY,
+    _INFERENCE + "ModelInfer": Role.CLASSIFY,
+    _INFERENCE + "ModelStreamInfer": Role.CLASSIFY,
+    _INFERENCE + "ModelConfig": Role.CLASSIFY,
+    _INFERENCE + "ModelStatistics": Role.CLASSIFY,
+    _INFERENCE + "RepositoryIndex": Role.CLASSIFY,
+    _RETRAINING + "AddExamples": Role.LABEL,
+    _RETRAINING + "GetRetrainJob": Role.LABEL,
+    _RETRAINING + "WatchRetrainJob": Role.LABEL,
+    _RETRAINING + "ListRetrainJobs": Role.LABEL,
+    _RETRAINING + "Retrain": Role.OPERATE,
+    _RETRAINING + "CancelRetrainJob": Role.OPERATE,
+    _MODELS + "ListModels": Role.LABEL,
+    _MODELS + "GetModel": Role.LABEL,
+    _MODELS + "Promote": Role.OPERATE,
+    _MODELS + "Rollback": Role.OPERATE,
+}
+"""Every RPC of ours, by its full name. Those above `Role.CLASSIFY` are control RPCs: each call leaves an audit line."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls; ``name`` is empty while the server asks nobody for it."""
+
+    name: str
+    role: Role
+
+
+ANYBODY: Final = Caller("", Role.OPERATE)
+
+calling: Final[ContextVar[Caller]] = ContextVar("calling", default=ANYBODY)
+"""Who makes the call that is being answered."""
+
+
+def who(claim: str) -> str:
+    """Return who acts, for a history: what the request claims is believed only where nobody is asked for a token."""
+    name = calling.get().name
+    return name or claim or "unknown"
+
+
+def hash_token(token: str) -> str:
+    """Return how the file knows a token."""
+    return sha256(token.encode()).hexdigest()
+
+
+class Callers:
+    """The callers of a file, which is read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Read ``path``.
+
+        Raises:
+            OperatorError: it cannot be read; the text names the line.
+        """
+        self._path = path
+        self._signature = _signature(path)
+        self._by_hash, self._by_certificate = _read(path)
+
+    def with_token(self, token: str) -> Caller | None:
+        """Return whose token it is. Takes as long for a good one as for a bad one."""
+        digest = hash_token(token)
+        found = None
+        for known, caller in self._by_hash.items():
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+    def with_certificate(self, names: Iterable[str]) -> Caller | None:
+        """Return whose certificate it is, by the names it is made out to, which TLS has verified."""
+        return next((self._by_certificate[name] for name in names if name in self._by_certificate), None)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed; one that cannot be read changes nothing, and is logged once."""
+        signature = _signature(self._path)
+        if signature == self._signature:
+            return
+        self._signature = signature
+        try:
+            self._by_hash, self._by_certificate = _read(self._path)
+        except OperatorError as error:
+            log.error("%s; those known before still are", error)
+        else:
+            log.info("%s: %d callers", self._path, len(self._by_hash) + len(self._by_certificate))
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"--callers {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
+    known: dict[str, dict[str, Caller]] = {"sha256": {}, "certificate": {}}
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            name, role, how = words
+            kind, _, value = how.partition(":")
+            if kind == "sha256" and len(bytes.fromhex(value)) != sha256().digest_size:
+                raise ValueError
+            known[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
+        except (ValueError, KeyError) as error:
+            raise OperatorError(
+                f"--callers {path}, line {number}: need a name, a role ({', '.join(ROLES)}), "
+                "and sha256:HEX or certificate:NAME"
+            ) from error
+    return known["sha256"], known["certificate"]
