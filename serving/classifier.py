@@ -56,6 +56,8 @@ class Classifier:
         self._permits = asyncio.Semaphore(max_in_flight)
         self._limits = limits
         self._metrics = metrics
+        self._in_flight = 0
+        metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
         self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
@@ -135,13 +137,14 @@ class Classifier:
     async def _admit(self, *, wait: bool) -> None:
         """Take a permit, which the end of a visit gives back."""
         if self._permits.locked() and not wait:
+            self._metrics.shed.inc()
             raise OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
         await self._permits.acquire()
 
     @contextmanager
     def _visit(self, name: str, version: int | None) -> Iterator[ServedModel]:
         """Hold a handle for the block, count how it ends, and give the permit back."""
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
         try:
             with self._models.acquire(name) as served:
                 served.check_version(version)
@@ -152,8 +155,14 @@ class Classifier:
                     outcome = statistics.success
                 finally:
                     outcome.add(time.perf_counter() - started_s)
+        except OverloadedError:
+            self._metrics.shed.inc()
+            raise
+        except DeadlineError:
+            self._metrics.expired.inc()
+            raise
         finally:
-            self._metrics.in_flight.dec()
+            self._in_flight -= 1
             self._permits.release()
 
     async def _judge(
@@ -173,7 +182,13 @@ class Classifier:
             "inference": reply.inference_s,
             "total": time.perf_counter() - started_s,
         }
-        self._metrics.classified(seconds)
+        top = int(reply.output.probabilities.argmax())
+        self._metrics.of(served.name).answered(
+            seconds,
+            served.card.labels[top],
+            float(reply.output.probabilities[top]),
+            is_novel=reply.output.novelty > served.card.novelty_threshold,
+        )
         self._statistics[served.name].answered(seconds, reply.batch)
         self._last_s = seconds["total"]
         return reply.output, seconds

@@ -11,6 +11,7 @@ import grpc
 
 from regraft import errors
 from regraft.errors import DrainingError
+from serving.call import Call, set_current
 from serving.metrics import Metrics
 from serving.wire import lenient
 
@@ -133,14 +134,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
-            async with _Call(self, name, context):
+            async with _Block(self, name, context):
                 return await inner(request, context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
-            async with _Call(self, name, context):
+            async with _Block(self, name, context):
                 responses = _Cuttable(inner(request, context), self._draining)
                 async for response in responses:
                     yield response
@@ -150,7 +151,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            async with _Call(self, name, context):
+            async with _Block(self, name, context):
                 requests = _Cuttable(incoming, self._draining)
                 async for response in inner(requests, context):
                     yield response
@@ -158,49 +159,51 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def begin(self, name: str, context: _Context) -> None:
+    async def begin(self, call: Call, context: _Context) -> None:
         """Count a call in, or refuse it because the server drains."""
         if self._draining.is_set():
-            self._count(name, grpc.StatusCode.UNAVAILABLE)
+            self._count(call, grpc.StatusCode.UNAVAILABLE)
             await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
         self._in_flight += 1
         self._idle.clear()
 
-    async def end(self, name: str, context: _Context, error: BaseException | None) -> None:
+    async def end(self, call: Call, context: _Context, error: BaseException | None) -> None:
         """Count a call out, and end it with the right status if it failed."""
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
         if error is None:
-            self._count(name, grpc.StatusCode.OK)
+            self._count(call, grpc.StatusCode.OK)
         elif not isinstance(error, Exception):  # cancelled, or the stream was dropped
-            self._count(name, grpc.StatusCode.CANCELLED)
+            self._count(call, grpc.StatusCode.CANCELLED)
         else:
             code, text = status_of(error)
-            self._count(name, code)
+            self._count(call, code)
             if code is grpc.StatusCode.INTERNAL:
-                log.error("%s", name, exc_info=error)
+                log.error("%s", call.method, exc_info=error)
             elif code is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # they come by the hundred; the metrics count them
-                log.info("%s: %s: %s", name, code.name, text)
+                log.info("%s: %s: %s", call.method, code.name, text)
             await context.abort(code, text, _hint(error))
 
-    def _count(self, method: str, code: grpc.StatusCode) -> None:
-        self._metrics.requests.labels(method, code.name).inc()
+    def _count(self, call: Call, code: grpc.StatusCode) -> None:
+        self._metrics.finished(call.method, code.name, call.model)
 
 
-class _Call:
+class _Block(Call):
     """The block of one call; a class, since a generator costs each request more."""
 
-    def __init__(self, interceptor: RpcInterceptor, name: str, context: _Context) -> None:
-        self._interceptor, self._name, self._context = interceptor, name, context
+    def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
+        super().__init__(method)
+        self._interceptor, self._context = interceptor, context
 
     async def __aenter__(self) -> None:
-        await self._interceptor.begin(self._name, self._context)
+        set_current(self)
+        await self._interceptor.begin(self, self._context)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._interceptor.end(self._name, self._context, error)
+        await self._interceptor.end(self, self._context, error)
 
 
 class _Cuttable:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 from regraft.examples import ExamplesStore
@@ -140,6 +141,7 @@ class JobRunner:
             log.exception("retrain job %s", job.id)
             why = "the server could not run it; its log has the details"
             await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, why)
+            self._count(await asyncio.to_thread(self._examples.jobs.get, job.id))
         finally:
             self._children.pop(job.id, None)
             self._finishing.pop(job.id).set()
@@ -151,5 +153,15 @@ class JobRunner:
         if end.state is JobState.PENDING:  # it never came to claim the job
             await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, f"could not start: {why}")
             end = await asyncio.to_thread(self._examples.jobs.get, job.id)
-        self._metrics.retrain_jobs.labels(job.model, end.state.value.lower()).inc()
+        self._count(end)
         log.info("retrain job %s of %s: %s: %s", job.id, job.model, end.state, end.message)
+
+    def _count(self, end: RetrainJob) -> None:
+        """Show how a job ended, and what the gate saw."""
+        self._metrics.retrain_jobs.labels(end.model, end.state.value.lower()).inc()
+        if end.finished_at:
+            seconds = (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.created_at)).total_seconds()
+            self._metrics.retrain_seconds.labels(end.model).observe(seconds)
+        if end.verdict:
+            for head in ("champion", "challenger"):
+                self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])

@@ -1,14 +1,40 @@
-"""Every Prometheus metric of the server, in base units, with labels of few values."""
+"""Every Prometheus metric of the server, in base units, with labels of few values.
 
-from collections.abc import Callable, Mapping
+What a request touches is looked up once and kept (`Metrics.of`, `Metrics.finished`): an observation costs under a
+microsecond. What can be read when Prometheus asks is read then, and costs a request nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_SIZES = (1, 2, 4, 8, 16, 32)
+STAGES: Final = ("decode", "queue", "inference", "total")
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES: Final = (1, 2, 4, 8, 16, 32)
+_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_JOB_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric that is read at every scrape.
+
+    Attributes:
+        values: by the values of its labels.
+        kind: ``unknown`` leaves the name as it is, where a counter's would get ``_total``.
+    """
+
+    name: str
+    documentation: str
+    labels: tuple[str, ...]
+    values: Mapping[tuple[str, ...], float]
+    kind: Literal["gauge", "unknown"] = "gauge"
 
 
 class Metrics:
@@ -19,63 +45,112 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.requests = Counter("regraft_requests", "Finished RPCs.", ["method", "code"], registry=registry)
-        self.stage_seconds = Histogram(
-            "regraft_stage_seconds",
-            "Time of a classification by stage: decode, queue, inference, and total.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.batch_size = Histogram(
-            "regraft_batch_size", "Pictures in one run of the network.", buckets=_SIZES, registry=registry
-        )
-        self.in_flight = Gauge("regraft_in_flight", "Classifications that hold a permit.", registry=registry)
-        self.queue_depth = Gauge("regraft_queue_depth", "Pictures that wait for a lane.", registry=registry)
-        self.served_version = Gauge(
-            "regraft_served_version",
-            "Version that answers for a model; 0 while none does.",
-            ["model"],
-            registry=registry,
-        )
-        self.provider = Gauge(
-            "regraft_provider",
-            "1 for the execution provider that a model really runs on.",
-            ["model", "provider"],
-            registry=registry,
-        )
-        self.swaps = Counter(
-            "regraft_swaps",
-            "Versions that went live, by kind: head (same session) or session.",
-            ["model", "kind"],
-            registry=registry,
-        )
-        self.load_failures = Counter(
-            "regraft_load_failures", "Versions that could not be loaded.", ["model"], registry=registry
-        )
-        self.examples = Counter(
-            "regraft_examples", "Labelled pictures received, by outcome.", ["outcome"], registry=registry
-        )
-        self.retrain_jobs = Counter(
-            "regraft_retrain_jobs", "Finished retrain jobs, by outcome.", ["model", "outcome"], registry=registry
-        )
-        self._stages = {stage: self.stage_seconds.labels(stage) for stage in ("decode", "queue", "inference", "total")}
 
-    def classified(self, seconds: Mapping[str, float]) -> None:
-        """Count a picture, by the seconds of its stages."""
-        for stage, value in seconds.items():
-            self._stages[stage].observe(value)
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"regraft_{name}", documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"regraft_{name}", documentation, labels, registry=registry)
+
+        def histogram(name: str, documentation: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"regraft_{name}", documentation, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter("requests", "Finished RPCs.", "method", "code", "model")
+        self.stage_seconds = histogram(
+            "stage_seconds", "Time of a picture, by stage, and in all.", "model", "stage", buckets=_SECONDS
+        )
+        self.confidence = histogram(
+            "confidence", "Probability of the label that each picture was given.", "model", buckets=_SHARES
+        )
+        self.pictures = counter("pictures", "Pictures, by the label that they were given.", "model", "label")
+        self.novel = counter("novel", "Pictures beyond the model's novelty threshold.", "model")
+        self.batch_size = histogram("batch_size", "Pictures in one run of the network.", buckets=_SIZES)
+        self.in_flight = gauge("in_flight", "Classifications that hold a permit.")
+        self.in_flight_limit = gauge("in_flight_limit", "Permits that there are.")
+        self.queue_depth = gauge("queue_depth", "Pictures that wait for a lane.")
+        self.shed = counter("shed", "Classifications refused because the server was full.")
+        self.expired = counter("expired", "Classifications dropped because their deadline passed while they waited.")
+        self.served_version = gauge("served_version", "Version that answers for a model; 0 while none does.", "model")
+        self.champion_version = gauge("champion_version", "Version that the store says should answer.", "model")
+        self.provider = gauge(
+            "provider", "1 for the execution provider that a model really runs on.", "model", "provider"
+        )
+        self.provider_fallback = gauge(
+            "provider_fallback", "1 where a model runs on the CPU because CUDA does not work.", "model"
+        )
+        self.swaps = counter(
+            "swaps", "Versions that went live, by kind: head (same session) or session.", "model", "kind"
+        )
+        self.load_failures = counter("load_failures", "Versions that could not be loaded.", "model")
+        self.examples = counter("examples", "Labelled pictures received, by outcome.", "outcome")
+        self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
+        self.retrain_seconds = histogram(
+            "retrain_seconds", "Time of a retrain job, waiting included.", "model", buckets=_JOB_SECONDS
+        )
+        self.gate_accuracy = gauge(
+            "gate_accuracy", "Holdout accuracy that the gate saw last, of champion and challenger.", "model", "head"
+        )
+        self.of = cache(lambda model: ModelMetrics(self, model))
+        self._finished = cache(self.requests.labels)
+
+    def finished(self, method: str, code: str, model: str) -> None:
+        """Count an RPC that ended."""
+        self._finished(method, code, model).inc()
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Read the queue's depth from ``depth`` at every scrape."""
         self.queue_depth.set_function(depth)
 
-    def show_provider(self, model: str, provider: str) -> None:
+    def watch_in_flight(self, count: Callable[[], int], limit: int) -> None:
+        """Read how many permits of ``limit`` are taken from ``count`` at every scrape."""
+        self.in_flight.set_function(count)
+        self.in_flight_limit.set(limit)
+
+    def watch(self, read: Callable[[], Iterable[Family]]) -> None:
+        """Show what ``read`` returns, at every scrape, in the thread that serves it."""
+        self.registry.register(_Reader(read))
+
+    def show_provider(self, model: str, provider: str, *, is_fallback: bool) -> None:
         """Show the one provider that ``model`` runs on."""
         for name in ("cuda", "cpu"):
             self.provider.labels(model, name).set(name == provider)
+        self.provider_fallback.labels(model).set(is_fallback)
 
     def start_exporter(self, host: str, port: int) -> WSGIServer:
         """Serve the metrics over HTTP in a thread; ``shutdown`` the server that is returned to stop."""
         server, _thread = start_http_server(port, host, self.registry)
         return server
+
+
+class ModelMetrics:
+    """What each picture that a model answers is counted in; see `Metrics.of`."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Look up the model's own in ``metrics``."""
+        self._stages = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
+        self._confidence = metrics.confidence.labels(model)
+        self._novel = metrics.novel.labels(model)
+        self._labelled = cache(lambda label: metrics.pictures.labels(model, label))
+
+    def answered(self, seconds: Mapping[str, float], label: str, confidence: float, *, is_novel: bool) -> None:
+        """Count a picture, by the seconds of its stages and by what it was found to be."""
+        for stage, histogram in self._stages:
+            histogram.observe(seconds[stage])
+        self._confidence.observe(confidence)
+        self._labelled(label).inc()
+        if is_novel:
+            self._novel.inc()
+
+
+class _Reader:
+    """A collector of prometheus_client."""
+
+    def __init__(self, read: Callable[[], Iterable[Family]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._read():
+            metric = Metric(family.name, family.documentation, family.kind)
+            for values, value in family.values.items():
+                metric.add_sample(family.name, dict(zip(family.labels, values, strict=True)), value)
+            yield metric

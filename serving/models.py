@@ -19,6 +19,7 @@ from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, Pr
 from regraft.image import DEFAULT_LIMITS, Limits
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
+from serving.call import current
 from serving.engine import Engine
 from serving.metrics import Metrics
 
@@ -115,6 +116,8 @@ class Models:
         name = self.resolve(name)
         served = self._served.get(name)
         if served is not None:
+            if call := current():
+                call.model = name
             return served
         if name not in self._look():
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
@@ -141,6 +144,8 @@ class Models:
                     self._problems[name] = (None, f"its history cannot be read: {error}")
                     continue
                 served = self._served.get(name)
+                self._metrics.champion_version.labels(name).set(champion or 0)
+                self._metrics.served_version.labels(name).set(served.version if served else 0)
                 failed = self._problems.get(name, (None, ""))[0]
                 if champion is None or (served and served.version == champion):
                     self._problems.pop(name, None)
@@ -181,7 +186,6 @@ class Models:
             self._problems[name] = (version, str(error))
             self._metrics.load_failures.labels(name).inc()
             serving = self._served[name].version if name in self._served else 0
-            self._metrics.served_version.labels(name).set(serving)
             still = f"version {serving} keeps serving" if serving else "nothing serves for it"
             log.error("model %s: champion %d cannot be loaded, %s: %s", name, version, still, error)
 
@@ -222,7 +226,8 @@ class Models:
         self._served[new.name] = new
         self._problems.pop(new.name, None)
         self._metrics.served_version.labels(new.name).set(new.version)
-        self._metrics.show_provider(new.name, new.backbone.engine.provider)
+        engine = new.backbone.engine
+        self._metrics.show_provider(new.name, engine.provider, is_fallback=bool(engine.fallback_reason))
         kind = "head" if old and old.backbone is new.backbone else "session"
         self._metrics.swaps.labels(new.name, kind).inc()
         log.info("model %s: version %d answers (before: %s)", new.name, new.version, old.version if old else "none")

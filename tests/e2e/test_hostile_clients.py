@@ -32,7 +32,7 @@ CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 SIDE_PX = 150
 CLASSIFY = "/regraft.v1.Classifier/Classify"
-GIVEN_UP = 'regraft_requests_total{code="CANCELLED",method="ClassifyStream"}'
+GIVEN_UP = 'regraft_requests_total{code="CANCELLED",method="ClassifyStream",model="colours"}'
 CLASSIFY_STREAM = "/regraft.v1.Classifier/ClassifyStream"
 
 
@@ -251,7 +251,7 @@ def test_a_client_that_never_reads_its_stream_is_held_back(
         load.wait_for(200)
         return taken == before
 
-    answered = server.metric('regraft_stage_seconds_count{stage="total"}')
+    answered = server.metric('regraft_stage_seconds_count{model="colours",stage="total"}')
     before = server.forget_the_peak()
     with server.others_unharmed() as load:
         stream: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests())
@@ -259,7 +259,7 @@ def test_a_client_that_never_reads_its_stream_is_held_back(
         wait_until(is_held_back)
     wait_until(server.is_idle)  # it waits for its reader with no permit in its hand
     grown = server.memory("VmHWM") - before
-    in_all = server.metric('regraft_stage_seconds_count{stage="total"}') - answered
+    in_all = server.metric('regraft_stage_seconds_count{model="colours",stage="total"}') - answered
     report(f"{taken} requests sent of 5,000; {in_all:.0f} answers with the others'; at most {grown / MB:.1f} MB more")
     gone.set()
     given_up = server.metric(GIVEN_UP)

@@ -17,6 +17,7 @@ from serving.server import Ready, Server
 from serving.settings import Settings
 from tests.serving.fakes import SlowCrop
 from tests.serving.loop import grpc_loop
+from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, wait_until
 
 
@@ -61,8 +62,8 @@ class LiveServer:
         return self._stopping
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """Return the value of a metric now."""
-        return self.server.metrics.registry.get_sample_value(name, labels)
+        """Return the value of a metric now, summed over the labels that are not given."""
+        return value_of(self.server.metrics.registry, name, labels)
 
     @contextmanager
     def busy_lanes(self, name: str = "") -> Iterator[threading.Event]:

@@ -26,6 +26,7 @@ from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
 from tests.serving.fakes import Engines, GatedSession, SlowPicture
+from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
 from tests.tiny import COLOURS, SPEC, picture, publish_tiny, tiny_backbone, tiny_features, tiny_head
 
@@ -48,7 +49,7 @@ class Stage:
         return self.engines.sessions[0]
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(name, labels)
+        return value_of(self.metrics.registry, name, labels)
 
     async def promote(self, version: int) -> None:
         await self.models.promote(
@@ -238,7 +239,8 @@ async def test_a_full_server_refuses_at_once_and_before_any_decoding(store: Mode
             with pytest.raises(OverloadedError, match="full"):
                 await s.classifier.classify(refused)
             assert not refused.looked_at.is_set()
-            assert s.metric("regraft_in_flight") == 2
+            assert s.metric("regraft_in_flight") == s.metric("regraft_in_flight_limit") == 2
+            assert s.metric("regraft_shed_total") == 1
 
         assert [(await request).predictions[0][0] for request in taken] == ["red", "blue"]
         assert (await s.classifier.classify(picture("red"))).predictions[0][0] == "red"
@@ -328,6 +330,7 @@ async def test_a_request_that_comes_too_late_is_not_decoded(store: ModelStore) -
             await s.classifier.classify(late, deadline_s=asyncio.get_running_loop().time())
 
         assert not late.looked_at.is_set()
+        assert s.metric("regraft_expired_total") == 1
         assert s.metric("regraft_in_flight") == 0
 
 

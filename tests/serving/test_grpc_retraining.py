@@ -218,6 +218,8 @@ def test_a_new_class_is_learned_while_the_server_runs(live: LiveServer, store: M
     for label in ("red", "green", "blue", "grey"):
         assert client.classify(picture(label, 99)).predictions[0].label == label
     assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="succeeded") == 1
+    assert live.metric("regraft_gate_accuracy", head="challenger") == end.verdict.challenger_accuracy
+    assert live.metric("regraft_gate_accuracy", head="champion") == end.verdict.champion_accuracy
     assert live.metric("regraft_swaps_total", model="colours", kind="head") == 1
     assert (store.folder("colours", 2) / "report.html").is_file()
     assert [entry.id for entry in client.list_jobs()] == [job.id]

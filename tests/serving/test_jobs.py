@@ -65,6 +65,7 @@ async def test_a_job_with_nothing_new_is_refused_by_its_process(store: ModelStor
         assert "nothing new" in end.message
         assert s.finished == ["finished"]
         assert s.outcome_count("refused") == 1
+        assert s.metrics.registry.get_sample_value("regraft_retrain_seconds_count", {"model": "colours"}) == 1
         assert (await s.runner.cancel(job.id)).state is JobState.REFUSED, "what is over is left as it is"
 
 
@@ -108,6 +109,7 @@ async def test_a_process_that_cannot_even_be_started_leaves_its_job_failed(store
         await until(lambda: len(asyncio.all_tasks()) == 1)  # whatever the runner does about it is over
 
         assert s.examples.jobs.get(job.id).state is JobState.FAILED
+        assert s.outcome_count("failed") == 1
 
 
 @asynchronous

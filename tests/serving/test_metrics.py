@@ -2,21 +2,32 @@ import urllib.request
 
 import pytest
 
-from serving.metrics import Metrics
+from serving.metrics import Family, Metrics
 
 FAMILIES = {
     "regraft_requests": "counter",
     "regraft_stage_seconds": "histogram",
+    "regraft_confidence": "histogram",
+    "regraft_pictures": "counter",
+    "regraft_novel": "counter",
     "regraft_batch_size": "histogram",
     "regraft_in_flight": "gauge",
+    "regraft_in_flight_limit": "gauge",
     "regraft_queue_depth": "gauge",
+    "regraft_shed": "counter",
+    "regraft_expired": "counter",
     "regraft_served_version": "gauge",
+    "regraft_champion_version": "gauge",
     "regraft_provider": "gauge",
+    "regraft_provider_fallback": "gauge",
     "regraft_swaps": "counter",
     "regraft_load_failures": "counter",
     "regraft_examples": "counter",
     "regraft_retrain_jobs": "counter",
+    "regraft_retrain_seconds": "histogram",
+    "regraft_gate_accuracy": "gauge",
 }
+SECONDS = {"decode": 0.002, "queue": 0.0, "inference": 0.009, "total": 0.012}
 
 
 def test_every_metric_is_there_from_the_first_scrape_on_with_help_and_its_type() -> None:
@@ -27,8 +38,30 @@ def test_every_metric_is_there_from_the_first_scrape_on_with_help_and_its_type()
 
 
 @pytest.mark.parametrize("stage", ["decode", "queue", "inference", "total"])
-def test_every_stage_is_there_from_the_first_scrape_on(stage: str) -> None:
-    assert Metrics().registry.get_sample_value("regraft_stage_seconds_count", {"stage": stage}) == 0
+def test_the_time_of_every_stage_falls_into_the_buckets_of_its_model(stage: str) -> None:
+    metrics = Metrics()
+    metrics.of("m").answered(SECONDS, "red", 0.97, is_novel=False)
+
+    def bucket(le: str) -> float | None:
+        labels = {"model": "m", "stage": stage, "le": le}
+        return metrics.registry.get_sample_value("regraft_stage_seconds_bucket", labels)
+
+    assert bucket("+Inf") == 1
+    assert bucket("0.0005") == (1 if stage == "queue" else 0)
+    assert bucket("10.0") == 1
+
+
+def test_a_picture_is_counted_by_its_label_its_confidence_and_whether_it_is_novel() -> None:
+    metrics = Metrics()
+    metrics.of("m").answered(SECONDS, "red", 0.97, is_novel=False)
+    metrics.of("m").answered(SECONDS, "red", 0.31, is_novel=True)
+    metrics.of("other").answered(SECONDS, "red", 0.5, is_novel=True)
+
+    value = metrics.registry.get_sample_value
+    assert value("regraft_pictures_total", {"model": "m", "label": "red"}) == 2
+    assert value("regraft_confidence_bucket", {"model": "m", "le": "0.4"}) == 1
+    assert value("regraft_confidence_count", {"model": "m"}) == 2
+    assert value("regraft_novel_total", {"model": "m"}) == 1
 
 
 def test_the_depth_of_the_queue_is_read_at_every_scrape() -> None:
@@ -41,25 +74,38 @@ def test_the_depth_of_the_queue_is_read_at_every_scrape() -> None:
     assert metrics.registry.get_sample_value("regraft_queue_depth") == 5
 
 
+@pytest.mark.parametrize("kind", ["gauge", "unknown"])
+def test_a_family_that_is_watched_is_read_at_every_scrape_and_keeps_its_name(kind: str) -> None:
+    metrics = Metrics()
+    values = {("a", "1"): 3.0}
+    metrics.watch(lambda: [Family("kept", "As it is.", ("x", "y"), values, kind)])  # type: ignore[arg-type]  # both are kinds
+
+    values["b", "2"] = 4.0
+    assert metrics.registry.get_sample_value("kept", {"x": "a", "y": "1"}) == 3
+    assert metrics.registry.get_sample_value("kept", {"x": "b", "y": "2"}) == 4
+
+
 @pytest.mark.parametrize(("provider", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_model_is_shown_on_one_provider_only(provider: str, other: str) -> None:
     metrics = Metrics()
-    metrics.show_provider("m", other)
-    metrics.show_provider("m", provider)
+    metrics.show_provider("m", other, is_fallback=False)
+    metrics.show_provider("m", provider, is_fallback=provider == "cpu")
 
     shown = {
         name: metrics.registry.get_sample_value("regraft_provider", {"model": "m", "provider": name})
         for name in (provider, other)
     }
     assert shown == {provider: 1, other: 0}
+    assert metrics.registry.get_sample_value("regraft_provider_fallback", {"model": "m"}) == (provider == "cpu")
 
 
 def test_the_metrics_of_two_servers_in_one_process_are_apart() -> None:
     first, second = Metrics(), Metrics()
-    first.requests.labels("Classify", "OK").inc()
+    first.finished("Classify", "OK", "m")
 
-    assert first.registry.get_sample_value("regraft_requests_total", {"method": "Classify", "code": "OK"}) == 1
-    assert second.registry.get_sample_value("regraft_requests_total", {"method": "Classify", "code": "OK"}) is None
+    labels = {"method": "Classify", "code": "OK", "model": "m"}
+    assert first.registry.get_sample_value("regraft_requests_total", labels) == 1
+    assert second.registry.get_sample_value("regraft_requests_total", labels) is None
 
 
 def test_the_exporter_answers_over_http_until_it_is_shut_down() -> None:

@@ -20,6 +20,7 @@ from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.plan import ExecutionPlan
 from tests.serving.fakes import Engines
+from tests.serving.samples import value_of
 from tests.serving.spoil import SPOIL
 from tests.serving.waiting import asynchronous, until
 from tests.tiny import SPEC, picture, publish_tiny, tiny_head
@@ -35,7 +36,7 @@ class Stage:
         self.models = Models(store, engines, max_queue=8, metrics=self.metrics)
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(name, labels)
+        return value_of(self.metrics.registry, name, labels)
 
     def failures(self, name: str = "colours") -> float | None:
         return self.metric("regraft_load_failures_total", model=name)
@@ -262,6 +263,7 @@ async def test_a_version_shown_as_0_is_one_that_does_not_answer(store: ModelStor
         await s.models.refresh()
 
         assert s.metric("regraft_served_version", model="colours") == 0
+        assert s.metric("regraft_champion_version", model="colours") == 1
 
 
 @asynchronous

@@ -167,11 +167,11 @@ def test_the_metrics_are_served_over_http(live: LiveServer) -> None:
     text = scrape(live)
 
     for line in (
-        'regraft_requests_total{code="OK",method="Classify"} 1.0',
-        'regraft_requests_total{code="INVALID_ARGUMENT",method="Classify"} 1.0',
-        'regraft_requests_total{code="OK",method="AddExamples"} 1.0',
+        'regraft_requests_total{code="OK",method="Classify",model="colours"} 1.0',
+        'regraft_requests_total{code="INVALID_ARGUMENT",method="Classify",model="colours"} 1.0',
+        'regraft_requests_total{code="OK",method="AddExamples",model="colours"} 1.0',
         'regraft_examples_total{outcome="accepted"} 1.0',
-        'regraft_stage_seconds_count{stage="total"} 1.0',
+        'regraft_stage_seconds_count{model="colours",stage="total"} 1.0',
         'regraft_served_version{model="colours"} 1.0',
         'regraft_provider{model="colours",provider="cpu"} 1.0',
         'regraft_swaps_total{kind="session",model="colours"} 1.0',
