@@ -14,6 +14,7 @@ SCHEMA_VERSION: Final = 1
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "int8"]
+Points = Annotated[tuple[float, ...], Field(min_length=1)]
 NoveltyMethod = Literal["class means", "Mahalanobis cosine"]
 
 
@@ -63,6 +64,26 @@ class Metrics(_Part):
     confusion: tuple[tuple[int, ...], ...]
 
 
+class Reference(_Part):
+    """How the answers were distributed on images that the head was not fitted on; `regraft.drift` compares with it.
+
+    Each distribution is given by values of equal weight, ascending.
+
+    Attributes:
+        source: the holdout, or training images, each judged by a head that was not fitted on it.
+        images: how many images that were.
+        distance: of embeddings to the training images: the novelty.
+        confidence: the probability of the answer.
+        probabilities: of each label, whatever the answer; of the commonest labels alone where there are very many.
+    """
+
+    source: Literal["holdout", "out of fold"]
+    images: int = Field(ge=1)
+    distance: Points
+    confidence: Points
+    probabilities: dict[str, Points]
+
+
 class ModelCard(_Part):
     """The card. Serving has no default for any of it: a field that is absent is an error.
 
@@ -74,6 +95,7 @@ class ModelCard(_Part):
         data_digest: SHA-256 over the (image hash, label) pairs the head was fitted on.
         parent_version: the champion that this head was retrained from, or None.
         metrics: None where there were no holdout images.
+        reference: None where there were too few images; cards from before there was one do not have it.
     """
 
     schema_version: int
@@ -93,6 +115,7 @@ class ModelCard(_Part):
     train_images: int = Field(ge=0)
     parent_version: int | None
     metrics: Metrics | None
+    reference: Reference | None = None
     libraries: dict[str, str]
     created_at: str
 

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.card import SCHEMA_VERSION, BackboneCard, ModelCard
+from regraft.drift import reference_of
 from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
 from regraft.runtime import open_session
@@ -101,14 +102,19 @@ def publish_tiny(
     scale: float = 1.0,
     sharpness: float = 20.0,
     promote: bool = True,
+    referenced: bool = True,
 ) -> int:
     """Publish a version as training does, features and all, and return its number.
 
-    Another ``sharpness`` makes another head on the same backbone; another ``scale`` makes another backbone.
+    Another ``sharpness`` makes another head on the same backbone; another ``scale`` makes another backbone. A card
+    that is not ``referenced`` is one from before there was drift.
     """
     backbone, head = tiny_backbone(scale), tiny_head(labels, sharpness)
-    model = graft(backbone, head, tiny_card(backbone, head, labels, name))
     features = tiny_features(backbone, labels)
+    answers = head.probabilities(features.embedding), head.novelty(features.embedding)
+    reference = reference_of(*answers, labels, "holdout") if referenced and np.isfinite(scale) else None
+    card = tiny_card(backbone, head, labels, name).model_copy(update={"reference": reference})
+    model = graft(backbone, head, card)
 
     def write(folder: Path) -> None:
         onnx.save_model(model, folder / MODEL_FILE)

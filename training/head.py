@@ -21,7 +21,7 @@ from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
 from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
-from training.novelty import choose_method, novelty_parts, novelty_threshold
+from training.novelty import choose_method, novelty_parts, novelty_threshold, out_of_fold, unit
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
 FOLDS: Final = 5
@@ -66,10 +66,18 @@ class Unseen:
     Attributes:
         rows: int64 [m], rows of ``features.train()``.
         probabilities: float32 [m, K].
+        novelty: float32 [m].
     """
 
     rows: Index
     probabilities: FloatArray
+    novelty: FloatArray
+
+    @staticmethod
+    def nothing(classes: int) -> "Unseen":
+        """Return what is said of no image, for K classes."""
+        none = np.empty(0, np.float32)
+        return Unseen(np.empty(0, np.int64), np.empty((0, classes), np.float32), none)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def fit(
         step, logits = _choose(rows, fold_of, len(y), progress)
         final = solve(rows, C_GRID[step])
         method = choose_method(train.embedding, y, seed)
-        threshold = novelty_threshold(method, train.embedding, y, folds)
+        novelty = out_of_fold(method, unit(train.embedding), y, folds)
         parts = novelty_parts(method, train.embedding, y, len(features.labels))
     progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
     temperature = fit_temperature(logits, y, shares[y])
@@ -140,14 +148,18 @@ def fit(
         Head(np.asarray(coefficients, np.float32), np.asarray(intercepts, np.float32), *parts),
         temperature,
         method,
-        threshold,
+        novelty_threshold(novelty),
         {
             "c": C_GRID[step],
             "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
             "cv_log_loss": log_loss(logits / temperature, y, np.ones(len(y))),
             "balanced": balanced,
         },
-        Unseen(np.arange(len(y)), np.asarray(np.exp(log_softmax(logits / temperature)), np.float32)),
+        Unseen(
+            np.arange(len(y)),
+            np.asarray(np.exp(log_softmax(logits / temperature)), np.float32),
+            np.asarray(novelty, np.float32),
+        ),
     )
 
 

@@ -143,7 +143,7 @@ def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> N
 
 def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
     card = parent.artifact.card
-    none = Unseen(np.empty(0, np.int64), np.empty((0, len(card.labels)), np.float32))
+    none = Unseen.nothing(len(card.labels))
     fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
     return build(
         backbone.model,

@@ -8,7 +8,7 @@ from regraft.artifact import FloatArray, Head
 from training.features import Features
 from training.head import FittedHead, Unseen, fit_temperature
 from training.logistic import log_loss
-from training.novelty import NOVELTY_QUANTILE, choose_method, novelty_parts
+from training.novelty import choose_method, novelty_parts, novelty_threshold
 
 
 def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.NDArray[np.bool_]) -> FittedHead:
@@ -31,11 +31,11 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.N
         method = choose_method(learned.embedding, learned.label_index)
         parts = novelty_parts(method, learned.embedding, learned.label_index, len(features.labels))
     head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), *parts)
-    threshold = float(np.clip(np.quantile(head.novelty(judged.embedding), NOVELTY_QUANTILE), 0, 2))
+    novelty = head.novelty(judged.embedding)
     choices = {
         "tune_images": len(rows),
         "tune_accuracy": float((logits.argmax(axis=1) == judged.label_index).mean()) if len(rows) else None,
         "tune_log_loss": log_loss(logits / temperature, judged.label_index, alike) if len(rows) else None,
     }
-    unseen = Unseen(rows, head.probabilities(judged.embedding) if len(rows) else np.empty((0, len(bias)), np.float32))
-    return FittedHead(head, temperature, method, threshold, choices, unseen)
+    unseen = Unseen(rows, head.probabilities(judged.embedding), novelty) if len(rows) else Unseen.nothing(len(bias))
+    return FittedHead(head, temperature, method, novelty_threshold(novelty), choices, unseen)

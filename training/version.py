@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
-from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision
+from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision, Reference
+from regraft.drift import reference_of
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.runtime import open_session
@@ -26,6 +27,8 @@ from training.report import NO_PICTURES, LeftOutFile, render, report_json
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
 _PROOF_IMAGES: Final = 8
+_REFERENCE_IMAGES: Final = 100
+"""Holdout images that make a distribution; the heads of the folds are a little less sure than the one that serves."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def build(
         train_images=int((~features.is_holdout).sum()),
         parent_version=parent_version,
         metrics=measure_head(fitted.head, features),
+        reference=_reference(fitted, features),
         libraries=_library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -86,6 +90,15 @@ def measure_head(head: Head, features: Features) -> Metrics | None:
     """Measure a head on the holdout rows; their embeddings came through the exported backbone."""
     holdout = features.holdout()
     return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels)
+
+
+def _reference(fitted: FittedHead, features: Features) -> Reference | None:
+    """Take the holdout, which this very head has judged, unless more can be said out of fold."""
+    holdout, unseen = features.holdout(), fitted.unseen
+    if len(holdout.sha256) >= min(_REFERENCE_IMAGES, len(unseen.rows)):
+        of_holdout = fitted.head.probabilities(holdout.embedding), fitted.head.novelty(holdout.embedding)
+        return reference_of(*of_holdout, features.labels, "holdout")
+    return reference_of(unseen.probabilities, unseen.novelty, features.labels, "out of fold")
 
 
 def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings: Sequence[Any]) -> None:

@@ -110,6 +110,34 @@ def test_without_holdout_images_there_are_no_metrics() -> None:
     assert colour_challenger(features).card.metrics is None
 
 
+def test_the_reference_of_drift_is_the_holdout_where_that_is_large_enough() -> None:
+    features = colour_features(LABELS, train=20, holdout=40)
+    head = fit(features).head
+
+    reference = colour_challenger(features).card.reference
+
+    assert reference is not None
+    assert (reference.source, reference.images) == ("holdout", 120)
+    held = features.holdout().embedding
+    assert np.median(reference.distance) == pytest.approx(np.median(head.novelty(held)), abs=1e-3)
+    assert np.mean(reference.confidence) == pytest.approx(head.probabilities(held).max(axis=1).mean(), abs=5e-3)
+
+
+def test_otherwise_the_reference_is_every_training_image_out_of_fold() -> None:
+    features = colour_features(LABELS, train=20, holdout=10)
+    fitted = fit(features)
+
+    reference = colour_challenger(features).card.reference
+
+    assert reference is not None
+    assert (reference.source, reference.images, list(reference.probabilities)) == ("out of fold", 60, list(LABELS))
+    assert list(reference.distance) == pytest.approx(np.sort(fitted.unseen.novelty), abs=1e-4)
+
+
+def test_a_handful_of_images_is_no_reference() -> None:
+    assert colour_challenger(colour_features(LABELS, train=6, holdout=2)).card.reference is None
+
+
 def blend(share: float) -> bytes:
     """Return a picture between blue and red, on which a head that is only slightly other answers otherwise."""
     level = (1 - share) * np.array(COLOURS["blue"]) + share * np.array(COLOURS["red"])
