@@ -8,7 +8,7 @@ DEV := $(DEV_ENV)/bin
 PERF_ANALYZER := .perf_analyzer
 SOURCES := regraft training serving tests benchmarks
 
-.PHONY: demo test lint format types suite perf-analyzer bench proto clean
+.PHONY: demo test lint format types suite perf-analyzer bench docs proto clean
 
 demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
 	$(USER_ENV)/bin/regraft demo $(DATA)
@@ -57,6 +57,9 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench int8 fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.steady .bench fp32 $(DATA))
+
+docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
+	$(DEV)/python -m serving.settings_table > docs/settings.md
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto

@@ -29,6 +29,9 @@ def serve(
     callers: Annotated[
         Path | None, typer.Option(help="The file that says who may call; everybody may if not given.")
     ] = None,
+    triton_metrics: Annotated[
+        bool, typer.Option("--triton-metrics", help="Show the metrics under Triton's names too.")
+    ] = False,
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
@@ -49,6 +52,7 @@ def serve(
         "optimise": optimise,
         "names": tuple(name) if name else None,
         "callers": callers,
+        "triton_metrics": triton_metrics or None,
         "share_port": share_port or None,
     }
     try:

@@ -33,6 +33,7 @@ from serving.access import Callers
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
+from serving.gpu_memory import gpu_memory_reader
 from serving.grpc_access import Guard
 from serving.grpc_classifier import ClassifierService
 from serving.grpc_inference import InferenceService
@@ -43,6 +44,7 @@ from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.settings import Settings
+from serving.triton_metrics import triton_metrics
 
 log = logging.getLogger("regraft.server")
 
@@ -93,6 +95,10 @@ class Server:
             metrics=self.metrics,
             limits=limits,
         )
+        if settings.triton_metrics:
+            self.metrics.watch(partial(triton_metrics, self.models, self._classifier))
+        if read_gpus := gpu_memory_reader():
+            self.metrics.watch(read_gpus)
         self._embedder = BackgroundEmbedder(self.models, self._examples)
         places = ["--store", str(settings.store), "--examples", str(settings.examples_folder)]
         if settings.database:

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         grpc: host and port to answer on; port 0 takes a free one.
         metrics: host and port for Prometheus; likewise.
         callers: the file that says who may call, as which role; without it, everybody may call everything.
+        triton_metrics: whether the metrics are there under Triton's names too (``nv_inference_*``).
         share_port: whether other servers may answer on the same gRPC port (SO_REUSEPORT).
         names: the models to serve; all of the store if empty. In the environment with commas between.
         provider: ``auto`` takes CUDA where it works, ``cuda`` refuses to be ready without it, ``cpu`` does not try.
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     grpc: Address = "127.0.0.1:50051"
     metrics: Address = "127.0.0.1:8002"
     callers: Path | None = None
+    triton_metrics: bool = False
     share_port: bool = False
     names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     provider: ProviderChoice = "auto"

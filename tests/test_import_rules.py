@@ -15,6 +15,7 @@ ONE_DOOR = {
     "PIL": {"regraft/image.py"},
     "cykooz_resizer": {"regraft/image.py"},
     "prometheus_client": {"serving/metrics.py"},
+    "pynvml": {"serving/gpu_memory.py"},
     "jinja2": {"training/report.py"},
     "cleanlab": {"training/suspects.py"},
     "matplotlib": {"training/comparison_chart.py"},
