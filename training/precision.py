@@ -20,7 +20,7 @@ from training.head import FittedHead
 from training.paired import Comparison, compare
 from training.pretrained import ExportedBackbone
 from training.probe import probe_on
-from training.quantise import CALIBRATION_CROPS, needs_reduced_range, quantise
+from training.quantise import CALIBRATION_CROPS, quantise, this_cpu
 from training.samples import samples_of
 from training.speed import ms_per_crop
 from training.strategy import Context, Made, embed
@@ -98,7 +98,7 @@ def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progr
         ArtifactError: see `training.quantise.quantise`.
     """
     progress("quantise", 0, 1)
-    graph = quantise(backbone.model.SerializeToString(), crops, reduced_range=needs_reduced_range())
+    graph = quantise(backbone.model.SerializeToString(), crops, cpu=this_cpu())
     model = onnx.load_model_from_string(graph)
     progress("quantise", 1, 1)
     return replace(backbone, model=model, digest=backbone_digest(model), precision="int8")

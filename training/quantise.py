@@ -1,17 +1,18 @@
 """A backbone in 8-bit integers: static quantisation by ONNX Runtime, calibrated on real crops. No torch.
 
-Weights become int8, one scale for each output channel, activations uint8 with one scale for each tensor; the
-normalisation, the final pooling and whatever else costs next to nothing stay in float. What rounding the weights
+Weights become int8, one scale for each output channel, activations uint8 (int8 for ARM) with one scale for each tensor;
+the normalisation, the final pooling and whatever else costs next to nothing stay in float. What rounding the weights
 adds to a channel's mean is then taken out of its bias (after Nagel et al., "Data-Free Quantization Through Weight
 Equalization and Bias Correction", 2019; the means are measured), which takes a third off EfficientNet-Lite0's error.
 """
 
+import platform
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import onnx
@@ -23,22 +24,27 @@ from regraft.image import Crop
 from regraft.runtime import require_onnxruntime
 from training.activations import Activations, Array, convolutions, ranges, watch
 
+Cpu = Literal["x86-vnni", "x86", "arm"]
+"""What int8 is for. ``x86-vnni``: activations uint8, weights int8 (U8S8). ``x86``, without VNNI: the same with weights
+of 7 bits, since its 16-bit sums would saturate. ``arm``: int8 by int8 (S8S8)."""
+
 CALIBRATION_CROPS: Final = 128
 """More of them changed neither accuracy nor ranges on photographs."""
 _QUANTISED: Final = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu")
 """What gains from it. Without Clip and Relu ahead of them, convolutions would be given ranges that these cut off."""
-_WORTH_IT: Final = frozenset({"Conv", "Gemm", "MatMul"})
+LAYERS: Final = frozenset({"Conv", "Gemm", "MatMul"})
 _NORMALISING: Final = frozenset({"Add", "Sub", "Mul", "Div"})
 _VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
 
 
-def quantise(backbone: bytes, crops: Sequence[Crop], *, reduced_range: bool) -> bytes:
+def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Collection[str] = ()) -> bytes:
     """Quantise a backbone; the same bytes and crops give the same bytes.
 
     Args:
         backbone: a serialised graph, see `regraft.artifact.check_backbone`.
         crops: uint8 [P, P, 3] each; pictures like those it is for, never of the holdout.
-        reduced_range: whether weights keep to 7 bits, which CPUs without VNNI need: their 16-bit sums would saturate.
+        cpu: what it is for.
+        in_float: names of nodes that are left as they are.
 
     Returns:
         A backbone of the same contract.
@@ -50,12 +56,12 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, reduced_range: bool) -> 
         raise ArtifactError("int8 needs training images to calibrate with, and there are none")
     require_onnxruntime()
     model = onnx.load_model_from_string(backbone)
-    if not _WORTH_IT.intersection(node.op_type for node in model.graph.node):
+    if not LAYERS.intersection(node.op_type for node in model.graph.node):
         raise ArtifactError("int8 brings nothing here: the backbone has neither convolutions nor matrix products")
     _widen_normalisation(model)
     try:
         seen = watch(model, crops)
-        quantised = _quantised(model, crops[0], ranges(model, seen), reduced_range)
+        quantised = _quantised(model, crops[0], ranges(model, seen), cpu, in_float)
         _correct_biases(model, quantised, seen)
         _strip(quantised)
         check_backbone(quantised)
@@ -67,14 +73,16 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, reduced_range: bool) -> 
     return quantised.SerializeToString(deterministic=True)
 
 
-def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether this CPU lacks the instructions that add products of 8 bits up without saturation (VNNI)."""
+def this_cpu(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = platform.machine()) -> Cpu:
+    """Return what this machine is; x86 has VNNI only where it says so."""
+    if machine.lower() in {"aarch64", "arm64"}:
+        return "arm"
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux
-        return True
+        return "x86"
     flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    return not flags & _VNNI
+    return "x86-vnni" if flags & _VNNI else "x86"
 
 
 class _Reader:
@@ -88,7 +96,11 @@ class _Reader:
 
 
 def _quantised(
-    model: onnx.ModelProto, crop: Crop, spans: Mapping[str, tuple[float, float]], reduced_range: bool
+    model: onnx.ModelProto,
+    crop: Crop,
+    spans: Mapping[str, tuple[float, float]],
+    cpu: Cpu,
+    in_float: Collection[str],
 ) -> onnx.ModelProto:
     from onnxruntime import quantization  # noqa: PLC0415 - optional: `quantise` has asked for the package
 
@@ -105,9 +117,10 @@ def _quantised(
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
             per_channel=True,
-            reduce_range=reduced_range,
-            activation_type=quantization.QuantType.QUInt8,
+            reduce_range=cpu == "x86",
+            activation_type=quantization.QuantType.QInt8 if cpu == "arm" else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(in_float),
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={"TensorQuantOverrides": overrides},
         )
@@ -147,7 +160,7 @@ def _widen_normalisation(model: onnx.ModelProto) -> None:
     axis of 3 takes a fifth of the whole pass, and along rows next to nothing.
     """
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    ahead = takewhile(lambda node: node.op_type not in _WORTH_IT, model.graph.node)
+    ahead = takewhile(lambda node: node.op_type not in LAYERS, model.graph.node)
     names = {name for node in ahead if node.op_type in _NORMALISING for name in node.input}
     for tensor in model.graph.initializer:
         if tensor.name in names and list(tensor.dims) == [1, 3, 1, 1]:

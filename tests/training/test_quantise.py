@@ -1,6 +1,7 @@
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from regraft.runtime import open_session
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from tests.training.conftest import in_a_child
 from tests.training.convolutions import WIDTH, Array, backbone_of, colour_crops, conv_backbone
-from training.quantise import needs_reduced_range, quantise
+from training.quantise import Cpu, quantise, this_cpu
 
 CROPS = colour_crops(4)
 LABELS = ("red", "green")
@@ -26,14 +27,14 @@ HASH = """
 import hashlib
 from tests.training.convolutions import colour_crops, conv_backbone
 from training.quantise import quantise
-quantised = quantise(conv_backbone().SerializeToString(), colour_crops(4), reduced_range=False)
+quantised = quantise(conv_backbone().SerializeToString(), colour_crops(4), cpu="x86-vnni")
 print(hashlib.sha256(quantised).hexdigest())
 """
 
 
 @cache
-def small(seed: int = 0, *, reduced_range: bool = False) -> bytes:
-    return quantise(conv_backbone(seed).SerializeToString(), CROPS, reduced_range=reduced_range)
+def small(seed: int = 0, *, cpu: Cpu = "x86-vnni") -> bytes:
+    return quantise(conv_backbone(seed).SerializeToString(), CROPS, cpu=cpu)
 
 
 def embeddings(backbone: bytes, crops: list[Crop]) -> FloatArray:
@@ -78,17 +79,17 @@ def test_it_answers_like_the_float_one_on_pictures_that_it_was_not_calibrated_on
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 2**32 - 1), reduced_range=st.booleans())
-def test_no_weight_is_further_than_half_a_step_from_what_it_was(seed: int, reduced_range: bool) -> None:
+@given(seed=st.integers(0, 2**32 - 1), cpu=st.sampled_from(get_args(Cpu)))
+def test_no_weight_is_further_than_half_a_step_from_what_it_was(seed: int, cpu: Cpu) -> None:
     exact = {t.name: numpy_helper.to_array(t) for t in conv_backbone(seed).graph.initializer}
     originals = [array for name, array in exact.items() if name.startswith("weight")]
 
-    found = weights_of(small(seed, reduced_range=reduced_range))
+    found = weights_of(small(seed, cpu=cpu))
 
     assert len(found) == len(originals) == 3
     for original, (weight, scale) in zip(originals, found, strict=True):
         assert scale.shape == original.shape[:1]
-        assert np.abs(weight.astype(np.int32)).max() <= (64 if reduced_range else 127)
+        assert np.abs(weight.astype(np.int32)).max() <= (64 if cpu == "x86" else 127)
         steps = scale.reshape(-1, 1, 1, 1)
         assert (np.abs(weight * steps - original) <= 0.5001 * steps).all()
 
@@ -116,7 +117,7 @@ def test_what_rounding_adds_to_the_mean_is_taken_out_again() -> None:
     uneven[:, 0] = 1
     exact = backbone_of([("Conv", many), ("Relu", None), ("Conv", uneven)]).SerializeToString()
 
-    rounded = quantise(exact, CROPS, reduced_range=False)
+    rounded = quantise(exact, CROPS, cpu="x86-vnni")
 
     expected, found = embeddings(exact, CROPS).mean(axis=0), embeddings(rounded, CROPS).mean(axis=0)
     assert found == pytest.approx(expected, rel=0.01)
@@ -127,7 +128,7 @@ def test_two_convolutions_may_share_a_bias() -> None:
     model.graph.node[6].input[2] = model.graph.node[4].input[2]
     exact = model.SerializeToString()
 
-    assert distance(embeddings(exact, CROPS), embeddings(quantise(exact, CROPS, reduced_range=False), CROPS)) < 0.05
+    assert distance(embeddings(exact, CROPS), embeddings(quantise(exact, CROPS, cpu="x86-vnni"), CROPS)) < 0.05
 
 
 def test_constants_of_three_channels_behind_the_first_layer_are_left_alone() -> None:
@@ -136,17 +137,17 @@ def test_constants_of_three_channels_behind_the_first_layer_are_left_alone() -> 
     only = random.normal(size=(1, 3, 1, 1)).astype(np.float32)  # of the shape of the normalisation's constants
     exact = backbone_of([("Conv", narrow), ("Conv", only)]).SerializeToString()
 
-    assert distance(embeddings(exact, CROPS), embeddings(quantise(exact, CROPS, reduced_range=False), CROPS)) < 0.05
+    assert distance(embeddings(exact, CROPS), embeddings(quantise(exact, CROPS, cpu="x86-vnni"), CROPS)) < 0.05
 
 
 def test_without_crops_nothing_is_quantised() -> None:
     with pytest.raises(ArtifactError, match="int8 needs training images to calibrate with, and there are none"):
-        quantise(conv_backbone().SerializeToString(), [], reduced_range=False)
+        quantise(conv_backbone().SerializeToString(), [], cpu="x86-vnni")
 
 
 def test_a_backbone_without_convolutions_or_matrix_products_is_refused() -> None:
     with pytest.raises(ArtifactError, match="neither convolutions nor matrix products"):
-        quantise(tiny_backbone().SerializeToString(), CROPS, reduced_range=False)
+        quantise(tiny_backbone().SerializeToString(), CROPS, cpu="x86-vnni")
 
 
 def test_what_onnx_runtime_cannot_quantise_is_refused_with_its_reason() -> None:
@@ -155,32 +156,48 @@ def test_what_onnx_runtime_cannot_quantise_is_refused_with_its_reason() -> None:
     model.graph.node[5].input[0] = "value 00"
 
     with pytest.raises(ArtifactError, match=r"cannot be quantised, keep it in fp32 or take another: .*Magic"):
-        quantise(model.SerializeToString(), CROPS, reduced_range=False)
-
-
-def test_activations_are_of_8_bits_without_a_sign() -> None:
-    graph = onnx.load_model_from_string(small()).graph
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-    assert {kinds[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"} == {TensorProto.UINT8}
+        quantise(model.SerializeToString(), CROPS, cpu="x86-vnni")
 
 
 @pytest.mark.parametrize(
-    ("text", "reduced"),
+    ("cpu", "kind"), [("x86-vnni", TensorProto.UINT8), ("x86", TensorProto.UINT8), ("arm", TensorProto.INT8)]
+)
+def test_activations_have_a_sign_only_for_arm(cpu: Cpu, kind: int) -> None:
+    graph = onnx.load_model_from_string(small(cpu=cpu)).graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+    assert {kinds[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"} == {kind}
+
+
+def test_layers_may_stay_in_float() -> None:
+    backbone = conv_backbone().SerializeToString()
+
+    found = quantise(backbone, CROPS, cpu="x86-vnni", in_float=["layer 0", "layer 4"])
+
+    exact = {t.name: numpy_helper.to_array(t) for t in conv_backbone().graph.initializer}
+    kept = {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(found).graph.initializer}
+    assert len(weights_of(found)) == 1
+    for name in ("weight 0", "weight 4"):
+        np.testing.assert_array_equal(kept[name], exact[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "cpu"),
     [
-        ("processor: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
-        ("flags\t\t: fpu avx2 avx_vnni sse\n", False),
-        ("flags\t\t: fpu avx2 fma\n", True),
-        ("model name: avx512_vnni\nflags: avx2\n", True),
-        ("Features: asimd asimddp\n", True),
-        ("", True),
+        ("processor: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n", "x86_64", "x86-vnni"),
+        ("flags\t\t: fpu avx2 avx_vnni sse\n", "x86_64", "x86-vnni"),
+        ("flags\t\t: fpu avx2 fma\n", "x86_64", "x86"),
+        ("model name: avx512_vnni\nflags: avx2\n", "x86_64", "x86"),
+        ("Features: asimd asimddp\n", "aarch64", "arm"),
+        ("", "arm64", "arm"),
+        ("", "x86_64", "x86"),
     ],
 )
-def test_only_a_cpu_with_vnni_takes_weights_of_the_full_range(text: str, reduced: bool, tmp_path: Path) -> None:
+def test_a_machine_knows_which_kind_of_int8_it_wants(text: str, machine: str, cpu: Cpu, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(text)
 
-    assert needs_reduced_range(tmp_path / "cpuinfo") == reduced
+    assert this_cpu(tmp_path / "cpuinfo", machine) == cpu
 
 
-def test_a_machine_that_does_not_list_its_cpus_takes_the_reduced_range(tmp_path: Path) -> None:
-    assert needs_reduced_range(tmp_path / "nothing")
+def test_a_machine_that_does_not_list_its_cpus_is_taken_for_one_without_vnni(tmp_path: Path) -> None:
+    assert this_cpu(tmp_path / "nothing", "AMD64") == "x86"
