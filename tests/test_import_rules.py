@@ -17,7 +17,6 @@ ONE_DOOR = {
     "prometheus_client": {"serving/metrics.py"},
     "pynvml": {"serving/gpu_memory.py"},
     "jinja2": {"training/report.py"},
-    "cleanlab": {"training/suspects.py"},
     "matplotlib": {"training/comparison_chart.py"},
     "torchvision": {
         "training/augment.py",

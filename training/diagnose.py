@@ -50,7 +50,7 @@ def diagnose(
     unseen = np.sort(np.concatenate([held, predicted]))
 
     worst = held[top_losses(probabilities[held], features.label_index[held])]
-    wrong, note = label_errors(probabilities[unseen], features.label_index[unseen])
+    wrong = label_errors(probabilities[unseen], features.label_index[unseen])
     duplicates = near_duplicates(features.embedding, probabilities.argmax(axis=1), features.is_holdout)
     pictures = [_picture(features, row, files) for row in range(len(features.sha256))]
 
@@ -58,7 +58,7 @@ def diagnose(
         return _judged(pictures[row], features.labels, probabilities[row])
 
     return Findings(
-        notes=tuple(filter(None, [note or _passed_over(features, unseen), _leak(duplicates)])),
+        notes=tuple(filter(None, [_passed_over(features, unseen), _leak(duplicates)])),
         calibration=calibration(head, temperature, features),
         top_losses=tuple(judged(row) for row in worst),
         label_errors=tuple(judged(row) for row in unseen[wrong[:MAX_LABEL_ERRORS]]),

@@ -3,7 +3,6 @@
 Everything here speaks of rows; `training.diagnose` gives them names.
 """
 
-import warnings
 from typing import Final
 
 import numpy as np
@@ -24,41 +23,31 @@ def top_losses(probabilities: FloatArray, label_index: _Rows) -> _Rows:
     return wrong[np.argsort(given[wrong], kind="stable")][:TOP_LOSSES]
 
 
-def label_errors(probabilities: FloatArray, label_index: _Rows) -> tuple[_Rows, str]:
+def label_errors(probabilities: FloatArray, label_index: _Rows) -> _Rows:
     """Find labels that are likely wrong by confident learning (Northcutt et al., 2021), worst first.
 
-    Cleanlab's ``both`` marks fewer right labels than its default, and finds nearly as many of the wrong ones.
+    A class is told confidently of a picture where it is as probable as it is, on average, of pictures that bear its
+    label. A label is suspect where another class is told confidently, and is the answer. On photographs with a fifth of
+    a batch mislabelled, the paper's pruning on top of that found no more wrong labels and marked no fewer right ones.
 
     Args:
         probabilities: float32 [n, K] of heads that were not fitted on the row.
         label_index: int64 [n], the labels given.
 
     Returns:
-        Rows, and a note where they could not be looked for. Labels of fewer than `MIN_CLASS` rows are passed over: from
-        so few images nobody can say what the class looks like.
+        Rows. Labels of fewer than `MIN_CLASS` rows are passed over: from so few images nobody can say what the class
+        looks like.
     """
-    try:
-        from cleanlab.filter import find_label_issues  # noqa: PLC0415 - optional: retraining on a server goes without
-    except ImportError:
-        return _no_rows(), "Wrong labels were not looked for: that needs cleanlab, pip install 'regraft[train]'."
+    classes = probabilities.shape[1]
+    counts = np.bincount(label_index, minlength=classes)
     given = _given(probabilities, label_index)
-    rows = np.flatnonzero(np.bincount(label_index, minlength=probabilities.shape[1])[label_index] >= MIN_CLASS)
-    known, renumbered = np.unique(label_index[rows], return_inverse=True)
-    if len(known) < 2:
-        return _no_rows(), ""
-    among = np.maximum(probabilities[rows][:, known].astype(np.float64), 1e-9)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes that it finds too few or too many errors in
-            marked = find_label_issues(renumbered, among / among.sum(axis=1, keepdims=True), filter_by="both", n_jobs=1)
-    except Exception as error:  # noqa: BLE001 - a picture of the data is no reason to lose a trained model
-        return _no_rows(), f"Wrong labels were not looked for: cleanlab failed ({error or type(error).__name__})."
-    suspects = rows[marked]
-    return suspects[np.argsort(given[suspects], kind="stable")], ""
-
-
-def _no_rows() -> _Rows:
-    return np.empty(0, np.int64)
+    sums = np.bincount(label_index, weights=given, minlength=classes)
+    threshold = np.where(counts >= MIN_CLASS, sums / np.maximum(counts, 1), np.inf)
+    confident = np.where(probabilities >= threshold - 1e-6, probabilities, -1)
+    told, answer = confident.argmax(axis=1), probabilities.argmax(axis=1)
+    suspect = (confident.max(axis=1) >= 0) & (told != label_index) & (answer != label_index)
+    rows = np.flatnonzero(suspect & (counts[label_index] >= MIN_CLASS))
+    return rows[np.argsort(given[rows], kind="stable")]
 
 
 def _given(probabilities: FloatArray, label_index: _Rows) -> FloatArray:
