@@ -59,8 +59,8 @@ class Features:
         lines = [f"{name} {self.labels[index]}" for name, index in zip(train.sha256, train.label_index, strict=True)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write the features as an npz file without pickles."""
+    def save(self, path: Path, **further: npt.NDArray[Any]) -> None:
+        """Write the features, and further arrays beside them, as an npz file without pickles."""
         np.savez(
             path,
             labels=np.array(self.labels),
@@ -68,6 +68,7 @@ class Features:
             label_index=self.label_index,
             is_holdout=self.is_holdout,
             sha256=np.array(self.sha256),
+            **further,
         )
 
 

@@ -1,145 +1,145 @@
 """The gate: may the challenger replace the champion? One pure function, every number in its answer."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest, fisher_exact
 
 from regraft.artifact import FloatArray
+from training.objections import Limits, cautions, objections
+from training.verdict import ClassVerdict, SliceVerdict, Verdict
 
-MAX_DROP: Final = 0.5
-MAX_CLASS_DROP: Final = 5.0
+_MOST_SLICES: Final = 50
+
+_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much worse the challenger may be, in percentage points.
+class Answers:
+    """What two heads say of the same frozen holdout.
 
     Attributes:
-        max_drop: of accuracy over the whole holdout.
-        max_class_drop: of recall on any one class; one image is always allowed, or a class of ten could lose nothing.
-    """
-
-    max_drop: float = MAX_DROP
-    max_class_drop: float = MAX_CLASS_DROP
-
-
-@dataclass(frozen=True)
-class ClassVerdict:
-    """One class on the holdout; shares 0 to 1."""
-
-    label: str
-    holdout_images: int
-    champion_recall: float
-    challenger_recall: float
-    is_new: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate saw, and what it decided.
-
-    Attributes:
-        blessed: whether the challenger may become champion.
-        reasons: why not; empty where blessed.
-        champion_accuracy: over the whole holdout; images of a class it does not know count as wrong, as they are.
-        challenger_accuracy: over the same images.
-        champion_known_accuracy: over those images only whose class the champion knows.
-        challenger_known_accuracy: over the same images.
-    """
-
-    blessed: bool
-    reasons: tuple[str, ...]
-    holdout_images: int
-    champion_accuracy: float
-    challenger_accuracy: float
-    champion_known_accuracy: float
-    challenger_known_accuracy: float
-    classes: tuple[ClassVerdict, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
-
-
-def judge(
-    champion: FloatArray,
-    challenger: FloatArray,
-    label_index: npt.NDArray[np.int64],
-    labels: tuple[str, ...],
-    limits: Limits,
-) -> Verdict:
-    """Judge two heads on the same frozen holdout.
-
-    Args:
         champion: probabilities [n, K_old] over the first K_old labels.
         challenger: probabilities [n, K] over all labels.
         label_index: int64 [n], the true labels.
         labels: K of them; those from K_old on are new to the champion.
-        limits: how much worse the challenger may be.
+        source: n of them, where each image came from; none where nobody knows.
     """
-    known_labels = champion.shape[1]
-    old_right = champion.argmax(axis=1) == label_index
-    new_right = challenger.argmax(axis=1) == label_index
-    known = label_index < known_labels
-    classes = tuple(
-        ClassVerdict(
-            label,
-            int((label_index == row).sum()),
-            _share(old_right[label_index == row]),
-            _share(new_right[label_index == row]),
-            row >= known_labels,
-        )
-        for row, label in enumerate(labels)
-    )
+
+    champion: FloatArray
+    challenger: FloatArray
+    label_index: npt.NDArray[np.int64]
+    labels: tuple[str, ...]
+    source: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewLabels:
+    """Labels that the champion does not have, training images and holdout alike, and how the others fare.
+
+    Attributes:
+        source: m of them.
+        suspect: bool [m], likely wrong.
+        old: how many labels the champion had already.
+        old_suspects: how many of those are likely wrong.
+    """
+
+    source: tuple[str, ...] = ()
+    suspect: _Mask = field(default_factory=lambda: np.empty(0, np.bool_))
+    old: int = 0
+    old_suspects: int = 0
+
+
+NO_NEW_LABELS: Final = NewLabels()
+
+
+def judge(
+    answers: Answers, limits: Limits, *, news: NewLabels = NO_NEW_LABELS, golden: Sequence[tuple[str, bool]] = ()
+) -> Verdict:
+    """Judge two heads on the same frozen holdout.
+
+    Args:
+        answers: of both.
+        limits: how much worse the challenger may be.
+        news: what it was fitted on beyond the champion.
+        golden: names of pictures that have to be answered rightly, and whether the challenger does.
+    """
+    truth, known_labels = answers.label_index, answers.champion.shape[1]
+    old_right = answers.champion.argmax(axis=1) == truth
+    new_right = answers.challenger.argmax(axis=1) == truth
+    known = truth < known_labels
     verdict = Verdict(
         blessed=False,
         reasons=(),
-        holdout_images=len(label_index),
+        cautions=(),
+        holdout_images=len(truth),
         champion_accuracy=_share(old_right),
         challenger_accuracy=_share(new_right),
         champion_known_accuracy=_share(old_right[known]),
         challenger_known_accuracy=_share(new_right[known]),
-        classes=classes,
+        p_value=mcnemar(old_right, new_right),
+        classes=tuple(
+            _class(label, old_right[truth == row], new_right[truth == row], row >= known_labels)
+            for row, label in enumerate(answers.labels)
+        ),
+        slices=_slices(answers, old_right, new_right, news),
+        golden_images=len(golden),
+        golden_failures=tuple(name for name, right in golden if not right),
+        new_images=len(news.suspect),
+        suspects=int(news.suspect.sum()),
+        suspects_p_value=_more_suspects(news.suspect, news),
+        old_suspect_share=news.old_suspects / news.old if news.old else 0.0,
     )
-    reasons = tuple(_objections(verdict, limits))
-    return Verdict(**{**verdict.__dict__, "blessed": not reasons, "reasons": reasons})
+    reasons = tuple(objections(verdict, limits))
+    return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict)))
 
 
-def _objections(verdict: Verdict, limits: Limits) -> list[str]:
-    if verdict.holdout_images == 0:
-        return ["there are no holdout images, so nothing shows that the new head is any good"]
-    reasons = []
-    drop = 100 * (verdict.champion_accuracy - verdict.challenger_accuracy)
-    if drop > limits.max_drop + 1e-9:
-        reasons.append(
-            f"accuracy falls by {drop:.2f} points, from {verdict.champion_accuracy:.4f} to "
-            f"{verdict.challenger_accuracy:.4f} on {verdict.holdout_images} holdout images; "
-            f"allowed is {limits.max_drop:g}"
+def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
+    """Return the exact two-sided p value of McNemar's test on two classifiers' right answers [n]."""
+    only_first = int((first_right & ~second_right).sum())
+    differing = int((first_right ^ second_right).sum())
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def _class(label: str, old_right: _Mask, new_right: _Mask, is_new: bool) -> ClassVerdict:
+    return ClassVerdict(
+        label, len(old_right), _share(old_right), _share(new_right), is_new, mcnemar(old_right, new_right)
+    )
+
+
+def _slices(answers: Answers, old_right: _Mask, new_right: _Mask, news: NewLabels) -> tuple[SliceVerdict, ...]:
+    largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
+    held, sent = np.array(answers.source, np.str_), np.array(news.source, np.str_)
+    slices = []
+    for source, _ in largest:
+        old, new, suspect = old_right[held == source], new_right[held == source], news.suspect[sent == source]
+        slices.append(
+            SliceVerdict(
+                source,
+                len(old),
+                _share(old),
+                _share(new),
+                mcnemar(old, new),
+                len(suspect),
+                int(suspect.sum()),
+                _more_suspects(suspect, news),
+            )
         )
-    for entry in verdict.classes:
-        if entry.is_new and entry.holdout_images == 0:
-            reasons.append(
-                f"class {entry.label!r} is new and has no holdout images, so nothing shows that it is recognised: "
-                "label more of it (about one image in five becomes holdout)"
-            )
-        elif entry.is_new and entry.challenger_recall == 0:
-            reasons.append(
-                f"class {entry.label!r} is new, and none of its {entry.holdout_images} holdout images is recognised: "
-                "label more of it"
-            )
-        if entry.holdout_images == 0 or entry.is_new:
-            continue
-        class_drop = 100 * (entry.champion_recall - entry.challenger_recall)
-        allowed = max(limits.max_class_drop, 100 / entry.holdout_images)
-        if class_drop > allowed + 1e-9:
-            reasons.append(
-                f"class {entry.label!r} loses {class_drop:.1f} points of recall, from {entry.champion_recall:.3f} to "
-                f"{entry.challenger_recall:.3f} on {entry.holdout_images} holdout images; allowed is {allowed:.1f}"
-            )
-    return reasons
+    return tuple(slices)
 
 
-def _share(right: npt.NDArray[np.bool_]) -> float:
+def _more_suspects(suspect: _Mask, news: NewLabels) -> float:
+    """Return the one-sided p value of Fisher's exact test that these labels are wrong no more often than old ones."""
+    wrong = int(suspect.sum())
+    if not wrong:
+        return 1.0
+    table = [[wrong, len(suspect) - wrong], [news.old_suspects, news.old - news.old_suspects]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def _share(right: _Mask) -> float:
     return float(right.mean()) if len(right) else 0.0

@@ -55,7 +55,7 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
                 progress=context.progress,
             )
             findings = replace(findings, cross_validation=validation)
-    return Made("probe", dataset, backbone, features, fitted, findings, extra)
+    return Made("probe", dataset, backbone, features, fitted, findings, extra, additional)
 
 
 def _views(dataset: Dataset, features: Features, embedder: Embedder, context: Context) -> Additional | None:

@@ -12,7 +12,7 @@ from regraft.progress import Progress
 from training.dataset import Dataset, check_trainable
 from training.features import Embedder, Features, assemble
 from training.findings import Epoch, Findings
-from training.head import FittedHead
+from training.head import Additional, FittedHead
 from training.pretrained import ExportedBackbone, embedding_cache
 from training.samples import Sample
 from training.settings import TrainSettings
@@ -90,6 +90,7 @@ class Made:
         strategy: what was done in the end: ``probe``, ``finetune`` or ``scratch``.
         dataset: without the pictures that could not be read.
         extra: pictures of a second set that were learned from too.
+        further: rows beside the features that the head was fitted on.
     """
 
     strategy: str
@@ -99,6 +100,7 @@ class Made:
     fitted: FittedHead
     findings: Findings
     extra: tuple[Sample, ...] = ()
+    further: Additional | None = None
 
 
 def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:

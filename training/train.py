@@ -173,9 +173,16 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
         origin=(made.backbone.name, made.backbone.weights),
         spec=made.backbone.spec,
         strategy=made.strategy,
-        settings={"data": text_of(Path(settings.data.resolve().name)), "split": made.dataset.split, **settings.changes},
+        settings={
+            "data": text_of(Path(settings.data.resolve().name)),
+            "split": made.dataset.split,
+            "balance": settings.balance,
+            "views": settings.views,
+            **settings.changes,
+        },
         seed=settings.seed,
         precision=made.backbone.precision,
+        further=made.further,
     )
     files = {image.sha256: image.path for image in made.dataset.images}
     prove_on_files(challenger, made.fitted.head, files.__getitem__)

@@ -21,7 +21,8 @@ from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FI
 from training.evaluate import measure
 from training.features import Features
 from training.findings import NOTHING_FOUND, Findings
-from training.head import FittedHead
+from training.further import arrays_of
+from training.head import Additional, FittedHead
 from training.report import NO_PICTURES, LeftOutFile, render, report_json
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
@@ -39,11 +40,13 @@ class Challenger:
         model: the whole file.
         card: what it holds.
         features: what the next retrain will start from.
+        further: rows beside them that the head was fitted on too.
     """
 
     model: onnx.ModelProto
     card: ModelCard
     features: Features
+    further: Additional | None = None
 
 
 def build(
@@ -59,6 +62,7 @@ def build(
     seed: int,
     parent_version: int | None = None,
     precision: Precision = "fp32",
+    further: Additional | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head; ``origin`` is the backbone's name and the source of its weights."""
     card = ModelCard(
@@ -83,7 +87,7 @@ def build(
         libraries=_library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return Challenger(graft(backbone, fitted.head, card), card, features)
+    return Challenger(graft(backbone, fitted.head, card), card, features, further)
 
 
 def measure_head(head: Head, features: Features) -> Metrics | None:
@@ -154,7 +158,7 @@ def publish(
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
-        challenger.features.save(folder / FEATURES_FILE)
+        challenger.features.save(folder / FEATURES_FILE, **arrays_of(challenger.further))
         page = render(challenger.card, findings, left_out, thumbnails)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")

@@ -1,0 +1,184 @@
+"""What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft import artifact
+from regraft.artifact import Artifact
+from regraft.embeddings import EmbeddingKey
+from regraft.errors import PreconditionError
+from regraft.examples import Example, ExamplesStore, is_holdout
+from regraft.progress import Progress
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.features import Embedder, Features, assemble, load_features
+from training.further import carried_over, in_order, load_further
+from training.head import Additional
+from training.views import embed_views
+
+FIRST_SOURCE = "first training data"
+"""What the gate calls the source of pictures that no example tells of."""
+
+log = logging.getLogger("regraft.retrain")
+
+Row = tuple[str, str, bool]
+"""Image hash, label, whether it is holdout."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version to compete with; ``further`` are the rows beside its features."""
+
+    version: int
+    artifact: Artifact
+    features: Features
+    further: Additional | None
+
+    @property
+    def key(self) -> EmbeddingKey:
+        """What embeddings of its backbone are cached under."""
+        return EmbeddingKey(self.artifact.card.backbone.digest, self.artifact.card.image.digest())
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Its backbone in a session of its own, opened where there is something to run."""
+        card = self.artifact.card
+        return Embedder.open(self.artifact.model.SerializeToString(), card.image, self.key, card.backbone.precision)
+
+
+@dataclass(frozen=True)
+class RetrainData:
+    """Everything to fit on and to judge by.
+
+    Attributes:
+        features: labels begin with those of the champion; new ones are appended.
+        further: rows beside the features.
+        source: n of them, where each picture came from.
+        is_new: bool [n], pictures that the champion does not have, or not under this label.
+        left_out: examples that cannot be read, and why.
+    """
+
+    features: Features
+    further: Additional | None
+    source: tuple[str, ...]
+    is_new: npt.NDArray[np.bool_]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def read_champion(store: ModelStore, model: str) -> Champion:
+    """Read the version that serves.
+
+    Raises:
+        PreconditionError: there is none.
+        ArtifactError: it is damaged.
+    """
+    version = store.champion(model)
+    if version is None:
+        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
+    return read_version(store, model, version)
+
+
+def read_version(store: ModelStore, model: str, version: int) -> Champion:
+    """Read a version as if it were the champion.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ArtifactError: it is damaged.
+    """
+    folder = store.folder(model, version)
+    features = folder / FEATURES_FILE
+    return Champion(version, artifact.read(folder / MODEL_FILE), load_features(features), load_further(features))
+
+
+def merge_rows(old: Features, new: list[tuple[str, str]], removed: Collection[str] = ()) -> list[Row]:
+    """Merge a version's images with the examples received since, without those that were removed.
+
+    A picture that the version knows keeps its split, so that the holdout stays frozen, and takes the newer label.
+
+    Returns:
+        Rows ordered by hash.
+    """
+    merged = {sha256: (label, held) for sha256, label, held in rows_of(old) if sha256 not in removed}
+    for sha256, label in new:
+        held = merged[sha256][1] if sha256 in merged else is_holdout(sha256)
+        merged[sha256] = (label, held)
+    return [(sha256, label, held) for sha256, (label, held) in sorted(merged.items())]
+
+
+def rows_of(features: Features) -> list[Row]:
+    """Return the rows without their embeddings."""
+    labels = [features.labels[index] for index in features.label_index]
+    return list(zip(features.sha256, labels, [bool(held) for held in features.is_holdout], strict=True))
+
+
+def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Progress) -> RetrainData:
+    """Put together the version's own embeddings, those cached while serving, and what is still missing.
+
+    Raises:
+        StorageError: the examples cannot be read.
+    """
+    sent = examples.list(model)
+    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent])
+    features, left_out = _embed(champion, rows, examples, progress)
+    before = {sha256: label for sha256, label, _ in rows_of(champion.features)}
+    is_new = np.array([before.get(sha256) != label for sha256, label, _ in rows_of(features)], np.bool_)
+    return RetrainData(features, _further(champion, features, examples, progress), _sources(features, sent), is_new, left_out)
+
+
+def check_every_class(features: Features) -> None:
+    """Refuse what no head can be fitted on.
+
+    Raises:
+        PreconditionError: a class has fewer than two images to train on; the text names it.
+    """
+    train = features.train()
+    for index, label in enumerate(features.labels):
+        count = int((train.label_index == index).sum())
+        if count < 2:
+            raise PreconditionError(f"class {label!r} has {count} image(s) to train on, need 2: label more of it")
+
+
+def _embed(
+    champion: Champion, rows: list[Row], examples: ExamplesStore, progress: Progress
+) -> tuple[Features, tuple[tuple[str, str], ...]]:
+    known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
+    wanted = {name: examples.image_path(name) for name, _, _ in rows if name not in known}
+    fresh = examples.embeddings.get(champion.key, wanted)
+    missing = {name: path for name, path in wanted.items() if name not in fresh}
+    failures: dict[str, str] = {}
+    if missing:
+        computed, failures = champion.embedder.embed(missing, examples.embeddings, progress)
+        fresh |= computed
+        for name, reason in failures.items():
+            log.warning("example %s is left out: %s", name, reason)
+    new_labels = sorted({label for _, label, _ in rows} - set(champion.features.labels))
+    features = assemble((*champion.features.labels, *new_labels), rows, known | fresh)
+    return features, tuple(failures.items())
+
+
+def _further(
+    champion: Champion, features: Features, examples: ExamplesStore, progress: Progress
+) -> Additional | None:
+    """Return the rows beside the features: the champion's, and as many views of each picture that is new."""
+    if champion.further is None:
+        return None
+    carried = carried_over(champion.further, champion.features, features)
+    views = int(champion.artifact.card.settings.get("views", 0))
+    train = features.train()
+    bare = sorted(set(range(len(train.sha256))) - set(carried.parent.tolist()))
+    files = {train.sha256[row]: examples.image_path(train.sha256[row]) for row in bare}
+    files = {sha256: path for sha256, path in files.items() if path.is_file()}
+    if views and files:
+        seed = champion.artifact.card.seed
+        fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress)
+        carried = carried.joined(fresh)
+    return in_order(carried)
+
+
+def _sources(features: Features, sent: list[Example]) -> tuple[str, ...]:
+    told = {example.sha256: example.source or "unknown" for example in sent}
+    return tuple(told.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)

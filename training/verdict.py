@@ -1,0 +1,83 @@
+"""What the gate saw, and what it decided; plain JSON types in `Verdict.to_dict`."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ClassVerdict:
+    """One class on the holdout; shares 0 to 1; ``p_value`` as in `Verdict`."""
+
+    label: str
+    holdout_images: int
+    champion_recall: float
+    challenger_recall: float
+    is_new: bool
+    p_value: float
+
+
+@dataclass(frozen=True)
+class SliceVerdict:
+    """The pictures of one source: those of the holdout, and those whose labels the champion does not have.
+
+    Attributes:
+        new_images: pictures that are new since the champion, or bear another label now.
+        suspects: how many of these labels are likely wrong.
+        p_value: as in `Verdict`.
+        suspects_p_value: how likely so many suspects, or more, are if new labels are as often wrong as old ones.
+    """
+
+    source: str
+    holdout_images: int
+    champion_accuracy: float
+    challenger_accuracy: float
+    p_value: float
+    new_images: int
+    suspects: int
+    suspects_p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate saw, and what it decided.
+
+    Attributes:
+        blessed: whether the challenger may become champion.
+        reasons: why not; empty where blessed.
+        cautions: what the evidence does not show, blessed or not.
+        champion_accuracy: over the whole holdout; images of a class it does not know count as wrong, as they are.
+        challenger_accuracy: over the same images.
+        champion_known_accuracy: over those images only whose class the champion knows.
+        challenger_known_accuracy: over the same images.
+        p_value: of McNemar's exact test (1947), two-sided: how likely it is by chance alone that the images on which
+            only one of the two is right are divided so unevenly.
+        slices: by source, the most images first; the first of them.
+        golden_images: pictures that every version has to answer rightly.
+        golden_failures: those that the challenger does not.
+        new_images: see `SliceVerdict`.
+        suspects: likewise.
+        suspects_p_value: likewise.
+        old_suspect_share: of the labels that the champion had already.
+    """
+
+    blessed: bool
+    reasons: tuple[str, ...]
+    cautions: tuple[str, ...]
+    holdout_images: int
+    champion_accuracy: float
+    challenger_accuracy: float
+    champion_known_accuracy: float
+    challenger_known_accuracy: float
+    p_value: float
+    classes: tuple[ClassVerdict, ...]
+    slices: tuple[SliceVerdict, ...]
+    golden_images: int
+    golden_failures: tuple[str, ...]
+    new_images: int
+    suspects: int
+    suspects_p_value: float
+    old_suspect_share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
