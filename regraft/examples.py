@@ -40,10 +40,11 @@ class AddOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled picture; its bytes are found by the hash."""
+    """A labelled picture; its bytes are found by the hash. ``source`` is free text."""
 
     sha256: str
     label: str
+    source: str = ""
 
 
 class ExamplesStore:
@@ -104,9 +105,10 @@ class ExamplesStore:
 
     def list(self, model: str) -> list[Example]:
         """Return the examples of a model, ordered by hash, so that the order of arrival cannot matter."""
-        query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model).order_by(examples.c.sha256)
+        columns = (examples.c.sha256, examples.c.label, examples.c.source)
+        query = select(*columns).where(examples.c.model == model).order_by(examples.c.sha256)
         with reading(self._engine, "cannot read the examples") as connection:
-            return [Example(sha256, label) for sha256, label in connection.execute(query)]
+            return [Example(*row) for row in connection.execute(query)]
 
     def count(self, model: str) -> int:
         """Return how many examples a model has."""

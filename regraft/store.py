@@ -4,6 +4,7 @@
 
     <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json: immutable; appears by one rename
     <store>/<name>/history.jsonl   every publication and every move of the alias
+    <store>/<name>/golden/<label>/ pictures, if anybody puts some there, that every version has to answer rightly
 
 The last line of the history that moves the alias IS the alias, so that the two cannot disagree. The numbered folders
 are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do.
@@ -30,6 +31,7 @@ REPORT_JSON_FILE: Final = "report.json"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY: Final = "history.jsonl"
+_GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
 
 
@@ -87,6 +89,11 @@ class ModelStore:
             there_are = ", ".join(map(str, self.versions(name))) or "none"
             raise NotFoundError(f"model {name!r} has no version {version} in {self.root} (it has: {there_are})")
         return folder
+
+    def golden(self, name: str) -> list[tuple[Path, str]]:
+        """Return the golden pictures of a model and their labels, by file."""
+        folders = sorted(path for path in (self._folder(name) / _GOLDEN).glob("*") if path.is_dir())
+        return [(path, folder.name) for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()]
 
     def find(self, wanted: str) -> tuple[str, int]:
         """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.

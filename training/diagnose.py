@@ -55,7 +55,7 @@ def diagnose(
     pictures = [_picture(features, row, files) for row in range(len(features.sha256))]
 
     def judged(row: int) -> Judged:
-        return _judged(pictures[row], features.labels, probabilities[row])
+        return judged_picture(features, row, probabilities[row], files)
 
     return Findings(
         notes=tuple(filter(None, [_passed_over(features, unseen), _leak(duplicates)])),
@@ -74,7 +74,8 @@ def diagnose(
 
 def thumbnails(findings: Findings, paths: Mapping[str, Path]) -> dict[str, bytes]:
     """Return a small JPEG, by image hash, of every picture that the report shows; unreadable ones are skipped."""
-    shown: set[str] = {picture.sha256 for picture in (*findings.top_losses, *findings.label_errors)}
+    judged = (*findings.top_losses, *findings.label_errors, *findings.doubted)
+    shown: set[str] = {picture.sha256 for picture in judged}
     shown |= {picture.sha256 for pair in findings.duplicates for picture in (pair.first, pair.second)}
     names = sorted(shown & paths.keys())
 
@@ -94,13 +95,14 @@ def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:
     return Picture(sha256, files.get(sha256, sha256), split, features.labels[features.label_index[row]])
 
 
-def _judged(picture: Picture, labels: tuple[str, ...], probabilities: FloatArray) -> Judged:
+def judged_picture(features: Features, row: int, probabilities: FloatArray, files: Mapping[str, str]) -> Judged:
+    """Return a row of ``features`` beside what it was answered with, probabilities [K]."""
     answer = int(probabilities.argmax())
     return Judged(
-        **vars(picture),
-        answer=labels[answer],
+        **vars(_picture(features, row, files)),
+        answer=features.labels[answer],
         probability=float(probabilities[answer]),
-        label_probability=float(probabilities[labels.index(picture.label)]),
+        label_probability=float(probabilities[features.label_index[row]]),
     )
 
 

@@ -1,10 +1,11 @@
 """Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from regraft.runtime import OpenSession, cpu_budget, open_session
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Features:
         lines = [f"{name} {self.labels[index]}" for name, index in zip(train.sha256, train.label_index, strict=True)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def save(self, path: Path, **further: npt.NDArray[Any]) -> None:
+    def save(self, path: Path, further: Mapping[str, Any] = NOTHING) -> None:
         """Write the features, and further arrays beside them, as an npz file without pickles."""
         np.savez(
             path,

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from training.data_changes import DataChanges
+from training.verdict import Verdict
+
 
 @dataclass(frozen=True)
 class Bin:
@@ -168,6 +171,11 @@ class Findings:
         top_losses: holdout images that were answered wrong, the least probable label first; the first of them.
         label_errors: training and holdout images whose label is likely wrong, worst first; the first of them.
         label_errors_found: how many there are in all.
+        doubted: of a retrain: new labels that heads which did not see the picture disagree with, likely wrong ones
+            first; the first of them.
+        doubted_found: how many there are in all.
+        verdict: of a retrain: what the gate saw.
+        changes: of a retrain: what it learned from beyond the version that it competed with.
         duplicates: pairs across the splits first, then the likest first; the first of them.
         duplicates_found: how many there are in all.
         duplicates_across: how many of these have one picture in the holdout and one among the training images.
@@ -187,6 +195,10 @@ class Findings:
     start: Start | None = None
     epochs: tuple[Epoch, ...] = ()
     agreement: Agreement | None = None
+    doubted: tuple[Judged, ...] = ()
+    doubted_found: int = 0
+    verdict: Verdict | None = None
+    changes: DataChanges | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

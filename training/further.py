@@ -1,4 +1,4 @@
-"""Rows beside the features that a head was fitted on, views above all: kept with the version, so that a retrain has them.
+"""Rows beside the features that a head was fitted on, views above all, kept with the version for its retrains.
 
 They are arrays of their own in ``features.npz``; a version without any, or of an earlier Regraft, has none.
 """

@@ -12,6 +12,7 @@ from training.verdict import ClassVerdict, SliceVerdict, Verdict
 
 THIN_EVIDENCE: Final = 10
 """Of fewer holdout images nobody can say how good a class is."""
+MAX_DROP: Final = 0.5
 _SURELY: Final = 0.001
 _SHOWN: Final = 5
 
@@ -30,7 +31,7 @@ class Limits:
             where the difference is beyond chance.
     """
 
-    max_drop: float = 0.5
+    max_drop: float = MAX_DROP
     max_class_drop: float = 5.0
     max_slice_drop: float = 5.0
     min_accuracy: float = 0.0

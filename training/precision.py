@@ -15,8 +15,8 @@ from regraft.artifact import backbone_digest
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.progress import Progress
-from training.gate import MAX_DROP
 from training.head import FittedHead
+from training.objections import MAX_DROP
 from training.paired import Comparison, compare
 from training.pretrained import ExportedBackbone
 from training.probe import probe_on

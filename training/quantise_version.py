@@ -19,8 +19,9 @@ from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.dataset import text_of
 from training.features import Embedder, Features, load_features
-from training.gate import Limits, judge
+from training.gate import Answers, judge
 from training.head import FittedHead, Unseen
+from training.objections import Limits
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.pretrained import ExportedBackbone, embedding_cache
 from training.quantise_result import Quantised, side_of
@@ -172,7 +173,7 @@ def _conclude(
     """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
     held, labels = challenger.features.is_holdout, challenger.card.labels
     before, after = (each[held] for each in answers)
-    verdict = judge(before, after, challenger.features.label_index[held], labels, Limits())
+    verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), Limits())
     name, who = challenger.card.name, getpass.getuser()
     why = f"int8 of version {parent.version}"
     if verdict.holdout_images:

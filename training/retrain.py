@@ -10,38 +10,38 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from regraft import artifact
-from regraft.artifact import Artifact
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError, RegraftError
-from regraft.examples import FOLDER, ExamplesStore, is_holdout
+from regraft.examples import FOLDER, ExamplesStore
 from regraft.interrupted import job_lock, settle_interrupted
-from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.features import Embedder, Features, assemble, load_features
-from training.gate import MAX_CLASS_DROP, MAX_DROP, Limits, Verdict, judge
-from training.head import fit
+from regraft.retrain_jobs import REFUSED_BECAUSE, GateMode, JobCancelledError, JobState, RetrainJob
+from regraft.store import ModelStore
+from training.diagnose import thumbnails
+from training.features import Features
+from training.findings import Findings
+from training.head import FittedHead
+from training.objections import Limits
+from training.refit import REFITTED_WITH, refit
+from training.retrain_data import Champion, RetrainData, check_every_class, gather, read_champion, rows_of
+from training.retrain_gate import judge_retrained
+from training.verdict import Verdict
 from training.version import Challenger, build, prove_on_files, publish
 
-_NICENESS = 10
-_REPORT_EVERY_S = 0.3
-_PHASES = {"read": (0.0, 0.05), "embed": (0.05, 0.6), "fit": (0.6, 0.9), "judge": (0.9, 0.95), "publish": (0.95, 1.0)}
+_NICENESS: Final = 10
+_REPORT_EVERY_S: Final = 0.3
+_PHASES: Final = {
+    "read": (0.0, 0.05),
+    "embed": (0.05, 0.5),
+    "views": (0.5, 0.6),
+    "fit": (0.6, 0.9),
+    "judge": (0.9, 0.95),
+    "publish": (0.95, 1.0),
+}
 
 log = logging.getLogger("regraft.retrain")
-
-
-@dataclass(frozen=True)
-class _Champion:
-    version: int
-    artifact: Artifact
-    features: Features
-
-    @property
-    def key(self) -> EmbeddingKey:
-        return EmbeddingKey(self.artifact.card.backbone.digest, self.artifact.card.image.digest())
 
 
 class _Reporter:
@@ -87,103 +87,39 @@ def run_job(store: ModelStore, examples: ExamplesStore, job_id: str) -> RetrainJ
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
     progress = _Reporter(examples, job)
     progress("read", 0, 1)
-    champion = _read_champion(store, job.model)
+    champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
-    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in examples.list(job.model)])
-    features = _embed(champion, rows, examples, progress)
-    if _rows_of(features) == _rows_of(champion.features):
+    data = gather(champion, examples, job.model, progress)
+    if rows_of(data.features) == rows_of(champion.features):
         message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
         examples.jobs.finish(job.id, JobState.REFUSED, message)
         return
-    _check_every_class(features)
-    fitted = fit(features, progress)
+    check_every_class(data.features)
+    fitted = refit(champion.artifact.card, data.features, data.further, progress)
     progress("judge", 0, 1)
-    verdict = _judge(champion, features, fitted.head, job)
+    verdict, findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
     progress("publish", 0, 1)
+    challenger = _build(champion, data, fitted, job)
+    _prove_on_examples(challenger, fitted.head, data.features, examples)
+    version = _publish(store, examples, job, challenger, data, findings)
+    _conclude(store, examples, job, champion.version, version, verdict)
+
+
+def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
-    challenger = build(
+    return build(
         artifact.ungraft(champion.artifact.model),
         fitted,
-        features,
+        data.features,
         name=job.model,
         origin=(card.backbone.name, card.backbone.weights),
         spec=card.image,
         strategy="retrain",
-        settings=job.settings,
+        settings={**{name: card.settings[name] for name in REFITTED_WITH if name in card.settings}, **job.settings},
         seed=card.seed,
         parent_version=champion.version,
         precision=card.backbone.precision,
-    )
-    _prove_on_examples(challenger, fitted.head, features, examples)
-    _conclude(store, examples, job, challenger, verdict)
-
-
-def merge_rows(old: Features, new: list[tuple[str, str]]) -> list[tuple[str, str, bool]]:
-    """Merge a version's images with the examples received since.
-
-    A picture that the version knows keeps its split, so that the holdout stays frozen, and takes the newer label.
-
-    Returns:
-        (image hash, label, is holdout), ordered by hash.
-    """
-    merged = {sha256: (label, held) for sha256, label, held in _rows_of(old)}
-    for sha256, label in new:
-        held = merged[sha256][1] if sha256 in merged else is_holdout(sha256)
-        merged[sha256] = (label, held)
-    return [(sha256, label, held) for sha256, (label, held) in sorted(merged.items())]
-
-
-def _rows_of(features: Features) -> list[tuple[str, str, bool]]:
-    labels = [features.labels[index] for index in features.label_index]
-    return list(zip(features.sha256, labels, [bool(held) for held in features.is_holdout], strict=True))
-
-
-def _read_champion(store: ModelStore, model: str) -> _Champion:
-    version = store.champion(model)
-    if version is None:
-        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
-    folder = store.folder(model, version)
-    return _Champion(version, artifact.read(folder / MODEL_FILE), load_features(folder / FEATURES_FILE))
-
-
-def _embed(
-    champion: _Champion, rows: list[tuple[str, str, bool]], examples: ExamplesStore, progress: _Reporter
-) -> Features:
-    """Put the embeddings together: the version's own, those cached while serving, and what is still missing."""
-    known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    wanted = {name: examples.image_path(name) for name, _, _ in rows if name not in known}
-    fresh = examples.embeddings.get(champion.key, wanted)
-    missing = {name: path for name, path in wanted.items() if name not in fresh}
-    if missing:  # a session is only opened where there is something to run
-        card = champion.artifact.card
-        embedder = Embedder.open(
-            champion.artifact.model.SerializeToString(), card.image, champion.key, card.backbone.precision
-        )
-        computed, failures = embedder.embed(missing, examples.embeddings, progress)
-        fresh |= computed
-        for name, reason in failures.items():
-            log.warning("example %s is left out: %s", name, reason)
-    new_labels = sorted({label for _, label, _ in rows} - set(champion.features.labels))
-    return assemble((*champion.features.labels, *new_labels), rows, known | fresh)
-
-
-def _check_every_class(features: Features) -> None:
-    train = features.train()
-    for index, label in enumerate(features.labels):
-        count = int((train.label_index == index).sum())
-        if count < 2:
-            raise PreconditionError(f"class {label!r} has {count} image(s) to train on, need 2: label more of it")
-
-
-def _judge(champion: _Champion, features: Features, head: artifact.Head, job: RetrainJob) -> Verdict:
-    holdout = features.holdout()
-    limits = Limits(job.settings.get("max_drop", MAX_DROP), job.settings.get("max_class_drop", MAX_CLASS_DROP))
-    return judge(
-        champion.artifact.head.probabilities(holdout.embedding),
-        head.probabilities(holdout.embedding),
-        holdout.label_index,
-        features.labels,
-        limits,
+        further=data.further,
     )
 
 
@@ -195,25 +131,58 @@ def _prove_on_examples(
     prove_on_files(challenger, head, examples.image_path, at_hand)
 
 
-def _conclude(
-    store: ModelStore, examples: ExamplesStore, job: RetrainJob, challenger: Challenger, verdict: Verdict
-) -> None:
-    """Publish the version either way, so that a refusal can be looked into; promote it only when blessed."""
-    champion = challenger.card.parent_version
-    why = f"retrain: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
-    who = job.requested_by or getpass.getuser()
-    refusal = "; ".join(verdict.reasons)
-    version = publish(
-        store, challenger, left_out=[], who=who, why=why if verdict.blessed else f"refused: {refusal}", job=job.id
+def _publish(
+    store: ModelStore,
+    examples: ExamplesStore,
+    job: RetrainJob,
+    challenger: Challenger,
+    data: RetrainData,
+    findings: Findings,
+) -> int:
+    """Publish the version, blessed or not, so that a refusal can be looked into."""
+    verdict = findings.verdict
+    assert verdict is not None
+    pictures = {picture.sha256: examples.image_path(picture.sha256) for picture in findings.doubted}
+    return publish(
+        store,
+        challenger,
+        left_out=data.left_out,
+        who=_who(job),
+        why=_gain(verdict) if verdict.blessed else REFUSED_BECAUSE + "; ".join(verdict.reasons),
+        job=job.id,
+        findings=findings,
+        thumbnails=thumbnails(findings, pictures),
     )
+
+
+def _conclude(
+    store: ModelStore, examples: ExamplesStore, job: RetrainJob, champion: int, version: int, verdict: Verdict
+) -> None:
+    """Promote the version, or do not, as the gate and its mode say."""
+    mode = GateMode(job.settings.get("gate", GateMode.AUTO))
+    refusal, why = "; ".join(verdict.reasons), _gain(verdict)
     facts = {"version": version, "verdict": verdict.to_dict()}
-    if not verdict.blessed:
+    if not verdict.blessed and mode is not GateMode.OFF:
         examples.jobs.finish(job.id, JobState.REFUSED, refusal, **facts)
         return
+    if mode is GateMode.MANUAL:
+        waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
+        examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {why}", **facts)
+        return
+    if not verdict.blessed:
+        why += f"; the gate was off, and would have refused it: {refusal}"
     # Last chance to stop: from the promotion on, the job has succeeded.
-    examples.jobs.report(job.id, "publish", 0.99, f"version {version} is blessed", version=version)
-    store.promote(job.model, version, who=who, why=why, job=job.id, expected=champion)
+    examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
+    store.promote(job.model, version, who=_who(job), why=why, job=job.id, expected=champion)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {why}", **facts)
+
+
+def _gain(verdict: Verdict) -> str:
+    return f"retrain: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
+
+
+def _who(job: RetrainJob) -> str:
+    return job.requested_by or getpass.getuser()
 
 
 def main(arguments: list[str] | None = None) -> int:

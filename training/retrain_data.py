@@ -126,7 +126,8 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     features, left_out = _embed(champion, rows, examples, progress)
     before = {sha256: label for sha256, label, _ in rows_of(champion.features)}
     is_new = np.array([before.get(sha256) != label for sha256, label, _ in rows_of(features)], np.bool_)
-    return RetrainData(features, _further(champion, features, examples, progress), _sources(features, sent), is_new, left_out)
+    further = _further(champion, features, examples, progress)
+    return RetrainData(features, further, _sources(features, sent), is_new, left_out)
 
 
 def check_every_class(features: Features) -> None:
@@ -160,9 +161,7 @@ def _embed(
     return features, tuple(failures.items())
 
 
-def _further(
-    champion: Champion, features: Features, examples: ExamplesStore, progress: Progress
-) -> Additional | None:
+def _further(champion: Champion, features: Features, examples: ExamplesStore, progress: Progress) -> Additional | None:
     """Return the rows beside the features: the champion's, and as many views of each picture that is new."""
     if champion.further is None:
         return None

@@ -158,7 +158,7 @@ def publish(
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
-        challenger.features.save(folder / FEATURES_FILE, **arrays_of(challenger.further))
+        challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further))
         page = render(challenger.card, findings, left_out, thumbnails)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")

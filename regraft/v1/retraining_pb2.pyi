@@ -7,6 +7,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class GateMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GATE_MODE_UNSPECIFIED: _ClassVar[GateMode]
+    AUTO: _ClassVar[GateMode]
+    MANUAL: _ClassVar[GateMode]
+    OFF: _ClassVar[GateMode]
+GATE_MODE_UNSPECIFIED: GateMode
+AUTO: GateMode
+MANUAL: GateMode
+OFF: GateMode
+
 class AddExamplesRequest(_message.Message):
     __slots__ = ("image", "label", "name", "source")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -42,16 +53,28 @@ class AddExamplesResponse(_message.Message):
     def __init__(self, outcome: _Optional[_Union[AddExamplesResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
-    __slots__ = ("name", "max_drop", "max_class_drop", "requested_by")
+    __slots__ = ("name", "max_drop", "max_class_drop", "requested_by", "idempotency_key", "gate", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_DROP_FIELD_NUMBER: _ClassVar[int]
     MAX_CLASS_DROP_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SLICE_DROP_FIELD_NUMBER: _ClassVar[int]
+    MIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    MIN_CLASS_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_drop: float
     max_class_drop: float
     requested_by: str
-    def __init__(self, name: _Optional[str] = ..., max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., requested_by: _Optional[str] = ...) -> None: ...
+    idempotency_key: str
+    gate: GateMode
+    max_slice_drop: float
+    min_accuracy: float
+    min_class_recall: float
+    max_suspects: float
+    def __init__(self, name: _Optional[str] = ..., max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., max_slice_drop: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., min_class_recall: _Optional[float] = ..., max_suspects: _Optional[float] = ...) -> None: ...
 
 class GetRetrainJobRequest(_message.Message):
     __slots__ = ("id",)
@@ -122,7 +145,7 @@ class RetrainJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +154,15 @@ class Verdict(_message.Message):
     CHAMPION_KNOWN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_KNOWN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CAUTIONS_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NEW_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    OLD_SUSPECT_SHARE_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -139,18 +171,49 @@ class Verdict(_message.Message):
     champion_known_accuracy: float
     challenger_known_accuracy: float
     classes: _containers.RepeatedCompositeFieldContainer[ClassVerdict]
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ...) -> None: ...
+    cautions: _containers.RepeatedScalarFieldContainer[str]
+    p_value: float
+    slices: _containers.RepeatedCompositeFieldContainer[SliceVerdict]
+    golden_images: int
+    golden_failures: _containers.RepeatedScalarFieldContainer[str]
+    new_images: int
+    suspects: int
+    suspects_p_value: float
+    old_suspect_share: float
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ...) -> None: ...
+
+class SliceVerdict(_message.Message):
+    __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    NEW_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    holdout_images: int
+    champion_accuracy: float
+    challenger_accuracy: float
+    p_value: float
+    new_images: int
+    suspects: int
+    suspects_p_value: float
+    def __init__(self, source: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., p_value: _Optional[float] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ...) -> None: ...
 
 class ClassVerdict(_message.Message):
-    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new")
+    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new", "p_value")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_RECALL_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_RECALL_FIELD_NUMBER: _ClassVar[int]
     IS_NEW_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
     label: str
     holdout_images: int
     champion_recall: float
     challenger_recall: float
     is_new: bool
-    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ...) -> None: ...
+    p_value: float
+    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ...) -> None: ...

@@ -81,7 +81,8 @@ class RetrainingServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Retrain(self, request, context):
-        """Start a retrain job and return at once. FAILED_PRECONDITION: the model has an unfinished job, or no champion.
+        """Start a retrain job and return at once; it waits while the server runs another model's. FAILED_PRECONDITION: this
+        model has an unfinished job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

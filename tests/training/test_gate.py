@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
-from training.gate import MAX_CLASS_DROP, MAX_DROP, Limits, Verdict, judge
+from training.gate import Answers, judge
+from training.objections import Limits
+from training.verdict import Verdict
 
 LABELS = ("ant", "bee", "wasp", "fly")
 
@@ -99,13 +101,13 @@ CASES = {
 def judged(case: Case) -> Verdict:
     known = len(case.images) - case.new
     truth = np.repeat(np.arange(len(case.images)), case.images)
-    return judge(
+    answers = Answers(
         right_answers(case.images, case.champion, known),
         right_answers(case.images, case.challenger, len(case.images)),
         truth,
         LABELS[: len(case.images)],
-        case.limits,
     )
+    return judge(answers, case.limits)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -119,8 +121,7 @@ def test_the_gate_blesses_and_refuses(case: Case) -> None:
 
 
 def test_the_limits_are_half_a_point_in_all_and_five_points_of_a_class() -> None:
-    assert (MAX_DROP, MAX_CLASS_DROP) == (0.5, 5.0)
-    assert Limits() == Limits(max_drop=0.5, max_class_drop=5.0)
+    assert (Limits().max_drop, Limits().max_class_drop, Limits().max_slice_drop) == (0.5, 5.0, 5.0)
 
 
 def test_images_of_a_class_that_the_champion_does_not_know_count_as_wrong_for_it() -> None:
@@ -185,7 +186,7 @@ LIMITS = st.builds(Limits, st.floats(0, 30), st.floats(0, 30))
 def test_no_challenger_is_blessed_beyond_the_limits_or_without_evidence(holdout: Holdout, limits: Limits) -> None:
     champion, challenger, truth, labels = holdout
 
-    verdict = judge(champion, challenger, truth, labels, limits)
+    verdict = judge(Answers(*holdout), limits)
 
     old, new = champion.argmax(axis=1) == truth, challenger.argmax(axis=1) == truth
     if verdict.blessed:
@@ -208,7 +209,7 @@ def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence
 ) -> None:
     champion, _, truth, labels = holdout
 
-    verdict = judge(champion, answers(truth, len(labels)), truth, labels, limits)
+    verdict = judge(Answers(champion, answers(truth, len(labels)), truth, labels), limits)
 
     has_evidence = len(truth) > 0 and all((truth == row).any() for row in range(champion.shape[1], len(labels)))
     assert verdict.blessed == has_evidence
@@ -217,6 +218,6 @@ def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence
 @settings(deadline=None, max_examples=100)
 @given(holdouts())
 def test_wider_limits_never_turn_a_blessing_into_a_refusal(holdout: Holdout) -> None:
-    blessings = [judge(*holdout, Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
+    blessings = [judge(Answers(*holdout), Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
 
     assert blessings == sorted(blessings)

@@ -29,7 +29,8 @@ from tests.training.conftest import (
     in_a_child,
 )
 from training.features import Features, load_features
-from training.retrain import merge_rows, run_job
+from training.retrain import run_job
+from training.retrain_data import merge_rows
 from training.version import Challenger, publish
 
 MODEL = "colours"
@@ -286,7 +287,9 @@ def test_a_refused_version_is_published_so_that_it_can_be_looked_into(workshop: 
 def test_the_limits_of_the_gate_come_with_the_job(workshop: Workshop) -> None:
     poison(workshop)
 
-    assert workshop.retrain(max_drop=100, max_class_drop=100).state is JobState.SUCCEEDED
+    limits = {"max_drop": 100, "max_class_drop": 100, "max_slice_drop": 100, "max_suspects": 100}
+
+    assert workshop.retrain(**limits).state is JobState.SUCCEEDED
     assert workshop.store.champion(MODEL) == 2
 
 

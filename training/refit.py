@@ -1,0 +1,17 @@
+"""Fit a head as a card says: what a retrain does, and what proves afterwards that a version is what it says it is."""
+
+from typing import Final
+
+from regraft.card import ModelCard
+from regraft.progress import Progress, silent
+from training.features import Features
+from training.head import Additional, FittedHead, fit
+
+REFITTED_WITH: Final = ("balance", "views")
+"""Settings of a training run that its retrains go by too."""
+
+
+def refit(card: ModelCard, features: Features, further: Additional | None, progress: Progress = silent) -> FittedHead:
+    """Fit a head with the seed and the settings of a card."""
+    balance = card.settings.get("balance", "auto")
+    return fit(features, progress, seed=card.seed, balance=balance, additional=further)
