@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regraft import bench_cli, labelled_files, quantise_cli, serve_cli, show, train_cli
-from regraft.as_json import answer_to_dict, message_to_dict, model_to_dict, print_json
+from regraft import bench_cli, labelled_files, quantise_cli, retrain_cli, serve_cli, show, train_cli
+from regraft.as_json import answer_to_dict, model_to_dict, print_json
 from regraft.client import DEFAULT_TARGET, Client
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.options import Json, Name, Target
@@ -34,6 +34,8 @@ app.command()(train_cli.train)
 app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
 app.command()(bench_cli.bench)
+app.command()(retrain_cli.retrain)
+app.command()(retrain_cli.jobs)
 models_app.command()(quantise_cli.quantise)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
@@ -91,64 +93,6 @@ def label(
         show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
     if rejected:
         raise typer.Exit(1)
-
-
-@app.command()
-def retrain(
-    target: Target = DEFAULT_TARGET,
-    name: Name = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the new head serves.")] = False,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Points of holdout accuracy that may be lost. [default: 0.5]")
-    ] = None,
-    max_class_drop: Annotated[
-        float | None, typer.Option(help="Points of recall that any class may lose. [default: 5, and always one image]")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
-    with Client(target) as client:
-        job = client.retrain(
-            name=name, max_drop=max_drop, max_class_drop=max_class_drop, requested_by=getpass.getuser()
-        )
-        if wait:
-            with show.progress_bars() as progress:
-                for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
-                    progress("retrain", round(100 * job.fraction), 100)
-    if as_json:
-        print_json(message_to_dict(job))
-    elif wait:
-        show.job_result(job)
-    else:
-        show.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
-    if wait and job.state != retraining_pb2.RetrainJob.SUCCEEDED:
-        raise typer.Exit(1)
-
-
-@app.command()
-def jobs(
-    job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
-    target: Target = DEFAULT_TARGET,
-    name: Name = "",
-    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
-    as_json: Json = False,
-) -> None:
-    """List the retrain jobs, show one, or cancel it."""
-    if cancel and not job_id:
-        raise typer.BadParameter("which job? Give its id", param_hint="--cancel")
-    with Client(target) as client:
-        if job_id:
-            job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
-            if as_json:
-                print_json(message_to_dict(job))
-            else:
-                show.job_result(job)
-            return
-        found = client.list_jobs(name)
-    if as_json:
-        print_json([message_to_dict(job) for job in found])
-    else:
-        show.jobs(found)
 
 
 @models_app.command("list")

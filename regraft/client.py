@@ -109,13 +109,26 @@ class Client:
         self,
         *,
         name: str = "",
-        max_drop: float | None = None,
-        max_class_drop: float | None = None,
+        gate: str = "",
+        idempotency_key: str = "",
         requested_by: str = "",
+        **limits: float | None,
     ) -> retraining_pb2.RetrainJob:
-        """Start a retrain job; the limits are percentage points, the server's own where None."""
+        """Start a retrain job.
+
+        Args:
+            name: the model.
+            gate: ``auto``, ``manual`` or ``off``; the server's own setting if empty.
+            idempotency_key: a second call with the same one is answered with the first one's job.
+            requested_by: for the history.
+            limits: of the gate, by the names of `RetrainRequest`; the defaults where None.
+        """
         request = retraining_pb2.RetrainRequest(
-            name=name, max_drop=max_drop, max_class_drop=max_class_drop, requested_by=requested_by
+            name=name,
+            gate=gate.upper() or None,
+            idempotency_key=idempotency_key,
+            requested_by=requested_by,
+            **limits,
         )
         with self._errors():
             job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s)

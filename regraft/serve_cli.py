@@ -35,6 +35,10 @@ def serve(
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off. auto if not given."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
@@ -54,6 +58,7 @@ def serve(
         "callers": callers,
         "triton_metrics": triton_metrics or None,
         "share_port": share_port or None,
+        "gate": gate,
     }
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there

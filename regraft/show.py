@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from regraft.v1 import models_pb2, retraining_pb2
+from regraft.v1 import models_pb2
 
 # No markup: labels, file names and messages are other people's text, and '[cpu]' is not a style.
 # No soft limit of 80 columns where the output is a file or a pipe: tables would be cut.
@@ -172,48 +172,6 @@ def classification(result: Mapping[str, Any]) -> None:
         (mark, "yellow"),
         (f"  version {result['version']}, {result['timings_ms']['total']:.1f} ms", "dim"),
     )
-
-
-def jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
-    """Show retrain jobs."""
-    if not entries:
-        line("no retrain jobs yet: start one with `regraft retrain`")
-        return
-    rows = table("id", "model", "state", "created", "message", numbers=("done", "version"))
-    for job in entries:
-        state = retraining_pb2.RetrainJob.State.Name(job.state)
-        version = str(job.version or "")
-        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
-    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
-    out.print(rows)
-
-
-def job_result(job: retraining_pb2.RetrainJob) -> None:
-    """Show how a job ended, with the gate's numbers."""
-    state = retraining_pb2.RetrainJob.State.Name(job.state)
-    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
-    line((state, colour), f": {job.message}")
-    if not job.HasField("verdict"):
-        return
-    verdict = job.verdict
-    rows = table("on the holdout", numbers=("images", "champion", "challenger"))
-    rows.add_row(
-        "accuracy",
-        str(verdict.holdout_images),
-        f"{verdict.champion_accuracy:.4f}",
-        f"{verdict.challenger_accuracy:.4f}",
-    )
-    known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
-    rows.add_row(
-        "accuracy, known classes",
-        str(known),
-        f"{verdict.champion_known_accuracy:.4f}",
-        f"{verdict.challenger_known_accuracy:.4f}",
-    )
-    for entry in verdict.classes:
-        before = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
-        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), before, f"{entry.challenger_recall:.3f}")
-    out.print(rows)
 
 
 def models(entries: Sequence[models_pb2.Model]) -> None:

@@ -9,7 +9,7 @@ import grpc
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, image_hash
 from regraft.labels import check_label
-from regraft.retrain_jobs import JobState, RetrainJob
+from regraft.retrain_jobs import GateMode, JobState, RetrainJob
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import who
@@ -24,6 +24,7 @@ _OUTCOMES: Final = {
     AddOutcome.RELABELLED: pb.AddExamplesResponse.RELABELLED,
 }
 _MAX_SOURCE_LENGTH: Final = 200
+_LIMITS: Final = ("max_drop", "max_class_drop", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects")
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
@@ -38,14 +39,26 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         runner: JobRunner,
         metrics: Metrics,
         on_examples: Callable[[], object],
+        gate: GateMode = GateMode.AUTO,
     ) -> None:
-        """Keep pictures in ``examples``, which ``on_examples`` is told of; ``classifier`` lends its decoder."""
+        """Make the service.
+
+        Args:
+            models: what is served.
+            examples: keeps the pictures.
+            classifier: lends its decoder.
+            runner: starts the jobs.
+            metrics: counts the examples.
+            on_examples: called after each picture.
+            gate: the mode of jobs that state none.
+        """
         self._models = models
         self._examples = examples
         self._classifier = classifier
         self._runner = runner
         self._metrics = metrics
         self._on_examples = on_examples
+        self._gate = gate
 
     async def AddExamples(  # noqa: N802 - gRPC's name
         self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
@@ -69,14 +82,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> pb.RetrainJob:
         """Start a job."""
         served = self._models.get(request.name)
-        settings = {}
-        for field in ("max_drop", "max_class_drop"):
-            if request.HasField(field):
-                value = getattr(request, field)
-                if not 0 <= value <= 100:
-                    raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
-                settings[field] = value
-        job = await self._runner.start(served.name, settings, who(request.requested_by))
+        job = await self._runner.start(served.name, self._settings(request), who(request.requested_by))
         return to_message(job)
 
     async def GetRetrainJob(  # noqa: N802 - gRPC's name
@@ -105,6 +111,11 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         """Ask for the end of a job."""
         return to_message(await self._runner.cancel(request.id))
 
+    def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
+        """Return what a job shall go by."""
+        mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
+        return {**_limits(request), "gate": mode.value}
+
     async def _add(self, request: pb.AddExamplesRequest) -> AddOutcome:
         check_label(request.label)
         if len(request.source) > _MAX_SOURCE_LENGTH:
@@ -114,9 +125,21 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return await asyncio.to_thread(self._examples.add, served.name, request.image, request.label, request.source)
 
 
+def _limits(request: pb.RetrainRequest) -> dict[str, Any]:
+    """Return the limits that a request states.
+
+    Raises:
+        InvalidRequestError: one of them is no share of 100.
+    """
+    stated = {field: getattr(request, field) for field in _LIMITS if request.HasField(field)}
+    for field, value in stated.items():
+        if not 0 <= value <= 100:
+            raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
+    return stated
+
+
 def to_message(job: RetrainJob) -> pb.RetrainJob:
     """Return a job as a message."""
-    verdict = job.verdict
     return pb.RetrainJob(
         id=job.id,
         name=job.model,
@@ -127,9 +150,7 @@ def to_message(job: RetrainJob) -> pb.RetrainJob:
         requested_by=job.requested_by,
         champion=job.champion or 0,
         version=job.version or 0,
-        verdict=pb.Verdict(**{**verdict, "classes": [pb.ClassVerdict(**entry) for entry in verdict["classes"]]})
-        if verdict
-        else None,
+        verdict=pb.Verdict(**job.verdict) if job.verdict else None,
         created_at=job.created_at,
         finished_at=job.finished_at or "",
     )

@@ -191,6 +191,7 @@ class Server:
             runner=self._jobs,
             metrics=self.metrics,
             on_examples=self._embedder.wake,
+            gate=self.settings.gate,
         )
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

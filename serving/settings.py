@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.examples import FOLDER
+from regraft.retrain_jobs import GateMode
 from regraft.runtime import ProviderChoice
 from serving.plan import Goal
 
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
         max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
         max_image_bytes: the largest encoded picture that is accepted.
         reload_every_s: how often the store is looked at for a new champion.
+        gate: whether a new head that the gate blessed goes live (``auto``) or waits for Promote (``manual``); with
+            ``off`` it goes live whatever the gate says.
         grace_s: how long requests in flight may take to finish when the server stops.
     """
 
@@ -66,6 +69,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=32 * 2**20, ge=1024)
     reload_every_s: float = Field(default=0.5, gt=0)
+    gate: GateMode = GateMode.AUTO
     grace_s: float = Field(default=20.0, ge=0)
 
     @property

@@ -42,10 +42,10 @@ def judge_retrained(
         unseen[held],
         features.label_index[held],
         features.labels,
-        tuple(np.array(data.source)[held]),
+        _where(held, data.source),
     )
     news = NewLabels(
-        tuple(np.array(data.source)[data.is_new]),
+        _where(data.is_new, data.source),
         suspect[data.is_new],
         int((~data.is_new).sum()),
         int(suspect[~data.is_new].sum()),
@@ -78,6 +78,10 @@ def _answer(path: Path, embedder: Embedder, head: Head, labels: tuple[str, ...])
     except (InvalidImageError, OSError):
         return ""
     return labels[int(head.probabilities(embedder.run([crop])).argmax())]
+
+
+def _where(rows: npt.NDArray[np.bool_], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name, wanted in zip(names, rows, strict=True) if wanted)
 
 
 def _unseen_answers(data: RetrainData, fitted: FittedHead) -> FloatArray:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from regraft.image import decode_crop
 from regraft.runtime import OpenSession, open_session
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.features import Features, assemble
-from training.head import fit
+from training.head import Additional, fit
 from training.pretrained import ExportedBackbone, load_backbone
 from training.version import Challenger, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
 
+NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 CRAYONS = ("blue", "green", "red")
 
 Row = tuple[bytes, str, bool]
@@ -77,19 +79,27 @@ def crayons(folder: Path, count: int) -> Path:
     return folder
 
 
-def colour_challenger(features: Features, name: str = "colours", parent: int | None = None) -> Challenger:
+def colour_challenger(
+    features: Features,
+    name: str = "colours",
+    parent: int | None = None,
+    *,
+    further: Additional | None = None,
+    settings: Mapping[str, object] = NO_SETTINGS,
+) -> Challenger:
     """Fit a head on features of the tiny backbone, and build the file of the version."""
     return build(
         tiny_backbone(),
-        fit(features),
+        fit(features, additional=further),
         features,
         name=name,
         origin=("tiny", "none"),
         spec=SPEC,
         strategy="probe",
-        settings={"data": "a test"},
+        settings={"data": "a test", **settings},
         seed=0,
         parent_version=parent,
+        further=further,
     )
 
 

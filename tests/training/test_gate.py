@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
-from training.gate import Answers, judge
+from training.gate import Answers, NewLabels, judge, mcnemar
 from training.objections import Limits
 from training.verdict import Verdict
 
@@ -221,3 +221,89 @@ def test_wider_limits_never_turn_a_blessing_into_a_refusal(holdout: Holdout) -> 
     blessings = [judge(Answers(*holdout), Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
 
     assert blessings == sorted(blessings)
+
+
+def test_mcnemar_is_exact_and_two_sided() -> None:
+    first = np.array([True] * 6 + [False] + [True] * 10)
+    second = np.array([False] * 6 + [True] + [True] * 10)
+
+    assert mcnemar(first, second) == pytest.approx(2 * (1 + 7) / 2**7)
+    assert mcnemar(first, first) == 1
+
+
+def test_a_loss_that_may_be_chance_is_refused_and_says_so() -> None:
+    few, many = (judged(Case([20, 20], [18, 18], [18, 18 - lost])) for lost in (2, 12))
+
+    assert "(p = 0.5, which may be chance)" in few.reasons[0]
+    assert "(p = 0.00049)" in many.reasons[0]
+
+
+def test_a_floor_holds_for_all_images_and_for_each_class() -> None:
+    verdict = judged(Case([20, 20], [14, 10], [14, 10], limits=Limits(min_accuracy=75, min_class_recall=60)))
+
+    assert verdict.reasons == (
+        "accuracy 0.6000 is below the floor of 75 %",
+        "class 'bee' has a recall of 0.500 on 20 holdout images, below the floor of 60 %",
+    )
+
+
+def by_source(source: tuple[str, ...], new_wrong: list[int], limits: Limits = Limits(max_drop=100)) -> Verdict:  # noqa: B008 - frozen
+    truth = np.zeros(len(source), np.int64)
+    wrong = truth.copy()
+    wrong[new_wrong] = 1
+    return judge(Answers(answers(truth, 2), answers(wrong, 2), truth, LABELS[:2], source), limits)
+
+
+def test_a_source_that_loses_is_named_and_one_image_is_always_allowed() -> None:
+    source = ("phone",) * 10 + ("web",) * 90
+
+    assert by_source(source, [0]).blessed
+    verdict = by_source(source, [0, 1])
+    assert verdict.reasons == (
+        "source 'phone' loses 20.0 points of accuracy, from 1.000 to 0.800 on 10 holdout images "
+        "(p = 0.5, which may be chance); allowed is 10.0",
+    )
+    assert [(part.source, part.holdout_images) for part in verdict.slices] == [("web", 90), ("phone", 10)]
+
+
+def with_new_labels(suspects: int, labels: int, old_suspects: int = 20) -> Verdict:
+    truth = np.zeros(50, np.int64)
+    suspect = np.arange(labels) < suspects
+    news = NewLabels(("batch",) * labels, suspect, 1000, old_suspects)
+    return judge(Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2]), Limits(), news=news)
+
+
+def test_many_likely_wrong_new_labels_are_refused() -> None:
+    verdict = with_new_labels(9, 45)
+
+    assert verdict.reasons == (
+        "9 of 45 new labels are likely wrong (20.0%; of the labels before 2.0%): the version's report shows them",
+    )
+    assert (verdict.new_images, verdict.suspects, verdict.old_suspect_share) == (45, 9, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("suspects", "labels", "old"), [(0, 45, 0), (1, 45, 20), (1, 1, 20), (3, 45, 20), (9, 45, 170), (0, 0, 20)]
+)
+def test_a_few_suspects_or_as_many_as_ever_are_no_reason(suspects: int, labels: int, old: int) -> None:
+    assert with_new_labels(suspects, labels, old).blessed
+
+
+def test_golden_images_that_are_answered_wrong_are_named() -> None:
+    truth = np.zeros(5, np.int64)
+    same = Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2])
+    golden = [(f"ant/{number}.jpg", number > 6) for number in range(9)]
+
+    verdict = judge(same, Limits(), golden=golden)
+
+    assert (verdict.golden_images, len(verdict.golden_failures)) == (9, 7)
+    assert verdict.reasons == (
+        "golden images answered wrong: ant/0.jpg, ant/1.jpg, ant/2.jpg, ant/3.jpg, ant/4.jpg and 2 more",
+    )
+
+
+def test_classes_with_little_evidence_are_named_though_blessed() -> None:
+    verdict = judged(Case([100, 4, 0], [90, 4, 0], [90, 4, 0]))
+
+    assert verdict.blessed
+    assert verdict.cautions == ("fewer than 10 holdout images, so a loss could go unseen: bee (4), wasp (0)",)

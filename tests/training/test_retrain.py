@@ -1,3 +1,4 @@
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
 from regraft.interrupted import job_lock
 from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import (
     COLOUR_KEY,
@@ -29,6 +30,8 @@ from tests.training.conftest import (
     in_a_child,
 )
 from training.features import Features, load_features
+from training.further import load_further
+from training.head import Additional
 from training.retrain import run_job
 from training.retrain_data import merge_rows
 from training.version import Challenger, publish
@@ -49,8 +52,8 @@ class Workshop:
         for data in pictures:
             self.examples.add(MODEL, data, label)
 
-    def retrain(self, store: ModelStore | None = None, **limits: float) -> RetrainJob:
-        job = self.examples.jobs.create(MODEL, limits, "Ann")
+    def retrain(self, store: ModelStore | None = None, **settings: float | str) -> RetrainJob:
+        job = self.examples.jobs.create(MODEL, settings, "Ann")
         return run_job(store or self.store, self.examples, job.id)
 
     def features(self, version: int) -> Features:
@@ -287,10 +290,125 @@ def test_a_refused_version_is_published_so_that_it_can_be_looked_into(workshop: 
 def test_the_limits_of_the_gate_come_with_the_job(workshop: Workshop) -> None:
     poison(workshop)
 
-    limits = {"max_drop": 100, "max_class_drop": 100, "max_slice_drop": 100, "max_suspects": 100}
+    job = workshop.retrain(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100)
 
-    assert workshop.retrain(**limits).state is JobState.SUCCEEDED
+    assert job.state is JobState.SUCCEEDED
     assert workshop.store.champion(MODEL) == 2
+
+
+def test_wrong_labels_that_cost_no_accuracy_are_refused_and_shown_in_the_report(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=80)
+    pictures = new_pictures("red", 28, 6)
+    wrong = pictures[20:28]
+    workshop.add("red", [*pictures[:20], *pictures[28:]])
+    for data in wrong:
+        workshop.examples.add(MODEL, data, "blue", source="Mallory")
+
+    job = workshop.retrain()
+
+    workshop.examples.close()
+    assert job.state is JobState.REFUSED
+    assert "8 of 8 new labels from 'Mallory' are likely wrong (100.0%; of the labels before 0.0%)" in job.message
+    assert "8 of 34 new labels are likely wrong (23.5%; of the labels before 0.0%)" in job.message
+    assert job.verdict is not None
+    assert job.verdict["challenger_accuracy"] == job.verdict["champion_accuracy"] == 1
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    assert {entry["sha256"] for entry in report["findings"]["doubted"]} == {image_hash(data) for data in wrong}
+    page = (workshop.store.folder(MODEL, 2) / REPORT_FILE).read_text()
+    assert page.count("data:image/jpeg") == 8
+    assert "Gate: refused" in page
+
+
+def test_a_golden_picture_that_is_answered_wrong_is_named(workshop: Workshop) -> None:
+    folder = workshop.store.root / MODEL / "golden" / "red"
+    folder.mkdir(parents=True)
+    (folder / "good.png").write_bytes(picture("red", 7000))
+    (folder / "bad.png").write_bytes(picture("blue", 7000))
+    (folder / "broken.png").write_bytes(b"no picture")
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert job.message == "golden images answered wrong: red/bad.png, red/broken.png"
+
+
+def test_with_the_gate_on_manual_a_blessed_version_waits(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(gate="manual")
+
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert "waits: regraft models promote 2 --name colours" in job.message
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_with_the_gate_off_a_version_goes_live_and_the_history_says_what_the_gate_thought(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain(gate="off")
+
+    assert (job.state, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 2)
+    assert "the gate was off, and would have refused it: " in workshop.store.history(MODEL)[-1].why
+
+
+def test_the_report_says_what_is_new_since_the_version_before(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    workshop.add("blue", [known("red", held=False)])
+
+    workshop.retrain(max_suspects=100)
+
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    changes = report["findings"]["changes"]
+    assert changes["added"] == dict.fromkeys(sorted(map(image_hash, pictures)), "green")
+    assert changes["relabelled"] == [{"sha256": image_hash(known("red", held=False)), "before": "red", "now": "blue"}]
+
+
+def with_views(root: Path, arrivals: list[list[tuple[str, bytes]]]) -> Workshop:
+    """Return a workshop whose champion was fitted on mirrored views too, after retrains on what arrived."""
+    workshop = open_workshop(root)
+    features = workshop.features(1)
+    train = features.train()
+    further = Additional(
+        train.embedding[:, ::-1].copy(), train.label_index, np.ones(len(train.sha256)), np.arange(len(train.sha256))
+    )
+    first = colour_challenger(features, MODEL, further=further, settings={"views": 1})
+    publish(workshop.store, first, left_out=[], who="tester", why="views")
+    workshop.store.promote(MODEL, 2, who="tester", why="views")
+    for arrived in arrivals:
+        for label, data in arrived:
+            workshop.add(label, [data])
+        assert workshop.retrain().state is JobState.SUCCEEDED
+    workshop.examples.close()
+    return workshop
+
+
+def test_views_are_kept_with_a_version_and_those_of_new_pictures_join_them(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+
+    workshop = with_views(tmp_path, [green])
+
+    features, further = workshop.features(3), load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    assert further is not None
+    train = features.train()
+    assert further.parent.tolist() == list(range(len(train.sha256)))
+    assert (further.label_index == train.label_index).all()
+    was_there = {name: row for row, name in enumerate(workshop.features(2).train().sha256)}
+    for row, name in enumerate(train.sha256):
+        if name in was_there:
+            assert (further.embedding[row] == train.embedding[row, ::-1]).all()
+    assert workshop.artifact(3).card.settings["views"] == 1
+
+
+def test_invariant_7_holds_with_views_too(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+    grey = [("grey", data) for data in new_pictures("grey", 8, 3)]
+
+    one = with_views(tmp_path / "one", [[*green, *grey]])
+    two = with_views(tmp_path / "two", [green, grey])
+
+    assert one.artifact(3).card.head_digest == two.artifact(4).card.head_digest
 
 
 def test_a_new_class_without_holdout_images_is_refused_and_named(workshop: Workshop) -> None:

@@ -1,0 +1,92 @@
+"""The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from regraft import show, show_jobs
+from regraft.as_json import message_to_dict, print_json
+from regraft.client import DEFAULT_TARGET, Client
+from regraft.options import Json, Name, Target
+from regraft.retrain_jobs import GateMode
+from regraft.v1 import retraining_pb2
+
+
+def retrain(
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the job succeeded.")] = False,
+    gate: Annotated[
+        GateMode | None,
+        typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Points of holdout accuracy that may be lost. [default: 0.5]")
+    ] = None,
+    max_class_drop: Annotated[
+        float | None, typer.Option(help="Points of recall that any class may lose. [default: 5, and always one image]")
+    ] = None,
+    max_slice_drop: Annotated[
+        float | None, typer.Option(help="Points of accuracy that pictures of any source may lose. [default: likewise]")
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Floor of holdout accuracy, in percent.")] = None,
+    min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,
+    max_suspects: Annotated[
+        float | None,
+        typer.Option(help="Points by which more new labels than old ones may be likely wrong. [default: 5]"),
+    ] = None,
+    key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
+    with Client(target) as client:
+        job = client.retrain(
+            name=name,
+            gate=gate or "",
+            idempotency_key=key,
+            requested_by=getpass.getuser(),
+            max_drop=max_drop,
+            max_class_drop=max_class_drop,
+            max_slice_drop=max_slice_drop,
+            min_accuracy=min_accuracy,
+            min_class_recall=min_class_recall,
+            max_suspects=max_suspects,
+        )
+        if wait:
+            with show.progress_bars() as progress:
+                for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
+                    progress("retrain", round(100 * job.fraction), 100)
+    if as_json:
+        print_json(message_to_dict(job))
+    elif wait:
+        show_jobs.job_result(job)
+    else:
+        show.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
+    if wait and job.state != retraining_pb2.RetrainJob.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def jobs(
+    job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
+    target: Target = DEFAULT_TARGET,
+    name: Name = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the retrain jobs, show one, or cancel it."""
+    if cancel and not job_id:
+        raise typer.BadParameter("which job? Give its id", param_hint="--cancel")
+    with Client(target) as client:
+        if job_id:
+            job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
+            if as_json:
+                print_json(message_to_dict(job))
+            else:
+                show_jobs.job_result(job)
+            return
+        found = client.list_jobs(name)
+    if as_json:
+        print_json([message_to_dict(job) for job in found])
+    else:
+        show_jobs.jobs(found)

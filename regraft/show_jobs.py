@@ -1,0 +1,60 @@
+"""What people see of retrain jobs, and of what the gate saw."""
+
+from collections.abc import Sequence
+
+from regraft.show import line, out, table
+from regraft.v1 import retraining_pb2 as pb
+
+_SLICES = 10
+
+
+def jobs(entries: Sequence[pb.RetrainJob]) -> None:
+    """Show retrain jobs."""
+    if not entries:
+        line("no retrain jobs yet: start one with `regraft retrain`")
+        return
+    rows = table("id", "model", "state", "created", "message", numbers=("done", "version"))
+    for job in entries:
+        state = pb.RetrainJob.State.Name(job.state)
+        version = str(job.version or "")
+        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
+    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
+    out.print(rows)
+
+
+def job_result(job: pb.RetrainJob) -> None:
+    """Show how a job ended, with the gate's numbers."""
+    state = pb.RetrainJob.State.Name(job.state)
+    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
+    line((state, colour), f": {job.message}")
+    if job.HasField("verdict"):
+        _verdict(job.verdict)
+
+
+def _verdict(verdict: pb.Verdict) -> None:
+    rows = table("on the holdout", numbers=("images", "champion", "challenger", "p"))
+    known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
+    for name, images, before, now, p_value in (
+        ("accuracy", verdict.holdout_images, verdict.champion_accuracy, verdict.challenger_accuracy, verdict.p_value),
+        ("accuracy, known classes", known, verdict.champion_known_accuracy, verdict.challenger_known_accuracy, None),
+    ):
+        p = f"{p_value:.2g}" if p_value is not None else ""
+        rows.add_row(name, str(images), f"{before:.4f}", f"{now:.4f}", p)
+    for entry in verdict.classes:
+        before_text = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
+        shares = (before_text, f"{entry.challenger_recall:.3f}", f"{entry.p_value:.2g}")
+        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), *shares)
+    for part in [part for part in verdict.slices if part.holdout_images][:_SLICES]:
+        shares = (f"{part.champion_accuracy:.3f}", f"{part.challenger_accuracy:.3f}", f"{part.p_value:.2g}")
+        rows.add_row(f"from {part.source}", str(part.holdout_images), *shares)
+    out.print(rows)
+    if verdict.golden_images:
+        right = verdict.golden_images - len(verdict.golden_failures)
+        line(f"golden images: {right} of {verdict.golden_images} answered rightly")
+    if verdict.new_images:
+        line(
+            f"likely wrong: {verdict.suspects} of {verdict.new_images} new labels "
+            f"(of the labels before {verdict.old_suspect_share:.1%})"
+        )
+    for caution in verdict.cautions:
+        line((f"- {caution}", "dim"))
