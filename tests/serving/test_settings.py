@@ -51,6 +51,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_DATABASE": "sqlite://",
         "REGRAFT_GRPC": "h:1",
         "REGRAFT_METRICS": "h:2",
+        "REGRAFT_CALLERS": "c",
         "REGRAFT_SHARE_PORT": "True",
         "REGRAFT_NAMES": "flowers,ants",
         "REGRAFT_PROVIDER": "cuda",
@@ -58,6 +59,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_MAX_IN_FLIGHT": "3",
         "REGRAFT_MAX_IMAGE_BYTES": "4096",
         "REGRAFT_RELOAD_EVERY_S": "5",
+        "REGRAFT_GATE": "manual",
+        "REGRAFT_TRITON_METRICS": "True",
         "REGRAFT_GRACE_S": "6",
     }
     assert given.keys() == set(NAMES)
