@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from regraft.retrain_jobs import JobState
+
 STAGES: Final = ("decode", "queue", "inference", "total")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES: Final = (1, 2, 4, 8, 16, 32)
@@ -126,7 +128,14 @@ class ModelMetrics:
     """What each picture that a model answers is counted in; see `Metrics.of`."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
-        """Look up the model's own in ``metrics``."""
+        """Look up the model's own in ``metrics``; what is rare begins at 0, or its first time would be no increase."""
+        for state in JobState:
+            if state.is_final:
+                metrics.retrain_jobs.labels(model, state.value.lower())
+        for kind in ("head", "session"):
+            metrics.swaps.labels(model, kind)
+        metrics.load_failures.labels(model)
+        metrics.retrain_seconds.labels(model)
         self._stages = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
         self._confidence = metrics.confidence.labels(model)
         self._novel = metrics.novel.labels(model)

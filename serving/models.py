@@ -144,6 +144,7 @@ class Models:
                     self._problems[name] = (None, f"its history cannot be read: {error}")
                     continue
                 served = self._served.get(name)
+                self._metrics.of(name)  # begins its counters
                 self._metrics.champion_version.labels(name).set(champion or 0)
                 self._metrics.served_version.labels(name).set(served.version if served else 0)
                 failed = self._problems.get(name, (None, ""))[0]
