@@ -20,4 +20,4 @@ VOLUME /models
 EXPOSE 50051 8002
 # Python as PID 1 handles SIGTERM itself: the server drains and exits with the truth.
 ENTRYPOINT ["regraft"]
-CMD ["serve", "--store", "/models", "--grpc", "0.0.0.0:50051", "--metrics", "0.0.0.0:8002"]
+CMD ["serve", "--store", "/models", "--grpc", "0.0.0.0:50051", "--metrics", "0.0.0.0:8002", "--insecure"]

@@ -23,6 +23,7 @@ from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess, on_cpus
 from regraft.bench import run_bench
 from regraft.bench_settings import BenchSettings
+from regraft.connection import Connection
 from regraft.runtime import processor
 
 ROUNDS = 5
@@ -90,7 +91,7 @@ def in_process(store: Path, name: str, float_name: str, cpus: Collection[int]) -
 def _load(server: ServerProcess, name: str, concurrency: int) -> BenchSettings:
     model = name.partition(":")[0]
     return BenchSettings(
-        (photo(*SIZE),), server.target, model, concurrency=concurrency, duration_s=WINDOW_S, warm_up_s=0.5
+        (photo(*SIZE),), Connection(server.target), model, concurrency=concurrency, duration_s=WINDOW_S, warm_up_s=0.5
     )
 
 

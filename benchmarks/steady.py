@@ -27,6 +27,7 @@ from regraft.bench import bench
 from regraft.bench_result import BenchResult
 from regraft.bench_settings import BenchSettings
 from regraft.client import Client
+from regraft.connection import Connection
 from regraft.grpc_bench import Channels, encode_request
 from regraft.retrain_jobs import ACTIVE
 from regraft.v1 import retraining_pb2
@@ -112,7 +113,7 @@ class Trial:
         NOTES.print(f"{title}: {f'{rate:.0f}/s' if rate else f'{concurrency} clients'}")
         settings = BenchSettings(
             self.subject.pictures,
-            self.server.target,
+            Connection(self.server.target),
             self.subject.name,
             concurrency=concurrency,
             rate=rate,

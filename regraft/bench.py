@@ -45,7 +45,7 @@ async def bench(settings: BenchSettings, progress: Progress = silent, stop: asyn
         RemoteError: nobody is there.
     """
     count = _OPEN_LOOP_CHANNELS if settings.rate else math.ceil(settings.concurrency / _CLIENTS_A_CHANNEL)
-    async with Channels(settings.target, count) as channels:
+    async with Channels(settings.server, count) as channels:
         return await _Run(settings, channels).play(progress, stop or asyncio.Event())
 
 

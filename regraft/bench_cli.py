@@ -7,9 +7,9 @@ import typer
 
 from regraft import labelled_files, show, show_bench
 from regraft.as_json import print_json
-from regraft.client import DEFAULT_TARGET
+from regraft.connection import Connection
 from regraft.errors import RegraftError
-from regraft.options import Json, Name, Target
+from regraft.options import Json, Name, asks_a_server
 
 _INTERRUPTED: Final = 130
 _ANY_LABEL: Final = "any"
@@ -17,9 +17,10 @@ _CLOSED: Final = "Closed loop: a client sends its next request as its last answe
 _OPEN: Final = "Open loop: requests fall due at a rate, whatever the server does"
 
 
+@asks_a_server
 def bench(
+    server: Connection,
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them, sent in turn.")],
-    target: Target = DEFAULT_TARGET,
     name: Name = "",
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="So many clients; 8 if not given.", rich_help_panel=_CLOSED)
@@ -46,7 +47,7 @@ def bench(
         raise typer.BadParameter("--rate and --concurrency are two kinds of load: say one", param_hint="--rate")
     settings = BenchSettings(
         tuple(file.read_bytes() for path in images for file, _ in labelled_files.find(path, _ANY_LABEL)),
-        target,
+        server,
         name,
         concurrency=8 if concurrency is None else concurrency,
         rate=rate,

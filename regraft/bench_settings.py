@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from regraft.client import DEFAULT_TARGET
+from regraft.connection import Connection
 from regraft.errors import InvalidRequestError
 
 Arrivals = Literal["poisson", "even"]
@@ -20,7 +20,7 @@ class BenchSettings:
 
     Attributes:
         images: encoded pictures, sent in turn; all are held in memory.
-        target: the server, host:port.
+        server: where it is, and how to talk to it.
         name: the model; may be empty while the server has just one.
         concurrency: clients of the closed loop.
         rate: requests a second of the open loop; None for the closed loop.
@@ -32,7 +32,7 @@ class BenchSettings:
     """
 
     images: tuple[bytes, ...] = field(repr=False)
-    target: str = DEFAULT_TARGET
+    server: Connection = field(default_factory=Connection)
     name: str = ""
     concurrency: int = 8
     rate: float | None = None
@@ -58,10 +58,11 @@ class BenchSettings:
                 raise InvalidRequestError(f"--{flag.removesuffix('_s').replace('_', '-')} {value}: more than 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, with the number of the pictures in their place."""
+        """Return plain JSON types, with the number of the pictures in their place, and no secrets."""
         fields = asdict(self)
         fields["images"] = len(fields["images"])
-        return fields
+        del fields["server"]
+        return {"target": self.server.target, **fields}
 
 
 def due_times(settings: BenchSettings) -> Iterator[float]:

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regraft import bench_cli, labelled_files, quantise_cli, retrain_cli, serve_cli, show, train_cli
+from regraft import access_cli, bench_cli, labelled_files, quantise_cli, retrain_cli, serve_cli, show, train_cli
 from regraft.as_json import answer_to_dict, model_to_dict, print_json
-from regraft.client import DEFAULT_TARGET, Client
+from regraft.client import Client
+from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.options import Json, Name, Target
+from regraft.options import Json, Name, asks_a_server
 from regraft.v1 import retraining_pb2
 
 app: Final = typer.Typer(
@@ -36,22 +37,25 @@ app.command()(train_cli.compare)
 app.command()(bench_cli.bench)
 app.command()(retrain_cli.retrain)
 app.command()(retrain_cli.jobs)
+app.command()(access_cli.token)
+app.command()(access_cli.health)
 models_app.command()(quantise_cli.quantise)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 
 
 @app.command()
+@asks_a_server
 def classify(
+    server: Connection,
     images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False, readable=True)],
-    target: Target = DEFAULT_TARGET,
     name: Name = "",
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Ask a server what is in pictures."""
     failed = False
-    with Client(target) as client:
+    with Client(server) as client:
         pictures = ((str(path), path.read_bytes()) for path in images)
         for answer in client.classify_stream(pictures, name=name, top_k=top_k):
             result = answer_to_dict(answer)
@@ -65,10 +69,11 @@ def classify(
 
 
 @app.command()
+@asks_a_server
 def label(
+    server: Connection,
     path: Annotated[Path, typer.Argument(help="A folder for each class; with --label, a picture or a folder of them.")],
     label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
-    target: Target = DEFAULT_TARGET,
     name: Name = "",
     as_json: Json = False,
 ) -> None:
@@ -77,7 +82,7 @@ def label(
     counts = dict.fromkeys(("accepted", "duplicate", "relabelled", "rejected"), 0)
     rejected = []
     examples = ((file.read_bytes(), text) for file, text in files)
-    with Client(target) as client, show.progress_bars() as progress:
+    with Client(server) as client, show.progress_bars() as progress:
         answers = client.add_examples(examples, name=name, source=f"regraft label, {getpass.getuser()}")
         for done, ((file, text), answer) in enumerate(zip(files, answers, strict=True), start=1):
             outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
@@ -96,9 +101,10 @@ def label(
 
 
 @models_app.command("list")
-def list_models(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+@asks_a_server
+def list_models(server: Connection, as_json: Json = False) -> None:
     """List the models of a server's store."""
-    with Client(target) as client:
+    with Client(server) as client:
         found = client.list_models()
     if as_json:
         print_json([model_to_dict(model) for model in found])
@@ -107,33 +113,36 @@ def list_models(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
 
 
 @models_app.command("show")
+@asks_a_server
 def show_model(
+    server: Connection,
     name: Annotated[str, typer.Argument(help="The model; not needed while there is just one.")] = "",
-    target: Target = DEFAULT_TARGET,
     as_json: Json = False,
 ) -> None:
     """Show a model: its versions, card, provider and history."""
-    with Client(target) as client:
+    with Client(server) as client:
         _show_model(client.get_model(name), as_json)
 
 
 @models_app.command()
+@asks_a_server
 def promote(
+    server: Connection,
     version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
-    target: Target = DEFAULT_TARGET,
     name: Name = "",
     why: _Why = "",
     as_json: Json = False,
 ) -> None:
     """Make a version the champion; when this returns it serves."""
-    with Client(target) as client:
+    with Client(server) as client:
         _show_model(client.promote(version, name=name, who=getpass.getuser(), why=why), as_json)
 
 
 @models_app.command()
-def rollback(target: Target = DEFAULT_TARGET, name: Name = "", why: _Why = "", as_json: Json = False) -> None:
+@asks_a_server
+def rollback(server: Connection, name: Name = "", why: _Why = "", as_json: Json = False) -> None:
     """Go back to the champion before; when this returns it serves."""
-    with Client(target) as client:
+    with Client(server) as client:
         _show_model(client.rollback(name=name, who=getpass.getuser(), why=why), as_json)
 
 

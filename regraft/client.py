@@ -7,8 +7,11 @@ from types import TracebackType
 from typing import Final, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from regraft.connection import DEFAULT_TARGET, Connection
 from regraft.errors import RegraftError
+from regraft.grpc_channel import open_channel
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -18,13 +21,10 @@ from regraft.v1 import (
     retraining_pb2_grpc,
 )
 
-DEFAULT_TARGET: Final = "127.0.0.1:50051"
 _NO_SERVER: Final = re.compile(
     "failed to connect|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
-
-_MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
 
 class RemoteError(RegraftError):
@@ -42,18 +42,21 @@ class Client:
     Every call raises `RemoteError` where the server answers with an error.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
-        """Connect to ``target`` (host:port) on first use; ``timeout_s`` is the deadline of all calls but streams."""
-        self.target = target
+    def __init__(self, server: Connection | str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
+        """Connect on first use; ``timeout_s`` is the deadline of all calls but streams.
+
+        Args:
+            server: host:port where neither TLS nor a token is needed.
+            timeout_s: in seconds.
+        """
+        connection = Connection(server) if isinstance(server, str) else server
+        self.target = connection.target
         self._timeout_s = timeout_s
-        options = [
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ]
-        self._channel = grpc.insecure_channel(target, options=options)
+        self._channel = open_channel(connection)
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
         self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -68,6 +71,13 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+    def is_serving(self, service: str = "") -> bool:
+        """Return the server's health (grpc.health.v1), or that of one of its services."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        with self._errors():
+            status = self._health.Check(request, timeout=self._timeout_s).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def classify(self, image: bytes, *, name: str = "", top_k: int = 0) -> classifier_pb2.ClassifyResponse:
         """Classify one encoded picture."""

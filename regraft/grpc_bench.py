@@ -8,6 +8,8 @@ import grpc
 import grpc.aio
 
 from regraft.client import RemoteError
+from regraft.connection import Connection
+from regraft.grpc_channel import metadata_of, open_aio_channel
 from regraft.v1 import classifier_pb2
 
 STAGES: Final = tuple(field.name.removesuffix("_ms") for field in classifier_pb2.Timings.DESCRIPTOR.fields)
@@ -17,12 +19,6 @@ OK: Final = "OK"
 
 _METHOD: Final = "/regraft.v1.Classifier/Classify"
 _CONNECT_S: Final = 10.0
-_OPTIONS: Final = (
-    # Channels with the same options would otherwise share one connection, and with it one HTTP/2 flow control.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_send_message_length", 64 * 2**20),
-    ("grpc.max_receive_message_length", 64 * 2**20),
-)
 
 
 class Answer(NamedTuple):
@@ -46,10 +42,11 @@ def encode_request(image: bytes, name: str) -> bytes:
 class Channels:
     """``count`` connections to one server, on the loop that runs; an asynchronous context manager."""
 
-    def __init__(self, target: str, count: int) -> None:
-        """Prepare connections to ``target``, HOST:PORT."""
-        self._target = target
-        self._channels = [grpc.aio.insecure_channel(target, options=_OPTIONS) for _ in range(count)]
+    def __init__(self, server: Connection, count: int) -> None:
+        """Prepare connections to ``server``."""
+        self._target = server.target
+        self._metadata = metadata_of(server)
+        self._channels = [open_aio_channel(server) for _ in range(count)]
         self._calls = [channel.unary_unary(_METHOD, _as_it_is, _decode) for channel in self._channels]
 
     async def __aenter__(self) -> Self:
@@ -81,7 +78,7 @@ class Channels:
         """Send request ``number``, which chooses the connection, and return the answer; errors are answers too."""
         call = self._calls[number % len(self._calls)]
         try:
-            return await call(request, timeout=timeout_s)
+            return await call(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             return Answer(error.code().name, error.details() or "")
 

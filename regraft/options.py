@@ -1,11 +1,57 @@
 """Options that several commands have in common."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
+
+from regraft.connection import DEFAULT_TARGET, Connection
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 Store: TypeAlias = Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")]
-Target: TypeAlias = Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="REGRAFT_TARGET")]
+
+_PANEL: Final = "The server"
+
+
+def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer's own type is not public
+    return typer.Option(*flags, help=text, envvar=envvar, rich_help_panel=_PANEL, show_envvar=False)
+
+
+_SERVER: Final[dict[str, tuple[Any, Any]]] = {
+    "target": (Annotated[str, _option("HOST:PORT.", "REGRAFT_TARGET")], DEFAULT_TARGET),
+    "token": (Annotated[str, _option("Says who you are; better given as REGRAFT_TOKEN.", "REGRAFT_TOKEN")], ""),
+    "tls_ca": (
+        Annotated[Path | None, _option("PEM certificates that the server's must go back to.", "REGRAFT_TLS_CA")],
+        None,
+    ),
+    "tls_cert": (Annotated[Path | None, _option("PEM certificate of yourself.", "REGRAFT_CLIENT_CERT")], None),
+    "tls_key": (Annotated[Path | None, _option("PEM, its private key.", "REGRAFT_CLIENT_KEY")], None),
+    "insecure": (
+        Annotated[bool, _option("The token may cross a network in the clear.", "REGRAFT_INSECURE", "--insecure")],
+        False,
+    ),
+}
+"""The fields of a `Connection` as options: what typer is told, and the default."""
+
+
+def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, which takes a `Connection` named ``server``, the options that make one."""
+    signature = inspect.signature(command)
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "server"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in _SERVER.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:  # noqa: ANN401 - whatever the command takes
+        connection = Connection(**{name: options.pop(name) for name in _SERVER})
+        command(server=connection, **options)
+
+    run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
+    return run

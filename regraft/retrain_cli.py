@@ -7,14 +7,16 @@ import typer
 
 from regraft import show, show_jobs
 from regraft.as_json import message_to_dict, print_json
-from regraft.client import DEFAULT_TARGET, Client
-from regraft.options import Json, Name, Target
+from regraft.client import Client
+from regraft.connection import Connection
+from regraft.options import Json, Name, asks_a_server
 from regraft.retrain_jobs import GateMode
 from regraft.v1 import retraining_pb2
 
 
+@asks_a_server
 def retrain(
-    target: Target = DEFAULT_TARGET,
+    server: Connection,
     name: Name = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the job succeeded.")] = False,
     gate: Annotated[
@@ -40,7 +42,7 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
-    with Client(target) as client:
+    with Client(server) as client:
         job = client.retrain(
             name=name,
             gate=gate or "",
@@ -67,9 +69,10 @@ def retrain(
         raise typer.Exit(1)
 
 
+@asks_a_server
 def jobs(
+    server: Connection,
     job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
-    target: Target = DEFAULT_TARGET,
     name: Name = "",
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
     as_json: Json = False,
@@ -77,7 +80,7 @@ def jobs(
     """List the retrain jobs, show one, or cancel it."""
     if cancel and not job_id:
         raise typer.BadParameter("which job? Give its id", param_hint="--cancel")
-    with Client(target) as client:
+    with Client(server) as client:
         if job_id:
             job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
             if as_json:

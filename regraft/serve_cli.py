@@ -18,7 +18,16 @@ from regraft.runtime import ProviderChoice
 def serve(
     store: Annotated[Path | None, typer.Option(help="The model store; models if not given.")] = None,
     grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; 127.0.0.1:50051 if not given.")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="HOST:PORT for labels, retraining and models; the same as --grpc if not given.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus; 127.0.0.1:8002 if not given.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate of the server and the chain above.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM, its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificates that every client's must go back to (mTLS).")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Plaintext may leave this machine.")] = False,
     provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu; auto if not given.")] = None,
     optimise: Annotated[
         str | None, typer.Option(help="throughput, or latency of a single request; throughput if not given.")
@@ -51,7 +60,12 @@ def serve(
     given = {
         "store": store,
         "grpc": grpc,
+        "control": control,
         "metrics": metrics,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "insecure": insecure or None,
         "provider": provider,
         "optimise": optimise,
         "names": tuple(name) if name else None,
@@ -64,7 +78,10 @@ def serve(
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
     except ValidationError as error:
         first = error.errors()[0]
-        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=f"--{first['loc'][0]}") from error
+        if not first["loc"]:  # of several settings together; the text names them
+            raise typer.BadParameter(first["msg"].removeprefix("Value error, ")) from error
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=flag) from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
     def announce(ready: Ready) -> None:
@@ -72,11 +89,14 @@ def serve(
             "grpc": f"{settings.grpc.rpartition(':')[0]}:{ready.grpc_port}",
             "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
         }
+        if settings.control:
+            places["control"] = f"{settings.control.rpartition(':')[0]}:{ready.control_port}"
         if as_json:
             print_json({**places, "models": ready.models})
         else:
             models = ", ".join(ready.models) or "none answers yet (`regraft models list` says why)"
-            show.line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}, models: {models}")
+            control = f", control on {places['control']}" if "control" in places else ""
+            show.line(f"gRPC on {places['grpc']}{control}, metrics on {places['metrics']}, models: {models}")
 
     async def run() -> int:
         return await Server(settings).run(announce)

@@ -7,8 +7,8 @@ Each line of the file is a caller: its name, its role, and how it is known::
     annotators   label     certificate:annotators.example.com
     ada          operate   sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
 
-`regraft token` makes a token and its line. A token is 256 random bits, so that its plain SHA-256 gives nothing away;
-a certificate is known by a name that it is made out to: a DNS name or URI, or the common name where it has neither.
+`regraft token` makes a token and its line. A certificate is known by a name that it is made out to: a DNS name or URI,
+or the common name where it has neither.
 """
 
 import hmac
@@ -17,24 +17,22 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from regraft.errors import OperatorError
+from regraft.tokens import ROLES, hash_token
 
 log = logging.getLogger("regraft.access")
 
 
 class Role(IntEnum):
-    """What a caller may do; each role may do what those below it may."""
+    """What a caller may do; each role may do what those before it may. The names are `regraft.tokens.ROLES`."""
 
     CLASSIFY = 1
     LABEL = 2
     OPERATE = 3
 
-
-ROLES: Final = tuple(role.name.lower() for role in Role)
 
 _INFERENCE: Final = "/inference.GRPCInferenceService/"
 _CLASSIFIER: Final = "/regraft.v1.Classifier/"
@@ -86,11 +84,6 @@ def who(claim: str) -> str:
     """Return who acts, for a history: what the request claims is believed only where nobody is asked for a token."""
     name = calling.get().name
     return name or claim or "unknown"
-
-
-def hash_token(token: str) -> str:
-    """Return how the file knows a token."""
-    return sha256(token.encode()).hexdigest()
 
 
 class Callers:
@@ -154,7 +147,7 @@ def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
         try:
             name, role, how = words
             kind, _, value = how.partition(":")
-            if kind == "sha256" and len(bytes.fromhex(value)) != sha256().digest_size:
+            if kind == "sha256" and len(bytes.fromhex(value)) != len(bytes.fromhex(hash_token(""))):
                 raise ValueError
             known[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
         except (ValueError, KeyError) as error:

@@ -10,9 +10,7 @@ from functools import partial
 from typing import Final
 from wsgiref.simple_server import WSGIServer
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
 from regraft.errors import OperatorError, RegraftError
 from regraft.examples import ExamplesStore
@@ -38,8 +36,8 @@ from serving.grpc_access import Guard
 from serving.grpc_classifier import ClassifierService
 from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
+from serving.grpc_port import GrpcPort
 from serving.grpc_retraining import RetrainingService
-from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
@@ -48,17 +46,15 @@ from serving.triton_metrics import triton_metrics
 
 log = logging.getLogger("regraft.server")
 
-SERVICES: Final = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in (
-        (classifier_pb2, "Classifier"),
-        (retraining_pb2, "Retraining"),
-        (models_pb2, "Models"),
-        (inference_pb2, "GRPCInferenceService"),
-    )
+CLASSIFICATION: Final = (
+    classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name,
+    inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
-_FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
-_ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
+CONTROL: Final = (
+    retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
+)
+SERVICES: Final = (*CLASSIFICATION, *CONTROL)
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,7 @@ class Ready:
     """What is told once the ports are open."""
 
     grpc_port: int
+    control_port: int
     metrics_port: int
     models: list[str]
 
@@ -80,7 +77,7 @@ class Server:
         self.metrics = Metrics()
         self._store = ModelStore(settings.store)
         self._examples = ExamplesStore(settings.examples_folder, settings.database)
-        limits = Limits(max_bytes=settings.max_image_bytes)
+        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self.models = Models(
             self._store,
             partial(open_engine, provider=settings.provider, goal=settings.optimise, plans=cache_folder() / "plans"),
@@ -106,8 +103,11 @@ class Server:
         self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
         self._callers = Callers(settings.callers) if settings.callers else None
         self._health = health.aio.HealthServicer()
-        self._interceptor = RpcInterceptor(self.metrics, Guard(self._callers))
-        self._grpc = self._build_grpc()
+        guard = Guard(self._callers)
+        self._port = self._control_port = GrpcPort("--grpc", settings.grpc, settings, self.metrics, guard)
+        if settings.control:
+            self._control_port = GrpcPort("--control", settings.control, settings, self.metrics, guard)
+        self._add_services()
         self._exporter: WSGIServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -117,18 +117,21 @@ class Server:
         Raises:
             OperatorError: a port is taken; the text names the flag.
         """
-        grpc_port = self._bind()
+        await self._set_health()
+        if self._control_port is self._port:
+            grpc_port = control_port = await self._port.open(SERVICES, self._health)
+        else:
+            grpc_port = await self._port.open(CLASSIFICATION, self._health)
+            control_port = await self._control_port.open(CONTROL, self._health)
         host, _, port = self.settings.metrics.rpartition(":")
         try:
             self._exporter = self.metrics.start_exporter(host.strip("[]"), int(port))
         except OSError as error:
             raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
-        await self._set_health()
-        await self._grpc.start()
         await self._refresh()
         await self._jobs.resume()
         self._tasks = [asyncio.create_task(self._watch_store()), asyncio.create_task(self._embedder.run())]
-        ready = Ready(grpc_port, self._exporter.server_port, self.models.names())
+        ready = Ready(grpc_port, control_port, self._exporter.server_port, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
         )
@@ -142,8 +145,9 @@ class Server:
         """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         await self._health.enter_graceful_shutdown()
-        cut = await self._interceptor.drain(self.settings.grace_s)
-        await self._grpc.stop(None if cut else _FLUSH_S)
+        ports = {self._port, self._control_port}
+        cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in ports)))
+        await asyncio.gather(*(port.close(cut) for port in ports))
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -170,19 +174,14 @@ class Server:
             cut = await self.stop()
         return cut
 
-    def _build_grpc(self) -> grpc.aio.Server:
-        options = [
-            ("grpc.max_receive_message_length", self.settings.max_image_bytes + _ENVELOPE_BYTES),
-            # Otherwise a second server on the port would silently take half of the requests.
-            ("grpc.so_reuseport", int(self.settings.share_port)),
-        ]
-        server = grpc.aio.server(interceptors=[self._interceptor], options=options)
+    def _add_services(self) -> None:
+        server, control = self._port.server, self._control_port.server
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceService(self.models, self._classifier), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self.models, self._examples, self._embedder.wake), server
+            ModelsService(self.models, self._examples, self._embedder.wake), control
         )
         retraining = RetrainingService(
             models=self.models,
@@ -193,19 +192,7 @@ class Server:
             on_examples=self._embedder.wake,
             gate=self.settings.gate,
         )
-        retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return server
-
-    def _bind(self) -> int:
-        try:
-            return int(self._grpc.add_insecure_port(self.settings.grpc))
-        except RuntimeError as error:
-            raise OperatorError(
-                f"--grpc {self.settings.grpc}: cannot listen there: is the port taken? "
-                "Servers that share one all need --share-port"
-            ) from error
+        retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
 
     async def _watch_store(self) -> None:
         while True:

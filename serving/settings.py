@@ -1,12 +1,14 @@
 """Every setting of the server. Command line over environment (``REGRAFT_<NAME>``) over default."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from regraft.connection import is_loopback
 from regraft.examples import FOLDER
+from regraft.image import DEFAULT_LIMITS
 from regraft.retrain_jobs import GateMode
 from regraft.runtime import ProviderChoice
 from serving.plan import Goal
@@ -38,7 +40,12 @@ class Settings(BaseSettings):
         examples: the examples store; `.examples` inside the model store if not given.
         database: URL of the examples' database; SQLite inside the examples store if empty.
         grpc: host and port to answer on; port 0 takes a free one.
-        metrics: host and port for Prometheus; likewise.
+        control: host and port for the services Retraining and Models, which then do not answer on ``grpc``.
+        metrics: host and port for Prometheus; likewise. Plain HTTP.
+        tls_cert: PEM certificate of the server, and the chain above it; without it there is no TLS.
+        tls_key: PEM, its private key.
+        tls_client_ca: PEM certificates that every client's must go back to; without it none is asked for.
+        insecure: whether plaintext may leave this machine.
         callers: the file that says who may call, as which role; without it, everybody may call everything.
         triton_metrics: whether the metrics are there under Triton's names too (``nv_inference_*``).
         share_port: whether other servers may answer on the same gRPC port (SO_REUSEPORT).
@@ -47,6 +54,9 @@ class Settings(BaseSettings):
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
         max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
         max_image_bytes: the largest encoded picture that is accepted.
+        max_image_pixels: the most pixels that a picture may have, decoded.
+        max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
+        max_connections: to each gRPC port; one more is closed at once.
         reload_every_s: how often the store is looked at for a new champion.
         gate: whether a new head that the gate blessed goes live (``auto``) or waits for Promote (``manual``); with
             ``off`` it goes live whatever the gate says.
@@ -59,7 +69,12 @@ class Settings(BaseSettings):
     examples: Path | None = None
     database: str = ""
     grpc: Address = "127.0.0.1:50051"
+    control: Address | None = None
     metrics: Address = "127.0.0.1:8002"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    insecure: bool = False
     callers: Path | None = None
     triton_metrics: bool = False
     share_port: bool = False
@@ -68,9 +83,27 @@ class Settings(BaseSettings):
     optimise: Goal = "throughput"
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
+    max_streams: int = Field(default=1_000, ge=1)
+    max_connections: int = Field(default=16_384, ge=1)
     reload_every_s: float = Field(default=0.5, gt=0)
     gate: GateMode = GateMode.AUTO
     grace_s: float = Field(default=20.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("--tls-cert and --tls-key: one needs the other")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca: needs --tls-cert and --tls-key")
+        if not (self.tls_cert or self.insecure):
+            for flag, address in (("--grpc", self.grpc), ("--control", self.control)):
+                if address and not is_loopback(address):
+                    raise ValueError(
+                        f"{flag} {address}: others could read and change what goes over the network: "
+                        "give --tls-cert and --tls-key, or say --insecure"
+                    )
+        return self
 
     @property
     def examples_folder(self) -> Path:

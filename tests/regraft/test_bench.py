@@ -17,6 +17,7 @@ from regraft.bench import bench
 from regraft.bench_result import BenchResult, Latency, Tally
 from regraft.bench_settings import Arrivals, BenchSettings, due_times
 from regraft.client import RemoteError
+from regraft.connection import Connection
 from regraft.errors import InvalidRequestError
 from regraft.grpc_bench import OK, STAGES, Answer
 from regraft.v1 import classifier_pb2 as pb
@@ -88,7 +89,7 @@ class Stalled:
 
 @pytest.mark.parametrize("rate", [None, 200.0])
 def test_a_real_server_is_measured_from_both_sides(shared: LiveServer, rate: float | None) -> None:
-    settings = replace(SETTINGS, images=(picture("red"), picture("blue")), target=shared.target, rate=rate)
+    settings = replace(SETTINGS, images=(picture("red"), picture("blue")), server=Connection(shared.target), rate=rate)
 
     result = grpc_loop().run(bench(settings))
 
@@ -103,7 +104,7 @@ def test_a_real_server_is_measured_from_both_sides(shared: LiveServer, rate: flo
 
 
 def test_the_model_can_be_named(shared: LiveServer) -> None:
-    settings = replace(SETTINGS, images=(picture("red"),), target=shared.target, name="no-such-model")
+    settings = replace(SETTINGS, images=(picture("red"),), server=Connection(shared.target), name="no-such-model")
 
     result = grpc_loop().run(bench(settings))
 
@@ -120,7 +121,7 @@ async def test_the_pictures_are_sent_in_turn() -> None:
         return await answers(number, request, context)
 
     async with server_that(looks) as target:
-        await bench(replace(SETTINGS, target=target, concurrency=1))
+        await bench(replace(SETTINGS, server=Connection(target), concurrency=1))
 
     assert seen[:4] == [b"first", b"second", b"first", b"second"]
 
@@ -130,7 +131,9 @@ async def test_a_closed_loop_has_one_request_of_each_client_on_its_way() -> None
     stalled = Stalled(until=6)
 
     async with server_that(stalled) as target:
-        await bench(replace(SETTINGS, target=target, concurrency=6, duration_s=FOREVER_S), stop=stalled.gate)
+        await bench(
+            replace(SETTINGS, server=Connection(target), concurrency=6, duration_s=FOREVER_S), stop=stalled.gate
+        )
 
     assert stalled.most_waiting == 6
 
@@ -141,7 +144,7 @@ async def test_an_open_loop_asks_on_while_the_server_stalls_and_every_request_th
     settings = replace(SETTINGS, rate=100.0, arrivals="even", duration_s=0.5)
 
     async with server_that(Stalled(until=50)) as target:
-        result = await bench(replace(settings, target=target))
+        result = await bench(replace(settings, server=Connection(target)))
 
     assert result.requests == result.answered == 50
     assert result.latency_ms is not None
@@ -153,7 +156,7 @@ async def test_an_open_loop_asks_on_while_the_server_stalls_and_every_request_th
 @asynchronous_with_grpc
 async def test_refusals_are_counted_by_code_and_lower_the_goodput() -> None:
     async with server_that(is_full_every_second_time) as target:
-        result = await bench(replace(SETTINGS, target=target, concurrency=1))
+        result = await bench(replace(SETTINGS, server=Connection(target), concurrency=1))
 
     assert result.errors == {"RESOURCE_EXHAUSTED": result.requests // 2}
     assert result.error_texts == {"RESOURCE_EXHAUSTED": "every permit is taken"}
@@ -166,7 +169,7 @@ async def test_refusals_are_counted_by_code_and_lower_the_goodput() -> None:
 @asynchronous_with_grpc
 async def test_where_nothing_is_answered_there_is_no_latency() -> None:
     async with server_that(is_full) as target:
-        result = await bench(replace(SETTINGS, target=target))
+        result = await bench(replace(SETTINGS, server=Connection(target)))
 
     assert result.requests == result.errors["RESOURCE_EXHAUSTED"] > 0
     assert (result.answered, result.latency_ms, result.stages_ms, result.goodput_per_s) == (0, None, {}, 0)
@@ -175,7 +178,7 @@ async def test_where_nothing_is_answered_there_is_no_latency() -> None:
 @asynchronous_with_grpc
 async def test_a_request_that_is_not_answered_in_time_is_an_error() -> None:
     async with server_that(Stalled(until=math.inf)) as target:
-        result = await bench(replace(SETTINGS, target=target, deadline_ms=50.0))
+        result = await bench(replace(SETTINGS, server=Connection(target), deadline_ms=50.0))
 
     assert result.errors == {"DEADLINE_EXCEEDED": result.requests}
 
@@ -189,7 +192,7 @@ async def test_the_warm_up_does_not_count() -> None:
         return await answers(number, request, context)
 
     async with server_that(counts) as target:
-        result = await bench(replace(SETTINGS, target=target, rate=200.0, arrivals="even", warm_up_s=0.2))
+        result = await bench(replace(SETTINGS, server=Connection(target), rate=200.0, arrivals="even", warm_up_s=0.2))
 
     assert len(versions) == 80
     assert result.requests in {39, 40, 41}  # one may fall on the border, as numbers are rounded
@@ -210,7 +213,7 @@ def test_a_run_that_is_stopped_gives_up_what_is_on_its_way_and_says_so(rate: flo
             return await stalled(number, request, context)
 
         async with server_that(counts) as target:
-            return await bench(replace(settings, target=target), stop=stop)
+            return await bench(replace(settings, server=Connection(target)), stop=stop)
 
     result = grpc_loop().run(run())
 
@@ -229,7 +232,7 @@ async def test_where_nobody_is_there_it_ends_at_once() -> None:
         pass
 
     with pytest.raises(RemoteError, match=f"no server answers at {target}") as failure:
-        await bench(replace(SETTINGS, target=target, duration_s=FOREVER_S))
+        await bench(replace(SETTINGS, server=Connection(target), duration_s=FOREVER_S))
     assert failure.value.code == "UNAVAILABLE"
 
 
@@ -238,7 +241,7 @@ async def test_progress_counts_the_seconds_of_the_warm_up_and_of_the_measurement
     told: list[tuple[str, int, int]] = []
 
     async with server_that(answers) as target:
-        await bench(replace(SETTINGS, target=target, warm_up_s=0.1), lambda *step: told.append(step))
+        await bench(replace(SETTINGS, server=Connection(target), warm_up_s=0.1), lambda *step: told.append(step))
 
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["warm-up", "measure"]
     assert ("warm-up", 1, 1) in told
@@ -253,7 +256,7 @@ async def test_an_error_of_progress_ends_the_run() -> None:
 
     async with server_that(answers) as target:
         with pytest.raises(ExceptionGroup) as failure:
-            await bench(replace(SETTINGS, target=target, duration_s=FOREVER_S), fails)
+            await bench(replace(SETTINGS, server=Connection(target), duration_s=FOREVER_S), fails)
     assert failure.group_contains(OSError, match="the terminal is gone")
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import OperatorError
-from serving.access import Caller, Callers, Role, hash_token, who
+from regraft.tokens import hash_token
+from serving.access import Caller, Callers, Role, who
 
 TOKEN = "correct-horse"  # noqa: S105 - a test's own
 

@@ -8,9 +8,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from regraft.store import ModelStore
+from regraft.tokens import hash_token
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
-from serving.access import LEAST_ROLE, Role, hash_token
+from serving.access import LEAST_ROLE, Role
 from tests.serving.live import LiveServer
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import PATIENCE_S, wait_until

@@ -228,7 +228,8 @@ def test_a_port_that_no_machine_has_is_the_operators_to_change(store: ModelStore
 
 @pytest.mark.parametrize("flag", ["grpc", "metrics"])
 def test_a_host_that_does_not_exist_is_the_operators_to_change(store: ModelStore, flag: str) -> None:
-    with pytest.raises(OperatorError, match=f"--{flag}"), LiveServer(store, **{flag: "no-such-host.invalid:0"}):
+    host = {flag: "no-such-host.invalid:0", "insecure": True}
+    with pytest.raises(OperatorError, match=f"--{flag}"), LiveServer(store, **host):
         pass
 
 

@@ -50,14 +50,22 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_EXAMPLES": "b",
         "REGRAFT_DATABASE": "sqlite://",
         "REGRAFT_GRPC": "h:1",
+        "REGRAFT_CONTROL": "h:3",
         "REGRAFT_METRICS": "h:2",
-        "REGRAFT_CALLERS": "c",
+        "REGRAFT_TLS_CERT": "c",
+        "REGRAFT_TLS_KEY": "d",
+        "REGRAFT_TLS_CLIENT_CA": "e",
+        "REGRAFT_INSECURE": "True",
+        "REGRAFT_CALLERS": "f",
         "REGRAFT_SHARE_PORT": "True",
         "REGRAFT_NAMES": "flowers,ants",
         "REGRAFT_PROVIDER": "cuda",
         "REGRAFT_OPTIMISE": "latency",
         "REGRAFT_MAX_IN_FLIGHT": "3",
         "REGRAFT_MAX_IMAGE_BYTES": "4096",
+        "REGRAFT_MAX_IMAGE_PIXELS": "8192",
+        "REGRAFT_MAX_STREAMS": "4",
+        "REGRAFT_MAX_CONNECTIONS": "5",
         "REGRAFT_RELOAD_EVERY_S": "5",
         "REGRAFT_GATE": "manual",
         "REGRAFT_TRITON_METRICS": "True",
@@ -80,7 +88,7 @@ def as_text(value: object) -> str:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "0.0.0.0:65535", "[::1]:8002", "[::]:0"])
 def test_an_address_is_a_host_and_a_port_and_port_0_takes_a_free_one(address: str) -> None:
-    assert Settings(grpc=address, metrics=address).grpc == address
+    assert Settings(grpc=address, metrics=address, insecure=True).grpc == address
 
 
 @pytest.mark.parametrize(
@@ -143,3 +151,19 @@ def test_settings_do_not_change() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         settings.max_in_flight = 3  # type: ignore[misc]  # that it cannot be done is what is tested
+
+
+@pytest.mark.parametrize("flag", ["grpc", "control"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.1.2.3", "example.com"])  # noqa: S104 - that it is refused is the test
+def test_plaintext_leaves_this_machine_only_if_somebody_says_so(flag: str, host: str, tmp_path: Path) -> None:
+    address = {flag: f"{host}:1"}
+    with pytest.raises(ValidationError, match=rf"--{flag} .*--insecure"):
+        Settings(**address)  # type: ignore[arg-type]  # mypy cannot see which field
+    assert Settings(**address, insecure=True).insecure  # type: ignore[arg-type]  # as above
+    assert Settings(**address, tls_cert=tmp_path, tls_key=tmp_path)  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize("given", [{"tls_cert"}, {"tls_key"}, {"tls_client_ca"}, {"tls_client_ca", "tls_key"}])
+def test_tls_needs_a_certificate_and_its_key(given: set[str]) -> None:
+    with pytest.raises(ValidationError, match="--tls-cert"):
+        Settings(**dict.fromkeys(given, Path("file")))  # type: ignore[arg-type]  # as above

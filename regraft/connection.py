@@ -1,0 +1,53 @@
+"""How a client reaches a server: where it is, and the secrets that it is shown."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from regraft.errors import InvalidRequestError
+
+DEFAULT_TARGET: Final = "127.0.0.1:50051"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a server is, and how to talk to it.
+
+    Attributes:
+        target: HOST:PORT.
+        token: says who we are; empty where nobody asks.
+        tls_ca: PEM certificates that the server's must go back to; None for a server without TLS.
+        tls_cert: PEM certificate that says who we are, and the chain above it.
+        tls_key: PEM, its private key.
+        insecure: whether the token may cross a network in the clear.
+    """
+
+    target: str = DEFAULT_TARGET
+    token: str = field(default="", repr=False)
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would give a secret away, or makes no sense."""
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise InvalidRequestError("--tls-cert and --tls-key: one needs the other")
+        if self.tls_cert and not self.tls_ca:
+            raise InvalidRequestError("--tls-cert: needs --tls-ca, the certificates that the server's must go back to")
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            raise InvalidRequestError("--token: has characters that no token has")
+        if self.token and not (self.tls_ca or self.insecure or is_loopback(self.target)):
+            raise InvalidRequestError(
+                f"--token: everybody on the way to {self.target} could read it: give --tls-ca, or say --insecure"
+            )
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether HOST:PORT stays on this machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,101 @@
+"""Opens channels to a server, blocking and asynchronous, as a `Connection` says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import grpc
+import grpc.aio
+
+from regraft.connection import Connection
+from regraft.errors import InvalidRequestError
+
+_MAX_MESSAGE_BYTES: Final = 64 * 2**20
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+)
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
+def open_channel(connection: Connection) -> grpc.Channel:
+    """Return a blocking channel, which connects on its first use; whoever opens it closes it.
+
+    Raises:
+        InvalidRequestError: a file cannot be read; the text names the flag.
+    """
+    credentials = _credentials(connection)
+    if credentials:
+        channel = grpc.secure_channel(connection.target, credentials, options=_OPTIONS)
+    else:
+        channel = grpc.insecure_channel(connection.target, options=_OPTIONS)
+    metadata = metadata_of(connection)
+    return grpc.intercept_channel(channel, _WithMetadata(metadata)) if metadata else channel
+
+
+def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
+    """Return an asynchronous channel with a connection of its own; calls on it must be given `metadata_of`.
+
+    Raises:
+        InvalidRequestError: as `open_channel`.
+    """
+    # Channels with the same options would otherwise share one connection, and with it one HTTP/2 flow control.
+    options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    credentials = _credentials(connection)
+    if credentials:
+        return grpc.aio.secure_channel(connection.target, credentials, options=options)
+    return grpc.aio.insecure_channel(connection.target, options=options)
+
+
+def metadata_of(connection: Connection) -> Metadata:
+    """Return what goes with every call to say who makes it."""
+    return (("authorization", f"Bearer {connection.token}"),) if connection.token else ()
+
+
+def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:
+    if connection.tls_ca is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        _read(connection.tls_ca, "--tls-ca"),
+        _read(connection.tls_key, "--tls-key"),
+        _read(connection.tls_cert, "--tls-cert"),
+    )
+
+
+def _read(path: Path | None, flag: str) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidRequestError(f"{flag} {path}: {error.strerror}") from error
+
+
+class _Details(NamedTuple):
+    """What gRPC hands an interceptor, which its own types do not let us make."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _WithMetadata(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Adds metadata to every call; gRPC's own call credentials would do so over TLS alone."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+
+    def _go_on(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:  # noqa: ANN401 - gRPC's
+        metadata = (*(details.metadata or ()), *self._metadata)
+        rest = (details.credentials, details.wait_for_ready, details.compression)
+        return continuation(_Details(details.method, details.timeout, metadata, *rest), request)
+
+    intercept_unary_unary = _go_on  # type: ignore[assignment]  # gRPC's own types differ by kind, the work does not
+    intercept_unary_stream = _go_on  # type: ignore[assignment]  # gRPC's own types differ by kind, the work does not
+    intercept_stream_stream = _go_on  # type: ignore[assignment]  # gRPC's own types differ by kind, the work does not

@@ -1,0 +1,75 @@
+"""One port that answers gRPC: the server behind it, and what may come through."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from regraft.errors import OperatorError
+from serving.grpc_access import Guard
+from serving.grpc_tls import TlsFiles, server_credentials
+from serving.interceptors import RpcInterceptor
+from serving.metrics import Metrics
+from serving.settings import Settings
+
+_FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
+_ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
+
+
+class GrpcPort:
+    """Built, then services are added to ``server``, then `open`, `drain` and `close`."""
+
+    def __init__(self, flag: str, address: str, settings: Settings, metrics: Metrics, guard: Guard) -> None:
+        """Prepare a port at ``address``, HOST:PORT, which ``flag`` of the command line gave.
+
+        Every port has an interceptor of its own, which keeps handlers by method: one port's must not answer at another.
+        """
+        self._flag = flag
+        self._address = address
+        self._settings = settings
+        self._interceptor = RpcInterceptor(metrics, guard)
+        options = [
+            ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
+            ("grpc.max_concurrent_streams", settings.max_streams),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            # Otherwise a second server on the port would silently take half of the requests.
+            ("grpc.so_reuseport", int(settings.share_port)),
+        ]
+        self.server = grpc.aio.server(interceptors=[self._interceptor], options=options)
+
+    async def open(self, services: Iterable[str], health_servicer: health.aio.HealthServicer) -> int:
+        """Listen, with health and a reflection of ``services`` beside them, and return the port's number.
+
+        Raises:
+            OperatorError: the port is taken, or a TLS file cannot be used; the text names the flag.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self.server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.server)
+        number = self._bind()
+        await self.server.start()
+        return number
+
+    async def drain(self, grace_s: float) -> int:
+        """Refuse new calls, wait for those in flight, and return how many are left after ``grace_s``."""
+        return await self._interceptor.drain(grace_s)
+
+    async def close(self, cut: int) -> None:
+        """Close; what is still in flight is cut, if anything is."""
+        await self.server.stop(None if cut else _FLUSH_S)
+
+    def _bind(self) -> int:
+        settings = self._settings
+        try:
+            if settings.tls_cert and settings.tls_key:
+                files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+                return int(self.server.add_secure_port(self._address, server_credentials(files)))
+            return int(self.server.add_insecure_port(self._address))
+        except RuntimeError as error:
+            raise OperatorError(
+                f"{self._flag} {self._address}: cannot listen there: is the port taken? "
+                "Servers that share one all need --share-port"
+            ) from error

@@ -1,0 +1,97 @@
+"""TLS of the server: its certificate, its key and the authority of its clients, from files that may change."""
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from regraft.errors import OperatorError
+
+log = logging.getLogger("regraft.tls")
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files.
+
+    Attributes:
+        cert: the server's certificate, and the chain above it.
+        key: its private key, not encrypted.
+        client_ca: what clients' certificates must go back to; None asks clients for none.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def signature(self) -> tuple[tuple[int, ...], ...]:
+        """Return what changes when a file does; links are followed, as Kubernetes changes those."""
+        stats = [path.stat() for path in (self.cert, self.key, self.client_ca) if path]
+        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Read all of them.
+
+        Raises:
+            OperatorError: a file cannot be read, or they do not fit together; the text names the flag.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.cert, self.key, password="")  # an encrypted key shall not ask the terminal
+        except (OSError, ValueError) as error:
+            raise OperatorError(f"--tls-cert {self.cert}, --tls-key {self.key}: {_reason(error)}") from error
+        if self.client_ca:
+            try:
+                context.load_verify_locations(self.client_ca)
+            except OSError as error:
+                raise OperatorError(f"--tls-client-ca {self.client_ca}: {_reason(error)}") from error
+        pairs = [(self.key.read_bytes(), self.cert.read_bytes())]
+        return grpc.ssl_server_certificate_configuration(pairs, self.client_ca.read_bytes() if self.client_ca else None)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no certificate and key in PEM that belong together ({error.reason or error})"
+    return getattr(error, "strerror", None) or "the key must not be encrypted"
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Return credentials that heed changes of ``files`` at the next connection; a bad change is logged once.
+
+    Raises:
+        OperatorError: they cannot be used as they are now.
+    """
+    reloading = _Reloading(files)
+    return grpc.dynamic_ssl_server_credentials(
+        reloading.first,
+        reloading.changed,  # type: ignore[arg-type]  # None is allowed, and means no change; the stubs do not know
+        require_client_authentication=files.client_ca is not None,
+    )
+
+
+class _Reloading:
+    """Called by threads of gRPC, one a handshake."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        try:
+            self._signature = files.signature()  # before they are read, so that no change is missed
+        except OSError:
+            self._signature = ()  # reading says which it is
+        self.first = files.read()
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the new configuration, or None to go on with the one there is."""
+        try:
+            signature = self._files.signature()
+            if signature == self._signature:
+                return None
+            self._signature = signature
+            configuration = self._files.read()
+        except (OperatorError, OSError) as error:
+            log.error("%s; the TLS files read before are still used", error)
+            return None
+        log.info("%s and what belongs to it were read again", self._files.cert)
+        return configuration
