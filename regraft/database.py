@@ -1,9 +1,12 @@
-"""The tables behind the examples store: examples, their embeddings, retrain jobs. SQLite, or PostgreSQL by URL."""
+"""The tables behind the examples store, and how they are opened, read and written. SQLite, or PostgreSQL by URL.
+
+A change to a table is a step in `regraft.migrations.versions` too; see `regraft.schema`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -22,15 +25,21 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
+    make_url,
+    select,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from regraft.errors import MissingPackageError, StorageError
+from regraft.errors import InvalidRequestError, MissingPackageError, StorageError
 from regraft.files import locked, storage_errors
 from regraft.schema import bring_up_to_date
 
 metadata = MetaData()
+
+_CONNECT_S: Final = 10
 
 examples = Table(
     "examples",
@@ -40,6 +49,41 @@ examples = Table(
     Column("label", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("added_at", String(32), nullable=False),
+)
+
+label_history = Table(
+    "label_history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("label", Text),  # none: the example was removed
+    Column("source", Text, nullable=False),
+    Column("annotator", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("label_history_of_an_example", "model", "sha256"),
+    Index("label_history_of_a_caller", "caller", "at"),
+)
+"""Every label that an example was ever given; only ever appended to. `examples` holds what is in force."""
+
+kept_requests = Table(
+    "kept_requests",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size_bytes", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("novelty", Float, nullable=False),
+    Column("backbone", String(64), nullable=False),
+    Column("image_spec", String(64), nullable=False),
+    Column("embedding", LargeBinary, nullable=False),  # float32, little-endian
+    Column("at", String(32), nullable=False),
+    Index("kept_requests_by_age", "at", "id"),
 )
 
 embeddings = Table(
@@ -83,10 +127,7 @@ def open_database(url: str | URL) -> Engine:
         MissingPackageError: the URL's driver is not installed.
     """
     with database_errors("cannot open the database"):
-        try:
-            engine = create_engine(url)
-        except ImportError as error:
-            raise MissingPackageError(f"the database's driver is missing: pip install {error.name}") from error
+        engine = _engine(url)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -98,8 +139,24 @@ def open_database(url: str | URL) -> Engine:
             engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
+            one_at_a_time(connection, "the tables")
             bring_up_to_date(connection)
     return engine
+
+
+def _engine(url: str | URL) -> Engine:
+    try:
+        dialect = make_url(url).get_backend_name()
+        if dialect == "postgresql":
+            # A server that was restarted must not fail the first request after it.
+            return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
+        if dialect == "sqlite":
+            return create_engine(url)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the database's driver {error.name} is missing: for postgresql+psycopg://, pip install 'regraft[postgres]'"
+        ) from error
+    raise InvalidRequestError(f"--database {dialect}://: need a URL of sqlite or postgresql+psycopg")
 
 
 def sqlite_url(path: Path) -> URL:
@@ -131,6 +188,17 @@ def reading(engine: Engine, what: str) -> Iterator[Connection]:
     """Run one reading transaction, which neither waits for a writer nor holds one up."""
     with database_errors(what), engine.connect() as connection, connection.begin():
         yield connection
+
+
+def one_at_a_time(connection: Connection, what: str) -> None:
+    """Let no other transaction that asks for the same go on until this one ends; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"regraft: {what}"))))
+
+
+def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion that can be told what to do on a conflict."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _prepare_sqlite(driver: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy hands over the raw driver's object

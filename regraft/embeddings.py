@@ -6,10 +6,9 @@ from typing import Final
 
 import numpy as np
 from sqlalchemy import Engine, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from regraft.artifact import FloatArray
-from regraft.database import embeddings, reading, transaction
+from regraft.database import embeddings, insert_or, reading, transaction
 
 _CHUNK: Final = 400
 
@@ -47,7 +46,6 @@ class EmbeddingCache:
 
     def put(self, key: EmbeddingKey, vectors: Mapping[str, FloatArray]) -> None:
         """Keep embeddings; the first one that was kept of an image stays, so that a refit sees the same bytes."""
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         rows: Sequence[dict[str, object]] = [
             {
                 "sha256": sha256,
@@ -59,4 +57,4 @@ class EmbeddingCache:
         ]
         if rows:
             with transaction(self._engine, "cannot keep embeddings") as connection:
-                connection.execute(insert(embeddings).on_conflict_do_nothing(), rows)
+                connection.execute(insert_or(connection, embeddings).on_conflict_do_nothing(), rows)

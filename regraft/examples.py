@@ -2,32 +2,50 @@
 
 ::
 
-    <root>/images/ab/abcdef...      the picture's bytes, named by their SHA-256, fsynced before the row is written
-    <root>/examples.sqlite          rows: which picture has which label; or a database given by URL
+    <root>/images/ab/abcdef...      the picture's bytes, named by their SHA-256, on the disk before the row is written;
+                                    or under a URL that fsspec reaches
+    <root>/requests/ab/abcdef...    served pictures that were kept, see `regraft.kept_requests`
+    <root>/examples.sqlite          rows: which picture has which label, and had; or a database given by URL
+    <root>/locks/                   who retrains a model
 """
 
+import builtins
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, case, delete, func, insert, select
 
-from regraft.database import embeddings, examples, open_database, reading, sqlite_url, transaction
+from regraft.database import (
+    embeddings,
+    examples,
+    insert_or,
+    label_history,
+    one_at_a_time,
+    open_database,
+    reading,
+    sqlite_url,
+    transaction,
+)
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.files import fsync_folder, storage_errors, write_durably
-from regraft.labels import check_label
+from regraft.errors import NotFoundError
+from regraft.files import storage_errors
+from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
+from regraft.kept_requests import KeptRequests
+from regraft.labels import check_label, check_note
 from regraft.retrain_jobs import RetrainJobs
 
 FOLDER: Final = ".examples"
 """Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
 
 HOLDOUT_SHARE: Final = 0.2
-_IMAGES: Final = "images"
+_WRITERS: Final = 8
+_QUOTA_PERIOD: Final = timedelta(hours=1)
 
 
 class AddOutcome(StrEnum):
@@ -36,79 +54,213 @@ class AddOutcome(StrEnum):
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
     RELABELLED = "relabelled"
+    CONFLICTING = "conflicting"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled picture; its bytes are found by the hash. ``source`` is free text."""
+    """A labelled picture; its bytes are found by the hash.
+
+    Attributes:
+        sha256: of the bytes.
+        label: in force.
+        source: where the picture came from, free text.
+        added_at: UTC, ISO 8601.
+    """
 
     sha256: str
     label: str
     source: str = ""
+    added_at: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class NewExample:
+    """A picture that somebody labels.
+
+    Attributes:
+        data: an encoded picture, already found decodable.
+        label: its class; a new one is allowed.
+        source: where it comes from, free text.
+        annotator: who says so.
+        request_id: the prediction that it corrects.
+    """
+
+    data: bytes
+    label: str
+    source: str = ""
+    annotator: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """One line of an example's history.
+
+    Attributes:
+        label: that it was given; None: it was removed.
+        source: where that came from.
+        annotator: who did it.
+        request_id: the prediction that it corrected.
+        caller: who sent it, as the server saw it.
+        at: UTC, ISO 8601.
+    """
+
+    label: str | None
+    source: str
+    annotator: str
+    request_id: str
+    caller: str
+    at: str
 
 
 class ExamplesStore:
     """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
 
-    def __init__(self, root: Path, database_url: str = "") -> None:
-        """Open the store in the folder ``root``, with SQLite inside it unless a database URL is given."""
+    def __init__(self, root: Path, database_url: str = "", images_url: str = "") -> None:
+        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for."""
         with storage_errors("cannot open the examples store"):
-            self._root, self.images = root, root / _IMAGES
-            self.images.mkdir(parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
             self.locks = root / "locks"
             self.locks.mkdir(exist_ok=True)
+            place = images_url.rstrip("/") or str(root)
+            self._images = kept_images(place)
             url = database_url or sqlite_url(root / "examples.sqlite")
         self._engine = open_database(url)
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
+        self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
 
     def add(self, model: str, data: bytes, label: str, source: str = "") -> AddOutcome:
-        """Keep one labelled picture. When this returns, it survives ``kill -9`` and a power cut.
-
-        Args:
-            model: the model it is for.
-            data: an encoded picture, already found decodable.
-            label: its class; a new one is allowed.
-            source: where it came from, free text.
+        """Keep one labelled picture; see `add_all`.
 
         Raises:
-            InvalidRequestError: the label is no label.
+            InvalidRequestError: the label is no label, or the source no text.
             StorageError: the disk or the database refused; nothing of it was acknowledged.
         """
-        check_label(label)
-        sha256 = image_hash(data)
-        path = self.image_path(sha256)
+        return self.add_all(model, [NewExample(data, label, source)])[0]
+
+    def add_all(
+        self, model: str, batch: Sequence[NewExample], *, caller: str = "", hourly_quota: int = 0
+    ) -> list[AddOutcome]:
+        """Keep labelled pictures. When this returns, they survive ``kill -9`` and a power cut.
+
+        Args:
+            model: the model that they are for.
+            batch: are kept together or, where an error is raised, not at all.
+            caller: who sends them.
+            hourly_quota: how many labels the caller may set within an hour; those beyond it are REJECTED. 0: any.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            InvalidRequestError: a label is no label, or a note no text.
+            StorageError: the disk or the database refused; nothing of it was acknowledged.
+        """
+        for new in batch:
+            check_label(new.label)
+            check_note("source", new.source)
+            check_note("annotator", new.annotator)
+            check_note("request_id", new.request_id)
+        hashes = [image_hash(new.data) for new in batch]
         with storage_errors("cannot keep the image"):
-            if not path.exists():
-                if not path.parent.exists():
-                    path.parent.mkdir(exist_ok=True)
-                    fsync_folder(self.images)
-                write_durably(path, data)
-        try:
-            return self._record(model, sha256, label, source)
-        except IntegrityError:  # somebody else added the same picture in between: now it is there
-            return self._record(model, sha256, label, source)
+            # Most of the time goes into waiting for the disk, which may as well be done for several at once.
+            list(self._writers.map(self._images.keep, hashes, [new.data for new in batch]))
+        return self._record(model, list(zip(hashes, batch, strict=True)), caller, hourly_quota)
 
-    def _record(self, model: str, sha256: str, label: str, source: str) -> AddOutcome:
+    def _record(
+        self, model: str, batch: Sequence[tuple[str, NewExample]], caller: str, hourly_quota: int
+    ) -> list[AddOutcome]:
+        outcomes, labellings = [], []
+        with transaction(self._engine, "cannot keep the examples") as connection:
+            one_at_a_time(connection, model)
+            known = _known(connection, model, [sha256 for sha256, _ in batch])
+            left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
+            for sha256, new in batch:
+                if known.get(sha256) == new.label:
+                    outcomes.append(AddOutcome.DUPLICATE)
+                elif left <= 0:
+                    outcomes.append(AddOutcome.REJECTED)
+                else:
+                    left -= 1
+                    outcomes.append(AddOutcome.RELABELLED if sha256 in known else AddOutcome.ACCEPTED)
+                    known[sha256] = new.label
+                    labellings.append(
+                        (sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
+                    )
+            _set(connection, model, labellings)
+        return outcomes
+
+    def relabel(self, model: str, sha256: str, label: str, *, source: str = "", annotator: str = "") -> Example:
+        """Give an example another label, and return it.
+
+        Raises:
+            NotFoundError: there is no such example.
+            InvalidRequestError: the label is no label, or a note no text.
+            StorageError: the database refused; all is as it was.
+        """
+        check_label(label)
+        return self._change(model, sha256, label, source, annotator)
+
+    def remove(self, model: str, sha256: str, *, source: str = "", annotator: str = "") -> Example:
+        """Take an example out of training from the next retrain on, and return it as it was.
+
+        Its bytes and its history stay, so that a version fitted on it can still be accounted for. Errors as `relabel`.
+        """
+        return self._change(model, sha256, None, source, annotator)
+
+    def _change(self, model: str, sha256: str, label: str | None, source: str, annotator: str) -> Example:
+        check_note("source", source)
+        check_note("annotator", annotator)
         here = (examples.c.model == model) & (examples.c.sha256 == sha256)
-        with transaction(self._engine, "cannot keep the example") as connection:
-            known = connection.execute(select(examples.c.label).where(here)).scalar_one_or_none()
-            if known == label:
-                return AddOutcome.DUPLICATE
-            if known is not None:
-                connection.execute(update(examples).where(here).values(label=label, source=source))
-                return AddOutcome.RELABELLED
-            added_at = datetime.now(UTC).isoformat(timespec="seconds")
-            row = {"model": model, "sha256": sha256, "label": label, "source": source, "added_at": added_at}
-            connection.execute(insert(examples).values(row))
-            return AddOutcome.ACCEPTED
+        with transaction(self._engine, "cannot change the example") as connection:
+            one_at_a_time(connection, model)
+            row = connection.execute(select(examples).where(here)).one_or_none()
+            if row is None:
+                raise NotFoundError(f"model {model!r} has no example {sha256!r}")
+            if label is None:
+                connection.execute(delete(examples).where(here))
+            if label != row.label:
+                _set(connection, model, [(sha256, Labelling(label, source, annotator, "", "", _now()))])
+            return Example(sha256, label or row.label, row.source, row.added_at)
 
-    def list(self, model: str) -> list[Example]:
-        """Return the examples of a model, ordered by hash, so that the order of arrival cannot matter."""
-        columns = (examples.c.sha256, examples.c.label, examples.c.source)
+    def list(self, model: str) -> builtins.list[Example]:
+        """Return the examples in force, ordered by hash, so that the order of arrival cannot matter."""
+        columns = (examples.c.sha256, examples.c.label, examples.c.source, examples.c.added_at)
         query = select(*columns).where(examples.c.model == model).order_by(examples.c.sha256)
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
+
+    def find(self, model: str, beginning: str) -> Example:
+        """Return the one example in force whose hash begins so.
+
+        Raises:
+            NotFoundError: there is none, or there are several.
+        """
+        found = [example for example in self.list(model) if beginning and example.sha256.startswith(beginning)]
+        if len(found) != 1:
+            raise NotFoundError(f"model {model!r} has {len(found) or 'no'} examples whose hash begins {beginning!r}")
+        return found[0]
+
+    def removed(self, model: str) -> set[str]:
+        """Return the hashes of what was an example once and is none now: no retrain may use it."""
+        known = select(examples.c.sha256).where(
+            examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
+        )
+        query = select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
+        with reading(self._engine, "cannot read the examples") as connection:
+            return set(connection.execute(query).scalars())
+
+    def history(self, model: str, sha256: str) -> builtins.list[Labelling]:
+        """Return every label that an example was given, oldest first; of a removed one too."""
+        names = ("label", "source", "annotator", "request_id", "caller", "at")
+        query = select(*(label_history.c[name] for name in names)).order_by(label_history.c.id)
+        query = query.where(label_history.c.model == model, label_history.c.sha256 == sha256)
+        with reading(self._engine, "cannot read the example's history") as connection:
+            return [Labelling(*row) for row in connection.execute(query)]
 
     def count(self, model: str) -> int:
         """Return how many examples a model has."""
@@ -127,18 +279,65 @@ class ExamplesStore:
         with reading(self._engine, "cannot read the examples") as connection:
             return [str(sha256) for (sha256,) in connection.execute(query.order_by(examples.c.sha256).limit(limit))]
 
-    def image_path(self, sha256: str) -> Path:
+    def image_file(self, sha256: str) -> ImageFile:
         """Return where the picture with this hash is kept."""
-        return kept_image(self._root, sha256)
+        return self._images.file(sha256)
 
     def close(self) -> None:
         """Close the database."""
+        self._writers.shutdown()
         self._engine.dispose()
 
 
-def kept_image(root: Path, sha256: str) -> Path:
-    """Return where the examples store in the folder ``root`` keeps the picture with this hash, if it has it."""
-    return root / _IMAGES / sha256[:2] / sha256
+def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesStore:
+    """Open the examples that belong to a model store.
+
+    Args:
+        store: the model store's folder; what needs a folder and has none lives in there.
+        place: a folder for all of it, or a URL of fsspec for the pictures; `FOLDER` in the model store if empty.
+        database: URL; SQLite in the folder if empty.
+
+    Raises:
+        StorageError: the disk, the object store or the database refused.
+        InvalidRequestError: a URL makes no sense.
+        MissingPackageError: what such a URL needs is not installed.
+    """
+    if is_remote(place):
+        return ExamplesStore(store / FOLDER, database, place)
+    return ExamplesStore(folder_of(place) if place else store / FOLDER, database)
+
+
+def kept_images(place: str) -> ImageFiles:
+    """Return the pictures of the examples store at ``place``, a folder or a URL; errors as `open_examples`."""
+    return images_at(f"{place.rstrip('/')}/images")
+
+
+def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
+    query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
+    return {row.sha256: row.label for row in connection.execute(query)}
+
+
+def _set_lately(connection: Connection, caller: str) -> int:
+    since = _now(-_QUOTA_PERIOD)
+    query = select(func.count()).where(label_history.c.caller == caller, label_history.c.at > since)
+    return int(connection.execute(query).scalar_one())
+
+
+def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]]) -> None:
+    """Let labels hold from here on, and append them to the history."""
+    rows = [{"model": model, "sha256": sha256, **vars(labelling)} for sha256, labelling in labellings]
+    if not rows:
+        return
+    connection.execute(insert(label_history), rows)
+    held = [
+        {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]} for row in rows
+    ]
+    if held := [row for row in held if row["label"] is not None]:
+        upsert = insert_or(connection, examples)
+        # What relabels a picture need not know where it came from.
+        source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
+        changes = {"label": upsert.excluded.label, "source": source}
+        connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
 
 
 def image_hash(data: bytes) -> str:
@@ -149,3 +348,7 @@ def image_hash(data: bytes) -> str:
 def is_holdout(sha256: str) -> bool:
     """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
     return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32
+
+
+def _now(offset: timedelta = timedelta()) -> str:
+    return (datetime.now(UTC) + offset).isoformat(timespec="seconds")

@@ -1,10 +1,11 @@
-"""What may be a label."""
+"""What may be a label, and what may be said beside it."""
 
 from typing import Final
 
 from regraft.errors import InvalidRequestError
 
 MAX_LABEL_LENGTH: Final = 100
+MAX_NOTE_LENGTH: Final = 200
 _MAX_FILE_NAME_BYTES: Final = 255
 
 
@@ -22,3 +23,15 @@ def check_label(label: str) -> None:
         )
     if not label.isprintable() or "/" in label or "\\" in label or label in {".", ".."}:
         raise InvalidRequestError(f"label {label!r}: control characters and path separators are not allowed")
+
+
+def check_note(field: str, text: str) -> None:
+    """Check free text that comes with a label, such as its source: empty, or a line that can be shown and kept.
+
+    Raises:
+        InvalidRequestError: the text names the field and says why it cannot.
+    """
+    if len(text) > MAX_NOTE_LENGTH:
+        raise InvalidRequestError(f"{field}: {len(text)} characters; the limit is {MAX_NOTE_LENGTH}")
+    if not text.isprintable():
+        raise InvalidRequestError(f"{field}: control characters are not allowed")

@@ -19,9 +19,9 @@ def quantise(
     data: Annotated[Path, typer.Option(help="The folder of photos that the version was trained on.")],
     store: Store = Path("models"),
     examples: Annotated[
-        Path | None,
+        str,
         typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
-    ] = None,
+    ] = "",
     promote: Annotated[
         bool, typer.Option("--promote", help="Make it the champion, unless the gate objects: then exit 1.")
     ] = False,
@@ -38,7 +38,7 @@ def quantise(
             ModelStore(store),
             model,
             data,
-            examples=examples or store / FOLDER,
+            examples=examples or str(store / FOLDER),
             cache=cache_folder(),
             promote=promote,
             progress=progress,

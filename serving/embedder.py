@@ -70,6 +70,6 @@ class BackgroundEmbedder:
             return bool(todo)
 
     async def _embed(self, served: ServedModel, sha256: str) -> FloatArray:
-        image = await asyncio.to_thread(self._examples.image_path(sha256).read_bytes)
+        image = await asyncio.to_thread(self._examples.image_file(sha256).read_bytes)
         reply = await served.backbone.ask(Question(image, served.card.image, served.head))
         return reply.output.embedding

@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIServer
 from grpc_health.v1 import health, health_pb2
 
 from regraft.errors import OperatorError, RegraftError
-from regraft.examples import ExamplesStore
+from regraft.examples import open_examples
 from regraft.files import cache_folder
 from regraft.image import Limits
 from regraft.oip import inference_pb2, inference_pb2_grpc
@@ -76,7 +76,7 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self._store = ModelStore(settings.store)
-        self._examples = ExamplesStore(settings.examples_folder, settings.database)
+        self._examples = open_examples(settings.store, settings.examples, settings.database)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self.models = Models(
             self._store,
@@ -97,9 +97,9 @@ class Server:
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
         self._embedder = BackgroundEmbedder(self.models, self._examples)
-        places = ["--store", str(settings.store), "--examples", str(settings.examples_folder)]
-        if settings.database:
-            places += ["--database", settings.database]
+        places = ["--store", str(settings.store)]
+        places += ["--examples", settings.examples] if settings.examples else []
+        places += ["--database", settings.database] if settings.database else []
         self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
         self._callers = Callers(settings.callers) if settings.callers else None
         self._health = health.aio.HealthServicer()

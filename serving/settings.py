@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.connection import is_loopback
-from regraft.examples import FOLDER
 from regraft.image import DEFAULT_LIMITS
 from regraft.retrain_jobs import GateMode
 from regraft.runtime import ProviderChoice
@@ -37,7 +36,8 @@ class Settings(BaseSettings):
 
     Attributes:
         store: the model store.
-        examples: the examples store; `.examples` inside the model store if not given.
+        examples: where labelled pictures are kept: a folder, or a URL for fsspec; `.examples` in the
+            model store if empty.
         database: URL of the examples' database; SQLite inside the examples store if empty.
         grpc: host and port to answer on; port 0 takes a free one.
         control: host and port for the services Retraining and Models, which then do not answer on ``grpc``.
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REGRAFT_", frozen=True)
 
     store: Path = Path("models")
-    examples: Path | None = None
+    examples: str = ""
     database: str = ""
     grpc: Address = "127.0.0.1:50051"
     control: Address | None = None
@@ -104,8 +104,3 @@ class Settings(BaseSettings):
                         "give --tls-cert and --tls-key, or say --insecure"
                     )
         return self
-
-    @property
-    def examples_folder(self) -> Path:
-        """Where the examples are kept."""
-        return self.examples or self.store / FOLDER

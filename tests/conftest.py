@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from regraft.store import ModelStore
+from tests.postgresql import PostgreSQL
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop
 from tests.tiny import publish_tiny
@@ -49,6 +50,22 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_cache(run_folder: Path) -> Path:
     """A cache of exported backbones for the whole run."""
     return run_folder / "regraft-cache"
+
+
+@pytest.fixture(scope="session")
+def postgresql(run_folder: Path) -> Iterator[PostgreSQL]:
+    """A real PostgreSQL, one for the whole run."""
+    with PostgreSQL.shared(run_folder) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/database.sqlite"
+    cluster: PostgreSQL = request.getfixturevalue("postgresql")
+    return cluster.new_database()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
 from regraft.image import thumbnail
+from regraft.image_files import ImageFile
 from regraft.runtime import cpu_budget
 from training.calibration import calibration
 from training.duplicates import Duplicates, near_duplicates
@@ -72,7 +72,7 @@ def diagnose(
     )
 
 
-def thumbnails(findings: Findings, paths: Mapping[str, Path]) -> dict[str, bytes]:
+def thumbnails(findings: Findings, paths: Mapping[str, ImageFile]) -> dict[str, bytes]:
     """Return a small JPEG, by image hash, of every picture that the report shows; unreadable ones are skipped."""
     judged = (*findings.top_losses, *findings.label_errors, *findings.doubted)
     shown: set[str] = {picture.sha256 for picture in judged}

@@ -16,6 +16,7 @@ from regraft.card import Precision
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import OpenSession, cpu_budget, open_session
 
@@ -137,7 +138,7 @@ class Embedder:
         return Embedder(open_session(model, provider="cpu" if precision == "int8" else "auto", threads=1), spec, key)
 
     def embed(
-        self, images: dict[str, Path], cache: EmbeddingCache, progress: Progress = silent
+        self, images: Mapping[str, ImageFile], cache: EmbeddingCache, progress: Progress = silent
     ) -> tuple[dict[str, FloatArray], dict[str, str]]:
         """Embed pictures that are not in the cache.
 
@@ -150,7 +151,7 @@ class Embedder:
             Embeddings float32 [D] by hash, and by hash the reason why a file is no usable picture.
         """
         embeddings = cache.get(self.key, images)
-        missing = [(name, path) for name, path in images.items() if name not in embeddings]
+        missing = [(name, file) for name, file in images.items() if name not in embeddings]
         failures: dict[str, str] = {}
         size = _CUDA_BATCH if self.opened.provider == "cuda" else 1
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
@@ -171,12 +172,12 @@ class Embedder:
         """Return the embeddings float32 [N, D] of N crops."""
         return np.asarray(self.opened.session.run([EMBEDDING], {IMAGE: np.stack(crops)})[0], np.float32)
 
-    def _embed_batch(self, batch: list[tuple[str, Path]]) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    def _embed_batch(self, batch: list[tuple[str, ImageFile]]) -> tuple[dict[str, FloatArray], dict[str, str]]:
         crops: dict[str, Crop] = {}
         failures: dict[str, str] = {}
-        for name, path in batch:
+        for name, file in batch:
             try:
-                data = path.read_bytes()
+                data = file.read_bytes()
                 crops[name] = self.cut(data, name) if self.cut else decode_crop(data, self.spec)
             except (InvalidImageError, OSError) as error:
                 failures[name] = str(error)

@@ -5,7 +5,6 @@ What is asked is asked of training images that the heads were not fitted on; the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx
 from regraft.artifact import backbone_digest
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_files import ImageFile
 from regraft.progress import Progress
 from training.head import FittedHead
 from training.objections import MAX_DROP
@@ -104,7 +104,7 @@ def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progr
     return replace(backbone, model=model, digest=backbone_digest(model), precision="int8")
 
 
-def calibration_crops(files: Sequence[Path], spec: ImageSpec) -> list[Crop]:
+def calibration_crops(files: Sequence[ImageFile], spec: ImageSpec) -> list[Crop]:
     """Return the crops of the first pictures, enough to calibrate with.
 
     Args:

@@ -14,7 +14,8 @@ import numpy as np
 from regraft import artifact
 from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, PreconditionError, TrainingError
-from regraft.examples import image_hash, kept_image
+from regraft.examples import image_hash, kept_images
+from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.dataset import text_of
@@ -42,7 +43,7 @@ def quantise_version(
     wanted: str,
     data: Path,
     *,
-    examples: Path,
+    examples: str,
     cache: Path,
     promote: bool = False,
     progress: Progress = silent,
@@ -53,7 +54,7 @@ def quantise_version(
         store: the model store.
         wanted: ``NAME:VERSION``, or ``NAME`` for its champion.
         data: a folder with the pictures that the version was trained on, however they lie in it.
-        examples: the examples store's folder, for pictures that came over gRPC.
+        examples: the examples store's folder or URL, for pictures that came over gRPC.
         cache: of embeddings.
         promote: whether to make it the champion, where the gate has no objection.
         progress: told the stages ``scan``, ``quantise``, ``embed`` and ``measure``.
@@ -96,7 +97,7 @@ def _read(store: ModelStore, wanted: str) -> _Parent:
     return _Parent(version, folder, found, load_features(folder / FEATURES_FILE))
 
 
-def _find(features: Features, data: Path, examples: Path, progress: Progress) -> dict[str, Path]:
+def _find(features: Features, data: Path, examples: str, progress: Progress) -> dict[str, ImageFile]:
     """Return the file of every picture, by image hash in ascending order."""
     if not data.is_dir():
         raise DatasetError(f"--data: {data}: not a folder")
@@ -106,18 +107,19 @@ def _find(features: Features, data: Path, examples: Path, progress: Progress) ->
         with suppress(OSError):  # what cannot be read will be missing
             there[image_hash(path.read_bytes())] = path
         progress("scan", done, len(paths))
-    files = {sha256: there.get(sha256, kept_image(examples, sha256)) for sha256 in features.sha256}
-    missing = [sha256 for sha256, path in files.items() if not path.is_file()]
+    kept = kept_images(examples)
+    files: dict[str, ImageFile] = {sha256: there.get(sha256, kept.file(sha256)) for sha256 in features.sha256}
+    missing = [sha256 for sha256, file in files.items() if not file.exists()]
     if missing:
         raise DatasetError(
             f"{len(missing)} of the version's {len(files)} images are neither in {text_of(data)} (--data) nor among "
-            f"the labelled examples in {text_of(examples)} (--examples): all of them have to be embedded anew"
+            f"the labelled examples in {examples} (--examples): all of them have to be embedded anew"
         )
     return files
 
 
 def _embed(
-    parent: _Parent, backbone: ExportedBackbone, files: dict[str, Path], cache: Path, progress: Progress
+    parent: _Parent, backbone: ExportedBackbone, files: dict[str, ImageFile], cache: Path, progress: Progress
 ) -> Features:
     old = parent.features
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
@@ -126,7 +128,7 @@ def _embed(
     if failures:
         sha256, reason = next(iter(failures.items()))
         raise DatasetError(
-            f"{len(failures)} images can no longer be read; the first: {text_of(files[sha256])}: {reason}"
+            f"{len(failures)} images can no longer be read; the first: {text_of(Path(str(files[sha256])))}: {reason}"
         )
     return replace(old, embedding=np.array([embeddings[sha256] for sha256 in old.sha256], np.float32))
 
@@ -166,7 +168,7 @@ def _conclude(
     parent: _Parent,
     challenger: Challenger,
     answers: tuple[FloatArray, FloatArray],
-    pictures: list[Path],
+    pictures: list[ImageFile],
     promote: bool,
     progress: Progress,
 ) -> Quantised:

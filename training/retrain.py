@@ -15,7 +15,7 @@ from typing import Final
 
 from regraft import artifact
 from regraft.errors import PreconditionError, RegraftError
-from regraft.examples import FOLDER, ExamplesStore
+from regraft.examples import FOLDER, ExamplesStore, open_examples
 from regraft.interrupted import job_lock, settle_interrupted
 from regraft.retrain_jobs import REFUSED_BECAUSE, GateMode, JobCancelledError, JobState, RetrainJob
 from regraft.store import ModelStore
@@ -127,8 +127,8 @@ def _prove_on_examples(
     challenger: Challenger, head: artifact.Head, features: Features, examples: ExamplesStore
 ) -> None:
     """Run the finished file on a few pictures whose bytes are at hand."""
-    at_hand = (row for row, name in enumerate(features.sha256) if examples.image_path(name).exists())
-    prove_on_files(challenger, head, examples.image_path, at_hand)
+    at_hand = (row for row, name in enumerate(features.sha256) if examples.image_file(name).exists())
+    prove_on_files(challenger, head, examples.image_file, at_hand)
 
 
 def _publish(
@@ -142,7 +142,7 @@ def _publish(
     """Publish the version, blessed or not, so that a refusal can be looked into."""
     verdict = findings.verdict
     assert verdict is not None
-    pictures = {picture.sha256: examples.image_path(picture.sha256) for picture in findings.doubted}
+    pictures = {picture.sha256: examples.image_file(picture.sha256) for picture in findings.doubted}
     return publish(
         store,
         challenger,
@@ -189,7 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a job from the command line; 0 when the new head is champion or nothing had to change, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
     parser.add_argument("--store", type=Path, required=True, help="the model store")
-    parser.add_argument("--examples", type=Path, help=f"the examples store (default: {FOLDER} inside the model store)")
+    parser.add_argument(
+        "--examples", default="", help=f"the examples: a folder, or a URL (default: {FOLDER} inside the model store)"
+    )
     parser.add_argument(
         "--database", default="", help="URL of the examples' database (default: SQLite inside the store)"
     )
@@ -200,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.nice(_NICENESS)  # whoever answers requests on this machine comes first
     store = ModelStore(options.store)
-    examples = ExamplesStore(options.examples or options.store / FOLDER, options.database)
+    examples = open_examples(options.store, options.examples, options.database)
     try:
         settle_interrupted(examples, store, "its process ended")
         if options.name:

@@ -122,7 +122,7 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         StorageError: the examples cannot be read.
     """
     sent = examples.list(model)
-    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent])
+    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], examples.removed(model))
     features, left_out = _embed(champion, rows, examples, progress)
     before = {sha256: label for sha256, label, _ in rows_of(champion.features)}
     is_new = np.array([before.get(sha256) != label for sha256, label, _ in rows_of(features)], np.bool_)
@@ -147,7 +147,7 @@ def _embed(
     champion: Champion, rows: list[Row], examples: ExamplesStore, progress: Progress
 ) -> tuple[Features, tuple[tuple[str, str], ...]]:
     known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    wanted = {name: examples.image_path(name) for name, _, _ in rows if name not in known}
+    wanted = {name: examples.image_file(name) for name, _, _ in rows if name not in known}
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}
     failures: dict[str, str] = {}
@@ -169,8 +169,8 @@ def _further(champion: Champion, features: Features, examples: ExamplesStore, pr
     views = int(champion.artifact.card.settings.get("views", 0))
     train = features.train()
     bare = sorted(set(range(len(train.sha256))) - set(carried.parent.tolist()))
-    files = {train.sha256[row]: examples.image_path(train.sha256[row]) for row in bare}
-    files = {sha256: path for sha256, path in files.items() if path.is_file()}
+    files = {train.sha256[row]: examples.image_file(train.sha256[row]) for row in bare}
+    files = {sha256: path for sha256, path in files.items() if path.exists()}
     if views and files:
         seed = champion.artifact.card.seed
         fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress)

@@ -11,6 +11,7 @@ from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.errors import InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import open_session
 
@@ -19,7 +20,7 @@ _WARM_UP: Final = 3
 _PICTURES: Final = 8
 
 
-def ms_per_image(models: Sequence[Path], pictures: Iterable[Path], progress: Progress = silent) -> list[float]:
+def ms_per_image(models: Sequence[Path], pictures: Iterable[ImageFile], progress: Progress = silent) -> list[float]:
     """Measure what one picture takes on one thread of the CPU, without its decoding.
 
     The models take turns, so that whatever else the machine does slows all of them alike.
@@ -56,7 +57,7 @@ def _in_turns(sessions: Sequence[Any], crops: Sequence[Sequence[Crop]], output: 
     return [round(median(times[_WARM_UP:]), 3) for times in taken]
 
 
-def _crops(files: Iterable[Path], spec: ImageSpec) -> Iterable[Crop]:
+def _crops(files: Iterable[ImageFile], spec: ImageSpec) -> Iterable[Crop]:
     for file in files:
         try:
             yield decode_crop(file.read_bytes(), spec)

@@ -16,6 +16,7 @@ from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Preci
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_files import ImageFile
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from training.evaluate import measure
@@ -124,7 +125,7 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
 
 
 def prove_on_files(
-    challenger: Challenger, head: Head, file_of: Callable[[str], Path], rows: Iterable[int] | None = None
+    challenger: Challenger, head: Head, file_of: Callable[[str], ImageFile], rows: Iterable[int] | None = None
 ) -> None:
     """Run `prove` on the first few pictures of the features, of the holdout where there is one.
 

@@ -5,15 +5,16 @@ average. Each is a function of (picture, number, seed), so that its embedding ca
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
+from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from training.features import Embedder, Features
 from training.head import Additional
@@ -27,7 +28,7 @@ _SHARE: Final = (0.35, 1.0)
 def embed_views(
     embedder: Embedder,
     features: Features,
-    files: dict[str, Path],
+    files: Mapping[str, ImageFile],
     count: int,
     seed: int,
     cache: EmbeddingCache,

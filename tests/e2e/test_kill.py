@@ -30,7 +30,7 @@ def test_every_acknowledged_example_survives_the_killing_of_the_server_20_times(
     kept = {example.sha256 for example in examples.list("colours")}
     assert len(acknowledged) >= sum(1 + round_ * 3 for round_ in range(KILLS))
     assert acknowledged <= kept
-    assert all(examples.image_path(sha256).stat().st_size > 0 for sha256 in kept)
+    assert all(examples.image_file(sha256).read_bytes() for sha256 in kept)
     examples.close()
 
 

@@ -3,27 +3,30 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.embeddings import EmbeddingKey
-from regraft.errors import InvalidRequestError, RegraftError, StorageError
+from regraft.errors import InvalidRequestError, NotFoundError, RegraftError, StorageError
 from regraft.examples import (
     HOLDOUT_SHARE,
     AddOutcome,
     Example,
     ExamplesStore,
+    NewExample,
     image_hash,
     is_holdout,
 )
 from regraft.labels import MAX_LABEL_LENGTH
+from tests.postgresql import PostgreSQL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "colours"
@@ -34,8 +37,14 @@ def data(number: int) -> bytes:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ExamplesStore]:
-    store = ExamplesStore(tmp_path / "examples")
+def images(tmp_path: Path) -> Path:
+    """Where the store keeps its pictures."""
+    return tmp_path / "examples/images"
+
+
+@pytest.fixture
+def store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
+    store = ExamplesStore(tmp_path / "examples", database)
     yield store
     store.close()
 
@@ -44,7 +53,7 @@ def test_a_new_picture_is_accepted_and_kept(store: ExamplesStore) -> None:
     outcome = store.add(MODEL, data(1), "red", source="a test")
 
     assert outcome == AddOutcome.ACCEPTED
-    assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
+    assert store.list(MODEL) == [Example(image_hash(data(1)), "red", "a test")]
     assert store.count(MODEL) == 1
 
 
@@ -64,15 +73,12 @@ def test_the_same_picture_with_another_label_is_relabelled(store: ExamplesStore)
     assert store.add(MODEL, data(1), "red") == AddOutcome.RELABELLED
 
 
-def test_the_bytes_on_the_disk_are_the_bytes_that_came(store: ExamplesStore) -> None:
+def test_the_bytes_on_the_disk_are_the_bytes_that_came(store: ExamplesStore, images: Path) -> None:
     store.add(MODEL, data(1), "red")
     sha256 = hashlib.sha256(data(1)).hexdigest()
 
-    path = store.image_path(sha256)
-
-    assert path.read_bytes() == data(1)
-    assert path.relative_to(store.images).parts == (sha256[:2], sha256)
-    assert [file for file in store.images.rglob("*") if file.is_file()] == [path]
+    assert store.image_file(sha256).read_bytes() == data(1)
+    assert [file for file in images.rglob("*") if file.is_file()] == [images / sha256[:2] / sha256]
 
 
 def test_examples_are_listed_by_hash_whatever_the_order_of_arrival(tmp_path: Path) -> None:
@@ -121,12 +127,14 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize(("label", "complaint"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
-def test_what_is_no_label_is_refused_and_nothing_is_kept(store: ExamplesStore, label: str, complaint: str) -> None:
+def test_what_is_no_label_is_refused_and_nothing_is_kept(
+    store: ExamplesStore, images: Path, label: str, complaint: str
+) -> None:
     with pytest.raises(InvalidRequestError, match=f"label.*{complaint}"):
         store.add(MODEL, data(1), label)
 
     assert store.count(MODEL) == 0
-    assert list(store.images.iterdir()) == []
+    assert not images.exists()
 
 
 @pytest.mark.parametrize("label", ["red", "Käfer", "蜂", "two words", "a.b", "...", "-", "x" * MAX_LABEL_LENGTH, "🐝"])
@@ -152,25 +160,25 @@ def test_examples_survive_reopening(tmp_path: Path) -> None:
 
 def test_a_picture_that_lost_its_file_is_mended_by_sending_it_again(store: ExamplesStore) -> None:
     store.add(MODEL, data(1), "red")
-    store.image_path(image_hash(data(1))).unlink()
+    store.image_file(image_hash(data(1))).unlink()
 
     assert store.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
-    assert store.image_path(image_hash(data(1))).read_bytes() == data(1)
+    assert store.image_file(image_hash(data(1))).read_bytes() == data(1)
 
 
 def test_a_picture_that_cannot_be_kept_is_a_storage_error_and_earlier_ones_are_still_there(
-    store: ExamplesStore,
+    store: ExamplesStore, images: Path
 ) -> None:
     store.add(MODEL, data(1), "red")
     sha256 = image_hash(data(2))
     assert sha256[:2] != image_hash(data(1))[:2]
-    (store.images / sha256[:2]).write_text("a file where the folder should be")
+    (images / sha256[:2]).write_text("a file where the folder should be")
 
     with pytest.raises(StorageError, match="cannot keep the image"):
         store.add(MODEL, data(2), "green")
 
     assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
-    (store.images / sha256[:2]).unlink()
+    (images / sha256[:2]).unlink()
     assert store.add(MODEL, data(2), "green") == AddOutcome.ACCEPTED
 
 
@@ -269,7 +277,7 @@ def test_different_pictures_from_eight_threads_are_all_kept(store: ExamplesStore
         image_hash(data(100 * thread + number)): f"label {thread}" for thread in range(8) for number in range(8)
     }
     for example in store.list(MODEL):
-        assert image_hash(store.image_path(example.sha256).read_bytes()) == example.sha256
+        assert image_hash(store.image_file(example.sha256).read_bytes()) == example.sha256
 
 
 ADD_UNTIL_KILLED = """
@@ -301,7 +309,7 @@ def test_acknowledged_examples_survive_kill_9(tmp_path: Path) -> None:
     for number in acknowledged:
         sha256 = image_hash(data(number))
         assert kept[sha256] == f"label {number}"
-        assert store.image_path(sha256).read_bytes() == data(number)
+        assert store.image_file(sha256).read_bytes() == data(number)
     assert len(kept) - len(acknowledged) in {0, 1}  # the last one may have been kept and not yet told
     assert store.add(MODEL, b"another", "red") == AddOutcome.ACCEPTED
     store.close()
@@ -358,3 +366,150 @@ def test_the_holdout_is_a_pure_function_of_the_hash(data: bytes) -> None:
     assert is_holdout(sha256) == is_holdout(sha256)
     assert is_holdout(sha256) == is_holdout(sha256[:8] + "0" * 56)
     assert is_holdout(sha256) == (int(sha256[:8], 16) / 2**32 < 0.2)
+
+
+def test_every_label_that_a_picture_had_stays_in_its_history(store: ExamplesStore) -> None:
+    sha256 = image_hash(data(1))
+    store.add_all(MODEL, [NewExample(data(1), "red", "a camera", "ada", "request 1")], caller="10.0.0.1")
+    store.add(MODEL, data(1), "red")
+    store.relabel(MODEL, sha256, "green", annotator="grace")
+    store.remove(MODEL, sha256, source="blurred", annotator="ada")
+    store.add(MODEL, data(1), "blue")
+
+    history = store.history(MODEL, sha256)
+
+    assert [(entry.label, entry.source, entry.annotator) for entry in history] == [
+        ("red", "a camera", "ada"),
+        ("green", "", "grace"),
+        (None, "blurred", "ada"),
+        ("blue", "", ""),
+    ]
+    assert (history[0].request_id, history[0].caller) == ("request 1", "10.0.0.1")
+    assert store.list(MODEL) == [Example(sha256, "blue")]
+
+
+def test_an_example_keeps_its_source_when_it_is_relabelled_without_one(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red", "a camera")
+    sha256 = image_hash(data(1))
+
+    assert store.relabel(MODEL, sha256, "green") == Example(sha256, "green", "a camera")
+
+    assert store.list(MODEL) == [Example(sha256, "green", "a camera")]
+
+
+def test_what_was_removed_is_in_force_no_more_until_it_is_added_again(store: ExamplesStore) -> None:
+    for number in (1, 2):
+        store.add(MODEL, data(number), "red")
+    sha256 = image_hash(data(1))
+
+    assert store.remove(MODEL, sha256) == Example(sha256, "red")
+
+    assert store.list(MODEL) == [Example(image_hash(data(2)), "red")]
+    assert store.removed(MODEL) == {sha256}
+    assert store.removed("another") == set()
+    assert store.image_file(sha256).read_bytes() == data(1)
+    assert store.add(MODEL, data(1), "green") == AddOutcome.ACCEPTED
+    assert store.removed(MODEL) == set()
+
+
+def test_what_is_no_example_can_neither_be_relabelled_nor_removed(store: ExamplesStore) -> None:
+    with pytest.raises(NotFoundError, match="model 'colours' has no example 'ab12'"):
+        store.relabel(MODEL, "ab12", "red")
+    with pytest.raises(NotFoundError, match="no example"):
+        store.remove(MODEL, "ab12")
+
+
+def test_relabelling_to_the_same_label_adds_nothing_to_the_history(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+
+    store.relabel(MODEL, image_hash(data(1)), "red")
+
+    assert len(store.history(MODEL, image_hash(data(1)))) == 1
+
+
+def test_an_example_is_found_by_the_beginning_of_its_hash(store: ExamplesStore) -> None:
+    for number in range(40):
+        store.add(MODEL, data(number), "red")
+    sha256 = image_hash(data(1))
+
+    assert store.find(MODEL, sha256[:12]) == Example(sha256, "red")
+    for beginning in ("", "not a hash"):
+        with pytest.raises(NotFoundError, match="has no examples whose hash begins"):
+            store.find(MODEL, beginning)
+    digit = Counter(example.sha256[0] for example in store.list(MODEL)).most_common(1)[0][0]
+    with pytest.raises(NotFoundError, match=f"examples whose hash begins '{digit}'"):
+        store.find(MODEL, digit)
+
+
+def test_a_batch_is_kept_whole_and_answered_one_by_one(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red")
+
+    outcomes = store.add_all(
+        MODEL, [NewExample(data(n), label) for n, label in ((1, "red"), (2, "green"), (1, "blue"))]
+    )
+
+    assert outcomes == [AddOutcome.DUPLICATE, AddOutcome.ACCEPTED, AddOutcome.RELABELLED]
+    assert {example.sha256: example.label for example in store.list(MODEL)} == {
+        image_hash(data(1)): "blue",
+        image_hash(data(2)): "green",
+    }
+
+
+def test_of_a_batch_with_something_wrong_nothing_is_kept(store: ExamplesStore) -> None:
+    with pytest.raises(InvalidRequestError, match="label"):
+        store.add_all(MODEL, [NewExample(data(1), "red"), NewExample(data(2), "")])
+
+    assert store.count(MODEL) == 0
+
+
+@pytest.mark.parametrize("field", ["source", "annotator", "request_id"])
+@pytest.mark.parametrize(("text", "complaint"), [("x" * 201, "201 characters; the limit is 200"), ("a\0b", "control")])
+def test_a_note_that_cannot_be_kept_is_refused_by_its_name(
+    store: ExamplesStore, field: str, text: str, complaint: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=f"{field}: {complaint}"):
+        store.add_all(MODEL, [NewExample(data(1), "red", **{field: text})])
+
+    assert store.count(MODEL) == 0
+
+
+def test_beyond_its_quota_a_caller_is_rejected_and_others_are_not(store: ExamplesStore) -> None:
+    def send(numbers: Iterable[int], caller: str) -> Counter[AddOutcome]:
+        batch = [NewExample(data(number), "red") for number in numbers]
+        return Counter(store.add_all(MODEL, batch, caller=caller, hourly_quota=3))
+
+    assert send(range(2), "one") == {AddOutcome.ACCEPTED: 2}
+    assert send(range(4), "one") == {AddOutcome.DUPLICATE: 2, AddOutcome.ACCEPTED: 1, AddOutcome.REJECTED: 1}
+    assert send(range(10, 12), "another") == {AddOutcome.ACCEPTED: 2}
+    assert store.count(MODEL) == 5
+
+
+def test_ten_thousand_examples_of_one_class_are_kept_and_listed(tmp_path: Path, database: str) -> None:
+    store = ExamplesStore(tmp_path, database, "memory://ten-thousand")  # a disk would take a minute
+
+    for start in range(0, 10_000, 1000):
+        store.add_all(MODEL, [NewExample(b"%d" % number, "red") for number in range(start, start + 1000)])
+
+    assert store.count(MODEL) == 10_000
+    assert {example.label for example in store.list(MODEL)} == {"red"}
+    store.close()
+    MemoryFileSystem.store.clear()
+
+
+def test_a_database_that_went_away_is_a_storage_error_and_is_found_again(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with PostgreSQL.shared(tmp_path_factory.mktemp("cluster")) as cluster:
+        store = ExamplesStore(tmp_path, cluster.new_database())
+        store.add(MODEL, data(1), "red")
+        cluster.stop()
+
+        with pytest.raises(StorageError, match="cannot keep the examples"):
+            store.add(MODEL, data(2), "red")
+        with pytest.raises(StorageError, match="cannot read the examples"):
+            store.list(MODEL)
+
+        cluster.start()
+        assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
+        assert store.add(MODEL, data(2), "red") == AddOutcome.ACCEPTED
+        store.close()

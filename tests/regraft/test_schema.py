@@ -46,9 +46,13 @@ def version_of(file: Path) -> str:
     return str(found)
 
 
-def test_the_steps_lead_to_the_tables_that_the_code_declares(engine: Engine) -> None:
+def test_the_steps_lead_to_the_tables_that_the_code_declares(database: str) -> None:
+    engine = open_database(database)
     with reading(engine, "compare") as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+
+    assert differences == []
 
 
 def test_the_last_step_is_the_schema_that_the_code_asks_for() -> None:
@@ -67,7 +71,8 @@ def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path:
 
     store = ExamplesStore(tmp_path)
 
-    assert store.list("colours") == [Example(sha256, "red")]
+    assert store.list("colours") == [Example(sha256, "red", "long ago")]
+    assert [labelling.label for labelling in store.history("colours", sha256)] == ["red"]
     assert store.add("colours", b"new", "red") == AddOutcome.ACCEPTED
     store.close()
     assert version_of(file) == SCHEMA

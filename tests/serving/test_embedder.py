@@ -139,8 +139,8 @@ async def test_a_picture_that_is_gone_or_damaged_does_not_keep_the_others_from_b
 ) -> None:
     async with stage(store) as s:
         hashes = s.add(range(20))
-        s.examples.image_path(hashes[3]).unlink()
-        s.examples.image_path(hashes[7]).write_bytes(b"damaged")
+        s.examples.image_file(hashes[3]).unlink()
+        s.examples.image_file(hashes[7]).write_bytes(b"damaged")
         whole = [sha256 for number, sha256 in enumerate(hashes) if number not in (3, 7)]
         s.embedder.wake()
         await s.until_embedded(whole)
@@ -157,7 +157,7 @@ async def test_a_picture_that_is_gone_or_damaged_does_not_keep_the_others_from_b
 async def test_more_damaged_pictures_than_fit_in_one_go_do_not_hide_the_others(store: ModelStore) -> None:
     async with stage(store) as s:
         for sha256 in s.add(range(40)):
-            s.examples.image_path(sha256).write_bytes(b"damaged")
+            s.examples.image_file(sha256).write_bytes(b"damaged")
         good = s.add(range(100, 110))
         s.embedder.wake()
         await s.until_embedded(good)

@@ -66,7 +66,7 @@ def test_an_example_that_was_accepted_is_on_the_disk(store: ModelStore, client: 
 
     examples = ExamplesStore(store.root / ".examples")
     assert [(example.sha256, example.label) for example in examples.list("colours")] == [(answer.sha256, "grey")]
-    assert examples.image_path(answer.sha256).read_bytes() == GREY[0]
+    assert examples.image_file(answer.sha256).read_bytes() == GREY[0]
     examples.close()
 
 

@@ -235,7 +235,7 @@ def test_a_host_that_does_not_exist_is_the_operators_to_change(store: ModelStore
 
 def test_the_examples_may_be_kept_elsewhere(store: ModelStore, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/elsewhere.sqlite"
-    with LiveServer(store, examples=tmp_path / "elsewhere", database=database) as live:
+    with LiveServer(store, examples=str(tmp_path / "elsewhere"), database=database) as live:
         list(live.client.add_examples([(picture("grey"), "grey")]))
         assert live.client.get_model().examples == 1
 
@@ -247,7 +247,7 @@ def test_the_examples_may_be_kept_elsewhere(store: ModelStore, tmp_path: Path) -
 
 def test_a_retrain_finds_jobs_and_examples_that_are_kept_elsewhere(store: ModelStore, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/elsewhere.sqlite"
-    with LiveServer(store, examples=tmp_path / "elsewhere", database=database) as live:
+    with LiveServer(store, examples=str(tmp_path / "elsewhere"), database=database) as live:
         list(live.client.add_examples([(picture("grey"), "grey")]))
         job = live.client.retrain()
         end = list(live.client.watch_job(job.id))[-1]

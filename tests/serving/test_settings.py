@@ -141,11 +141,6 @@ def test_each_provider_can_be_asked_for(provider: ProviderChoice) -> None:
     assert Settings(provider=provider).provider == provider
 
 
-def test_the_examples_are_kept_inside_the_model_store_unless_another_folder_is_given() -> None:
-    assert Settings(store=Path("store")).examples_folder == Path("store/.examples")
-    assert Settings(store=Path("store"), examples=Path("elsewhere")).examples_folder == Path("elsewhere")
-
-
 def test_settings_do_not_change() -> None:
     settings = Settings()
 

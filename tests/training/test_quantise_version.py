@@ -20,7 +20,7 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore, image_hash, kept_image
+from regraft.examples import ExamplesStore, image_hash, kept_images
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
@@ -85,7 +85,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(store: ModelStore, data: Path, wanted: str = NAME, **flags: Any) -> Quantised:  # noqa: ANN401 - its flags
-    given: dict[str, Any] = {"examples": store.root / ".examples", "cache": store.root.parent / "cache", **flags}
+    given: dict[str, Any] = {"examples": str(store.root / ".examples"), "cache": store.root.parent / "cache", **flags}
     return quantise_version(store, wanted, data, **given)
 
 
@@ -256,7 +256,7 @@ def test_a_kept_picture_lies_where_the_examples_store_puts_it(tmp_path: Path) ->
     examples.add(NAME, b"picture", "red")
     examples.close()
 
-    assert kept_image(tmp_path / "examples", image_hash(b"picture")).read_bytes() == b"picture"
+    assert kept_images(str(tmp_path / "examples")).file(image_hash(b"picture")).read_bytes() == b"picture"
 
 
 def command(store: ModelStore, data: Path, *flags: str) -> list[str]:

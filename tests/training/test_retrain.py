@@ -438,7 +438,7 @@ def test_embeddings_that_were_cached_while_serving_are_used_and_need_no_file(wor
     marked = {image_hash(data): embed(data) + np.float32(0.001) for data in pictures}
     workshop.examples.embeddings.put(COLOUR_KEY, marked)
     for name in marked:
-        workshop.examples.image_path(name).unlink()
+        workshop.examples.image_file(name).unlink()
 
     assert workshop.retrain().state is JobState.SUCCEEDED
 
@@ -466,7 +466,7 @@ def test_an_example_that_cannot_be_read_is_left_out_and_named_in_the_log(
     pictures = new_pictures("green", 10, 4)
     workshop.add("green", [*pictures, b"no picture at all"])
     gone = image_hash(pictures[0])
-    workshop.examples.image_path(gone).unlink()
+    workshop.examples.image_file(gone).unlink()
 
     with caplog.at_level(logging.WARNING):
         job = workshop.retrain()
@@ -842,3 +842,11 @@ def test_merging_keeps_every_split_and_takes_every_newer_label(sent: dict[str, s
             assert held is is_holdout(name)
             assert label == sent[name]
     assert merge_rows(OLD, list(reversed(sent.items()))) == merged
+
+
+def test_what_was_removed_leaves_although_the_champion_was_fitted_on_it() -> None:
+    gone = OLD.sha256[0]
+
+    merged = merge_rows(OLD, [], {gone})
+
+    assert {sha256 for sha256, _, _ in merged} == {*OLD.sha256} - {gone}

@@ -1,0 +1,187 @@
+"""Where pictures are kept, named by their SHA-256: in a folder, or in any object store that fsspec reaches.
+
+::
+
+    <place>/ab/abcdef...
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from regraft.errors import InvalidRequestError, MissingPackageError, first_line
+from regraft.files import fsync_folder, write_durably
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_FOLDER_URLS: Final = ("file://", "local://")
+
+
+class ImageFile(Protocol):
+    """One picture's file: a `Path`, or its like in an object store. Its errors are `OSError`."""
+
+    def exists(self) -> bool:
+        """Tell whether it is there."""
+
+    def read_bytes(self) -> bytes:
+        """Return all of it."""
+
+    def write_bytes(self, data: bytes, /) -> int:
+        """Replace all of it."""
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove it."""
+
+
+class ImageFiles(Protocol):
+    """Files of pictures by hash. Safe between threads and processes."""
+
+    def file(self, sha256: str) -> ImageFile:
+        """Return where the picture with this hash is, if it is there."""
+
+    def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:
+        """Keep a picture: when this returns it is there, and if ``durably``, even after a power cut.
+
+        Raises:
+            OSError: it could not be kept.
+        """
+
+
+def images_at(place: str | Path) -> ImageFiles:
+    """Return the files at ``place``: a folder, or a URL such as ``s3://bucket/pictures``.
+
+    Raises:
+        InvalidRequestError: the URL makes no sense.
+        MissingPackageError: fsspec, or its driver for such URLs, is not installed.
+    """
+    return ImageBucket(place) if isinstance(place, str) and is_remote(place) else ImageFolder(folder_of(place))
+
+
+def is_remote(place: str) -> bool:
+    """Tell whether a place is the URL of an object store rather than a folder."""
+    return "://" in place and not place.startswith(_FOLDER_URLS)
+
+
+def folder_of(place: str | Path) -> Path:
+    """Return the folder that a path or a ``file://`` URL names."""
+    if isinstance(place, Path):
+        return place
+    for prefix in _FOLDER_URLS:
+        place = place.removeprefix(prefix)
+    return Path(place)
+
+
+class ImageFolder:
+    """Files in a folder, written so that they survive a power cut."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the folder ``root``, which is created with the first picture."""
+        self.root = root
+
+    def file(self, sha256: str) -> Path:
+        """Return the path of the picture with this hash."""
+        return self.root / sha256[:2] / sha256
+
+    def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:
+        """Write a picture, unless it is there."""
+        path = self.file(sha256)
+        if path.exists():
+            return
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if durably:
+                fsync_folder(self.root)
+        if durably:
+            write_durably(path, data)
+        else:
+            path.write_bytes(data)
+
+
+class ImageBucket:
+    """Files in an object store, which answers a write when it has it for good."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to what ``url`` names; see `images_at` for the errors."""
+        try:
+            from fsspec.core import url_to_fs  # noqa: PLC0415 - optional
+        except ImportError as error:
+            raise MissingPackageError(f"{url}: object stores need fsspec: pip install 'regraft[objects]'") from error
+        try:
+            # Listings are not cached: another process may have added the file that we ask for.
+            self._files, self._root = url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            raise MissingPackageError(f"{url}: {first_line(error)}") from error
+        except ValueError as error:
+            raise InvalidRequestError(f"{url}: {first_line(error)}") from error
+
+    def file(self, sha256: str) -> "RemoteFile":
+        """Return the object of the picture with this hash."""
+        return RemoteFile(self._files, f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256}")
+
+    def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:  # noqa: ARG002 - they know no other way
+        """Write a picture, unless it is there, whole: not every store writes all or nothing."""
+        file = self.file(sha256)
+        if file.size_bytes() != len(data):
+            file.write_bytes(data)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One object of a store."""
+
+    files: "AbstractFileSystem"
+    path: str
+
+    def __str__(self) -> str:
+        """Return its path, for people."""
+        return self.path
+
+    def exists(self) -> bool:
+        """Tell whether it is there."""
+        return self.size_bytes() is not None
+
+    def size_bytes(self) -> int | None:
+        """Return its size, None where it is not there."""
+        try:
+            with _os_errors():
+                return int(self.files.info(self.path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def read_bytes(self) -> bytes:
+        """Return all of it."""
+        with _os_errors():
+            return bytes(self.files.cat_file(self.path))
+
+    def write_bytes(self, data: bytes, /) -> int:
+        """Write it in one request."""
+        with _os_errors():
+            try:
+                self.files.pipe_file(self.path, data)
+            except FileNotFoundError:  # what lies behind has real folders
+                self.files.makedirs(self.path.rpartition("/")[0], exist_ok=True)
+                self.files.pipe_file(self.path, data)
+        return len(data)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove it."""
+        try:
+            with _os_errors():
+                self.files.rm_file(self.path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Make an `OSError` of whatever a driver raises: each has exceptions of its own."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(first_line(error)) from error
