@@ -5,9 +5,8 @@ arrival: rows come ordered by hash, folds are a function of it and the seed, and
 a fold.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,17 +16,17 @@ from threadpoolctl import threadpool_limits
 from regraft.artifact import FloatArray, Head
 from regraft.card import NoveltyMethod
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
 from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
-from training.novelty import choose_method, novelty_parts, novelty_threshold, out_of_fold, unit
+from training.novelty import LeftOut, fit_novelty, novelty_threshold
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
 FOLDS: Final = 5
 UNBALANCED: Final = 1.5
 """``auto`` weighs classes alike where the largest has more than so many times the images of the smallest."""
 _PATIENCE: Final = 2
+_CLEARLY: Final = 1.01
 
 Balance = Literal["auto", "on", "off"]
 
@@ -93,6 +92,7 @@ class FittedHead:
             ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions, and
             whether classes were ``balanced``.
         unseen: every training image, out of fold.
+        left_out: by what the method was chosen, None where there was no choice.
     """
 
     head: Head
@@ -101,6 +101,7 @@ class FittedHead:
     novelty_threshold: float
     choices: dict[str, Any]
     unseen: Unseen
+    left_out: LeftOut | None = None
 
 
 def fit(
@@ -128,27 +129,31 @@ def fit(
     shares, balanced = _class_weights(y, balance)
     folds = deal(y, FOLDS, seed)
     further = additional or _nothing(train.embedding.shape[1])
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
+        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, folds, seed)
         mean, scale = _mean_and_scale(train.embedding)
         x, rotation = principal_axes((np.vstack([train.embedding, further.embedding]) - mean) / scale)
         label_index = np.concatenate([y, further.label_index])
         weight = np.concatenate([np.ones(len(y)), further.weight]) * shares[label_index]
-        rows = Rows(x, label_index, weight, len(features.labels))
+        rows = Rows(x, label_index, weight[None], len(features.labels))
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
         step, logits = _choose(rows, fold_of, len(y), progress)
         final = solve(rows, C_GRID[step])
-        method = choose_method(train.embedding, y, seed)
-        novelty = out_of_fold(method, unit(train.embedding), y, folds)
-        parts = novelty_parts(method, train.embedding, y, len(features.labels))
+        novelty = measuring_novelty.result()
     progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
     temperature = fit_temperature(logits, y, shares[y])
-    coefficients = final.coefficients @ rotation / scale / temperature
-    intercepts = final.intercepts / temperature - coefficients @ mean
+    coefficients = final.coefficients[0] @ rotation / scale / temperature
+    intercepts = final.intercepts[0] / temperature - coefficients @ mean
     return FittedHead(
-        Head(np.asarray(coefficients, np.float32), np.asarray(intercepts, np.float32), *parts),
+        Head(
+            np.asarray(coefficients, np.float32),
+            np.asarray(intercepts, np.float32),
+            novelty.prototypes,
+            novelty.whitening,
+        ),
         temperature,
-        method,
-        novelty_threshold(novelty),
+        novelty.method,
+        novelty_threshold(novelty.out_of_fold),
         {
             "c": C_GRID[step],
             "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
@@ -158,8 +163,9 @@ def fit(
         Unseen(
             np.arange(len(y)),
             np.asarray(np.exp(log_softmax(logits / temperature)), np.float32),
-            np.asarray(novelty, np.float32),
+            novelty.out_of_fold,
         ),
+        novelty.left_out,
     )
 
 
@@ -185,29 +191,23 @@ def _nothing(size: int) -> Additional:
 def _choose(rows: Rows, fold_of: Index, judged: int, progress: Progress) -> tuple[int, Matrix]:
     """Return the step of `C_GRID` with the least log loss over the first ``judged`` rows, and their logits out of fold.
 
-    From strong to weak penalties, so that each fit starts from the one before. The loss falls and then rises: after two
-    steps without a gain the others are not worth their time.
+    From strong to weak penalties, so that each fit starts from the one before. The loss falls and then rises: after one
+    step that is clearly worse, or two without a gain, the others are not worth their time.
     """
-    parts = [rows.select(fold_of != fold) for fold in range(int(fold_of.max()) + 1)]
-    models: list[Linear | None] = [None] * len(parts)
+    folds = np.arange(int(fold_of.max()) + 1)
+    parts = replace(rows, weight=rows.weight * (fold_of != folds[:, None]))
+    models: Linear | None = None
     best, least, chosen = 0, np.inf, np.empty((judged, rows.classes))
-    with ThreadPoolExecutor(min(len(parts), cpu_budget())) as pool:
-        for step, c in enumerate(C_GRID):
-            models = list(pool.map(solve, parts, [c] * len(parts), models))
-            logits = _out_of_fold(models, rows.x[:judged], fold_of[:judged])
-            loss = log_loss(logits, rows.label_index[:judged], rows.weight[:judged])
-            progress("fit", step + 1, len(C_GRID) + 1)
-            if loss < least:
-                best, least, chosen = step, loss, logits
-            if step >= best + _PATIENCE:
-                break
+    for step, c in enumerate(C_GRID):
+        models = solve(parts, c, models)
+        logits = models.logits(rows.x[:judged])[fold_of[:judged], np.arange(judged)]
+        loss = log_loss(logits, rows.label_index[:judged], rows.weight[0, :judged])
+        progress("fit", step + 1, len(C_GRID) + 1)
+        if loss < least:
+            best, least, chosen = step, loss, logits
+        if step >= best + _PATIENCE or loss > _CLEARLY * least:
+            break
     return best, chosen
-
-
-def _out_of_fold(models: Sequence[Linear | None], x: FloatArray, fold_of: Index) -> Matrix:
-    parts = [model.logits(x[fold_of == fold]) for fold, model in enumerate(models) if model is not None]
-    order = np.argsort(fold_of, kind="stable")
-    return np.concatenate(parts)[np.argsort(order)]
 
 
 def fit_temperature(logits: Matrix, y: Index, weight: Matrix) -> float:

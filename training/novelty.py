@@ -5,6 +5,7 @@ Two methods fit the one formula of `regraft.artifact.Head`; see ARCHITECTURE.md 
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -35,6 +36,81 @@ _AXES: Final = 128
 _SHRINKAGE: Final = 0.1
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """How new some training rows are to heads that never saw their class, or only not these rows.
+
+    Attributes:
+        x: float32 [m, D], of length 1.
+        label_index: int64 [m], 0 to one less than the number of classes that take part.
+        folds: int64 [m], by which the rows of known classes are scored out of fold.
+        novelty: by method, for each class of `most_common` left out in turn, that of all rows [m].
+    """
+
+    x: FloatArray
+    label_index: Index
+    folds: Index
+    novelty: dict[NoveltyMethod, list[Matrix]]
+
+
+@dataclass(frozen=True)
+class FittedNovelty:
+    """How novelty is measured.
+
+    Attributes:
+        method: see `choose_method`.
+        out_of_fold: float32 [n], the novelty of the rows to what was fitted without their fold.
+        prototypes: float32 [K, D], see `regraft.artifact.Head`.
+        whitening: float32 [R, D], likewise.
+        left_out: by what the method was chosen, None where there was no choice.
+    """
+
+    method: NoveltyMethod
+    out_of_fold: FloatArray
+    prototypes: FloatArray
+    whitening: FloatArray
+    left_out: LeftOut | None
+
+
+def fit_novelty(embedding: npt.ArrayLike, label_index: Index, folds: Index, seed: int = 0) -> FittedNovelty:
+    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1."""
+    left_out = leave_classes_out(embedding, label_index, seed)
+    method = choose_method(left_out, label_index)
+    out_of_fold = _out_of_fold(method, embedding, label_index, folds)
+    parts = novelty_parts(method, embedding, label_index, int(label_index.max()) + 1)
+    return FittedNovelty(method, out_of_fold, *parts, left_out)
+
+
+def leave_classes_out(embedding: npt.ArrayLike, label_index: Index, seed: int = 0) -> LeftOut | None:
+    """Score some 500 rows by each method with each class left out in turn, the ten largest at most.
+
+    Args:
+        embedding: [n, D].
+        label_index: int64 [n].
+        seed: draws the rows and deals the folds.
+
+    Returns:
+        The scores, or None where fewer than three classes have two rows.
+    """
+    rows = sample(label_index, seed)
+    if len(np.unique(label_index[rows])) < _FEWEST_CLASSES:
+        return None
+    y = np.unique(label_index[rows], return_inverse=True)[1]
+    x, folds = unit(np.asarray(embedding)[rows]), deal(y, _FOLDS, seed)
+    return LeftOut(x, y, folds, {method: _left_out_scores(method, x, y, folds) for method in METHODS})
+
+
+def choose_method(left_out: LeftOut | None, label_index: Index) -> NoveltyMethod:
+    """Return the method that tells classes left out in turn better from the others.
+
+    Without the three classes, or the images for a covariance, that it takes to know, those are the class means.
+    """
+    if left_out is None or len(label_index) < _FEWEST_ROWS * (int(label_index.max()) + 1):
+        return CLASS_MEANS
+    areas = [auroc(left_out.novelty[method], left_out.label_index) for method in METHODS]
+    return METHODS[int(np.argmax(areas))]
+
+
 def novelty_parts(
     method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, classes: int
 ) -> tuple[FloatArray, FloatArray]:
@@ -46,29 +122,16 @@ def novelty_parts(
         label_index: int64 [n] below K.
         classes: K.
     """
-    directions = unit(embedding)
-    means = np.array([directions[label_index == index].mean(axis=0) for index in range(classes)])
+    return _parts(method, unit(embedding), label_index, classes)
+
+
+def _parts(method: NoveltyMethod, directions: FloatArray, y: Index, classes: int) -> tuple[FloatArray, FloatArray]:
+    means = np.array([directions[y == index].mean(axis=0, dtype=np.float64) for index in range(classes)])
     none = np.zeros((1, directions.shape[1]))
-    whitening = none if method == CLASS_MEANS else _whitening(directions, means, label_index)
+    whitening = none if method == CLASS_MEANS else _whitening(directions, means, y)
     image = means + (means @ whitening.T) @ whitening
     length = np.sqrt(np.maximum((means * image).sum(axis=1, keepdims=True), 1e-24))
     return (image / length).astype(np.float32), whitening.astype(np.float32)
-
-
-def choose_method(embedding: npt.ArrayLike, label_index: Index, seed: int = 0) -> NoveltyMethod:
-    """Return the method that tells classes left out in turn better from the others.
-
-    Without the three classes, or the images for a covariance, that it takes to know, those are the class means.
-    """
-    rows = sample(label_index, seed)
-    y = label_index[rows]
-    classes = np.unique(y)
-    if len(classes) < _FEWEST_CLASSES or len(label_index) < _FEWEST_ROWS * (int(label_index.max()) + 1):
-        return CLASS_MEANS
-    x, y = unit(embedding)[rows], np.searchsorted(classes, y)
-    folds = deal(y, _FOLDS, seed)
-    areas = [auroc(left_out_scores(method, x, y, folds), y) for method in METHODS]
-    return METHODS[int(np.argmax(areas))]
 
 
 def novelty_threshold(novelty: npt.ArrayLike) -> float:
@@ -76,27 +139,25 @@ def novelty_threshold(novelty: npt.ArrayLike) -> float:
     return float(np.clip(np.quantile(np.asarray(novelty), NOVELTY_QUANTILE), 0, 2))
 
 
-def out_of_fold(method: NoveltyMethod, x: Matrix, y: Index, folds: Index) -> Matrix:
-    """Return the novelty [n] of rows [n, D] to classes y [n], 0 to K - 1, that their own fold had no part in."""
-    classes, novelty = int(y.max()) + 1, np.empty(len(y))
+def _out_of_fold(method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, folds: Index) -> FloatArray:
+    x, novelty = unit(embedding), np.empty(len(label_index), np.float32)
 
     def fill(fold: int) -> None:
         held = folds == fold
-        novelty[held] = _score(method, x[~held], y[~held], classes, x[held])
+        novelty[held] = _score(method, x[~held], label_index[~held], x[held])
 
     with ThreadPoolExecutor(cpu_budget()) as pool:
         list(pool.map(fill, np.unique(folds)))
     return novelty
 
 
-def left_out_scores(method: NoveltyMethod, x: Matrix, y: Index, folds: Index) -> list[Matrix]:
-    """Return, for each class of `most_common` left out in turn, the novelty [n] of all rows, out of fold."""
+def _left_out_scores(method: NoveltyMethod, x: FloatArray, y: Index, folds: Index) -> list[Matrix]:
     scores = []
     for index in most_common(y):
         novelty = np.empty(len(y))
         for held, known in splits(y, folds, index):
             labels = np.unique(y[known], return_inverse=True)[1]
-            novelty[held] = _score(method, x[known], labels, int(labels.max()) + 1, x[held])
+            novelty[held] = _score(method, x[known], labels, x[held])
         scores.append(novelty)
     return scores
 
@@ -125,27 +186,28 @@ def sample(label_index: Index, seed: int) -> Index:
     return np.asarray(rows[counts[label_index[rows]] >= 2])
 
 
-def unit(vectors: npt.ArrayLike) -> Matrix:
-    """Return vectors [n, D] of length 1; zeros stay zeros."""
+def unit(vectors: npt.ArrayLike) -> FloatArray:
+    """Return vectors float32 [n, D] of length 1; zeros stay zeros."""
     x = np.asarray(vectors, np.float64)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _score(method: NoveltyMethod, known: Matrix, y: Index, classes: int, x: Matrix) -> Matrix:
-    """Return the novelty [n] that a head made of the known rows gives to rows [n, D]."""
-    prototypes, whitening = novelty_parts(method, known, y, classes)
+def _score(method: NoveltyMethod, known: FloatArray, y: Index, x: FloatArray) -> Matrix:
+    """Return the novelty [n] that a head made of the known rows, of classes 0 to max(y), gives to rows [n, D]."""
+    classes = int(y.max()) + 1
+    prototypes, whitening = _parts(method, known, y, classes)
     head = Head(prototypes, np.zeros(classes, np.float32), prototypes, whitening)
-    return np.asarray(head.novelty(x.astype(np.float32)), np.float64)
+    return np.asarray(head.novelty(x), np.float64)
 
 
-def _whitening(directions: Matrix, means: Matrix, y: Index) -> Matrix:
+def _whitening(directions: FloatArray, means: Matrix, y: Index) -> Matrix:
     """Return W [R, D] such that I + W'W is the precision within the classes, up to a factor.
 
     It is measured on the main axes of the directions, not centred: those of the class means are among them. Off them,
     and on the axis that varies most, it is 1: what is not known is not counted as new for being rare.
     """
     axes = _main_axes(directions)
-    residual = (directions - means[y]) @ axes.T
+    residual = (directions @ axes.T).astype(np.float64) - (means @ axes.T)[y]
     covariance = residual.T @ residual / len(residual)
     size = float(np.trace(covariance)) / len(covariance)
     variance, turn = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * size * np.eye(len(covariance)))
@@ -155,12 +217,12 @@ def _whitening(directions: Matrix, means: Matrix, y: Index) -> Matrix:
     return np.asarray(np.where(largest < 0, -rows, rows))  # the sign of an eigenvector is anybody's choice
 
 
-def _main_axes(x: Matrix) -> Matrix:
+def _main_axes(x: FloatArray) -> FloatArray:
     """Return the main axes [R, D] of rows [n, D], of length 1, R = 128 or as many as there are."""
     few = len(x) < x.shape[1]  # then the eigenvectors of the smaller of the two products
     product = x @ x.T if few else x.T @ x
     size = len(product)
     squared, vectors = eigh(product, subset_by_index=(max(0, size - _AXES), size - 1))
-    there = squared >= 1e-10 * squared[-1]
+    there = squared >= 1e-6 * squared[-1]
     length, vectors = np.sqrt(np.maximum(squared[there], 1e-24)), vectors[:, there]
     return np.asarray((x.T @ vectors / length).T if few else vectors.T)

@@ -3,73 +3,64 @@
 from typing import Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from regraft.artifact import Head
-from regraft.card import NoveltyMethod
 from training.features import Features
 from training.findings import NoveltyCheck
-from training.folds import deal
-from training.logistic import Index, Matrix
-from training.novelty import METHODS, NOVELTY_QUANTILE, auroc, left_out_scores, most_common, sample, splits, unit
+from training.head import FittedHead
+from training.logistic import Matrix
+from training.novelty import NOVELTY_QUANTILE, LeftOut, auroc, most_common, splits
 
 NEIGHBOUR: Final = "5th neighbour"
 """Cosine distance to the fifth nearest training image (Sun et al., 2022); not served, since it takes all of them."""
 
-_FOLDS: Final = 2
 _NEIGHBOURS: Final = 5
 
 
-def check(
-    features: Features, head: Head, method: NoveltyMethod, threshold: float, seed: int = 0
-) -> NoveltyCheck | None:
-    """Leave each class out in turn, the ten largest at most, and see whether its images are found to be new.
+def check(features: Features, fitted: FittedHead) -> NoveltyCheck | None:
+    """Look at the classes that the fit left out in turn, and see whether their images were found to be new.
 
-    Known images are scored out of fold, and those of the class left out against the same rows as they. No more than 500
-    rows take part, so that this takes about a second. Fewer rows give novelty another scale, so what is caught is
-    counted at a threshold of their own, set by the card's rule; false alarms are counted on the holdout, which the
-    choice of method and threshold has not seen.
+    Known images were scored out of fold, and those of the class left out against the same rows as they. Few rows give
+    novelty another scale, so what is caught is counted at a threshold of their own, set by the card's rule; false
+    alarms are counted on the holdout, which the choice of method and threshold has not seen.
 
     Args:
-        features: training rows to leave classes out of, and the holdout.
-        head: the one in the file.
-        method: by which it measures novelty.
-        threshold: the card's.
-        seed: draws the rows and deals the folds.
+        features: with the holdout.
+        fitted: the head in the file, and what its fit left out.
 
     Returns:
-        What was found, or None where fewer than three classes have two rows.
+        What was found, or None where there were too few classes to leave one out.
     """
-    train = features.train()
-    rows = sample(train.label_index, seed)
-    if len(np.unique(train.label_index[rows])) < 3:
+    left_out, method = fitted.left_out, fitted.novelty_method
+    if left_out is None:
         return None
-    y = np.unique(train.label_index[rows], return_inverse=True)[1]
-    x, folds = unit(train.embedding[rows]), deal(y, _FOLDS, seed)
-    scores = {name: left_out_scores(name, x, y, folds) for name in METHODS}
+    y = left_out.label_index
     caught = [
-        s[y == index] > np.quantile(s[y != index], NOVELTY_QUANTILE)
-        for index, s in zip(most_common(y), scores[method], strict=True)
+        novelty[y == index] > np.quantile(novelty[y != index], NOVELTY_QUANTILE)
+        for index, novelty in zip(most_common(y), left_out.novelty[method], strict=True)
     ]
-    of_known = head.novelty(features.holdout().embedding)
+    of_known = fitted.head.novelty(features.holdout().embedding)
     return NoveltyCheck(
         auroc={
-            **{name: auroc(each, y) for name, each in scores.items()},
-            NEIGHBOUR: auroc(_to_neighbours(x, y, folds), y),
+            **{name: auroc(each, y) for name, each in left_out.novelty.items()},
+            NEIGHBOUR: auroc(_to_neighbours(left_out), y),
         },
         served=method,
-        threshold=threshold,
+        threshold=fitted.novelty_threshold,
         caught=float(np.concatenate(caught).mean()),
-        false_alarms=float((of_known > threshold).mean()) if len(of_known) else None,
+        false_alarms=float((of_known > fitted.novelty_threshold).mean()) if len(of_known) else None,
     )
 
 
-def _to_neighbours(x: Matrix, y: Index, folds: Index) -> list[Matrix]:
-    scores = []
+def _to_neighbours(left_out: LeftOut) -> list[Matrix]:
+    x, y, scores = left_out.x, left_out.label_index, []
+    with threadpool_limits(limits=1):  # small products, that threads would only wait for each other in
+        likeness = x @ x.T
     for index in most_common(y):
         novelty = np.empty(len(y))
-        for held, known in splits(y, folds, index):
-            likeness = x[held] @ x[known].T
-            nth = min(_NEIGHBOURS, likeness.shape[1])
-            novelty[held] = 1 - np.partition(likeness, -nth, axis=1)[:, -nth]
+        for held, known in splits(y, left_out.folds, index):
+            near = likeness[np.ix_(held, known)]
+            nth = min(_NEIGHBOURS, near.shape[1])
+            novelty[held] = 1 - np.partition(near, -nth, axis=1)[:, -nth]
         scores.append(novelty)
     return scores

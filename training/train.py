@@ -221,7 +221,7 @@ def _look_into(made: Made) -> Findings:
         found,
         notes=(*earlier.notes, *found.notes),
         cross_validation=earlier.cross_validation,
-        novelty=check(made.features, fitted.head, fitted.novelty_method, fitted.novelty_threshold),
+        novelty=check(made.features, fitted),
         extra=earlier.extra,
         start=earlier.start,
         epochs=earlier.epochs,

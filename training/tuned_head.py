@@ -8,7 +8,7 @@ from regraft.artifact import FloatArray, Head
 from training.features import Features
 from training.head import FittedHead, Unseen, fit_temperature
 from training.logistic import log_loss
-from training.novelty import choose_method, novelty_parts, novelty_threshold
+from training.novelty import choose_method, leave_classes_out, novelty_parts, novelty_threshold
 
 
 def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.NDArray[np.bool_]) -> FittedHead:
@@ -28,7 +28,8 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.N
     temperature = fit_temperature(logits, judged.label_index, alike) if len(rows) else 1.0
     learned = train.select(~tune)
     with threadpool_limits(limits=1):
-        method = choose_method(learned.embedding, learned.label_index)
+        left_out = leave_classes_out(learned.embedding, learned.label_index)
+        method = choose_method(left_out, learned.label_index)
         parts = novelty_parts(method, learned.embedding, learned.label_index, len(features.labels))
     head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), *parts)
     novelty = head.novelty(judged.embedding)
@@ -38,4 +39,4 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.N
         "tune_log_loss": log_loss(logits / temperature, judged.label_index, alike) if len(rows) else None,
     }
     unseen = Unseen(rows, head.probabilities(judged.embedding), novelty) if len(rows) else Unseen.nothing(len(bias))
-    return FittedHead(head, temperature, method, novelty_threshold(novelty), choices, unseen)
+    return FittedHead(head, temperature, method, novelty_threshold(novelty), choices, unseen, left_out)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ def rows_of(n: int, d: int, classes: int, seed: int = 0) -> Rows:
     x = random.normal(size=(n, d)) * np.geomspace(3, 0.01, d)
     axes, _ = principal_axes(x - x.mean(axis=0))
     label_index = np.concatenate([np.arange(classes), random.integers(0, classes, n - classes)])
-    return Rows(axes, label_index, random.uniform(0.2, 2, n), classes)
+    return Rows(axes, label_index, random.uniform(0.2, 2, (1, n)), classes)
 
 
 @pytest.mark.parametrize("c", [0.01, 1.0, 10.0])
@@ -24,9 +26,9 @@ def test_the_solution_is_scikit_learns(n: int, d: int, classes: int, c: float) -
     found = solve(rows, c)
 
     reference = LogisticRegression(C=c, max_iter=20_000, tol=1e-8)
-    reference.fit(rows.x.astype(np.float64), rows.label_index, sample_weight=rows.weight)
+    reference.fit(rows.x.astype(np.float64), rows.label_index, sample_weight=rows.weight[0])
     expected = reference.predict_log_proba(rows.x)
-    np.testing.assert_allclose(np.exp(log_softmax(found.logits(rows.x))), np.exp(expected), atol=5e-3)
+    np.testing.assert_allclose(np.exp(log_softmax(found.logits(rows.x)[0])), np.exp(expected), atol=5e-3)
 
 
 def test_the_start_does_not_change_the_solution() -> None:
@@ -39,7 +41,7 @@ def test_the_start_does_not_change_the_solution() -> None:
 
 def test_a_weight_of_two_is_two_rows() -> None:
     rows = rows_of(50, 8, 3)
-    twice = Rows(np.vstack([rows.x, rows.x]), np.tile(rows.label_index, 2), np.tile(rows.weight, 2), 3)
+    twice = Rows(np.vstack([rows.x, rows.x]), np.tile(rows.label_index, 2), np.tile(rows.weight, (1, 2)), 3)
 
     one, other = solve(Rows(rows.x, rows.label_index, 2 * rows.weight, 3), 1.0), solve(twice, 1.0)
 
@@ -51,7 +53,19 @@ def test_a_class_without_rows_is_never_likely() -> None:
 
     logits = solve(Rows(rows.x, rows.label_index, rows.weight, 4), 1.0).logits(rows.x)
 
-    assert np.exp(log_softmax(logits))[:, 3].max() < 0.05
+    assert np.exp(log_softmax(logits))[..., 3].max() < 0.05
+
+
+def test_problems_that_are_solved_side_by_side_have_the_solutions_of_each_alone() -> None:
+    rows = rows_of(1200, 12, 3)
+    without = np.arange(1200) % 4 != np.arange(4)[:, None]
+    folds = replace(rows, weight=rows.weight * without)
+
+    together = solve(folds, 0.3)
+
+    for fold, kept in enumerate(without):
+        alone = solve(Rows(rows.x[kept], rows.label_index[kept], rows.weight[:, kept], 3), 0.3)
+        np.testing.assert_allclose(together.logits(rows.x)[fold], alone.logits(rows.x)[0], atol=5e-3)
 
 
 @settings(deadline=None, max_examples=50)
