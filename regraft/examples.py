@@ -268,6 +268,14 @@ class ExamplesStore:
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
 
+    def labelled_since(self, model: str, at: str) -> int:
+        """Return how many examples of a model were labelled or removed at this time (UTC, ISO 8601) or later."""
+        # Times here have whole seconds: what was labelled in that very second may count twice, which does no harm.
+        new = (label_history.c.model == model) & (label_history.c.at >= at[: len("2026-01-01T00:00:00")])
+        query = select(func.count(label_history.c.sha256.distinct())).where(new)
+        with reading(self._engine, "cannot count the examples") as connection:
+            return int(connection.execute(query).scalar_one())
+
     def without_embedding(self, model: str, key: EmbeddingKey, limit: int) -> Sequence[str]:
         """Return the hashes of at most ``limit`` examples of a model that have no embedding under ``key`` yet."""
         known = select(embeddings.c.sha256).where(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from regraft.errors import PreconditionError
 from regraft.examples import ExamplesStore
 from regraft.files import locked_or_none
-from regraft.retrain_jobs import JobState, RetrainJob
+from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
 from regraft.store import ModelStore
 
 
@@ -30,7 +30,8 @@ def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
 def settle_interrupted(examples: ExamplesStore, store: ModelStore, why: str) -> list[RetrainJob]:
     """Bring every job that is RUNNING without a process to its final state.
 
-    A job whose last act, the promotion, is in the store's history SUCCEEDED, although it could not say so any more.
+    A job whose last act is in the store's history, the promotion or the refusal, SUCCEEDED or was REFUSED, although it
+    could not say so any more.
 
     Args:
         examples: holds the jobs.
@@ -47,11 +48,18 @@ def settle_interrupted(examples: ExamplesStore, store: ModelStore, why: str) -> 
         with locked_or_none(examples.locks / f"{job.model}.lock") as taken:
             if not taken:
                 continue
-            promoted = [
-                entry.version for entry in store.history(job.model) if entry.job == job.id and entry.event == "promote"
+            acts = [entry for entry in store.history(job.model) if entry.job == job.id]
+            promoted = [entry.version for entry in acts if entry.event == "promote"]
+            refusals = [
+                (entry.version, entry.why.removeprefix(REFUSED_BECAUSE))
+                for entry in acts
+                if entry.event == "publish" and entry.why.startswith(REFUSED_BECAUSE)
             ]
             if promoted:
                 examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {promoted[-1]} serves", version=promoted[-1])
+            elif refusals:
+                version, why_refused = refusals[-1]
+                examples.jobs.finish(job.id, JobState.REFUSED, why_refused, version=version)
             elif examples.jobs.get(job.id).cancel_requested:
                 examples.jobs.finish(job.id, JobState.CANCELLED, "cancelled")
             else:

@@ -37,6 +37,7 @@ class GateMode(StrEnum):
     OFF = "off"
 
 
+MAX_KEY_LENGTH: Final = 128
 REFUSED_BECAUSE: Final = "refused: "
 """How the history's reason begins where a job published what the gate did not bless."""
 
@@ -59,6 +60,7 @@ class RetrainJob:
         champion: the version it competes with.
         version: the version it published, blessed or not.
         verdict: every number of the gate.
+        idempotency_key: of the request, None where it had none.
     """
 
     id: str
@@ -75,6 +77,7 @@ class RetrainJob:
     cancel_requested: bool
     created_at: str
     finished_at: str | None
+    idempotency_key: str | None
 
 
 class RetrainJobs:
@@ -84,11 +87,13 @@ class RetrainJobs:
         """Use the tables of ``engine``, see `regraft.database.open_database`."""
         self._engine = engine
 
-    def create(self, model: str, settings: dict[str, Any], requested_by: str) -> RetrainJob:
+    def create(
+        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str | None = None
+    ) -> RetrainJob:
         """Enter a job as PENDING.
 
         Raises:
-            PreconditionError: the model has an unfinished job; the text names it.
+            PreconditionError: the model has an unfinished job, which the text names, or one with this key.
         """
         job_id = uuid.uuid4().hex[:12]
         row = {
@@ -99,6 +104,7 @@ class RetrainJobs:
             "settings": settings,
             "requested_by": requested_by,
             "created_at": _now(),
+            "idempotency_key": idempotency_key,
         }
         try:
             with transaction(self._engine, "cannot enter the retrain job") as connection:
@@ -121,6 +127,10 @@ class RetrainJobs:
         if row is None:
             raise NotFoundError(f"there is no retrain job {job_id!r}")
         return RetrainJob(**{**row, "state": JobState(row["state"])})
+
+    def with_key(self, model: str, idempotency_key: str) -> RetrainJob | None:
+        """Return the job of a model that was asked for with this key, if there is one."""
+        return next((job for job in self.list(model) if job.idempotency_key == idempotency_key), None)
 
     def list(self, model: str = "") -> list[RetrainJob]:
         """Return the jobs, of one model or of all, newest first."""

@@ -48,6 +48,12 @@ def serve(
         str | None,
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off. auto if not given."),
     ] = None,
+    retrain_every: Annotated[
+        str | None, typer.Option(help="Retrain by the clock: 90s, 30m, 6h, 2d; never if not given.")
+    ] = None,
+    min_new: Annotated[
+        int | None, typer.Option(help="Only where so many labels came since the last time; 1 if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
@@ -73,6 +79,8 @@ def serve(
         "triton_metrics": triton_metrics or None,
         "share_port": share_port or None,
         "gate": gate,
+        "retrain_every": retrain_every,
+        "min_new": min_new,
     }
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there

@@ -9,7 +9,7 @@ import grpc
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, image_hash
 from regraft.labels import check_label
-from regraft.retrain_jobs import GateMode, JobState, RetrainJob
+from regraft.retrain_jobs import MAX_KEY_LENGTH, GateMode, JobState, RetrainJob
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import who
@@ -82,7 +82,10 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> pb.RetrainJob:
         """Start a job."""
         served = self._models.get(request.name)
-        job = await self._runner.start(served.name, self._settings(request), who(request.requested_by))
+        if len(request.idempotency_key) > MAX_KEY_LENGTH:
+            raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
+        asked_by, key = who(request.requested_by), request.idempotency_key
+        job = await self._runner.start(served.name, self._settings(request), asked_by, key)
         return to_message(job)
 
     async def GetRetrainJob(  # noqa: N802 - gRPC's name

@@ -1,4 +1,4 @@
-"""Retrain jobs as the server sees them: child processes, one at a time a model, watched, cancelled, settled."""
+"""Retrain jobs as the server sees them: child processes, one after the other, watched, cancelled, settled."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import ExamplesStore
 from regraft.interrupted import settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
@@ -51,6 +52,8 @@ class JobRunner:
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._finishing: dict[str, asyncio.Event] = {}
+        self._turn = asyncio.Lock()
+        self._closing = False
 
     async def resume(self) -> None:
         """Settle jobs that a crash interrupted, and start those that were still waiting."""
@@ -59,14 +62,24 @@ class JobRunner:
             if job.state is JobState.PENDING:
                 self._launch(job)
 
-    async def start(self, model: str, settings: dict[str, Any], requested_by: str) -> RetrainJob:
-        """Enter a job and start it.
+    async def start(
+        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str = ""
+    ) -> RetrainJob:
+        """Enter a job, which is run when those before it are over; or return the one that this key was used for.
 
         Raises:
             PreconditionError: the model has an unfinished job.
         """
+        jobs, key = self._examples.jobs, idempotency_key or None
+        if key and (known := await asyncio.to_thread(jobs.with_key, model, key)):
+            return known
         await self._settle_orphans()
-        job = await asyncio.to_thread(self._examples.jobs.create, model, settings, requested_by)
+        try:
+            job = await asyncio.to_thread(jobs.create, model, settings, requested_by, key)
+        except PreconditionError:
+            if key and (known := await asyncio.to_thread(jobs.with_key, model, key)):
+                return known  # the same request came twice at once
+            raise
         self._launch(job)
         return job
 
@@ -106,7 +119,8 @@ class JobRunner:
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     async def close(self) -> None:
-        """Stop the children of this server; their jobs end as interrupted, the stores stay whole."""
+        """Stop the children of this server; their jobs end as interrupted, those that wait are for the next start."""
+        self._closing = True
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 child.terminate()
@@ -122,29 +136,44 @@ class JobRunner:
             log.warning("retrain job %s of %s, found interrupted, is %s: %s", job.id, job.model, job.state, job.message)
 
     def _launch(self, job: RetrainJob) -> None:
-        self._finishing[job.id] = asyncio.Event()
+        if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
+            self._finishing[job.id] = asyncio.Event()
         task = asyncio.create_task(self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job: RetrainJob) -> None:
-        """Run one job's process to its end, and see that the job has one too."""
-        try:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "training.retrain", *self._child_arguments, "--job", job.id
-            )
-            self._children[job.id] = child
-            code = await child.wait()
-            await self._settle(job, code)
-            await self._on_finished()
-        except Exception:
-            log.exception("retrain job %s", job.id)
-            why = "the server could not run it; its log has the details"
-            await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, why)
-            self._count(await asyncio.to_thread(self._examples.jobs.get, job.id))
-        finally:
-            self._children.pop(job.id, None)
-            self._finishing.pop(job.id).set()
+        """Run one job's process to its end, and see that the job has one too; one after the other."""
+        async with self._turn:
+            finishing = self._finishing.setdefault(job.id, asyncio.Event())
+            try:
+                await self._run_child(job)
+            except Exception:
+                log.exception("retrain job %s", job.id)
+                why = "the server could not run it; its log has the details"
+                with suppress(RegraftError):  # the database is away: the job is settled when it is back
+                    await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, why)
+                    self._count(await asyncio.to_thread(self._examples.jobs.get, job.id))
+            finally:
+                self._children.pop(job.id, None)
+                self._finishing.pop(job.id)
+                finishing.set()
+
+    async def _run_child(self, job: RetrainJob) -> None:
+        now = await asyncio.to_thread(self._examples.jobs.get, job.id)
+        if (
+            self._closing or now.state is not JobState.PENDING
+        ):  # cancelled while it waited, or another server was faster
+            if now.state.is_final:
+                self._count(now)
+            return
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "training.retrain", *self._child_arguments, "--job", job.id
+        )
+        self._children[job.id] = child
+        code = await child.wait()
+        await self._settle(job, code)
+        await self._on_finished()
 
     async def _settle(self, job: RetrainJob, code: int) -> None:
         why = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"

@@ -41,6 +41,7 @@ from serving.grpc_retraining import RetrainingService
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.schedule import RetrainSchedule
 from serving.settings import Settings
 from serving.triton_metrics import triton_metrics
 
@@ -100,7 +101,17 @@ class Server:
         places = ["--store", str(settings.store)]
         places += ["--examples", settings.examples] if settings.examples else []
         places += ["--database", settings.database] if settings.database else []
+        places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus)]
+        places += ["--memory-mb", str(settings.retrain_memory_mb)]
         self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
+        self._schedule = RetrainSchedule(
+            self.models,
+            self._examples,
+            self._jobs,
+            every_s=settings.retrain_every,
+            min_new=settings.min_new,
+            gate=settings.gate,
+        )
         self._callers = Callers(settings.callers) if settings.callers else None
         self._health = health.aio.HealthServicer()
         guard = Guard(self._callers)
@@ -131,6 +142,8 @@ class Server:
         await self._refresh()
         await self._jobs.resume()
         self._tasks = [asyncio.create_task(self._watch_store()), asyncio.create_task(self._embedder.run())]
+        if self.settings.retrain_every:
+            self._tasks.append(asyncio.create_task(self._schedule.run()))
         ready = Ready(grpc_port, control_port, self._exporter.server_port, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"

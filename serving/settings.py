@@ -1,5 +1,6 @@
 """Every setting of the server. Command line over environment (``REGRAFT_<NAME>``) over default."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -22,6 +23,16 @@ def _check_port(address: str) -> str:
 def _split(names: object) -> object:
     """Split what the environment gives: ``REGRAFT_NAMES=flowers,ants``."""
     return tuple(filter(None, names.split(","))) if isinstance(names, str) else names
+
+
+def _seconds(period: object) -> object:
+    """Return the seconds of a text such as 6h."""
+    if not isinstance(period, str):
+        return period
+    match = re.fullmatch(r"([0-9.]+)\s*([smhd]?)", period.strip())
+    if match is None:
+        raise ValueError("need a number and s, m, h or d, such as 6h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 Address = Annotated[
@@ -60,6 +71,11 @@ class Settings(BaseSettings):
         reload_every_s: how often the store is looked at for a new champion.
         gate: whether a new head that the gate blessed goes live (``auto``) or waits for Promote (``manual``); with
             ``off`` it goes live whatever the gate says.
+        retrain_every: retrain every so often (90s, 30m, 6h, 2d), where `min_new` labels came since; never if 0.
+        min_new: how many labels make a scheduled retrain worth while.
+        retrain_minutes: the longest that a retrain may take.
+        retrain_cpus: how many CPUs it may use; all that the server has if 0. It makes way for requests either way.
+        retrain_memory_mb: how many megabytes of data it may have in memory; any if 0.
         grace_s: how long requests in flight may take to finish when the server stops.
     """
 
@@ -88,6 +104,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=16_384, ge=1)
     reload_every_s: float = Field(default=0.5, gt=0)
     gate: GateMode = GateMode.AUTO
+    retrain_every: Annotated[float, BeforeValidator(_seconds)] = Field(default=0.0, ge=0)
+    min_new: int = Field(default=1, ge=1)
+    retrain_minutes: float = Field(default=60.0, gt=0)
+    retrain_cpus: int = Field(default=0, ge=0)
+    retrain_memory_mb: int = Field(default=0, ge=0)
     grace_s: float = Field(default=20.0, ge=0)
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ the server only in the model store and the examples store.
 import argparse
 import getpass
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -25,13 +24,14 @@ from training.findings import Findings
 from training.head import FittedHead
 from training.objections import Limits
 from training.refit import REFITTED_WITH, refit
+from training.restraint import step_back, within
 from training.retrain_data import Champion, RetrainData, check_every_class, gather, read_champion, rows_of
 from training.retrain_gate import judge_retrained
 from training.verdict import Verdict
 from training.version import Challenger, build, prove_on_files, publish
 
-_NICENESS: Final = 10
 _REPORT_EVERY_S: Final = 0.3
+_MINUTES: Final = 60.0
 _PHASES: Final = {
     "read": (0.0, 0.05),
     "embed": (0.05, 0.5),
@@ -60,8 +60,8 @@ class _Reporter:
         self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
 
 
-def run_job(store: ModelStore, examples: ExamplesStore, job_id: str) -> RetrainJob:
-    """Run one PENDING job to its final state and return it.
+def run_job(store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = _MINUTES) -> RetrainJob:
+    """Run one PENDING job, for so many minutes at most, to its final state and return it.
 
     Raises:
         PreconditionError: the job was claimed, cancelled or finished by somebody else.
@@ -72,11 +72,14 @@ def run_job(store: ModelStore, examples: ExamplesStore, job_id: str) -> RetrainJ
         if not examples.jobs.claim(job_id):
             raise PreconditionError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
         try:
-            _retrain(store, examples, job)
+            with within(minutes):
+                _retrain(store, examples, job)
         except JobCancelledError:
             examples.jobs.finish(job_id, JobState.CANCELLED, "cancelled")
         except RegraftError as error:
             examples.jobs.finish(job_id, JobState.FAILED, str(error))
+        except MemoryError:
+            examples.jobs.finish(job_id, JobState.FAILED, "it needs more memory than its limit, or than there is")
         except Exception:
             log.exception("retrain job %s", job_id)
             examples.jobs.finish(job_id, JobState.FAILED, "internal error; its log has the traceback")
@@ -185,6 +188,14 @@ def _who(job: RetrainJob) -> str:
     return job.requested_by or getpass.getuser()
 
 
+def _waiting_or_new(examples: ExamplesStore, model: str) -> str:
+    """Return the job of a model that waits, perhaps since its server ended, or a new one."""
+    for job in examples.jobs.list(model):
+        if job.state is JobState.PENDING:
+            return job.id
+    return examples.jobs.create(model, {}, getpass.getuser()).id
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a job from the command line; 0 when the new head is champion or nothing had to change, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
@@ -198,17 +209,20 @@ def main(arguments: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", help="run this job, which somebody entered")
     which.add_argument("--name", help="enter a job for this model, and run it")
+    parser.add_argument("--minutes", type=float, default=_MINUTES, help="the longest that it may take (default: 60)")
+    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
+    parser.add_argument("--memory-mb", type=int, default=0, help="how much data it may have in memory (default: any)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.nice(_NICENESS)  # whoever answers requests on this machine comes first
+    step_back(options.cpus, options.memory_mb)
     store = ModelStore(options.store)
     examples = open_examples(options.store, options.examples, options.database)
     try:
         settle_interrupted(examples, store, "its process ended")
         if options.name:
             store.versions(options.name)  # refuses what can be no name
-        job_id = options.job or examples.jobs.create(options.name, {}, getpass.getuser()).id
-        job = run_job(store, examples, job_id)
+        job_id = options.job or _waiting_or_new(examples, options.name)
+        job = run_job(store, examples, job_id, options.minutes)
     except RegraftError as error:
         log.error("%s", error)
         return 1

@@ -1,7 +1,9 @@
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,9 @@ from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
+from tests.serving.live import stalled_retrain
 from tests.serving.waiting import asynchronous, until
+from tests.tiny import publish_tiny
 
 
 @dataclass
@@ -235,3 +239,97 @@ async def test_a_job_found_waiting_is_started(store: ModelStore) -> None:
 
         assert (await s.end_of(job)).state is JobState.REFUSED
         assert s.finished == ["finished"]
+
+
+@asynchronous
+async def test_jobs_of_several_models_are_run_one_after_the_other(store: ModelStore) -> None:
+    publish_tiny(store, name="shades")
+    async with stage(store) as s:
+        first, second = [await s.runner.start(name, {}, "ada") for name in ("colours", "shades")]
+        await s.end_of(first)
+        waited = s.examples.jobs.get(second.id)
+        end = await s.end_of(second)
+
+        assert waited.state in (JobState.PENDING, JobState.RUNNING)
+        assert end.state is JobState.REFUSED
+        assert s.finished == ["finished", "finished"]
+
+
+@asynchronous
+async def test_a_job_cancelled_while_it_waits_for_another_models_is_over_at_once(store: ModelStore) -> None:
+    publish_tiny(store, name="shades")
+    with stalled_retrain(store, "colours"):
+        async with stage(store) as s:
+            first, second = [await s.runner.start(name, {}, "ada") for name in ("colours", "shades")]
+            await s.runner.cancel(second.id)
+
+            assert (await s.end_of(second)).state is JobState.CANCELLED
+            assert not s.examples.jobs.get(first.id).state.is_final
+            await s.runner.cancel(first.id)
+            assert (await s.end_of(first)).state is JobState.CANCELLED
+
+
+@asynchronous
+async def test_jobs_that_wait_when_the_server_stops_are_for_the_next_start(store: ModelStore) -> None:
+    publish_tiny(store, name="shades")
+    with stalled_retrain(store, "colours"):
+        async with stage(store) as s:
+            for name in ("colours", "shades"):
+                await s.runner.start(name, {}, "ada")
+    async with stage(store) as s:
+        (waiting,) = s.examples.jobs.list("shades")
+        assert waiting.state is JobState.PENDING
+        await s.runner.resume()
+
+        assert (await s.end_of(waiting)).state is JobState.REFUSED
+
+
+@asynchronous
+async def test_the_same_key_is_the_same_job_even_when_it_is_over(store: ModelStore) -> None:
+    async with stage(store) as s:
+        first = await s.runner.start("colours", {}, "ada", "release 7")
+        again = await s.runner.start("colours", {}, "bob", "release 7")
+        await s.end_of(first)
+        later = await s.runner.start("colours", {}, "bob", "release 7")
+        other = await s.runner.start("colours", {}, "bob", "release 8")
+        await s.end_of(other)
+
+        assert first.id == again.id == later.id != other.id
+        assert len(s.examples.jobs.list()) == 2
+
+
+@asynchronous
+async def test_the_same_request_twice_at_once_is_one_job(store: ModelStore) -> None:
+    async with stage(store) as s:
+        jobs = await asyncio.gather(*(s.runner.start("colours", {}, "ada", "key") for _ in range(5)))
+        await s.end_of(jobs[0])
+
+        assert len({job.id for job in jobs}) == 1
+
+
+@asynchronous
+async def test_a_job_that_takes_too_long_fails_and_says_so(store: ModelStore) -> None:
+    places = ["--store", str(store.root), "--examples", str(store.root / ".examples")]
+    with stalled_retrain(store):
+        async with stage(store, [*places, "--minutes", "0.03"]) as s:
+            end = await s.end_of(await s.runner.start("colours", {}, "ada"))
+
+    assert (end.state, end.message) == (JobState.FAILED, "it took longer than its limit of 0.03 minutes")
+
+
+@asynchronous
+async def test_a_job_that_refused_but_could_not_say_so_is_settled_as_refused(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "ada")
+        s.examples.jobs.claim(job.id)
+        folder = store.folder("colours", 1)
+
+        def write(fresh: Path) -> None:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
+
+        version = store.publish("colours", write, who="ada", why="refused: no better", job=job.id)
+        await s.runner.resume()
+
+        end = s.examples.jobs.get(job.id)
+        assert (end.state, end.version, end.message) == (JobState.REFUSED, version, "no better")

@@ -68,6 +68,11 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_MAX_CONNECTIONS": "5",
         "REGRAFT_RELOAD_EVERY_S": "5",
         "REGRAFT_GATE": "manual",
+        "REGRAFT_RETRAIN_EVERY": "7",
+        "REGRAFT_MIN_NEW": "8",
+        "REGRAFT_RETRAIN_MINUTES": "9",
+        "REGRAFT_RETRAIN_CPUS": "10",
+        "REGRAFT_RETRAIN_MEMORY_MB": "11",
         "REGRAFT_TRITON_METRICS": "True",
         "REGRAFT_GRACE_S": "6",
     }
@@ -162,3 +167,14 @@ def test_plaintext_leaves_this_machine_only_if_somebody_says_so(flag: str, host:
 def test_tls_needs_a_certificate_and_its_key(given: set[str]) -> None:
     with pytest.raises(ValidationError, match="--tls-cert"):
         Settings(**dict.fromkeys(given, Path("file")))  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("6h", 21600), ("2d", 172800), ("45", 45)])
+def test_a_period_is_told_in_seconds_minutes_hours_or_days(text: str, seconds: float) -> None:
+    assert Settings(retrain_every=text).retrain_every == seconds
+
+
+@pytest.mark.parametrize("text", ["often", "6 weeks", "-1h", ""])
+def test_what_is_no_period_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="such as 6h"):
+        Settings(retrain_every=text)

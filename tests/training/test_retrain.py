@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -5,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from regraft import artifact
 from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
-from regraft.interrupted import job_lock
+from regraft.interrupted import job_lock, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
@@ -663,6 +665,81 @@ def test_a_full_disk_fails_the_job_with_the_reason(workshop: Workshop) -> None:
     assert workshop.store.champion(MODEL) == 1
 
 
+class ReadOnly(ModelStore):
+    """A model store on a disk that takes nothing."""
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        def refuse(folder: Path) -> None:
+            write(folder)
+            raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+        return super().publish(name, refuse, who=who, why=why, job=job)
+
+
+def test_a_store_that_takes_nothing_fails_the_job_and_is_as_it_was(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(ReadOnly(workshop.store.root))
+
+    assert job.state is JobState.FAILED
+    assert "cannot publish a version of 'colours': Read-only file system" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+    assert [path.name for path in (workshop.store.root / MODEL).iterdir() if path.is_dir()] == ["1"]
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+
+class Away(RetrainJobs):
+    """The table of jobs of a database that goes away when a phase begins."""
+
+    phase: str
+    gone = False
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        self.gone |= phase == self.phase
+        self._fail_if_gone()
+        super().report(job_id, phase, fraction, message, **fields)
+
+    def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - as there
+        self._fail_if_gone()
+        return super().finish(job_id, state, message, **fields)
+
+    def _fail_if_gone(self) -> None:
+        if self.gone:
+            raise StorageError("cannot update the retrain job: server closed the connection unexpectedly")
+
+
+@pytest.mark.parametrize("phase", ["read", "fit", "publish"])
+def test_a_database_that_goes_away_ends_the_process_and_the_job_is_settled_when_it_is_back(
+    workshop: Workshop, phase: str
+) -> None:
+    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    here, away = workshop.examples.jobs, Away(engine)
+    away.phase = phase
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.examples.jobs = away
+
+    with pytest.raises(StorageError, match="closed the connection"):
+        workshop.retrain()
+
+    engine.dispose()
+    workshop.examples.jobs = here
+    (settled,) = settle_interrupted(workshop.examples, workshop.store, "its database was away")
+    assert settled.state is JobState.FAILED
+    assert "its database was away" in settled.message
+    assert workshop.store.champion(MODEL) == 1
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+
+def no_memory() -> None:
+    raise MemoryError
+
+
+def test_a_job_that_needs_more_memory_than_it_may_have_fails_and_says_so(workshop: Workshop) -> None:
+    job = workshop.retrain(Meddling(workshop.store.root, on_champion=no_memory))
+
+    assert (job.state, job.message) == (JobState.FAILED, "it needs more memory than its limit, or than there is")
+
+
 def test_a_bug_fails_the_job_with_a_fixed_text_and_goes_on_to_whoever_started_it(
     workshop: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -780,6 +857,34 @@ def test_the_program_settles_what_a_killed_one_left_behind_and_then_does_its_wor
     assert child.returncode == 0, child.stderr
     assert workshop.examples.jobs.get(orphan.id).state is JobState.FAILED
     assert "interrupted" in workshop.examples.jobs.get(orphan.id).message
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_the_program_takes_up_a_job_that_waits(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    waiting = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.examples.jobs.get(waiting.id).state is JobState.SUCCEEDED
+
+
+def test_a_disk_that_is_full_ends_the_program_and_leaves_both_stores_whole(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    program = (
+        "import resource, sys, training.retrain as retrain;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.exit(retrain.main(sys.argv[1:]))"
+    )
+
+    child = in_a_child(["-c", program, *command(workshop, "--job", job.id)[2:]])
+
+    assert child.returncode == 1
+    assert "Traceback" not in child.stderr
+    assert workshop.store.versions(MODEL) == [1]
+    after = in_a_child(command(workshop, "--name", MODEL))
+    assert after.returncode == 0, after.stderr
     assert workshop.store.champion(MODEL) == 2
 
 

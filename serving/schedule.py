@@ -1,0 +1,60 @@
+"""Retrains by the clock: every so often, where enough was labelled since. The jobs' own rows are its memory."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from regraft.errors import PreconditionError, RegraftError
+from regraft.examples import ExamplesStore
+from regraft.retrain_jobs import GateMode, JobState
+from serving.jobs import JobRunner
+from serving.models import Models
+
+log = logging.getLogger("regraft.schedule")
+
+_LOOKS: Final = 10
+_LOOK_EVERY_S: Final = 60.0
+
+
+class RetrainSchedule:
+    """Starts the jobs that are due. Several servers on one store may each have one: a model has one job at a time."""
+
+    def __init__(
+        self,
+        models: Models,
+        examples: ExamplesStore,
+        runner: JobRunner,
+        *,
+        every_s: float,
+        min_new: int,
+        gate: GateMode,
+    ) -> None:
+        """Retrain each of ``models`` every ``every_s``, where ``min_new`` labels came since a gate last judged it."""
+        self._models = models
+        self._examples = examples
+        self._runner = runner
+        self._every_s = every_s
+        self._min_new = min_new
+        self._gate = gate
+
+    async def run(self) -> None:
+        """Look whether jobs are due, until cancelled."""
+        while True:
+            await asyncio.sleep(min(_LOOK_EVERY_S, self._every_s / _LOOKS))
+            for name in self._models.names():
+                try:
+                    if await asyncio.to_thread(self._is_due, name):
+                        await self._runner.start(name, {"gate": self._gate.value}, "schedule")
+                except PreconditionError as error:  # somebody else was faster
+                    log.info("%s", error)
+                except RegraftError as error:
+                    log.warning("cannot look whether %s is to be retrained: %s", name, error)
+
+    def _is_due(self, model: str) -> bool:
+        jobs = self._examples.jobs.list(model)
+        now = datetime.now(UTC)
+        if jobs and (now - datetime.fromisoformat(jobs[0].created_at)).total_seconds() < self._every_s:
+            return False
+        judged = [job.created_at for job in jobs if job.state in (JobState.SUCCEEDED, JobState.REFUSED)]
+        return self._examples.labelled_since(model, judged[0] if judged else "") >= self._min_new
