@@ -41,6 +41,9 @@ def serve(
     triton_metrics: Annotated[
         bool, typer.Option("--triton-metrics", help="Show the metrics under Triton's names too.")
     ] = False,
+    otlp: Annotated[
+        str | None, typer.Option(help="URL of an OpenTelemetry collector, as http://127.0.0.1:4317; none if not given.")
+    ] = None,
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
@@ -60,6 +63,7 @@ def serve(
 
     Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
     """
+    from serving.call import TraceFilter  # noqa: PLC0415 - as the next
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
 
@@ -77,6 +81,7 @@ def serve(
         "names": tuple(name) if name else None,
         "callers": callers,
         "triton_metrics": triton_metrics or None,
+        "otlp": otlp,
         "share_port": share_port or None,
         "gate": gate,
         "retrain_every": retrain_every,
@@ -90,7 +95,10 @@ def serve(
             raise typer.BadParameter(first["msg"].removeprefix("Value error, ")) from error
         flag = "--" + str(first["loc"][0]).replace("_", "-")
         raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=flag) from error
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(TraceFilter())
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s%(trace)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
 
     def announce(ready: Ready) -> None:
         places = {

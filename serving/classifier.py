@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
 from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
-from serving.backbone import Question
+from serving.backbone import Question, Reply
+from serving.call import current
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -182,16 +183,24 @@ class Classifier:
             "inference": reply.inference_s,
             "total": time.perf_counter() - started_s,
         }
+        self._tell(served, reply, seconds)
+        self._last_s = seconds["total"]
+        return reply.output, seconds
+
+    def _tell(self, served: ServedModel, reply: Reply, seconds: dict[str, float]) -> None:
+        """Tell everybody who counts that a picture was answered."""
+        call = current()
         top = int(reply.output.probabilities.argmax())
         self._metrics.of(served.name).answered(
             seconds,
             served.card.labels[top],
             float(reply.output.probabilities[top]),
             is_novel=reply.output.novelty > served.card.novelty_threshold,
+            trace_id=call.trace_id if call else "",
         )
         self._statistics[served.name].answered(seconds, reply.batch)
-        self._last_s = seconds["total"]
-        return reply.output, seconds
+        if call and call.on_answer:
+            call.on_answer(seconds)
 
 
 def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:

@@ -9,10 +9,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from regraft.errors import OperatorError
-from serving.grpc_access import Guard
 from serving.grpc_tls import TlsFiles, server_credentials
 from serving.interceptors import RpcInterceptor
-from serving.metrics import Metrics
 from serving.settings import Settings
 
 _FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
@@ -22,7 +20,7 @@ _ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
 class GrpcPort:
     """Built, then services are added to ``server``, then `open`, `drain` and `close`."""
 
-    def __init__(self, flag: str, address: str, settings: Settings, metrics: Metrics, guard: Guard) -> None:
+    def __init__(self, flag: str, address: str, settings: Settings, interceptor: RpcInterceptor) -> None:
         """Prepare a port at ``address``, HOST:PORT, which ``flag`` of the command line gave.
 
         Every port has an interceptor of its own, which keeps handlers by method: one port's must not answer at another.
@@ -30,7 +28,7 @@ class GrpcPort:
         self._flag = flag
         self._address = address
         self._settings = settings
-        self._interceptor = RpcInterceptor(metrics, guard)
+        self._interceptor = interceptor
         options = [
             ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.max_concurrent_streams", settings.max_streams),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -11,8 +12,9 @@ import grpc
 
 from regraft import errors
 from regraft.errors import DrainingError
-from serving.call import Call, set_current
+from serving.call import Call, set_current, trace_id_of
 from serving.metrics import Metrics
+from serving.tracing import CallSpan, Tracing
 from serving.wire import lenient
 
 log = logging.getLogger("regraft.rpc")
@@ -38,6 +40,8 @@ _STOPPING: Final = "the server is stopping: send this, and what comes after it, 
 _END: Final = object()
 _LONGEST_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
+
+_arrived: Final[ContextVar[grpc.HandlerCallDetails]] = ContextVar("arrived")
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
@@ -85,10 +89,11 @@ def _of_messages(answer: _Answer) -> _Answer:
 class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Wraps Regraft's own methods, and drains them when the server stops; health and reflection pass through."""
 
-    def __init__(self, metrics: Metrics, guard: Guard) -> None:
-        """Count into ``metrics``; let ``guard`` stand before every method."""
+    def __init__(self, metrics: Metrics, guard: Guard, tracing: Tracing | None = None) -> None:
+        """Count into ``metrics``, trace by ``tracing``; let ``guard`` stand before every method."""
         self._metrics = metrics
         self._guard = guard
+        self._tracing = tracing
         self._wrapped: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -112,6 +117,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's handler types are untyped
         """Return the method's handler, wrapped; the same for every call of it."""
+        _arrived.set(handler_call_details)  # the block of the call looks into it, in the same task
         method = handler_call_details.method
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
@@ -159,7 +165,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def begin(self, call: Call, context: _Context) -> None:
+    async def begin(self, call: "_Block", context: _Context) -> None:
         """Count a call in, or refuse it because the server drains."""
         if self._draining.is_set():
             self._count(call, grpc.StatusCode.UNAVAILABLE)
@@ -167,7 +173,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._idle.clear()
 
-    async def end(self, call: Call, context: _Context, error: BaseException | None) -> None:
+    async def end(self, call: "_Block", context: _Context, error: BaseException | None) -> None:
         """Count a call out, and end it with the right status if it failed."""
         self._in_flight -= 1
         if not self._in_flight:
@@ -185,16 +191,27 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 log.info("%s: %s: %s", call.method, code.name, text)
             await context.abort(code, text, _hint(error))
 
-    def _count(self, call: Call, code: grpc.StatusCode) -> None:
+    def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:
+        """Begin the span of a call, if anybody collects them."""
+        return self._tracing.start(arrived.method, arrived.invocation_metadata or ()) if self._tracing else None
+
+    def _count(self, call: "_Block", code: grpc.StatusCode) -> None:
         self._metrics.finished(call.method, code.name, call.model)
+        if call.span:
+            call.span.end(code, call.model)
 
 
 class _Block(Call):
     """The block of one call; a class, since a generator costs each request more."""
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
-        super().__init__(method)
+        arrived = _arrived.get()
+        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()))
         self._interceptor, self._context = interceptor, context
+        self.span = interceptor.trace(arrived)
+        if self.span:
+            self.trace_id = self.span.trace_id or self.trace_id
+            self.on_answer = self.span.picture
 
     async def __aenter__(self) -> None:
         set_current(self)

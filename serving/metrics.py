@@ -136,15 +136,21 @@ class ModelMetrics:
             metrics.swaps.labels(model, kind)
         metrics.load_failures.labels(model)
         metrics.retrain_seconds.labels(model)
-        self._stages = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
+        *self._stages, (_, self._total) = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
         self._confidence = metrics.confidence.labels(model)
         self._novel = metrics.novel.labels(model)
         self._labelled = cache(lambda label: metrics.pictures.labels(model, label))
 
-    def answered(self, seconds: Mapping[str, float], label: str, confidence: float, *, is_novel: bool) -> None:
-        """Count a picture, by the seconds of its stages and by what it was found to be."""
+    def answered(
+        self, seconds: Mapping[str, float], label: str, confidence: float, *, is_novel: bool, trace_id: str = ""
+    ) -> None:
+        """Count a picture, by the seconds of its stages and by what it was found to be.
+
+        The trace, if there is one, becomes the exemplar of its total time.
+        """
         for stage, histogram in self._stages:
             histogram.observe(seconds[stage])
+        self._total.observe(seconds["total"], {"trace_id": trace_id} if trace_id else None)
         self._confidence.observe(confidence)
         self._labelled(label).inc()
         if is_novel:

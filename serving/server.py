@@ -38,11 +38,13 @@ from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
 from serving.grpc_port import GrpcPort
 from serving.grpc_retraining import RetrainingService
+from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
+from serving.tracing import Tracing
 from serving.triton_metrics import triton_metrics
 
 log = logging.getLogger("regraft.server")
@@ -113,11 +115,16 @@ class Server:
             gate=settings.gate,
         )
         self._callers = Callers(settings.callers) if settings.callers else None
+        self._tracing = Tracing(settings.otlp) if settings.otlp else None
         self._health = health.aio.HealthServicer()
         guard = Guard(self._callers)
-        self._port = self._control_port = GrpcPort("--grpc", settings.grpc, settings, self.metrics, guard)
+
+        def port(flag: str, address: str) -> GrpcPort:
+            return GrpcPort(flag, address, settings, RpcInterceptor(self.metrics, guard, self._tracing))
+
+        self._port = self._control_port = port("--grpc", settings.grpc)
         if settings.control:
-            self._control_port = GrpcPort("--control", settings.control, settings, self.metrics, guard)
+            self._control_port = port("--control", settings.control)
         self._add_services()
         self._exporter: WSGIServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,6 +176,8 @@ class Server:
         self.models.close()
         self._classifier.close()
         self._examples.close()
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
         if self._exporter:
             await asyncio.to_thread(self._exporter.shutdown)
             self._exporter.server_close()

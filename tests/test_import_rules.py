@@ -15,6 +15,7 @@ ONE_DOOR = {
     "PIL": {"regraft/image.py"},
     "cykooz_resizer": {"regraft/image.py"},
     "prometheus_client": {"serving/metrics.py"},
+    "opentelemetry": {"serving/tracing.py"},
     "pynvml": {"serving/gpu_memory.py"},
     "jinja2": {"training/report.py"},
     "matplotlib": {"training/comparison_chart.py"},
@@ -93,7 +94,7 @@ def test_torch_is_only_in_training_and_whoever_imports_it_says_so() -> None:
 
 
 def test_grpc_stays_at_the_edge() -> None:
-    edge = {"serving/interceptors.py", "serving/server.py", "regraft/client.py"}
+    edge = {"serving/interceptors.py", "serving/tracing.py", "serving/server.py", "regraft/client.py"}
     edge |= {name(path) for path in sources() if path.name.startswith("grpc_")}
 
     assert importers_of("grpc") <= edge
