@@ -30,15 +30,16 @@ def message_to_dict(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return {key: _numbers(message, key, value) for key, value in fields.items()}
+    return {key: _numbers(message.DESCRIPTOR.fields_by_name[key], value) for key, value in fields.items()}
 
 
-def _numbers(message: Message, key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON
+def _numbers(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, of which protobuf has two classes; JSON
     """Undo protobuf's habit of writing 64-bit integers as text."""
-    field = message.DESCRIPTOR.fields_by_name[key]
-    if field.cpp_type == field.CPPTYPE_INT64:
-        return [int(item) for item in value] if isinstance(value, list) else int(value)
-    return value
+    if isinstance(value, list):
+        return [_numbers(field, item) for item in value]
+    if isinstance(value, dict):
+        return {key: _numbers(field.message_type.fields_by_name[key], item) for key, item in value.items()}
+    return int(value) if field.cpp_type == field.CPPTYPE_INT64 else value
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON

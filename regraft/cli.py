@@ -13,7 +13,17 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regraft import access_cli, bench_cli, labelled_files, quantise_cli, retrain_cli, serve_cli, show, train_cli
+from regraft import (
+    access_cli,
+    bench_cli,
+    labelled_files,
+    quantise_cli,
+    retrain_cli,
+    serve_cli,
+    show,
+    show_traffic,
+    train_cli,
+)
 from regraft.as_json import answer_to_dict, model_to_dict, print_json
 from regraft.client import Client
 from regraft.connection import Connection
@@ -146,6 +156,25 @@ def rollback(server: Connection, name: Name = "", why: _Why = "", as_json: Json 
         _show_model(client.rollback(name=name, who=getpass.getuser(), why=why), as_json)
 
 
+@models_app.command()
+@asks_a_server
+def shadow(
+    server: Connection,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="The version that shall judge beside the champion.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="End the shadow.")] = False,
+    name: Name = "",
+    why: _Why = "",
+    as_json: Json = False,
+) -> None:
+    """Let a version judge live traffic beside the champion, unseen; `regraft models show` has what it says."""
+    if (version is None) != off:
+        raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
+    with Client(server) as client:
+        _show_model(client.shadow(version or 0, name=name, who=getpass.getuser(), why=why), as_json)
+
+
 @app.command()
 def demo(
     data: Annotated[Path | None, typer.Argument(help="Your own folder of labelled photos instead of digits.")] = None,
@@ -182,6 +211,7 @@ def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401 - a message
         print_json(fields)
     else:
         show.model(model, fields["card"])
+        show_traffic.traffic(model)
 
 
 if __name__ == "__main__":

@@ -196,6 +196,13 @@ class Client:
             model: models_pb2.Model = self._models.Rollback(request, timeout=self._timeout_s)
         return model
 
+    def shadow(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
+        """Let a version judge beside the champion, unseen; 0 ends that."""
+        request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why)
+        with self._errors():
+            model: models_pb2.Model = self._models.Shadow(request, timeout=self._timeout_s)
+        return model
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:

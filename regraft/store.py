@@ -40,8 +40,9 @@ class HistoryEntry:
     """One line of ``history.jsonl``.
 
     Attributes:
-        event: ``publish`` a version; ``promote`` it to champion; ``rollback`` to the champion before.
-        version: the version published, or the champion from now on.
+        event: ``publish`` a version; ``promote`` it to champion; ``rollback`` to the champion before; ``shadow``: it
+            judges beside the champion; ``unshadow``: no longer.
+        version: the version published, the champion from now on, or the shadow.
         previous: the champion until now, or None.
         who: the person or program that did it.
         why: the reason given, or what the gate said.
@@ -49,7 +50,7 @@ class HistoryEntry:
         at: UTC, ISO 8601.
     """
 
-    event: Literal["publish", "promote", "rollback"]
+    event: Literal["publish", "promote", "rollback", "shadow", "unshadow"]
     version: int
     previous: int | None
     who: str
@@ -182,28 +183,63 @@ class ModelStore:
         """
         self.folder(name, version)
         with self._moving(name):
-            champion = self.champion(name)
-            if expected is not None and champion != expected:
-                raise PreconditionError(
-                    f"the champion of {name!r} is now version {champion}, not {expected}: look again"
-                )
+            champion = self._expect(name, expected)
             self._append(name, HistoryEntry("promote", version, champion, who, why, job, _now()))
 
-    def rollback(self, name: str, *, who: str, why: str) -> int:
+    def rollback(self, name: str, *, who: str, why: str, expected: int | None = None) -> int:
         """Go back to the champion before this one, and return it; twice goes back two.
 
+        Args:
+            name: the model.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            expected: if given, the champion this decision was based on.
+
         Raises:
-            PreconditionError: there was none before, or its folder is gone.
+            PreconditionError: there was none before, its folder is gone, or the champion is no longer ``expected``.
         """
         nothing = PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
         if self.previous_champion(name) is None:
             raise nothing
         with self._moving(name):
+            champion = self._expect(name, expected)
             version = self.previous_champion(name)
             if version is None or version not in self.versions(name):
                 raise nothing
-            self._append(name, HistoryEntry("rollback", version, self.champion(name), who, why, "", _now()))
+            self._append(name, HistoryEntry("rollback", version, champion, who, why, "", _now()))
         return version
+
+    def shadow(self, name: str) -> int | None:
+        """Return the version that judges beside the champion, or None; one that became champion is no shadow."""
+        shadow = None
+        for entry in self._read_history(name):
+            if entry.event == "shadow":
+                shadow = entry.version
+            elif entry.event == "unshadow" or (entry.event != "publish" and entry.version == shadow):
+                shadow = None
+        return shadow
+
+    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> None:
+        """Let ``version`` judge beside the champion from now on, or none where it is None.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: it is the champion, or there is no shadow that could end.
+            StorageError: the disk refused; everything is as it was.
+        """
+        if version is not None:
+            self.folder(name, version)
+        with self._moving(name):
+            champion, shadow = self.champion(name), self.shadow(name)
+            if version is not None and version == champion:
+                raise PreconditionError(f"version {version} of {name!r} is the champion: it cannot shadow itself")
+            if version is not None:
+                entry = HistoryEntry("shadow", version, champion, who, why, "", _now())
+            elif shadow is not None:
+                entry = HistoryEntry("unshadow", shadow, champion, who, why, "", _now())
+            else:
+                raise PreconditionError(f"model {name!r} has no shadow")
+            self._append(name, entry)
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Return every publication and move of the alias, oldest first."""
@@ -215,6 +251,13 @@ class ModelStore:
                 f"model name {name!r}: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
         return self.root / name
+
+    def _expect(self, name: str, expected: int | None) -> int | None:
+        """Return the champion, which must be ``expected`` where that is given; call under the lock."""
+        champion = self.champion(name)
+        if expected is not None and champion != expected:
+            raise PreconditionError(f"the champion of {name!r} is now version {champion}, not {expected}: look again")
+        return champion
 
     def _next_version(self, name: str) -> int:
         published = [entry.version for entry in self._read_history(name) if entry.event == "publish"]

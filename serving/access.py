@@ -62,6 +62,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _MODELS + "GetModel": Role.LABEL,
     _MODELS + "Promote": Role.OPERATE,
     _MODELS + "Rollback": Role.OPERATE,
+    _MODELS + "Shadow": Role.OPERATE,
 }
 """Every RPC of ours, by its full name. Those above `Role.CLASSIFY` are control RPCs: each call leaves an audit line."""
 

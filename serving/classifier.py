@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,13 +50,20 @@ class Classifier:
     """Admits, decodes and classifies. Use from one event loop; close it when done."""
 
     def __init__(
-        self, models: Models, *, max_in_flight: int, metrics: Metrics, limits: Limits = DEFAULT_LIMITS
+        self,
+        models: Models,
+        *,
+        max_in_flight: int,
+        metrics: Metrics,
+        limits: Limits = DEFAULT_LIMITS,
+        on_answer: Callable[[ServedModel, Output], None] = lambda _served, _output: None,
     ) -> None:
-        """Classify with what ``models`` serves, for at most ``max_in_flight`` requests at once."""
+        """Classify with what ``models`` serves, for at most ``max_in_flight`` requests at once; tell of each answer."""
         self._models = models
         self._permits = asyncio.Semaphore(max_in_flight)
         self._limits = limits
         self._metrics = metrics
+        self._on_answer = on_answer
         self._in_flight = 0
         metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
@@ -201,6 +208,7 @@ class Classifier:
         self._statistics[served.name].answered(seconds, reply.batch)
         if call and call.on_answer:
             call.on_answer(seconds)
+        self._on_answer(served, reply.output)
 
 
 def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:

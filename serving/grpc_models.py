@@ -13,17 +13,29 @@ from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from serving.access import who
 from serving.models import Models
+from serving.observer import Observer, Shadowed
+from serving.traffic import DriftState, Traffic
 
 _HISTORY: Final = 50
+_FLIPS: Final = 20
+_STATES: Final[dict[DriftState, pb.Drift.State]] = {
+    "not known": pb.Drift.NOT_KNOWN,
+    "too few": pb.Drift.TOO_FEW,
+    "steady": pb.Drift.STEADY,
+    "drifted": pb.Drift.DRIFTED,
+}
 
 
 class ModelsService(pb_grpc.ModelsServicer):
     """Thin: every rule is in `serving.models` and `regraft.store`."""
 
-    def __init__(self, models: Models, examples: ExamplesStore, on_change: Callable[[], object]) -> None:
-        """Answer from ``models``; ``on_change`` is called after a swap."""
+    def __init__(
+        self, models: Models, examples: ExamplesStore, observer: Observer, on_change: Callable[[], object]
+    ) -> None:
+        """Answer from ``models`` and ``observer``; ``on_change`` is called after a swap."""
         self._models = models
         self._examples = examples
+        self._observer = observer
         self._on_change = on_change
 
     async def ListModels(  # noqa: N802 - gRPC's name
@@ -66,6 +78,21 @@ class ModelsService(pb_grpc.ModelsServicer):
             self._on_change()
         return await self._describe(name)
 
+    async def Shadow(  # noqa: N802 - gRPC's name
+        self, request: pb.ShadowRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Let a version judge beside the champion, or none."""
+        name = self._existing(request.name)
+        if request.version < 0:
+            raise InvalidRequestError("version: which one? The first is 1, and 0 is none")
+        if request.version:
+            await self._observer.check_shadow(name, request.version)
+        version = request.version or None
+        store, by = self._models.store, who(request.who)
+        await asyncio.to_thread(store.set_shadow, name, version, who=by, why=request.why)
+        await self._observer.look()
+        return await self._describe(name)
+
     def _existing(self, name: str) -> str:
         name = self._models.resolve(name)
         if name not in self._models.store.names():
@@ -86,7 +113,15 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
             model.card_json = served.card.to_json()
+        await self._describe_traffic(model)
         return model
+
+    async def _describe_traffic(self, model: pb.Model) -> None:
+        """Add what the observer knows; the tests of drift are computed in a thread."""
+        if shadowed := self._observer.shadow(model.name):
+            model.shadow.CopyFrom(_shadow(shadowed))
+        if traffic := self._observer.traffic(model.name):
+            model.drift.CopyFrom(await asyncio.to_thread(_drift, traffic))
 
     def _describe_stored(self, name: str) -> pb.Model:
         store = self._models.store
@@ -109,3 +144,30 @@ class ModelsService(pb_grpc.ModelsServicer):
                 for entry in history
             ],
         )
+
+
+def _shadow(shadowed: Shadowed) -> pb.Shadow:
+    found = shadowed.comparison
+    return pb.Shadow(
+        version=shadowed.version,
+        problem=shadowed.problem,
+        images=found.images,
+        agreed=found.agreed,
+        confidence_shift=found.confidence_shift / max(found.images, 1),
+        flips=[
+            pb.Flip(champion=champion, shadow=shadow, images=count)
+            for (champion, shadow), count in found.flips.most_common(_FLIPS)
+        ],
+    )
+
+
+def _drift(traffic: Traffic) -> pb.Drift:
+    return pb.Drift(
+        state=_STATES[traffic.drift],
+        images=len(traffic.distance),
+        unknown_share=traffic.unknown_share,
+        shifts=[
+            pb.Shift(of=shift.of, ks=shift.ks, p_value=shift.p_value, drifted=shift.drifted)
+            for shift in traffic.largest_shifts
+        ],
+    )

@@ -92,6 +92,15 @@ class Metrics:
         self.gate_accuracy = gauge(
             "gate_accuracy", "Holdout accuracy that the gate saw last, of champion and challenger.", "model", "head"
         )
+        self.shadow_version = gauge("shadow_version", "Version that judges beside the champion; 0 while none.", "model")
+        self.shadow_pictures = counter("shadow_pictures", "Pictures that a shadow judged.", "model")
+        self.shadow_agreed = counter("shadow_agreed", "Pictures that a shadow gave the champion's label.", "model")
+        self.shadow_flips = counter(
+            "shadow_flips", "Pictures that a shadow gave another label than the champion's, by that.", "model", "label"
+        )
+        self.shadow_confidence_shift = gauge(
+            "shadow_confidence_shift", "Mean probability of the shadow's label less that of the champion's.", "model"
+        )
         self.of = cache(lambda model: ModelMetrics(self, model))
         self._finished = cache(self.requests.labels)
 

@@ -42,6 +42,7 @@ from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.observer import Observer
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
 from serving.tracing import Tracing
@@ -89,11 +90,19 @@ class Server:
             limits=limits,
             only=settings.names,
         )
+        self._observer = Observer(
+            self.models,
+            self.metrics,
+            window=settings.drift_window,
+            window_s=settings.drift_window_s,
+            every_s=settings.reload_every_s,
+        )
         self._classifier = Classifier(
             self.models,
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
             limits=limits,
+            on_answer=self._observer.saw,
         )
         if settings.triton_metrics:
             self.metrics.watch(partial(triton_metrics, self.models, self._classifier))
@@ -148,9 +157,10 @@ class Server:
             raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
         await self._refresh()
         await self._jobs.resume()
-        self._tasks = [asyncio.create_task(self._watch_store()), asyncio.create_task(self._embedder.run())]
+        running = [self._watch_store(), self._embedder.run(), self._observer.run()]
         if self.settings.retrain_every:
-            self._tasks.append(asyncio.create_task(self._schedule.run()))
+            running.append(self._schedule.run())
+        self._tasks = [asyncio.create_task(task) for task in running]
         ready = Ready(grpc_port, control_port, self._exporter.server_port, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
@@ -203,7 +213,7 @@ class Server:
             InferenceService(self.models, self._classifier), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self.models, self._examples, self._embedder.wake), control
+            ModelsService(self.models, self._examples, self._observer, self._embedder.wake), control
         )
         retraining = RetrainingService(
             models=self.models,

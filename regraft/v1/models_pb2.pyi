@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -44,8 +45,20 @@ class RollbackRequest(_message.Message):
     why: str
     def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
+class ShadowRequest(_message.Message):
+    __slots__ = ("name", "version", "who", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    who: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history")
+    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVED_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +70,9 @@ class Model(_message.Message):
     CARD_JSON_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    BAKING_FIELD_NUMBER: _ClassVar[int]
     name: str
     served_version: int
     champion: int
@@ -68,7 +84,84 @@ class Model(_message.Message):
     card_json: str
     examples: int
     history: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
-    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+    shadow: Shadow
+    drift: Drift
+    baking: Baking
+    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ...) -> None: ...
+
+class Shadow(_message.Message):
+    __slots__ = ("version", "problem", "images", "agreed", "confidence_shift", "flips")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    AGREED_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    FLIPS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    problem: str
+    images: int
+    agreed: int
+    confidence_shift: float
+    flips: _containers.RepeatedCompositeFieldContainer[Flip]
+    def __init__(self, version: _Optional[int] = ..., problem: _Optional[str] = ..., images: _Optional[int] = ..., agreed: _Optional[int] = ..., confidence_shift: _Optional[float] = ..., flips: _Optional[_Iterable[_Union[Flip, _Mapping]]] = ...) -> None: ...
+
+class Flip(_message.Message):
+    __slots__ = ("champion", "shadow", "images")
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    champion: str
+    shadow: str
+    images: int
+    def __init__(self, champion: _Optional[str] = ..., shadow: _Optional[str] = ..., images: _Optional[int] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("state", "images", "unknown_share", "shifts")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Drift.State]
+        NOT_KNOWN: _ClassVar[Drift.State]
+        TOO_FEW: _ClassVar[Drift.State]
+        STEADY: _ClassVar[Drift.State]
+        DRIFTED: _ClassVar[Drift.State]
+    STATE_UNSPECIFIED: Drift.State
+    NOT_KNOWN: Drift.State
+    TOO_FEW: Drift.State
+    STEADY: Drift.State
+    DRIFTED: Drift.State
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SHIFTS_FIELD_NUMBER: _ClassVar[int]
+    state: Drift.State
+    images: int
+    unknown_share: float
+    shifts: _containers.RepeatedCompositeFieldContainer[Shift]
+    def __init__(self, state: _Optional[_Union[Drift.State, str]] = ..., images: _Optional[int] = ..., unknown_share: _Optional[float] = ..., shifts: _Optional[_Iterable[_Union[Shift, _Mapping]]] = ...) -> None: ...
+
+class Shift(_message.Message):
+    __slots__ = ("of", "ks", "p_value", "drifted")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    KS_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_FIELD_NUMBER: _ClassVar[int]
+    of: str
+    ks: float
+    p_value: float
+    drifted: bool
+    def __init__(self, of: _Optional[str] = ..., ks: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ...) -> None: ...
+
+class Baking(_message.Message):
+    __slots__ = ("version", "previous", "remaining_s", "images")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    previous: int
+    remaining_s: float
+    images: int
+    def __init__(self, version: _Optional[int] = ..., previous: _Optional[int] = ..., remaining_s: _Optional[float] = ..., images: _Optional[int] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
     __slots__ = ("event", "version", "previous", "who", "why", "job", "at")

@@ -55,6 +55,11 @@ class ModelsStub(object):
                 request_serializer=regraft_dot_v1_dot_models__pb2.RollbackRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
                 _registered_method=True)
+        self.Shadow = channel.unary_unary(
+                '/regraft.v1.Models/Shadow',
+                request_serializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
@@ -88,6 +93,15 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Shadow(self, request, context):
+        """Let a version judge live traffic beside the champion, unseen: it answers nobody. It must have the champion's backbone
+        and image rule, since it judges from the same embeddings; FAILED_PRECONDITION otherwise. All servers of the store
+        follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +123,11 @@ def add_ModelsServicer_to_server(servicer, server):
             'Rollback': grpc.unary_unary_rpc_method_handler(
                     servicer.Rollback,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.RollbackRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
+            ),
+            'Shadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Shadow,
+                    request_deserializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
             ),
     }
@@ -220,6 +239,33 @@ class Models(object):
             target,
             '/regraft.v1.Models/Rollback',
             regraft_dot_v1_dot_models__pb2.RollbackRequest.SerializeToString,
+            regraft_dot_v1_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Shadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Models/Shadow',
+            regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
             regraft_dot_v1_dot_models__pb2.Model.FromString,
             options,
             channel_credentials,

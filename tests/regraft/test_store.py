@@ -359,6 +359,80 @@ def test_a_promotion_that_expected_a_champion_where_there_is_none_is_refused(sto
         store.promote(NAME, 1, who="gate", why="blessed", expected=1)
 
 
+def test_a_rollback_that_expected_another_champion_is_refused(store: ModelStore) -> None:
+    for version in publish(store, 3):
+        promote(store, version)
+
+    with pytest.raises(PreconditionError, match="is now version 3, not 2: look again"):
+        store.rollback(NAME, who="tester", why="a test", expected=2)
+
+    assert store.champion(NAME) == 3
+    assert store.rollback(NAME, who="tester", why="a test", expected=3) == 2
+
+
+def set_shadow(store: ModelStore, version: int | None) -> None:
+    store.set_shadow(NAME, version, who="tester", why="a test")
+
+
+def test_a_shadow_stays_for_everybody_until_it_is_ended(store: ModelStore) -> None:
+    publish(store, 3)
+    promote(store, 1)
+
+    set_shadow(store, 2)
+    set_shadow(store, 3)
+    promote(store, 2)
+    assert ModelStore(store.root).shadow(NAME) == 3
+
+    set_shadow(store, None)
+    assert ModelStore(store.root).shadow(NAME) is None
+    assert events(store)[-4:] == [("shadow", 2, 1), ("shadow", 3, 1), ("promote", 2, 1), ("unshadow", 3, 2)]
+
+
+def test_the_alias_does_not_care_for_shadows(store: ModelStore) -> None:
+    publish(store, 2)
+    promote(store, 1)
+    promote(store, 2)
+    set_shadow(store, 1)
+
+    assert (store.champion(NAME), store.previous_champion(NAME)) == (2, 1)
+
+
+def test_a_shadow_that_becomes_champion_is_none_any_more_even_after_a_rollback(store: ModelStore) -> None:
+    publish(store, 2)
+    promote(store, 1)
+    set_shadow(store, 2)
+
+    promote(store, 2)
+    assert store.shadow(NAME) is None
+    rollback(store)
+    assert store.shadow(NAME) is None
+
+
+def test_a_shadow_that_a_rollback_makes_champion_is_none_any_more(store: ModelStore) -> None:
+    for version in publish(store, 2):
+        promote(store, version)
+    set_shadow(store, 1)
+
+    rollback(store)
+
+    assert store.shadow(NAME) is None
+
+
+def test_what_cannot_shadow_is_refused_and_nothing_is_written(store: ModelStore) -> None:
+    publish(store, 2)
+    promote(store, 1)
+    before = events(store)
+
+    with pytest.raises(NotFoundError):
+        set_shadow(store, 7)
+    with pytest.raises(PreconditionError, match=r"version 1 .* is the champion"):
+        set_shadow(store, 1)
+    with pytest.raises(PreconditionError, match="has no shadow"):
+        set_shadow(store, None)
+
+    assert events(store) == before
+
+
 @pytest.mark.parametrize("version", [0, -1, 3, 99])
 def test_a_version_that_does_not_exist_is_not_found_and_the_error_says_which_there_are(
     store: ModelStore, version: int
