@@ -190,7 +190,7 @@ def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_
     count = min(CONNECTIONS, most_files - SPARE_FILES)
     files, before = server.files(), server.memory()
     grown = []
-    for _ in range(3):
+    for _ in range(4):
         with server.others_unharmed(), ExitStack() as connections:
             silent = [connections.enter_context(closing(RawConnection(server.target))) for _ in range(count)]
             for connection in silent:
@@ -204,7 +204,8 @@ def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_
         f"{count} connections, {grown[0] / count / 1024:.1f} kB each; {[n // MB for n in grown]}, {left // MB} MB left"
     )
     assert grown[0] / count < 100 * 1024
-    assert grown[2] < 1.1 * grown[1]  # malloc keeps what was given back, and uses it again
+    # malloc keeps what was given back and uses it again, and may take some more once; a leak adds up in every round.
+    assert min(later / earlier for earlier, later in itertools.pairwise(grown[1:])) < 1.05
 
 
 def test_half_a_message_holds_no_permit(server: Watched) -> None:
