@@ -269,7 +269,7 @@ def overload(subject: Subject) -> list[Finding]:
 async def _probe(trial: Trial, seconds: float, refused_ms: list[float]) -> None:
     """Time refusals, which the load generator does not, one request after the other."""
     request = encode_request(trial.subject.pictures[0], trial.subject.name)
-    async with Channels(trial.server.target, 1) as channels:
+    async with Channels(Connection(trial.server.target), 1) as channels:
         ends_s = time.perf_counter() + seconds
         while (began_s := time.perf_counter()) < ends_s:
             if (await channels.classify(0, request, 2.0)).code == "RESOURCE_EXHAUSTED":
