@@ -15,6 +15,8 @@ from regraft.grpc_channel import open_channel
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
+    examples_pb2,
+    examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     retraining_pb2,
@@ -54,6 +56,7 @@ class Client:
         self._timeout_s = timeout_s
         self._channel = open_channel(connection)
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
+        self._examples = examples_pb2_grpc.ExamplesStub(self._channel)
         self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
@@ -107,13 +110,62 @@ class Client:
     def add_examples(
         self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = ""
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
-        """Send (picture, label) pairs; each answer that is not REJECTED is a promise that the example is kept."""
+        """Send (picture, label) pairs; see `send_examples`."""
         requests = (
             retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source)
             for image, label in examples
         )
+        return self.send_examples(requests)
+
+    def send_examples(
+        self, requests: Iterable[retraining_pb2.AddExamplesRequest]
+    ) -> Iterator[retraining_pb2.AddExamplesResponse]:
+        """Label pictures; each answer but REJECTED and CONFLICTING is a promise that the example is kept."""
         with self._errors():
-            yield from self._retraining.AddExamples(requests)
+            call = self._retraining.AddExamples(iter(requests))
+            try:
+                yield from call
+            finally:
+                call.cancel()  # of a stream that was read to its end nothing is left to cancel
+
+    def list_examples(
+        self, *, name: str = "", label: str = "", with_images: bool = False
+    ) -> Iterator[examples_pb2.Example]:
+        """Yield the examples in force, of one label or of all, ordered by hash."""
+        request = examples_pb2.ListExamplesRequest(name=name, label=label, with_images=with_images)
+        with self._errors():
+            yield from self._examples.ListExamples(request)
+
+    def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
+        """Return an example and its history; the beginning of its hash is enough."""
+        request = examples_pb2.GetExampleRequest(name=name, sha256=sha256, with_image=with_image)
+        with self._errors():
+            found: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
+        return found
+
+    def relabel_example(self, sha256: str, label: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
+        """Give an example another label, and return it."""
+        request = examples_pb2.RelabelExampleRequest(name=name, sha256=sha256, label=label, annotator=annotator)
+        with self._errors():
+            changed: examples_pb2.Example = self._examples.RelabelExample(request, timeout=self._timeout_s)
+        return changed
+
+    def remove_example(
+        self, sha256: str, *, name: str = "", why: str = "", annotator: str = ""
+    ) -> examples_pb2.Example:
+        """Take an example out of training, and return it as it was."""
+        request = examples_pb2.RemoveExampleRequest(name=name, sha256=sha256, why=why, annotator=annotator)
+        with self._errors():
+            removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s)
+        return removed
+
+    def suggest(
+        self, count: int = 0, *, name: str = "", with_images: bool = False
+    ) -> Iterator[examples_pb2.Suggestion]:
+        """Yield served pictures to label next, the most useful first."""
+        request = examples_pb2.SuggestRequest(name=name, count=count, with_images=with_images)
+        with self._errors():
+            yield from self._examples.Suggest(request)
 
     def retrain(
         self,

@@ -18,7 +18,7 @@ from regraft.errors import NotFoundError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFiles
 
-_MOST_CANDIDATES: Final = 5_000
+_MOST_CANDIDATES: Final = 2_000
 """The newest; each holds its embedding in memory while suggestions are made."""
 
 

@@ -47,6 +47,21 @@ def serve(
     share_port: Annotated[
         bool, typer.Option("--share-port", help="Other servers may answer on the same port.")
     ] = False,
+    examples: Annotated[
+        str | None, typer.Option(help="Labelled pictures: a folder, or a URL; .examples in the store if not given.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Their database, postgresql+psycopg://...; SQLite if not given.")
+    ] = None,
+    keep_requests: Annotated[
+        float | None, typer.Option(help="The share of served pictures, 0 to 1, kept for `regraft suggest`.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="open: labels may make new classes. closed: they may not. open if not given.")
+    ] = None,
+    labels_per_hour: Annotated[
+        int | None, typer.Option(help="Labels that one caller may set within an hour; any number if not given.")
+    ] = None,
     gate: Annotated[
         str | None,
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off. auto if not given."),
@@ -83,6 +98,11 @@ def serve(
         "triton_metrics": triton_metrics or None,
         "otlp": otlp,
         "share_port": share_port or None,
+        "examples": examples,
+        "database": database,
+        "keep_requests": keep_requests,
+        "labels": labels,
+        "labels_per_hour": labels_per_hour,
         "gate": gate,
         "retrain_every": retrain_every,
         "min_new": min_new,

@@ -37,6 +37,7 @@ class Role(IntEnum):
 _INFERENCE: Final = "/inference.GRPCInferenceService/"
 _CLASSIFIER: Final = "/regraft.v1.Classifier/"
 _RETRAINING: Final = "/regraft.v1.Retraining/"
+_EXAMPLES: Final = "/regraft.v1.Examples/"
 _MODELS: Final = "/regraft.v1.Models/"
 
 LEAST_ROLE: Final[dict[str, Role]] = {
@@ -58,6 +59,11 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _RETRAINING + "ListRetrainJobs": Role.LABEL,
     _RETRAINING + "Retrain": Role.OPERATE,
     _RETRAINING + "CancelRetrainJob": Role.OPERATE,
+    _EXAMPLES + "ListExamples": Role.LABEL,
+    _EXAMPLES + "GetExample": Role.LABEL,
+    _EXAMPLES + "RelabelExample": Role.LABEL,
+    _EXAMPLES + "RemoveExample": Role.LABEL,
+    _EXAMPLES + "Suggest": Role.LABEL,
     _MODELS + "ListModels": Role.LABEL,
     _MODELS + "GetModel": Role.LABEL,
     _MODELS + "Promote": Role.OPERATE,

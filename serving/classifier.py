@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +31,14 @@ class Answer:
         predictions: (label, probability), most probable first.
         novelty: 0 (like a class mean) to 2.
         seconds: by stage: decode, queue, inference, total.
+        request_id: names this prediction; whether its picture was kept is another matter.
     """
 
     served: ServedModel
     predictions: tuple[tuple[str, float], ...]
     novelty: float
     seconds: dict[str, float]
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,24 @@ class Classifier:
         metrics: Metrics,
         limits: Limits = DEFAULT_LIMITS,
         on_answer: Callable[[ServedModel, Output], None] = lambda _served, _output: None,
+        keep: Callable[[str, ServedModel, bytes, Output], None] | None = None,
     ) -> None:
-        """Classify with what ``models`` serves, for at most ``max_in_flight`` requests at once; tell of each answer."""
+        """Make a classifier.
+
+        Args:
+            models: what is served.
+            max_in_flight: the most requests at once.
+            metrics: counts them.
+            limits: what a picture may cost.
+            on_answer: told of each answer.
+            keep: told the id, the model, the bytes and the output of each picture that came encoded; must not wait.
+        """
         self._models = models
         self._permits = asyncio.Semaphore(max_in_flight)
         self._limits = limits
         self._metrics = metrics
         self._on_answer = on_answer
+        self._keep = keep
         self._in_flight = 0
         metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
@@ -91,10 +105,11 @@ class Classifier:
         """
         await self._admit(wait=wait)
         with self._visit(name, None) as served:
-            output, seconds = await self._judge(served, image, deadline_s)
+            request_id = uuid.uuid4().hex
+            output, seconds = await self._judge(served, image, deadline_s, request_id)
         best = output.best(top_k or DEFAULT_TOP_K)
         predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
-        return Answer(served, predictions, output.novelty, seconds)
+        return Answer(served, predictions, output.novelty, seconds, request_id)
 
     async def judge(
         self,
@@ -123,7 +138,7 @@ class Classifier:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     asked = [
-                        tasks.create_task(self._judge(served, image, deadline_s, f"image {number}: "))
+                        tasks.create_task(self._judge(served, image, deadline_s, uuid.uuid4().hex, f"image {number}: "))
                         for number, image in enumerate(images)
                     ]
             except BaseExceptionGroup as group:
@@ -174,7 +189,7 @@ class Classifier:
             self._permits.release()
 
     async def _judge(
-        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, whose: str = ""
+        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, request_id: str, whose: str = ""
     ) -> tuple[Output, dict[str, float]]:
         if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
             raise DeadlineError("the deadline passed before the picture was looked at")
@@ -192,6 +207,8 @@ class Classifier:
         }
         self._tell(served, reply, seconds)
         self._last_s = seconds["total"]
+        if self._keep and isinstance(image, bytes):
+            self._keep(request_id, served, image, reply.output)
         return reply.output, seconds
 
     def _tell(self, served: ServedModel, reply: Reply, seconds: dict[str, float]) -> None:

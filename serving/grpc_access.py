@@ -89,7 +89,8 @@ class _Line:
     """Writes who did what, from where, and what came of it, when a call ends."""
 
     def __init__(self, method: str, request: Any, context: _Context) -> None:  # noqa: ANN401 - any message
-        self._method, self._request, self._context = method, request, context
+        self._method, self._request = method, request
+        self._from = unquote(context.peer())  # when a call was cancelled there is no peer to ask for: gRPC crashes
 
     def __enter__(self) -> None:
         pass
@@ -107,7 +108,7 @@ class _Line:
             "who": calling.get().name,
             "rpc": self._method,
             "request": _fields(self._request),
-            "from": unquote(self._context.peer()),
+            "from": self._from,
             "outcome": outcome.name,
         }
         audit.info("%s", json.dumps(line, ensure_ascii=False))

@@ -74,4 +74,5 @@ def _to_message(answer: Answer) -> pb.ClassifyResponse:
         predictions=[pb.Prediction(label=label, probability=value) for label, value in answer.predictions],
         novelty=pb.Novelty(score=answer.novelty, threshold=threshold, is_novel=answer.novelty > threshold),
         timings=pb.Timings(**{f"{stage}_ms": 1000 * value for stage, value in answer.seconds.items()}),
+        request_id=answer.request_id,
     )

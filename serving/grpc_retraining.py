@@ -1,81 +1,64 @@
 """The Retraining service: labelled pictures in, retrain jobs started and watched."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 
-from regraft.errors import CallerError, InvalidRequestError
-from regraft.examples import AddOutcome, ExamplesStore, image_hash
-from regraft.labels import check_label
+from regraft.errors import InvalidRequestError
+from regraft.examples import ExamplesStore, NewExample
 from regraft.retrain_jobs import MAX_KEY_LENGTH, GateMode, JobState, RetrainJob
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
-from serving.access import who
-from serving.classifier import Classifier
+from serving.access import calling, who
+from serving.intake import Intake, Sender
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.streams import answers
 
-_OUTCOMES: Final = {
-    AddOutcome.ACCEPTED: pb.AddExamplesResponse.ACCEPTED,
-    AddOutcome.DUPLICATE: pb.AddExamplesResponse.DUPLICATE,
-    AddOutcome.RELABELLED: pb.AddExamplesResponse.RELABELLED,
-}
-_MAX_SOURCE_LENGTH: Final = 200
 _LIMITS: Final = ("max_drop", "max_class_drop", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects")
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
-    """Thin: every rule is in `regraft.examples`, `regraft.retrain_jobs` and `serving.jobs`."""
+    """Thin: every rule is in `serving.intake`, `regraft.retrain_jobs` and `serving.jobs`."""
 
     def __init__(
         self,
         *,
         models: Models,
         examples: ExamplesStore,
-        classifier: Classifier,
+        intake: Intake,
         runner: JobRunner,
         metrics: Metrics,
-        on_examples: Callable[[], object],
         gate: GateMode = GateMode.AUTO,
     ) -> None:
         """Make the service.
 
         Args:
             models: what is served.
-            examples: keeps the pictures.
-            classifier: lends its decoder.
+            examples: holds the jobs.
+            intake: takes the pictures in.
             runner: starts the jobs.
             metrics: counts the examples.
-            on_examples: called after each picture.
             gate: the mode of jobs that state none.
         """
         self._models = models
         self._examples = examples
-        self._classifier = classifier
+        self._intake = intake
         self._runner = runner
         self._metrics = metrics
-        self._on_examples = on_examples
         self._gate = gate
 
     async def AddExamples(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: AsyncIterator[pb.AddExamplesRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Keep labelled pictures; an answer is given only when the picture is on the disk."""
-        async for request in requests:
-            try:
-                outcome = await self._add(request)
-            except CallerError as error:
-                self._metrics.examples.labels("rejected").inc()
-                yield pb.AddExamplesResponse(
-                    outcome=pb.AddExamplesResponse.REJECTED, reason=str(error), sha256=image_hash(request.image)
-                )
-                continue
-            self._metrics.examples.labels(outcome.value).inc()
-            self._on_examples()
-            yield pb.AddExamplesResponse(outcome=_OUTCOMES[outcome], sha256=image_hash(request.image))
+        sender = Sender(_caller(context))
+        async for response in answers(requests, lambda request: self._add(request, sender)):
+            yield response
 
     async def Retrain(  # noqa: N802 - gRPC's name
         self, request: pb.RetrainRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -119,13 +102,16 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
         return {**_limits(request), "gate": mode.value}
 
-    async def _add(self, request: pb.AddExamplesRequest) -> AddOutcome:
-        check_label(request.label)
-        if len(request.source) > _MAX_SOURCE_LENGTH:
-            raise InvalidRequestError(f"source: {len(request.source)} characters; the limit is {_MAX_SOURCE_LENGTH}")
-        served = self._models.get(request.name)
-        await self._classifier.decode(request.image, served.card.image)
-        return await asyncio.to_thread(self._examples.add, served.name, request.image, request.label, request.source)
+    async def _add(self, request: pb.AddExamplesRequest, sender: Sender) -> pb.AddExamplesResponse:
+        new = NewExample(request.image, request.label, request.source, request.annotator, request.request_id)
+        added = await self._intake.add(request.name, new, sender)
+        self._metrics.examples.labels(added.outcome.value).inc()
+        return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)
+
+
+def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return who calls, by name where callers have one, else by address."""
+    return calling.get().name or unquote(context.peer()).rpartition(":")[0]
 
 
 def _limits(request: pb.RetrainRequest) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class Metrics:
         )
         self.load_failures = counter("load_failures", "Versions that could not be loaded.", "model")
         self.examples = counter("examples", "Labelled pictures received, by outcome.", "outcome")
+        self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
         self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
         self.retrain_seconds = histogram(
             "retrain_seconds", "Time of a retrain job, waiting included.", "model", buckets=_JOB_SECONDS

@@ -16,12 +16,15 @@ from regraft.errors import OperatorError, RegraftError
 from regraft.examples import open_examples
 from regraft.files import cache_folder
 from regraft.image import Limits
+from regraft.kept_requests import Bounds
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.runtime import require_onnxruntime
 from regraft.store import ModelStore
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
+    examples_pb2,
+    examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     retraining_pb2,
@@ -34,12 +37,15 @@ from serving.engine import open_engine
 from serving.gpu_memory import gpu_memory_reader
 from serving.grpc_access import Guard
 from serving.grpc_classifier import ClassifierService
+from serving.grpc_examples import ExamplesService
 from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
 from serving.grpc_port import GrpcPort
 from serving.grpc_retraining import RetrainingService
+from serving.intake import Intake, Rules
 from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
+from serving.keeper import RequestKeeper
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.observer import Observer
@@ -56,6 +62,7 @@ CLASSIFICATION: Final = (
 )
 CONTROL: Final = (
     retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,
+    examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
 )
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
@@ -97,18 +104,28 @@ class Server:
             window_s=settings.drift_window_s,
             every_s=settings.reload_every_s,
         )
+        bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
+        self._keeper = RequestKeeper(self._examples.requests, settings.keep_requests, bounds, self.metrics)
         self._classifier = Classifier(
             self.models,
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
             limits=limits,
             on_answer=self._observer.saw,
+            keep=self._keeper.offer if settings.keep_requests else None,
         )
         if settings.triton_metrics:
             self.metrics.watch(partial(triton_metrics, self.models, self._classifier))
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
         self._embedder = BackgroundEmbedder(self.models, self._examples)
+        self._intake = Intake(
+            self.models,
+            self._examples,
+            self._classifier,
+            lambda *_: self._embedder.wake(),
+            Rules(settings.labels, settings.labels_per_hour),
+        )
         places = ["--store", str(settings.store)]
         places += ["--examples", settings.examples] if settings.examples else []
         places += ["--database", settings.database] if settings.database else []
@@ -157,7 +174,7 @@ class Server:
             raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
         await self._refresh()
         await self._jobs.resume()
-        running = [self._watch_store(), self._embedder.run(), self._observer.run()]
+        running = [self._watch_store(), self._embedder.run(), self._observer.run(), self._keeper.run()]
         if self.settings.retrain_every:
             running.append(self._schedule.run())
         self._tasks = [asyncio.create_task(task) for task in running]
@@ -218,13 +235,14 @@ class Server:
         retraining = RetrainingService(
             models=self.models,
             examples=self._examples,
-            classifier=self._classifier,
+            intake=self._intake,
             runner=self._jobs,
             metrics=self.metrics,
-            on_examples=self._embedder.wake,
             gate=self.settings.gate,
         )
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
+        examples = ExamplesService(self.models, self._examples, self._intake)
+        examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
 
     async def _watch_store(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from regraft.connection import is_loopback
 from regraft.image import DEFAULT_LIMITS
 from regraft.retrain_jobs import GateMode
 from regraft.runtime import ProviderChoice
+from serving.intake import LabelPolicy
 from serving.plan import Goal
 
 
@@ -50,6 +51,11 @@ class Settings(BaseSettings):
         examples: where labelled pictures are kept: a folder, or a URL for fsspec; `.examples` in the
             model store if empty.
         database: URL of the examples' database; SQLite inside the examples store if empty.
+        keep_requests: the share of served pictures, 0 to 1, that are kept for `regraft suggest`.
+        keep_requests_most: how many are kept; the oldest are dropped.
+        keep_requests_bytes: how much of the disk they may take.
+        labels: ``open`` takes examples of new classes, ``closed`` only labels that the model knows.
+        labels_per_hour: how many labels one caller may set within an hour; 0 is any number.
         grpc: host and port to answer on; port 0 takes a free one.
         control: host and port for the services Retraining and Models, which then do not answer on ``grpc``.
         metrics: host and port for Prometheus; likewise. Plain HTTP.
@@ -87,6 +93,11 @@ class Settings(BaseSettings):
     store: Path = Path("models")
     examples: str = ""
     database: str = ""
+    keep_requests: float = Field(default=0.0, ge=0, le=1)
+    keep_requests_most: int = Field(default=10_000, ge=1)
+    keep_requests_bytes: int = Field(default=2**30, ge=1)
+    labels: LabelPolicy = "open"
+    labels_per_hour: int = Field(default=0, ge=0)
     grpc: Address = "127.0.0.1:50051"
     control: Address | None = None
     metrics: Address = "127.0.0.1:8002"

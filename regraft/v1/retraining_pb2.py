@@ -24,41 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/retraining.proto\x12\nregraft.v1\"P\n\x12\x41\x64\x64\x45xamplesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\"\xce\x01\n\x13\x41\x64\x64\x45xamplesResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.regraft.v1.AddExamplesResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"]\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x0e\n\nRELABELLED\x10\x03\x12\x0c\n\x08REJECTED\x10\x04\"\x81\x03\n\x0eRetrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08max_drop\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_class_drop\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\"\n\x04gate\x18\x06 \x01(\x0e\x32\x14.regraft.v1.GateMode\x12\x1b\n\x0emax_slice_drop\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_accuracy\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10min_class_recall\x18\t \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0cmax_suspects\x18\n \x01(\x01H\x05\x88\x01\x01\x42\x0b\n\t_max_dropB\x11\n\x0f_max_class_dropB\x11\n\x0f_max_slice_dropB\x0f\n\r_min_accuracyB\x13\n\x11_min_class_recallB\x0f\n\r_max_suspects\"\"\n\x14GetRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"&\n\x16ListRetrainJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x17ListRetrainJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.regraft.v1.RetrainJob\"%\n\x17\x43\x61ncelRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xfe\x02\n\nRetrainJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.regraft.v1.RetrainJob.State\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0crequested_by\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x03\x12\x0f\n\x07version\x18\t \x01(\x03\x12$\n\x07verdict\x18\n \x01(\x0b\x32\x13.regraft.v1.Verdict\x12\x12\n\ncreated_at\x18\x0b \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x0c \x01(\t\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"\xc2\x03\n\x07Verdict\x12\x0f\n\x07\x62lessed\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x16\n\x0eholdout_images\x18\x03 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x04 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x05 \x01(\x01\x12\x1f\n\x17\x63hampion_known_accuracy\x18\x06 \x01(\x01\x12!\n\x19\x63hallenger_known_accuracy\x18\x07 \x01(\x01\x12)\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x18.regraft.v1.ClassVerdict\x12\x10\n\x08\x63\x61utions\x18\t \x03(\t\x12\x0f\n\x07p_value\x18\n \x01(\x01\x12(\n\x06slices\x18\x0b \x03(\x0b\x32\x18.regraft.v1.SliceVerdict\x12\x15\n\rgolden_images\x18\x0c \x01(\x03\x12\x17\n\x0fgolden_failures\x18\r \x03(\t\x12\x12\n\nnew_images\x18\x0e \x01(\x03\x12\x10\n\x08suspects\x18\x0f \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x10 \x01(\x01\x12\x19\n\x11old_suspect_share\x18\x11 \x01(\x01\"\xbf\x01\n\x0cSliceVerdict\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x03 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x12\n\nnew_images\x18\x06 \x01(\x03\x12\x10\n\x08suspects\x18\x07 \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x08 \x01(\x01\"\x8a\x01\n\x0c\x43lassVerdict\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x17\n\x0f\x63hampion_recall\x18\x03 \x01(\x01\x12\x19\n\x11\x63hallenger_recall\x18\x04 \x01(\x01\x12\x0e\n\x06is_new\x18\x05 \x01(\x08\x12\x0f\n\x07p_value\x18\x06 \x01(\x01*D\n\x08GateMode\x12\x19\n\x15GATE_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x41UTO\x10\x01\x12\n\n\x06MANUAL\x10\x02\x12\x07\n\x03OFF\x10\x03\x32\xe6\x03\n\nRetraining\x12R\n\x0b\x41\x64\x64\x45xamples\x12\x1e.regraft.v1.AddExamplesRequest\x1a\x1f.regraft.v1.AddExamplesResponse(\x01\x30\x01\x12=\n\x07Retrain\x12\x1a.regraft.v1.RetrainRequest\x1a\x16.regraft.v1.RetrainJob\x12I\n\rGetRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob\x12M\n\x0fWatchRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob0\x01\x12Z\n\x0fListRetrainJobs\x12\".regraft.v1.ListRetrainJobsRequest\x1a#.regraft.v1.ListRetrainJobsResponse\x12O\n\x10\x43\x61ncelRetrainJob\x12#.regraft.v1.CancelRetrainJobRequest\x1a\x16.regraft.v1.RetrainJobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/retraining.proto\x12\nregraft.v1\"w\n\x12\x41\x64\x64\x45xamplesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\tannotator\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xdf\x01\n\x13\x41\x64\x64\x45xamplesResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.regraft.v1.AddExamplesResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"n\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x0e\n\nRELABELLED\x10\x03\x12\x0c\n\x08REJECTED\x10\x04\x12\x0f\n\x0b\x43ONFLICTING\x10\x05\"\x81\x03\n\x0eRetrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08max_drop\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_class_drop\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\"\n\x04gate\x18\x06 \x01(\x0e\x32\x14.regraft.v1.GateMode\x12\x1b\n\x0emax_slice_drop\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_accuracy\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10min_class_recall\x18\t \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0cmax_suspects\x18\n \x01(\x01H\x05\x88\x01\x01\x42\x0b\n\t_max_dropB\x11\n\x0f_max_class_dropB\x11\n\x0f_max_slice_dropB\x0f\n\r_min_accuracyB\x13\n\x11_min_class_recallB\x0f\n\r_max_suspects\"\"\n\x14GetRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"&\n\x16ListRetrainJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x17ListRetrainJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.regraft.v1.RetrainJob\"%\n\x17\x43\x61ncelRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xfe\x02\n\nRetrainJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.regraft.v1.RetrainJob.State\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0crequested_by\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x03\x12\x0f\n\x07version\x18\t \x01(\x03\x12$\n\x07verdict\x18\n \x01(\x0b\x32\x13.regraft.v1.Verdict\x12\x12\n\ncreated_at\x18\x0b \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x0c \x01(\t\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"\xc2\x03\n\x07Verdict\x12\x0f\n\x07\x62lessed\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x16\n\x0eholdout_images\x18\x03 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x04 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x05 \x01(\x01\x12\x1f\n\x17\x63hampion_known_accuracy\x18\x06 \x01(\x01\x12!\n\x19\x63hallenger_known_accuracy\x18\x07 \x01(\x01\x12)\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x18.regraft.v1.ClassVerdict\x12\x10\n\x08\x63\x61utions\x18\t \x03(\t\x12\x0f\n\x07p_value\x18\n \x01(\x01\x12(\n\x06slices\x18\x0b \x03(\x0b\x32\x18.regraft.v1.SliceVerdict\x12\x15\n\rgolden_images\x18\x0c \x01(\x03\x12\x17\n\x0fgolden_failures\x18\r \x03(\t\x12\x12\n\nnew_images\x18\x0e \x01(\x03\x12\x10\n\x08suspects\x18\x0f \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x10 \x01(\x01\x12\x19\n\x11old_suspect_share\x18\x11 \x01(\x01\"\xbf\x01\n\x0cSliceVerdict\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x03 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x12\n\nnew_images\x18\x06 \x01(\x03\x12\x10\n\x08suspects\x18\x07 \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x08 \x01(\x01\"\x8a\x01\n\x0c\x43lassVerdict\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x17\n\x0f\x63hampion_recall\x18\x03 \x01(\x01\x12\x19\n\x11\x63hallenger_recall\x18\x04 \x01(\x01\x12\x0e\n\x06is_new\x18\x05 \x01(\x08\x12\x0f\n\x07p_value\x18\x06 \x01(\x01*D\n\x08GateMode\x12\x19\n\x15GATE_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x41UTO\x10\x01\x12\n\n\x06MANUAL\x10\x02\x12\x07\n\x03OFF\x10\x03\x32\xe6\x03\n\nRetraining\x12R\n\x0b\x41\x64\x64\x45xamples\x12\x1e.regraft.v1.AddExamplesRequest\x1a\x1f.regraft.v1.AddExamplesResponse(\x01\x30\x01\x12=\n\x07Retrain\x12\x1a.regraft.v1.RetrainRequest\x1a\x16.regraft.v1.RetrainJob\x12I\n\rGetRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob\x12M\n\x0fWatchRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob0\x01\x12Z\n\x0fListRetrainJobs\x12\".regraft.v1.ListRetrainJobsRequest\x1a#.regraft.v1.ListRetrainJobsResponse\x12O\n\x10\x43\x61ncelRetrainJob\x12#.regraft.v1.CancelRetrainJobRequest\x1a\x16.regraft.v1.RetrainJobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'regraft.v1.retraining_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATEMODE']._serialized_start=2075
-  _globals['_GATEMODE']._serialized_end=2143
+  _globals['_GATEMODE']._serialized_start=2131
+  _globals['_GATEMODE']._serialized_end=2199
   _globals['_ADDEXAMPLESREQUEST']._serialized_start=43
-  _globals['_ADDEXAMPLESREQUEST']._serialized_end=123
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=126
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=332
-  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_start=239
-  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_end=332
-  _globals['_RETRAINREQUEST']._serialized_start=335
-  _globals['_RETRAINREQUEST']._serialized_end=720
-  _globals['_GETRETRAINJOBREQUEST']._serialized_start=722
-  _globals['_GETRETRAINJOBREQUEST']._serialized_end=756
-  _globals['_LISTRETRAINJOBSREQUEST']._serialized_start=758
-  _globals['_LISTRETRAINJOBSREQUEST']._serialized_end=796
-  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_start=798
-  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_end=861
-  _globals['_CANCELRETRAINJOBREQUEST']._serialized_start=863
-  _globals['_CANCELRETRAINJOBREQUEST']._serialized_end=900
-  _globals['_RETRAINJOB']._serialized_start=903
-  _globals['_RETRAINJOB']._serialized_end=1285
-  _globals['_RETRAINJOB_STATE']._serialized_start=1174
-  _globals['_RETRAINJOB_STATE']._serialized_end=1285
-  _globals['_VERDICT']._serialized_start=1288
-  _globals['_VERDICT']._serialized_end=1738
-  _globals['_SLICEVERDICT']._serialized_start=1741
-  _globals['_SLICEVERDICT']._serialized_end=1932
-  _globals['_CLASSVERDICT']._serialized_start=1935
-  _globals['_CLASSVERDICT']._serialized_end=2073
-  _globals['_RETRAINING']._serialized_start=2146
-  _globals['_RETRAINING']._serialized_end=2632
+  _globals['_ADDEXAMPLESREQUEST']._serialized_end=162
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=165
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=388
+  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_start=278
+  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_end=388
+  _globals['_RETRAINREQUEST']._serialized_start=391
+  _globals['_RETRAINREQUEST']._serialized_end=776
+  _globals['_GETRETRAINJOBREQUEST']._serialized_start=778
+  _globals['_GETRETRAINJOBREQUEST']._serialized_end=812
+  _globals['_LISTRETRAINJOBSREQUEST']._serialized_start=814
+  _globals['_LISTRETRAINJOBSREQUEST']._serialized_end=852
+  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_start=854
+  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_end=917
+  _globals['_CANCELRETRAINJOBREQUEST']._serialized_start=919
+  _globals['_CANCELRETRAINJOBREQUEST']._serialized_end=956
+  _globals['_RETRAINJOB']._serialized_start=959
+  _globals['_RETRAINJOB']._serialized_end=1341
+  _globals['_RETRAINJOB_STATE']._serialized_start=1230
+  _globals['_RETRAINJOB_STATE']._serialized_end=1341
+  _globals['_VERDICT']._serialized_start=1344
+  _globals['_VERDICT']._serialized_end=1794
+  _globals['_SLICEVERDICT']._serialized_start=1797
+  _globals['_SLICEVERDICT']._serialized_end=1988
+  _globals['_CLASSVERDICT']._serialized_start=1991
+  _globals['_CLASSVERDICT']._serialized_end=2129
+  _globals['_RETRAINING']._serialized_start=2202
+  _globals['_RETRAINING']._serialized_end=2688
 # @@protoc_insertion_point(module_scope)

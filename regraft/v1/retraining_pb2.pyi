@@ -19,16 +19,20 @@ MANUAL: GateMode
 OFF: GateMode
 
 class AddExamplesRequest(_message.Message):
-    __slots__ = ("image", "label", "name", "source")
+    __slots__ = ("image", "label", "name", "source", "annotator", "request_id")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     label: str
     name: str
     source: str
-    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    annotator: str
+    request_id: str
+    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class AddExamplesResponse(_message.Message):
     __slots__ = ("outcome", "reason", "sha256")
@@ -39,11 +43,13 @@ class AddExamplesResponse(_message.Message):
         DUPLICATE: _ClassVar[AddExamplesResponse.Outcome]
         RELABELLED: _ClassVar[AddExamplesResponse.Outcome]
         REJECTED: _ClassVar[AddExamplesResponse.Outcome]
+        CONFLICTING: _ClassVar[AddExamplesResponse.Outcome]
     OUTCOME_UNSPECIFIED: AddExamplesResponse.Outcome
     ACCEPTED: AddExamplesResponse.Outcome
     DUPLICATE: AddExamplesResponse.Outcome
     RELABELLED: AddExamplesResponse.Outcome
     REJECTED: AddExamplesResponse.Outcome
+    CONFLICTING: AddExamplesResponse.Outcome
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]

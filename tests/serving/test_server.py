@@ -142,6 +142,7 @@ def test_reflection_lists_the_services(shared: LiveServer) -> None:
     assert listed == {
         "regraft.v1.Classifier",
         "regraft.v1.Models",
+        "regraft.v1.Examples",
         "regraft.v1.Retraining",
         "inference.GRPCInferenceService",
         "grpc.health.v1.Health",

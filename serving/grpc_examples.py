@@ -1,0 +1,130 @@
+"""The Examples service: what a model learned from is looked at, mended and taken away; what to label next."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Final
+
+import grpc
+import numpy as np
+
+from regraft.embeddings import EmbeddingKey
+from regraft.errors import InvalidRequestError
+from regraft.examples import Example, ExamplesStore
+from regraft.files import storage_errors
+from regraft.store import FEATURES_FILE
+from regraft.v1 import examples_pb2 as pb
+from regraft.v1 import examples_pb2_grpc as pb_grpc
+from serving.intake import Intake
+from serving.models import Models, ServedModel
+from serving.suggestions import Suggestion, suggest
+
+_DEFAULT_COUNT: Final = 20
+_MOST: Final = 1_000
+
+
+class ExamplesService(pb_grpc.ExamplesServicer):
+    """Thin: every rule is in `regraft.examples`, `serving.intake` and `serving.suggestions`."""
+
+    def __init__(self, models: Models, examples: ExamplesStore, intake: Intake) -> None:
+        """Look after ``examples``; ``intake`` says which labels may be given."""
+        self._models = models
+        self._examples = examples
+        self._intake = intake
+
+    async def ListExamples(  # noqa: N802 - gRPC's name
+        self, request: pb.ListExamplesRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.Example]:
+        """List the examples in force."""
+        name = self._models.resolve(request.name)
+        for example in await asyncio.to_thread(self._examples.list, name):
+            if not request.label or example.label == request.label:
+                yield await self._message(example, with_image=request.with_images)
+
+    async def GetExample(  # noqa: N802 - gRPC's name
+        self, request: pb.GetExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetExampleResponse:
+        """Show one example and its history."""
+        name, example = await self._find(request)
+        history = await asyncio.to_thread(self._examples.history, name, example.sha256)
+        return pb.GetExampleResponse(
+            example=await self._message(example, with_image=request.with_image),
+            history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
+        )
+
+    async def RelabelExample(  # noqa: N802 - gRPC's name
+        self, request: pb.RelabelExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Give an example another label."""
+        self._intake.check_allowed(self._models.get(request.name), request.label)
+        name, example = await self._find(request)
+        changed = await asyncio.to_thread(
+            self._examples.relabel, name, example.sha256, request.label, annotator=request.annotator
+        )
+        return await self._message(changed)
+
+    async def RemoveExample(  # noqa: N802 - gRPC's name
+        self, request: pb.RemoveExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Take an example out of training."""
+        name, example = await self._find(request)
+        await asyncio.to_thread(
+            self._examples.remove, name, example.sha256, source=request.why, annotator=request.annotator
+        )
+        return await self._message(example)
+
+    async def Suggest(  # noqa: N802 - gRPC's name
+        self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.Suggestion]:
+        """Say what to label next."""
+        if request.count > _MOST:
+            raise InvalidRequestError(f"count: {request.count}; the most is {_MOST}")
+        with self._models.acquire(request.name) as served:
+            found = await asyncio.to_thread(self._suggest, served, request.count or _DEFAULT_COUNT)
+        for suggestion in found:
+            message = pb.Suggestion(
+                request_id=suggestion.request.id,
+                reason=suggestion.reason.name,
+                label=suggestion.label,
+                probability=suggestion.probability,
+                novelty=suggestion.novelty,
+            )
+            if request.with_images:
+                message.image = await asyncio.to_thread(self._examples.requests.image, suggestion.request)
+            yield message
+
+    async def _find(
+        self, request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest
+    ) -> tuple[str, Example]:
+        name = self._models.resolve(request.name)
+        return name, await asyncio.to_thread(self._examples.find, name, request.sha256)
+
+    async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
+        message = pb.Example(**vars(example))
+        if with_image:
+            with storage_errors("cannot read the picture"):
+                message.image = await asyncio.to_thread(self._examples.image_file(example.sha256).read_bytes)
+        return message
+
+    def _suggest(self, served: ServedModel, count: int) -> list[Suggestion]:
+        card = served.card
+        key = EmbeddingKey(card.backbone.digest, card.image.digest())
+        return suggest(
+            self._examples.requests.unlabelled(served.name, key),
+            served.head,
+            card.labels,
+            card.novelty_threshold,
+            self._examples_of_each_label(served),
+            count,
+        )
+
+    def _examples_of_each_label(self, served: ServedModel) -> Counter[str]:
+        """Count what the version that serves was trained on, and what came since."""
+        counts = Counter(example.label for example in self._examples.list(served.name))
+        file = self._models.store.folder(served.name, served.version) / FEATURES_FILE
+        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
+            known = np.bincount(features["label_index"], minlength=len(served.card.labels))
+            for label, trained in zip(served.card.labels, known, strict=False):
+                counts[label] = max(counts[label], int(trained))  # trained on includes most of what was sent
+        return counts

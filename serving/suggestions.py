@@ -1,0 +1,163 @@
+"""What to label next, of the served pictures that were kept: a pure function of what is known of them.
+
+While a class has few examples, typical pictures teach most about it; later those that the model wavers at do (Hacohen
+et al., 2022: with a low budget typical examples, with a high one uncertain ones). Novel ones may be a class that nobody
+named yet. A share is drawn by lot: without it nobody could tell what the choice is worth, nor how the model fares on
+what it is really asked.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.artifact import FloatArray, Head
+from regraft.kept_requests import KeptRequest
+
+FEW_EXAMPLES: Final = 20
+RANDOM_SHARE: Final = 0.2
+_NEIGHBOURS: Final = 20
+_MOST_TYPICAL: Final = 1_000
+"""So many of a class are compared with each other; the newest."""
+_SAME: Final = 0.95
+"""Cosine of centred embeddings from which on one of two pictures teaches nothing more."""
+
+T = TypeVar("T")
+_Rows = npt.NDArray[np.intp]
+
+
+class Reason(StrEnum):
+    """Why a picture is proposed."""
+
+    RANDOM = "random"
+    TYPICAL = "typical"
+    UNCERTAIN = "uncertain"
+    NOVEL = "novel"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A picture to label, and what the head that serves makes of it."""
+
+    request: KeptRequest
+    reason: Reason
+    label: str
+    probability: float
+    novelty: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """N requests as the head sees them: probabilities [N, K], novelty [N], centred directions [N, D]."""
+
+    probabilities: FloatArray
+    novelty: FloatArray
+    directions: FloatArray
+
+    @property
+    def top(self) -> _Rows:
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+
+def suggest(
+    requests: Sequence[KeptRequest],
+    head: Head,
+    labels: Sequence[str],
+    novelty_threshold: float,
+    examples: Mapping[str, int],
+    count: int,
+    seed: int | None = None,
+) -> list[Suggestion]:
+    """Return at most ``count`` requests to label, the random share last.
+
+    Args:
+        requests: with embeddings of the head's backbone.
+        head: that serves.
+        labels: its K labels.
+        novelty_threshold: beyond it a picture is novel.
+        examples: how many each label has already.
+        count: the most to propose.
+        seed: of the lot.
+    """
+    if not requests:
+        return []
+    judged = _judge(head, np.array([request.embedding for request in requests], np.float32))
+    drawn = np.random.default_rng(seed).permutation(len(requests))[: max(1, round(RANDOM_SHARE * count))]
+    taken = _Taken(judged.directions, drawn)
+    best = _in_turn(judged, labels, novelty_threshold, examples, taken)
+    chosen = list(islice(best, count - len(drawn)))
+    chosen += [(int(row), Reason.RANDOM) for row in drawn]
+    return [
+        Suggestion(
+            requests[row],
+            reason,
+            labels[judged.top[row]],
+            float(judged.probabilities[row].max()),
+            float(judged.novelty[row]),
+        )
+        for row, reason in chosen
+    ]
+
+
+def _judge(head: Head, embedding: FloatArray) -> _Judged:
+    centred = embedding - embedding.mean(axis=0)
+    length = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return _Judged(head.probabilities(embedding), head.novelty(embedding), centred / length)
+
+
+def _in_turn(
+    judged: _Judged, labels: Sequence[str], novelty_threshold: float, examples: Mapping[str, int], taken: "_Taken"
+) -> Iterator[tuple[int, Reason]]:
+    """Take rows, the most useful first."""
+    is_novel = judged.novelty > novelty_threshold
+    scarce = [
+        islice(filter(taken.take, _most_typical(judged, np.flatnonzero((judged.top == index) & ~is_novel))), lacking)
+        for index, label in enumerate(labels)
+        if (lacking := FEW_EXAMPLES - examples.get(label, 0)) > 0
+    ]
+    for row in _round_robin(scarce):
+        yield row, Reason.TYPICAL
+    two_best = np.sort(judged.probabilities, axis=1)[:, -2:]
+    uncertain = np.argsort(two_best[:, 1] - two_best[:, 0], kind="stable").tolist()
+    novel = np.flatnonzero(is_novel)[np.argsort(-judged.novelty[is_novel], kind="stable")].tolist()
+    both = ((row, Reason.UNCERTAIN) for row in uncertain), ((row, Reason.NOVEL) for row in novel)
+    yield from ((row, reason) for row, reason in _round_robin(both) if taken.take(row))
+
+
+def _round_robin(queues: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Yield one of each in turn, until all are empty."""
+    left = list(queues)
+    while left:
+        for queue in list(left):
+            try:
+                yield next(queue)
+            except StopIteration:
+                left.remove(queue)
+
+
+def _most_typical(judged: _Judged, rows: _Rows) -> list[int]:
+    """Order rows by their mean likeness to their nearest neighbours, the most typical first."""
+    rows = rows[-_MOST_TYPICAL:]
+    if len(rows) < 2:
+        return [int(row) for row in rows]
+    likeness = judged.directions[rows] @ judged.directions[rows].T
+    nearest = np.sort(likeness, axis=1)[:, -_NEIGHBOURS - 1 : -1]  # the last is the row itself
+    return [int(row) for row in rows[np.argsort(-nearest.mean(axis=1), kind="stable")]]
+
+
+class _Taken:
+    """The rows taken so far; refuses what is nearly the same as one of them."""
+
+    def __init__(self, directions: FloatArray, rows: _Rows) -> None:
+        self._directions = directions
+        self._rows = [int(row) for row in rows]
+
+    def take(self, row: int) -> bool:
+        if row in self._rows or (self._directions[self._rows] @ self._directions[row]).max() >= _SAME:
+            return False
+        self._rows.append(row)
+        return True

@@ -1,0 +1,133 @@
+from collections.abc import Iterator
+
+import pytest
+
+from regraft.client import Client, RemoteError
+from regraft.examples import ExamplesStore, image_hash
+from regraft.store import ModelStore
+from regraft.v1 import retraining_pb2
+from regraft.v1.examples_pb2 import Suggestion
+from tests.serving.live import LiveServer
+from tests.serving.waiting import wait_until
+from tests.tiny import picture
+
+ACCEPTED, REJECTED = retraining_pb2.AddExamplesResponse.ACCEPTED, retraining_pb2.AddExamplesResponse.REJECTED
+
+
+@pytest.fixture
+def keeping(store: ModelStore) -> Iterator[LiveServer]:
+    """A server that keeps all that it is asked."""
+    with LiveServer(store, keep_requests=1.0) as live:
+        yield live
+
+
+def label(client: Client, image: bytes, text: str, **fields: str) -> retraining_pb2.AddExamplesResponse:
+    (answer,) = client.send_examples([retraining_pb2.AddExamplesRequest(image=image, label=text, **fields)])
+    return answer
+
+
+def kept(live: LiveServer, count: int) -> None:
+    wait_until(lambda: live.metric("regraft_kept_requests_total", outcome="kept") == count)
+
+
+def test_examples_are_listed_by_hash_all_or_those_of_a_label(client: Client) -> None:
+    sent = [(picture("grey", n), "grey") for n in range(3)] + [(picture("red", 50), "red")]
+    list(client.add_examples(sent, source="a test"))
+
+    found = list(client.list_examples())
+
+    assert [example.sha256 for example in found] == sorted(image_hash(image) for image, _ in sent)
+    assert {example.source for example in found} == {"a test"}
+    assert all(not example.image for example in found)
+    (red,) = client.list_examples(label="red", with_images=True)
+    assert red.image == picture("red", 50)
+
+
+def test_an_example_shows_every_label_it_ever_had(client: Client) -> None:
+    sha256 = label(client, picture("grey"), "grey", annotator="ada", request_id="r1", source="a camera").sha256
+    client.relabel_example(sha256[:16], "silver", annotator="grace")
+
+    found = client.get_example(sha256[:10], with_image=True)
+
+    assert (found.example.sha256, found.example.label, found.example.image) == (sha256, "silver", picture("grey"))
+    assert [(entry.label, entry.annotator, entry.request_id) for entry in found.history] == [
+        ("grey", "ada", "r1"),
+        ("silver", "grace", ""),
+    ]
+    assert found.history[0].caller == "ipv4:127.0.0.1"
+
+
+def test_a_removed_example_is_listed_no_more(client: Client) -> None:
+    sha256 = label(client, picture("grey"), "grey").sha256
+
+    assert client.remove_example(sha256, why="blurred").label == "grey"
+
+    assert list(client.list_examples()) == []
+    with pytest.raises(RemoteError, match="no examples") as failure:
+        client.get_example(sha256)
+    assert failure.value.code == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("text", ["", "x" * 10_000, "a\0b", "../up"], ids=["empty", "10 kB", "control", "path"])
+def test_no_example_gets_a_label_that_is_none(client: Client, text: str) -> None:
+    sha256 = label(client, picture("grey"), "grey").sha256
+
+    with pytest.raises(RemoteError, match="label") as failure:
+        client.relabel_example(sha256, text)
+
+    assert failure.value.code == "INVALID_ARGUMENT"
+    assert client.get_example(sha256).example.label == "grey"
+
+
+def test_what_was_served_can_be_labelled_by_its_request_alone(store: ModelStore, keeping: LiveServer) -> None:
+    answer = keeping.client.classify(picture("grey"))
+    kept(keeping, 1)
+
+    labelled = label(keeping.client, b"", "grey", request_id=answer.request_id)
+
+    assert (labelled.outcome, labelled.sha256) == (ACCEPTED, image_hash(picture("grey")))
+    examples = ExamplesStore(store.root / ".examples")
+    assert examples.image_file(labelled.sha256).read_bytes() == picture("grey")
+    assert examples.history("colours", labelled.sha256)[0].request_id == answer.request_id
+    examples.close()
+
+
+def test_a_request_that_was_not_kept_needs_the_picture(client: Client) -> None:
+    answer = client.classify(picture("grey"))
+
+    refused = label(client, b"", "grey", request_id=answer.request_id)
+
+    assert refused.outcome == REJECTED
+    assert "was not kept: send the picture itself" in refused.reason
+    assert label(client, picture("grey"), "grey", request_id=answer.request_id).outcome == ACCEPTED
+    assert "neither a picture nor the request_id" in label(client, b"", "grey").reason
+
+
+def test_every_prediction_has_a_name_of_its_own(client: Client) -> None:
+    first, second = client.classify(picture("red")), client.classify(picture("red"))
+
+    assert len({first.request_id, second.request_id, ""}) == 3
+
+
+def test_what_was_served_is_proposed_until_it_is_labelled(keeping: LiveServer) -> None:
+    answers = {keeping.client.classify(picture("grey", n)).request_id: n for n in range(6)}
+    kept(keeping, 6)
+
+    found = list(keeping.client.suggest(with_images=True))
+
+    assert {suggestion.request_id for suggestion in found} <= answers.keys()
+    assert any(suggestion.reason == Suggestion.RANDOM for suggestion in found)
+    assert all(suggestion.image == picture("grey", answers[suggestion.request_id]) for suggestion in found)
+    for suggestion in found:
+        label(keeping.client, b"", "grey", request_id=suggestion.request_id)
+    left = list(keeping.client.suggest())
+    assert not {suggestion.request_id for suggestion in left} & {suggestion.request_id for suggestion in found}
+
+
+def test_without_kept_requests_nothing_is_proposed(client: Client) -> None:
+    assert list(client.suggest()) == []
+
+
+def test_too_many_suggestions_cannot_be_asked_for(client: Client) -> None:
+    with pytest.raises(RemoteError, match="count: 100000; the most is 1000"):
+        list(client.suggest(100_000))
