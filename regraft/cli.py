@@ -1,6 +1,6 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``, only `regraft.train_cli` and `regraft.quantise_cli` into
+Only `regraft.serve_cli` reaches into ``serving``, only `train_cli`, `quantise_cli` and `lineage_cli` into
 ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
@@ -17,6 +17,7 @@ from regraft import (
     access_cli,
     bench_cli,
     labelled_files,
+    lineage_cli,
     quantise_cli,
     retrain_cli,
     serve_cli,
@@ -50,6 +51,8 @@ app.command()(retrain_cli.jobs)
 app.command()(access_cli.token)
 app.command()(access_cli.health)
 models_app.command()(quantise_cli.quantise)
+models_app.command()(lineage_cli.diff)
+app.command()(lineage_cli.verify)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 

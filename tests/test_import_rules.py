@@ -32,7 +32,10 @@ ONE_DOOR = {
 }
 """A library, and the only modules that may import it."""
 
-FRONT_DOORS = {"serving": {"regraft/serve_cli.py"}, "training": {"regraft/train_cli.py", "regraft/quantise_cli.py"}}
+FRONT_DOORS = {
+    "serving": {"regraft/serve_cli.py"},
+    "training": {"regraft/train_cli.py", "regraft/quantise_cli.py", "regraft/lineage_cli.py"},
+}
 
 
 def sources() -> list[Path]:

@@ -71,6 +71,8 @@ def judge(
     truth, known_labels = answers.label_index, answers.champion.shape[1]
     old_right = answers.champion.argmax(axis=1) == truth
     new_right = answers.challenger.argmax(axis=1) == truth
+    old_labels_right = answers.challenger[:, :known_labels].argmax(axis=1) == truth
+    rights = (old_right, new_right, old_labels_right)
     known = truth < known_labels
     verdict = Verdict(
         blessed=False,
@@ -83,10 +85,10 @@ def judge(
         challenger_known_accuracy=_share(new_right[known]),
         p_value=mcnemar(old_right, new_right),
         classes=tuple(
-            _class(label, old_right[truth == row], new_right[truth == row], row >= known_labels)
+            _class(label, tuple(right[truth == row] for right in rights), row >= known_labels)
             for row, label in enumerate(answers.labels)
         ),
-        slices=_slices(answers, old_right, new_right, news),
+        slices=_slices(answers, rights, news),
         golden_images=len(golden),
         golden_failures=tuple(name for name, right in golden if not right),
         new_images=len(news.suspect),
@@ -105,24 +107,33 @@ def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
     return float(binomtest(only_first, differing).pvalue) if differing else 1.0
 
 
-def _class(label: str, old_right: _Mask, new_right: _Mask, is_new: bool) -> ClassVerdict:
+def _class(label: str, rights: tuple[_Mask, ...], is_new: bool) -> ClassVerdict:
+    old_right, new_right, old_labels_right = rights
     return ClassVerdict(
-        label, len(old_right), _share(old_right), _share(new_right), is_new, mcnemar(old_right, new_right)
+        label,
+        len(old_right),
+        _share(old_right),
+        _share(new_right),
+        _share(old_labels_right),
+        is_new,
+        mcnemar(old_right, new_right),
     )
 
 
-def _slices(answers: Answers, old_right: _Mask, new_right: _Mask, news: NewLabels) -> tuple[SliceVerdict, ...]:
+def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels) -> tuple[SliceVerdict, ...]:
     largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
     held, sent = np.array(answers.source, np.str_), np.array(news.source, np.str_)
     slices = []
     for source, _ in largest:
-        old, new, suspect = old_right[held == source], new_right[held == source], news.suspect[sent == source]
+        old, new, old_labels = (right[held == source] if len(held) else right[:0] for right in rights)
+        suspect = news.suspect[sent == source]
         slices.append(
             SliceVerdict(
                 source,
                 len(old),
                 _share(old),
                 _share(new),
+                _share(old_labels),
                 mcnemar(old, new),
                 len(suspect),
                 int(suspect.sum()),

@@ -6,12 +6,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """One class on the holdout; shares 0 to 1; ``p_value`` as in `Verdict`."""
+    """One class on the holdout; shares 0 to 1; ``p_value`` as in `Verdict`.
+
+    Attributes:
+        challenger_old_labels_recall: where the challenger may answer only with labels that the champion has too.
+    """
 
     label: str
     holdout_images: int
     champion_recall: float
     challenger_recall: float
+    challenger_old_labels_recall: float
     is_new: bool
     p_value: float
 
@@ -21,6 +26,7 @@ class SliceVerdict:
     """The pictures of one source: those of the holdout, and those whose labels the champion does not have.
 
     Attributes:
+        challenger_old_labels_accuracy: where the challenger may answer only with labels that the champion has too.
         new_images: pictures that are new since the champion, or bear another label now.
         suspects: how many of these labels are likely wrong.
         p_value: as in `Verdict`.
@@ -31,6 +37,7 @@ class SliceVerdict:
     holdout_images: int
     champion_accuracy: float
     challenger_accuracy: float
+    challenger_old_labels_accuracy: float
     p_value: float
     new_images: int
     suspects: int

@@ -85,7 +85,7 @@ def build(
         parent_version=parent_version,
         metrics=measure_head(fitted.head, features),
         reference=_reference(fitted, features),
-        libraries=_library_versions(),
+        libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Challenger(graft(backbone, fitted.head, card), card, features, further)
@@ -167,7 +167,8 @@ def publish(
     return store.publish(challenger.card.name, write, who=who, why=why, job=job)
 
 
-def _library_versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return what the card says of the libraries, as they are here and now."""
     found = {"regraft": version("regraft")}
     for name in _LIBRARIES:
         try:

@@ -189,7 +189,7 @@ class Verdict(_message.Message):
     def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ...) -> None: ...
 
 class SliceVerdict(_message.Message):
-    __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value")
+    __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value", "challenger_old_labels_accuracy")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +198,7 @@ class SliceVerdict(_message.Message):
     NEW_IMAGES_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_OLD_LABELS_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     source: str
     holdout_images: int
     champion_accuracy: float
@@ -206,20 +207,23 @@ class SliceVerdict(_message.Message):
     new_images: int
     suspects: int
     suspects_p_value: float
-    def __init__(self, source: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., p_value: _Optional[float] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ...) -> None: ...
+    challenger_old_labels_accuracy: float
+    def __init__(self, source: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., p_value: _Optional[float] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., challenger_old_labels_accuracy: _Optional[float] = ...) -> None: ...
 
 class ClassVerdict(_message.Message):
-    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new", "p_value")
+    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new", "p_value", "challenger_old_labels_recall")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_RECALL_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_RECALL_FIELD_NUMBER: _ClassVar[int]
     IS_NEW_FIELD_NUMBER: _ClassVar[int]
     P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_OLD_LABELS_RECALL_FIELD_NUMBER: _ClassVar[int]
     label: str
     holdout_images: int
     champion_recall: float
     challenger_recall: float
     is_new: bool
     p_value: float
-    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ...) -> None: ...
+    challenger_old_labels_recall: float
+    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ..., challenger_old_labels_recall: _Optional[float] = ...) -> None: ...

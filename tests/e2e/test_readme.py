@@ -50,12 +50,14 @@ def test_every_command_works_in_the_order_of_the_page(
     [cron] = re.findall(r"`python -m (training\.retrain [^`]+)`", README)
     _run(f"{sys.executable} -m {cron}")
 
-    assert len(others) == 7
+    assert len(others) == 9
     assert "roses" in said["regraft classify photos/roses/1.jpg"].split()[1]
     assert "30 accepted" in said["regraft label more"]
     assert "SUCCEEDED" in said["regraft retrain --wait"]
     assert "sunflowers" in said["regraft models show"]
     assert "shadow: version 1" in said["regraft models shadow 1"]
+    assert "pictures added: 30 (sunflowers 30)" in said["regraft models diff flowers:1 2"]
+    assert "head, fitted anew: the same bytes" in said["regraft verify flowers"]
     assert "closed loop, 8 clients" in said["regraft bench photos"]
 
 

@@ -1,10 +1,7 @@
 import errno
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft import artifact
 from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
 from regraft.interrupted import job_lock, settle_interrupted
-from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
+from regraft.retrain_jobs import JobState, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import (
     COLOUR_KEY,
     block,
     colour_challenger,
-    colour_features,
     colour_rows,
     embed,
     features_of,
     in_a_child,
 )
-from training.features import Features, load_features
+from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
 from training.further import load_further
 from training.head import Additional
 from training.retrain import run_job
 from training.retrain_data import merge_rows
-from training.version import Challenger, publish
-
-MODEL = "colours"
-FIRST_NEW = 1000
-"""Numbers of pictures from here on are unknown to the champion."""
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """A model store whose model has a champion, and the examples that people sent since."""
-
-    store: ModelStore
-    examples: ExamplesStore
-
-    def add(self, label: str, pictures: Sequence[bytes]) -> None:
-        for data in pictures:
-            self.examples.add(MODEL, data, label)
-
-    def retrain(self, store: ModelStore | None = None, **settings: float | str) -> RetrainJob:
-        job = self.examples.jobs.create(MODEL, settings, "Ann")
-        return run_job(store or self.store, self.examples, job.id)
-
-    def features(self, version: int) -> Features:
-        return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
-
-    def artifact(self, version: int) -> artifact.Artifact:
-        return artifact.read(self.store.folder(MODEL, version) / MODEL_FILE)
-
-
-@cache
-def first_version(train: int, holdout: int) -> Challenger:
-    return colour_challenger(colour_features(train=train, holdout=holdout), MODEL)
-
-
-def open_workshop(root: Path, train: int = 20, holdout: int = 8) -> Workshop:
-    store = ModelStore(root / "models")
-    publish(store, first_version(train, holdout), left_out=[], who="tester", why="a test")
-    store.promote(MODEL, 1, who="tester", why="a test")
-    return Workshop(store, ExamplesStore(store.root / FOLDER))
+from training.version import publish
 
 
 @pytest.fixture
@@ -82,19 +39,6 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
     workshop = open_workshop(tmp_path)
     yield workshop
     workshop.examples.close()
-
-
-def new_pictures(colour: str, train: int, holdout: int) -> list[bytes]:
-    """Return pictures that the champion does not know, so many of which their hashes put on either side."""
-    every = [picture(colour, number) for number in range(FIRST_NEW, FIRST_NEW + 10 * (train + holdout) + 50)]
-    fitted = (data for data in every if not is_holdout(image_hash(data)))
-    held = (data for data in every if is_holdout(image_hash(data)))
-    return [*islice(fitted, train), *islice(held, holdout)]
-
-
-def known(colour: str, *, held: bool, number: int = 0) -> bytes:
-    """Return a picture that the champion was fitted on, or judged by."""
-    return picture(colour, (20 if held else 0) + number)
 
 
 def answer(workshop: Workshop, version: int, data: bytes) -> str:

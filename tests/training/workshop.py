@@ -1,0 +1,68 @@
+"""A model store whose model has a champion, the examples that people sent since, and pictures to send."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+from regraft import artifact
+from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
+from regraft.retrain_jobs import RetrainJob
+from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from tests.tiny import picture
+from tests.training.conftest import colour_challenger, colour_features
+from training.features import Features, load_features
+from training.retrain import run_job
+from training.version import Challenger, publish
+
+MODEL = "colours"
+FIRST_NEW = 1000
+"""Numbers of pictures from here on are unknown to the champion."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A model store whose model has a champion, and the examples that people sent since."""
+
+    store: ModelStore
+    examples: ExamplesStore
+
+    def add(self, label: str, pictures: Sequence[bytes]) -> None:
+        for data in pictures:
+            self.examples.add(MODEL, data, label)
+
+    def retrain(self, store: ModelStore | None = None, **settings: float | str) -> RetrainJob:
+        job = self.examples.jobs.create(MODEL, settings, "Ann")
+        return run_job(store or self.store, self.examples, job.id)
+
+    def features(self, version: int) -> Features:
+        return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
+
+    def artifact(self, version: int) -> artifact.Artifact:
+        return artifact.read(self.store.folder(MODEL, version) / MODEL_FILE)
+
+
+@cache
+def first_version(train: int, holdout: int) -> Challenger:
+    return colour_challenger(colour_features(train=train, holdout=holdout), MODEL)
+
+
+def open_workshop(root: Path, train: int = 20, holdout: int = 8) -> Workshop:
+    store = ModelStore(root / "models")
+    publish(store, first_version(train, holdout), left_out=[], who="tester", why="a test")
+    store.promote(MODEL, 1, who="tester", why="a test")
+    return Workshop(store, ExamplesStore(store.root / FOLDER))
+
+
+def new_pictures(colour: str, train: int, holdout: int) -> list[bytes]:
+    """Return pictures that the champion does not know, so many of which their hashes put on either side."""
+    every = [picture(colour, number) for number in range(FIRST_NEW, FIRST_NEW + 10 * (train + holdout) + 50)]
+    fitted = (data for data in every if not is_holdout(image_hash(data)))
+    held = (data for data in every if is_holdout(image_hash(data)))
+    return [*islice(fitted, train), *islice(held, holdout)]
+
+
+def known(colour: str, *, held: bool, number: int = 0) -> bytes:
+    """Return a picture that the champion was fitted on, or judged by."""
+    return picture(colour, (20 if held else 0) + number)
