@@ -8,7 +8,6 @@ from regraft.examples import image_hash
 from regraft.retrain_jobs import JobState
 from tests.tiny import publish_tiny
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
-from training.data_changes import Relabelled
 from training.version_diff import version_diff
 
 
