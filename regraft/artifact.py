@@ -13,6 +13,7 @@ into the same session.
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -229,8 +230,27 @@ def check_backbone(backbone: onnx.ModelProto) -> None:
         raise ArtifactError(f"backbone: names that begin with {_HEAD!r} are kept for the head")
     if backbone.metadata_props:
         raise ArtifactError("backbone: has metadata of its own, where the model card belongs")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
-        raise ArtifactError("weights are kept in another file (external data); a model must be one file")
+    _refuse_external_data(backbone)
+
+
+def _refuse_external_data(model: onnx.ModelProto) -> None:
+    """Refuse a model that would make ONNX Runtime read another file, which its author names."""
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ArtifactError(
+                f"{tensor.name or 'a tensor'} is kept in another file (external data); a model must be one"
+            )
+
+
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:  # noqa: ANN401 - any message of ONNX
+    """Yield every tensor, however deep it is: of the graph, of attributes, of subgraphs and functions."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for child in value if field.is_repeated else (value,):
+                yield from _tensors(child)
 
 
 def _keep_backbone(field: Any) -> None:  # noqa: ANN401 - protobuf's repeated fields have no common public type
@@ -258,6 +278,7 @@ def _head_nodes() -> list[onnx.NodeProto]:
 
 
 def _check(model: onnx.ModelProto) -> Artifact:
+    _refuse_external_data(model)
     cards = [prop.value for prop in model.metadata_props if prop.key == _CARD_KEY]
     if not cards:
         raise ArtifactError(f"no model card (metadata {_CARD_KEY!r}): not a model that Regraft trained")
@@ -270,9 +291,6 @@ def _check(model: onnx.ModelProto) -> Artifact:
     missing = set(parts) - tensors.keys()
     if missing:
         raise ArtifactError(f"no initializer {sorted(missing)[0]!r}")
-    elsewhere = [name for name, tensor in tensors.items() if tensor.data_location == TensorProto.EXTERNAL]
-    if elsewhere:
-        raise ArtifactError(f"{elsewhere[0]} is kept in another file (external data); a model must be one file")
     head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
     _check_fit(backbone, _digest(backbone, model), head, card)
     _add_head(backbone.graph, head)

@@ -66,6 +66,8 @@ CONTROL: Final = (
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
 )
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
+PROCESS: Final = "process"
+"""What liveness probes ask the health of: SERVING until the stop, whether a model answers or not."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Server:
         Raises:
             OperatorError: a port is taken; the text names the flag.
         """
+        await self._health.set(PROCESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_health()
         if self._control_port is self._port:
             grpc_port = control_port = await self._port.open(SERVICES, self._health)

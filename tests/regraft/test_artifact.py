@@ -414,6 +414,46 @@ def move_to_another_file(name: str) -> Callable[[onnx.ModelProto], object]:
     return change
 
 
+def in_another_file() -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name="hidden", data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+    return tensor
+
+
+def hide_in_a_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=in_another_file()))
+
+
+def hide_in_a_branch(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([], "branch", [], [], initializer=[in_another_file()])
+    model.graph.node.append(helper.make_node("If", ["unused"], [], then_branch=branch, else_branch=branch))
+
+
+def hide_in_a_function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Constant", [], ["y"], value=in_another_file())
+    model.functions.append(helper.make_function("own", "f", [], ["y"], [node], [helper.make_opsetid("", 18)]))
+
+
+def hide_in_a_sparse_tensor(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().values.CopyFrom(in_another_file())
+
+
+HIDING_PLACES = [hide_in_a_constant, hide_in_a_branch, hide_in_a_function, hide_in_a_sparse_tensor]
+
+
+@pytest.mark.parametrize("hide", HIDING_PLACES, ids=lambda hide: hide.__name__)
+def test_a_tensor_in_another_file_is_found_wherever_it_hides(
+    hide: Callable[[onnx.ModelProto], None], tmp_path: Path
+) -> None:
+    model = tiny_model()
+    hide(model)
+    onnx.save_model(model, tmp_path / "model.onnx")
+
+    with pytest.raises(ArtifactError, match="hidden is kept in another file"):
+        read(tmp_path / "model.onnx")
+
+
 # Columns: what is done to the tiny backbone, and what the complaint must say.
 BAD_BACKBONES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "the batch axis of the image is fixed": (set_dim(IMAGE, 0, 1), "batch axis is not symbolic"),

@@ -24,7 +24,7 @@ from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from regraft.v1 import retraining_pb2
-from serving.server import SERVICES, Ready, Server
+from serving.server import PROCESS, SERVICES, Ready, Server
 from serving.settings import Settings
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer, stalled_retrain
@@ -86,6 +86,7 @@ def test_a_server_becomes_ready_when_its_first_model_comes(empty_store: ModelSto
     with LiveServer(empty_store) as live, health_watched(live) as health:
         assert live.ready.models == []
         assert health_of(live) == next(health) == NOT_SERVING
+        assert health_of(live, PROCESS) == SERVING, "a restart would bring no model"
         publish_tiny(empty_store)
 
         assert next(health) == SERVING
