@@ -60,6 +60,11 @@ def label_copies(target: str, store: Path, name: str, data: Path, count: int, fi
     rejected = [answer for answer in answers if answer.outcome == retraining_pb2.AddExamplesResponse.REJECTED]
     if rejected:
         raise PreconditionError(f"{len(rejected)} examples were rejected: {rejected[0]}")
+    wait_until_embedded(store, name)
+
+
+def wait_until_embedded(store: Path, name: str) -> None:
+    """Wait until every example of a model is embedded for its champion."""
     models, examples = ModelStore(store), ExamplesStore(store / FOLDER)
     card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
     key = EmbeddingKey(card.backbone.digest, card.image.digest())
