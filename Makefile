@@ -72,6 +72,8 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench int8 fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.steady .bench fp32 $(DATA))
+	$(if $(DATA),$(DEV)/python -m benchmarks.month $(DATA))
+	$(if $(DATA),$(DEV)/python -m benchmarks.retrain .bench fp32 $(DATA))
 
 docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
 	$(DEV)/python -m serving.settings_table > docs/settings.md

@@ -68,9 +68,7 @@ def _time_a_retrain(client: Client, name: str) -> None:
     served = client.get_model(name).served_version
     state = retraining_pb2.RetrainJob.State.Name(job.state)
     reached = ", ".join(f"{phase} {at_s:.1f}" for phase, at_s in phases.items())
-    tell(
-        f"from Retrain to version {served} serving: {took_s:.1f} s ({state}; phases began at: {reached})"
-    )
+    tell(f"from Retrain to version {served} serving: {took_s:.1f} s ({state}; phases began at: {reached})")
 
 
 if __name__ == "__main__":

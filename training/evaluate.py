@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from regraft.artifact import FloatArray
 from regraft.card import ClassMetrics, Metrics
@@ -23,10 +22,11 @@ def measure(probabilities: FloatArray, label_index: npt.NDArray[np.int64], label
     if len(label_index) == 0:
         return None
     predicted = probabilities.argmax(axis=1)
-    every = np.arange(len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        label_index, predicted, labels=every, zero_division=0
-    )
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, (label_index, predicted), 1)
+    right, support, answers = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = right / np.maximum(answers, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(support + answers, 1)
     correct = int((predicted == label_index).sum())
     likelihood = np.maximum(probabilities[np.arange(len(label_index)), label_index], 1e-12)
     return Metrics(
@@ -45,7 +45,7 @@ def measure(probabilities: FloatArray, label_index: npt.NDArray[np.int64], label
             )
             for row, label in enumerate(labels)
         ),
-        confusion=tuple(tuple(int(n) for n in row) for row in confusion_matrix(label_index, predicted, labels=every)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
 
