@@ -16,7 +16,7 @@ import typer
 from regraft import (
     access_cli,
     bench_cli,
-    labelled_files,
+    examples_cli,
     lineage_cli,
     quantise_cli,
     retrain_cli,
@@ -30,7 +30,6 @@ from regraft.client import Client
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.options import Json, Name, asks_a_server
-from regraft.v1 import retraining_pb2
 
 app: Final = typer.Typer(
     help="Transfer learning, all the way to production.",
@@ -40,12 +39,15 @@ app: Final = typer.Typer(
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(examples_cli.app, name="examples")
 app.command()(serve_cli.serve)
 app.command()(serve_cli.plan)
 app.command()(train_cli.train)
 app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
 app.command()(bench_cli.bench)
+app.command()(examples_cli.label)
+app.command()(examples_cli.suggest)
 app.command()(retrain_cli.retrain)
 app.command()(retrain_cli.jobs)
 app.command()(access_cli.token)
@@ -78,38 +80,6 @@ def classify(
             else:
                 show.classification(result)
     if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-@asks_a_server
-def label(
-    server: Connection,
-    path: Annotated[Path, typer.Argument(help="A folder for each class; with --label, a picture or a folder of them.")],
-    label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
-    name: Name = "",
-    as_json: Json = False,
-) -> None:
-    """Send labelled pictures to a server, for the next retrain."""
-    files = labelled_files.find(path, label)
-    counts = dict.fromkeys(("accepted", "duplicate", "relabelled", "rejected"), 0)
-    rejected = []
-    examples = ((file.read_bytes(), text) for file, text in files)
-    with Client(server) as client, show.progress_bars() as progress:
-        answers = client.add_examples(examples, name=name, source=f"regraft label, {getpass.getuser()}")
-        for done, ((file, text), answer) in enumerate(zip(files, answers, strict=True), start=1):
-            outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
-            counts[outcome] += 1
-            if outcome == "rejected":
-                rejected.append({"file": str(file), "label": text, "reason": answer.reason})
-            progress("label", done, len(files))
-    if as_json:
-        print_json({**counts, "rejections": rejected})
-    else:
-        for entry in rejected:
-            show.line((entry["file"], "red"), f": {entry['reason']}")
-        show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
-    if rejected:
         raise typer.Exit(1)
 
 
