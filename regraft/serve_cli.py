@@ -72,6 +72,9 @@ def serve(
     min_new: Annotated[
         int | None, typer.Option(help="Only where so many labels came since the last time; 1 if not given.")
     ] = None,
+    bake: Annotated[
+        str | None, typer.Option(help="How long a new champion is on trial: 90s, 5m, 0 for never; 5m if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
@@ -106,6 +109,7 @@ def serve(
         "gate": gate,
         "retrain_every": retrain_every,
         "min_new": min_new,
+        "bake": bake,
     }
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there

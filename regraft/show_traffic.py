@@ -1,4 +1,4 @@
-"""How people see what a server makes of live traffic: drift and the shadow; docs/drift.md says how to read it."""
+"""How people see what a server makes of live traffic: trial, drift, shadow; docs/drift.md says how to read it."""
 
 from regraft.show import line
 from regraft.v1 import models_pb2 as pb
@@ -8,6 +8,12 @@ _FLIPS = 5
 
 def traffic(model: pb.Model) -> None:
     """Show a line for each thing that is known."""
+    if model.HasField("baking"):
+        baking = model.baking
+        line(
+            f"baking: version {baking.version} is on trial for {baking.remaining_s:.0f} more seconds, {baking.images} "
+            f"pictures so far; if it does worse, the server goes back to version {baking.previous}"
+        )
     if model.HasField("drift"):
         line(*_drift(model.drift))
     if model.HasField("shadow"):

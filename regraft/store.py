@@ -65,6 +65,7 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         """Use the folder ``root``; it is created by the first publication."""
         self.root = root
+        self._read: dict[str, tuple[tuple[int, int, int], list[HistoryEntry]]] = {}
 
     def names(self) -> list[str]:
         """Return the names of the models that have a folder, sorted."""
@@ -289,15 +290,26 @@ class ModelStore:
             os.fsync(file.fileno())
         fsync_folder(path.parent)
 
-    def _read_history(self, name: str) -> Iterator[HistoryEntry]:
+    def _read_history(self, name: str) -> list[HistoryEntry]:
+        """Read the history, unless it is the file that was read last: a server asks several times a second."""
         path = self._folder(name) / _HISTORY
-        if not path.exists():
-            return
-        for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was never completed
-            try:
-                yield HistoryEntry(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # no entry of ours
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return []
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+        known = self._read.get(name)
+        if known is None or known[0] != stamp:
+            known = self._read[name] = stamp, list(_entries(path.read_bytes()))
+        return known[1]
+
+
+def _entries(history: bytes) -> Iterator[HistoryEntry]:
+    for line in history.split(b"\n")[:-1]:  # what follows the last newline was never completed
+        try:
+            yield HistoryEntry(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # no entry of ours
 
 
 def _fsync_tree(folder: Path) -> None:

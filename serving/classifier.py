@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from regraft.errors import DeadlineError, InvalidImageError, InvalidRequestError, OverloadedError
+from regraft.errors import (
+    CallerError,
+    DeadlineError,
+    InvalidImageError,
+    InvalidRequestError,
+    NotNowError,
+    OverloadedError,
+)
 from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
 from serving.backbone import Question, Reply
@@ -176,6 +183,11 @@ class Classifier:
                 try:
                     yield served
                     outcome = statistics.success
+                except (CallerError, NotNowError):
+                    raise
+                except Exception:
+                    served.failures += 1
+                    raise
                 finally:
                     outcome.add(time.perf_counter() - started_s)
         except OverloadedError:

@@ -12,6 +12,7 @@ from regraft.examples import ExamplesStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from serving.access import who
+from serving.baking import Baker
 from serving.models import Models
 from serving.observer import Observer, Shadowed
 from serving.traffic import DriftState, Traffic
@@ -30,12 +31,18 @@ class ModelsService(pb_grpc.ModelsServicer):
     """Thin: every rule is in `serving.models` and `regraft.store`."""
 
     def __init__(
-        self, models: Models, examples: ExamplesStore, observer: Observer, on_change: Callable[[], object]
+        self,
+        models: Models,
+        examples: ExamplesStore,
+        observer: Observer,
+        baker: Baker,
+        on_change: Callable[[], object],
     ) -> None:
-        """Answer from ``models`` and ``observer``; ``on_change`` is called after a swap."""
+        """Answer from ``models``, ``observer`` and ``baker``; ``on_change`` is called after a swap."""
         self._models = models
         self._examples = examples
         self._observer = observer
+        self._baker = baker
         self._on_change = on_change
 
     async def ListModels(  # noqa: N802 - gRPC's name
@@ -117,11 +124,16 @@ class ModelsService(pb_grpc.ModelsServicer):
         return model
 
     async def _describe_traffic(self, model: pb.Model) -> None:
-        """Add what the observer knows; the tests of drift are computed in a thread."""
+        """Add what observer and baker know; the tests of drift are computed in a thread."""
         if shadowed := self._observer.shadow(model.name):
             model.shadow.CopyFrom(_shadow(shadowed))
         if traffic := self._observer.traffic(model.name):
             model.drift.CopyFrom(await asyncio.to_thread(_drift, traffic))
+        if baking := self._baker.baking(model.name):
+            trial = baking.trial
+            model.baking.version, model.baking.previous = trial.version, trial.previous
+            model.baking.remaining_s = baking.remaining_s
+            model.baking.images = traffic.images if traffic else 0
 
     def _describe_stored(self, name: str) -> pb.Model:
         store = self._models.store

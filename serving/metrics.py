@@ -102,6 +102,8 @@ class Metrics:
         self.shadow_confidence_shift = gauge(
             "shadow_confidence_shift", "Mean probability of the shadow's label less that of the champion's.", "model"
         )
+        self.baking_version = gauge("baking_version", "New champion that is on trial; 0 while none.", "model")
+        self.baking_rollbacks = counter("baking_rollbacks", "New champions that failed their trial here.", "model")
         self.of = cache(lambda model: ModelMetrics(self, model))
         self._finished = cache(self.requests.labels)
 

@@ -30,7 +30,13 @@ EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
 
 @dataclass(eq=False)
 class ServedModel:
-    """One version in memory. ``users`` counts the table of models itself and every handle."""
+    """One version in memory.
+
+    Attributes:
+        users: the table of models itself, and every handle.
+        answers: pictures that it answered.
+        failures: requests that failed, and neither the caller nor the moment was to blame.
+    """
 
     name: str
     version: int
@@ -38,6 +44,8 @@ class ServedModel:
     head: Head
     backbone: Backbone
     users: int = 0
+    answers: int = 0
+    failures: int = 0
 
     def check_version(self, wanted: int | None) -> None:
         """Refuse a version that is not this one; None is content with any.

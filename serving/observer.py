@@ -75,17 +75,23 @@ class Observer:
         self._recent: list[tuple[ServedModel, Output]] = []
         self._looking = asyncio.Lock()
         self._traffic: dict[str, Traffic] = {}
+        self._before: dict[str, Traffic] = {}
         self._shadows: dict[str, Shadowed] = {}
         metrics.watch(lambda: _families(list(self._traffic.values())))
 
     def saw(self, served: ServedModel, output: Output) -> None:
         """Hear of an answer. It is on the way of every request."""
+        served.answers += 1
         if len(self._recent) < _MOST:
             self._recent.append((served, output))
 
     def traffic(self, name: str) -> Traffic | None:
         """Return what a model answered lately, or None before it was looked at."""
         return self._traffic.get(name)
+
+    def before(self, name: str) -> Traffic | None:
+        """Return what the version that answered before this one did, or None where there was none."""
+        return self._before.get(name)
 
     def shadow(self, name: str) -> Shadowed | None:
         """Return the shadow of a model, or None."""
@@ -121,6 +127,8 @@ class Observer:
             outputs = [output for version, output in recent if version is model]
             traffic = self._traffic.get(name)
             if traffic is None or traffic.served is not model:
+                if traffic is not None:
+                    self._before[name] = traffic
                 traffic = Traffic.begin(model, *self._window)
             self._traffic[name] = traffic.after(outputs, self._clock())
             self._follow_shadow(model)

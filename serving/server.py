@@ -31,6 +31,7 @@ from regraft.v1 import (
     retraining_pb2_grpc,
 )
 from serving.access import Callers
+from serving.baking import Baker
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
@@ -120,6 +121,14 @@ class Server:
             self.metrics.watch(partial(triton_metrics, self.models, self._classifier))
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
+        self._baker = Baker(
+            self.models,
+            self._observer,
+            self.metrics,
+            self._refresh,
+            bake_s=settings.bake,
+            every_s=settings.reload_every_s,
+        )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
         self._intake = Intake(
             self.models,
@@ -178,6 +187,8 @@ class Server:
         await self._refresh()
         await self._jobs.resume()
         running = [self._watch_store(), self._embedder.run(), self._observer.run(), self._keeper.run()]
+        if self.settings.bake:
+            running.append(self._baker.run())
         if self.settings.retrain_every:
             running.append(self._schedule.run())
         self._tasks = [asyncio.create_task(task) for task in running]
@@ -233,7 +244,7 @@ class Server:
             InferenceService(self.models, self._classifier), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self.models, self._examples, self._observer, self._embedder.wake), control
+            ModelsService(self.models, self._examples, self._observer, self._baker, self._embedder.wake), control
         )
         retraining = RetrainingService(
             models=self.models,

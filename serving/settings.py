@@ -83,6 +83,8 @@ class Settings(BaseSettings):
         retrain_minutes: the longest that a retrain may take.
         retrain_cpus: how many CPUs it may use; all that the server has if 0. It makes way for requests either way.
         retrain_memory_mb: how many megabytes of data it may have in memory; any if 0.
+        bake: how long a new champion is on trial (90s, 5m): should it fail requests, be much less sure or drift much
+            more than the one before, the server goes back by itself; never if 0.
         drift_window: answers that drift is told from.
         drift_window_s: the age of the oldest of them.
         grace_s: how long requests in flight may take to finish when the server stops.
@@ -124,6 +126,7 @@ class Settings(BaseSettings):
     retrain_minutes: float = Field(default=60.0, gt=0)
     retrain_cpus: int = Field(default=0, ge=0)
     retrain_memory_mb: int = Field(default=0, ge=0)
+    bake: Annotated[float, BeforeValidator(_seconds)] = Field(default=300.0, ge=0)
     drift_window: int = Field(default=1000, ge=100, le=100_000)
     drift_window_s: float = Field(default=3600.0, gt=0)
     grace_s: float = Field(default=20.0, ge=0)

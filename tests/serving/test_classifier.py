@@ -362,6 +362,19 @@ async def test_a_run_that_fails_is_no_answer_and_the_next_one_is(store: ModelSto
 
 
 @asynchronous
+async def test_a_run_that_fails_is_held_against_the_version_and_a_bad_picture_is_not(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with pytest.raises(InvalidImageError):
+            await s.classifier.classify(b"no picture")
+        assert s.models.get().failures == 0
+
+        s.session.failures.append(RuntimeError("the accelerator is gone"))
+        with pytest.raises(RuntimeError, match="gone"):
+            await s.classifier.judge([picture("red")])
+        assert s.models.get().failures == 1
+
+
+@asynchronous
 async def test_a_model_that_is_not_there_is_an_error_that_takes_no_permit(store: ModelStore) -> None:
     publish_tiny(store, name="unready", promote=False)
     async with stage(store, max_in_flight=1) as s:

@@ -78,6 +78,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_RETRAIN_MINUTES": "9",
         "REGRAFT_RETRAIN_CPUS": "10",
         "REGRAFT_RETRAIN_MEMORY_MB": "11",
+        "REGRAFT_BAKE": "90",
         "REGRAFT_DRIFT_WINDOW": "250",
         "REGRAFT_DRIFT_WINDOW_S": "60",
         "REGRAFT_TRITON_METRICS": "True",

@@ -1,0 +1,119 @@
+"""After a promotion: goes back by itself where the new champion does worse than the one before.
+
+What is worse, `serving.conduct` decides. Of several servers on one store one goes back: under the store's lock, and
+only while the champion is still the one on trial.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from regraft.errors import RegraftError, StorageError
+from serving.conduct import BAKER, Trial, conduct_of, reasons_to_go_back, trial_of
+from serving.metrics import Metrics
+from serving.models import Models
+from serving.observer import Observer
+
+log = logging.getLogger("regraft.baking")
+
+
+@dataclass(frozen=True)
+class Baking:
+    """A champion that is on trial now."""
+
+    trial: Trial
+    until: datetime
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until it has passed."""
+        return max(0.0, (self.until - datetime.now(UTC)).total_seconds())
+
+
+class Baker:
+    """Run `run` as a task. Use from one event loop."""
+
+    def __init__(
+        self,
+        models: Models,
+        observer: Observer,
+        metrics: Metrics,
+        on_rollback: Callable[[], Awaitable[None]],
+        *,
+        bake_s: float,
+        every_s: float,
+    ) -> None:
+        """Watch new champions.
+
+        Args:
+            models: that answer.
+            observer: knows how they do.
+            metrics: show who is on trial, and count who failed.
+            on_rollback: awaited after one.
+            bake_s: how long a champion is on trial.
+            every_s: how often to look.
+        """
+        self._models = models
+        self._observer = observer
+        self._metrics = metrics
+        self._on_rollback = on_rollback
+        self._bake = timedelta(seconds=bake_s)
+        self._every_s = every_s
+        self._baking: dict[str, Baking] = {}
+        self._stuck: set[tuple[str, Trial]] = set()
+
+    def baking(self, name: str) -> Baking | None:
+        """Return the trial of a model's champion, or None."""
+        return self._baking.get(name)
+
+    async def run(self) -> None:
+        """Look every so often, for ever; cancel the task to stop."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            for name in self._models.names():
+                try:
+                    await self._look(name)
+                except Exception:  # whatever it was, requests are answered, and the next round tries again
+                    log.exception("cannot look after the champion of %s", name)
+
+    async def _look(self, name: str) -> None:
+        trial = trial_of(await asyncio.to_thread(self._models.store.history, name))
+        served = self._models.get(name)
+        known = self._baking.pop(name, None)
+        if trial and trial.version == served.version and datetime.now(UTC) < trial.at + self._bake:
+            self._baking[name] = Baking(trial, trial.at + self._bake)
+            if (name, trial) not in self._stuck:
+                await self._judge(name, trial)
+        elif trial and known and known.trial == trial:
+            log.info("model %s: version %d has passed its trial", name, trial.version)
+        self._metrics.baking_version.labels(name).set(trial.version if trial and name in self._baking else 0)
+
+    async def _judge(self, name: str, trial: Trial) -> None:
+        now, before = self._observer.traffic(name), self._observer.before(name)
+        if now is None or now.served.version != trial.version:
+            return
+        if before is not None and before.served.version != trial.previous:
+            before = None
+        conduct = await asyncio.to_thread(conduct_of, now)
+        earlier = await asyncio.to_thread(conduct_of, before) if before else None
+        if reasons := reasons_to_go_back(conduct, earlier):
+            await self._go_back(name, trial, f"baking: {'; '.join(reasons)}")
+
+    async def _go_back(self, name: str, trial: Trial, why: str) -> None:
+        log.error("model %s: version %d fails its trial: %s", name, trial.version, why)
+        store = self._models.store
+        move = partial(store.rollback, name, who=BAKER, why=why, expected=trial.version)
+        try:
+            await self._models.promote(name, store.previous_champion(name) or trial.previous, move)
+        except StorageError as error:
+            log.warning("model %s: cannot go back yet: %s", name, error)
+        except RegraftError as error:  # another server was faster, somebody promoted, or there is nothing to go back to
+            self._stuck.add((name, trial))
+            log.warning("model %s: does not go back: %s", name, error)
+        else:
+            self._baking.pop(name, None)
+            self._metrics.baking_rollbacks.labels(name).inc()
+            await self._on_rollback()

@@ -1,0 +1,140 @@
+"""Champions on trial, on real servers under load."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from regraft.client import Client
+from regraft.store import HistoryEntry, ModelStore
+from serving.conduct import BAKER
+from tests.serving.live import LiveServer
+from tests.serving.waiting import wait_until
+from tests.tiny import picture, publish_tiny
+
+LABELS = ("red", "green", "blue")
+UNSURE = 0.1
+"""Sharpness of a head that finds the right colours and believes in none of them."""
+
+PICTURES = [picture(LABELS[number % 3], number) for number in range(60)]
+
+
+class Load:
+    """Asks a server for as long as the block lasts; ``versions`` answered, ``errors`` came instead of answers."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self._target = server.target
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self.versions: set[int] = set()
+        self.errors: list[str] = []
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _pictures(self) -> Iterator[tuple[str, bytes]]:
+        while not self._over.is_set():
+            yield from (("", data) for data in PICTURES)
+
+    def _ask(self) -> None:
+        with Client(self._target) as client:
+            for answer in client.classify_stream(self._pictures()):
+                if answer.HasField("error"):
+                    self.errors.append(answer.error.message)
+                else:
+                    self.versions.add(answer.response.version)
+
+
+@contextmanager
+def under_load(server: LiveServer) -> Iterator[Load]:
+    """Load a server, and begin once it knows how the present champion does."""
+    with Load(server) as load:
+        wait_until(lambda: server.client.get_model().drift.images >= 150)
+        yield load
+
+
+def last_move(store: ModelStore) -> HistoryEntry:
+    return store.history("colours")[-1]
+
+
+def test_a_bad_head_promoted_under_load_is_rolled_back_and_nobody_notices(live: LiveServer, store: ModelStore) -> None:
+    bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
+    with under_load(live) as load:
+        live.client.promote(bad)
+        wait_until(lambda: store.champion("colours") == 1)
+        wait_until(lambda: live.client.get_model().served_version == 1)
+
+    move = last_move(store)
+    assert (move.event, move.version, move.previous, move.who) == ("rollback", 1, bad, BAKER)
+    assert move.why.startswith("baking: confidence 1.000 -> 0.3")
+    assert (load.versions, load.errors) == ({1, bad}, [])
+    assert live.metric("regraft_baking_rollbacks_total", model="colours") == 1
+
+
+def test_a_good_head_stays_and_passes(store: ModelStore) -> None:
+    good = publish_tiny(store, LABELS, sharpness=18.0, promote=False)
+    with LiveServer(store, bake=3) as live, under_load(live) as load:
+        baking = live.client.promote(good)
+        assert (baking.champion, last_move(store).event) == (good, "promote")
+        wait_until(lambda: live.client.get_model().baking.images >= 150)
+        assert live.metric("regraft_baking_version", model="colours") == good
+        wait_until(lambda: not live.client.get_model().HasField("baking"))
+        assert live.metric("regraft_baking_version", model="colours") == 0
+        assert store.champion("colours") == good
+    assert load.errors == []
+
+
+def test_who_promotes_a_head_again_that_the_server_went_back_from_is_heard(store: ModelStore) -> None:
+    bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
+    with LiveServer(store, bake=60) as live, under_load(live):
+        live.client.promote(bad)
+        wait_until(lambda: last_move(store).event == "rollback")
+        wait_until(lambda: live.client.get_model().served_version == 1)
+
+        model = live.client.promote(bad, who="ada", why="I know that it is unsure")
+
+        assert not model.HasField("baking")
+        wait_until(lambda: live.client.get_model().drift.images >= 300)
+        assert (store.champion("colours"), last_move(store).who) == (bad, "ada")
+
+
+def test_of_two_servers_of_a_store_one_goes_back_and_the_other_follows(store: ModelStore) -> None:
+    bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
+    with LiveServer(store) as first, LiveServer(store) as second, under_load(first), under_load(second):
+        store.promote("colours", bad, who="cron", why="a retrain")
+        wait_until(lambda: last_move(store).event == "rollback")
+        wait_until(lambda: {each.client.get_model().served_version for each in (first, second)} == {1})
+
+    assert [entry.who for entry in store.history("colours") if entry.event == "rollback"] == [BAKER]
+
+
+def test_without_a_trial_nothing_is_rolled_back(store: ModelStore) -> None:
+    bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
+    with LiveServer(store, bake=0) as live, under_load(live):
+        live.client.promote(bad)
+        wait_until(lambda: live.client.get_model().drift.images >= 300)
+        assert not live.client.get_model().HasField("baking")
+
+    assert store.champion("colours") == bad
+
+
+def test_where_the_version_before_is_gone_the_new_one_keeps_serving(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
+    with LiveServer(store) as live, under_load(live) as load:
+        shutil.rmtree(store.folder("colours", 1))
+        live.client.promote(bad)
+        wait_until(lambda: "does not go back" in caplog.text)
+        seen = live.client.get_model().drift.images
+        wait_until(lambda: live.client.get_model().drift.images >= seen + 50)
+
+    assert (store.champion("colours"), load.errors) == (bad, [])
+    assert caplog.text.count("does not go back") == 1
