@@ -366,12 +366,12 @@ async def test_a_run_that_fails_is_held_against_the_version_and_a_bad_picture_is
     async with stage(store) as s:
         with pytest.raises(InvalidImageError):
             await s.classifier.classify(b"no picture")
-        assert s.models.get().failures == 0
+        assert s.models.get("").failures == 0
 
         s.session.failures.append(RuntimeError("the accelerator is gone"))
         with pytest.raises(RuntimeError, match="gone"):
             await s.classifier.judge([picture("red")])
-        assert s.models.get().failures == 1
+        assert s.models.get("").failures == 1
 
 
 @asynchronous

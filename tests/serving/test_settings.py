@@ -81,6 +81,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_BAKE": "90",
         "REGRAFT_DRIFT_WINDOW": "250",
         "REGRAFT_DRIFT_WINDOW_S": "60",
+        "REGRAFT_OTLP": "http://h:4317",
         "REGRAFT_TRITON_METRICS": "True",
         "REGRAFT_GRACE_S": "6",
     }
