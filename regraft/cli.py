@@ -1,6 +1,6 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``, only `train_cli`, `quantise_cli` and `lineage_cli` into
+Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli` and `lineage_cli` into
 ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
@@ -19,6 +19,7 @@ from regraft import (
     examples_cli,
     lineage_cli,
     quantise_cli,
+    refresh_cli,
     retrain_cli,
     serve_cli,
     show,
@@ -55,6 +56,7 @@ app.command()(access_cli.health)
 models_app.command()(quantise_cli.quantise)
 models_app.command()(lineage_cli.diff)
 app.command()(lineage_cli.verify)
+app.command()(refresh_cli.refresh)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 

@@ -34,7 +34,7 @@ ONE_DOOR = {
 
 FRONT_DOORS = {
     "serving": {"regraft/serve_cli.py"},
-    "training": {"regraft/train_cli.py", "regraft/quantise_cli.py", "regraft/lineage_cli.py"},
+    "training": {"regraft/train_cli.py", "regraft/quantise_cli.py", "regraft/lineage_cli.py", "regraft/refresh_cli.py"},
 }
 
 

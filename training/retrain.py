@@ -26,7 +26,7 @@ from training.objections import Limits
 from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
 from training.retrain_data import Champion, RetrainData, check_every_class, gather, read_champion, rows_of
-from training.retrain_gate import judge_retrained
+from training.retrain_gate import gain, judge_retrained
 from training.verdict import Verdict
 from training.version import Challenger, build, prove_on_files, publish
 
@@ -100,7 +100,9 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     check_every_class(data.features)
     fitted = refit(champion.artifact.card, data.features, data.further, progress)
     progress("judge", 0, 1)
-    verdict, findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
+    findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
+    verdict = findings.verdict
+    assert verdict is not None  # it was judged just now
     progress("publish", 0, 1)
     challenger = _build(champion, data, fitted, job)
     _prove_on_examples(challenger, fitted.head, data.features, examples)
@@ -151,7 +153,7 @@ def _publish(
         challenger,
         left_out=data.left_out,
         who=_who(job),
-        why=_gain(verdict) if verdict.blessed else REFUSED_BECAUSE + "; ".join(verdict.reasons),
+        why=gain("retrain", verdict) if verdict.blessed else REFUSED_BECAUSE + "; ".join(verdict.reasons),
         job=job.id,
         findings=findings,
         thumbnails=thumbnails(findings, pictures),
@@ -163,7 +165,7 @@ def _conclude(
 ) -> None:
     """Promote the version, or do not, as the gate and its mode say."""
     mode = GateMode(job.settings.get("gate", GateMode.AUTO))
-    refusal, why = "; ".join(verdict.reasons), _gain(verdict)
+    refusal, why = "; ".join(verdict.reasons), gain("retrain", verdict)
     facts = {"version": version, "verdict": verdict.to_dict()}
     if not verdict.blessed and mode is not GateMode.OFF:
         examples.jobs.finish(job.id, JobState.REFUSED, refusal, **facts)
@@ -178,10 +180,6 @@ def _conclude(
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
     store.promote(job.model, version, who=_who(job), why=why, job=job.id, expected=champion)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {why}", **facts)
-
-
-def _gain(verdict: Verdict) -> str:
-    return f"retrain: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
 
 
 def _who(job: RetrainJob) -> str:

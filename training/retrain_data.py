@@ -115,6 +115,12 @@ def rows_of(features: Features) -> list[Row]:
     return list(zip(features.sha256, labels, [bool(held) for held in features.is_holdout], strict=True))
 
 
+def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
+    """Return for each row of ``now`` whether it is not in ``before``, or not under this label."""
+    known = {sha256: label for sha256, label, _ in rows_of(before)}
+    return np.array([known.get(sha256) != label for sha256, label, _ in rows_of(now)], np.bool_)
+
+
 def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Progress) -> RetrainData:
     """Put together the version's own embeddings, those cached while serving, and what is still missing.
 
@@ -124,10 +130,9 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     sent = examples.list(model)
     rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], examples.removed(model))
     features, left_out = _embed(champion, rows, examples, progress)
-    before = {sha256: label for sha256, label, _ in rows_of(champion.features)}
-    is_new = np.array([before.get(sha256) != label for sha256, label, _ in rows_of(features)], np.bool_)
+    is_new = new_rows(champion.features, features)
     further = _further(champion, features, examples, progress)
-    return RetrainData(features, further, _sources(features, sent), is_new, left_out)
+    return RetrainData(features, further, sources_of(features, sent), is_new, left_out)
 
 
 def check_every_class(features: Features) -> None:
@@ -178,6 +183,7 @@ def _further(champion: Champion, features: Features, examples: ExamplesStore, pr
     return in_order(carried)
 
 
-def _sources(features: Features, sent: list[Example]) -> tuple[str, ...]:
+def sources_of(features: Features, sent: list[Example]) -> tuple[str, ...]:
+    """Return where each picture came from."""
     told = {example.sha256: example.source or "unknown" for example in sent}
     return tuple(told.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)

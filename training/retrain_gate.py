@@ -11,7 +11,7 @@ from regraft.image import ImageSpec, decode_crop
 from training.calibration import calibration
 from training.data_changes import data_changes
 from training.diagnose import MAX_LABEL_ERRORS, judged_picture
-from training.features import Embedder
+from training.features import Embedder, Features
 from training.findings import Findings
 from training.gate import Answers, NewLabels, judge
 from training.head import FittedHead
@@ -23,45 +23,67 @@ from training.verdict import Verdict
 
 def judge_retrained(
     champion: Champion, data: RetrainData, fitted: FittedHead, limits: Limits, golden: list[tuple[Path, str]]
-) -> tuple[Verdict, Findings]:
-    """Judge a refitted head, and look for wrong labels among the new ones.
+) -> Findings:
+    """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`."""
+    looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
+    before = champion.artifact.head.probabilities(data.features.holdout().embedding)
+    return judge_challenger(champion, before, data, fitted, limits, looks)
+
+
+def judge_challenger(
+    champion: Champion,
+    before: FloatArray,
+    data: RetrainData,
+    fitted: FittedHead,
+    limits: Limits,
+    golden: list[tuple[str, bool]],
+) -> Findings:
+    """Judge a new head, and look for wrong labels among the new ones.
 
     Args:
         champion: what it competes with.
-        data: what it was fitted on, and the holdout.
+        before: what the champion says of the holdout, probabilities [n, K_old].
+        data: what the new head was fitted on, and the holdout.
         fitted: the new head.
         limits: of the gate.
-        golden: pictures that it has to answer rightly, and their labels.
+        golden: names of pictures that it has to answer rightly, and whether it does.
+
+    Returns:
+        The verdict, what is new since the champion, and the new labels to look at.
     """
     features, held = data.features, data.features.is_holdout
-    unseen = _unseen_answers(data, fitted)
+    unseen, judged = _unseen_answers(data, fitted)
     suspect = np.zeros(len(held), np.bool_)
-    suspect[label_errors(unseen, features.label_index)] = True
+    rows = np.flatnonzero(judged)
+    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    is_new, is_old = data.is_new & judged, ~data.is_new & judged
     answers = Answers(
-        champion.artifact.head.probabilities(features.embedding[held]),
+        before,
         unseen[held],
         features.label_index[held],
         features.labels,
         _where(held, data.source),
     )
     news = NewLabels(
-        _where(data.is_new, data.source),
-        suspect[data.is_new],
-        int((~data.is_new).sum()),
-        int(suspect[~data.is_new].sum()),
+        _where(is_new, data.source),
+        suspect[is_new],
+        int(is_old.sum()),
+        int(suspect[is_old].sum()),
     )
-    looks = golden_answers(golden, champion.embedder, fitted.head, features.labels) if golden else []
-    verdict = judge(answers, limits, news=news, golden=looks)
-    doubted = _doubted(data, unseen, suspect)
+    doubted = _doubted(features, is_new, unseen, suspect)
     files = dict(zip(features.sha256, data.source, strict=True))
-    findings = Findings(
+    return Findings(
         calibration=calibration(fitted.head, fitted.temperature, features),
-        verdict=verdict,
+        verdict=judge(answers, limits, news=news, golden=golden),
         changes=data_changes(champion.features, features),
         doubted=tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted[:MAX_LABEL_ERRORS]),
         doubted_found=len(doubted),
     )
-    return verdict, findings
+
+
+def gain(what: str, verdict: Verdict) -> str:
+    """Return the reason that the history is given for a version."""
+    return f"{what}: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
 
 
 def golden_answers(
@@ -84,15 +106,21 @@ def _where(rows: npt.NDArray[np.bool_], names: tuple[str, ...]) -> tuple[str, ..
     return tuple(name for name, wanted in zip(names, rows, strict=True) if wanted)
 
 
-def _unseen_answers(data: RetrainData, fitted: FittedHead) -> FloatArray:
-    """Return probabilities [n, K] of heads that were not fitted on the row: out of fold, or the head on the holdout."""
-    answers = fitted.head.probabilities(data.features.embedding)
-    answers[np.flatnonzero(~data.features.is_holdout)[fitted.unseen.rows]] = fitted.unseen.probabilities
-    return answers
+def _unseen_answers(data: RetrainData, fitted: FittedHead) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return probabilities [n, K], and whether [n] they are of heads that were not fitted on the row.
+
+    Out of fold on training images, of the head itself on the holdout.
+    """
+    answers, judged = fitted.head.probabilities(data.features.embedding), data.features.is_holdout.copy()
+    rows = np.flatnonzero(~data.features.is_holdout)[fitted.unseen.rows]
+    answers[rows], judged[rows] = fitted.unseen.probabilities, True
+    return answers, judged
 
 
-def _doubted(data: RetrainData, unseen: FloatArray, suspect: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _doubted(
+    features: Features, is_new: npt.NDArray[np.bool_], unseen: FloatArray, suspect: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
     """Return the new rows that are answered otherwise: likely wrong ones first, the least probable label first."""
-    truth = data.features.label_index
-    rows = np.flatnonzero(data.is_new & (unseen.argmax(axis=1) != truth))
+    truth = features.label_index
+    rows = np.flatnonzero(is_new & (unseen.argmax(axis=1) != truth))
     return rows[np.lexsort((unseen[rows, truth[rows]], ~suspect[rows]))]

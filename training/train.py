@@ -97,7 +97,7 @@ def train(settings: TrainSettings, listener: Listener | None = None, *, cache: P
     facts = {key: str(value) for key, value in asdict(settings).items()}
     events = context.runs / "events"
     with (
-        _tuner(settings) as tuner,
+        tuner_for(settings) as tuner,
         tracking(events, settings.mlflow, name, facts, tensorboard=settings.tensorboard) as trackers,
     ):
         context = replace(context, listener=Tracked(context.listener, trackers))
@@ -122,7 +122,12 @@ def helped_the_first(settings: TrainSettings) -> bool:
 
 
 @contextmanager
-def _tuner(settings: TrainSettings) -> Iterator["Tuner | None"]:
+def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
+    """Yield who fine-tunes, None for a probe.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+    """
     if settings.strategy == "probe":
         yield None
         return
@@ -163,7 +168,7 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
     return made
 
 
-def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
+def challenge(made: Made, name: str, settings: TrainSettings, parent_version: int | None = None) -> Challenger:
     """Make the model file and its card, and prove it on real pictures."""
     challenger = build(
         made.backbone.model,
@@ -181,6 +186,7 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
             **settings.changes,
         },
         seed=settings.seed,
+        parent_version=parent_version,
         precision=made.backbone.precision,
         further=made.further,
     )
@@ -192,7 +198,7 @@ def challenge(made: Made, name: str, settings: TrainSettings) -> Challenger:
 def _publish(made: Made, store: ModelStore, name: str, context: Context) -> TrainResult:
     settings, dataset = context.settings, made.dataset
     with context.watch.stage("report"):
-        findings = _look_into(made)
+        findings = look_into(made)
         small = thumbnails(findings, {image.sha256: image.path for image in dataset.images})
     with context.watch.stage("publish"):
         challenger = challenge(made, name, settings)
@@ -209,7 +215,7 @@ def _publish(made: Made, store: ModelStore, name: str, context: Context) -> Trai
     )
 
 
-def _look_into(made: Made) -> Findings:
+def look_into(made: Made) -> Findings:
     """Add what head and data show about each other to what was found on the way."""
     files = {image.sha256: text_of(image.path) for image in made.dataset.images}
     fitted = made.fitted

@@ -1,0 +1,86 @@
+"""The command ``regraft refresh``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regraft import show
+from regraft.as_json import print_json
+from regraft.examples import open_examples
+from regraft.files import cache_folder
+from regraft.options import Json, Store
+from regraft.retrain_jobs import GateMode
+
+
+def refresh(
+    data: Annotated[Path, typer.Argument(help="The folder that the model was trained on, perhaps with more in it.")],
+    name: Annotated[str, typer.Option(help="The model.")],
+    store: Store = Path("models"),
+    examples: Annotated[
+        str,
+        typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
+    ] = "",
+    database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
+    backbone: Annotated[str, typer.Option(help="See `regraft backbones`.")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="default, none, or the file of a state dict.")] = "default",
+    strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
+    precision: Annotated[str, typer.Option(help="fp32, int8 or auto.")] = "fp32",
+    views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    gate: Annotated[
+        GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
+    ] = GateMode.AUTO,
+    as_json: Json = False,
+) -> None:
+    """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
+
+    Exit 1 where it refused. Every server that watches the store picks the new version up.
+    """
+    from training.refresh import refresh as run  # noqa: PLC0415 - scipy takes a second
+    from training.settings import TrainSettings  # noqa: PLC0415 - as above
+
+    settings = TrainSettings(
+        data,
+        name,
+        store,
+        backbone,
+        weights,
+        strategy,  # type: ignore[arg-type]  # checked there, as is the precision
+        seed,
+        views=views,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    labelled = open_examples(store, examples, database)
+    try:
+        with show.training() as listener:
+            result = run(settings, labelled, cache=cache_folder(), gate=gate, listener=listener).to_dict()
+    finally:
+        labelled.close()
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    if not (result["promoted"] or result["verdict"]["blessed"]):
+        raise typer.Exit(1)
+
+
+def _show(result: dict[str, Any]) -> None:
+    verdict = result["verdict"]
+    rows = show.table(f"{result['name']}, {result['strategy']}", numbers=("champion", "refreshed"))
+    rows.add_row("version", str(result["parent_version"]), str(result["version"]))
+    accuracies = (verdict["champion_accuracy"], verdict["challenger_accuracy"])
+    rows.add_row(f"accuracy on {verdict['holdout_images']} holdout images", *(f"{share:.4f}" for share in accuracies))
+    for entry in verdict["classes"]:
+        before = "new" if entry["is_new"] else f"{entry['champion_recall']:.3f}"
+        rows.add_row(f"recall of {entry['label']}", before, f"{entry['challenger_recall']:.3f}")
+    show.out.print(rows)
+    for reason in verdict["reasons"]:
+        show.line(("the gate objects: ", "yellow"), reason)
+    for caution in verdict["cautions"]:
+        show.line((f"- {caution}", "dim"))
+    if result["promoted"]:
+        show.line(f"version {result['version']} is the champion")
+    else:
+        show.line(f"version {result['version']} is published, not promoted:")
+        show.line((f"regraft models promote {result['version']} --name {result['name']}", "bold"))
