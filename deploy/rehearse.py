@@ -217,16 +217,22 @@ def main() -> None:
     report: dict[str, object] = {"target": arguments.target, "packages_mb": round(megabytes(root / "opt/regraft"))}
     stage = stages[arguments.target]
     volumes = work / "volumes"
-    if arguments.target == "train":
-        container = Container(stage, root, volumes)
-        report["exit_code"] = container.process.wait(timeout=300)
-    else:
-        sys.path.insert(0, str(REPOSITORY))
-        from regraft.store import ModelStore  # noqa: PLC0415 - found only now
-        from tests.tiny import picture, publish_tiny  # noqa: PLC0415 - likewise
+    sys.path.insert(0, str(REPOSITORY))
+    from regraft.store import ModelStore  # noqa: PLC0415 - found only now
+    from tests.tiny import picture, publish_tiny  # noqa: PLC0415 - likewise
 
+    if arguments.target == "train":
+        for label in ("red", "blue"):
+            (volumes / "data" / "photos" / label).mkdir(parents=True, exist_ok=True)
+            for number in range(10):
+                (volumes / f"data/photos/{label}/{number}.png").write_bytes(picture(label, number))
+        command = ("train", "/data/photos", "--name", "rehearsal")
+        container = Container(replace(stage, command=command), root, volumes)
+        report["exit_code"] = container.process.wait(timeout=300)
+        report["versions"] = ModelStore(volumes / "models").versions("rehearsal")
+    else:
         store = ModelStore(volumes / "models")
-        if not store.names():
+        if "colours" not in store.names():
             publish_tiny(store)
         (volumes / "data").mkdir(exist_ok=True)
         (volumes / "data" / "picture.png").write_bytes(picture("red"))

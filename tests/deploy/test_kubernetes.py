@@ -115,7 +115,7 @@ def test_every_volume_that_is_mounted_is_there(resources: list[dict[str, Any]]) 
 def test_every_variable_is_one_that_regraft_reads(resources: list[dict[str, Any]]) -> None:
     for container in containers(resources):
         for variable in container.get("env", []):
-            assert variable["name"] in SETTINGS | {"MODEL"}
+            assert variable["name"] in SETTINGS | {"MODEL", "PGPASSWORD"}
 
 
 def test_a_stop_has_time_for_its_grace(resources: list[dict[str, Any]]) -> None:
