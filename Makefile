@@ -7,9 +7,10 @@ DEV_ENV := .venv-dev
 DEV := $(DEV_ENV)/bin
 PERF_ANALYZER := .perf_analyzer
 KUBECTL := .kubectl
+CONSUMERS := tests/consumers
 SOURCES := regraft training serving tests benchmarks deploy
 
-.PHONY: demo test lint format types suite perf-analyzer kubectl bench docs locks proto clean
+.PHONY: demo test lint format types suite perf-analyzer kubectl consumers bench docs locks proto clean
 
 demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
 	$(USER_ENV)/bin/regraft demo $(DATA)
@@ -43,6 +44,19 @@ $(PERF_ANALYZER)/bin/perf_analyzer: | $(DEV_ENV)/.installed
 	rm -r $(PERF_ANALYZER)/wheels
 	chmod +x $@
 	touch $@
+
+consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers
+
+$(CONSUMERS)/node_modules: $(CONSUMERS)/package-lock.json
+	cd $(CONSUMERS) && npm ci --silent
+	touch $@
+
+# The Unity package is the one place in the registries that has ONNX Runtime's headers.
+$(CONSUMERS)/onnxruntime_headers:
+	cd $(CONSUMERS) && npm pack --silent com.github.asus4.onnxruntime@0.4.9
+	mkdir -p $@
+	tar -xzf $(CONSUMERS)/com.github.asus4.onnxruntime-0.4.9.tgz -C $@ --strip-components=7 --wildcards '*/ios-arm64_x86_64-simulator/*/Headers/*.h'
+	rm $(CONSUMERS)/com.github.asus4.onnxruntime-0.4.9.tgz
 
 define unpacked
 	$(DEV)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform $(1) --dest $(PERF_ANALYZER)/wheels $(2)
@@ -85,7 +99,7 @@ locks: $(DEV_ENV)/.installed ## pin anew what the containers install, in deploy/
 	PATH="$(CURDIR)/$(DEV):$$PATH" deploy/locks/lock.sh
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

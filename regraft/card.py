@@ -13,7 +13,7 @@ SCHEMA_VERSION: Final = 1
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Points = Annotated[tuple[float, ...], Field(min_length=1)]
 NoveltyMethod = Literal["class means", "Mahalanobis cosine"]
 
@@ -26,7 +26,7 @@ class BackboneCard(_Part):
     """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph.
 
     Attributes:
-        precision: of its arithmetic; cards from before there was a choice do not say it.
+        precision: of its arithmetic; cards from before there was a choice do not say it. fp16 is in exports only.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli` and `lineage_cli` into
-``training``.
+Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli`, `lineage_cli` and
+`export_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
@@ -17,6 +17,7 @@ from regraft import (
     access_cli,
     bench_cli,
     examples_cli,
+    export_cli,
     lineage_cli,
     quantise_cli,
     refresh_cli,
@@ -49,6 +50,7 @@ app.command()(train_cli.compare)
 app.command()(bench_cli.bench)
 app.command()(examples_cli.label)
 app.command()(examples_cli.suggest)
+app.command()(export_cli.export)
 app.command()(retrain_cli.retrain)
 app.command()(retrain_cli.jobs)
 app.command()(access_cli.token)

@@ -38,13 +38,16 @@ class OpenSession:
     fallback_reason: str = ""
 
 
-def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int) -> OpenSession:
+def open_session(
+    model: Path | bytes, *, provider: ProviderChoice, threads: int, operators: Path | None = None
+) -> OpenSession:
     """Open a session on ``model``.
 
     Args:
         model: path or serialised bytes of an ONNX model without external data.
         provider: ``auto`` takes CUDA where it works and says why where it does not; ``cuda`` insists.
         threads: threads of one ``run`` on the CPU; 1 where several runs go on at once.
+        operators: a library of operators that are not ONNX Runtime's own.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work; the text is the reason.
@@ -60,8 +63,11 @@ def open_session(model: Path | bytes, *, provider: ProviderChoice, threads: int)
         # The default search tunes anew for every batch size, which live requests would pay for.
         providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
     source = model if isinstance(model, bytes) else str(model)
+    options = _options(ort, threads)
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
     try:
-        session = ort.InferenceSession(source, _options(ort, threads), providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ArtifactError(f"ONNX Runtime refuses the model: {first_line(error)}") from error
     session.disable_fallback()

@@ -11,13 +11,20 @@ PACKAGES = ("regraft", "serving", "training")
 
 ONE_DOOR = {
     "alembic": {"regraft/schema.py"},
-    "onnxruntime": {"regraft/runtime.py", "training/quantise.py"},
+    "onnxruntime": {
+        "regraft/runtime.py",
+        "training/formats/half.py",
+        "training/formats/ort_format.py",
+        "training/quantise.py",
+    },
+    "onnxruntime_extensions": {"training/formats/mobile.py"},
+    "openvino": {"training/formats/openvino_ir.py"},
     "PIL": {"regraft/image.py"},
     "cykooz_resizer": {"regraft/image.py"},
     "prometheus_client": {"serving/metrics.py"},
     "opentelemetry": {"serving/tracing.py"},
     "pynvml": {"serving/gpu_memory.py"},
-    "jinja2": {"training/report.py"},
+    "jinja2": {"training/export_readme.py", "training/report.py"},
     "matplotlib": {"training/comparison_chart.py"},
     "torchvision": {
         "training/augment.py",
@@ -34,7 +41,13 @@ ONE_DOOR = {
 
 FRONT_DOORS = {
     "serving": {"regraft/serve_cli.py"},
-    "training": {"regraft/train_cli.py", "regraft/quantise_cli.py", "regraft/lineage_cli.py", "regraft/refresh_cli.py"},
+    "training": {
+        "regraft/export_cli.py",
+        "regraft/lineage_cli.py",
+        "regraft/quantise_cli.py",
+        "regraft/refresh_cli.py",
+        "regraft/train_cli.py",
+    },
 }
 
 
@@ -111,8 +124,11 @@ def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
     }
 
     # `export` and `version` open one to compare a finished file with what it should compute, and drop it again;
-    # `speed` takes the time of finished files; `activations` looks at what layers are given.
-    checks = {"training/export.py", "training/version.py", "training/speed.py", "training/activations.py"}
+    # `export_proof` asks what `regraft export` wrote; `speed` takes the time of finished files; `activations` and
+    # `sensitivity` look at what layers are given, and what 8 bits do to them.
+    checks = {
+        f"training/{name}.py" for name in ("export", "version", "export_proof", "speed", "activations", "sensitivity")
+    }
     assert openers == {"serving/engine.py", "training/features.py"} | checks
 
 

@@ -17,7 +17,7 @@ from regraft.runtime import open_session
 Array: TypeAlias = npt.NDArray[np.float64]
 
 _DEVIATIONS: Final = 2.0
-_CLIPPING: Final = frozenset({"Clip", "Relu"})
+CLIPPING: Final = frozenset({"Clip", "Relu"})
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def ranges(model: onnx.ModelProto, seen: Activations) -> dict[str, tuple[float, 
         low, high = max(extremes[:, 0].min(), mean[0] - more[0]), min(extremes[:, 1].max(), mean[1] + more[1])
         found[name] = (min(float(low), 0.0), max(float(high), 0.0))
     for node in model.graph.node:
-        if node.op_type in _CLIPPING and node.input[0] in found:
+        if node.op_type in CLIPPING and node.input[0] in found:
             found[node.input[0]] = found[node.output[0]]  # what is cut off needs no room ahead of it
     return found
 

@@ -22,7 +22,7 @@ from regraft.artifact import IMAGE, check_backbone
 from regraft.errors import ArtifactError, first_line
 from regraft.image import Crop
 from regraft.runtime import require_onnxruntime
-from training.activations import Activations, Array, convolutions, ranges, watch
+from training.activations import CLIPPING, Activations, Array, convolutions, ranges, watch
 
 Cpu = Literal["x86-vnni", "x86", "arm"]
 """What int8 is for. ``x86-vnni``: activations uint8, weights int8 (U8S8). ``x86``, without VNNI: the same with weights
@@ -44,7 +44,7 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Coll
         backbone: a serialised graph, see `regraft.artifact.check_backbone`.
         crops: uint8 [P, P, 3] each; pictures like those it is for, never of the holdout.
         cpu: what it is for.
-        in_float: names of nodes that are left as they are.
+        in_float: names of layers that are left as they are, and given what was not rounded.
 
     Returns:
         A backbone of the same contract.
@@ -61,7 +61,10 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Coll
     _widen_normalisation(model)
     try:
         seen = watch(model, crops)
-        quantised = _quantised(model, crops[0], ranges(model, seen), cpu, in_float)
+        kept = _with_clipping(model, in_float)
+        quantised = _quantised(model, crops[0], ranges(model, seen), cpu, kept)
+        if kept:
+            _give_unrounded(quantised, kept)
         _correct_biases(model, quantised, seen)
         _strip(quantised)
         check_backbone(quantised)
@@ -125,6 +128,34 @@ def _quantised(
             extra_options={"TensorQuantOverrides": overrides},
         )
         return onnx.load_model(target)
+
+
+def _with_clipping(model: onnx.ModelProto, layers: Collection[str]) -> set[str]:
+    """Return the layers and what cuts their inputs off, which would otherwise become the rounding's business."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    given = (producers.get(node.input[0]) for node in model.graph.node if node.name in layers)
+    return {*layers, *(node.name for node in given if node is not None and node.op_type in CLIPPING)}
+
+
+def _give_unrounded(quantised: onnx.ModelProto, names: Collection[str]) -> None:
+    """Let nodes that are left in float read past the rounding of their inputs."""
+    graph = quantised.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input if node.name in names else ()):
+            back = producers.get(name)
+            there = producers.get(back.input[0]) if back and back.op_type == "DequantizeLinear" else None
+            if there and there.op_type == "QuantizeLinear":
+                node.input[place] = there.input[0]
+    needed = {output.name for output in graph.output}
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
 
 
 def _correct_biases(model: onnx.ModelProto, quantised: onnx.ModelProto, seen: Activations) -> None:

@@ -5,7 +5,6 @@ strategy, also where the backbone has learned from the pictures.
 """
 
 import getpass
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 from regraft import artifact
 from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, PreconditionError, TrainingError
-from regraft.examples import image_hash, kept_images
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
@@ -28,6 +26,7 @@ from training.pretrained import ExportedBackbone, embedding_cache
 from training.quantise_result import Quantised, side_of
 from training.speed import ms_per_image
 from training.version import Challenger, build, prove_on_files, publish
+from training.version_images import find_images
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def quantise_version(
     """
     parent = _read(store, wanted)
     card = parent.artifact.card
-    files = _find(parent.features, data, examples, progress)
+    files = find_images(parent.features.sha256, data, examples, progress)
     train = [files[sha256] for sha256 in parent.features.train().sha256]
     origin = ExportedBackbone(
         artifact.ungraft(parent.artifact.model),
@@ -95,27 +94,6 @@ def _read(store: ModelStore, wanted: str) -> _Parent:
     if found.card.backbone.precision == "int8":
         raise PreconditionError(f"{name}:{version} is int8 already")
     return _Parent(version, folder, found, load_features(folder / FEATURES_FILE))
-
-
-def _find(features: Features, data: Path, examples: str, progress: Progress) -> dict[str, ImageFile]:
-    """Return the file of every picture, by image hash in ascending order."""
-    if not data.is_dir():
-        raise DatasetError(f"--data: {data}: not a folder")
-    paths = sorted(path for path in data.rglob("*") if path.is_file())
-    there: dict[str, Path] = {}
-    for done, path in enumerate(paths, start=1):
-        with suppress(OSError):  # what cannot be read will be missing
-            there[image_hash(path.read_bytes())] = path
-        progress("scan", done, len(paths))
-    kept = kept_images(examples)
-    files: dict[str, ImageFile] = {sha256: there.get(sha256, kept.file(sha256)) for sha256 in features.sha256}
-    missing = [sha256 for sha256, file in files.items() if not file.exists()]
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of the version's {len(files)} images are neither in {text_of(data)} (--data) nor among "
-            f"the labelled examples in {examples} (--examples): all of them have to be embedded anew"
-        )
-    return files
 
 
 def _embed(

@@ -1,7 +1,7 @@
 """How long finished models take for a picture on this machine."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -36,25 +36,34 @@ def ms_per_image(models: Sequence[Path], pictures: Iterable[ImageFile], progress
     files = list(pictures)
     sessions = [open_session(path, provider="cpu", threads=1).session for path in models]
     crops = [list(islice(_crops(files, artifact.read(path).card.image), _PICTURES)) for path in models]
-    return _in_turns(sessions, crops, PROBABILITIES, progress)
+    return in_turns([_asking(session, PROBABILITIES) for session in sessions], crops, progress)
 
 
 def ms_per_crop(backbones: Sequence[bytes], crops: Sequence[Crop], progress: Progress = silent) -> list[float]:
     """Measure backbones that take the same crops, as `ms_per_image` does models."""
     sessions = [open_session(backbone, provider="cpu", threads=1).session for backbone in backbones]
-    return _in_turns(sessions, [crops[:_PICTURES]] * len(sessions), EMBEDDING, progress)
+    return in_turns(
+        [_asking(session, EMBEDDING) for session in sessions], [crops[:_PICTURES]] * len(sessions), progress
+    )
 
 
-def _in_turns(sessions: Sequence[Any], crops: Sequence[Sequence[Crop]], output: str, progress: Progress) -> list[float]:
-    taken: list[list[float]] = [[] for _ in sessions]
+def in_turns(
+    askers: Sequence[Callable[[Any], object]], pictures: Sequence[Sequence[Any]], progress: Progress = silent
+) -> list[float]:
+    """Measure what one call takes, each of its own pictures, by turns; see `ms_per_image`."""
+    taken: list[list[float]] = [[] for _ in askers]
     for turn in range(_WARM_UP + RUNS):
-        for session, mine, times in zip(sessions, crops, taken, strict=True):
-            crop = mine[turn % len(mine)][None]
+        for ask, mine, times in zip(askers, pictures, taken, strict=True):
+            picture = mine[turn % len(mine)]
             started = time.perf_counter()
-            session.run([output], {IMAGE: crop})
+            ask(picture)
             times.append(1000 * (time.perf_counter() - started))
         progress("measure", turn + 1, _WARM_UP + RUNS)
     return [round(median(times[_WARM_UP:]), 3) for times in taken]
+
+
+def _asking(session: Any, output: str) -> Callable[[Crop], object]:  # noqa: ANN401 - the package ships no type information
+    return lambda crop: session.run([output], {IMAGE: crop[None]})
 
 
 def _crops(files: Iterable[ImageFile], spec: ImageSpec) -> Iterable[Crop]:

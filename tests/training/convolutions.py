@@ -16,13 +16,14 @@ WIDTH = 12
 Array = npt.NDArray[np.float32]
 
 
-def conv_backbone(seed: int = 0, *, loud: float = 1.0) -> onnx.ModelProto:
+def conv_backbone(seed: int = 0, *, loud: float = 1.0, depth: int = 1) -> onnx.ModelProto:
     """Return a backbone like those that are exported: normalise, a convolution, one by channel, one of 1 x 1, the mean.
 
     Args:
         seed: of the weights.
         loud: how many times as large as the others one channel is; the embedding does not depend on it, but 8 bits that
             must span it have nothing left for the others.
+        depth: how many convolutions by channel there are.
     """
     random = np.random.default_rng(seed)
     first, by_channel, last = (
@@ -30,7 +31,8 @@ def conv_backbone(seed: int = 0, *, loud: float = 1.0) -> onnx.ModelProto:
     )
     first[0] *= loud
     last[:, 0] = 0
-    return backbone_of([("Conv", first), ("Relu", None), ("Conv", by_channel), ("Relu", None), ("Conv", last)])
+    middle: list[tuple[str, Array | None]] = [("Conv", by_channel), ("Relu", None)]
+    return backbone_of([("Conv", first), ("Relu", None), *(depth * middle), ("Conv", last)])
 
 
 def backbone_of(layers: list[tuple[str, Array | None]]) -> onnx.ModelProto:

@@ -181,6 +181,19 @@ def test_layers_may_stay_in_float() -> None:
         np.testing.assert_array_equal(kept[name], exact[name])
 
 
+def test_a_layer_in_float_is_given_what_was_not_rounded() -> None:
+    loud = conv_backbone(loud=1e5).SerializeToString()
+    exact = embeddings(loud, CROPS)
+
+    spoilt, rescued = (
+        embeddings(quantise(loud, CROPS, cpu="x86-vnni", in_float=names), CROPS)
+        for names in ((), ("layer 2", "layer 4"))
+    )
+
+    assert distance(exact, spoilt) > 0.5
+    assert distance(exact, rescued) < 0.05
+
+
 @pytest.mark.parametrize(
     ("text", "machine", "cpu"),
     [

@@ -25,53 +25,10 @@ from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
-from tests.training.convolutions import conv_backbone
-from training.features import assemble, load_features
-from training.head import fit
+from tests.training.float_versions import LABELS, NAME, photos, publish_float
+from training.features import load_features
 from training.quantise_result import Quantised
 from training.quantise_version import quantise_version
-from training.version import build, publish
-
-NAME = "colours"
-LABELS = ("blue", "green", "red")
-PICTURES = 15
-
-
-def photos(folder: Path) -> Path:
-    """Write the pictures of the tiny version, in folders that have nothing to do with their labels."""
-    for label in LABELS:
-        for number in range(PICTURES):
-            path = folder / str(number % 4) / f"{label}-{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(label, number))
-    return folder
-
-
-def publish_float(store: ModelStore, *, loud: float = 1.0, holdout: bool = True) -> int:
-    """Publish a version of convolutions, and make it the champion."""
-    backbone = conv_backbone(loud=loud)
-    session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
-    rows, embeddings = [], {}
-    for label in LABELS:
-        for number in range(PICTURES):
-            data = picture(label, number)
-            rows.append((image_hash(data), label, holdout and number % 3 == 0))
-            embeddings[image_hash(data)] = session.run([EMBEDDING], {IMAGE: decode_crop(data, SPEC)[None]})[0][0]
-    features = assemble(LABELS, rows, embeddings)
-    challenger = build(
-        backbone,
-        fit(features),
-        features,
-        name=NAME,
-        origin=("tiny", "none"),
-        spec=SPEC,
-        strategy="probe",
-        settings={},
-        seed=3,
-    )
-    version = publish(store, challenger, left_out=[], who="test", why="tiny")
-    store.promote(NAME, version, who="test", why="tiny")
-    return version
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+"""Writing a file that is good enough: at once, or in int8 with ever more layers left in float."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from regraft import artifact
+from regraft.artifact import Artifact, FloatArray
+from regraft.errors import TrainingError
+from regraft.image_files import ImageFile
+from regraft.progress import Progress
+from regraft.runtime import cpu_budget
+from training.export_proof import Validation, answers, prove
+from training.export_result import Proof
+from training.formats.baked import baked
+from training.formats.half import half
+from training.formats.table import Format, opened, size_mb, write
+from training.precision import calibration_crops
+from training.quantise import Cpu, quantise, this_cpu
+from training.sensitivity import errors_of_layers
+
+_IN_FLOAT: Final = (1, 2, 4, 8, 16)
+"""So many of the worst layers are left in float, one attempt after the other."""
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """The version to export.
+
+    Attributes:
+        path: of the served file.
+        validation: its validation images.
+        served: what it answers on them, [n, K].
+        calibration: pictures that it was trained on.
+    """
+
+    name: str
+    version: int
+    path: Path
+    artifact: Artifact
+    validation: Validation
+    served: FloatArray
+    calibration: Sequence[ImageFile]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A file that was written, and what it is worth."""
+
+    model: Path
+    proof: Proof
+    in_float: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def write_within_budget(
+    source: Source, to: Format, folder: Path, cpu: Cpu | None, max_drop: float, progress: Progress
+) -> Attempt:
+    """Write a file into an empty folder that loses at most ``max_drop`` percentage points of accuracy.
+
+    Raises:
+        ArtifactError: the model cannot be converted.
+        TrainingError: it loses more; the text says how much, and which layers of an int8 backbone hurt.
+    """
+    if to == "int8":
+        assert cpu is not None, "int8 is for a CPU"
+        return _int8(source, folder, cpu, max_drop, progress)
+    backbone = artifact.ungraft(source.artifact.model)
+    if to == "fp16":
+        model = baked(half(backbone), source.artifact.head, source.artifact.card, "fp16")
+    else:
+        model = baked(backbone, source.artifact.head, source.artifact.card, source.artifact.card.backbone.precision)
+    attempt = _written(source, to, model, folder, True, progress)
+    if attempt.proof.points_lost > max_drop:
+        raise TrainingError(
+            f"--to {to} loses {attempt.proof.points_lost:.2f} points of accuracy on the {attempt.proof.images} "
+            f"validation images, more than --max-drop {max_drop:g}. Nothing was written"
+        )
+    return attempt
+
+
+def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Progress) -> Attempt:
+    card, timed = source.artifact.card, cpu == this_cpu()
+    backbone = artifact.ungraft(source.artifact.model).SerializeToString()
+    crops = calibration_crops(source.calibration, card.image)
+
+    def attempt(in_float: Sequence[str]) -> tuple[bytes, Attempt]:
+        progress("quantise", 0, 1)
+        graph = quantise(backbone, crops, cpu=cpu, in_float=in_float)
+        progress("quantise", 1, 1)
+        model = baked(onnx.load_model_from_string(graph), source.artifact.head, card, "int8")
+        return graph, _written(source, "int8", model, folder, timed, progress)
+
+    graph, first = attempt(())
+    if first.proof.points_lost <= max_drop:
+        return first
+    errors = errors_of_layers(backbone, graph, crops, progress)
+    worst, tried = list(errors), [f"{first.proof.points_lost:.2f} points with every layer in int8"]
+    for count in (count for count in _IN_FLOAT if count < len(worst)):
+        _, found = attempt(worst[:count])
+        if found.proof.points_lost <= max_drop:
+            note = f"{count} layers are left in float, since int8 loses {', '.join(tried)}"
+            return Attempt(found.model, found.proof, tuple(worst[:count]), (note,))
+        tried.append(f"{found.proof.points_lost:.2f} with {count} in float")
+    hurt = ", ".join(f"{name} ({error:.0%})" for name, error in list(errors.items())[:_NAMED])
+    raise TrainingError(
+        f"--to int8 loses {', '.join(tried)}, more than --max-drop {max_drop:g}, on the {first.proof.images} "
+        f"validation images. The layers that hurt most, each with its own error as a share of the embedding's spread: "
+        f"{hurt}. Nothing was written; try --to fp16, or train with another backbone"
+    )
+
+
+def _written(
+    source: Source, to: Format, model: onnx.ModelProto, folder: Path, timed: bool, progress: Progress
+) -> Attempt:
+    """Write a file in the place of the one before, and prove it."""
+    for leftover in folder.iterdir():
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    path = write(to, model, source.artifact.card, folder)
+    ask = opened(to, path)
+    lanes = 1 if to == "openvino" else cpu_budget()  # its requests are not thread-safe
+    after = answers(ask, source.validation, lanes, progress)
+    proof = prove(
+        (source.path, source.served),
+        (ask, after, size_mb(path)),
+        source.validation,
+        "bytes" if to == "mobile" else "crop",
+        timed=timed,
+        progress=progress,
+    )
+    return Attempt(path, proof)

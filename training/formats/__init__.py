@@ -1,0 +1,1 @@
+"""What ``regraft export --to`` writes, a module for each kind of file; `training.formats.table` lists them."""
