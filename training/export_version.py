@@ -30,6 +30,7 @@ MAX_DROP: Final = 1.3
 """Percentage points: what int8 costs EfficientNet-Lite0 to 4 at most, by their authors' own table."""
 _NOTES: Final[dict[Format, str]] = {
     "fp16": "most CPUs calculate fp16 in float32, with a cast before and after each layer: it is for GPUs and NPUs",
+    "ort": "it is made for ARM: the layout that x86 calculates fastest in is left out, and there onnx is faster",
     "mobile": (
         "milliseconds are from the bytes of a picture, for both; it decodes JPEGs without smoothing their colours "
         "and pays no heed to EXIF orientation, so turn pictures upright before you ask"

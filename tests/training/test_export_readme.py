@@ -1,0 +1,57 @@
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from regraft.image import ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from tests.tiny import tiny_backbone, tiny_card, tiny_head
+from training.export_readme import readme
+from training.export_result import Export, Proof, Side
+
+LABELS = ("red", "green")
+SIDE = Side(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, 5.0)
+
+
+def text(folder: Path, spec: ImageSpec, to: str = "onnx", **changed: Any) -> str:  # noqa: ANN401 - fields of an export
+    card = tiny_card(tiny_backbone(), tiny_head(LABELS), LABELS).model_copy(update={"image": spec})
+    fields: dict[str, Any] = {"cpu": None, "layers_in_float": (), "notes": (), **changed}
+    proof = Proof(20, 0.95, 0.1, SIDE, fields.pop("exported", SIDE))
+    return readme(Export("colours", 2, to, folder, folder / "model.onnx", proof=proof, **fields), card)
+
+
+@pytest.mark.parametrize("resize", get_args(ResizeRule))
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+@pytest.mark.parametrize("size", [(90, 61), (50, 90)])
+def test_the_python_cuts_what_the_server_cuts(
+    resize: ResizeRule, interpolation: Interpolation, size: tuple[int, int], tmp_path: Path
+) -> None:
+    spec = ImageSpec(resize, 40, 36, interpolation)
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    (tmp_path / "photo.jpg").write_bytes(encode_png(noise))
+    (code,) = re.findall(r"```python\n(.*?)```", text(tmp_path, spec), re.DOTALL)
+    cutting = code[code.index("picture =") : code.index("probabilities,")].replace(
+        "photo.jpg", str(tmp_path / "photo.jpg")
+    )
+    names: dict[str, Any] = {}
+
+    exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + cutting, names)  # noqa: S102 - our own README
+
+    difference = np.abs(names["crop"].astype(int) - decode_crop(encode_png(noise), spec))
+    assert difference.mean() < (8 if resize == "pad" else 1)  # Pillow's `pad` rounds where the picture begins
+
+
+def test_it_says_what_a_reader_of_the_figures_must_know(tmp_path: Path) -> None:
+    said = text(tmp_path, ImageSpec(), "int8", cpu="arm", layers_in_float=("stem",), notes=("it was slow",))
+
+    assert said.startswith("# colours, version 2: int8 for arm\n")
+    assert "| accuracy | 0.9000 | 0.9000 |" in said
+    assert "- it was slow\n- in float: stem\n" in said
+
+
+def test_time_is_left_out_where_none_was_taken(tmp_path: Path) -> None:
+    untimed = Side(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, None)
+
+    assert "ms an image" in text(tmp_path, ImageSpec())
+    assert "ms an image" not in text(tmp_path, ImageSpec(), exported=untimed)
