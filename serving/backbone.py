@@ -89,11 +89,11 @@ class Backbone:
         """How many pictures wait, for a lane or for a decoder."""
         return self._lanes.depth + (self._decoders.depth if self._decoders else 0)
 
-    async def ask(self, question: Question, deadline_s: float | None = None) -> Reply:
+    async def ask(self, question: Question, deadline_s: float | None = None, *, background: bool = False) -> Reply:
         """Ask the network about one picture.
 
         Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
-        in; its neighbours do not notice.
+        in; its neighbours do not notice. Whoever asks in the ``background`` lets all others go first.
 
         Raises:
             InvalidImageError: it is no picture.
@@ -103,10 +103,10 @@ class Backbone:
         """
         decode_s = waited_s = 0.0
         if self._decoders and isinstance(question.image, bytes):
-            decoded = await self._decoders.submit(question, deadline_s)
+            decoded = await self._decoders.submit(question, deadline_s, background=background)
             question, decode_s = decoded.result
             waited_s = decoded.queue_s
-        answered = await self._lanes.submit(question, deadline_s)
+        answered = await self._lanes.submit(question, deadline_s, background=background)
         ran = answered.result
         return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
 

@@ -1,7 +1,8 @@
 """Single requests in, batches to the lanes, answers back. Knows nothing of images or models.
 
-No timer: a free lane takes what is there, so batches fill up exactly while all lanes are busy. All state belongs to the
-event loop's thread; only the run itself happens in a lane's thread.
+No timer: a free lane takes what is there, so batches fill up exactly while all lanes are busy. Background work waits
+in a queue of its own: a lane takes of it only where nobody else waits, and not the last free one while there are
+requests. All state belongs to the event loop's thread; only the run itself happens in a lane's thread.
 """
 
 import asyncio
@@ -16,6 +17,8 @@ from typing import Final, Generic, TypeVar
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 
 _LEARNING_RATE: Final = 0.1
+_QUIET_S: Final = 1.0
+"""So long after the last request background work may take all lanes."""
 _CAUTION: Final = 1.25
 """What is expected to be only just in time mostly comes too late, and has cost a run."""
 
@@ -67,16 +70,21 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._max_queue = max_queue
         self._on_batch = on_batch
         self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
+        self._background: deque[_Entry[PayloadT, ResultT]] = deque()
+        self._background_lanes = 0
+        self._last_request_s = -math.inf
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         self._is_closed = False
         self._each_s = 0.0  # a running average of what an entry costs, with all lanes at work
 
     @property
     def depth(self) -> int:
-        """How many entries wait for a lane."""
+        """How many entries wait for a lane, background work apart."""
         return len(self._queue)
 
-    async def submit(self, payload: PayloadT, deadline_s: float | None = None) -> Answered[ResultT]:
+    async def submit(
+        self, payload: PayloadT, deadline_s: float | None = None, *, background: bool = False
+    ) -> Answered[ResultT]:
         """Wait for the result of ``payload``.
 
         Cancelling the caller removes its entry; batch-mates do not notice.
@@ -84,6 +92,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         Args:
             payload: what ``run`` is given.
             deadline_s: time on the event loop's clock after which the answer is of no use to anyone.
+            background: others go first.
 
         Raises:
             OverloadedError: the queue is full, or so long that the deadline would pass in it; at once.
@@ -92,28 +101,32 @@ class Batcher(Generic[PayloadT, ResultT]):
         """
         if self._is_closed:
             raise DrainingError("the server is stopping")
-        if len(self._queue) >= self._max_queue:
+        queue = self._background if background else self._queue
+        if len(queue) >= self._max_queue:
             raise OverloadedError(f"{self._max_queue} pictures wait already: try again later")
         loop = asyncio.get_running_loop()
         if deadline_s is not None and 0 < deadline_s - loop.time() < (wait_s := self._wait_s()):
             raise OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
         entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
-        self._queue.append(entry)
+        queue.append(entry)
+        if not background:
+            self._last_request_s = entry.submitted_s
         self._dispatch(loop)
         try:
             return await entry.future
         except asyncio.CancelledError:
             with suppress(ValueError):  # it may be in a lane already
-                self._queue.remove(entry)
+                queue.remove(entry)
             raise
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""
         self._is_closed = True
-        while self._queue:
-            future = self._queue.popleft().future
-            if not future.done():
-                future.set_exception(DrainingError("the server is stopping"))
+        for queue in (self._queue, self._background):
+            while queue:
+                future = queue.popleft().future
+                if not future.done():
+                    future.set_exception(DrainingError("the server is stopping"))
         self._pool.shutdown(wait=False)
 
     def _wait_s(self) -> float:
@@ -122,15 +135,32 @@ class Batcher(Generic[PayloadT, ResultT]):
         return _CAUTION * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._free_lanes and self._queue:
-            batch = self._take(loop.time())
+        while self._free_lanes and (queue := self._next_queue(loop.time())):
+            batch = self._take(queue, loop.time())
             if not batch:
-                return
+                continue
+            background = queue is self._background
             self._free_lanes -= 1
+            self._background_lanes += background
             self._on_batch(len(batch))
-            self._pool.submit(self._work, batch, loop.time(), loop)
+            self._pool.submit(self._work, batch, loop.time(), loop, background=background)
 
-    def _work(self, batch: list[_Entry[PayloadT, ResultT]], started_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def _next_queue(self, now_s: float) -> "deque[_Entry[PayloadT, ResultT]] | None":
+        """Return the queue that a free lane takes from now, if any."""
+        if self._queue:
+            return self._queue
+        is_quiet = now_s - self._last_request_s > _QUIET_S
+        allowed = self._lanes if is_quiet else max(1, self._lanes - 1)
+        return self._background if self._background and self._background_lanes < allowed else None
+
+    def _work(
+        self,
+        batch: list[_Entry[PayloadT, ResultT]],
+        started_s: float,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        background: bool,
+    ) -> None:
         """Run a batch in a lane's thread, and hand what came of it to the event loop."""
         try:
             results = self._run([entry.payload for entry in batch])
@@ -139,17 +169,17 @@ class Batcher(Generic[PayloadT, ResultT]):
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait for the batch
             results = [error] * len(batch)
         with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
-            loop.call_soon_threadsafe(self._answer, batch, results, started_s, loop)
+            loop.call_soon_threadsafe(self._answer, batch, results, started_s, loop, background)
 
-    def _take(self, now_s: float) -> list[_Entry[PayloadT, ResultT]]:
+    def _take(self, queue: "deque[_Entry[PayloadT, ResultT]]", now_s: float) -> list[_Entry[PayloadT, ResultT]]:
         """Take the next batch, dropping entries that nobody waits for any more before it forms.
 
         A lane leaves the others that are free their share.
         """
-        most = min(self._max_batch, math.ceil(len(self._queue) / self._free_lanes))
+        most = min(self._max_batch, math.ceil(len(queue) / self._free_lanes))
         batch: list[_Entry[PayloadT, ResultT]] = []
-        while self._queue and len(batch) < most:
-            entry = self._queue.popleft()
+        while queue and len(batch) < most:
+            entry = queue.popleft()
             if entry.future.done():
                 continue
             if entry.deadline_s is not None and entry.deadline_s <= now_s:
@@ -164,8 +194,10 @@ class Batcher(Generic[PayloadT, ResultT]):
         results: Sequence[ResultT | Exception],
         started_s: float,
         loop: asyncio.AbstractEventLoop,
+        background: bool,
     ) -> None:
         self._free_lanes += 1
+        self._background_lanes -= background
         each_s = (loop.time() - started_s) / len(batch) / self._lanes
         self._each_s += _LEARNING_RATE * (each_s - self._each_s) if self._each_s else each_s
         for entry, result in zip(batch, results, strict=True):

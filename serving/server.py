@@ -134,7 +134,7 @@ class Server:
             self.models,
             self._examples,
             self._classifier,
-            lambda *_: self._embedder.wake(),
+            self._embedder.offer,
             Rules(settings.labels, settings.labels_per_hour),
         )
         places = ["--store", str(settings.store)]

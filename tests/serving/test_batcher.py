@@ -452,3 +452,65 @@ async def test_whose_deadline_has_passed_already_is_told_just_that() -> None:
         with pytest.raises(DeadlineError):
             await late
         await asyncio.gather(first, second)
+
+
+@asynchronous
+async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -> None:
+    gate, order = threading.Event(), list[str]()
+
+    def run(payloads: Sequence[str]) -> list[str]:
+        order.extend(payloads)
+        assert gate.wait(PATIENCE_S)
+        return list(payloads)
+
+    batcher = Batcher[str, str](run, lanes=2, max_batch=1, max_queue=8)
+    first = asyncio.create_task(batcher.submit("request 1"))
+    await until(lambda: order)
+    background = [asyncio.create_task(batcher.submit(f"background {n}", background=True)) for n in range(3)]
+    await until(lambda: len(order) == 2)
+    second = asyncio.create_task(batcher.submit("request 2"))
+    await until(lambda: batcher.depth == 1)
+    gate.set()
+    await asyncio.gather(first, second, *background)
+    batcher.close()
+
+    assert order[:2] == ["request 1", "background 0"]
+    assert order[2] == "request 2"
+
+
+@asynchronous
+async def test_background_work_takes_all_lanes_where_nobody_asks() -> None:
+    gate, order = threading.Event(), list[str]()
+
+    def run(payloads: Sequence[str]) -> list[str]:
+        order.extend(payloads)
+        assert gate.wait(PATIENCE_S)
+        return list(payloads)
+
+    batcher = Batcher[str, str](run, lanes=2, max_batch=1, max_queue=8)
+    background = [asyncio.create_task(batcher.submit(f"background {n}", background=True)) for n in range(3)]
+    await until(lambda: len(order) == 2)
+    gate.set()
+    await asyncio.gather(*background)
+    batcher.close()
+
+
+@asynchronous
+async def test_background_work_is_refused_when_the_batcher_closes() -> None:
+    gate = threading.Event()
+
+    def run(payloads: Sequence[str]) -> list[str]:
+        assert gate.wait(PATIENCE_S)
+        return list(payloads)
+
+    batcher = Batcher[str, str](run, lanes=1, max_batch=1, max_queue=1)
+    running, waiting = (asyncio.create_task(batcher.submit(name, background=True)) for name in "ab")
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await batcher.submit("c", background=True)
+    batcher.close()
+    gate.set()
+
+    assert (await running).result == "a"
+    with pytest.raises(DrainingError):
+        await waiting

@@ -1,5 +1,4 @@
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pytest
 from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash
+from regraft.image import decode_crop
 from regraft.store import ModelStore
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
@@ -164,10 +164,7 @@ async def test_more_damaged_pictures_than_fit_in_one_go_do_not_hide_the_others(s
 
 
 @asynchronous
-async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(
-    store: ModelStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(store: ModelStore) -> None:
     async with stage(store, max_queue=1) as s:
         with s.session.held():
             runs = len(s.session.batches)
@@ -177,7 +174,6 @@ async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(
             await until(lambda: s.models.get("").backbone.depth == 1)
             hashes = s.add(range(3))
             s.embedder.wake()
-            await until(lambda: "embedding examples of colours waits" in caplog.text)
             assert s.embedded(hashes) == {}
         await asyncio.gather(first, second)
         s.embedder.wake()
@@ -199,7 +195,7 @@ async def test_a_run_that_fails_does_not_end_the_embedding_for_ever(store: Model
 
 
 @asynchronous
-async def test_one_picture_at_a_time_goes_through_the_lanes_so_that_requests_hardly_wait(store: ModelStore) -> None:
+async def test_a_request_goes_before_all_that_waits_to_be_embedded(store: ModelStore) -> None:
     async with stage(store) as s:
         runs = len(s.session.batches)
         with s.session.held():
@@ -226,3 +222,16 @@ async def test_it_holds_no_version_while_it_has_nothing_to_do(store: ModelStore)
         await s.models.promote("colours", 2, partial(store.promote, "colours", 2, who="test", why=""))
 
         await until(lambda: old.users == 0)
+
+
+@asynchronous
+async def test_the_crop_that_is_at_hand_is_embedded_without_the_file(store: ModelStore) -> None:
+    async with stage(store) as s:
+        hashes = s.add([0])
+        s.examples.image_file(hashes[0]).unlink()
+        served = s.models.get("")
+        s.embedder.offer(served, hashes[0], decode_crop(picture("grey", 0), served.card.image))
+        await s.until_embedded(hashes)
+
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
+        np.testing.assert_allclose(s.embedded(hashes)[hashes[0]], expected.embedding[0], atol=1e-5)
