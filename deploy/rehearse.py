@@ -197,7 +197,7 @@ def serve(container: Container) -> dict[str, object]:
         "user": who,
         "classified": classified.returncode == 0,
         "labelled": labelled.returncode == 0,
-        "retrain_job": json.loads(retrained.stdout)["message"],
+        "retrain_job": json.loads(retrained.stdout or "{}").get("message", retrained.stderr),
         "exit_code": container.process.wait(timeout=60),
     }
 
@@ -216,7 +216,7 @@ def main() -> None:
     root = Builder(stages, work).root(arguments.target)
     report: dict[str, object] = {"target": arguments.target, "packages_mb": round(megabytes(root / "opt/regraft"))}
     stage = stages[arguments.target]
-    volumes = work / "volumes"
+    volumes = work / f"{arguments.target}-volumes"
     sys.path.insert(0, str(REPOSITORY))
     from regraft.store import ModelStore  # noqa: PLC0415 - found only now
     from tests.tiny import picture, publish_tiny  # noqa: PLC0415 - likewise
@@ -232,7 +232,7 @@ def main() -> None:
         report["versions"] = ModelStore(volumes / "models").versions("rehearsal")
     else:
         store = ModelStore(volumes / "models")
-        if "colours" not in store.names():
+        if not store.names():
             publish_tiny(store)
         (volumes / "data").mkdir(exist_ok=True)
         (volumes / "data" / "picture.png").write_bytes(picture("red"))

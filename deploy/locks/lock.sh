@@ -8,6 +8,6 @@ pin() {
   uv pip compile --quiet --upgrade --python-version 3.13 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header \
     --output-file "$target.txt" "$@" ../../pyproject.toml
 }
-pin serve --extra cpu --extra postgres
-pin serve-gpu --extra gpu --extra postgres
+pin serve --extra cpu --extra postgres --extra otlp
+pin serve-gpu --extra gpu --extra postgres --extra otlp
 pin train --extra cpu --extra postgres --extra train --extra track

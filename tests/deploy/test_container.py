@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent.parent
 LOCKS = ROOT / "deploy" / "locks"
 EXTRAS = {
-    "serve": ("cpu", "postgres"),
-    "serve-gpu": ("gpu", "postgres"),
+    "serve": ("cpu", "postgres", "otlp"),
+    "serve-gpu": ("gpu", "postgres", "otlp"),
     "train": ("cpu", "postgres", "train", "track"),
 }
 
