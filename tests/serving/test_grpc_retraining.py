@@ -2,7 +2,9 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from regraft.client import Client, RemoteError
 from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash, is_holdout
-from regraft.store import ModelStore
+from regraft.store import FEATURES_FILE, ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from tests.postgresql import PostgreSQL
 from tests.serving.live import LiveServer, process_of_job, stalled_retrain
@@ -379,7 +381,7 @@ def test_a_job_whose_process_is_killed_failed_and_the_model_is_free_again(live: 
     assert live.client.cancel_job(live.client.retrain().id).state == pb.RetrainJob.CANCELLED
 
 
-@pytest.mark.parametrize("field", ["max_drop", "max_class_drop"])
+@pytest.mark.parametrize("field", ["max_drop", "max_suspects"])
 @pytest.mark.parametrize("value", [-0.1, 100.1, float("nan"), float("inf")])
 def test_a_limit_that_makes_no_sense_is_refused_and_no_job_is_entered(
     shared: LiveServer, field: str, value: float
@@ -412,3 +414,86 @@ def test_a_job_that_does_not_exist_is_not_found(shared: LiveServer) -> None:
         with pytest.raises(RemoteError, match="no retrain job 'nothing'") as failure:
             call("nothing")
         assert failure.value.code == "NOT_FOUND"
+
+
+def test_two_servers_on_one_store_that_retrain_at_once_run_one_job(store: ModelStore) -> None:
+    with LiveServer(store) as one, LiveServer(store) as two:
+        list(one.client.add_examples((image, "grey") for image in GREY))
+        with ThreadPoolExecutor(2) as pool:
+            asked = list(pool.map(_ask, (one.client, two.client)))
+
+        (job,) = [answer for answer in asked if isinstance(answer, pb.RetrainJob)]
+        (refusal,) = [answer for answer in asked if isinstance(answer, RemoteError)]
+        assert refusal.code == "FAILED_PRECONDITION"
+        assert job.id in str(refusal)
+        assert end_of(two.client, job).state == pb.RetrainJob.SUCCEEDED
+        wait_until(lambda: {server.client.get_model().served_version for server in (one, two)} == {2})
+        assert store.versions("colours") == [1, 2]
+
+
+def _ask(client: Client) -> pb.RetrainJob | RemoteError:
+    try:
+        return client.retrain()
+    except RemoteError as error:
+        return error
+
+
+def test_asked_twice_with_one_key_it_is_one_job_whichever_server_is_asked(store: ModelStore) -> None:
+    with LiveServer(store) as one, LiveServer(store) as two:
+        job = one.client.retrain(idempotency_key="release 7")
+        end_of(one.client, job)
+
+        assert two.client.retrain(idempotency_key="release 7").id == job.id
+        assert len(two.client.list_jobs()) == 1
+        with pytest.raises(RemoteError, match="the limit is 128"):
+            two.client.retrain(idempotency_key="k" * 129)
+
+
+def test_a_gate_on_manual_waits_for_promote_and_a_request_may_ask_for_another(store: ModelStore) -> None:
+    with LiveServer(store, gate="manual") as server:
+        list(server.client.add_examples((image, "grey") for image in GREY))
+        waiting = end_of(server.client, server.client.retrain())
+        assert waiting.state == pb.RetrainJob.SUCCEEDED
+        assert "version 2 is blessed and waits" in waiting.message
+        assert server.client.get_model().served_version == 1
+
+        assert end_of(server.client, server.client.retrain(gate="auto")).state == pb.RetrainJob.SUCCEEDED
+        assert server.client.get_model().served_version == 3
+        assert server.client.promote(2).served_version == 2
+
+
+def test_what_the_gate_saw_reaches_the_client(store: ModelStore) -> None:
+    with LiveServer(store) as server:
+        list(server.client.add_examples(((image, "grey") for image in GREY), source="a phone"))
+        verdict = end_of(server.client, server.client.retrain()).verdict
+
+        (phone,) = [part for part in verdict.slices if part.source == "a phone"]
+        assert (phone.new_images, phone.suspects) == (len(GREY), 0)
+        assert verdict.new_images == len(GREY)
+        assert 0 < verdict.p_value <= 1
+        assert any("fewer than 10 holdout images" in caution for caution in verdict.cautions)
+
+
+def test_a_retrain_whose_database_goes_away_ends_and_serving_goes_on(
+    store: ModelStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        PostgreSQL.shared(tmp_path_factory.mktemp("cluster")) as cluster,
+        LiveServer(store, database=cluster.new_database()) as live,
+    ):
+        list(live.client.add_examples((image, "grey") for image in GREY))
+        with stalled_retrain(store):
+            job = live.client.retrain()
+            running(live.client, job)
+            child = process_of_job(job.id)
+            cluster.stop()
+            (store.folder("colours", 1) / FEATURES_FILE).open("wb").close()  # it reads nothing there, and cannot say so
+        wait_until(lambda: not Path(f"/proc/{child}").exists())
+        assert live.client.classify(GREY[1]).predictions
+        assert store.versions("colours") == [1]
+
+        cluster.start()
+        end = end_of(live.client, job)
+        assert end.state == pb.RetrainJob.FAILED
+        assert end_of(live.client, live.client.retrain()).state == pb.RetrainJob.SUCCEEDED
+        assert live.client.get_model().served_version == 2

@@ -489,6 +489,20 @@ def test_relabelling_a_whole_class_away_fails_and_names_it(workshop: Workshop) -
     assert "class 'red' has 1 image(s)" in job.message
 
 
+def test_with_one_class_left_after_removals_the_job_fails_and_names_the_others(workshop: Workshop) -> None:
+    for number in range(28):
+        data = known("red", held=False, number=number)
+        workshop.add("red", [data])
+        workshop.examples.remove(MODEL, image_hash(data))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert "class 'red' has 0 image(s) to train on, need 2" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+    assert workshop.store.champion(MODEL) == 1
+
+
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
