@@ -153,7 +153,7 @@ def _publish(
         challenger,
         left_out=data.left_out,
         who=_who(job),
-        why=gain("retrain", verdict) if verdict.blessed else REFUSED_BECAUSE + "; ".join(verdict.reasons),
+        why=_why(job, verdict),
         job=job.id,
         findings=findings,
         thumbnails=thumbnails(findings, pictures),
@@ -164,22 +164,33 @@ def _conclude(
     store: ModelStore, examples: ExamplesStore, job: RetrainJob, champion: int, version: int, verdict: Verdict
 ) -> None:
     """Promote the version, or do not, as the gate and its mode say."""
-    mode = GateMode(job.settings.get("gate", GateMode.AUTO))
-    refusal, why = "; ".join(verdict.reasons), gain("retrain", verdict)
+    mode, why = _mode(job), _why(job, verdict)
     facts = {"version": version, "verdict": verdict.to_dict()}
     if not verdict.blessed and mode is not GateMode.OFF:
-        examples.jobs.finish(job.id, JobState.REFUSED, refusal, **facts)
+        examples.jobs.finish(job.id, JobState.REFUSED, why.removeprefix(REFUSED_BECAUSE), **facts)
         return
     if mode is GateMode.MANUAL:
         waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
         examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {why}", **facts)
         return
-    if not verdict.blessed:
-        why += f"; the gate was off, and would have refused it: {refusal}"
     # Last chance to stop: from the promotion on, the job has succeeded.
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
     store.promote(job.model, version, who=_who(job), why=why, job=job.id, expected=champion)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {why}", **facts)
+
+
+def _why(job: RetrainJob, verdict: Verdict) -> str:
+    """Return the reason for the history; `regraft.interrupted` reads a refusal off it."""
+    refusal = "; ".join(verdict.reasons)
+    if verdict.blessed:
+        return gain("retrain", verdict)
+    if _mode(job) is GateMode.OFF:
+        return f"{gain('retrain', verdict)}; the gate was off, and would have refused it: {refusal}"
+    return REFUSED_BECAUSE + refusal
+
+
+def _mode(job: RetrainJob) -> GateMode:
+    return GateMode(job.settings.get("gate", GateMode.AUTO))
 
 
 def _who(job: RetrainJob) -> str:

@@ -82,7 +82,7 @@ class RetrainingServicer(object):
 
     def Retrain(self, request, context):
         """Start a retrain job and return at once; it waits while the server runs another model's. FAILED_PRECONDITION: this
-        model has an unfinished job.
+        model has an unfinished job, or no champion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
