@@ -29,6 +29,15 @@ _NO_SERVER: Final = re.compile(
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
 
 
+def _question(text: str) -> str:
+    """Return what to look at where no server could be reached, by what gRPC's core says."""
+    if "handshake" in text.lower():
+        return "does it speak TLS, with a certificate that goes back to --tls-ca, and take yours?"
+    if "socket closed" in text.lower():
+        return "does it speak TLS (--tls-ca)?"
+    return "is `regraft serve` running there?"
+
+
 class RemoteError(RegraftError):
     """What a server answered instead of a result; ``code`` is gRPC's name for it, such as NOT_FOUND."""
 
@@ -262,5 +271,5 @@ class Client:
         except grpc.RpcError as error:
             code, text = error.code(), error.details() or ""
             if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
-                text = f"no server answers at {self.target} ({text}): is `regraft serve` running there?"
+                text = f"no server answers at {self.target} ({text}): {_question(text)}"
             raise RemoteError(code.name, text) from error

@@ -1,7 +1,7 @@
 """Opens channels to a server, blocking and asynchronous, as a `Connection` says."""
 
+import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
@@ -54,20 +54,22 @@ def metadata_of(connection: Connection) -> Metadata:
 
 
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:
-    if connection.tls_ca is None:
+    """Return what TLS needs; the files are tried first, since gRPC would just never connect with bad ones."""
+    ca, cert, key = connection.tls_ca, connection.tls_cert, connection.tls_key
+    if ca is None:
         return None
-    return grpc.ssl_channel_credentials(
-        _read(connection.tls_ca, "--tls-ca"),
-        _read(connection.tls_key, "--tls-key"),
-        _read(connection.tls_cert, "--tls-cert"),
-    )
-
-
-def _read(path: Path | None, flag: str) -> bytes | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asked = f"--tls-ca {ca}"
     try:
-        return path.read_bytes() if path else None
-    except OSError as error:
-        raise InvalidRequestError(f"{flag} {path}: {error.strerror}") from error
+        context.load_verify_locations(ca)
+        if cert is None or key is None:
+            return grpc.ssl_channel_credentials(ca.read_bytes())
+        asked = f"--tls-cert {cert}, --tls-key {key}"
+        context.load_cert_chain(cert, key, password="")  # an encrypted key shall not ask the terminal
+        return grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"{asked}: need PEM files ({reason})") from error
 
 
 class _Details(NamedTuple):

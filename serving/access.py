@@ -34,6 +34,7 @@ class Role(IntEnum):
     OPERATE = 3
 
 
+_HASH_BYTES: Final = 32
 _INFERENCE: Final = "/inference.GRPCInferenceService/"
 _CLASSIFIER: Final = "/regraft.v1.Classifier/"
 _RETRAINING: Final = "/regraft.v1.Retraining/"
@@ -154,7 +155,7 @@ def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
         try:
             name, role, how = words
             kind, _, value = how.partition(":")
-            if kind == "sha256" and len(bytes.fromhex(value)) != len(bytes.fromhex(hash_token(""))):
+            if kind == "sha256" and len(bytes.fromhex(value)) != _HASH_BYTES:
                 raise ValueError
             known[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
         except (ValueError, KeyError) as error:

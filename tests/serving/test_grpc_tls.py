@@ -8,7 +8,7 @@ import trustme
 
 from regraft.client import Client, RemoteError
 from regraft.connection import Connection
-from regraft.errors import OperatorError
+from regraft.errors import InvalidRequestError, OperatorError
 from regraft.store import ModelStore
 from serving.grpc_tls import TlsFiles
 from tests.serving.live import LiveServer
@@ -74,8 +74,26 @@ def test_a_client_that_trusts_others_talks_to_nobody(live: LiveServer, tmp_path:
     assert asked(live, tls_ca=Authority(tmp_path / "others").ca) == "UNAVAILABLE"
 
 
-def test_a_client_without_tls_is_not_answered(live: LiveServer) -> None:
-    assert asked(live) == "UNAVAILABLE"
+def test_a_client_that_does_not_speak_as_the_server_does_is_told_what_to_look_at(
+    live: LiveServer, authority: Authority, shared: LiveServer
+) -> None:
+    for target, tls_ca in ((live.target, None), (shared.target, authority.ca)):
+        with Client(Connection(target, tls_ca=tls_ca)) as client, pytest.raises(RemoteError, match=r"TLS.*--tls-ca"):
+            client.list_models()
+
+
+def test_files_that_a_client_cannot_use_are_named(authority: Authority, tmp_path: Path) -> None:
+    junk = tmp_path / "junk"
+    junk.write_text("junk")
+    cert, key = authority.issue("ada", common_name="ada")
+    for files, flag in (
+        ({"tls_ca": junk}, "--tls-ca"),
+        ({"tls_ca": tmp_path / "nowhere"}, "--tls-ca"),
+        ({"tls_ca": authority.ca, "tls_cert": junk, "tls_key": key}, "--tls-cert"),
+        ({"tls_ca": authority.ca, "tls_cert": cert, "tls_key": junk}, "--tls-key"),
+    ):
+        with pytest.raises(InvalidRequestError, match=flag):
+            Client(Connection(**files))  # type: ignore[arg-type]  # mypy cannot see which fields
 
 
 def test_a_token_goes_over_tls(store: ModelStore, authority: Authority, tls: dict[str, Path], tmp_path: Path) -> None:
