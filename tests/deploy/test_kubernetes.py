@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from serving.metrics import Metrics
 from serving.server import PROCESS
 from serving.settings import Settings
+from tests.deploy.programs import program
 from training import retrain
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,15 +26,10 @@ CLIENT = {"REGRAFT_TARGET", "REGRAFT_TOKEN", "REGRAFT_TLS_CA", "REGRAFT_CLIENT_C
 SETTINGS = {f"REGRAFT_{name.upper()}" for name in Settings.model_fields} | {"REGRAFT_CACHE"} | CLIENT
 
 
-def kubectl() -> str:
-    found = shutil.which("kubectl", path=f"{ROOT / '.kubectl'}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip("kubectl is missing: make kubectl")
-    return found
-
-
 def built(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("kubectl", "make kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
