@@ -80,6 +80,8 @@ def _show_verified(found: dict[str, Any]) -> None:
     show.line(f"data: {'as the card says' if found['data'] else 'NOT what the card says'}")
     show.line(f"metrics: {'as the card says' if found['metrics'] else 'NOT what the card says'}")
     show.line(f"head, fitted anew: {head[found['head']]}")
+    if found["head"] is False:
+        show.line(f"largest difference of a probability: {found['largest_difference']:.2g}")
     for library, (then, now) in found["libraries"].items():
         show.line((f"{library} was {then or 'not there'}, is {now or 'not there'}", "dim"))
 

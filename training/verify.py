@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from regraft.progress import Progress, silent
 from regraft.store import ModelStore
 from training.refit import refit
@@ -20,6 +22,8 @@ class Verified:
         data: whether the features beside the file are those that the card's digest was made of.
         metrics: whether the head gives the card's metrics on the holdout.
         head: whether fitting anew gives the same bytes; None where the head was not fitted on the features.
+        largest_difference: of a probability, between the head fitted anew and the one in the file, over all pictures;
+            with other libraries or another Regraft it tells rounding from other data.
         libraries: name to the version then and now, where they differ: these may round otherwise.
     """
 
@@ -28,6 +32,7 @@ class Verified:
     data: bool
     metrics: bool
     head: bool | None
+    largest_difference: float | None
     strategy: str
     libraries: dict[str, tuple[str | None, str | None]]
 
@@ -53,14 +58,15 @@ def verify(store: ModelStore, wanted: str, progress: Progress = silent) -> Verif
     found = read_version(store, name, version)
     card, features = found.artifact.card, found.features
     now = library_versions()
+    anew = refit(card, features, found.further, progress).head if card.strategy in _REFITTED else None
+    answers = [head.probabilities(features.embedding) for head in (anew, found.artifact.head) if head]
     return Verified(
         name,
         version,
         features.digest() == card.data_digest,
         measure_head(found.artifact.head, features) == card.metrics,
-        refit(card, features, found.further, progress).head.digest() == card.head_digest
-        if card.strategy in _REFITTED
-        else None,
+        anew.digest() == card.head_digest if anew else None,
+        float(np.abs(answers[0] - answers[1]).max()) if anew else None,
         card.strategy,
         {
             library: (card.libraries.get(library), now.get(library))

@@ -27,7 +27,7 @@ def test_versions_are_fitted_anew_to_the_same_bytes(workshop: Workshop) -> None:
         found = verify(workshop.store, f"{MODEL}:{version}")
 
         assert (found.data, found.metrics, found.head, found.holds) == (True, True, True, True)
-        assert found.libraries == {}
+        assert (found.libraries, found.largest_difference) == ({}, 0)
 
 
 def test_a_label_that_was_changed_afterwards_is_noticed(workshop: Workshop) -> None:
@@ -40,6 +40,8 @@ def test_a_label_that_was_changed_afterwards_is_noticed(workshop: Workshop) -> N
     found = verify(workshop.store, MODEL)
 
     assert (found.data, found.metrics, found.head, found.holds) == (False, True, False, False)
+    assert found.largest_difference is not None
+    assert found.largest_difference > 0.01
 
 
 def test_a_head_that_is_not_what_its_card_says_is_noticed(workshop: Workshop) -> None:
