@@ -24,19 +24,19 @@ def retrain(
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of holdout accuracy that may be lost. [default: 0.5]")
+        float | None, typer.Option(help="Points of holdout accuracy that may be lost. Default: 0.5.")
     ] = None,
     max_class_drop: Annotated[
-        float | None, typer.Option(help="Points of recall that any class may lose. [default: 5, and always one image]")
+        float | None, typer.Option(help="Points of recall that any class may lose. Default: 5, and always one image.")
     ] = None,
     max_slice_drop: Annotated[
-        float | None, typer.Option(help="Points of accuracy that pictures of any source may lose. [default: likewise]")
+        float | None, typer.Option(help="Points of accuracy that pictures of any source may lose. Default: likewise.")
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Floor of holdout accuracy, in percent.")] = None,
     min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,
     max_suspects: Annotated[
         float | None,
-        typer.Option(help="Points by which more new labels than old ones may be likely wrong. [default: 5]"),
+        typer.Option(help="Points by which more new labels than old ones may be likely wrong. Default: 5."),
     ] = None,
     key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
     as_json: Json = False,
