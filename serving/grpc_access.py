@@ -111,7 +111,7 @@ class _Line:
             "from": self._from,
             "outcome": outcome.name,
         }
-        audit.info("%s", json.dumps(line, ensure_ascii=False))
+        audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
 
 
 def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, an iterator of them, or what was wrong
