@@ -10,6 +10,7 @@ from regraft import show
 from regraft.as_json import print_json
 from regraft.examples import FOLDER
 from regraft.options import Json, Store
+from regraft.store import ModelStore
 
 
 def export(
@@ -33,7 +34,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
-    from regraft.store import ModelStore  # noqa: PLC0415 - beside the next line
     from training.export_version import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:

@@ -15,8 +15,8 @@ class Side:
         log_loss: mean negative log probability of the true label, in nats.
         calibration_error: expected calibration error, 0 to 1.
         mb: size of the model.
-        ms: an image on one thread here, from its crop, or from its bytes where ``takes`` is bytes; None where the
-            file is for another CPU.
+        ms: an image on one thread here, from its crop, or from its bytes where the export takes those; None where it is
+            for another CPU.
     """
 
     accuracy: float

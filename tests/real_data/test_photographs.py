@@ -9,9 +9,11 @@ from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
 from regraft.image import decode_crop
 from regraft.runtime import open_session
+from regraft.store import ModelStore
 from tests.real_data.conftest import Trainer
 from training.backbones import build_backbone
 from training.dataset import scan
+from training.export_version import export_version
 from training.finetune import predict
 from training.samples import samples_of
 from training.train import TrainResult
@@ -95,6 +97,28 @@ def test_int8_loses_at_most_a_point_on_ants_and_bees(trainer: Trainer, weights_f
     assert int8.card.backbone.precision == "int8"
     assert int8.path.stat().st_size < 0.35 * fp32.path.stat().st_size
     assert accuracy(int8) >= accuracy(fp32) - 0.01
+
+
+@pytest.mark.parametrize(("to", "share_of_size"), [("int8", 0.35), ("mobile", 1.01)])
+def test_an_export_answers_as_the_server_does_on_ants_and_bees(
+    trainer: Trainer, photographs: Path, tmp_path: Path, to: str, share_of_size: float
+) -> None:
+    trainer("hymenoptera", "insects")
+
+    export = export_version(
+        ModelStore(tmp_path / "models"),
+        "insects:1",
+        to,
+        tmp_path / to,
+        data=photographs / "hymenoptera",
+        examples=str(tmp_path / "none"),
+    )
+
+    assert export.proof.images == 153
+    assert export.proof.agreement >= 0.99
+    assert export.proof.points_lost <= 1.0
+    assert export.to_dict()["share_of_size"] <= share_of_size
+    assert export.layers_in_float == ()
 
 
 def test_invariant_7_a_second_run_on_the_same_photographs_gives_the_same_head_bytes(trainer: Trainer) -> None:
