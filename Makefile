@@ -77,7 +77,7 @@ $(KUBECTL)/kubectl: | $(DEV_ENV)/.installed
 	chmod +x $@
 	touch $@
 
-bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder for all of them, half an hour
+bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder (and OTHER=folder of something else) for all of them, half an hour
 	$(DEV)/python -m benchmarks.preprocessing
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.int8 $(DATA))
@@ -86,6 +86,7 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench int8 fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.steady .bench fp32 $(DATA))
+	$(if $(and $(DATA),$(OTHER)),$(DEV)/python -m benchmarks.drift $(DATA) $(OTHER))
 	$(if $(DATA),$(DEV)/python -m benchmarks.month $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.retrain .bench fp32 $(DATA))
 

@@ -83,6 +83,7 @@ class Baker:
         trial = trial_of(await asyncio.to_thread(self._models.store.history, name))
         served = self._models.get(name)
         known = self._baking.pop(name, None)
+        self._metrics.baking_rollbacks.labels(name)  # 0 is there before 1, or no rule would see it rise
         if trial and trial.version == served.version and datetime.now(UTC) < trial.at + self._bake:
             self._baking[name] = Baking(trial, trial.at + self._bake)
             if (name, trial) not in self._stuck:
