@@ -124,11 +124,10 @@ def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
     }
 
     # `export` and `version` open one to compare a finished file with what it should compute, and drop it again;
-    # `export_proof` asks what `regraft export` wrote; `speed` takes the time of finished files; `activations` and
+    # `formats/answers` asks what `regraft export` wrote; `speed` takes the time of finished files; `activations` and
     # `sensitivity` look at what layers are given, and what 8 bits do to them.
-    checks = {
-        f"training/{name}.py" for name in ("export", "version", "export_proof", "speed", "activations", "sensitivity")
-    }
+    modules = ("export", "version", "formats/answers", "speed", "activations", "sensitivity")
+    checks = {f"training/{module}.py" for module in modules}
     assert openers == {"serving/engine.py", "training/features.py"} | checks
 
 

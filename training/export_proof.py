@@ -1,42 +1,29 @@
 """Does an exported file still classify? It is asked about the validation images, beside the file that is served."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import IMAGE, PROBABILITIES, FloatArray
+from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, InvalidImageError
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image import ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress
-from regraft.runtime import cpu_budget, open_session
+from regraft.runtime import cpu_budget
 from training.calibration import reliability
 from training.dataset import text_of
 from training.evaluate import measure
 from training.export_result import Proof, Side
-from training.formats.mobile import PICTURE, custom_operators
-from training.formats.openvino_ir import OpenVino
+from training.formats.answers import Answer, Picture, crop_answer
 from training.speed import in_turns
 
 _TIMED: Final = 8
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A validation image as files may ask for it: encoded, and cut."""
-
-    data: bytes
-    crop: Crop
-
-
-Answer: TypeAlias = Callable[[Picture], FloatArray]
-"""Asks a file for the probabilities [K] of a picture."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +52,6 @@ class Validation:
                 raise DatasetError(
                     f"{text_of(Path(str(file)))}: a validation image that can no longer be read: {error}"
                 ) from None
-
-
-def crop_answer(model: Path) -> Answer:
-    """Open a file for ONNX Runtime that takes crops."""
-    session = open_session(model, provider="cpu", threads=1).session
-    return lambda picture: np.asarray(session.run([PROBABILITIES], {IMAGE: picture.crop[None]})[0][0], np.float32)
-
-
-def bytes_answer(model: Path) -> Answer:
-    """Open a file for ONNX Runtime and its extensions that takes encoded pictures."""
-    session = open_session(model, provider="cpu", threads=1, operators=custom_operators()).session
-
-    def ask(picture: Picture) -> FloatArray:
-        encoded = np.frombuffer(picture.data, np.uint8)
-        return np.asarray(session.run([PROBABILITIES], {PICTURE: encoded})[0][0], np.float32)
-
-    return ask
-
-
-def openvino_answer(model: Path) -> Answer:
-    """Open a file for OpenVINO that takes crops."""
-    opened = OpenVino(model)
-    return lambda picture: opened.probabilities(picture.crop)
 
 
 def answers(ask: Answer, validation: Validation, lanes: int, progress: Progress) -> FloatArray:

@@ -18,10 +18,11 @@ from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.export_attempts import Source, write_within_budget
-from training.export_proof import Validation, answers, crop_answer
+from training.export_proof import Validation, answers
 from training.export_readme import readme
 from training.export_result import Export
 from training.features import load_features
+from training.formats.answers import crop_answer
 from training.formats.table import Format, require_package
 from training.quantise import CALIBRATION_CROPS, Cpu, this_cpu
 from training.version_images import find_images

@@ -148,6 +148,17 @@ def test_the_layers_that_hurt_are_left_in_float_and_named(store: ModelStore, dat
     assert f"in float: {', '.join(export.layers_in_float)}" in (export.folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize("to", ["onnx", "ort", "mobile", "openvino"])
+def test_a_version_that_is_int8_stays_so_in_other_formats(to: str, store: ModelStore, data: Path) -> None:
+    wanted = int8_already(store, data)
+
+    export = run(store, data, to, wanted)
+
+    assert export.version == 2
+    assert (export.proof.agreement, export.cpu) == (1.0, None)
+    assert export.proof.largest_difference < 0.05
+
+
 def test_pictures_that_came_over_grpc_suffice(store: ModelStore) -> None:
     publish_float(store)
     examples = ExamplesStore(store.root / ".examples")

@@ -43,7 +43,7 @@ def baked(backbone: onnx.ModelProto, head: Head, card: ModelCard, precision: Pre
 
 def without_figures(card: ModelCard) -> ModelCard:
     """Return the card of a file that calculates otherwise than the one that its figures were measured on."""
-    return card.model_copy(update={"metrics": None})
+    return card.model_copy(update={"metrics": None, "reference": None})
 
 
 def with_card(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
