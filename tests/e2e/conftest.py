@@ -45,6 +45,11 @@ class ServerProcess:
             self.process.kill()
         self.process.wait()
 
+    def children(self) -> list[int]:
+        """Return the processes that it started and that still live, such as that of a retrain job."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
     def stop(self) -> int:
         """End it as an operator would, and return its exit code."""
         self.process.terminate()
