@@ -104,7 +104,7 @@ def fuzz_pictures(count: int, spoiler: Spoiler) -> Counter[str]:
         except InvalidImageError:
             outcomes["refused"] += 1
         else:
-            assert (crop.shape, crop.dtype) == ((32, 32, 3), np.uint8), data
+            assert crop.shape == (32, 32, 3), data
             outcomes["a crop"] += 1
     return outcomes
 

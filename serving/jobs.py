@@ -34,6 +34,8 @@ class JobRunner:
         child_arguments: list[str],
         metrics: Metrics,
         on_finished: Callable[[], Awaitable[None]],
+        *,
+        limit_s: float | None = None,
     ) -> None:
         """Make a runner.
 
@@ -43,12 +45,14 @@ class JobRunner:
             child_arguments: flags that tell a child where both are.
             metrics: counts the outcomes.
             on_finished: awaited after each job, before its end is told to watchers of this server.
+            limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
         """
         self._store = store
         self._examples = examples
         self._child_arguments = child_arguments
         self._metrics = metrics
         self._on_finished = on_finished
+        self._limit_s = limit_s
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._finishing: dict[str, asyncio.Event] = {}
@@ -96,6 +100,7 @@ class JobRunner:
         child = self._children.get(job_id)
         if child is not None and child.returncode is None:
             child.send_signal(signal.SIGTERM)
+            asyncio.get_running_loop().call_later(_TERM_GRACE_S, _kill, child)
         return job
 
     async def watch(self, job_id: str) -> AsyncIterator[RetrainJob]:
@@ -171,7 +176,11 @@ class JobRunner:
             sys.executable, "-m", "training.retrain", *self._child_arguments, "--job", job.id
         )
         self._children[job.id] = child
-        code = await child.wait()
+        try:
+            code = await asyncio.wait_for(child.wait(), self._limit_s)
+        except TimeoutError:
+            child.kill()
+            code = await child.wait()
         await self._settle(job, code)
         await self._on_finished()
 
@@ -194,3 +203,9 @@ class JobRunner:
         if end.verdict:
             for head in ("champion", "challenger"):
                 self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])
+
+
+def _kill(child: asyncio.subprocess.Process) -> None:
+    """End a child that did not heed SIGTERM: one that is stopped cannot."""
+    if child.returncode is None:
+        child.kill()

@@ -66,6 +66,9 @@ CONTROL: Final = (
     examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
 )
+_KILL_AFTER_S: Final = 30.0
+"""So much longer than its limit may a retrain live that cannot keep it."""
+
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
 PROCESS: Final = "process"
 """What liveness probes ask the health of: SERVING until the stop, whether a model answers or not."""
@@ -142,7 +145,14 @@ class Server:
         places += ["--database", settings.database] if settings.database else []
         places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus)]
         places += ["--memory-mb", str(settings.retrain_memory_mb)]
-        self._jobs = JobRunner(self._store, self._examples, places, self.metrics, self._refresh)
+        self._jobs = JobRunner(
+            self._store,
+            self._examples,
+            places,
+            self.metrics,
+            self._refresh,
+            limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
+        )
         self._schedule = RetrainSchedule(
             self.models,
             self._examples,

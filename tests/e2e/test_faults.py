@@ -52,7 +52,7 @@ class SmallDisk:
 
 
 def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+    subprocess.run(["/bin/mount", *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a small disk cannot be mounted here, which takes root: {error}")
     yield SmallDisk(folder)
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -87,7 +87,8 @@ def _add(client: Client, numbers: range) -> set[str]:
             assert answer.outcome == ACCEPTED
             kept.add(answer.sha256)
     except RemoteError as error:
-        assert error.code == "UNAVAILABLE", error  # a disk or a database that refuses
+        if error.code != "UNAVAILABLE":  # that is: a disk or a database that refuses
+            raise
     return kept
 
 
@@ -131,7 +132,8 @@ def _try_to_retrain(client: Client) -> str:
     try:
         return JobState[retraining_pb2.RetrainJob.State.Name(_end_of(client, client.retrain()).state)]
     except RemoteError as error:
-        assert error.code in ("UNAVAILABLE", "FAILED_PRECONDITION"), error
+        if error.code not in ("UNAVAILABLE", "FAILED_PRECONDITION"):
+            raise
         return error.code
 
 
@@ -233,9 +235,8 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not there (Debian: faketime)")
-@pytest.mark.parametrize("jump", ["+400d", "-400d"])
-def test_a_clock_that_jumps_by_a_year_fails_no_request_and_no_retrain(
-    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: str
+def test_a_clock_that_jumps_by_years_fails_no_request_and_no_retrain(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0")
@@ -247,22 +248,15 @@ def test_a_clock_that_jumps_by_a_year_fails_no_request_and_no_retrain(
     monkeypatch.undo()
     with server, server.client() as client:
         with others_unharmed(server) as load:
-            assert _end_of(client, client.retrain()).state in _OVER
-            clock.write_text(jump)
-            load.wait_for(100)
-            assert len(_add(client, range(60))) == 60
-            job = _end_of(client, client.retrain())
-            assert job.state == retraining_pb2.RetrainJob.SUCCEEDED, job.message
-            year = client.get_model().history[0].at[:4]
-            clock.write_text("+0")
-            assert client.rollback().served_version == 1
+            for number, jump in enumerate(("+400d", "-400d")):
+                clock.write_text(jump)
+                load.wait_for(100)
+                assert len(_add(client, range(60 * number, 60 * number + 60))) == 60
+                job = _end_of(client, client.retrain())
+                assert job.state == retraining_pb2.RetrainJob.SUCCEEDED, job.message
+            assert client.rollback().served_version == job.champion
         assert server.stop() == 0
-    assert year != client_year(store)
 
-
-_OVER = (retraining_pb2.RetrainJob.SUCCEEDED, retraining_pb2.RetrainJob.REFUSED)
-
-
-def client_year(store: ModelStore) -> str:
-    """Return the year of the first event, which was before the clock jumped."""
-    return store.history("colours")[0].at[:4]
+    before, *after, last = store.history("colours")[1:]
+    years = [int(event.at[:4]) for event in (before, after[0], last)]
+    assert years[1] > years[0] > years[2]
