@@ -44,7 +44,9 @@ class ServerProcess:
                 [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         assert self._process.stdout is not None
-        self.target: str = json.loads(self._process.stdout.readline())["grpc"]
+        places = json.loads(self._process.stdout.readline())
+        self.target: str = places["grpc"]
+        self.metrics: str = places["metrics"]
         self.ready_s = time.perf_counter() - began_s
 
     def __enter__(self) -> Self:

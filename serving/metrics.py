@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from regraft.examples import AddOutcome
 from regraft.retrain_jobs import JobState
 
 STAGES: Final = ("decode", "queue", "inference", "total")
@@ -85,6 +86,8 @@ class Metrics:
         )
         self.load_failures = counter("load_failures", "Versions that could not be loaded.", "model")
         self.examples = counter("examples", "Labelled pictures received, by outcome.", "outcome")
+        for outcome in AddOutcome:
+            self.examples.labels(outcome.value)
         self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
         self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
         self.retrain_seconds = histogram(

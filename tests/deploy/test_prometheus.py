@@ -92,15 +92,20 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         list(client.add_examples([(picture("grey", number), "grey") for number in range(30)]))
         *_, end = client.watch_job(client.retrain().id)
         assert end.state == end.SUCCEEDED
+        client.shadow(1)
         _ask(client, 1)
+        wait_until(lambda: prometheus.values("regraft_shadow_pictures_total"))
+        _ask(client, 2)
         wait_until(lambda: prometheus.values("regraft_served_version") == [2])
         wait_until(lambda: prometheus.values("regraft_retrain_seconds_count") == [1])
+        wait_until(lambda: prometheus.values("regraft_drifted"))
+        wait_until(lambda: prometheus.values("rate(regraft_shadow_pictures_total[20s]) > 0"))
         yield prometheus
 
 
 def _ask(client: Client, round_: int) -> None:
-    for number in range(60):
-        client.classify(picture(("red", "green", "blue")[number % 3], 100 * round_ + number))
+    for number in range(120):  # drift is told from 100 answers on
+        client.classify(picture(("red", "green", "blue")[number % 3], 200 * round_ + number))
     with pytest.raises(RemoteError):
         client.classify(b"no picture")
 
