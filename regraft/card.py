@@ -125,6 +125,13 @@ class ModelCard(_Part):
             raise ValueError("labels: the same label twice")
         return self
 
+    @model_validator(mode="after")
+    def _reference_is_of_the_labels(self) -> "ModelCard":
+        strangers = set(self.reference.probabilities) - set(self.labels) if self.reference else ()
+        if strangers:
+            raise ValueError(f"reference.probabilities: {min(strangers)!r} is none of the labels")
+        return self
+
     def to_json(self) -> str:
         """Return the card as JSON with sorted keys."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -96,11 +96,9 @@ class Baker:
         now, before = self._observer.traffic(name), self._observer.before(name)
         if now is None or now.served.version != trial.version:
             return
-        if before is not None and before.served.version != trial.previous:
+        if before is not None and before.version != trial.previous:
             before = None
-        conduct = await asyncio.to_thread(conduct_of, now)
-        earlier = await asyncio.to_thread(conduct_of, before) if before else None
-        if reasons := reasons_to_go_back(conduct, earlier):
+        if reasons := reasons_to_go_back(await asyncio.to_thread(conduct_of, now), before):
             await self._go_back(name, trial, f"baking: {'; '.join(reasons)}")
 
     async def _go_back(self, name: str, trial: Trial, why: str) -> None:

@@ -48,6 +48,7 @@ class Conduct:
     """How a version did.
 
     Attributes:
+        version: which one.
         requests: answered, and failed by the server's fault.
         failures: the latter.
         images: answers that the rest is about.
@@ -56,6 +57,7 @@ class Conduct:
         ks: the larger of the differences of distance and confidence from the reference; None where it is not known.
     """
 
+    version: int
     requests: int
     failures: int
     images: int
@@ -85,6 +87,7 @@ def conduct_of(traffic: Traffic) -> Conduct:
     confidence, served = traffic.confidence, traffic.served
     failures = served.failures + traffic.nonsense
     return Conduct(
+        version=served.version,
         requests=served.answers + served.failures,
         failures=failures,
         images=len(confidence),

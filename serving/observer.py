@@ -15,6 +15,7 @@ import numpy as np
 
 from regraft.errors import RegraftError
 from regraft.store import ModelStore
+from serving.conduct import Conduct, conduct_of
 from serving.engine import Output
 from serving.metrics import Family, Metrics
 from serving.models import Models, ServedModel
@@ -75,7 +76,7 @@ class Observer:
         self._recent: list[tuple[ServedModel, Output]] = []
         self._looking = asyncio.Lock()
         self._traffic: dict[str, Traffic] = {}
-        self._before: dict[str, Traffic] = {}
+        self._before: dict[str, Conduct] = {}
         self._shadows: dict[str, Shadowed] = {}
         metrics.watch(lambda: _families(list(self._traffic.values())))
 
@@ -89,8 +90,8 @@ class Observer:
         """Return what a model answered lately, or None before it was looked at."""
         return self._traffic.get(name)
 
-    def before(self, name: str) -> Traffic | None:
-        """Return what the version that answered before this one did, or None where there was none."""
+    def before(self, name: str) -> Conduct | None:
+        """Return how the version did that answered here before this one, or None where there was none."""
         return self._before.get(name)
 
     def shadow(self, name: str) -> Shadowed | None:
@@ -128,7 +129,7 @@ class Observer:
             traffic = self._traffic.get(name)
             if traffic is None or traffic.served is not model:
                 if traffic is not None:
-                    self._before[name] = traffic
+                    self._before[name] = conduct_of(traffic)  # figures alone: a session must not outlive its version
                 traffic = Traffic.begin(model, *self._window)
             self._traffic[name] = traffic.after(outputs, self._clock())
             self._follow_shadow(model)

@@ -134,6 +134,20 @@ def test_a_card_from_before_there_was_a_choice_of_precision_is_fp32() -> None:
     assert parse_card(json.dumps(older)).backbone.precision == "fp32"
 
 
+def test_a_reference_of_a_label_that_the_card_does_not_have_is_refused() -> None:
+    damaged = fields()
+    damaged["reference"] = {
+        "source": "holdout",
+        "images": 20,
+        "distance": [0.1],
+        "confidence": [0.9],
+        "probabilities": {"no such label": [0.5]},
+    }
+
+    with pytest.raises(ArtifactError, match=r"reference\.probabilities: 'no such label' is none of the labels"):
+        parse_card(json.dumps(damaged))
+
+
 def test_a_card_from_before_there_was_a_reference_has_none() -> None:
     older = fields()
     del older["reference"]

@@ -6,7 +6,7 @@ import pytest
 from regraft.store import HistoryEntry
 from serving.conduct import BAKER, Conduct, Trial, reasons_to_go_back, trial_of
 
-GOOD = Conduct(requests=500, failures=0, images=500, confidence=0.92, deviation=0.15, ks=0.05)
+GOOD = Conduct(version=1, requests=500, failures=0, images=500, confidence=0.92, deviation=0.15, ks=0.05)
 AT = "2026-03-01T12:00:00+00:00"
 
 
@@ -76,7 +76,7 @@ def test_errors_that_were_there_before_are_not_the_new_champions() -> None:
 
 
 def test_four_failures_may_be_anybodys_and_the_fifth_is_one_too_many() -> None:
-    first = Conduct(requests=4, failures=4, images=0, confidence=0.0, deviation=0.0, ks=None)
+    first = Conduct(version=1, requests=4, failures=4, images=0, confidence=0.0, deviation=0.0, ks=None)
 
     assert reasons_to_go_back(first, GOOD) == []
     assert len(reasons_to_go_back(replace(first, requests=5, failures=5), GOOD)) == 1

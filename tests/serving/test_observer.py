@@ -1,5 +1,7 @@
 """A real server looks at the answers that it gave."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +62,17 @@ def test_the_window_is_bounded_and_begins_anew_with_a_new_champion(store: ModelS
 
         assert model.drift.state == pb.Drift.TOO_FEW
         assert live.metric("regraft_drifted", model="colours") is None
+
+
+def test_what_is_remembered_of_a_version_does_not_keep_its_session(live: LiveServer, store: ModelStore) -> None:
+    publish_tiny(store, scale=2.0, promote=False)
+    ask(live.client, ("red", "green", "blue"), 120)
+    seen(live.client, lambda model: model.drift.images == 120)
+    session = weakref.ref(live.server.models.get("colours").backbone.engine)
+
+    live.client.promote(2)
+
+    wait_until(lambda: gc.collect() >= 0 and session() is None)
 
 
 def test_a_card_without_a_reference_is_said_to_know_no_drift(empty_store: ModelStore) -> None:
