@@ -7,7 +7,7 @@ is there, at 512 answers at most; beyond that it is a sample. What drift there i
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,7 +56,6 @@ class Observer:
         window: int,
         window_s: float,
         every_s: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look at the answers of ``models`` every so often.
 
@@ -66,13 +65,11 @@ class Observer:
             window: answers that drift is told from.
             window_s: the age of the oldest of them.
             every_s: how often to look, and to see whether the store has another shadow.
-            clock: in seconds.
         """
         self._models = models
         self._metrics = metrics
         self._window = window, window_s
         self._every_s = every_s
-        self._clock = clock
         self._recent: list[tuple[ServedModel, Output]] = []
         self._looking = asyncio.Lock()
         self._traffic: dict[str, Traffic] = {}
@@ -131,7 +128,7 @@ class Observer:
                 if traffic is not None:
                     self._before[name] = conduct_of(traffic)  # figures alone: a session must not outlive its version
                 traffic = Traffic.begin(model, *self._window)
-            self._traffic[name] = traffic.after(outputs, self._clock())
+            self._traffic[name] = traffic.after(outputs, time.monotonic())
             self._follow_shadow(model)
             if outputs:
                 self._judge_beside(model, outputs)
@@ -157,6 +154,8 @@ class Observer:
             shadowed.shadow,
             np.stack([output.embedding for output in outputs]),
         )
+        if not found.images:
+            return
         comparison = shadowed.comparison.plus(found)
         self._shadows[champion.name] = Shadowed(shadowed.version, champion, shadowed.shadow, "", comparison)
         metrics, name = self._metrics, champion.name

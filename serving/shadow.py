@@ -79,7 +79,7 @@ def load_shadow(store: ModelStore, version: int, champion: ServedModel) -> Shado
 
 
 def compare_heads(champion: Sequence[str], answers: FloatArray, shadow: Shadow, embedding: FloatArray) -> Comparison:
-    """Let a shadow judge.
+    """Let a shadow judge; answers that are no numbers are left out.
 
     Args:
         champion: the champion's K labels.
@@ -87,6 +87,10 @@ def compare_heads(champion: Sequence[str], answers: FloatArray, shadow: Shadow, 
         shadow: see there.
         embedding: float32 [n, D], of the same pictures.
     """
+    sound = np.isfinite(answers).all(axis=1) & np.isfinite(embedding).all(axis=1)
+    answers, embedding = answers[sound], embedding[sound]
+    if not len(answers):
+        return Comparison()
     rows = range(0, len(embedding), _ROWS)
     judged = np.concatenate([shadow.head.probabilities(embedding[row : row + _ROWS]) for row in rows])
     first = [champion[index] for index in answers.argmax(axis=1)]

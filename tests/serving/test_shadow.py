@@ -49,6 +49,15 @@ def test_a_head_that_is_less_sure_shifts_confidence_down() -> None:
     assert found.confidence_shift / found.images < -0.05
 
 
+def test_answers_that_are_no_numbers_are_left_out() -> None:
+    embedding = np.full((3, 12), 0.5, np.float32)
+    answers = np.array([[0.9, 0.1, 0.0], [np.nan] * 3, [0.8, 0.1, 0.1]], np.float32)
+    shadow = Shadow(2, LABELS, tiny_head(LABELS))
+
+    assert compare_heads(LABELS, answers, shadow, embedding).images == 2
+    assert compare_heads(LABELS, answers[1:2], shadow, embedding[1:2]) == Comparison()
+
+
 def test_comparisons_add_up() -> None:
     one, other = judged(10, (*LABELS, "grey")), judged(30, (*LABELS, "grey"))
 
