@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, case, delete, func, insert, select
+from sqlalchemy import Connection, Select, case, delete, func, insert, select
 
 from regraft.database import (
     embeddings,
@@ -247,12 +247,8 @@ class ExamplesStore:
 
     def removed(self, model: str) -> set[str]:
         """Return the hashes of what was an example once and is none now: no retrain may use it."""
-        known = select(examples.c.sha256).where(
-            examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
-        )
-        query = select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
         with reading(self._engine, "cannot read the examples") as connection:
-            return set(connection.execute(query).scalars())
+            return set(connection.execute(_removed(model)).scalars())
 
     def history(self, model: str, sha256: str) -> builtins.list[Labelling]:
         """Return every label that an example was given, oldest first; of a removed one too."""
@@ -278,14 +274,22 @@ class ExamplesStore:
 
     def without_embedding(self, model: str, key: EmbeddingKey, limit: int) -> Sequence[str]:
         """Return the hashes of at most ``limit`` examples of a model that have no embedding under ``key`` yet."""
-        known = select(embeddings.c.sha256).where(
-            embeddings.c.sha256 == examples.c.sha256,
-            embeddings.c.backbone == key.backbone,
-            embeddings.c.image_spec == key.image_spec,
-        )
-        query = select(examples.c.sha256).where(examples.c.model == model, ~known.exists())
+        query = _without_embedding(model, key).order_by(examples.c.sha256).limit(limit)
         with reading(self._engine, "cannot read the examples") as connection:
-            return [str(sha256) for (sha256,) in connection.execute(query.order_by(examples.c.sha256).limit(limit))]
+            return [str(sha256) for (sha256,) in connection.execute(query)]
+
+    def states(self, model: str, key: EmbeddingKey) -> dict[str, int]:
+        """Count a model's examples: ``embedded`` under ``key``, ``waiting`` for it, and those ``removed``."""
+        with reading(self._engine, "cannot count the examples") as connection:
+            present, waiting, removed = (
+                int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
+                for query in (
+                    select(examples.c.sha256).where(examples.c.model == model),
+                    _without_embedding(model, key),
+                    _removed(model),
+                )
+            )
+        return {"embedded": present - waiting, "waiting": waiting, "removed": removed}
 
     def image_file(self, sha256: str) -> ImageFile:
         """Return where the picture with this hash is kept."""
@@ -346,6 +350,22 @@ def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Lab
         source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
         changes = {"label": upsert.excluded.label, "source": source}
         connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
+
+
+def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:
+    known = select(embeddings.c.sha256).where(
+        embeddings.c.sha256 == examples.c.sha256,
+        embeddings.c.backbone == key.backbone,
+        embeddings.c.image_spec == key.image_spec,
+    )
+    return select(examples.c.sha256).where(examples.c.model == model, ~known.exists())
+
+
+def _removed(model: str) -> Select[Any]:
+    known = select(examples.c.sha256).where(
+        examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
+    )
+    return select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
 
 
 def image_hash(data: bytes) -> str:

@@ -88,6 +88,7 @@ class Metrics:
         self.examples = counter("examples", "Labelled pictures received, by outcome.", "outcome")
         for outcome in AddOutcome:
             self.examples.labels(outcome.value)
+        self.examples_stored = gauge("examples_stored", "Examples that a model has, by state.", "model", "state")
         self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
         self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
         self.retrain_seconds = histogram(

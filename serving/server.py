@@ -35,6 +35,7 @@ from serving.baking import Baker
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
+from serving.example_counts import count_examples
 from serving.gpu_memory import gpu_memory_reader
 from serving.grpc_access import Guard
 from serving.grpc_classifier import ClassifierService
@@ -197,6 +198,7 @@ class Server:
         await self._refresh()
         await self._jobs.resume()
         running = [self._watch_store(), self._embedder.run(), self._observer.run(), self._keeper.run()]
+        running.append(count_examples(self.models, self._examples, self.metrics))
         if self.settings.bake:
             running.append(self._baker.run())
         if self.settings.retrain_every:

@@ -23,6 +23,7 @@ FAMILIES = {
     "regraft_swaps": "counter",
     "regraft_load_failures": "counter",
     "regraft_examples": "counter",
+    "regraft_examples_stored": "gauge",
     "regraft_kept_requests": "counter",
     "regraft_shadow_version": "gauge",
     "regraft_shadow_pictures": "counter",

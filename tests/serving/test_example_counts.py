@@ -1,0 +1,43 @@
+import asyncio
+from contextlib import suppress
+
+from regraft.examples import ExamplesStore
+from regraft.store import ModelStore
+from serving.embedder import BackgroundEmbedder
+from serving.example_counts import count_examples
+from serving.metrics import Metrics
+from serving.models import Models
+from serving.plan import ExecutionPlan
+from tests.serving.fakes import Engines
+from tests.serving.samples import value_of
+from tests.serving.waiting import asynchronous, until
+from tests.tiny import picture
+
+
+@asynchronous
+async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_removed_beside_them(
+    store: ModelStore,
+) -> None:
+    examples, metrics = ExamplesStore(store.root / ".examples"), Metrics()
+    models = Models(store, Engines(ExecutionPlan(1, 1, 1)), max_queue=8, metrics=metrics)
+    await models.refresh()
+
+    def shown() -> dict[str, float | None]:
+        states = ("embedded", "waiting", "removed")
+        return {state: value_of(metrics.registry, "regraft_examples_stored", {"state": state}) for state in states}
+
+    for number in range(3):
+        examples.add("colours", picture("red", number), "red")
+    examples.remove("colours", examples.list("colours")[0].sha256)
+    counting = asyncio.create_task(count_examples(models, examples, metrics, every_s=0.01))
+    await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1})
+
+    embedding = asyncio.create_task(BackgroundEmbedder(models, examples).run())
+    await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1})
+
+    for task in (counting, embedding):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    models.close()
+    examples.close()
