@@ -31,16 +31,17 @@ class BackgroundEmbedder:
         """Embed what ``examples`` holds for what ``models`` serves."""
         self._models = models
         self._examples = examples
-        self._awake = asyncio.Event()
+        self._awake = [asyncio.Event() for _ in range(_CHAINS)]
         self._hopeless: set[str] = set()
         self._in_work: set[str] = set()
         self._crops: dict[str, tuple[ImageSpec, Crop]] = {}
         self._crops_bytes = 0
-        self._awake.set()  # what a crash left without an embedding is found at the start
+        self.wake()  # what a crash left without an embedding is found at the start
 
     def wake(self) -> None:
         """Look for work."""
-        self._awake.set()
+        for awake in self._awake:
+            awake.set()
 
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
         """Look for work, of which this picture is some; its crop is here already."""
@@ -51,12 +52,15 @@ class BackgroundEmbedder:
 
     async def run(self) -> None:
         """Embed whatever is missing, sleep until woken, for ever; cancel the task to stop."""
+        await asyncio.gather(*(self._run_chain(awake) for awake in self._awake))
+
+    async def _run_chain(self, awake: asyncio.Event) -> None:
         while True:
-            await self._awake.wait()
-            self._awake.clear()
+            await awake.wait()
+            awake.clear()
             for name in self._models.names():
-                await asyncio.gather(*(self._embed_all(name) for _ in range(_CHAINS)))
-            if not self._awake.is_set():
+                await self._embed_all(name)
+            if not self._in_work and not any(other.is_set() for other in self._awake):
                 self._crops.clear()  # of what was removed before it was embedded
                 self._crops_bytes = 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,7 @@ class JobRunner:
         on_finished: Callable[[], Awaitable[None]],
         *,
         limit_s: float | None = None,
+        database: str = "",
     ) -> None:
         """Make a runner.
 
@@ -46,10 +48,13 @@ class JobRunner:
             metrics: counts the outcomes.
             on_finished: awaited after each job, before its end is told to watchers of this server.
             limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
+            database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
+                child gets it as an argument, which everybody on the machine can read.
         """
         self._store = store
         self._examples = examples
         self._child_arguments = child_arguments
+        self._environment = {**os.environ, "REGRAFT_DATABASE": database}
         self._metrics = metrics
         self._on_finished = on_finished
         self._limit_s = limit_s
@@ -173,7 +178,13 @@ class JobRunner:
                 self._count(now)
             return
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "training.retrain", *self._child_arguments, "--job", job.id
+            sys.executable,
+            "-m",
+            "training.retrain",
+            *self._child_arguments,
+            "--job",
+            job.id,
+            env=self._environment,
         )
         self._children[job.id] = child
         try:

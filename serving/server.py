@@ -143,7 +143,6 @@ class Server:
         )
         places = ["--store", str(settings.store)]
         places += ["--examples", settings.examples] if settings.examples else []
-        places += ["--database", settings.database] if settings.database else []
         places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus)]
         places += ["--memory-mb", str(settings.retrain_memory_mb)]
         self._jobs = JobRunner(
@@ -152,6 +151,7 @@ class Server:
             places,
             self.metrics,
             self._refresh,
+            database=settings.database,
             limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
         )
         self._schedule = RetrainSchedule(

@@ -7,6 +7,7 @@ the server only in the model store and the examples store.
 import argparse
 import getpass
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -210,10 +211,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
     parser.add_argument("--store", type=Path, required=True, help="the model store")
     parser.add_argument(
-        "--examples", default="", help=f"the examples: a folder, or a URL (default: {FOLDER} inside the model store)"
+        "--examples",
+        default=os.environ.get("REGRAFT_EXAMPLES", ""),
+        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {FOLDER} inside the model store)",
     )
     parser.add_argument(
-        "--database", default="", help="URL of the examples' database (default: SQLite inside the store)"
+        "--database",
+        default=os.environ.get("REGRAFT_DATABASE", ""),
+        help="URL of the examples' database (default: REGRAFT_DATABASE, or SQLite inside the store)",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", help="run this job, which somebody entered")

@@ -513,3 +513,21 @@ def test_a_database_that_went_away_is_a_storage_error_and_is_found_again(
         assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
         assert store.add(MODEL, data(2), "red") == AddOutcome.ACCEPTED
         store.close()
+
+
+def test_a_database_that_is_read_only_refuses_labels_and_can_still_be_read(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    url = postgresql.new_database()
+    store = ExamplesStore(tmp_path, url)
+    store.add(MODEL, data(1), "red")
+    store.close()
+
+    store = ExamplesStore(tmp_path, url.replace("options=", "options=-cdefault_transaction_read_only%3Don%20"))
+
+    with pytest.raises(StorageError, match="cannot keep the examples: cannot execute INSERT in a read-only"):
+        store.add(MODEL, data(2), "red")
+    with pytest.raises(StorageError, match="read-only"):
+        store.remove(MODEL, image_hash(data(1)))
+    assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
+    store.close()
