@@ -1,5 +1,6 @@
 """Champions on trial, on real servers under load."""
 
+import itertools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from tests.tiny import picture, publish_tiny
 LABELS = ("red", "green", "blue")
 UNSURE = 0.1
 """Sharpness of a head that finds the right colours and believes in none of them."""
+
+PACE_S = 0.002
+"""Between the pictures of a load: enough of them, and some CPU left for the rest of the suite."""
 
 PICTURES = [picture(LABELS[number % 3], number) for number in range(60)]
 
@@ -40,8 +44,10 @@ class Load:
         self._thread.join()
 
     def _pictures(self) -> Iterator[tuple[str, bytes]]:
-        while not self._over.is_set():
-            yield from (("", data) for data in PICTURES)
+        for data in itertools.cycle(PICTURES):
+            if self._over.wait(PACE_S):
+                return
+            yield "", data
 
     def _ask(self) -> None:
         with Client(self._target) as client:
