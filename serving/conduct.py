@@ -20,8 +20,8 @@ class Limits:
     Attributes:
         error_rise: of the share of requests that failed by the server's fault.
         confidence_drop: of the mean probability of the answer, and three standard errors beyond it. On photographs of
-            flowers a good head with a class more lost 0.02, one of a tenth of the images 0.09, one for which 40 % of
-            the labels were drawn by lot 0.39.
+            flowers, one seed each, a good head with a class more lost 0.02, one of a tenth of the images 0.09, one for
+            which 40 % of the labels were drawn by lot 0.39.
         ks_rise: of the larger difference, of distance or confidence, from the version's own reference.
     """
 
