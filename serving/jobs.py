@@ -171,11 +171,11 @@ class JobRunner:
 
     async def _run_child(self, job: RetrainJob) -> None:
         now = await asyncio.to_thread(self._examples.jobs.get, job.id)
-        if (
-            self._closing or now.state is not JobState.PENDING
-        ):  # cancelled while it waited, or another server was faster
+        if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
                 self._count(now)
+            return
+        if self._closing:
             return
         child = await asyncio.create_subprocess_exec(
             sys.executable,
