@@ -33,10 +33,10 @@ from regraft.image import ImageSpec, Limits, decode_crop
 from regraft.oip import inference_pb2
 from regraft.runtime import cpu_budget
 from regraft.store import ModelStore
-from regraft.v1 import classifier_pb2, models_pb2, retraining_pb2
+from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
 from tests.tiny import picture, publish_tiny
 
-MODULES = (classifier_pb2, models_pb2, retraining_pb2, inference_pb2)
+MODULES = (classifier_pb2, examples_pb2, models_pb2, retraining_pb2, inference_pb2)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
 SPEC = ImageSpec(resize="crop", resize_px=40, crop_px=32)

@@ -98,7 +98,13 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return to_message(await self._runner.cancel(request.id))
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
-        """Return what a job shall go by."""
+        """Return what a job shall go by.
+
+        Raises:
+            InvalidRequestError: a limit, or a mode that there is not.
+        """
+        if request.gate not in pb.GateMode.values():
+            raise InvalidRequestError(f"gate: {request.gate} is none of {', '.join(pb.GateMode.keys()[1:])}")
         mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
         return {**_limits(request), "gate": mode.value}
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash, is_holdout
 from regraft.store import FEATURES_FILE, ModelStore
 from regraft.v1 import retraining_pb2 as pb
+from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from tests.postgresql import PostgreSQL
 from tests.serving.live import LiveServer, process_of_job, stalled_retrain
 from tests.serving.waiting import wait_until
@@ -379,6 +381,14 @@ def test_a_job_whose_process_is_killed_failed_and_the_model_is_free_again(live: 
     assert live.client.get_model().champion == 1
     assert live.client.classify(picture("red")).version == 1
     assert live.client.cancel_job(live.client.retrain().id).state == pb.RetrainJob.CANCELLED
+
+
+def test_a_mode_of_the_gate_that_there_is_not_is_refused(shared: LiveServer) -> None:
+    with grpc.insecure_channel(shared.target) as channel, pytest.raises(grpc.RpcError) as failure:
+        pb_grpc.RetrainingStub(channel).Retrain(pb.RetrainRequest(gate=-1))  # type: ignore[arg-type] # a newer client's
+
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "-1 is none of AUTO, MANUAL, OFF" in (failure.value.details() or "")
 
 
 @pytest.mark.parametrize("field", ["max_drop", "max_suspects"])
