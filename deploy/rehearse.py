@@ -149,6 +149,7 @@ class Container:
             f"mount -t proc proc {root}/proc",
             f"mount -t tmpfs tmpfs {root}/tmp",
             f"mount --bind /dev {root}/dev",
+            f"mount -t tmpfs tmpfs {root}/dev/shm",
             f"mount -o remount,bind,ro {root}",
             "ip link set lo up",
         ]
