@@ -426,8 +426,10 @@ def test_a_job_that_does_not_exist_is_not_found(shared: LiveServer) -> None:
         assert failure.value.code == "NOT_FOUND"
 
 
-def test_two_servers_on_one_store_that_retrain_at_once_run_one_job(store: ModelStore) -> None:
-    with LiveServer(store) as one, LiveServer(store) as two:
+def test_two_servers_on_one_store_that_retrain_at_once_run_one_job_and_both_serve_its_head(
+    store: ModelStore, database: str
+) -> None:
+    with LiveServer(store, database=database) as one, LiveServer(store, database=database) as two:
         list(one.client.add_examples((image, "grey") for image in GREY))
         with ThreadPoolExecutor(2) as pool:
             asked = list(pool.map(_ask, (one.client, two.client)))
