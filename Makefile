@@ -29,7 +29,7 @@ types: $(DEV_ENV)/.installed
 	$(DEV)/mypy
 
 suite: $(DEV_ENV)/.installed
-	$(DEV)/pytest -n 2 $(TESTS)
+	$(DEV)/pytest -n 2 --dist worksteal $(TESTS)
 
 perf-analyzer: $(PERF_ANALYZER)/bin/perf_analyzer ## NVIDIA's load generator, for its test; Linux x86-64 with libb64.so.0d (Debian: libb64-0d)
 

@@ -190,7 +190,7 @@ def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_
     count = min(CONNECTIONS, most_files - SPARE_FILES)
     files, before = server.files(), server.memory()
     grown = []
-    for _ in range(4):
+    for _ in range(6):
         with server.others_unharmed(), ExitStack() as connections:
             silent = [connections.enter_context(closing(RawConnection(server.target))) for _ in range(count)]
             for connection in silent:
