@@ -35,7 +35,10 @@ class Processes:
         return self.rank == 0
 
     def share(self, model: nn.Module, *, with_buffers: bool) -> nn.Module:
-        """Return the model such that the gradients of all processes are averaged."""
+        """Return the model such that the gradients of all processes are averaged.
+
+        Let go of it while Python still runs: torch aborts now and then at the exit of a process that has one.
+        """
         if self.count == 1:
             return model
         return DistributedDataParallel(model, broadcast_buffers=with_buffers)
