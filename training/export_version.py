@@ -30,7 +30,6 @@ from training.version_images import find_images
 MAX_DROP: Final = 1.3
 """Percentage points: what int8 costs EfficientNet-Lite0 to 4 at most, by their authors' own table."""
 _NOTES: Final[dict[Format, str]] = {
-    "fp16": "most CPUs calculate fp16 in float32, with a cast before and after each layer: it is for GPUs and NPUs",
     "ort": "it is made for ARM: the layout that x86 calculates fastest in is left out, and there onnx is faster",
     "mobile": (
         "milliseconds are from the bytes of a picture, for both; it decodes JPEGs without smoothing their colours "
@@ -137,7 +136,7 @@ def _read(store: ModelStore, wanted: str, to: Format, data: Path | None, example
             f"{name}:{version} has no validation images, so nothing could be proven: label some with `regraft label`, "
             "and retrain"
         )
-    calibration = features.train().sha256[:CALIBRATION_CROPS] if to == "int8" else ()
+    calibration = features.train().sha256[:CALIBRATION_CROPS] if to in {"fp16", "int8"} else ()
     files = find_images((*held.sha256, *calibration), data, examples, progress)
     validation = Validation(
         [files[sha256] for sha256 in held.sha256], held.label_index, features.labels, found.card.image

@@ -34,7 +34,7 @@ def errors_of_layers(
     """
     exact, rounded = (onnx.load_model_from_string(each) for each in (backbone, quantised))
     shown = list(crops[:CROPS])
-    expected = _embeddings(exact, shown)
+    expected = embeddings(exact, shown)
     spread = max(float(np.sqrt(np.square(expected - expected.mean(axis=0)).mean())), 1e-12)
     producers = {output: node for node in rounded.graph.node for output in node.output}
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in rounded.graph.initializer}
@@ -43,7 +43,7 @@ def errors_of_layers(
     for done, layer in enumerate(layers, start=1):
         given, weight = (producers.get(name) for name in layer.input[:2])
         if given and weight and given.op_type == weight.op_type == "DequantizeLinear":
-            error = _embeddings(_alone(exact, layer.name, given, weight, tensors), shown) - expected
+            error = embeddings(_alone(exact, layer.name, given, weight, tensors), shown) - expected
             found[layer.name] = float(np.sqrt(np.square(error).mean())) / spread
         progress("layers", done, len(layers))
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
@@ -70,6 +70,7 @@ def _alone(
     return model
 
 
-def _embeddings(model: onnx.ModelProto, crops: Sequence[Crop]) -> FloatArray:
+def embeddings(model: onnx.ModelProto, crops: Sequence[Crop]) -> FloatArray:
+    """Return the embeddings [n, D] that a backbone gives n crops uint8 [P, P, 3], one run each."""
     session = open_session(model.SerializeToString(), provider="cpu", threads=1).session
     return np.concatenate([np.asarray(session.run([EMBEDDING], {IMAGE: crop[None]})[0]) for crop in crops])

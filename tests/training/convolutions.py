@@ -16,13 +16,14 @@ WIDTH = 12
 Array = npt.NDArray[np.float32]
 
 
-def conv_backbone(seed: int = 0, *, loud: float = 1.0, depth: int = 1) -> onnx.ModelProto:
+def conv_backbone(seed: int = 0, *, loud: float = 1.0, offset: float = 0.1, depth: int = 1) -> onnx.ModelProto:
     """Return a backbone like those that are exported: normalise, a convolution, one by channel, one of 1 x 1, the mean.
 
     Args:
         seed: of the weights.
         loud: how many times as large as the others one channel is; the embedding does not depend on it, but 8 bits that
             must span it have nothing left for the others.
+        offset: of the embedding; beyond 65,504, which float16 ends at, the converter cuts it.
         depth: how many convolutions by channel there are.
     """
     random = np.random.default_rng(seed)
@@ -32,7 +33,11 @@ def conv_backbone(seed: int = 0, *, loud: float = 1.0, depth: int = 1) -> onnx.M
     first[0] *= loud
     last[:, 0] = 0
     middle: list[tuple[str, Array | None]] = [("Conv", by_channel), ("Relu", None)]
-    return backbone_of([("Conv", first), ("Relu", None), *(depth * middle), ("Conv", last)])
+    layers = [("Conv", first), ("Relu", None), *(depth * middle), ("Conv", last)]
+    backbone = backbone_of(layers)
+    bias = next(tensor for tensor in backbone.graph.initializer if tensor.name == f"bias {len(layers) - 1}")
+    bias.CopyFrom(numpy_helper.from_array(np.full(WIDTH, offset, np.float32), bias.name))
+    return backbone
 
 
 def backbone_of(layers: list[tuple[str, Array | None]]) -> onnx.ModelProto:

@@ -28,9 +28,11 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def publish_float(store: ModelStore, *, loud: float = 1.0, depth: int = 1, holdout: bool = True) -> int:
+def publish_float(
+    store: ModelStore, *, loud: float = 1.0, offset: float = 0.1, depth: int = 1, holdout: bool = True
+) -> int:
     """Publish a version of convolutions, and make it the champion."""
-    backbone = conv_backbone(loud=loud, depth=depth)
+    backbone = conv_backbone(loud=loud, offset=offset, depth=depth)
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
     rows, embeddings = [], {}
     for label in LABELS:

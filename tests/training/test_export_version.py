@@ -137,6 +137,15 @@ def test_int8_for_this_cpu_is_timed(store: ModelStore, data: Path) -> None:
     )
 
 
+def test_where_calculating_in_float16_costs_accuracy_only_the_weights_are_in_it(store: ModelStore, data: Path) -> None:
+    publish_float(store, offset=1e5)
+
+    export = run(store, data, "fp16")
+
+    assert export.proof.points_lost == 0
+    assert "the arithmetic is float32: calculating in float16 too loses" in export.notes[0]
+
+
 def test_the_layers_that_hurt_are_left_in_float_and_named(store: ModelStore, data: Path) -> None:
     publish_float(store, loud=1e5)
 
