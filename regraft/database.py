@@ -161,6 +161,12 @@ def _engine(url: str | URL) -> Engine:
     raise InvalidRequestError(f"--database {dialect}://: need a URL of sqlite or postgresql+psycopg")
 
 
+def close_database(engine: Engine) -> None:
+    """Close every connection: those at rest now, those that a thread still uses when it gives them back."""
+    event.listen(engine, "checkin", lambda _driver, record: record.invalidate())
+    engine.dispose()
+
+
 def sqlite_url(path: Path) -> URL:
     """Return the URL of an SQLite file, whose folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, case, delete, func, insert, select
 
 from regraft.database import (
+    close_database,
     embeddings,
     examples,
     insert_or,
@@ -298,7 +299,7 @@ class ExamplesStore:
     def close(self) -> None:
         """Close the database."""
         self._writers.shutdown()
-        self._engine.dispose()
+        close_database(self._engine)
 
 
 def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesStore:
