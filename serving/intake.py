@@ -45,12 +45,20 @@ class Added:
     reason: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a stream called a picture first; the same one, sent again, waits for its turn."""
+
+    label: str
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 @dataclass(frozen=True)
 class Sender:
-    """One stream of pictures: who sends it, and the labels that it gave so far, by (model, image hash)."""
+    """One stream of pictures: who sends it, and what it said of each so far, by (model, image hash)."""
 
     caller: str
-    said: dict[tuple[str, str], str] = field(default_factory=dict)
+    said: dict[tuple[str, str], Said] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -114,11 +122,12 @@ class Intake:
         if not new.data:
             new = await self._with_kept_picture(served, new)
         sha256 = image_hash(new.data)
-        first = sender.said.setdefault((served.name, sha256), new.label)
-        if first != new.label:
-            return Added(AddOutcome.CONFLICTING, sha256, f"this stream called the same picture {first!r} before")
-        crop = await self._classifier.decode(new.data, served.card.image)
-        outcome = await self._write(served.name, sender.caller, new)
+        first = sender.said.setdefault((served.name, sha256), Said(new.label))
+        if first.label != new.label:
+            return Added(AddOutcome.CONFLICTING, sha256, f"this stream called the same picture {first.label!r} before")
+        async with first.turn:
+            crop = await self._classifier.decode(new.data, served.card.image)
+            outcome = await self._write(served.name, sender.caller, new)
         if outcome is AddOutcome.REJECTED:
             return Added(outcome, sha256, f"quota: {sender.caller} set {self._rules.per_hour} labels within an hour")
         if outcome is not AddOutcome.DUPLICATE:
