@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,8 +14,9 @@ from typing import Self
 import pytest
 
 from regraft.client import Client
+from regraft.load import Load
 from regraft.store import ModelStore
-from tests.tiny import publish_tiny
+from tests.tiny import picture, publish_tiny
 
 
 class ServerProcess:
@@ -68,6 +70,23 @@ class ServerProcess:
             self.process.stdout.close()
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def others_unharmed(target: str) -> Iterator[Load]:
+    """Let a client classify throughout, and a little longer; not one request of it may fail."""
+    with Load(target, [picture("red"), picture("blue")], clients=1) as load:
+        load.wait_for(20)
+        yield load
+        load.wait_for(20)
+    summary = load.summary()
+    assert summary.failed == 0, summary.errors
+    assert summary.requests >= 40
+    report(f"others: {summary.requests} answers, p99 {summary.phases[0].p99_ms:.0f} ms")
+
+
+def report(text: str) -> None:
+    print(text)  # noqa: T201 - figures for whoever asks pytest for them
 
 
 @pytest.fixture

@@ -9,18 +9,16 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from regraft.client import Client, RemoteError
 from regraft.examples import ExamplesStore
-from regraft.load import Load
 from regraft.retrain_jobs import JobState
 from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import ServerProcess, others_unharmed
 from tests.postgresql import PostgreSQL
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
@@ -67,18 +65,6 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)
 
 
-@contextmanager
-def others_unharmed(server: ServerProcess) -> Iterator[Load]:
-    """Let a client classify throughout, and a little longer; not one request of it may fail."""
-    with Load(server.places["grpc"], [picture("red"), picture("blue")], clients=1) as load:
-        load.wait_for(20)
-        yield load
-        load.wait_for(20)
-    summary = load.summary()
-    assert summary.failed == 0, summary.errors
-    assert summary.requests >= 40
-
-
 def _add(client: Client, numbers: range) -> set[str]:
     """Send pictures of grey, and return the hashes of those that were accepted before the stream ended or failed."""
     kept: set[str] = set()
@@ -109,7 +95,7 @@ def test_a_full_disk_refuses_labels_and_retrains_and_all_goes_on_when_there_is_r
     store = ModelStore(disk.folder / "store")
     publish_tiny(store)
     with ServerProcess(store.root) as server, server.client() as client:
-        with others_unharmed(server):
+        with others_unharmed(server.places["grpc"]):
             acknowledged = _add(client, range(30))
             assert len(acknowledged) == 30
             disk.fill()
@@ -144,7 +130,7 @@ def test_a_model_store_that_turns_read_only_stops_promotions_and_retrains_and_no
     publish_tiny(store)
     second = publish_tiny(store, sharpness=10, promote=False)
     with ServerProcess(store.root, "--examples", str(examples)) as server, server.client() as client:
-        with others_unharmed(server):
+        with others_unharmed(server.places["grpc"]):
             disk.allow_writing(allowed=False)
             assert len(_add(client, range(60))) == 60
             with pytest.raises(RemoteError) as failure:
@@ -177,7 +163,7 @@ def test_a_server_goes_on_with_what_it_has_when_files_of_the_store_are_spoilt(
 ) -> None:
     second = publish_tiny(store, sharpness=10, promote=False)
     with ServerProcess(store.root) as server, server.client() as client:
-        with others_unharmed(server):
+        with others_unharmed(server.places["grpc"]):
             for version in (1, second):
                 spoil(store.folder("colours", version) / MODEL_FILE)
             with pytest.raises(RemoteError) as failure:
@@ -189,7 +175,7 @@ def test_a_server_goes_on_with_what_it_has_when_files_of_the_store_are_spoilt(
 
 def test_a_retrain_that_is_stopped_in_its_tracks_holds_nobody_up_and_can_be_cancelled(store: ModelStore) -> None:
     with ServerProcess(store.root) as server, server.client() as client:
-        with others_unharmed(server):
+        with others_unharmed(server.places["grpc"]):
             assert len(_add(client, range(60))) == 60
             job = client.retrain()
             next(state for state in client.watch_job(job.id) if state.state == retraining_pb2.RetrainJob.RUNNING)
@@ -210,7 +196,7 @@ def test_a_database_that_is_restarted_costs_no_acknowledged_label_and_no_answer(
     with PostgreSQL.shared(folder) as cluster:
         database = cluster.new_database()
         with ServerProcess(store.root, "--database", database) as server, server.client() as client:
-            with others_unharmed(server):
+            with others_unharmed(server.places["grpc"]):
                 acknowledged = _add(client, range(20))
                 sending = threading.Thread(target=lambda: acknowledged.update(_add(client, range(20, 5000))))
                 sending.start()
@@ -247,7 +233,7 @@ def test_a_clock_that_jumps_by_years_fails_no_request_and_no_retrain(
     server = ServerProcess(store.root)
     monkeypatch.undo()
     with server, server.client() as client:
-        with others_unharmed(server) as load:
+        with others_unharmed(server.places["grpc"]) as load:
             for number, jump in enumerate(("+400d", "-400d")):
                 clock.write_text(jump)
                 load.wait_for(100)

@@ -9,7 +9,7 @@ import struct
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ import grpc
 import pytest
 
 from regraft.client import Client, RemoteError
-from regraft.load import Load
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
 from tests.e2e.bombs import BOMBS
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import ServerProcess, others_unharmed, report
 from tests.e2e.raw_http2 import RawConnection
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
@@ -64,22 +63,6 @@ class Watched:
 
     def is_idle(self) -> bool:
         return self.metric("regraft_in_flight") == self.metric("regraft_queue_depth") == 0
-
-    @contextmanager
-    def others_unharmed(self) -> Iterator[Load]:
-        """Let a client classify throughout, and a little longer; not one request of it may fail."""
-        with Load(self.target, [picture("red"), picture("blue")], clients=1) as load:
-            load.wait_for(20)
-            yield load
-            load.wait_for(20)
-        summary = load.summary()
-        assert summary.failed == 0, summary.errors
-        assert summary.requests >= 40
-        report(f"others: {summary.requests} answers, p99 {summary.phases[0].p99_ms:.0f} ms")
-
-
-def report(text: str) -> None:
-    print(text)  # noqa: T201 - figures for whoever asks pytest for them
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +126,7 @@ def test_a_message_of_200_mb_is_refused_and_never_held(
     server: Watched, channel: grpc.Channel, send: Callable[[grpc.Channel, bytes], None]
 ) -> None:
     before = server.forget_the_peak()
-    with server.others_unharmed(), pytest.raises(grpc.RpcError) as failure:
+    with others_unharmed(server.target), pytest.raises(grpc.RpcError) as failure:
         send(channel, bytes(200 * 10**6))
 
     grown = server.memory("VmHWM") - before
@@ -160,7 +143,7 @@ def test_a_message_of_4_million_outputs_is_refused_before_it_is_unpacked(
     infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     output = bytes([inference_pb2.ModelInferRequest.OUTPUTS_FIELD_NUMBER << 3 | 2, 0])
     before = server.forget_the_peak()
-    with server.others_unharmed(), pytest.raises(grpc.RpcError) as failure:
+    with others_unharmed(server.target), pytest.raises(grpc.RpcError) as failure:
         infer(output * (4 * MB))
 
     grown = server.memory("VmHWM") - before
@@ -174,7 +157,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_an_invalid_argument(server: W
     bomb = BOMBS[which]()
     assert len(bomb) < MB
     before = server.forget_the_peak()
-    with server.others_unharmed(), Client(server.target) as client, pytest.raises(RemoteError) as failure:
+    with others_unharmed(server.target), Client(server.target) as client, pytest.raises(RemoteError) as failure:
         client.classify(bomb)
 
     grown = server.memory("VmHWM") - before
@@ -191,7 +174,7 @@ def test_10_000_silent_connections_cost_little_each_and_what_they_cost_is_given_
     files, before = server.files(), server.memory()
     grown = []
     for _ in range(6):
-        with server.others_unharmed(), ExitStack() as connections:
+        with others_unharmed(server.target), ExitStack() as connections:
             silent = [connections.enter_context(closing(RawConnection(server.target))) for _ in range(count)]
             for connection in silent:
                 connection.wait_for_the_server()
@@ -213,7 +196,7 @@ def test_half_a_message_holds_no_permit(server: Watched) -> None:
     assert 16_384 < len(whole) < 65_535
     files, before = server.files(), server.forget_the_peak()
     with ExitStack() as connections:
-        with server.others_unharmed() as load:
+        with others_unharmed(server.target) as load:
             for number in range(300):
                 connection = connections.enter_context(closing(RawConnection(server.target)))
                 stream = connection.call((CLASSIFY, CLASSIFY_STREAM)[number % 2])
@@ -254,7 +237,7 @@ def test_a_client_that_never_reads_its_stream_is_held_back(
 
     answered = server.metric('regraft_stage_seconds_count{model="colours",stage="total"}')
     before = server.forget_the_peak()
-    with server.others_unharmed() as load:
+    with others_unharmed(server.target) as load:
         stream: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests())
         load.wait_for(100)
         wait_until(is_held_back)
