@@ -130,7 +130,7 @@ def fit(
     folds = deal(y, FOLDS, seed)
     further = additional or _nothing(train.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
-        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, folds, seed)
+        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed)
         mean, scale = _mean_and_scale(train.embedding)
         x, rotation = principal_axes((np.vstack([train.embedding, further.embedding]) - mean) / scale)
         label_index = np.concatenate([y, further.label_index])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 
 from regraft.artifact import FloatArray, Head
 from regraft.card import NoveltyMethod
@@ -48,6 +49,18 @@ def test_the_threshold_holds_for_new_images_where_the_classes_vary_more_in_some_
     assert fitted.novelty_method == MAHALANOBIS
     above = fitted.head.novelty(features.holdout().embedding) > fitted.novelty_threshold
     assert 0.02 < above.mean() < 0.09
+
+
+@pytest.mark.parametrize(("classes", "images"), [(5, 72), (5, 24), (3, 24), (2, 24), (5, 8)])
+def test_training_images_out_of_fold_are_as_new_as_images_of_their_classes_that_come_later(
+    classes: int, images: int
+) -> None:
+    features = stretched([images] * classes, 400, holdout=2000)
+
+    fitted = fit(features)
+
+    later = fitted.head.novelty(features.holdout().embedding)
+    assert ks_2samp(fitted.unseen.novelty, later).pvalue > 0.01
 
 
 def test_nearly_every_image_of_a_class_that_was_never_seen_lies_above_the_novelty_threshold() -> None:
