@@ -2,7 +2,7 @@
 
 Run it with ``python -m benchmarks.kill STORE NAME FOLDER [ROUNDS]``; the folder has photos of its classes. After
 every kill both stores are looked through: every acknowledged example, every version whole. At the end every job has to
-be SUCCEEDED, REFUSED or FAILED.
+have SUCCEEDED, at its second attempt where the first was killed.
 """
 
 import os
@@ -69,7 +69,7 @@ def strike(ordeal: Ordeal, mode: str, after_s: float) -> None:
     """Start a retrain and kill after some seconds; then look through the stores."""
     cpus = os.sched_getaffinity(0)
     with ServerProcess(ordeal.store.root, cpus) as server, Client(server.target) as client:
-        for job in client.list_jobs():  # a child that outlived its server may be at work yet
+        for job in client.list_jobs():  # a child that outlived its server, or a second one, may be at work yet
             for _ in client.watch_job(job.id):
                 pass
         ordeal.label(client)
@@ -86,7 +86,7 @@ def strike(ordeal: Ordeal, mode: str, after_s: float) -> None:
                     os.kill(process, signal.SIGKILL)
         if mode == "child":
             *_, end = client.watch_job(job.id)
-            assert end.state in (pb.RetrainJob.SUCCEEDED, pb.RetrainJob.FAILED)
+            assert end.state == pb.RetrainJob.SUCCEEDED, end.message
     ordeal.check()
 
 
@@ -124,14 +124,14 @@ def main() -> None:
             ends: Counter[str] = Counter()
             for job in client.list_jobs():
                 *_, end = client.watch_job(job.id)
-                ends[pb.RetrainJob.State.Name(end.state)] += 1
+                assert end.state == pb.RetrainJob.SUCCEEDED, end.message
+                ends["second attempt" if "second attempt" in end.message else "first attempt"] += 1
             model = client.get_model(ordeal.name)
         ordeal.check()
-        assert set(ends) <= {"SUCCEEDED", "REFUSED", "FAILED"}, ends
         assert model.served_version == model.champion
         tell(f"{rounds} kills within {whole_s:.1f} s of Retrain, in phase or after the end: {dict(ordeal.struck)}")
         tell(f"{len(ordeal.acknowledged)} acknowledged examples, all there; {len(model.versions)} versions, all whole")
-        tell(f"jobs: {dict(ends)}")
+        tell(f"jobs, all SUCCEEDED: {dict(ends)}")
 
 
 if __name__ == "__main__":

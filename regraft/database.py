@@ -115,6 +115,7 @@ retrain_jobs = Table(
     Column("created_at", String(32), nullable=False),
     Column("finished_at", String(32)),
     Column("idempotency_key", String(128)),
+    Column("interrupted", Text, nullable=False, server_default=""),
     Index("one_job_a_key", "model", "idempotency_key", unique=True),
     # The database itself sees to it that a model has one job at a time, whoever asks.
     Index("one_active_job_a_model", "model", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),

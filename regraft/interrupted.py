@@ -1,4 +1,4 @@
-"""A retrain job whose process is gone: who holds a model's job, and how an orphaned one is brought to its end.
+"""A retrain job whose process is gone: who holds a model's job, and how an orphaned one goes on or ends.
 
 The process that runs a job holds a lock of the model for as long as it lives; the system lets go of it however the
 process ends. A job that is RUNNING while its lock is free was therefore interrupted.
@@ -27,42 +27,50 @@ def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
         yield
 
 
-def settle_interrupted(examples: ExamplesStore, store: ModelStore, why: str) -> list[RetrainJob]:
-    """Bring every job that is RUNNING without a process to its final state.
+def settle_interrupted(
+    examples: ExamplesStore, store: ModelStore, before: RetrainJob, why: str, *, again: bool = True
+) -> RetrainJob | None:
+    """Put a job whose process is gone back to PENDING, once, or bring it to its final state.
 
     A job whose last act is in the store's history, the promotion or the refusal, SUCCEEDED or was REFUSED, although it
-    could not say so any more.
+    could not say so any more. Of several who find a job interrupted, exactly one settles it.
 
     Args:
         examples: holds the jobs.
         store: holds the history.
+        before: the job as it was when its process was started, or when it was found RUNNING.
         why: what is known of the process's end.
+        again: whether a second attempt might end otherwise.
 
     Returns:
-        The jobs that were settled.
+        The job as it stands now, which whoever is given it as PENDING has to start; None if its process lives, or
+        somebody else settled it.
     """
-    settled = []
-    for job in examples.jobs.list():
-        if job.state is not JobState.RUNNING:
+    with locked_or_none(examples.locks / f"{before.model}.lock") as taken:
+        job = examples.jobs.get(before.id)
+        if job.state.is_final or job.interrupted != before.interrupted:
+            return None
+        if job.state is JobState.RUNNING and not taken:
+            return None
+        how = f"interrupted in phase {job.phase or 'start'!r}" if job.state is JobState.RUNNING else "could not start"
+        is_settled = _settle_by_history(examples, store, job)
+        is_settled = is_settled or (again and examples.jobs.put_back(job, f"{how}: {why}"))
+        if not is_settled and examples.jobs.get(job.id).cancel_requested:
+            examples.jobs.finish(job.id, JobState.CANCELLED, "cancelled")
+        elif not is_settled:
+            examples.jobs.finish(job.id, JobState.FAILED, f"{how}: {why}")
+    return examples.jobs.get(job.id)
+
+
+def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJob) -> bool:
+    """Bring a job whose last act is in the history to the state that this act says; False where none is."""
+    for entry in reversed(store.history(job.model)):
+        if entry.job != job.id:
             continue
-        with locked_or_none(examples.locks / f"{job.model}.lock") as taken:
-            if not taken:
-                continue
-            acts = [entry for entry in store.history(job.model) if entry.job == job.id]
-            promoted = [entry.version for entry in acts if entry.event == "promote"]
-            refusals = [
-                (entry.version, entry.why.removeprefix(REFUSED_BECAUSE))
-                for entry in acts
-                if entry.event == "publish" and entry.why.startswith(REFUSED_BECAUSE)
-            ]
-            if promoted:
-                examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {promoted[-1]} serves", version=promoted[-1])
-            elif refusals:
-                version, why_refused = refusals[-1]
-                examples.jobs.finish(job.id, JobState.REFUSED, why_refused, version=version)
-            elif examples.jobs.get(job.id).cancel_requested:
-                examples.jobs.finish(job.id, JobState.CANCELLED, "cancelled")
-            else:
-                examples.jobs.finish(job.id, JobState.FAILED, f"interrupted in phase {job.phase or 'start'!r}: {why}")
-        settled.append(examples.jobs.get(job.id))
-    return settled
+        if entry.event == "promote":
+            message = f"version {entry.version} serves"
+            return examples.jobs.finish(job.id, JobState.SUCCEEDED, message, version=entry.version)
+        if entry.why.startswith(REFUSED_BECAUSE):
+            message = entry.why.removeprefix(REFUSED_BECAUSE)
+            return examples.jobs.finish(job.id, JobState.REFUSED, message, version=entry.version)
+    return False

@@ -1,12 +1,13 @@
 """Retrain jobs as rows: who asked, how far it is, how it ended. The one record that server and child process share."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, insert, not_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from regraft.database import reading, retrain_jobs, transaction
@@ -55,12 +56,13 @@ class RetrainJob:
     Attributes:
         phase: what it does now, one word.
         fraction: how much of the whole is done, 0 to 1.
-        message: a sentence for people; the reason where it was refused or failed.
+        message: a sentence for people; the reason where it was refused or failed; whether it is a second attempt.
         settings: the limits of the gate, the seed.
         champion: the version it competes with.
         version: the version it published, blessed or not.
         verdict: every number of the gate.
         idempotency_key: of the request, None where it had none.
+        interrupted: how the first attempt ended, where there is a second one; else empty.
     """
 
     id: str
@@ -78,6 +80,7 @@ class RetrainJob:
     created_at: str
     finished_at: str | None
     idempotency_key: str | None
+    interrupted: str
 
 
 class RetrainJobs:
@@ -126,20 +129,22 @@ class RetrainJobs:
             row = connection.execute(select(retrain_jobs).where(retrain_jobs.c.id == job_id)).mappings().one_or_none()
         if row is None:
             raise NotFoundError(f"there is no retrain job {job_id!r}")
-        return RetrainJob(**{**row, "state": JobState(row["state"])})
+        return _job(row)
 
     def with_key(self, model: str, idempotency_key: str) -> RetrainJob | None:
         """Return the job of a model that was asked for with this key, if there is one."""
         return next((job for job in self.list(model) if job.idempotency_key == idempotency_key), None)
 
-    def list(self, model: str = "") -> list[RetrainJob]:
-        """Return the jobs, of one model or of all, newest first."""
+    def list(self, model: str = "", state: JobState | None = None) -> list[RetrainJob]:
+        """Return the jobs, of one model or of all, in one state or in any, newest first."""
         query = select(retrain_jobs).order_by(retrain_jobs.c.created_at.desc())
         if model:
             query = query.where(retrain_jobs.c.model == model)
+        if state:
+            query = query.where(retrain_jobs.c.state == state)
         with reading(self._engine, "cannot read the retrain jobs") as connection:
             rows = connection.execute(query).mappings().all()
-        return [RetrainJob(**{**row, "state": JobState(row["state"])}) for row in rows]
+        return [_job(row) for row in rows]
 
     def claim(self, job_id: str) -> bool:
         """Move a job from PENDING to RUNNING; False if somebody else did, or it is over."""
@@ -164,6 +169,21 @@ class RetrainJobs:
             changes["fraction"] = 1.0
         return self._change(job_id, ACTIVE, **changes)
 
+    def put_back(self, job: RetrainJob, interrupted: str) -> bool:
+        """Let a job whose process is gone begin anew, once.
+
+        Args:
+            job: as it was found.
+            interrupted: how its process ended, for people.
+
+        Returns:
+            False if it began anew before, is to be cancelled, or is no longer in the state that it was found in.
+        """
+        anew = {"state": JobState.PENDING, "phase": "", "fraction": 0.0, "message": "waiting to start"}
+        first_time = retrain_jobs.c.interrupted == "", not_(retrain_jobs.c.cancel_requested)
+        as_found = [state for state in ACTIVE if state is job.state]
+        return self._change(job.id, as_found, *first_time, **anew, interrupted=interrupted)
+
     def request_cancel(self, job_id: str) -> RetrainJob:
         """Ask for the end of a job; one that has not started ends at once. Returns it as it stands."""
         if not self._change(
@@ -172,10 +192,22 @@ class RetrainJobs:
             self._change(job_id, (JobState.RUNNING,), cancel_requested=True)
         return self.get(job_id)
 
-    def _change(self, job_id: str, states: tuple[JobState, ...], **values: Any) -> bool:  # noqa: ANN401 - columns differ in type
-        statement = update(retrain_jobs).where(retrain_jobs.c.id == job_id, retrain_jobs.c.state.in_(states))
+    def _change(
+        self,
+        job_id: str,
+        states: Sequence[JobState],
+        *conditions: ColumnElement[bool],
+        **values: Any,  # noqa: ANN401 - columns differ in type
+    ) -> bool:
+        here = retrain_jobs.c.id == job_id, retrain_jobs.c.state.in_(states)
+        statement = update(retrain_jobs).where(*here, *conditions)
         with transaction(self._engine, "cannot update the retrain job") as connection:
             return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def _job(row: RowMapping) -> RetrainJob:
+    again = f" (second attempt; the first was {row['interrupted']})" if row["interrupted"] else ""
+    return RetrainJob(**{**row, "state": JobState(row["state"]), "message": row["message"] + again})
 
 
 def _now() -> str:

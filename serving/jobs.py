@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
@@ -26,7 +27,11 @@ _TERM_GRACE_S: Final = 5.0
 
 
 class JobRunner:
-    """Starts ``python -m training.retrain`` and sees every job to a final state. Use from one event loop."""
+    """Starts ``python -m training.retrain`` and sees every job to a final state. Use from one event loop.
+
+    A job whose process was killed is started once more; one that was killed with its server, by the next start, or by
+    another server on the same stores.
+    """
 
     def __init__(
         self,
@@ -59,17 +64,25 @@ class JobRunner:
         self._on_finished = on_finished
         self._limit_s = limit_s
         self._children: dict[str, asyncio.subprocess.Process] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finishing: dict[str, asyncio.Event] = {}
         self._turn = asyncio.Lock()
         self._closing = False
 
     async def resume(self) -> None:
-        """Settle jobs that a crash interrupted, and start those that were still waiting."""
+        """Go on with jobs that a crash interrupted, and start those that were still waiting."""
         await self._settle_orphans()
-        for job in await asyncio.to_thread(self._examples.jobs.list):
-            if job.state is JobState.PENDING:
-                self._launch(job)
+        for job in await asyncio.to_thread(self._examples.jobs.list, "", JobState.PENDING):
+            self._launch(job)
+
+    async def run(self, every_s: float) -> None:
+        """Take up jobs whose processes died with another server, or after theirs, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self._settle_orphans()
+            except RegraftError as error:
+                log.warning("cannot look for interrupted jobs: %s", error)
 
     async def start(
         self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str = ""
@@ -129,35 +142,45 @@ class JobRunner:
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     async def close(self) -> None:
-        """Stop the children of this server; their jobs end as interrupted, those that wait are for the next start."""
+        """Stop the children of this server; their jobs, and those that wait, are for the next start."""
         self._closing = True
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 child.terminate()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_TERM_GRACE_S)
+            await asyncio.wait(self._tasks.values(), timeout=_TERM_GRACE_S)
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 child.kill()
 
     async def _settle_orphans(self) -> None:
-        why = "the server or the job's process was killed; start a new job"
-        for job in await asyncio.to_thread(settle_interrupted, self._examples, self._store, why):
-            log.warning("retrain job %s of %s, found interrupted, is %s: %s", job.id, job.model, job.state, job.message)
+        """Start what is RUNNING without a process once more, or bring it to its end; not what our own children run."""
+        for job in await asyncio.to_thread(self._examples.jobs.list, "", JobState.RUNNING):
+            if job.id in self._tasks or self._closing:
+                continue
+            why = "its process, or its server, was killed"
+            settled = await asyncio.to_thread(settle_interrupted, self._examples, self._store, job, why)
+            if settled:
+                told = (settled.id, settled.model, settled.state, settled.message)
+                log.warning("retrain job %s of %s, found interrupted, is %s: %s", *told)
+                self._launch(settled)
 
     def _launch(self, job: RetrainJob) -> None:
+        if job.id in self._tasks or job.state.is_final:
+            return
         if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
             self._finishing[job.id] = asyncio.Event()
-        task = asyncio.create_task(self._run(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks[job.id] = asyncio.create_task(self._run(job))
+        task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     async def _run(self, job: RetrainJob) -> None:
         """Run one job's process to its end, and see that the job has one too; one after the other."""
         async with self._turn:
             finishing = self._finishing.setdefault(job.id, asyncio.Event())
             try:
-                await self._run_child(job)
+                while await self._run_child(job):
+                    pass
+                await self._on_finished()
             except Exception:
                 log.exception("retrain job %s", job.id)
                 why = "the server could not run it; its log has the details"
@@ -169,14 +192,15 @@ class JobRunner:
                 self._finishing.pop(job.id)
                 finishing.set()
 
-    async def _run_child(self, job: RetrainJob) -> None:
+    async def _run_child(self, job: RetrainJob) -> bool:
+        """Run one process of a job to its end; True if it was interrupted and another is to be run."""
         now = await asyncio.to_thread(self._examples.jobs.get, job.id)
         if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
                 self._count(now)
-            return
+            return False
         if self._closing:
-            return
+            return False
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -191,19 +215,22 @@ class JobRunner:
             code = await asyncio.wait_for(child.wait(), self._limit_s)
         except TimeoutError:
             child.kill()
-            code = await child.wait()
-        await self._settle(job, code)
-        await self._on_finished()
+            await child.wait()
+            return await self._settle(now, "it outlived its time limit and was killed", again=False)
+        if code >= 0:
+            return await self._settle(now, f"its process ended with exit code {code}", again=False)
+        stopped = "its server was stopped" if self._closing else f"its process was ended by signal {-code}"
+        return await self._settle(now, stopped, again=True)
 
-    async def _settle(self, job: RetrainJob, code: int) -> None:
-        why = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
-        await asyncio.to_thread(settle_interrupted, self._examples, self._store, why)
-        end = await asyncio.to_thread(self._examples.jobs.get, job.id)
-        if end.state is JobState.PENDING:  # it never came to claim the job
-            await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, f"could not start: {why}")
-            end = await asyncio.to_thread(self._examples.jobs.get, job.id)
-        self._count(end)
-        log.info("retrain job %s of %s: %s: %s", job.id, job.model, end.state, end.message)
+    async def _settle(self, before: RetrainJob, why: str, *, again: bool) -> bool:
+        """See that a job whose process is gone has an end, unless it goes on; True if it is for us to start it anew."""
+        settle = partial(settle_interrupted, self._examples, self._store, before, why, again=again)
+        settled = await asyncio.to_thread(settle)
+        now = await asyncio.to_thread(self._examples.jobs.get, before.id)
+        log.info("retrain job %s of %s: %s: %s", now.id, now.model, now.state, now.message)
+        if now.state.is_final:
+            self._count(now)
+        return settled is not None and not now.state.is_final
 
     def _count(self, end: RetrainJob) -> None:
         """Show how a job ended, and what the gate saw."""

@@ -199,6 +199,7 @@ class Server:
         await self._jobs.resume()
         running = [self._watch_store(), self._embedder.run(), self._observer.run(), self._keeper.run()]
         running.append(count_examples(self.models, self._examples, self.metrics))
+        running.append(self._jobs.run(self.settings.reload_every_s))
         if self.settings.bake:
             running.append(self._baker.run())
         if self.settings.retrain_every:

@@ -17,7 +17,7 @@ from regraft import artifact
 from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, open_examples
 from regraft.interrupted import job_lock, settle_interrupted
-from regraft.retrain_jobs import REFUSED_BECAUSE, GateMode, JobCancelledError, JobState, RetrainJob
+from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
 from regraft.store import ModelStore
 from training.diagnose import thumbnails
 from training.features import Features
@@ -27,8 +27,8 @@ from training.objections import Limits
 from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
 from training.retrain_data import Champion, RetrainData, check_every_class, gather, read_champion, rows_of
-from training.retrain_gate import gain, judge_retrained
-from training.verdict import Verdict
+from training.retrain_end import Published, conclude, published_before, reason, who
+from training.retrain_gate import judge_retrained
 from training.version import Challenger, build, prove_on_files, publish
 
 _REPORT_EVERY_S: Final = 0.3
@@ -91,6 +91,9 @@ def run_job(store: ModelStore, examples: ExamplesStore, job_id: str, minutes: fl
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
     progress = _Reporter(examples, job)
     progress("read", 0, 1)
+    if made := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
+        conclude(store, examples, job, made)
+        return
     champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
@@ -102,13 +105,10 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     fitted = refit(champion.artifact.card, data.features, data.further, progress)
     progress("judge", 0, 1)
     findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
-    verdict = findings.verdict
-    assert verdict is not None  # it was judged just now
     progress("publish", 0, 1)
     challenger = _build(champion, data, fitted, job)
     _prove_on_examples(challenger, fitted.head, data.features, examples)
-    version = _publish(store, examples, job, challenger, data, findings)
-    _conclude(store, examples, job, champion.version, version, verdict)
+    conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
 
 
 def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
@@ -144,65 +144,36 @@ def _publish(
     challenger: Challenger,
     data: RetrainData,
     findings: Findings,
-) -> int:
+) -> Published:
     """Publish the version, blessed or not, so that a refusal can be looked into."""
-    verdict = findings.verdict
-    assert verdict is not None
+    verdict, champion = findings.verdict, challenger.card.parent_version
+    assert verdict is not None  # it was judged just now
+    assert champion is not None  # a retrain has one to compete with
     pictures = {picture.sha256: examples.image_file(picture.sha256) for picture in findings.doubted}
-    return publish(
+    why = reason(job, verdict)
+    version = publish(
         store,
         challenger,
         left_out=data.left_out,
-        who=_who(job),
-        why=_why(job, verdict),
+        who=who(job),
+        why=why,
         job=job.id,
         findings=findings,
         thumbnails=thumbnails(findings, pictures),
     )
+    return Published(version, champion, why, verdict.to_dict())
 
 
-def _conclude(
-    store: ModelStore, examples: ExamplesStore, job: RetrainJob, champion: int, version: int, verdict: Verdict
-) -> None:
-    """Promote the version, or do not, as the gate and its mode say."""
-    mode, why = _mode(job), _why(job, verdict)
-    facts = {"version": version, "verdict": verdict.to_dict()}
-    if not verdict.blessed and mode is not GateMode.OFF:
-        examples.jobs.finish(job.id, JobState.REFUSED, why.removeprefix(REFUSED_BECAUSE), **facts)
-        return
-    if mode is GateMode.MANUAL:
-        waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
-        examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {why}", **facts)
-        return
-    # Last chance to stop: from the promotion on, the job has succeeded.
-    examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
-    store.promote(job.model, version, who=_who(job), why=why, job=job.id, expected=champion)
-    examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {why}", **facts)
-
-
-def _why(job: RetrainJob, verdict: Verdict) -> str:
-    """Return the reason for the history; `regraft.interrupted` reads a refusal off it."""
-    refusal = "; ".join(verdict.reasons)
-    if verdict.blessed:
-        return gain("retrain", verdict)
-    if _mode(job) is GateMode.OFF:
-        return f"{gain('retrain', verdict)}; the gate was off, and would have refused it: {refusal}"
-    return REFUSED_BECAUSE + refusal
-
-
-def _mode(job: RetrainJob) -> GateMode:
-    return GateMode(job.settings.get("gate", GateMode.AUTO))
-
-
-def _who(job: RetrainJob) -> str:
-    return job.requested_by or getpass.getuser()
+def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> None:
+    """Put back a model's job that a process left behind, or bring it to its end."""
+    for job in examples.jobs.list(model, JobState.RUNNING):
+        settle_interrupted(examples, store, job, "its process was killed")
 
 
 def _waiting_or_new(examples: ExamplesStore, model: str) -> str:
     """Return the job of a model that waits, perhaps since its server ended, or a new one."""
-    for job in examples.jobs.list(model):
-        if job.state is JobState.PENDING:
-            return job.id
+    for job in examples.jobs.list(model, JobState.PENDING):
+        return job.id
     return examples.jobs.create(model, {}, getpass.getuser()).id
 
 
@@ -232,9 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
     store = ModelStore(options.store)
     examples = open_examples(options.store, options.examples, options.database)
     try:
-        settle_interrupted(examples, store, "its process ended")
         if options.name:
             store.versions(options.name)  # refuses what can be no name
+        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
         job_id = options.job or _waiting_or_new(examples, options.name)
         job = run_job(store, examples, job_id, options.minutes)
     except RegraftError as error:

@@ -269,6 +269,25 @@ def test_jobs_are_listed_newest_first_of_one_model_or_of_all(jobs: RetrainJobs) 
     assert jobs.list("birds") == []
 
 
+def test_jobs_can_be_asked_for_by_state(jobs: RetrainJobs) -> None:
+    cats, dogs, over = pending(jobs, "cats"), running(jobs, "dogs"), running(jobs, "birds")
+    jobs.finish(over, JobState.FAILED, "over")
+
+    assert [job.id for job in jobs.list("", JobState.PENDING)] == [cats]
+    assert [job.id for job in jobs.list("", JobState.RUNNING)] == [dogs]
+    assert [job.id for job in jobs.list("birds", JobState.FAILED)] == [over]
+    assert jobs.list("cats", JobState.RUNNING) == []
+
+
+def test_a_job_that_another_process_claimed_meanwhile_is_not_put_back(jobs: RetrainJobs) -> None:
+    job_id = pending(jobs)
+    seen = jobs.get(job_id)
+    jobs.claim(job_id)
+
+    assert not jobs.put_back(seen, "its process was killed before it claimed the job")
+    assert (jobs.get(job_id).state, jobs.get(job_id).interrupted) == (JobState.RUNNING, "")
+
+
 def test_jobs_survive_reopening(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "jobs.sqlite")
     engine = open_database(url)
@@ -314,14 +333,14 @@ def test_a_database_whose_tables_are_gone_is_a_storage_error(jobs: RetrainJobs, 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    moves=st.lists(st.sampled_from(["claim", "report", "cancel", *FINAL]), max_size=8),
+    moves=st.lists(st.sampled_from(["claim", "report", "cancel", "put back", *FINAL]), max_size=8),
 )
 def test_any_sequence_of_moves_does_what_a_simple_model_does(
     moves: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     engine = open_database(sqlite_url(tmp_path_factory.mktemp("jobs") / "jobs.sqlite"))
     jobs = RetrainJobs(engine)
-    job_id, state, cancelled = pending(jobs), JobState.PENDING, False
+    job_id, state, cancelled, put_back = pending(jobs), JobState.PENDING, False, False
 
     for move in moves:
         if move == "claim":
@@ -336,11 +355,15 @@ def test_any_sequence_of_moves_does_what_a_simple_model_does(
             jobs.request_cancel(job_id)
             cancelled = cancelled or state is JobState.RUNNING
             state = JobState.CANCELLED if state is JobState.PENDING else state
+        elif move == "put back":
+            may = not (state.is_final or cancelled or put_back)
+            assert jobs.put_back(jobs.get(job_id), "interrupted") == may
+            state, put_back = (JobState.PENDING, True) if may else (state, put_back)
         else:
             assert jobs.finish(job_id, JobState(move), "over") == (not state.is_final)
             state = state if state.is_final else JobState(move)
 
         job = jobs.get(job_id)
-        assert (job.state, job.cancel_requested) == (state, cancelled)
+        assert (job.state, job.cancel_requested, job.interrupted != "") == (state, cancelled, put_back)
         assert (job.finished_at is not None) == state.is_final
     engine.dispose()

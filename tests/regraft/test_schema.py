@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 from regraft.database import metadata, open_database, reading, sqlite_url
 from regraft.errors import StorageError
 from regraft.examples import AddOutcome, Example, ExamplesStore, image_hash
+from regraft.retrain_jobs import JobState
 from regraft.schema import SCHEMA
 
 BEFORE_VERSIONS = """
@@ -67,6 +68,10 @@ def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path:
     with closing(sqlite3.connect(file)) as database:
         database.executescript(BEFORE_VERSIONS)
         database.execute("INSERT INTO examples VALUES ('colours', ?, 'red', 'long ago', '2026-01-01')", [sha256])
+        database.execute(
+            "INSERT INTO retrain_jobs VALUES ('job', 'colours', 'RUNNING', 'fit', 0.5, 'fit', '{}', 'Ann', 1, NULL, "
+            "NULL, FALSE, '2026-01-01', NULL)"
+        )
         database.commit()
 
     store = ExamplesStore(tmp_path)
@@ -74,6 +79,8 @@ def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path:
     assert store.list("colours") == [Example(sha256, "red", "long ago")]
     assert [labelling.label for labelling in store.history("colours", sha256)] == ["red"]
     assert store.add("colours", b"new", "red") == AddOutcome.ACCEPTED
+    (job,) = store.jobs.list()
+    assert (job.id, job.state, job.interrupted, job.idempotency_key) == ("job", JobState.RUNNING, "", None)
     store.close()
     assert version_of(file) == SCHEMA
 

@@ -266,15 +266,28 @@ def left_over(store: ModelStore) -> Iterator[ExamplesStore]:
     examples.close()
 
 
-def test_a_job_that_a_crash_interrupted_is_settled_at_the_start(store: ModelStore, left_over: ExamplesStore) -> None:
+def test_a_job_that_a_crash_interrupted_goes_on_at_the_start(store: ModelStore, left_over: ExamplesStore) -> None:
     """Invariant 6."""
     job = left_over.jobs.create("colours", {}, "ada")
     left_over.jobs.claim(job.id)
     with LiveServer(store) as live:
-        end = live.client.get_job(job.id)
+        *_, end = live.client.watch_job(job.id)
 
-    assert end.state == retraining_pb2.RetrainJob.FAILED
-    assert "killed" in end.message
+    assert (end.state, end.requested_by) == (retraining_pb2.RetrainJob.REFUSED, "ada")
+    assert "nothing new" in end.message
+    assert "second attempt; the first was interrupted" in end.message
+
+
+def test_a_job_whose_process_dies_with_another_server_is_taken_up_by_this_one(
+    store: ModelStore, left_over: ExamplesStore
+) -> None:
+    """Invariant 6."""
+    with LiveServer(store):
+        job = left_over.jobs.create("colours", {}, "ada")
+        left_over.jobs.claim(job.id)
+
+        wait_until(lambda: left_over.jobs.get(job.id).state.is_final)
+        assert left_over.jobs.get(job.id).state is JobState.REFUSED
 
 
 def test_a_job_that_was_interrupted_after_its_promotion_succeeded(store: ModelStore, left_over: ExamplesStore) -> None:
@@ -388,7 +401,9 @@ def test_a_client_that_watches_the_health_does_not_hold_the_stop_for_the_whole_g
         assert live.stop().result(PATIENCE_S) == 0
 
 
-def test_stopping_ends_a_running_job_and_its_row_says_how(store: ModelStore, left_over: ExamplesStore) -> None:
+def test_stopping_ends_the_process_of_a_job_and_the_next_start_goes_on_with_it(
+    store: ModelStore, left_over: ExamplesStore
+) -> None:
     """Invariants 6 and 10."""
     with stalled_retrain(store), LiveServer(store) as live:
         job = live.client.retrain()
@@ -399,10 +414,13 @@ def test_stopping_ends_a_running_job_and_its_row_says_how(store: ModelStore, lef
         with pytest.raises(RemoteError, match="stopping"):
             list(watch)
 
-    end = left_over.jobs.get(job.id)
-    assert end.state is JobState.FAILED
-    assert "ended by signal 15" in end.message
-    assert store.champion("colours") == 1
+    waiting = left_over.jobs.get(job.id)
+    assert waiting.state is JobState.PENDING
+    assert "its server was stopped" in waiting.message
+    with LiveServer(store) as live:
+        *_, end = live.client.watch_job(job.id)
+    assert end.state == retraining_pb2.RetrainJob.REFUSED
+    assert "nothing new" in end.message
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -14,7 +14,7 @@ from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
 from regraft.interrupted import job_lock, settle_interrupted
-from regraft.retrain_jobs import JobState, RetrainJobs
+from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import (
@@ -681,11 +681,96 @@ def test_a_database_that_goes_away_ends_the_process_and_the_job_is_settled_when_
 
     engine.dispose()
     workshop.examples.jobs = here
-    (settled,) = settle_interrupted(workshop.examples, workshop.store, "its database was away")
-    assert settled.state is JobState.FAILED
-    assert "its database was away" in settled.message
     assert workshop.store.champion(MODEL) == 1
-    assert workshop.retrain().state is JobState.SUCCEEDED
+    settled = settle(workshop, "its database was away")
+    assert settled.state is JobState.PENDING
+    assert "its database was away" in settled.message
+    assert run_job(workshop.store, workshop.examples, settled.id).state is JobState.SUCCEEDED
+
+
+def settle(workshop: Workshop, why: str = "it was killed") -> RetrainJob:
+    (running,) = workshop.examples.jobs.list(MODEL, JobState.RUNNING)
+    settled = settle_interrupted(workshop.examples, workshop.store, running, why)
+    assert settled is not None
+    return settled
+
+
+class Killed(BaseException):
+    """Ends a job as kill -9 does: it can say nothing more."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def killed_after_publication(workshop: Workshop, **settings: float | str) -> RetrainJob:
+    """Kill a job that has published version 2 but has not promoted it, and put it back."""
+    workshop.add("green", new_pictures("green", 10, 4))
+    with pytest.raises(Killed):
+        workshop.retrain(Meddling(workshop.store.root, on_publish=kill), **settings)
+    settled = settle(workshop)
+    assert settled.state is JobState.PENDING
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 1)
+    return settled
+
+
+def test_a_version_that_was_published_before_the_interruption_is_promoted_and_not_published_twice(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop)
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, 1, 2)
+    assert "version 2 is the champion; retrain: holdout accuracy 0.8000 -> 1.0000 (second attempt" in job.message
+    assert job.verdict is not None
+    assert job.verdict["blessed"]
+    assert job.verdict["challenger_accuracy"] == 1
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 2)
+    publication, promotion = workshop.store.history(MODEL)[-2:]
+    assert (publication.event, promotion.event) == ("publish", "promote")
+    assert (promotion.who, promotion.why, promotion.job) == ("Ann", publication.why, job.id)
+
+
+def test_a_version_that_was_published_before_the_interruption_still_waits_for_a_person_where_the_gate_is_manual(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop, gate="manual")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert job.state is JobState.SUCCEEDED
+    assert "version 2 is blessed and waits" in job.message
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 1)
+
+
+def test_a_version_that_was_published_before_the_interruption_does_not_replace_another_champion(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop)
+    publish(workshop.store, first_version(10, 0), left_out=[], who="Bob", why="another idea")
+    workshop.store.promote(MODEL, 3, who="Bob", why="changed my mind")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert job.state is JobState.FAILED
+    assert "the champion of 'colours' is now version 3, not 1" in job.message
+    assert workshop.store.champion(MODEL) == 3
+
+
+def test_where_the_published_version_is_damaged_the_second_attempt_publishes_the_same_head_anew(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = killed_after_publication(workshop)
+    (workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).write_text("{")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert (job.state, job.version, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 3, 3)
+    assert "version 2 of colours is damaged" in caplog.text
+    first, second = workshop.artifact(2), workshop.artifact(3)
+    assert first.head.digest() == second.head.digest()
+    assert first.card.settings == second.card.settings
 
 
 def no_memory() -> None:
@@ -805,7 +890,7 @@ def test_the_program_runs_a_job_that_somebody_entered_and_a_refusal_is_no_failur
     assert workshop.store.champion(MODEL) == 1
 
 
-def test_the_program_settles_what_a_killed_one_left_behind_and_then_does_its_work(workshop: Workshop) -> None:
+def test_the_program_goes_on_with_what_a_killed_one_left_behind(workshop: Workshop) -> None:
     workshop.add("green", new_pictures("green", 10, 4))
     orphan = workshop.examples.jobs.create(MODEL, {}, "Ann")
     assert workshop.examples.jobs.claim(orphan.id)
@@ -813,9 +898,21 @@ def test_the_program_settles_what_a_killed_one_left_behind_and_then_does_its_wor
     child = in_a_child(command(workshop, "--name", MODEL))
 
     assert child.returncode == 0, child.stderr
-    assert workshop.examples.jobs.get(orphan.id).state is JobState.FAILED
-    assert "interrupted" in workshop.examples.jobs.get(orphan.id).message
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.id, job.state, job.version) == (orphan.id, JobState.SUCCEEDED, 2)
+    assert "second attempt; the first was interrupted in phase 'start'" in job.message
     assert workshop.store.champion(MODEL) == 2
+
+
+def test_the_program_leaves_interrupted_jobs_of_other_models_to_those_who_would_run_them(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    other = workshop.examples.jobs.create("shades", {}, "Ann")
+    assert workshop.examples.jobs.claim(other.id)
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.examples.jobs.get(other.id).state is JobState.RUNNING
 
 
 def test_the_program_takes_up_a_job_that_waits(workshop: Workshop) -> None:
