@@ -33,5 +33,5 @@ def plan(report: Mapping[str, Any]) -> None:
         line(f"not on CUDA: {report['fallback_reason']}")
     line(
         f"for {report['optimise']}: {chosen['lanes']} run(s) at once, {chosen['threads']} thread(s) each, "
-        f"up to {chosen['max_batch']} picture(s) a run"
+        f"up to {chosen['max_batch']} picture(s) a run, answers of up to {chosen['turn']} run(s) together"
     )

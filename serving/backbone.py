@@ -67,14 +67,19 @@ class Backbone:
             engine: with its plan.
             max_queue: the most pictures that may wait for a lane, and for a decoder.
             limits: what a picture may cost.
-            on_batch: told the size of every batch as it starts.
+            on_batch: told the size of every batch that was run.
         """
         self.engine = engine
         self.users = 0
         self._limits = limits
         plan = engine.plan
         self._lanes = Batcher[Question, _Ran](
-            self._run, lanes=plan.lanes, max_batch=plan.max_batch, max_queue=max_queue, on_batch=on_batch
+            self._run,
+            lanes=plan.lanes,
+            max_batch=plan.max_batch,
+            max_queue=max_queue,
+            turn=plan.turn,
+            on_batch=on_batch,
         )
         self._decoders = (
             None

@@ -3,6 +3,10 @@
 No timer: a free lane takes what is there, so batches fill up exactly while all lanes are busy. Background work waits
 in a queue of its own: a lane takes of it only where nobody else waits, and not the last free one while there are
 requests. All state belongs to the event loop's thread; only the run itself happens in a lane's thread.
+
+While many wait, a lane may take several batches for one turn, and hands in together what came of them. To answer one
+request costs several times what it costs to answer it right after another: between runs of the network, all code and
+data that answering needs have left the processor's caches.
 """
 
 import asyncio
@@ -41,6 +45,23 @@ class _Entry(Generic[PayloadT, ResultT]):
     deadline_s: float | None
     submitted_s: float
 
+    def is_late(self, now_s: float) -> bool:
+        return self.deadline_s is not None and self.deadline_s <= now_s
+
+    def fail_late(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(DeadlineError("the deadline passed while the picture waited for a lane"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ran(Generic[PayloadT, ResultT]):
+    """A batch after its run; who was ``late`` was left out."""
+
+    batch: list[_Entry[PayloadT, ResultT]]
+    results: Sequence[ResultT | Exception]
+    started_s: float
+    late: list[_Entry[PayloadT, ResultT]]
+
 
 class Batcher(Generic[PayloadT, ResultT]):
     """A bounded queue in front of a few lanes. Use from one event loop; close it when done."""
@@ -52,6 +73,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         lanes: int,
         max_batch: int,
         max_queue: int,
+        turn: int = 1,
         on_batch: Callable[[int], None] = lambda _size: None,
     ) -> None:
         """Make a batcher.
@@ -62,12 +84,14 @@ class Batcher(Generic[PayloadT, ResultT]):
             lanes: how many runs go on at once.
             max_batch: the most payloads of one run.
             max_queue: the most entries that may wait.
-            on_batch: told the size of every batch as it starts.
+            turn: the most batches that a lane takes at once.
+            on_batch: told the size of every batch that was run.
         """
         self._run = run
         self._lanes = self._free_lanes = lanes
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._turn = turn
         self._on_batch = on_batch
         self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background: deque[_Entry[PayloadT, ResultT]] = deque()
@@ -136,14 +160,13 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._free_lanes and (queue := self._next_queue(loop.time())):
-            batch = self._take(queue, loop.time())
-            if not batch:
-                continue
             background = queue is self._background
+            turn = self._take_turn(queue, 1 if background else self._turn, loop.time())
+            if not turn:
+                continue
             self._free_lanes -= 1
             self._background_lanes += background
-            self._on_batch(len(batch))
-            self._pool.submit(self._work, batch, loop.time(), loop, background=background)
+            self._pool.submit(self._work, turn, loop, background=background)
 
     def _next_queue(self, now_s: float) -> "deque[_Entry[PayloadT, ResultT]] | None":
         """Return the queue that a free lane takes from now, if any."""
@@ -154,22 +177,35 @@ class Batcher(Generic[PayloadT, ResultT]):
         return self._background if self._background and self._background_lanes < allowed else None
 
     def _work(
-        self,
-        batch: list[_Entry[PayloadT, ResultT]],
-        started_s: float,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        background: bool,
+        self, turn: list[list[_Entry[PayloadT, ResultT]]], loop: asyncio.AbstractEventLoop, *, background: bool
     ) -> None:
-        """Run a batch in a lane's thread, and hand what came of it to the event loop."""
+        """Run the batches of a turn in a lane's thread, and hand what came of them to the event loop."""
+        began_s = loop.time()
+        ran = [self._run_batch(batch, loop.time()) for batch in turn]
+        with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
+            loop.call_soon_threadsafe(self._answer, ran, loop.time() - began_s, loop, background)
+
+    def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _Ran[PayloadT, ResultT]:
+        """Run what is still wanted of a batch, which may have waited for others of its turn."""
+        batch = [entry for entry in entries if not entry.future.done() and not entry.is_late(now_s)]
+        late = [entry for entry in entries if entry.is_late(now_s)]
+        results: Sequence[ResultT | Exception] = []
         try:
-            results = self._run([entry.payload for entry in batch])
+            if batch:
+                results = self._run([entry.payload for entry in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} gave {len(results)} results")
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait for the batch
             results = [error] * len(batch)
-        with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
-            loop.call_soon_threadsafe(self._answer, batch, results, started_s, loop, background)
+        return _Ran(batch, results, now_s, late)
+
+    def _take_turn(
+        self, queue: "deque[_Entry[PayloadT, ResultT]]", most: int, now_s: float
+    ) -> list[list[_Entry[PayloadT, ResultT]]]:
+        """Take the batches of a lane's turn: at least one if there is one, and at most half of what waits."""
+        half = len(queue) // (2 * self._max_batch)
+        batches = (self._take(queue, now_s) for _ in range(min(most, max(1, half))))
+        return [batch for batch in batches if batch]
 
     def _take(self, queue: "deque[_Entry[PayloadT, ResultT]]", now_s: float) -> list[_Entry[PayloadT, ResultT]]:
         """Take the next batch, dropping entries that nobody waits for any more before it forms.
@@ -182,29 +218,37 @@ class Batcher(Generic[PayloadT, ResultT]):
             entry = queue.popleft()
             if entry.future.done():
                 continue
-            if entry.deadline_s is not None and entry.deadline_s <= now_s:
-                entry.future.set_exception(DeadlineError("the deadline passed while the picture waited for a lane"))
+            if entry.is_late(now_s):
+                entry.fail_late()
                 continue
             batch.append(entry)
         return batch
 
     def _answer(
         self,
-        batch: list[_Entry[PayloadT, ResultT]],
-        results: Sequence[ResultT | Exception],
-        started_s: float,
+        turn: list[_Ran[PayloadT, ResultT]],
+        seconds: float,
         loop: asyncio.AbstractEventLoop,
         background: bool,
     ) -> None:
         self._free_lanes += 1
         self._background_lanes -= background
-        each_s = (loop.time() - started_s) / len(batch) / self._lanes
-        self._each_s += _LEARNING_RATE * (each_s - self._each_s) if self._each_s else each_s
-        for entry, result in zip(batch, results, strict=True):
+        if count := sum(len(ran.batch) for ran in turn):
+            each_s = seconds / count / self._lanes
+            self._each_s += _LEARNING_RATE * (each_s - self._each_s) if self._each_s else each_s
+        for ran in turn:
+            self._answer_batch(ran)
+        self._dispatch(loop)
+
+    def _answer_batch(self, ran: _Ran[PayloadT, ResultT]) -> None:
+        if ran.batch:
+            self._on_batch(len(ran.batch))
+        for entry in ran.late:
+            entry.fail_late()
+        for entry, result in zip(ran.batch, ran.results, strict=True):
             if entry.future.done():
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Answered(result, started_s - entry.submitted_s))
-        self._dispatch(loop)
+                entry.future.set_result(Answered(result, ran.started_s - entry.submitted_s))

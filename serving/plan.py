@@ -38,6 +38,9 @@ _AS_GOOD: Final = 0.98
 """Below this share of the best throughput a plan is worse; above it the difference is noise."""
 _LONGEST_RUN_MS: Final = 50.0
 """A batch that holds a lane longer than this makes whoever comes next wait too long."""
+_LONGEST_TURN_MS: Final = 60.0
+_MOST_OF_A_TURN: Final = 4
+"""Pictures; more of them spare the processor's caches hardly anything."""
 _BARELY_SLOWER: Final = 1.1
 _NOT_WORTH_MORE: Final = 0.9
 
@@ -51,12 +54,14 @@ class ExecutionPlan:
         threads: threads of one run, on a CPU.
         max_batch: the most pictures of one run.
         decode_in_lane: whether the thread that runs a picture decodes it too; else other threads do.
+        turn: while many wait, the most runs that a lane makes before it hands in what came of them.
     """
 
     lanes: int
     threads: int
     max_batch: int
     decode_in_lane: bool = False
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,10 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     """Choose by what was measured.
 
     ``throughput``: of what is as good as the best, the largest batch, since each run costs a hop between threads, but
-    none that holds a lane for longer than 50 ms. ``latency``: the way in which a single picture is done soonest, with
-    batches only where they take hardly longer than one picture.
+    none that holds a lane for longer than 50 ms; on a CPU short runs are handed in several at a time. ``latency``: the
+    way in which a single picture is done soonest, with batches only where they take hardly longer than one picture.
     """
+    turn = 1
     if goal == "throughput":
         usable = [point for point in points if point.batch == 1 or point.run_ms <= _LONGEST_RUN_MS]
         good_enough = _AS_GOOD * max(point.pictures_per_s for point in usable)
@@ -131,6 +137,8 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
             (point for point in usable if point.pictures_per_s >= good_enough),
             key=lambda point: (point.batch, point.pictures_per_s),
         )
+        if decode_in_lane:  # a GPU's answers come by the batch
+            turn = max(1, min(_MOST_OF_A_TURN // found.batch, int(_LONGEST_TURN_MS / found.run_ms)))
     else:
         single = min((point for point in points if point.batch == 1), key=lambda point: point.run_ms)
         same_way = [point for point in points if (point.lanes, point.threads) == (single.lanes, single.threads)]
@@ -138,7 +146,7 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
             (point for point in same_way if point.run_ms <= _BARELY_SLOWER * single.run_ms),
             key=lambda point: point.batch,
         )
-    return ExecutionPlan(found.lanes, found.threads, found.batch, decode_in_lane)
+    return ExecutionPlan(found.lanes, found.threads, found.batch, decode_in_lane, turn)
 
 
 def plan_file(folder: Path, backbone_digest: str, provider: str, cpus: int, ort_version: str) -> Path:
