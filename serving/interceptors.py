@@ -98,7 +98,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = asyncio.Event()
+        self._draining = _Draining()
 
     async def drain(self, grace_s: float) -> int:
         """Refuse new calls, let streams end after what they have taken in, and wait for all calls in flight.
@@ -167,7 +167,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     async def begin(self, call: "_Block", context: _Context) -> None:
         """Count a call in, or refuse it because the server drains."""
-        if self._draining.is_set():
+        if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
             await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
         self._in_flight += 1
@@ -223,39 +223,49 @@ class _Block(Call):
         await self._interceptor.end(self, self._context, error)
 
 
+class _Draining:
+    """Whether the server drains; when it begins to, whatever timeouts are in `cuts` pass."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.cuts: set[asyncio.Timeout] = set()
+
+    def set(self) -> None:
+        self.is_set = True
+        for cut in self.cuts:
+            cut.reschedule(0)
+
+
 class _Cuttable:
     """An iterator that ends early when the server drains, and remembers that it did."""
 
-    def __init__(self, items: AsyncIterator[Any], draining: asyncio.Event) -> None:
+    def __init__(self, items: AsyncIterator[Any], draining: _Draining) -> None:
         self._items = items
         self._draining = draining
         self._is_cut = False
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        stopping = asyncio.ensure_future(self._draining.wait())
+        while (item := await self._next()) is not _END:
+            yield _message(item)
+
+    async def _next(self) -> Any:  # noqa: ANN401 - any message
+        """Return the next item; `_END` after the last one, and where the server drains before it comes."""
+        # A timeout, since two tasks and a wait would cost each message of a stream as much as gRPC itself does.
+        cut = asyncio.timeout(0 if self._draining.is_set else None)
         try:
-            while True:
-                following = asyncio.ensure_future(_next(self._items))
+            async with cut:
+                self._draining.cuts.add(cut)
                 try:
-                    await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    return await anext(self._items, _END)
                 finally:
-                    if not following.done():
-                        following.cancel()
-                if not following.done() or following.cancelled():
-                    self._is_cut = True
-                    return
-                item = _message(following.result())
-                if item is _END:
-                    return
-                yield item
-        finally:
-            stopping.cancel()
+                    self._draining.cuts.discard(cut)
+        except TimeoutError:
+            if not cut.expired():
+                raise
+            self._is_cut = True
+            return _END
 
     def raise_if_cut(self) -> None:
         """Tell the client that the stream is not complete."""
         if self._is_cut:
             raise DrainingError(_STOPPING)
-
-
-async def _next(items: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
-    return await anext(items, _END)
