@@ -1,11 +1,14 @@
 """Embeds new examples in the background, with the serving session, so that a retrain finds them ready.
 
-Live requests go first. The crop that was made when a picture was checked is used again while there is room to keep it.
-What is missing when a retrain starts, the job embeds itself: this is a head start, never a promise.
+Live requests go first. The crop that was made when a picture was checked is embedded as it is; what there is no room
+for, or a crash left behind, is found in the database. What is missing when a retrain starts, the job embeds itself:
+this is a head start, never a promise.
 """
 
 import asyncio
 import logging
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 from regraft.artifact import FloatArray
@@ -22,47 +25,64 @@ _CHUNK: Final = 64
 _CHAINS: Final = 2
 """While one chunk is written, the lanes have another."""
 _MOST_CROPS_BYTES: Final = 64 * 2**20
+"""Of one model."""
 
 
 class BackgroundEmbedder:
-    """Run `run` as a task; `wake` it when there are new examples or a new backbone."""
+    """Run `run` as a task; `wake` it when there may be examples that it was not offered, or a new backbone."""
 
     def __init__(self, models: Models, examples: ExamplesStore) -> None:
         """Embed what ``examples`` holds for what ``models`` serves."""
         self._models = models
         self._examples = examples
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
+        self._is_due = True
+        self._may_miss: set[str] = set()  # models that the database shall be asked about
+        self._crops: defaultdict[str, dict[str, tuple[ImageSpec, Crop]]] = defaultdict(dict)  # by model, by hash
         self._hopeless: set[str] = set()
         self._in_work: set[str] = set()
-        self._crops: dict[str, tuple[ImageSpec, Crop]] = {}
-        self._crops_bytes = 0
         self.wake()  # what a crash left without an embedding is found at the start
 
     def wake(self) -> None:
-        """Look for work."""
-        for awake in self._awake:
-            awake.set()
+        """Ask the database what is missing."""
+        self._is_due = True
+        self._wake_chains()
 
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
-        """Look for work, of which this picture is some; its crop is here already."""
-        if self._crops_bytes + crop.nbytes <= _MOST_CROPS_BYTES and sha256 not in self._crops:
-            self._crops[sha256] = served.card.image, crop
-            self._crops_bytes += crop.nbytes
-        self.wake()
+        """Take a new example whose crop is here already, so that the database need not be asked."""
+        crops = self._crops[served.name]
+        if (len(crops) + 1) * crop.nbytes > _MOST_CROPS_BYTES:
+            self._may_miss.add(served.name)
+        elif sha256 not in self._in_work:
+            crops[sha256] = served.card.image, crop
+        self._wake_chains()
 
-    async def run(self) -> None:
-        """Embed whatever is missing, sleep until woken, for ever; cancel the task to stop."""
-        await asyncio.gather(*(self._run_chain(awake) for awake in self._awake))
+    async def run(self, every_s: float) -> None:
+        """Embed whatever is missing, ask the database every so often, for ever; cancel the task to stop."""
+        await asyncio.gather(self._wake_by_the_clock(every_s), *(self._run_chain(awake) for awake in self._awake))
+
+    async def _wake_by_the_clock(self, every_s: float) -> None:
+        """Others may label too: a server beside this one, a program that writes to the database."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.wake()
+
+    def _wake_chains(self) -> None:
+        for awake in self._awake:
+            awake.set()
 
     async def _run_chain(self, awake: asyncio.Event) -> None:
         while True:
             await awake.wait()
             awake.clear()
-            for name in self._models.names():
+            names = self._models.names()
+            if self._is_due:
+                self._is_due = False
+                self._may_miss.update(names)
+                for gone in self._crops.keys() - set(names):
+                    del self._crops[gone]
+            for name in names:
                 await self._embed_all(name)
-            if not self._in_work and not any(other.is_set() for other in self._awake):
-                self._crops.clear()  # of what was removed before it was embedded
-                self._crops_bytes = 0
 
     async def _embed_all(self, name: str) -> None:
         try:
@@ -79,9 +99,7 @@ class BackgroundEmbedder:
         """Embed a few pictures of a model; False when none is left."""
         with self._models.acquire(name) as served:
             key = EmbeddingKey(served.card.backbone.digest, served.card.image.digest())
-            passed_over = self._hopeless | self._in_work
-            missing = await asyncio.to_thread(self._examples.without_embedding, name, key, _CHUNK + len(passed_over))
-            todo = [sha256 for sha256 in missing if sha256 not in self._hopeless | self._in_work][:_CHUNK]
+            todo = self._take_crops(served) or await self._find_missing(name, key)
             self._in_work.update(todo)
             try:
                 vectors, failure = await self._embed_together(served, todo)
@@ -92,8 +110,34 @@ class BackgroundEmbedder:
                 self._in_work.difference_update(todo)
             return bool(todo)
 
+    def _take_crops(self, served: ServedModel) -> dict[str, Crop | None]:
+        """Take a few of the crops that are here; what was cut for another version is left to the database."""
+        crops = self._crops[served.name]
+        taken: dict[str, Crop | None] = {}
+        while crops and len(taken) < _CHUNK:
+            sha256, (spec, crop) = crops.popitem()
+            if spec == served.card.image:
+                taken[sha256] = crop
+            else:
+                self._may_miss.add(served.name)
+        return taken
+
+    async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | None]:
+        """Ask the database for a few pictures without an embedding, where it may know some."""
+        if name not in self._may_miss:
+            return {}
+        self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
+        others = self._hopeless | self._in_work | self._crops[name].keys()
+        missing = await asyncio.to_thread(self._examples.without_embedding, name, key, _CHUNK + len(others))
+        others = self._hopeless | self._in_work | self._crops[name].keys()
+        found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
+        if found:
+            self._may_miss.add(name)  # there may be more
+            self._wake_chains()
+        return dict.fromkeys(found)
+
     async def _embed_together(
-        self, served: ServedModel, hashes: list[str]
+        self, served: ServedModel, todo: Mapping[str, Crop | None]
     ) -> tuple[dict[str, FloatArray], NotNowError | None]:
         """Embed pictures, as many at once as keep the lanes busy; one that cannot be must not hold up the others.
 
@@ -102,12 +146,12 @@ class BackgroundEmbedder:
         """
         plan = served.backbone.engine.plan
         vectors: dict[str, FloatArray] = {}
-        left = iter(hashes)
+        left = iter(todo.items())
 
         async def embed_one_by_one() -> NotNowError | None:
-            for sha256 in left:
+            for sha256, crop in left:
                 try:
-                    vectors[sha256] = await self._embed(served, sha256)
+                    vectors[sha256] = await self._embed(served, sha256, crop)
                 except NotNowError as error:
                     return error
                 except Exception as error:  # a retrain tries it again
@@ -115,17 +159,13 @@ class BackgroundEmbedder:
                     log.warning("example %s cannot be embedded", sha256, exc_info=error)
             return None
 
-        busy = min(len(hashes), 2 * plan.lanes * plan.max_batch)
+        busy = min(len(todo), 2 * plan.lanes * plan.max_batch)
         ends = await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
         return vectors, next(filter(None, ends), None)
 
-    async def _embed(self, served: ServedModel, sha256: str) -> FloatArray:
-        spec, crop = self._crops.pop(sha256, (None, None))
-        self._crops_bytes -= crop.nbytes if crop is not None else 0
-        image: bytes | Crop
-        if crop is not None and spec == served.card.image:
-            image = crop
-        else:
+    async def _embed(self, served: ServedModel, sha256: str, crop: Crop | None) -> FloatArray:
+        image: bytes | Crop | None = crop
+        if image is None:
             image = await asyncio.to_thread(self._examples.image_file(sha256).read_bytes)
         question = Question(image, served.card.image, served.head)
         return (await served.backbone.ask(question, background=True)).output.embedding

@@ -70,6 +70,9 @@ CONTROL: Final = (
 _KILL_AFTER_S: Final = 30.0
 """So much longer than its limit may a retrain live that cannot keep it."""
 
+_SELDOM: Final = 20
+"""What other processes left to do is looked for so much more seldom than a new champion: each look asks a database."""
+
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
 PROCESS: Final = "process"
 """What liveness probes ask the health of: SERVING until the stop, whether a model answers or not."""
@@ -197,9 +200,10 @@ class Server:
             raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
         await self._refresh()
         await self._jobs.resume()
-        running = [self._watch_store(), self._embedder.run(), self._observer.run(), self._keeper.run()]
+        seldom_s = _SELDOM * self.settings.reload_every_s
+        running = [self._watch_store(), self._embedder.run(seldom_s), self._observer.run(), self._keeper.run()]
         running.append(count_examples(self.models, self._examples, self.metrics))
-        running.append(self._jobs.run(self.settings.reload_every_s))
+        running.append(self._jobs.run(seldom_s))
         if self.settings.bake:
             running.append(self._baker.run())
         if self.settings.retrain_every:
@@ -283,7 +287,6 @@ class Server:
         if self._callers:
             self._callers.refresh()
         await self.models.refresh()
-        self._embedder.wake()
         await self._set_health()
 
     async def _set_health(self) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash
-from regraft.image import decode_crop
+from regraft.image import ImageSpec, decode_crop
 from regraft.store import ModelStore
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
@@ -54,14 +54,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(store: ModelStore, max_queue: int = 8) -> AsyncIterator[Stage]:
+async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) -> AsyncIterator[Stage]:
     metrics, engines = Metrics(), Engines(ExecutionPlan(lanes=1, threads=1, max_batch=1))
     examples = ExamplesStore(store.root / ".examples")
     models = Models(store, engines, max_queue=max_queue, metrics=metrics)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=8, metrics=metrics)
     embedder = BackgroundEmbedder(models, examples)
-    task = asyncio.create_task(embedder.run())
+    task = asyncio.create_task(embedder.run(every_s))
     try:
         yield Stage(store, examples, engines, models, classifier, embedder, task)
     finally:
@@ -93,6 +93,13 @@ async def test_what_a_crash_left_without_an_embedding_is_found_at_the_start(stor
     with_examples.close()
     async with stage(store) as s:
         await s.until_embedded([image_hash(picture("grey"))])
+
+
+@asynchronous
+async def test_what_another_process_labels_is_found_by_the_clock(store: ModelStore) -> None:
+    async with stage(store, every_s=0.05) as s:
+        await s.until_embedded(s.add([0]))
+        await s.until_embedded(s.add([1]))
 
 
 @asynchronous
@@ -225,13 +232,42 @@ async def test_it_holds_no_version_while_it_has_nothing_to_do(store: ModelStore)
 
 
 @asynchronous
-async def test_the_crop_that_is_at_hand_is_embedded_without_the_file(store: ModelStore) -> None:
+async def test_a_crop_that_is_offered_is_embedded_without_the_file_and_without_the_database(store: ModelStore) -> None:
     async with stage(store) as s:
-        hashes = s.add([0])
-        s.examples.image_file(hashes[0]).unlink()
-        served = s.models.get("")
-        s.embedder.offer(served, hashes[0], decode_crop(picture("grey", 0), served.card.image))
-        await s.until_embedded(hashes)
+        served, sha256 = s.models.get(""), image_hash(picture("grey", 0))
+        s.embedder.offer(served, sha256, decode_crop(picture("grey", 0), served.card.image))
+        await s.until_embedded([sha256])
 
         expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
-        np.testing.assert_allclose(s.embedded(hashes)[hashes[0]], expected.embedding[0], atol=1e-5)
+        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+
+
+@asynchronous
+async def test_what_there_is_no_room_for_is_found_in_the_database(store: ModelStore) -> None:
+    async with stage(store) as s:
+        before = s.add([1])
+        s.embedder.wake()
+        await s.until_embedded(before)
+        (sha256,) = s.add([0])
+        s.embedder.offer(s.models.get(""), sha256, np.zeros((5_000, 5_000, 3), np.uint8))
+        await s.until_embedded([sha256])
+
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
+        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+
+
+@asynchronous
+async def test_a_crop_that_was_cut_for_another_version_is_cut_anew(store: ModelStore) -> None:
+    async with stage(store) as s:
+        before = s.add([1])
+        s.embedder.wake()
+        await s.until_embedded(before)
+        (sha256,) = s.add([0])
+        served = s.models.get("")
+        larger = ImageSpec(resize_px=2 * served.card.image.resize_px, crop_px=2 * served.card.image.crop_px)
+        other = replace(served, card=served.card.model_copy(update={"image": larger}))
+        s.embedder.offer(other, sha256, decode_crop(picture("grey", 0), larger))
+        await s.until_embedded([sha256])
+
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
+        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)

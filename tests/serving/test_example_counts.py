@@ -32,7 +32,7 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
     counting = asyncio.create_task(count_examples(models, examples, metrics, every_s=0.01))
     await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1})
 
-    embedding = asyncio.create_task(BackgroundEmbedder(models, examples).run())
+    embedding = asyncio.create_task(BackgroundEmbedder(models, examples).run(3600))
     await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1})
 
     for task in (counting, embedding):
