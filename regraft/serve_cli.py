@@ -82,6 +82,7 @@ def serve(
     Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
     """
     from serving.call import TraceFilter  # noqa: PLC0415 - as the next
+    from serving.heap import share_heaps  # noqa: PLC0415 - likewise
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
 
@@ -141,6 +142,7 @@ def serve(
     async def run() -> int:
         return await Server(settings).run(announce)
 
+    share_heaps()
     if asyncio.run(run()):
         raise typer.Exit(1)  # calls were cut: not a clean stop
 

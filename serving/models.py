@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from regraft import artifact
-from regraft.artifact import Artifact, Head
+from regraft.artifact import Head
 from regraft.card import ModelCard
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError, RegraftError
 from regraft.image import DEFAULT_LIMITS, Limits
@@ -21,6 +21,7 @@ from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
 from serving.call import current
 from serving.engine import Engine
+from serving.heap import give_back
 from serving.metrics import Metrics
 
 log = logging.getLogger("regraft.models")
@@ -201,21 +202,21 @@ class Models:
     async def _load(self, name: str, version: int) -> ServedModel:
         """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
         path = self.store.folder(name, version) / MODEL_FILE
-        loaded: Artifact = await asyncio.to_thread(artifact.read, path)
-        if loaded.card.name != name:
-            raise ArtifactError(f"{path}: its card says that it is model {loaded.card.name!r}")
-        digest = loaded.card.backbone.digest
+        card, head = await asyncio.to_thread(_read, path)
+        if card.name != name:
+            raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")
+        digest = card.backbone.digest
         backbone = self._backbones.get(digest)
         is_shared = backbone is not None
         if backbone is None:
-            engine = await asyncio.to_thread(self._open_engine, path, loaded.card)
+            engine = await asyncio.to_thread(self._open_engine, path, card)
             backbone = self._backbones[digest] = Backbone(
                 engine, max_queue=self._max_queue, limits=self._limits, on_batch=self._metrics.batch_size.observe
             )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:
             # A session that is there has run all its batch sizes: the new head is tried on one picture.
-            await asyncio.to_thread(backbone.engine.warm_up, loaded.head, loaded.card.image.crop_px, only_one=is_shared)
+            await asyncio.to_thread(backbone.engine.warm_up, head, card.image.crop_px, only_one=is_shared)
         except BaseException:
             self._give_up(backbone, digest)
             raise
@@ -227,7 +228,7 @@ class Models:
             "into the session that is there" if is_shared else f"new session, {backbone.engine.plan}",
             f" ({backbone.engine.fallback_reason})" if backbone.engine.fallback_reason else "",
         )
-        return ServedModel(name, version, loaded.card, loaded.head, backbone, users=1)
+        return ServedModel(name, version, card, head, backbone, users=1)
 
     def _swap(self, new: ServedModel) -> None:
         """Let ``new`` answer from here on. One assignment: no request sees a state in between."""
@@ -256,3 +257,12 @@ class Models:
         if not backbone.users:
             backbone.close()
             del self._backbones[digest]
+
+
+def _read(path: Path) -> tuple[ModelCard, Head]:
+    """Read a file, and let go of all that is not needed of it: the session has its own copy of the backbone."""
+    loaded = artifact.read(path)
+    card, head = loaded.card, loaded.head
+    del loaded
+    give_back()
+    return card, head
