@@ -81,7 +81,7 @@ class JobRunner:
             await asyncio.sleep(every_s)
             try:
                 await self._settle_orphans()
-            except RegraftError as error:
+            except (RegraftError, OSError) as error:
                 log.warning("cannot look for interrupted jobs: %s", error)
 
     async def start(
