@@ -36,16 +36,17 @@ class BackgroundEmbedder:
         self._models = models
         self._examples = examples
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
-        self._is_due = True
         self._may_miss: set[str] = set()  # models that the database shall be asked about
         self._crops: defaultdict[str, dict[str, tuple[ImageSpec, Crop]]] = defaultdict(dict)  # by model, by hash
         self._hopeless: set[str] = set()
         self._in_work: set[str] = set()
-        self.wake()  # what a crash left without an embedding is found at the start
 
     def wake(self) -> None:
         """Ask the database what is missing."""
-        self._is_due = True
+        names = self._models.names()
+        self._may_miss.update(names)
+        for gone in self._crops.keys() - set(names):
+            del self._crops[gone]
         self._wake_chains()
 
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
@@ -58,14 +59,14 @@ class BackgroundEmbedder:
         self._wake_chains()
 
     async def run(self, every_s: float) -> None:
-        """Embed whatever is missing, ask the database every so often, for ever; cancel the task to stop."""
+        """Embed whatever is missing, ask the database now and every so often, for ever; cancel the task to stop."""
         await asyncio.gather(self._wake_by_the_clock(every_s), *(self._run_chain(awake) for awake in self._awake))
 
     async def _wake_by_the_clock(self, every_s: float) -> None:
-        """Others may label too: a server beside this one, a program that writes to the database."""
+        """A crash may have left something; others label too: a server beside this one, a program with the database."""
         while True:
-            await asyncio.sleep(every_s)
             self.wake()
+            await asyncio.sleep(every_s)
 
     def _wake_chains(self) -> None:
         for awake in self._awake:
@@ -75,13 +76,7 @@ class BackgroundEmbedder:
         while True:
             await awake.wait()
             awake.clear()
-            names = self._models.names()
-            if self._is_due:
-                self._is_due = False
-                self._may_miss.update(names)
-                for gone in self._crops.keys() - set(names):
-                    del self._crops[gone]
-            for name in names:
+            for name in self._models.names():
                 await self._embed_all(name)
 
     async def _embed_all(self, name: str) -> None:

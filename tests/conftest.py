@@ -59,6 +59,14 @@ def postgresql(run_folder: Path) -> Iterator[PostgreSQL]:
         yield cluster
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """A store whose model ``colours`` has version 1 (red, green, blue) as champion."""
+    store = ModelStore(tmp_path / "store")
+    publish_tiny(store)
+    return store
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each kind in turn."""

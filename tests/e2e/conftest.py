@@ -11,12 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
-
 from regraft.client import Client
 from regraft.load import Load
-from regraft.store import ModelStore
-from tests.tiny import picture, publish_tiny
+from tests.tiny import picture
 
 
 class ServerProcess:
@@ -87,11 +84,3 @@ def others_unharmed(target: str) -> Iterator[Load]:
 
 def report(text: str) -> None:
     print(text)  # noqa: T201 - figures for whoever asks pytest for them
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    """A store with one tiny champion."""
-    store = ModelStore(tmp_path / "store")
-    publish_tiny(store)
-    return store

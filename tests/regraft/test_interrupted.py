@@ -12,14 +12,6 @@ from regraft.examples import ExamplesStore
 from regraft.interrupted import job_lock, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
-from tests.tiny import publish_tiny
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    store = ModelStore(tmp_path / "store")
-    publish_tiny(store)
-    return store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A model store with one tiny champion, and a real server on it."""
+"""A real server on a model store with one tiny champion."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +8,6 @@ import pytest
 from regraft.client import Client
 from regraft.store import ModelStore
 from tests.serving.live import LiveServer
-from tests.tiny import publish_tiny
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    """A store whose model ``colours`` has version 1 (red, green, blue) as champion."""
-    store = ModelStore(tmp_path / "store")
-    publish_tiny(store)
-    return store
 
 
 @pytest.fixture

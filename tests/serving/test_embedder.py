@@ -52,6 +52,16 @@ class Stage:
     async def until_embedded(self, hashes: Sequence[str]) -> None:
         await until(lambda: len(self.embedded(hashes)) == len(hashes))
 
+    async def until_the_database_was_asked(self) -> None:
+        """Let the embedder do what it does at its start."""
+        hashes = self.add([1])
+        self.embedder.wake()
+        await self.until_embedded(hashes)
+
+    def assert_embedding_of_grey_0(self, sha256: str) -> None:
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
+        np.testing.assert_allclose(self.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+
 
 @asynccontextmanager
 async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) -> AsyncIterator[Stage]:
@@ -238,30 +248,24 @@ async def test_a_crop_that_is_offered_is_embedded_without_the_file_and_without_t
         s.embedder.offer(served, sha256, decode_crop(picture("grey", 0), served.card.image))
         await s.until_embedded([sha256])
 
-        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
-        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+        s.assert_embedding_of_grey_0(sha256)
 
 
 @asynchronous
 async def test_what_there_is_no_room_for_is_found_in_the_database(store: ModelStore) -> None:
     async with stage(store) as s:
-        before = s.add([1])
-        s.embedder.wake()
-        await s.until_embedded(before)
+        await s.until_the_database_was_asked()
         (sha256,) = s.add([0])
         s.embedder.offer(s.models.get(""), sha256, np.zeros((5_000, 5_000, 3), np.uint8))
         await s.until_embedded([sha256])
 
-        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
-        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+        s.assert_embedding_of_grey_0(sha256)
 
 
 @asynchronous
 async def test_a_crop_that_was_cut_for_another_version_is_cut_anew(store: ModelStore) -> None:
     async with stage(store) as s:
-        before = s.add([1])
-        s.embedder.wake()
-        await s.until_embedded(before)
+        await s.until_the_database_was_asked()
         (sha256,) = s.add([0])
         served = s.models.get("")
         larger = ImageSpec(resize_px=2 * served.card.image.resize_px, crop_px=2 * served.card.image.crop_px)
@@ -269,5 +273,4 @@ async def test_a_crop_that_was_cut_for_another_version_is_cut_anew(store: ModelS
         s.embedder.offer(other, sha256, decode_crop(picture("grey", 0), larger))
         await s.until_embedded([sha256])
 
-        expected = tiny_features(tiny_backbone(), ("grey",), pictures=1)
-        np.testing.assert_allclose(s.embedded([sha256])[sha256], expected.embedding[0], atol=1e-5)
+        s.assert_embedding_of_grey_0(sha256)
