@@ -48,12 +48,20 @@ class _Answer:
 
 
 class Load:
-    """Clients that classify pictures in turn, each as soon as its last answer came; a context manager."""
+    """Clients that classify pictures in turn, each when its last answer came; a context manager."""
 
-    def __init__(self, target: str, images: Sequence[bytes], clients: int) -> None:
-        """Prepare ``clients`` threads that send ``images`` round and round to ``target``."""
+    def __init__(self, target: str, images: Sequence[bytes], clients: int, *, pause_s: float = 0.0) -> None:
+        """Prepare ``clients`` threads that send ``images`` round and round to ``target``.
+
+        Args:
+            target: the server.
+            images: files.
+            clients: how many at once.
+            pause_s: how long each waits between an answer and its next request.
+        """
         self._target = target
         self._images = images
+        self._pause_s = pause_s
         self._phase = "before"
         self._answers: list[_Answer] = []
         self._stop = threading.Event()
@@ -104,6 +112,8 @@ class Load:
                 with self._grew:
                     self._answers.append(_Answer(phase, time.perf_counter() - began_s, version, error))
                     self._grew.notify_all()
+                if self._pause_s:
+                    self._stop.wait(self._pause_s)
 
 
 def _summarise(name: str, answers: Sequence[_Answer]) -> PhaseSummary:

@@ -70,9 +70,12 @@ class ServerProcess:
 
 
 @contextmanager
-def others_unharmed(target: str) -> Iterator[Load]:
-    """Let a client classify throughout, and a little longer; not one request of it may fail."""
-    with Load(target, [picture("red"), picture("blue")], clients=1) as load:
+def others_unharmed(target: str, *, pause_s: float = 0.0) -> Iterator[Load]:
+    """Let a client classify throughout, and a little longer; not one request of it may fail.
+
+    Without a pause between its requests it takes all that the server has, and a retrain, which steps back, waits long.
+    """
+    with Load(target, [picture("red"), picture("blue")], clients=1, pause_s=pause_s) as load:
         load.wait_for(20)
         yield load
         load.wait_for(20)

@@ -233,7 +233,7 @@ def test_a_clock_that_jumps_by_years_fails_no_request_and_no_retrain(
     server = ServerProcess(store.root)
     monkeypatch.undo()
     with server, server.client() as client:
-        with others_unharmed(server.places["grpc"]) as load:
+        with others_unharmed(server.places["grpc"], pause_s=0.03) as load:
             for number, jump in enumerate(("+400d", "-400d")):
                 clock.write_text(jump)
                 load.wait_for(100)
