@@ -106,7 +106,7 @@ def open_engine(
         card: what it holds.
         provider: see `regraft.runtime.open_session`.
         goal: what to choose the plan for.
-        plans: the folder where measurements are kept; measured anew, in a second or two, if None.
+        plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.

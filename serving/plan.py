@@ -105,7 +105,8 @@ def grid_of(provider: str, cpus: int) -> Grid:
 def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid) -> tuple[Point, ...]:
     """Measure every point of a grid, in two rounds of which the better one counts: other work only ever slows down.
 
-    A larger batch is not tried where the one before already lost a tenth.
+    A larger batch is not tried where the one before already lost a tenth, or took longer than that of any plan: with
+    the largest networks it is what measuring would take longest for.
 
     Args:
         open_run: makes what runs the network with so many threads.
@@ -175,14 +176,15 @@ def remember(file: Path, points: Sequence[Point]) -> None:
 def _points(run: Run, crop_px: int, way: tuple[int, int], batches: Sequence[int]) -> Iterator[Point]:
     lanes, threads = way
     generator = np.random.default_rng(0)
-    best = 0.0
+    best, longest_ms = 0.0, _LONGEST_RUN_MS
     for batch in batches:
         crops = generator.integers(0, 256, (batch, crop_px, crop_px, 3), dtype=np.uint8)
         run(crops)
         pictures_per_s, run_ms = _busy(lambda crops=crops: run(crops), lanes, batch)  # type: ignore[misc]  # mypy cannot infer defaults
         yield Point(lanes, threads, batch, round(pictures_per_s, 2), round(run_ms, 3))
         best = max(best, pictures_per_s)
-        if pictures_per_s < _NOT_WORTH_MORE * best:
+        longest_ms = longest_ms if batch > 1 else max(longest_ms, _BARELY_SLOWER * run_ms)
+        if pictures_per_s < _NOT_WORTH_MORE * best or run_ms > longest_ms:
             return
 
 

@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_every_way_is_measured_and_larger_batches_only_until_they_lose() -> None
     assert max(point.batch for point in found) < 16
     assert {(point.threads, point.batch) for point in found} == set(clock.asked)
     assert all(point.pictures_per_s > 0 < point.run_ms for point in found)
+
+
+def test_larger_batches_than_any_plan_takes_are_not_tried() -> None:
+    asked = set()
+
+    def run(crops: npt.NDArray[np.uint8]) -> None:
+        asked.add(len(crops))
+        time.sleep(0.03 * len(crops))  # what the network takes
+
+    measure(lambda _threads: run, 8, Grid(ways=((1, 1),), batches=(1, 2, 4, 8)))
+
+    assert asked == {1, 2}
 
 
 def test_a_measurement_is_kept_and_found_again(tmp_path: Path) -> None:
