@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -66,15 +65,6 @@ class ServerProcess:
         """End it as a power cut would; what it started goes on."""
         self._process.kill()
         self._process.wait()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let it not run until the block ends."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def resident_mb(self) -> float:
         """Return the megabytes that it has in memory."""
