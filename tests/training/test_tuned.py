@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,13 @@ LABELS = CRAYONS
 QUICK = {"epochs": 2, "batch": 8, "backbone_lr": 1e-3, "head_lr": 1e-2}
 
 
-@pytest.fixture(autouse=True)
-def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[None]:
     """Let every run find the backbone, which was exported once."""
     exported(BACKBONE)
-    monkeypatch.setenv("REGRAFT_CACHE", str(backbones_folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGRAFT_CACHE", str(backbones_folder))
+        yield
 
 
 @pytest.fixture
@@ -46,6 +48,12 @@ def settings(data: Path, strategy: str = "finetune", **others: object) -> TrainS
     changes = {} if strategy in ("probe", "auto") else QUICK
     given = {"store": data.parent / "models", "backbone": BACKBONE, "weights": "none", "changes": changes, **others}
     return TrainSettings(data, strategy=strategy, **given)  # type: ignore[arg-type]  # fields by name, checked there
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Train once, from beginning to end and in a folder of its own, what others are compared with."""
+    return train(settings(crayons(tmp_path_factory.mktemp("unbroken") / "crayons", 12)))
 
 
 class StopsAfter(Silent):
@@ -92,15 +100,13 @@ def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> No
     assert "check" in result.stage_seconds
 
 
-def test_the_same_seed_gives_the_same_network_again(data: Path) -> None:
-    assert same_model(train(settings(data)), train(settings(data)))
-    assert not same_model(train(settings(data)), train(settings(data, seed=1)))
+def test_the_same_seed_gives_the_same_network_again(data: Path, unbroken: TrainResult) -> None:
+    assert same_model(unbroken, train(settings(data)))
+    assert not same_model(unbroken, train(settings(data, seed=1)))
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-def test_an_interrupted_run_goes_on_to_the_very_same_result(data: Path, steps: int) -> None:
-    unbroken = train(settings(data))
-
+def test_an_interrupted_run_goes_on_to_the_very_same_result(data: Path, unbroken: TrainResult, steps: int) -> None:
     with pytest.raises(TrainingStopped, match="--resume"):
         train(settings(data, name="broken"), StopsAfter(steps))
     assert ModelStore(data.parent / "models").versions("broken") == []
@@ -168,9 +174,8 @@ def test_a_source_classifier_that_is_not_there_is_said(data: Path) -> None:
         train(settings(data, init="source"))
 
 
-def test_two_processes_of_torchrun_give_what_one_gives(data: Path, tmp_path: Path) -> None:
+def test_two_processes_of_torchrun_give_what_one_gives(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
     """The command is the same; the answers on the holdout are too, but for the order of additions."""
-    alone = train(settings(data))
     flags = ["--strategy", "finetune", "--backbone", BACKBONE, "--weights", "none", "--epochs", "2", "--batch", "8"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "regraft.cli"]
@@ -183,6 +188,6 @@ def test_two_processes_of_torchrun_give_what_one_gives(data: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr[-3000:]
     together = artifact.read(tmp_path / "both" / "crayons" / "1" / "model.onnx")
     assert together.card.metrics is not None
-    assert alone.card.metrics is not None
-    assert together.card.metrics.accuracy == pytest.approx(alone.card.metrics.accuracy)
-    np.testing.assert_allclose(together.head.weight, artifact.read(alone.path).head.weight, atol=0.02)
+    assert unbroken.card.metrics is not None
+    assert together.card.metrics.accuracy == pytest.approx(unbroken.card.metrics.accuracy)
+    np.testing.assert_allclose(together.head.weight, artifact.read(unbroken.path).head.weight, atol=0.02)
