@@ -8,7 +8,6 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.examples import FOLDER
 from regraft.options import Json, Store
 from regraft.store import ModelStore
 
@@ -34,6 +33,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
+    from regraft.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.export_version import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:

@@ -8,7 +8,6 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.examples import FOLDER
 from regraft.files import cache_folder
 from regraft.options import Json, Store
 from regraft.store import ModelStore
@@ -31,6 +30,7 @@ def quantise(
 
     It is calibrated on training images of the version, and compared with it on the holdout.
     """
+    from regraft.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.quantise_version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:

@@ -7,10 +7,9 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.examples import open_examples
 from regraft.files import cache_folder
 from regraft.options import Json, Store
-from regraft.retrain_jobs import GateMode
+from regraft.store import GateMode
 
 
 def refresh(
@@ -37,6 +36,7 @@ def refresh(
 
     Exit 1 where it refused. Every server that watches the store picks the new version up.
     """
+    from regraft.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.refresh import refresh as run  # noqa: PLC0415 - scipy takes a second
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 

@@ -10,7 +10,7 @@ from regraft.as_json import message_to_dict, print_json
 from regraft.client import Client
 from regraft.connection import Connection
 from regraft.options import Json, Name, asks_a_server
-from regraft.retrain_jobs import GateMode
+from regraft.store import GateMode
 from regraft.v1 import retraining_pb2
 
 

@@ -30,14 +30,6 @@ class JobState(StrEnum):
         return self not in ACTIVE
 
 
-class GateMode(StrEnum):
-    """Who has the last word on a version: the gate; a person, after the gate blessed it; nobody."""
-
-    AUTO = "auto"
-    MANUAL = "manual"
-    OFF = "off"
-
-
 MAX_KEY_LENGTH: Final = 128
 REFUSED_BECAUSE: Final = "refused: "
 """How the history's reason begins where a job published what the gate did not bless."""

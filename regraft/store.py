@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,6 +34,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
+
+
+class GateMode(StrEnum):
+    """Who has the last word on a version: the gate; a person, after the gate blessed it; nobody."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    OFF = "off"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import grpc
 
 from regraft.errors import InvalidRequestError
 from regraft.examples import ExamplesStore, NewExample
-from regraft.retrain_jobs import MAX_KEY_LENGTH, GateMode, JobState, RetrainJob
+from regraft.retrain_jobs import MAX_KEY_LENGTH, JobState, RetrainJob
+from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import calling, who

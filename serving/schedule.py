@@ -7,7 +7,8 @@ from typing import Final
 
 from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import GateMode, JobState
+from regraft.retrain_jobs import JobState
+from regraft.store import GateMode
 from serving.jobs import JobRunner
 from serving.models import Models
 

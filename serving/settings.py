@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.connection import is_loopback
 from regraft.image import DEFAULT_LIMITS
-from regraft.retrain_jobs import GateMode
 from regraft.runtime import ProviderChoice
+from regraft.store import GateMode
 from serving.intake import LabelPolicy
 from serving.plan import Goal
 

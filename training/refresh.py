@@ -16,8 +16,8 @@ from regraft.errors import DatasetError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
 from regraft.interrupted import job_lock
-from regraft.retrain_jobs import REFUSED_BECAUSE, GateMode
-from regraft.store import ModelStore
+from regraft.retrain_jobs import REFUSED_BECAUSE
+from regraft.store import GateMode, ModelStore
 from training.dataset import Dataset, LabelledImage, check_trainable, scan
 from training.diagnose import thumbnails
 from training.features import Embedder

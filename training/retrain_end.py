@@ -8,8 +8,8 @@ from typing import Any
 
 from regraft.errors import RegraftError
 from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import REFUSED_BECAUSE, GateMode, JobState, RetrainJob
-from regraft.store import REPORT_JSON_FILE, ModelStore
+from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
+from regraft.store import REPORT_JSON_FILE, GateMode, ModelStore
 from training.retrain_gate import gain
 from training.verdict import Verdict
 

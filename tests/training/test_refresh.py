@@ -8,8 +8,7 @@ from regraft import artifact
 from regraft.errors import DatasetError, PreconditionError
 from regraft.examples import ExamplesStore, image_hash, is_holdout, open_examples
 from regraft.interrupted import job_lock
-from regraft.retrain_jobs import GateMode
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
 from training.features import Features, load_features
