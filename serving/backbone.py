@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from regraft.artifact import Head
 from regraft.errors import InvalidImageError
@@ -114,6 +115,16 @@ class Backbone:
         answered = await self._lanes.submit(question, deadline_s, background=background)
         ran = answered.result
         return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
+
+    async def try_head(self, head: Head, crop_px: int) -> None:
+        """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
+
+        Raises:
+            ArtifactError: the answer makes no sense.
+            DrainingError: the backbone is closed.
+        """
+        # Beside the lanes it would be one run more than ever at once, whose memory ONNX Runtime would keep.
+        await self._lanes.in_a_lane(partial(self.engine.warm_up, head, crop_px, only_one=True))
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""

@@ -29,6 +29,7 @@ _CAUTION: Final = 1.25
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
+WorkT = TypeVar("WorkT")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,16 @@ class Batcher(Generic[PayloadT, ResultT]):
             with suppress(ValueError):  # it may be in a lane already
                 queue.remove(entry)
             raise
+
+    async def in_a_lane(self, work: Callable[[], WorkT]) -> WorkT:
+        """Do something else in a lane's thread, as soon as one has ended its turn, so that no more goes on than ever.
+
+        Raises:
+            DrainingError: the batcher is closed.
+        """
+        if self._is_closed:
+            raise DrainingError("the server is stopping")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""

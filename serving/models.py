@@ -215,8 +215,10 @@ class Models:
             )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:
-            # A session that is there has run all its batch sizes: the new head is tried on one picture.
-            await asyncio.to_thread(backbone.engine.warm_up, head, card.image.crop_px, only_one=is_shared)
+            if is_shared:
+                await backbone.try_head(head, card.image.crop_px)
+            else:
+                await asyncio.to_thread(backbone.engine.warm_up, head, card.image.crop_px)
         except BaseException:
             self._give_up(backbone, digest)
             raise

@@ -501,6 +501,23 @@ async def test_whose_deadline_has_passed_already_is_told_just_that() -> None:
 
 
 @asynchronous
+async def test_other_work_takes_the_lane_that_ends_first_and_is_refused_when_the_batcher_is_closed() -> None:
+    async with bench(lanes=1) as b:
+        first = await b.begin("first")
+        await b.running(1)
+        runs_meanwhile = asyncio.create_task(b.batcher.in_a_lane(lambda: (b.run.running, len(b.run.batches))))
+        second = await b.begin("second")
+
+        b.run.let_go(2)
+
+        assert await runs_meanwhile == (0, 1)
+        assert [(await task).result for task in (first, second)] == ["answer to first", "answer to second"]
+        b.batcher.close()
+        with pytest.raises(DrainingError):
+            await b.batcher.in_a_lane(lambda: None)
+
+
+@asynchronous
 async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -> None:
     gate, order = threading.Event(), list[str]()
 
