@@ -153,7 +153,13 @@ class Batcher(Generic[PayloadT, ResultT]):
         """
         if self._is_closed:
             raise DrainingError("the server is stopping")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        loop = asyncio.get_running_loop()
+        self._free_lanes -= 1  # below zero while it waits for one
+        try:
+            return await loop.run_in_executor(self._pool, work)
+        finally:
+            self._free_lanes += 1
+            self._dispatch(loop)
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""
@@ -171,7 +177,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         return _CAUTION * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._free_lanes and (queue := self._next_queue(loop.time())):
+        while self._free_lanes > 0 and (queue := self._next_queue(loop.time())):
             background = queue is self._background
             turn = self._take_turn(queue, 1 if background else self._turn, loop.time())
             if not turn:

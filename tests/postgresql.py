@@ -101,8 +101,9 @@ def _run(program: str, *arguments: str) -> None:
     found = shutil.which(program) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{program}")), None)
     if found is None:
         pytest.skip(f"{program} is not there: install PostgreSQL (Debian: postgresql)")
-    whose: dict[str, Any] = {"user": _USER, "group": _USER, "extra_groups": []} if os.getuid() == 0 else {}
+    # Not by the user that `subprocess` can set: for that it forks, in the midst of whatever gRPC's threads are doing.
+    whose = ["setpriv", "--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.getuid() == 0 else []
     done = subprocess.run(
-        [found, *arguments], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **whose
+        [*whose, found, *arguments], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, f"{program} ended with {done.returncode}: {done.stdout}"
