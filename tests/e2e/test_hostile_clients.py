@@ -203,7 +203,7 @@ def test_half_a_message_holds_no_permit(server: Watched) -> None:
                 half = {"announced": 32 * MB} if number % 3 else {"cut": 10_000}
                 connection.send(stream, whole[:60_000], **half)
             load.wait_for(100)
-        wait_until(lambda: server.files() >= files + 300)
+        wait_until(lambda: server.files() >= files + 295)  # five of a test before may have been there still, see below
         wait_until(server.is_idle)  # though all of them are still there
         grown = server.memory("VmHWM") - before
     wait_until(lambda: server.files() <= files + 5)
