@@ -15,7 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -48,18 +48,17 @@ def main() -> None:
 def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
     """Measure with the server on the first CPU, the clients on the second."""
     table = Table("", "pictures/s", "of the limit", "of the plain loop", "p50 ms", title=_title(name, "one CPU"))
-    rounds: list[dict[str, float]] = []
+
+    def served() -> dict[str, float]:
+        figures = {}
+        for concurrency in CONCURRENCIES:
+            result = run_bench(_load(server, name, concurrency))
+            figures[f"{concurrency}"] = result.goodput_per_s
+            figures[f"{concurrency} ms"] = result.latency_ms.p50 if result.latency_ms else 0.0
+        return figures
+
     with on_cpus({cpus[1]}), ServerProcess(store, {cpus[0]}, "--name", name.partition(":")[0]) as server:
-        before = in_process(store, name, float_name, {cpus[0]})
-        for _ in range(ROUNDS):
-            served = {}
-            for concurrency in CONCURRENCIES:
-                result = run_bench(_load(server, name, concurrency))
-                served[f"{concurrency}"] = result.goodput_per_s
-                served[f"{concurrency} ms"] = result.latency_ms.p50 if result.latency_ms else 0.0
-            after = in_process(store, name, float_name, {cpus[0]})
-            rounds.append(_mean(before, after) | served)
-            before = after
+        rounds = _rounds(lambda: in_process(store, name, float_name, {cpus[0]}), served)
     table.add_row("plain loop", *_shares(rounds, "plain"), "")
     table.add_row("limit, in process", *_shares(rounds, "limit"), f"{_median(rounds, 'alone_ms'):.2f}")
     for concurrency in CONCURRENCIES:
@@ -71,17 +70,16 @@ def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
 def together(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
     """Measure with two CPUs for the server and its clients."""
     table = Table("", "pictures/s", "of what the clients leave", title=_title(name, "two CPUs for all"))
-    rounds: list[dict[str, float]] = []
+
+    def served() -> dict[str, float]:
+        result = run_bench(_load(server, name, 32))
+        return {"server": result.goodput_per_s, "left": (2 - result.client_cpu_share) / 2}
+
     with ServerProcess(store, cpus, "--name", name.partition(":")[0]) as server:
-        before = in_process(store, name, float_name, cpus)
-        for _ in range(ROUNDS):
-            result = run_bench(_load(server, name, 32))
-            after = in_process(store, name, float_name, cpus)
-            figures, before = _mean(before, after), after
-            left = figures["limit"] * (2 - result.client_cpu_share) / 2
-            rounds.append({**figures, "server": result.goodput_per_s, "share": result.goodput_per_s / left})
+        rounds = _rounds(lambda: in_process(store, name, float_name, cpus), served)
+    share = statistics.median(figures["server"] / (figures["limit"] * figures["left"]) for figures in rounds)
     table.add_row("limit, in process", f"{_median(rounds, 'limit'):.1f}", "")
-    table.add_row("server, 32 at once", f"{_median(rounds, 'server'):.1f}", f"{_median(rounds, 'share'):.3f}")
+    table.add_row("server, 32 at once", f"{_median(rounds, 'server'):.1f}", f"{share:.3f}")
     return table
 
 
@@ -94,8 +92,14 @@ def in_process(store: Path, name: str, float_name: str, cpus: Collection[int]) -
     return figures
 
 
-def _mean(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    return {key: (value + after[key]) / 2 for key, value in before.items()}
+def _rounds(limit: Callable[[], dict[str, float]], served: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
+    """Measure both by turns; each round has the mean of the limits before and after the server's figures."""
+    rounds, before = [], limit()
+    for _ in range(ROUNDS):
+        figures, after = served(), limit()
+        rounds.append({key: (value + after[key]) / 2 for key, value in before.items()} | figures)
+        before = after
+    return rounds
 
 
 def _load(server: ServerProcess, name: str, concurrency: int) -> BenchSettings:

@@ -44,7 +44,7 @@ class Lengths:
 
     idle_s: float = 20.0
     capacity_s: float = 5.0
-    half_s: float = 30.0
+    quiet_s: float = 30.0
     swaps: int = 100
     swapping_s: float = 60.0
     turns: int = 6
@@ -210,7 +210,7 @@ def retrain(subject: Subject) -> list[Finding]:
             NOTES.print("label")
             first, count = (0, lengths.examples) if not turn else (lengths.examples + 10 * turn, 10)
             label_copies(trial.server.target, trial.store, subject.name, subject.data, count, first)
-            quiet.append(trial.load("without a retrain", lengths.half_s, rate=rate, seed=turn))
+            quiet.append(trial.load("without a retrain", lengths.quiet_s, rate=rate, seed=turn))
             busy.append(trial.load("with a retrain", None, trial.retrain(), rate=rate, seed=turn))
         jobs = trial.client.list_jobs(subject.name)
     states = ", ".join(retraining_pb2.RetrainJob.State.Name(job.state) for job in jobs)

@@ -112,8 +112,7 @@ class Load:
                 with self._grew:
                     self._answers.append(_Answer(phase, time.perf_counter() - began_s, version, error))
                     self._grew.notify_all()
-                if self._pause_s:
-                    self._stop.wait(self._pause_s)
+                self._stop.wait(self._pause_s)
 
 
 def _summarise(name: str, answers: Sequence[_Answer]) -> PhaseSummary:

@@ -183,7 +183,8 @@ def _points(run: Run, crop_px: int, way: tuple[int, int], batches: Sequence[int]
         pictures_per_s, run_ms = _busy(lambda crops=crops: run(crops), lanes, batch)  # type: ignore[misc]  # mypy cannot infer defaults
         yield Point(lanes, threads, batch, round(pictures_per_s, 2), round(run_ms, 3))
         best = max(best, pictures_per_s)
-        longest_ms = longest_ms if batch > 1 else max(longest_ms, _BARELY_SLOWER * run_ms)
+        if batch == 1:
+            longest_ms = max(longest_ms, _BARELY_SLOWER * run_ms)
         if pictures_per_s < _NOT_WORTH_MORE * best or run_ms > longest_ms:
             return
 

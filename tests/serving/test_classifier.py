@@ -189,6 +189,7 @@ async def test_what_runs_or_waits_while_a_backbone_is_swapped_is_answered_by_the
             assert (await s.classifier.classify(picture("red", 3))).served.version == 2
 
         await assert_answered_by_the_first(running, waiting)
+        assert (await s.classifier.classify(picture("red"))).served.version == 2
 
 
 async def assert_answered_by_the_first(*requests: "asyncio.Task[Answer]") -> None:
