@@ -1,19 +1,24 @@
 """What a machine can do in one process, without a server: the plain loop, and our own decode and run in all lanes.
 
-``benchmarks.serving`` starts it, pinned, and reads the JSON that it prints.
+``benchmarks.serving`` starts it, pinned. It measures whatever each line of its input asks for, ``plain``, ``limit`` or
+``alone``, and answers with a line of its own.
 """
 
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
 
 import numpy as np
 
 from benchmarks.preprocessing import photo, plain_pillow
+from benchmarks.server_process import on_cpus
 from regraft import artifact
 from regraft.artifact import IMAGE
 from regraft.files import cache_folder
@@ -23,28 +28,64 @@ from regraft.store import MODEL_FILE, ModelStore
 from serving.device import OUTPUTS
 from serving.engine import open_engine
 
-SIZE = (500, 375)
+SIZE: Final = (500, 375)
+WINDOW_S: Final = 2.0
 
 
-def main(store: str, name: str, float_name: str, seconds: str) -> None:
-    """Print the figures of a model; the plain loop runs the float one, whatever the precision of the other."""
+class InProcess:
+    """The process that measures, on some CPUs; a context manager that ends it. Asked for nothing, it does nothing."""
+
+    def __init__(self, store: Path, name: str, float_name: str, cpus: Collection[int]) -> None:
+        """Start it; the plain loop runs ``float_name``, whatever the precision of ``name``."""
+        command = [sys.executable, "-m", "benchmarks.in_process", str(store), name, float_name]
+        with on_cpus(cpus):
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.measure("limit")
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self._process.communicate()
+
+    def measure(self, what: str) -> float:
+        """Return pictures a second of the ``plain`` loop or of the ``limit``; the ms of a picture ``alone``."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return float(json.loads(self._process.stdout.readline()))
+
+
+def main(store: str, name: str, float_name: str) -> None:
+    """Answer until the input ends."""
     models = ModelStore(Path(store))
     path, float_path = (models.folder(*models.find(each)) / MODEL_FILE for each in (name, float_name))
-    window_s, data = float(seconds), photo(*SIZE)
-    limit = best_of_batches(path, data, window_s)
-    sys.stdout.write(json.dumps({"plain": plain(float_path, data, window_s), **limit}))
+    data = photo(*SIZE)
+    run, lanes, batch = our_own(path, data)
+    measures = {
+        "plain": lambda: rate(plain(float_path, data), 1),
+        "limit": lambda: batch * rate(lambda: run(batch), lanes),
+        "alone": lambda: median_ms(lambda: run(1)),
+    }
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(measures[line.strip()]()) + "\n")
+        sys.stdout.flush()
 
 
-def plain(path: Path, data: bytes, window_s: float) -> float:
-    """Return pictures a second of what people write first: all decoded and resized by Pillow, batch 1, one thread."""
+def plain(path: Path, data: bytes) -> Callable[[], object]:
+    """Return what people write first: all decoded and resized by Pillow, batch 1, one thread."""
     card = artifact.read(path).card
     session = open_session(path, provider="cpu", threads=1).session
-    rate, _ = paced(lambda: session.run(None, {IMAGE: plain_pillow(data, card.image)[None]}), window_s)
-    return rate
+    return lambda: session.run(None, {IMAGE: plain_pillow(data, card.image)[None]})
 
 
-def best_of_batches(path: Path, data: bytes, window_s: float) -> dict[str, float]:
-    """Return pictures a second of all lanes, by the better of batch 1 and the plan's, and the ms of a lone picture."""
+def our_own(path: Path, data: bytes) -> tuple[Callable[[int], object], int, int]:
+    """Return what decodes and runs a batch, in how many lanes, and the faster batch of 1 and the plan's."""
     loaded = artifact.read(path)
     plan = open_engine(path, loaded.card, "cpu", plans=cache_folder() / "plans").plan
     session = open_session(path, provider="cpu", threads=plan.threads).session
@@ -53,25 +94,34 @@ def best_of_batches(path: Path, data: bytes, window_s: float) -> dict[str, float
         crops = np.stack([decode_crop(data, loaded.card.image) for _ in range(batch)])
         session.run(list(OUTPUTS), {IMAGE: crops, **loaded.head.feed()})
 
-    best = 0.0
-    for batch in sorted({1, plan.max_batch}):
-        with ThreadPoolExecutor(plan.lanes) as pool:
-            lanes = [pool.submit(paced, lambda batch=batch: run(batch), window_s) for _ in range(plan.lanes)]  # type: ignore[misc]  # mypy cannot infer defaults
-            best = max(best, sum(batch * lane.result()[0] for lane in lanes))
-    _, alone_ms = paced(lambda: run(1), window_s)
-    return {"limit": best, "alone_ms": alone_ms}
+    def speed(batch: int) -> float:
+        return batch * rate(lambda: run(batch), plan.lanes)
+
+    return run, plan.lanes, max({1, plan.max_batch}, key=speed)
 
 
-def paced(work: Callable[[], object], window_s: float) -> tuple[float, float]:
-    """Return how often a second ``work`` is done, and the median milliseconds that it takes."""
+def rate(work: Callable[[], object], lanes: int) -> float:
+    """Return how often a second ``work`` is done in so many threads at once."""
+    with ThreadPoolExecutor(lanes) as pool:
+        taken = [pool.submit(paced, work) for _ in range(lanes)]
+        return sum(len(lane.result()) / sum(lane.result()) for lane in taken)
+
+
+def median_ms(work: Callable[[], object]) -> float:
+    """Return the median milliseconds that ``work`` takes."""
+    return 1000 * statistics.median(paced(work))
+
+
+def paced(work: Callable[[], object]) -> list[float]:
+    """Do ``work`` again and again for a window; return the seconds that each took."""
     work()
-    began_s = time.perf_counter()
+    began_s = ended_s = time.perf_counter()
     taken: list[float] = []
-    while time.perf_counter() - began_s < window_s:
-        started_s = time.perf_counter()
+    while ended_s - began_s < WINDOW_S:
         work()
-        taken.append(time.perf_counter() - started_s)
-    return len(taken) / (time.perf_counter() - began_s), 1000 * statistics.median(taken)
+        started_s, ended_s = ended_s, time.perf_counter()
+        taken.append(ended_s - started_s)
+    return taken
 
 
 if __name__ == "__main__":

@@ -1,37 +1,84 @@
 """The server over gRPC against what this machine can do without one, in one run.
 
-``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. In turns, so that whatever else it does
-slows all of them alike: the plain loop (Pillow's full decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the
-limit (our own decode and ``session.run`` in all lanes, no server); the server, at several concurrencies.
+``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. Measured are the plain loop (Pillow's full
+decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the limit (our own decode and ``session.run`` in all lanes,
+no server); the server, at several concurrencies.
 
-What needs no server is measured before and after each turn of the server, which uses next to nothing meanwhile; to stop
-it would make the system take its memory away.
+Every figure has the limit measured right before and right after it, and what is printed is the median of many such
+ratios: windows of two seconds, since a machine that others share changes its speed by half within a minute.
 
 First the server has one CPU and the clients another. Then both have both, and the clients' own CPU time is taken off.
 """
 
-import json
 import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.in_process import SIZE
+from benchmarks.in_process import SIZE, WINDOW_S, InProcess
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess, on_cpus
 from regraft.bench import run_bench
+from regraft.bench_result import BenchResult
 from regraft.bench_settings import BenchSettings
 from regraft.connection import Connection
 from regraft.runtime import processor
 
-ROUNDS = 5
-WINDOW_S = 3.0
-CONCURRENCIES = (1, 8, 32)
+ROUNDS: Final = 15
+CONCURRENCIES: Final = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one thing measured, round after round, and its share of the limit next to it."""
+
+    rates: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    added_ms: list[float] = field(default_factory=list)
+
+    def row(self, plain: "Figures") -> tuple[str, str, str, str]:
+        """Return the medians as cells of a table."""
+        share = statistics.median(self.shares)
+        added_ms = f"{statistics.median(self.added_ms):+.2f}" if self.added_ms else ""
+        return f"{statistics.median(self.rates):.1f}", f"{share:.3f}", f"{share / plain.share:.3f}", added_ms
+
+    @property
+    def share(self) -> float:
+        """The median share."""
+        return statistics.median(self.shares)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A server, the process that shows what goes without one, and how to put the server under load."""
+
+    server: ServerProcess
+    limit: InProcess
+    name: str
+
+    def served(self, concurrency: int) -> BenchResult:
+        """Let so many clients ask at once for one window."""
+        connection = Connection(self.server.target)
+        pictures = (photo(*SIZE),)
+        settings = BenchSettings(
+            pictures, connection, self.name, concurrency=concurrency, duration_s=WINDOW_S, warm_up_s=0.3
+        )
+        return run_bench(settings)
+
+    def beside_limit(self, figures: Figures, measure: Callable[[], tuple[float, float]]) -> None:
+        """Measure a rate and how much of the machine was left for it, between two measurements of the limit."""
+        before = self.limit.measure("limit")
+        rate, left = measure()
+        limit = (before + self.limit.measure("limit")) / 2
+        figures.rates.append(rate)
+        figures.shares.append(rate / (limit * left))
 
 
 def main() -> None:
@@ -41,86 +88,59 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise SystemExit("this needs two CPUs: one for the server, one for its clients")
-    Console().print(apart(Path(store), name, float_name, cpus))
-    Console().print(together(Path(store), name, float_name, cpus[:2]))
+    with arena(Path(store), name, float_name, cpus[:1]) as subject, on_cpus({cpus[1]}):
+        Console().print(apart(subject))
+    with arena(Path(store), name, float_name, cpus[:2]) as subject:
+        Console().print(together(subject))
 
 
-def apart(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
-    """Measure with the server on the first CPU, the clients on the second."""
-    table = Table("", "pictures/s", "of the limit", "of the plain loop", "p50 ms", title=_title(name, "one CPU"))
-
-    def served() -> dict[str, float]:
-        figures = {}
-        for concurrency in CONCURRENCIES:
-            result = run_bench(_load(server, name, concurrency))
-            figures[f"{concurrency}"] = result.goodput_per_s
-            figures[f"{concurrency} ms"] = result.latency_ms.p50 if result.latency_ms else 0.0
-        return figures
-
-    with on_cpus({cpus[1]}), ServerProcess(store, {cpus[0]}, "--name", name.partition(":")[0]) as server:
-        rounds = _rounds(lambda: in_process(store, name, float_name, {cpus[0]}), served)
-    table.add_row("plain loop", *_shares(rounds, "plain"), "")
-    table.add_row("limit, in process", *_shares(rounds, "limit"), f"{_median(rounds, 'alone_ms'):.2f}")
-    for concurrency in CONCURRENCIES:
-        key = str(concurrency)
-        table.add_row(f"server, {key} at once", *_shares(rounds, key), f"{_median(rounds, key + ' ms'):.2f}")
-    return table
-
-
-def together(store: Path, name: str, float_name: str, cpus: list[int]) -> Table:
-    """Measure with two CPUs for the server and its clients."""
-    table = Table("", "pictures/s", "of what the clients leave", title=_title(name, "two CPUs for all"))
-
-    def served() -> dict[str, float]:
-        result = run_bench(_load(server, name, 32))
-        return {"server": result.goodput_per_s, "left": (2 - result.client_cpu_share) / 2}
-
-    with ServerProcess(store, cpus, "--name", name.partition(":")[0]) as server:
-        rounds = _rounds(lambda: in_process(store, name, float_name, cpus), served)
-    share = statistics.median(figures["server"] / (figures["limit"] * figures["left"]) for figures in rounds)
-    table.add_row("limit, in process", f"{_median(rounds, 'limit'):.1f}", "")
-    table.add_row("server, 32 at once", f"{_median(rounds, 'server'):.1f}", f"{share:.3f}")
-    return table
-
-
-def in_process(store: Path, name: str, float_name: str, cpus: Collection[int]) -> dict[str, float]:
-    """Measure what goes without a server, on some CPUs."""
-    command = [sys.executable, "-m", "benchmarks.in_process", str(store), name, float_name, str(WINDOW_S)]
-    with on_cpus(cpus):
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
-
-
-def _rounds(limit: Callable[[], dict[str, float]], served: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
-    """Measure both by turns; each round has the mean of the limits before and after the server's figures."""
-    rounds, before = [], limit()
-    for _ in range(ROUNDS):
-        figures, after = served(), limit()
-        rounds.append({key: (value + after[key]) / 2 for key, value in before.items()} | figures)
-        before = after
-    return rounds
-
-
-def _load(server: ServerProcess, name: str, concurrency: int) -> BenchSettings:
+@contextmanager
+def arena(store: Path, name: str, float_name: str, cpus: list[int]) -> Iterator[Arena]:
+    """Start a server and its rival on the same CPUs."""
     model = name.partition(":")[0]
-    return BenchSettings(
-        (photo(*SIZE),), Connection(server.target), model, concurrency=concurrency, duration_s=WINDOW_S, warm_up_s=1.0
+    with ServerProcess(store, cpus, "--name", model) as server, InProcess(store, name, float_name, cpus) as limit:
+        yield Arena(server, limit, model)
+
+
+def apart(subject: Arena) -> Table:
+    """Measure with the server on the first CPU, the clients on the second."""
+    plain, served = Figures(), {concurrency: Figures() for concurrency in CONCURRENCIES}
+    for _ in range(ROUNDS):
+        subject.beside_limit(plain, lambda: (subject.limit.measure("plain"), 1.0))
+        for concurrency, figures in served.items():
+            subject.beside_limit(figures, lambda at_once=concurrency: (subject.served(at_once).goodput_per_s, 1.0))  # type: ignore[misc]  # mypy cannot infer defaults
+        before_ms = subject.limit.measure("alone")
+        latency_ms = subject.served(1).latency_ms
+        after_ms = subject.limit.measure("alone")
+        served[1].added_ms.append((latency_ms.p50 if latency_ms else 0.0) - (before_ms + after_ms) / 2)
+    table = Table(
+        "", "pictures/s", "of the limit", "of the plain loop", "p50, ms more", title=_title(subject, "one CPU")
     )
+    table.add_row("plain loop", *plain.row(plain))
+    table.add_row("limit, in process", "", "1.000", f"{1 / plain.share:.3f}", "")
+    for concurrency, figures in served.items():
+        table.add_row(f"server, {concurrency} at once", *figures.row(plain))
+    return table
 
 
-def _shares(rounds: list[dict[str, float]], key: str) -> tuple[str, str, str]:
-    """Return the median, and the medians of the ratios within each round."""
-    ratios = (statistics.median(figures[key] / figures[base] for figures in rounds) for base in ("limit", "plain"))
-    return (f"{_median(rounds, key):.1f}", *(f"{ratio:.3f}" for ratio in ratios))  # type: ignore[return-value]  # two ratios
+def together(subject: Arena) -> Table:
+    """Measure with two CPUs for the server and its clients."""
+    figures = Figures()
+
+    def served() -> tuple[float, float]:
+        result = subject.served(32)
+        return result.goodput_per_s, (2 - result.client_cpu_share) / 2
+
+    for _ in range(ROUNDS):
+        subject.beside_limit(figures, served)
+    table = Table("", "pictures/s", "of what the clients leave", title=_title(subject, "two CPUs for all"))
+    table.add_row("server, 32 at once", f"{statistics.median(figures.rates):.1f}", f"{figures.share:.3f}")
+    return table
 
 
-def _median(rounds: list[dict[str, float]], key: str) -> float:
-    return statistics.median(figures[key] for figures in rounds)
-
-
-def _title(name: str, where: str) -> str:
-    return f"{name}, JPEG of {SIZE[0]} x {SIZE[1]}, {where} ({processor()}), median of {ROUNDS} rounds"
+def _title(subject: Arena, where: str) -> str:
+    what = f"{subject.name}, JPEG of {SIZE[0]} x {SIZE[1]}, {where}"
+    return f"{what} ({processor()}), medians of {ROUNDS} rounds"
 
 
 if __name__ == "__main__":

@@ -152,6 +152,16 @@ class Classifier:
                 raise group.exceptions[0] from None  # the others were cancelled, or are as bad
             return Judgement(served, tuple(task.result()[0] for task in asked))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every permit is taken."""
+        return self._permits.locked()
+
+    def refuse(self) -> OverloadedError:
+        """Count a request that there is no permit for, and return what its caller gets."""
+        self._metrics.shed.inc()
+        return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
+
     def statistics(self, name: str) -> Statistics:
         """Return what a model has done so far."""
         return self._statistics[name]
@@ -166,9 +176,8 @@ class Classifier:
 
     async def _admit(self, *, wait: bool) -> None:
         """Take a permit, which the end of a visit gives back."""
-        if self._permits.locked() and not wait:
-            self._metrics.shed.inc()
-            raise OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
+        if self.is_full and not wait:
+            raise self.refuse()
         await self._permits.acquire()
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -54,6 +54,16 @@ class Guard(Protocol):
     def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer: ...  # noqa: D102 - said above
 
 
+class Room(Protocol):
+    """What takes in only so many requests at once."""
+
+    @property
+    def is_full(self) -> bool: ...  # noqa: D102 - said by its name
+
+    def refuse(self) -> errors.OverloadedError:
+        """Count a request that there is no room for, and return what its caller gets."""
+
+
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Return the status code and the text that a client gets for an error."""
     for kind in type(error).__mro__:
@@ -89,12 +99,19 @@ def _of_messages(answer: _Answer) -> _Answer:
 class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Wraps Regraft's own methods, and drains them when the server stops; health and reflection pass through."""
 
-    def __init__(self, metrics: Metrics, guard: Guard, tracing: Tracing | None = None) -> None:
-        """Count into ``metrics``, trace by ``tracing``; let ``guard`` stand before every method."""
+    def __init__(
+        self, metrics: Metrics, guard: Guard, tracing: Tracing | None = None, rooms: Mapping[str, Room] | None = None
+    ) -> None:
+        """Count into ``metrics``, trace by ``tracing``; let ``guard`` stand before every method.
+
+        Whoever calls a unary method of ``rooms`` while its room is full is refused before the message is read.
+        """
         self._metrics = metrics
         self._guard = guard
         self._tracing = tracing
+        self._rooms = rooms or {}
         self._wrapped: dict[str, Any] = {}
+        self._refusing: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -124,7 +141,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             if handler is None or not method.startswith(_OURS):
                 return handler  # no method of ours: what strangers ask for must not fill the memory
             self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+            if room := self._rooms.get(method):
+                self._refusing[method] = self._refuse(method, room, handler.response_serializer)
+        room = self._rooms.get(method)
+        return self._refusing[method] if room and room.is_full else self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
         name = method.rpartition("/")[2]
@@ -137,6 +157,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(self._two_way(answer, name), *coders)
         answer = self._guard(method, _of_messages(handler.unary_stream), streams=True)
         return grpc.unary_stream_rpc_method_handler(self._one_way(answer, name), *coders)
+
+    def _refuse(self, method: str, room: Room, serialise: Any) -> Any:  # noqa: ANN401 - as above
+        """Return a handler that refuses; gRPC takes its requests for streams, of which it reads nothing by itself."""
+
+        async def answer(_unread: Any, _context: _Context) -> Any:  # noqa: ANN401 - never anything
+            raise room.refuse()
+
+        guarded = self._guard(method, answer, streams=False)
+        return grpc.stream_unary_rpc_method_handler(self._unary(guarded, method.rpartition("/")[2]), None, serialise)
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message

@@ -62,6 +62,8 @@ CLASSIFICATION: Final = (
     classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name,
     inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
+PICTURES: Final = (f"/{CLASSIFICATION[0]}/Classify", f"/{CLASSIFICATION[1]}/ModelInfer")
+"""Methods whose one message is pictures."""
 CONTROL: Final = (
     retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,
     examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
@@ -169,9 +171,10 @@ class Server:
         self._tracing = Tracing(settings.otlp) if settings.otlp else None
         self._health = health.aio.HealthServicer()
         guard = Guard(self._callers)
+        rooms = dict.fromkeys(PICTURES, self._classifier)
 
         def port(flag: str, address: str) -> GrpcPort:
-            return GrpcPort(flag, address, settings, RpcInterceptor(self.metrics, guard, self._tracing))
+            return GrpcPort(flag, address, settings, RpcInterceptor(self.metrics, guard, self._tracing, rooms))
 
         self._port = self._control_port = port("--grpc", settings.grpc)
         if settings.control:

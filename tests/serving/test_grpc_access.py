@@ -1,6 +1,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -58,6 +59,22 @@ def test_each_role_reaches_exactly_the_rpcs_of_its_own_and_lower_roles(channel: 
 def test_whoever_is_not_known_is_unauthenticated_on_every_rpc(channel: grpc.Channel, token: str) -> None:
     for rpc, method in rpcs_of(channel).items():
         assert outcome_of(channel, rpc, method, token) is Code.UNAUTHENTICATED, rpc
+
+
+def test_a_stranger_learns_nothing_of_a_full_server(store: ModelStore, tmp_path: Path) -> None:
+    with (
+        LiveServer(store, callers=callers_file(tmp_path), max_in_flight=1) as live,
+        grpc.insecure_channel(live.target) as channel,
+        ThreadPoolExecutor(1) as pool,
+        live.busy_lanes(),
+    ):
+        rpc = "/regraft.v1.Classifier/Classify"
+        method = rpcs_of(channel)[rpc]
+        pool.submit(outcome_of, channel, rpc, method, "classify")
+        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+
+        assert outcome_of(channel, rpc, method, "classify") is Code.RESOURCE_EXHAUSTED
+        assert outcome_of(channel, rpc, method, "wrong") is Code.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("value", ["operate", "Bearer", "Bearer ", "Basic operate", "Bearer operate "])

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Never
 
 import grpc
 import pytest
@@ -12,9 +13,11 @@ from PIL import Image
 
 from regraft.artifact import Head
 from regraft.client import Client, RemoteError
+from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from serving.server import PICTURES
 from tests.serving.live import LiveServer
 from tests.serving.test_classifier import expected
 from tests.serving.waiting import PATIENCE_S, wait_until
@@ -162,6 +165,46 @@ def test_a_full_server_answers_resource_exhausted_at_once(store: ModelStore) -> 
             assert "try again" in str(failure)
             assert not taken.done()
         assert taken.result(PATIENCE_S).predictions[0].label == "red"
+
+
+@pytest.mark.parametrize("method", PICTURES)
+def test_a_full_server_refuses_before_a_picture_has_come(store: ModelStore, method: str) -> None:
+    never = threading.Event()
+
+    def nothing_yet() -> Iterator[Never]:
+        never.wait()
+        yield from ()
+
+    with (
+        LiveServer(store, max_in_flight=1) as live,
+        grpc.insecure_channel(live.target) as channel,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with live.busy_lanes():
+            taken = pool.submit(live.client.classify, picture("red"))
+            wait_until(lambda: live.metric("regraft_in_flight") == 1)
+            with pytest.raises(grpc.RpcError) as failure:
+                channel.stream_unary(method)(nothing_yet(), timeout=PATIENCE_S)
+            never.set()
+
+            assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert live.metric("regraft_shed_total") == 1
+        assert taken.result(PATIENCE_S).predictions[0].label == "red"
+
+
+def test_a_full_server_still_says_that_it_lives_and_which_models_it_has(store: ModelStore) -> None:
+    with (
+        LiveServer(store, max_in_flight=1) as live,
+        grpc.insecure_channel(live.target) as channel,
+        ThreadPoolExecutor(1) as pool,
+        live.busy_lanes(),
+    ):
+        pool.submit(live.client.classify, picture("red"))
+        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        assert stub.ServerReady(inference_pb2.ServerReadyRequest()).ready
+        assert [model.name for model in live.client.list_models()] == ["colours"]
 
 
 def test_who_is_refused_is_told_when_to_try_again(store: ModelStore) -> None:
