@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from regraft.artifact import Head
-from regraft.errors import InvalidImageError
+from regraft.errors import InvalidImageError, OverloadedError
 from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
 from serving.batcher import Batcher
@@ -115,6 +115,10 @@ class Backbone:
         answered = await self._lanes.submit(question, deadline_s, background=background)
         ran = answered.result
         return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
+
+    def refusal(self, seconds_left: float | None) -> OverloadedError | None:
+        """Return by what `ask` would refuse at once whoever comes now and has so many seconds left, if it would."""
+        return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
 
     async def try_head(self, head: Head, crop_px: int) -> None:
         """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.

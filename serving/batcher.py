@@ -127,12 +127,11 @@ class Batcher(Generic[PayloadT, ResultT]):
         """
         if self._is_closed:
             raise DrainingError("the server is stopping")
-        queue = self._background if background else self._queue
-        if len(queue) >= self._max_queue:
-            raise OverloadedError(f"{self._max_queue} pictures wait already: try again later")
         loop = asyncio.get_running_loop()
-        if deadline_s is not None and 0 < deadline_s - loop.time() < (wait_s := self._wait_s()):
-            raise OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
+        seconds_left = None if deadline_s is None else deadline_s - loop.time()
+        if error := self.refusal(seconds_left, background=background):
+            raise error
+        queue = self._background if background else self._queue
         entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
         queue.append(entry)
         if not background:
@@ -144,6 +143,14 @@ class Batcher(Generic[PayloadT, ResultT]):
             with suppress(ValueError):  # it may be in a lane already
                 queue.remove(entry)
             raise
+
+    def refusal(self, seconds_left: float | None, *, background: bool = False) -> OverloadedError | None:
+        """Return by what `submit` would refuse whoever comes now and has so many seconds left, if it would."""
+        if len(self._background if background else self._queue) >= self._max_queue:
+            return OverloadedError(f"{self._max_queue} pictures wait already: try again later")
+        if seconds_left is not None and 0 < seconds_left < (wait_s := self._wait_s()):
+            return OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
+        return None
 
     async def in_a_lane(self, work: Callable[[], WorkT]) -> WorkT:
         """Do something else in a lane's thread, as soon as one has ended its turn, so that no more goes on than ever.

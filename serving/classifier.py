@@ -1,6 +1,7 @@
 """A picture in, an answer out: permit, handle, decode, lane, answer. Knows nothing of gRPC."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections import defaultdict
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from regraft.errors import (
     CallerError,
@@ -27,6 +29,7 @@ from serving.models import Models, ServedModel
 from serving.statistics import Statistics
 
 DEFAULT_TOP_K = 5
+_CROWDED_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Classifier:
         self._keep = keep
         self._in_flight = 0
         metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
+        self._refused_s = -math.inf
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
         self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
@@ -153,14 +157,18 @@ class Classifier:
             return Judgement(served, tuple(task.result()[0] for task in asked))
 
     @property
-    def is_full(self) -> bool:
-        """Whether every permit is taken."""
-        return self._permits.locked()
+    def is_crowded(self) -> bool:
+        """Whether there is no permit, or somebody was refused a moment ago."""
+        return self._permits.locked() or time.perf_counter() - self._refused_s < _CROWDED_S
 
-    def refuse(self) -> OverloadedError:
-        """Count a request that there is no permit for, and return what its caller gets."""
-        self._metrics.shed.inc()
-        return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
+    def check_room(self, seconds_left: float | None) -> None:
+        """Refuse whoever would be refused whatever the request says.
+
+        Raises:
+            OverloadedError: every permit is taken, or so many wait that the deadline would pass.
+        """
+        if error := self._without_permit() or self._models.refusal(seconds_left):
+            raise self._count(error)
 
     def statistics(self, name: str) -> Statistics:
         """Return what a model has done so far."""
@@ -176,9 +184,20 @@ class Classifier:
 
     async def _admit(self, *, wait: bool) -> None:
         """Take a permit, which the end of a visit gives back."""
-        if self.is_full and not wait:
-            raise self.refuse()
+        if not wait and (error := self._without_permit()):
+            raise self._count(error)
         await self._permits.acquire()
+
+    def _without_permit(self) -> OverloadedError | None:
+        if not self._permits.locked():
+            return None
+        return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
+
+    def _count(self, error: OverloadedError) -> OverloadedError:
+        """Count a request that is refused."""
+        self._metrics.shed.inc()
+        self._refused_s = time.perf_counter()
+        return error
 
     @contextmanager
     def _visit(self, name: str, version: int | None) -> Iterator[ServedModel]:
@@ -199,8 +218,8 @@ class Classifier:
                     raise
                 finally:
                     outcome.add(time.perf_counter() - started_s)
-        except OverloadedError:
-            self._metrics.shed.inc()
+        except OverloadedError as error:
+            self._count(error)
             raise
         except DeadlineError:
             self._metrics.expired.inc()

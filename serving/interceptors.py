@@ -58,10 +58,11 @@ class Room(Protocol):
     """What takes in only so many requests at once."""
 
     @property
-    def is_full(self) -> bool: ...  # noqa: D102 - said by its name
+    def is_crowded(self) -> bool:
+        """Whether requests should ask for room before their messages are read, which costs each a little more."""
 
-    def refuse(self) -> errors.OverloadedError:
-        """Count a request that there is no room for, and return what its caller gets."""
+    def check_room(self, seconds_left: float | None) -> None:
+        """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -104,14 +105,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         """Count into ``metrics``, trace by ``tracing``; let ``guard`` stand before every method.
 
-        Whoever calls a unary method of ``rooms`` while its room is full is refused before the message is read.
+        While the room of a unary method is crowded, whoever finds no place there is refused before the message is read.
         """
         self._metrics = metrics
         self._guard = guard
         self._tracing = tracing
         self._rooms = rooms or {}
         self._wrapped: dict[str, Any] = {}
-        self._refusing: dict[str, Any] = {}
+        self._asking: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -142,9 +143,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 return handler  # no method of ours: what strangers ask for must not fill the memory
             self._wrapped[method] = self._wrap(method, handler)
             if room := self._rooms.get(method):
-                self._refusing[method] = self._refuse(method, room, handler.response_serializer)
+                self._asking[method] = self._ask_first(method, handler, room)
         room = self._rooms.get(method)
-        return self._refusing[method] if room and room.is_full else self._wrapped[method]
+        return self._asking[method] if room and room.is_crowded else self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
         name = method.rpartition("/")[2]
@@ -158,14 +159,22 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         answer = self._guard(method, _of_messages(handler.unary_stream), streams=True)
         return grpc.unary_stream_rpc_method_handler(self._one_way(answer, name), *coders)
 
-    def _refuse(self, method: str, room: Room, serialise: Any) -> Any:  # noqa: ANN401 - as above
-        """Return a handler that refuses; gRPC takes its requests for streams, of which it reads nothing by itself."""
+    def _ask_first(self, method: str, handler: Any, room: Room) -> Any:  # noqa: ANN401 - as above
+        """Return a unary method's handler that asks for room before it reads the message.
 
-        async def answer(_unread: Any, _context: _Context) -> Any:  # noqa: ANN401 - never anything
-            raise room.refuse()
+        gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for;
+        on the wire they are the same.
+        """
+
+        async def answer(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+            room.check_room(context.time_remaining())
+            async for request in requests:
+                return await handler.unary_unary(_message(request), context)
+            raise errors.InvalidRequestError("the request has no message")
 
         guarded = self._guard(method, answer, streams=False)
-        return grpc.stream_unary_rpc_method_handler(self._unary(guarded, method.rpartition("/")[2]), None, serialise)
+        coders = (lenient(handler.request_deserializer), handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(self._unary(guarded, method.rpartition("/")[2]), *coders)
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message

@@ -15,7 +15,14 @@ from typing import TypeAlias
 from regraft import artifact
 from regraft.artifact import Head
 from regraft.card import ModelCard
-from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError, RegraftError
+from regraft.errors import (
+    ArtifactError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    RegraftError,
+)
 from regraft.image import DEFAULT_LIMITS, Limits
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
@@ -104,6 +111,11 @@ class Models:
         if not names:
             raise PreconditionError(f"there is no model in {self.store.root} yet: train one with `regraft train`")
         return names[0]
+
+    def refusal(self, seconds_left: float | None) -> OverloadedError | None:
+        """Return by what whoever has so many seconds left would be refused now, whatever the model; None if by none."""
+        refusals = [backbone.refusal(seconds_left) for backbone in self._backbones.values()]
+        return refusals[0] if refusals and all(refusals) else None
 
     @contextmanager
     def acquire(self, name: str = "") -> Iterator[ServedModel]:

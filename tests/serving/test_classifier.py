@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -259,6 +259,59 @@ async def test_a_full_server_refuses_at_once_and_before_any_decoding(store: Mode
 
         assert [(await request).predictions[0][0] for request in taken] == ["red", "blue"]
         assert (await s.classifier.classify(picture("red"))).predictions[0][0] == "red"
+
+
+async def learn(s: Stage, name: str) -> None:
+    """Let a model learn that a run takes 50 ms."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as held:
+        for session in s.engines.sessions:
+            held.enter_context(session.held())
+        learnt, started_s = await s.begin(picture("red"), name), loop.time()
+        await until(lambda: loop.time() > started_s + 0.05)
+    await learnt
+
+
+async def crowd(s: Stage, name: str) -> list["asyncio.Task[Answer]"]:
+    """Begin a run, and let another picture wait for it, until all gates are opened."""
+    for session in s.engines.sessions:
+        session.gate.clear()
+    return [await s.begin(picture("red"), name), await s.begin(picture("blue"), name)]
+
+
+@asynchronous
+async def test_a_picture_that_would_come_too_late_is_refused_before_it_has_come(store: ModelStore) -> None:
+    async with stage(store, max_batch=1) as s:
+        s.classifier.check_room(0.001)
+        assert not s.classifier.is_crowded
+        await learn(s, "colours")
+        taken = await crowd(s, "colours")
+
+        with pytest.raises(OverloadedError, match="deadline"):
+            s.classifier.check_room(0.04)
+        assert s.metric("regraft_shed_total") == 1
+        assert s.classifier.is_crowded
+        s.classifier.check_room(60.0)
+        s.classifier.check_room(None)
+        s.engines.open_all_gates()
+        assert [(await request).predictions[0][0] for request in taken] == ["red", "blue"]
+
+
+@asynchronous
+async def test_a_picture_may_come_while_any_model_has_room_for_it(store: ModelStore) -> None:
+    """Which model it is for stands beside it."""
+    publish_tiny(store, LABELS, name="others", scale=2.0)
+    async with stage(store, max_batch=1) as s:
+        await learn(s, "colours")
+        await learn(s, "others")
+        taken = await crowd(s, "colours")
+
+        s.classifier.check_room(0.04)
+        taken += await crowd(s, "others")
+        with pytest.raises(OverloadedError, match="deadline"):
+            s.classifier.check_room(0.04)
+        s.engines.open_all_gates()
+        await asyncio.gather(*taken)
 
 
 @asynchronous

@@ -42,6 +42,7 @@ TABLE = {
     errors.MissingPackageError: Code.FAILED_PRECONDITION,
 }
 RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL]
+CLASSIFY = "/regraft.v1.Classifier/Classify"
 OPERATORS_OWN = "/home/operator/models"
 
 
@@ -112,6 +113,17 @@ class Servicer(pb_grpc.ClassifierServicer):
                 raise self.error
 
 
+class CrowdedRoom:
+    """A room where whoever has under a second left finds no place."""
+
+    def __init__(self) -> None:
+        self.is_crowded = True
+
+    def check_room(self, seconds_left: float | None) -> None:
+        if seconds_left is not None and seconds_left < 1:
+            raise errors.OverloadedError("no place", 0.2)
+
+
 class Watched(retraining_pb2_grpc.RetrainingServicer):
     """A job that never comes to its end."""
 
@@ -140,9 +152,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
+async def stage(room: CrowdedRoom | None = None) -> AsyncIterator[Stage]:
     metrics = Metrics()
-    interceptor = RpcInterceptor(metrics, Guard(None))
+    interceptor = RpcInterceptor(metrics, Guard(None), rooms={CLASSIFY: room} if room else None)
     server = grpc.aio.server(interceptors=[interceptor])
     servicer = Servicer()
     pb_grpc.add_ClassifierServicer_to_server(servicer, server)
@@ -225,6 +237,50 @@ async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.L
             await s.stub.Classify(pb.ClassifyRequest())
 
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@asynchronous_with_grpc
+async def test_where_it_is_crowded_whoever_finds_no_place_is_refused_before_the_message_has_come() -> None:
+    async with stage(CrowdedRoom()) as s:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await s.channel.stream_unary(CLASSIFY)(timeout=0.9)  # and nothing is written
+
+        assert (failure.value.code(), failure.value.details()) == (Code.RESOURCE_EXHAUSTED, "no place")
+        assert dict(failure.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "200"
+        assert s.counts() == {("Classify", "RESOURCE_EXHAUSTED"): 1}
+
+
+@asynchronous_with_grpc
+async def test_where_it_is_crowded_whoever_finds_a_place_is_answered_as_ever() -> None:
+    async with stage(CrowdedRoom()) as s:
+        assert (await s.stub.Classify(pb.ClassifyRequest(name="n"), timeout=PATIENCE_S)).name == "n"
+        s.servicer.error = errors.InvalidImageError("no picture")
+        with pytest.raises(grpc.aio.AioRpcError, match="no picture"):
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        assert s.counts() == {("Classify", "OK"): 1, ("Classify", "INVALID_ARGUMENT"): 1}
+
+
+@pytest.mark.parametrize(("sent", "why"), [([], "no message"), ([b"\xff"], "no such message")])
+@asynchronous_with_grpc
+async def test_where_it_is_crowded_a_bad_message_is_still_the_callers_fault(sent: list[bytes], why: str) -> None:
+    async with stage(CrowdedRoom()) as s:
+        call: Any = s.channel.stream_unary(CLASSIFY)()
+        for message in sent:
+            await call.write(message)
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match=why) as failure:
+            await call
+
+        assert failure.value.code() is Code.INVALID_ARGUMENT
+
+
+@asynchronous_with_grpc
+async def test_where_it_is_not_crowded_nobody_is_asked() -> None:
+    room = CrowdedRoom()
+    room.is_crowded = False
+    async with stage(room) as s:
+        assert (await s.stub.Classify(pb.ClassifyRequest(name="n"), timeout=0.9)).name == "n"
 
 
 @asynchronous_with_grpc
