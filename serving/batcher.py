@@ -155,6 +155,8 @@ class Batcher(Generic[PayloadT, ResultT]):
     async def in_a_lane(self, work: Callable[[], WorkT]) -> WorkT:
         """Do something else in a lane's thread, as soon as one has ended its turn, so that no more goes on than ever.
 
+        Cancelling the caller does not end the work, which keeps the lane for as long as it takes.
+
         Raises:
             DrainingError: the batcher is closed.
         """
@@ -162,11 +164,9 @@ class Batcher(Generic[PayloadT, ResultT]):
             raise DrainingError("the server is stopping")
         loop = asyncio.get_running_loop()
         self._free_lanes -= 1  # below zero while it waits for one
-        try:
-            return await loop.run_in_executor(self._pool, work)
-        finally:
-            self._free_lanes += 1
-            self._dispatch(loop)
+        working = loop.run_in_executor(self._pool, work)
+        working.add_done_callback(lambda _done: self._take_back_lane(loop))
+        return await asyncio.shield(working)
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""
@@ -177,6 +177,10 @@ class Batcher(Generic[PayloadT, ResultT]):
                 if not future.done():
                     future.set_exception(DrainingError("the server is stopping"))
         self._pool.shutdown(wait=False)
+
+    def _take_back_lane(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._free_lanes += 1
+        self._dispatch(loop)
 
     def _wait_s(self) -> float:
         """Return how long whoever comes now would take, from what runs took so far; 0 where nobody waits."""

@@ -518,6 +518,28 @@ async def test_other_work_takes_the_lane_that_ends_first_and_is_refused_when_the
 
 
 @asynchronous
+async def test_other_work_that_nobody_waits_for_any_more_keeps_its_lane_to_the_end() -> None:
+    gate, began = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        gate.wait(PATIENCE_S)
+
+    async with bench(lanes=1) as b:
+        given_up = asyncio.create_task(b.batcher.in_a_lane(work))
+        await until(began.is_set)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        request = asyncio.create_task(b.batcher.submit("waits"))
+        await until(lambda: b.batcher.depth == 1)
+        b.run.let_go(1)
+        gate.set()
+
+        assert (await request).result == "answer to waits"
+
+
+@asynchronous
 async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -> None:
     gate, order = threading.Event(), list[str]()
 
