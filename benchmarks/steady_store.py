@@ -70,7 +70,7 @@ def wait_until_embedded(store: Path, name: str) -> None:
     key = EmbeddingKey(card.backbone.digest, card.image.digest())
     ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
     while examples.without_embedding(name, key, 1) and time.monotonic() < ends_s:
-        time.sleep(0.1)
+        time.sleep(0.03)
     examples.close()
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from typing import Never
 
@@ -153,18 +154,29 @@ def test_a_name_that_reaches_out_of_the_store_is_no_model(client: Client, name: 
     assert fails(client, picture("red"), name=name).code in ("NOT_FOUND", "INVALID_ARGUMENT")
 
 
-def test_a_full_server_answers_resource_exhausted_at_once(store: ModelStore) -> None:
-    """Invariant 5."""
-    with LiveServer(store, max_in_flight=1) as live, ThreadPoolExecutor(1) as pool:
+@contextmanager
+def full_server(store: ModelStore) -> Iterator[tuple[LiveServer, grpc.Channel]]:
+    """Serve with one permit, which is taken until the block ends; who has it is answered then."""
+    with (
+        LiveServer(store, max_in_flight=1) as live,
+        grpc.insecure_channel(live.target) as channel,
+        ThreadPoolExecutor(1) as pool,
+    ):
         with live.busy_lanes():
             taken = pool.submit(live.client.classify, picture("red"))
             wait_until(lambda: live.metric("regraft_in_flight") == 1)
-            failure = fails(live.client, b"would be refused if it were looked at")
-
-            assert failure.code == "RESOURCE_EXHAUSTED"
-            assert "try again" in str(failure)
+            yield live, channel
             assert not taken.done()
         assert taken.result(PATIENCE_S).predictions[0].label == "red"
+
+
+def test_a_full_server_answers_resource_exhausted_at_once(store: ModelStore) -> None:
+    """Invariant 5."""
+    with full_server(store) as (live, _):
+        failure = fails(live.client, b"would be refused if it were looked at")
+
+        assert failure.code == "RESOURCE_EXHAUSTED"
+        assert "try again" in str(failure)
 
 
 @pytest.mark.parametrize("method", PICTURES)
@@ -175,32 +187,17 @@ def test_a_full_server_refuses_before_a_picture_has_come(store: ModelStore, meth
         never.wait()
         yield from ()
 
-    with (
-        LiveServer(store, max_in_flight=1) as live,
-        grpc.insecure_channel(live.target) as channel,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        with live.busy_lanes():
-            taken = pool.submit(live.client.classify, picture("red"))
-            wait_until(lambda: live.metric("regraft_in_flight") == 1)
-            with pytest.raises(grpc.RpcError) as failure:
-                channel.stream_unary(method)(nothing_yet(), timeout=PATIENCE_S)
-            never.set()
+    with full_server(store) as (live, channel):
+        with pytest.raises(grpc.RpcError) as failure:
+            channel.stream_unary(method)(nothing_yet(), timeout=PATIENCE_S)
+        never.set()
 
-            assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert live.metric("regraft_shed_total") == 1
-        assert taken.result(PATIENCE_S).predictions[0].label == "red"
+        assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert live.metric("regraft_shed_total") == 1
 
 
 def test_a_full_server_still_says_that_it_lives_and_which_models_it_has(store: ModelStore) -> None:
-    with (
-        LiveServer(store, max_in_flight=1) as live,
-        grpc.insecure_channel(live.target) as channel,
-        ThreadPoolExecutor(1) as pool,
-        live.busy_lanes(),
-    ):
-        pool.submit(live.client.classify, picture("red"))
-        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+    with full_server(store) as (live, channel):
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         assert stub.ServerReady(inference_pb2.ServerReadyRequest()).ready
@@ -209,14 +206,7 @@ def test_a_full_server_still_says_that_it_lives_and_which_models_it_has(store: M
 
 def test_who_is_refused_is_told_when_to_try_again(store: ModelStore) -> None:
     """In the metadata that gRPC's own retry policy heeds."""
-    with (
-        LiveServer(store, max_in_flight=1) as live,
-        grpc.insecure_channel(live.target) as channel,
-        ThreadPoolExecutor(1) as pool,
-        live.busy_lanes(),
-    ):
-        pool.submit(live.client.classify, picture("red"))
-        wait_until(lambda: live.metric("regraft_in_flight") == 1)
+    with full_server(store) as (_, channel):
         with pytest.raises(grpc.RpcError) as failure:
             pb_grpc.ClassifierStub(channel).Classify(pb.ClassifyRequest(image=picture("red")))
         metadata = {entry.key: entry.value for entry in failure.value.trailing_metadata() or ()}
