@@ -1,8 +1,8 @@
 """Bytes of a picture to the uint8 crop that the network sees: THE preprocessing.
 
 Training, evaluation and serving all call `decode_crop`, so that they cannot disagree; `decode_window` cuts the other
-windows that training looks through. Normalisation is not here: it lives in the ONNX graph. Pillow decodes and enlarges,
-``cykooz_resizer`` (Rust's ``fast_image_resize``) reduces; no other module may import either.
+windows that training looks through. Normalisation is not here: it lives in the ONNX graph. Pillow decodes,
+``cykooz_resizer`` (Rust's ``fast_image_resize``) resizes; no other module may import either.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Crop: TypeAlias = npt.NDArray[np.uint8]
 ResizeRule = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
-RULE_VERSION: Final = 1
+RULE_VERSION: Final = 2
 """Raised whenever the same bytes and spec would give other pixels: stored crops and embeddings then no longer match."""
 
 _ORIENTATION: Final = 0x0112
@@ -38,10 +38,12 @@ _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _PAD_LEVEL: Final = 128
 _ROUNDING: Final = 1e-9
 _FILTERS: Final = {
-    "bilinear": (cykooz_resizer.FilterType.bilinear, Image.Resampling.BILINEAR),
-    "bicubic": (cykooz_resizer.FilterType.catmull_rom, Image.Resampling.BICUBIC),  # the same kernel, a = -0.5
-    "lanczos": (cykooz_resizer.FilterType.lanczos3, Image.Resampling.LANCZOS),
+    "bilinear": cykooz_resizer.FilterType.bilinear,
+    "bicubic": cykooz_resizer.FilterType.catmull_rom,  # Pillow's kernel of that name, a = -0.5
+    "lanczos": cykooz_resizer.FilterType.lanczos3,
 }
+_WIDEST_KERNEL: Final = 3
+"""Pixels that the widest of them, Lanczos, looks at to each side."""
 
 # Pillow's own bomb check warns through process-wide state; `Limits` refuses before decoding, per call and for certain.
 Image.MAX_IMAGE_PIXELS = None
@@ -315,7 +317,7 @@ def _box_of(size: tuple[int, int], window: Window, crop_px: int) -> _Box:
 
 
 def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
-    """Resize just the window that the crop keeps, in one antialiased pass."""
+    """Resize just the window that the crop keeps."""
     image.load()
     box = _middle(image.size, spec)
     resized = _resize(image, box, spec.interpolation)
@@ -328,14 +330,40 @@ def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
 
 
 def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Image.Image:
-    size = (box.width_px, box.height_px)
-    fast_filter, pillow_filter = _FILTERS[interpolation]
-    if box.width < box.width_px or box.height < box.height_px:
-        # The fast resizer reads out of bounds when it enlarges and an output pixel falls on a source pixel (4.0.1).
-        return image.resize(size, pillow_filter, (box.left, box.top, box.left + box.width, box.top + box.height))
+    """Resize a part of a picture, in one antialiased pass; where it becomes larger, in two, one direction each.
+
+    In one pass cykooz_resizer 4.0.1 reads out of bounds, which ends the process, where it enlarges and an outermost
+    pixel of the result falls on the middle of one of the source. Two passes in Pillow's order also agree with Pillow,
+    which rounds between them: in the other one sharp edges differ by up to 20 levels.
+    """
+    part, size = (box.left, box.top, box.width, box.height), (box.width_px, box.height_px)
+    if box.width >= box.width_px and box.height >= box.height_px:
+        return _convolve(image, part, size, interpolation)
+    width, height = image.size
+    if box.height_px < height and box.height_px * width < box.width_px * height:
+        left, right = _span(box.left, box.width, box.width_px, width)
+        between = _convolve(
+            image, (left, box.top, right - left, box.height), (right - left, box.height_px), interpolation
+        )
+        return _convolve(between, (box.left - left, 0, box.width, box.height_px), size, interpolation)
+    top, bottom = _span(box.top, box.height, box.height_px, height)
+    between = _convolve(image, (box.left, top, box.width, bottom - top), (box.width_px, bottom - top), interpolation)
+    return _convolve(between, (0, box.top - top, box.width_px, box.height), size, interpolation)
+
+
+def _span(start: float, length: float, count: int, end: int) -> tuple[int, int]:
+    """Return from where to where ``count`` samples of a stretch look at pixels, of which there are ``end``."""
+    reach = math.ceil(_WIDEST_KERNEL * max(1.0, length / count)) + 1
+    return max(0, math.floor(start) - reach), min(end, math.ceil(start + length) + reach)
+
+
+def _convolve(
+    image: Image.Image, part: tuple[float, float, float, float], size: tuple[int, int], interpolation: Interpolation
+) -> Image.Image:
+    """Resize the ``part`` (left, top, width, height) of an RGB picture to ``size``."""
     options = cykooz_resizer.ResizeOptions(
-        resize_alg=cykooz_resizer.ResizeAlg.convolution(fast_filter),
-        crop_box=cykooz_resizer.CropBox(box.left, box.top, box.width, box.height),
+        resize_alg=cykooz_resizer.ResizeAlg.convolution(_FILTERS[interpolation]),
+        crop_box=cykooz_resizer.CropBox(*part),
     )
     resized = Image.new("RGB", size)
     # A resizer keeps scratch buffers and is not thread-safe; making one costs microseconds.

@@ -240,7 +240,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a negative number of images": (lambda card: card.update(train_images=-1), "'train_images'"),
     "a crop larger than the picture": (lambda card: card["image"].update(crop_px=9), "crop_px"),
     "an unknown resize rule": (lambda card: card["image"].update(resize="stretch"), "image"),
-    "another image rule": (lambda card: card["image"].update(rule_version=2), "image rule 2"),
+    "another image rule": (lambda card: card["image"].update(rule_version=1), "image rule 1"),
 }
 
 

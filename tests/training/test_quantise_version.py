@@ -21,7 +21,7 @@ from regraft.errors import (
     TrainingError,
 )
 from regraft.examples import ExamplesStore, image_hash, kept_images
-from regraft.image import decode_crop
+from regraft.image import RULE_VERSION, decode_crop
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
@@ -157,7 +157,7 @@ def publish_loud(store: ModelStore, _data: Path) -> str:
 
 def of_another_rule(store: ModelStore, _data: Path) -> str:
     path = store.folder(NAME, publish_float(store)) / MODEL_FILE
-    path.write_bytes(path.read_bytes().replace(b'"rule_version": 1', b'"rule_version": 7'))
+    path.write_bytes(path.read_bytes().replace(f'"rule_version": {RULE_VERSION}'.encode(), b'"rule_version": 7'))
     return NAME
 
 
@@ -180,7 +180,11 @@ REFUSED: Mapping[str, tuple[Callable[[ModelStore, Path], str], type[RegraftError
     "it is int8 already": (quantise_twice, PreconditionError, "colours:2 is int8 already"),
     "there is nothing to quantise": (publish_without_layers, ArtifactError, "neither convolutions nor matrix"),
     "int8 is nonsense": (publish_loud, TrainingError, r"int8 is right on .* fp32 on .*: more than 5 points are lost"),
-    "made with another image rule": (of_another_rule, ArtifactError, "image rule 7, this Regraft has rule 1"),
+    "made with another image rule": (
+        of_another_rule,
+        ArtifactError,
+        f"image rule 7, this Regraft has rule {RULE_VERSION}",
+    ),
     "nothing was promoted": (without_a_champion, PreconditionError, "no champion .* name a version, .*colours:1"),
     "no such version": (named("colours:9"), NotFoundError, r"has no version 9 .*\(it has: 1\)"),
     "no such model": (named("flowers:1"), NotFoundError, "model 'flowers' has no version 1"),
