@@ -11,6 +11,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -53,7 +54,7 @@ class Lengths:
     requests: int = 100_000
     swaps_meanwhile: int = 200
     chunk_s: float = 20.0
-    overload_s: float = 20.0
+    overload_s: float = 30.0
 
 
 SHORT = Lengths(10.0, 3.0, 8.0, 26, 16.0, 2, 300, 1, 5_000, 20, 5.0, 8.0)
@@ -248,27 +249,50 @@ def memory(subject: Subject) -> list[Finding]:
 
 
 def overload(subject: Subject) -> list[Finding]:
-    """Asked for five times what it can do, does it still do what it can?"""
+    """Asked for five times what it can do, does it still do what it can? Short floods, each beside what it can do."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         return [Finding("overload", "needs two CPUs")]
-    seconds = subject.lengths.overload_s
-    refused_ms: list[float] = []
+    lengths = subject.lengths
+    seconds = lengths.overload_s / lengths.turns
+    floods, peaks, refused_ms = list[BenchResult](), list[float](), list[float]()
     with on_cpus({cpus[1]}), subject.served({cpus[0]}) as trial:
-        peak = trial.capacity(CLIENTS, 4 * CLIENTS)
-        probe = _probe(trial, seconds, refused_ms)
-        flood = trial.load("five times too much", seconds, probe, rate=5 * peak, deadline_ms=2000.0)
-    share = flood.goodput_per_s / peak
-    errors = ", ".join(f"{code} {count}" for code, count in flood.errors.items())
-    latency = f"p50 {flood.latency_ms.p50:.0f}, p99 {flood.latency_ms.p99:.0f} ms" if flood.latency_ms else "none"
+        peaks.append(trial.capacity())
+        for turn in range(lengths.turns):
+            probe, rate = _probe(trial, seconds, refused_ms), 5 * peaks[-1]
+            floods.append(trial.load("five times too much", seconds, probe, rate=rate, deadline_ms=2000.0, seed=turn))
+            peaks.append(trial.capacity())
+    shares = [
+        2 * flood.goodput_per_s / (before + after)
+        for flood, before, after in zip(floods, peaks[:-1], peaks[1:], strict=True)
+    ]
+    share, peak = statistics.median(shares), statistics.median(peaks)
+    errors = sum((Counter(flood.errors) for flood in floods), Counter[str]())
+    latencies = [flood.latency_ms for flood in floods if flood.latency_ms]
+    worst = [max(each) for each in zip(*((each.p50, each.p99) for each in latencies), strict=True)]
     refused = f"{statistics.median(refused_ms):.1f} ms" if refused_ms else "none met"
+    used, late_ms = (
+        max(figures)
+        for figures in zip(*((flood.client_cpu_share, flood.sent_late_p99_ms) for flood in floods), strict=True)
+    )
     return [
         Finding("peak, one CPU", f"{peak:.1f}/s"),
-        Finding(f"at {5 * peak:.0f}/s", f"{flood.goodput_per_s:.1f}/s, {share:.2f} of it", ">= 0.90", share >= 0.9),
-        Finding("latency of what was answered, deadline 2 s", latency),
-        Finding(f"errors of {flood.requests}", errors or "none"),
+        Finding(
+            "goodput at five times as much, of the peak before and after",
+            f"{', '.join(f'{each:.2f}' for each in shares)}; median {share:.2f}",
+            ">= 0.90",
+            share >= 0.9,
+        ),
+        Finding(
+            "latency of what was answered, deadline 2 s, at worst",
+            "p50 {:.0f}, p99 {:.0f} ms".format(*worst) if worst else "none",
+        ),
+        Finding(
+            f"errors of {sum(flood.requests for flood in floods)}",
+            ", ".join(f"{code} {count}" for code, count in errors.items()) or "none",
+        ),
         Finding("median time of a refusal", refused),
-        Finding("the generator: CPU, late by (p99)", f"{flood.client_cpu_share:.2f}, {flood.sent_late_p99_ms:.0f} ms"),
+        Finding("the generator at worst: CPU, late by (p99)", f"{used:.2f}, {late_ms:.0f} ms"),
     ]
 
 
