@@ -9,11 +9,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,44 +21,42 @@ from benchmarks.preprocessing import photo, plain_pillow
 from benchmarks.server_process import on_cpus
 from regraft import artifact
 from regraft.artifact import IMAGE
+from regraft.card import ModelCard
 from regraft.files import cache_folder
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import MODEL_FILE, ModelStore
 from serving.device import OUTPUTS
 from serving.engine import open_engine
+from serving.plan import ExecutionPlan
 
 SIZE: Final = (500, 375)
 WINDOW_S: Final = 2.0
 
 
-class InProcess:
-    """The process that measures, on some CPUs; a context manager that ends it. Asked for nothing, it does nothing."""
+@contextmanager
+def in_process(store: Path, name: str, float_name: str, cpus: Collection[int]) -> Iterator[Callable[[str], float]]:
+    """Start the process that measures, on some CPUs; it ends with the block. Asked for nothing, it does nothing.
 
-    def __init__(self, store: Path, name: str, float_name: str, cpus: Collection[int]) -> None:
-        """Start it; the plain loop runs ``float_name``, whatever the precision of ``name``."""
-        command = [sys.executable, "-m", "benchmarks.in_process", str(store), name, float_name]
-        with on_cpus(cpus):
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.measure("limit")
+    The plain loop runs ``float_name``, whatever the precision of ``name``.
 
-    def __enter__(self) -> Self:
-        """Return it."""
-        return self
+    Yields:
+        What measures pictures a second of the ``plain`` loop or of the ``limit``, or the ms of a picture ``alone``.
+    """
+    command = [sys.executable, "-m", "benchmarks.in_process", str(store), name, float_name]
+    with on_cpus(cpus):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        self._process.communicate()
+    def measure(what: str) -> float:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(what + "\n")
+        process.stdin.flush()
+        return float(json.loads(process.stdout.readline()))
 
-    def measure(self, what: str) -> float:
-        """Return pictures a second of the ``plain`` loop or of the ``limit``; the ms of a picture ``alone``."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return float(json.loads(self._process.stdout.readline()))
+    with process:
+        measure("limit")  # once for nothing: it has to start
+        yield measure
 
 
 def main(store: str, name: str, float_name: str) -> None:
@@ -66,9 +64,9 @@ def main(store: str, name: str, float_name: str) -> None:
     models = ModelStore(Path(store))
     path, float_path = (models.folder(*models.find(each)) / MODEL_FILE for each in (name, float_name))
     data = photo(*SIZE)
-    run, lanes, batch = our_own(path, data)
+    plain_loop, (run, lanes, batch) = plain(float_path, data), our_own(path, data)
     measures = {
-        "plain": lambda: rate(plain(float_path, data), 1),
+        "plain": lambda: rate(plain_loop, 1),
         "limit": lambda: batch * rate(lambda: run(batch), lanes),
         "alone": lambda: median_ms(lambda: run(1)),
     }
@@ -87,8 +85,7 @@ def plain(path: Path, data: bytes) -> Callable[[], object]:
 def our_own(path: Path, data: bytes) -> tuple[Callable[[int], object], int, int]:
     """Return what decodes and runs a batch, in how many lanes, and the faster batch of 1 and the plan's."""
     loaded = artifact.read(path)
-    plan = open_engine(path, loaded.card, "cpu", plans=cache_folder() / "plans").plan
-    session = open_session(path, provider="cpu", threads=plan.threads).session
+    plan, session = planned(path, loaded.card)
 
     def run(batch: int) -> None:
         crops = np.stack([decode_crop(data, loaded.card.image) for _ in range(batch)])
@@ -98,6 +95,12 @@ def our_own(path: Path, data: bytes) -> tuple[Callable[[int], object], int, int]
         return batch * rate(lambda: run(batch), plan.lanes)
 
     return run, plan.lanes, max({1, plan.max_batch}, key=speed)
+
+
+def planned(path: Path, card: ModelCard) -> tuple[ExecutionPlan, Any]:
+    """Return a server's plan for a model on this CPU, and a session as the plan wants it."""
+    plan = open_engine(path, card, "cpu", plans=cache_folder() / "plans").plan
+    return plan, open_session(path, provider="cpu", threads=plan.threads).session
 
 
 def rate(work: Callable[[], object], lanes: int) -> float:

@@ -18,16 +18,15 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.in_process import rate
+from benchmarks.in_process import planned, rate
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model, label_copies
 from regraft import artifact
 from regraft.artifact import IMAGE
 from regraft.files import cache_folder
-from regraft.runtime import cpu_budget, open_session
+from regraft.runtime import cpu_budget
 from regraft.store import MODEL_FILE, ModelStore
 from serving.device import OUTPUTS
-from serving.engine import open_engine
 
 _ROUNDS: Final = 9
 
@@ -60,8 +59,7 @@ def raw_rate(store: Path, name: str) -> Callable[[], float]:
     models = ModelStore(store)
     path = models.folder(*models.find(name)) / MODEL_FILE
     card = artifact.read(path).card
-    plan = open_engine(path, card, "cpu", plans=cache_folder() / "plans").plan
-    session = open_session(path, provider="cpu", threads=plan.threads).session
+    plan, session = planned(path, card)
     shape = (plan.max_batch, card.image.crop_px, card.image.crop_px, 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return lambda: plan.max_batch * rate(lambda: session.run(list(OUTPUTS), {IMAGE: crops}), plan.lanes)

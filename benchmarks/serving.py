@@ -22,7 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.in_process import SIZE, WINDOW_S, InProcess
+from benchmarks.in_process import SIZE, WINDOW_S, in_process
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess, on_cpus
 from regraft.bench import run_bench
@@ -45,9 +45,8 @@ class Figures:
 
     def row(self, plain: "Figures") -> tuple[str, str, str, str]:
         """Return the medians as cells of a table."""
-        share = statistics.median(self.shares)
         added_ms = f"{statistics.median(self.added_ms):+.2f}" if self.added_ms else ""
-        return f"{statistics.median(self.rates):.1f}", f"{share:.3f}", f"{share / plain.share:.3f}", added_ms
+        return f"{statistics.median(self.rates):.1f}", f"{self.share:.3f}", f"{self.share / plain.share:.3f}", added_ms
 
     @property
     def share(self) -> float:
@@ -60,7 +59,7 @@ class Arena:
     """A server, the process that shows what goes without one, and how to put the server under load."""
 
     server: ServerProcess
-    limit: InProcess
+    measure: Callable[[str], float]
     name: str
 
     def served(self, concurrency: int) -> BenchResult:
@@ -74,9 +73,9 @@ class Arena:
 
     def beside_limit(self, figures: Figures, measure: Callable[[], tuple[float, float]]) -> None:
         """Measure a rate and how much of the machine was left for it, between two measurements of the limit."""
-        before = self.limit.measure("limit")
+        before = self.measure("limit")
         rate, left = measure()
-        limit = (before + self.limit.measure("limit")) / 2
+        limit = (before + self.measure("limit")) / 2
         figures.rates.append(rate)
         figures.shares.append(rate / (limit * left))
 
@@ -98,20 +97,20 @@ def main() -> None:
 def arena(store: Path, name: str, float_name: str, cpus: list[int]) -> Iterator[Arena]:
     """Start a server and its rival on the same CPUs."""
     model = name.partition(":")[0]
-    with ServerProcess(store, cpus, "--name", model) as server, InProcess(store, name, float_name, cpus) as limit:
-        yield Arena(server, limit, model)
+    with ServerProcess(store, cpus, "--name", model) as server, in_process(store, name, float_name, cpus) as measure:
+        yield Arena(server, measure, model)
 
 
 def apart(subject: Arena) -> Table:
     """Measure with the server on the first CPU, the clients on the second."""
     plain, served = Figures(), {concurrency: Figures() for concurrency in CONCURRENCIES}
     for _ in range(ROUNDS):
-        subject.beside_limit(plain, lambda: (subject.limit.measure("plain"), 1.0))
+        subject.beside_limit(plain, lambda: (subject.measure("plain"), 1.0))
         for concurrency, figures in served.items():
             subject.beside_limit(figures, lambda at_once=concurrency: (subject.served(at_once).goodput_per_s, 1.0))  # type: ignore[misc]  # mypy cannot infer defaults
-        before_ms = subject.limit.measure("alone")
+        before_ms = subject.measure("alone")
         latency_ms = subject.served(1).latency_ms
-        after_ms = subject.limit.measure("alone")
+        after_ms = subject.measure("alone")
         served[1].added_ms.append((latency_ms.p50 if latency_ms else 0.0) - (before_ms + after_ms) / 2)
     table = Table(
         "", "pictures/s", "of the limit", "of the plain loop", "p50, ms more", title=_title(subject, "one CPU")

@@ -129,6 +129,10 @@ class _Box:
     height_px: int
 
 
+_Part: TypeAlias = tuple[float, float, float, float]
+"""Left, top, width and height, in pixels of the picture."""
+
+
 def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> Crop:
     """Decode one picture and cut the crop that ``spec`` describes.
 
@@ -339,28 +343,29 @@ def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Imag
     part, size = (box.left, box.top, box.width, box.height), (box.width_px, box.height_px)
     if box.width >= box.width_px and box.height >= box.height_px:
         return _convolve(image, part, size, interpolation)
+    first: _Part
+    second: _Part
     width, height = image.size
     if box.height_px < height and box.height_px * width < box.width_px * height:
-        left, right = _span(box.left, box.width, box.width_px, width)
-        between = _convolve(
-            image, (left, box.top, right - left, box.height), (right - left, box.height_px), interpolation
-        )
-        return _convolve(between, (box.left - left, 0, box.width, box.height_px), size, interpolation)
-    top, bottom = _span(box.top, box.height, box.height_px, height)
-    between = _convolve(image, (box.left, top, box.width, bottom - top), (box.width_px, bottom - top), interpolation)
-    return _convolve(between, (0, box.top - top, box.width_px, box.height), size, interpolation)
+        left, columns = _span(box.left, box.width, box.width_px, width)
+        first, between = (left, box.top, columns, box.height), (columns, box.height_px)
+        second = (box.left - left, 0, box.width, box.height_px)
+    else:
+        top, rows = _span(box.top, box.height, box.height_px, height)
+        first, between = (box.left, top, box.width, rows), (box.width_px, rows)
+        second = (0, box.top - top, box.width_px, box.height)
+    return _convolve(_convolve(image, first, between, interpolation), second, size, interpolation)
 
 
 def _span(start: float, length: float, count: int, end: int) -> tuple[int, int]:
-    """Return from where to where ``count`` samples of a stretch look at pixels, of which there are ``end``."""
+    """Return the first pixel that ``count`` samples of a stretch look at, and how many of all that end at ``end``."""
     reach = math.ceil(_WIDEST_KERNEL * max(1.0, length / count)) + 1
-    return max(0, math.floor(start) - reach), min(end, math.ceil(start + length) + reach)
+    first = max(0, math.floor(start) - reach)
+    return first, min(end, math.ceil(start + length) + reach) - first
 
 
-def _convolve(
-    image: Image.Image, part: tuple[float, float, float, float], size: tuple[int, int], interpolation: Interpolation
-) -> Image.Image:
-    """Resize the ``part`` (left, top, width, height) of an RGB picture to ``size``."""
+def _convolve(image: Image.Image, part: _Part, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
+    """Resize a part of an RGB picture to ``size``."""
     options = cykooz_resizer.ResizeOptions(
         resize_alg=cykooz_resizer.ResizeAlg.convolution(_FILTERS[interpolation]),
         crop_box=cykooz_resizer.CropBox(*part),

@@ -137,14 +137,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler, wrapped; the same for every call of it."""
         _arrived.set(handler_call_details)  # the block of the call looks into it, in the same task
         method = handler_call_details.method
+        room = self._rooms.get(method)
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
             if handler is None or not method.startswith(_OURS):
                 return handler  # no method of ours: what strangers ask for must not fill the memory
             self._wrapped[method] = self._wrap(method, handler)
-            if room := self._rooms.get(method):
+            if room:
                 self._asking[method] = self._ask_first(method, handler, room)
-        room = self._rooms.get(method)
         return self._asking[method] if room and room.is_crowded else self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above

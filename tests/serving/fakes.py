@@ -64,6 +64,10 @@ class Engines:
         self.sessions.append(session)
         return Engine(OpenSession(session, "cpu"), self.plan)
 
+    def close_all_gates(self) -> None:
+        for session in self.sessions:
+            session.gate.clear()
+
     def open_all_gates(self) -> None:
         for session in self.sessions:
             session.gate.set()

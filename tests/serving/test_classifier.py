@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -264,18 +264,16 @@ async def test_a_full_server_refuses_at_once_and_before_any_decoding(store: Mode
 async def learn(s: Stage, name: str) -> None:
     """Let a model learn that a run takes 50 ms."""
     loop = asyncio.get_running_loop()
-    with ExitStack() as held:
-        for session in s.engines.sessions:
-            held.enter_context(session.held())
-        learnt, started_s = await s.begin(picture("red"), name), loop.time()
-        await until(lambda: loop.time() > started_s + 0.05)
+    s.engines.close_all_gates()
+    learnt, started_s = await s.begin(picture("red"), name), loop.time()
+    await until(lambda: loop.time() > started_s + 0.05)
+    s.engines.open_all_gates()
     await learnt
 
 
 async def crowd(s: Stage, name: str) -> list["asyncio.Task[Answer]"]:
     """Begin a run, and let another picture wait for it, until all gates are opened."""
-    for session in s.engines.sessions:
-        session.gate.clear()
+    s.engines.close_all_gates()
     return [await s.begin(picture("red"), name), await s.begin(picture("blue"), name)]
 
 
