@@ -7,6 +7,9 @@ the first to the last embedding in the database. Short blocks by turns with the 
 share changes its speed within a minute. Server and client share all CPUs; what the client uses of them is taken off the
 raw rate in a second ratio, since it mostly runs elsewhere. The server's work beside the network is all counted: it
 receives, decodes, hashes, and writes picture, label and embedding so that they survive a power cut.
+
+Files that somebody deleted within the last five minutes, such as those of an earlier run, spoil it on ext4, which looks
+through all of their inodes for each new file: let it rest before, or keep ``REGRAFT_CACHE`` on another file system.
 """
 
 import sys
@@ -20,7 +23,7 @@ import numpy as np
 
 from benchmarks.in_process import planned, rate
 from benchmarks.server_process import ServerProcess
-from benchmarks.steady_store import copy_model, label_copies
+from benchmarks.steady_store import copy_model, labeller
 from regraft import artifact
 from regraft.artifact import IMAGE
 from regraft.files import cache_folder
@@ -38,11 +41,14 @@ def main(store: str, name: str, data: str, count: str = "500") -> None:
         target = Path(folder)
         copy_model(Path(store), name, target)
         raw = raw_rate(target, name)
-        with ServerProcess(target, range(cpu_budget())) as server:
-            label_copies(server.target, target, name, Path(data), 50, first=1_000_000)  # warm
+        with (
+            ServerProcess(target, range(cpu_budget())) as server,
+            labeller(server.target, target, name, Path(data)) as label,
+        ):
+            label(50, 1_000_000)  # warm
             before = raw()
             for number in range(_ROUNDS):
-                labelled, client = labelling_rate(server, target, name, Path(data), int(count), number)
+                labelled, client = labelling_rate(label, int(count), number)
                 after = raw()
                 most, before = (before + after) / 2, after
                 ratios.append((labelled / most, labelled / (most * (1 - client / cpu_budget()))))
@@ -65,15 +71,13 @@ def raw_rate(store: Path, name: str) -> Callable[[], float]:
     return lambda: plan.max_batch * rate(lambda: session.run(list(OUTPUTS), {IMAGE: crops}), plan.lanes)
 
 
-def labelling_rate(
-    server: ServerProcess, store: Path, name: str, data: Path, count: int, number: int
-) -> tuple[float, float]:
+def labelling_rate(label: Callable[[int, int], None], count: int, number: int) -> tuple[float, float]:
     """Return pictures a second from the first AddExamples to the last embedding in a server's database.
 
     And how many CPUs this process, the client, used meanwhile.
     """
     began_s, used_s = time.perf_counter(), time.process_time()
-    label_copies(server.target, store, name, data, count, first=number * count)
+    label(count, number * count)
     seconds = time.perf_counter() - began_s
     return count / seconds, (time.process_time() - used_s) / seconds
 

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,28 +51,52 @@ def pictures(data: Path, most: int) -> tuple[bytes, ...]:
 
 
 def label_copies(target: str, store: Path, name: str, data: Path, count: int, first: int = 0) -> None:
-    """Label ``count`` copies of pictures over gRPC, and wait until they are embedded.
+    """Label ``count`` copies of pictures over gRPC, and wait until they are embedded; see `labeller`."""
+    with labeller(target, store, name, data) as label:
+        label(count, first)
 
-    Some bytes after the picture make each a picture of its own, which the model has not seen; copies with other
-    numbers, from ``first`` on, are others.
+
+@contextmanager
+def labeller(target: str, store: Path, name: str, data: Path) -> Iterator[Callable[[int, int], None]]:
+    """Open whatever it takes to label pictures over gRPC and to see when they are embedded.
+
+    Yields:
+        What labels so many copies of the pictures, of a number and those after it, and returns when they are embedded.
+        Some bytes behind its end make each a picture of its own, which the model has not seen.
     """
-    with Client(target) as client:
-        answers = list(client.add_examples(_copies(labelled(data), count, first), name=name))
-    rejected = [answer for answer in answers if answer.outcome == retraining_pb2.AddExamplesResponse.REJECTED]
-    if rejected:
-        raise PreconditionError(f"{len(rejected)} examples were rejected: {rejected[0]}")
-    wait_until_embedded(store, name)
+    files = labelled(data)
+    with Client(target) as client, _embedding(store, name) as wait:
+
+        def label(count: int, first: int) -> None:
+            answers = list(client.add_examples(_copies(files, count, first), name=name))
+            rejected = [answer for answer in answers if answer.outcome == retraining_pb2.AddExamplesResponse.REJECTED]
+            if rejected:
+                raise PreconditionError(f"{len(rejected)} examples were rejected: {rejected[0]}")
+            wait()
+
+        yield label
 
 
 def wait_until_embedded(store: Path, name: str) -> None:
     """Wait until every example of a model is embedded for its champion."""
+    with _embedding(store, name) as wait:
+        wait()
+
+
+@contextmanager
+def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
+    """Yield what waits until every example of a model is embedded for its champion."""
     models, examples = ModelStore(store), ExamplesStore(store / FOLDER)
     card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
     key = EmbeddingKey(card.backbone.digest, card.image.digest())
-    ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
-    while examples.without_embedding(name, key, 1) and time.monotonic() < ends_s:
-        time.sleep(0.03)
-    examples.close()
+
+    def wait() -> None:
+        ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
+        while examples.without_embedding(name, key, 1) and time.monotonic() < ends_s:
+            time.sleep(0.03)
+
+    with closing(examples):
+        yield wait
 
 
 def _copies(files: Sequence[tuple[Path, str]], count: int, first: int) -> Iterator[tuple[bytes, str]]:

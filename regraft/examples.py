@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,11 @@ class NewExample:
     annotator: str = ""
     request_id: str = ""
 
+    @cached_property
+    def sha256(self) -> str:
+        """The hash that names the picture."""
+        return image_hash(self.data)
+
 
 @dataclass(frozen=True)
 class Labelling:
@@ -166,31 +172,28 @@ class ExamplesStore:
             check_note("source", new.source)
             check_note("annotator", new.annotator)
             check_note("request_id", new.request_id)
-        hashes = [image_hash(new.data) for new in batch]
         with storage_errors("cannot keep the image"):
             # Most of the time goes into waiting for the disk, which may as well be done for several at once.
-            list(self._writers.map(self._images.keep, hashes, [new.data for new in batch]))
-        return self._record(model, list(zip(hashes, batch, strict=True)), caller, hourly_quota)
+            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), batch))
+        return self._record(model, batch, caller, hourly_quota)
 
-    def _record(
-        self, model: str, batch: Sequence[tuple[str, NewExample]], caller: str, hourly_quota: int
-    ) -> list[AddOutcome]:
+    def _record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
         outcomes, labellings = [], []
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
-            known = _known(connection, model, [sha256 for sha256, _ in batch])
+            known = _known(connection, model, [new.sha256 for new in batch])
             left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
-            for sha256, new in batch:
-                if known.get(sha256) == new.label:
+            for new in batch:
+                if known.get(new.sha256) == new.label:
                     outcomes.append(AddOutcome.DUPLICATE)
                 elif left <= 0:
                     outcomes.append(AddOutcome.REJECTED)
                 else:
                     left -= 1
-                    outcomes.append(AddOutcome.RELABELLED if sha256 in known else AddOutcome.ACCEPTED)
-                    known[sha256] = new.label
+                    outcomes.append(AddOutcome.RELABELLED if new.sha256 in known else AddOutcome.ACCEPTED)
+                    known[new.sha256] = new.label
                     labellings.append(
-                        (sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
+                        (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
                     )
             _set(connection, model, labellings)
         return outcomes

@@ -90,14 +90,14 @@ class ImageFolder:
         path = self.file(sha256)
         if path.exists():
             return
-        if not path.parent.exists():
+        write = write_durably if durably else Path.write_bytes
+        try:
+            write(path, data)
+        except FileNotFoundError:  # the first picture of this folder
             path.parent.mkdir(parents=True, exist_ok=True)
             if durably:
                 fsync_folder(self.root)
-        if durably:
-            write_durably(path, data)
-        else:
-            path.write_bytes(data)
+            write(path, data)
 
 
 class ImageBucket:

@@ -6,7 +6,7 @@ requests. All state belongs to the event loop's thread; only the run itself happ
 
 While many wait, a lane may take several batches for one turn, and hands in together what came of them. To answer one
 request costs several times what it costs to answer it right after another: between runs of the network, all code and
-data that answering needs have left the processor's caches.
+data that answering needs have left the processor's caches. A turn of background work ends early where a request comes.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from typing import Final, Generic, TypeVar
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from serving.priority import run_undisturbed
 
+_BACKGROUND_TURN: Final = 4
 _LEARNING_RATE: Final = 0.1
 _QUIET_S: Final = 1.0
 """So long after the last request background work may take all lanes."""
@@ -85,8 +86,8 @@ class Batcher(Generic[PayloadT, ResultT]):
                 exception in the place of a result is raised to whoever waits for that one.
             lanes: how many runs go on at once.
             max_batch: the most payloads of one run.
-            max_queue: the most entries that may wait.
-            turn: the most batches that a lane takes at once.
+            max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
+            turn: the most batches of requests that a lane takes at once.
             on_batch: told the size of every batch that was run.
         """
         self._run = run
@@ -118,7 +119,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         Args:
             payload: what ``run`` is given.
             deadline_s: time on the event loop's clock after which the answer is of no use to anyone.
-            background: others go first.
+            background: requests go first, and no full queue refuses it.
 
         Raises:
             OverloadedError: the queue is full, or so long that the deadline would pass in it; at once.
@@ -129,7 +130,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             raise DrainingError("the server is stopping")
         loop = asyncio.get_running_loop()
         seconds_left = None if deadline_s is None else deadline_s - loop.time()
-        if error := self.refusal(seconds_left, background=background):
+        if not background and (error := self.refusal(seconds_left)):
             raise error
         queue = self._background if background else self._queue
         entry = _Entry[PayloadT, ResultT](payload, loop.create_future(), deadline_s, loop.time())
@@ -144,9 +145,9 @@ class Batcher(Generic[PayloadT, ResultT]):
                 queue.remove(entry)
             raise
 
-    def refusal(self, seconds_left: float | None, *, background: bool = False) -> OverloadedError | None:
-        """Return by what `submit` would refuse whoever comes now and has so many seconds left, if it would."""
-        if len(self._background if background else self._queue) >= self._max_queue:
+    def refusal(self, seconds_left: float | None) -> OverloadedError | None:
+        """Return by what `submit` would refuse a request that comes now and has so many seconds left, if it would."""
+        if len(self._queue) >= self._max_queue:
             return OverloadedError(f"{self._max_queue} pictures wait already: try again later")
         if seconds_left is not None and 0 < seconds_left < (wait_s := self._wait_s()):
             return OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
@@ -171,12 +172,15 @@ class Batcher(Generic[PayloadT, ResultT]):
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""
         self._is_closed = True
+        self._refuse_waiting()
+        self._pool.shutdown(wait=False)
+
+    def _refuse_waiting(self) -> None:
         for queue in (self._queue, self._background):
             while queue:
                 future = queue.popleft().future
                 if not future.done():
                     future.set_exception(DrainingError("the server is stopping"))
-        self._pool.shutdown(wait=False)
 
     def _take_back_lane(self, loop: asyncio.AbstractEventLoop) -> None:
         self._free_lanes += 1
@@ -190,7 +194,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._free_lanes > 0 and (queue := self._next_queue(loop.time())):
             background = queue is self._background
-            turn = self._take_turn(queue, 1 if background else self._turn, loop.time())
+            turn = self._take_turn(queue, _BACKGROUND_TURN if background else self._turn, loop.time())
             if not turn:
                 continue
             self._free_lanes -= 1
@@ -210,9 +214,18 @@ class Batcher(Generic[PayloadT, ResultT]):
     ) -> None:
         """Run the batches of a turn in a lane's thread, and hand what came of them to the event loop."""
         began_s = loop.time()
-        ran = [self._run_batch(batch, loop.time()) for batch in turn]
+        ran: list[_Ran[PayloadT, ResultT]] = []
+        for batch in turn:
+            if background and ran and self._is_lane_wanted():
+                break
+            ran.append(self._run_batch(batch, loop.time()))
+        left = [entry for batch in turn[len(ran) :] for entry in batch]
         with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
-            loop.call_soon_threadsafe(self._answer, ran, loop.time() - began_s, loop, background)
+            loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)
+
+    def _is_lane_wanted(self) -> bool:
+        """Tell, in any thread, whether background work shall give up its lane."""
+        return bool(self._queue) or self._free_lanes < 0 or self._is_closed
 
     def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _Ran[PayloadT, ResultT]:
         """Run what is still wanted of a batch, which may have waited for others of its turn."""
@@ -256,10 +269,14 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _answer(
         self,
         turn: list[_Ran[PayloadT, ResultT]],
+        left: list[_Entry[PayloadT, ResultT]],
         seconds: float,
         loop: asyncio.AbstractEventLoop,
         background: bool,
     ) -> None:
+        self._background.extendleft(reversed(left))
+        if self._is_closed:
+            self._refuse_waiting()
         self._free_lanes += 1
         self._background_lanes -= background
         if count := sum(len(ran.batch) for ran in turn):

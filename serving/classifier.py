@@ -6,7 +6,6 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -19,8 +18,7 @@ from regraft.errors import (
     NotNowError,
     OverloadedError,
 )
-from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
-from regraft.runtime import cpu_budget
+from regraft.image import Crop
 from serving.backbone import Question, Reply
 from serving.call import current
 from serving.engine import Output
@@ -60,7 +58,7 @@ class Judgement:
 
 
 class Classifier:
-    """Admits, decodes and classifies. Use from one event loop; close it when done."""
+    """Admits, decodes and classifies. Use from one event loop."""
 
     def __init__(
         self,
@@ -68,7 +66,6 @@ class Classifier:
         *,
         max_in_flight: int,
         metrics: Metrics,
-        limits: Limits = DEFAULT_LIMITS,
         on_answer: Callable[[ServedModel, Output], None] = lambda _served, _output: None,
         keep: Callable[[str, ServedModel, bytes, Output], None] | None = None,
     ) -> None:
@@ -78,13 +75,11 @@ class Classifier:
             models: what is served.
             max_in_flight: the most requests at once.
             metrics: counts them.
-            limits: what a picture may cost.
             on_answer: told of each answer.
             keep: told the id, the model, the bytes and the output of each picture that came encoded; must not wait.
         """
         self._models = models
         self._permits = asyncio.Semaphore(max_in_flight)
-        self._limits = limits
         self._metrics = metrics
         self._on_answer = on_answer
         self._keep = keep
@@ -92,7 +87,6 @@ class Classifier:
         metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
         self._refused_s = -math.inf
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
-        self._decoders = ThreadPoolExecutor(cpu_budget(), thread_name_prefix="decode")
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
     async def classify(
@@ -173,14 +167,6 @@ class Classifier:
     def statistics(self, name: str) -> Statistics:
         """Return what a model has done so far."""
         return self._statistics[name]
-
-    async def decode(self, image: bytes, spec: ImageSpec) -> Crop:
-        """Decode a picture in a thread, within this server's limits; see `regraft.image.decode_crop`."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode_crop, image, spec, self._limits)
-
-    def close(self) -> None:
-        """Let the decoding threads go."""
-        self._decoders.shutdown(wait=False)
 
     async def _admit(self, *, wait: bool) -> None:
         """Take a permit, which the end of a visit gives back."""

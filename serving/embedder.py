@@ -154,7 +154,7 @@ class BackgroundEmbedder:
                     log.warning("example %s cannot be embedded", sha256, exc_info=error)
             return None
 
-        busy = min(len(todo), 2 * plan.lanes * plan.max_batch)
+        busy = min(len(todo), 4 * plan.lanes * plan.max_batch)
         ends = await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
         return vectors, next(filter(None, ends), None)
 

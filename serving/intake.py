@@ -1,21 +1,21 @@
 """What becomes of a labelled picture that somebody sends: checked, decoded, kept, and told of. Knows nothing of gRPC.
 
-Pictures that come while others are being written are written together, in one transaction: a disk takes as long for
-thirty as for one.
+Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
+long for thirty as for one.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import CallerError, InvalidRequestError
-from regraft.examples import AddOutcome, ExamplesStore, NewExample, image_hash
+from regraft.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.image import Crop
 from regraft.labels import check_label, check_note
-from serving.classifier import Classifier
+from serving.decoders import Decoders
 from serving.models import Models, ServedModel
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
@@ -61,12 +61,21 @@ class Sender:
     said: dict[tuple[str, str], Said] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class _Kept:
+    outcome: AddOutcome
+    crop: Crop
+
+
+@dataclass(frozen=True, eq=False)
 class _Waiting:
-    model: str
-    caller: str
+    served: ServedModel
     new: NewExample
-    outcome: "asyncio.Future[AddOutcome]"
+    kept: "asyncio.Future[_Kept]"
+
+    def fail(self, error: Exception) -> None:
+        if not self.kept.done():  # whoever waited for it may be gone
+            self.kept.set_exception(error)
 
 
 class Intake:
@@ -76,7 +85,7 @@ class Intake:
         self,
         models: Models,
         examples: ExamplesStore,
-        classifier: Classifier,
+        decoders: Decoders,
         on_kept: Callable[[ServedModel, str, Crop], object],
         rules: Rules = Rules(),
     ) -> None:
@@ -85,17 +94,17 @@ class Intake:
         Args:
             models: whose examples they are.
             examples: keeps them.
-            classifier: lends its decoder.
+            decoders: decode what comes.
             on_kept: told the model, the hash and the crop of every picture that was kept and is not a duplicate.
             rules: what is taken.
         """
         self._models = models
         self._examples = examples
-        self._classifier = classifier
+        self._decoders = decoders
         self._on_kept = on_kept
         self._rules = rules
-        self._waiting: deque[_Waiting] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._waiting: defaultdict[tuple[str, str], deque[_Waiting]] = defaultdict(deque)  # by model and caller
+        self._working: asyncio.Task[None] | None = None
 
     async def add(self, model: str, new: NewExample, sender: Sender) -> Added:
         """Take in one picture; when this returns with a promise, it is on the disk.
@@ -111,7 +120,7 @@ class Intake:
         try:
             return await self._add(model, new, sender)
         except CallerError as error:
-            return Added(AddOutcome.REJECTED, image_hash(new.data) if new.data else "", str(error))
+            return Added(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
 
     async def _add(self, model: str, new: NewExample, sender: Sender) -> Added:
         check_label(new.label)
@@ -121,18 +130,18 @@ class Intake:
         self.check_allowed(served, new.label)
         if not new.data:
             new = await self._with_kept_picture(served, new)
-        sha256 = image_hash(new.data)
-        first = sender.said.setdefault((served.name, sha256), Said(new.label))
+        first = sender.said.setdefault((served.name, new.sha256), Said(new.label))
         if first.label != new.label:
-            return Added(AddOutcome.CONFLICTING, sha256, f"this stream called the same picture {first.label!r} before")
+            why = f"this stream called the same picture {first.label!r} before"
+            return Added(AddOutcome.CONFLICTING, new.sha256, why)
         async with first.turn:
-            crop = await self._classifier.decode(new.data, served.card.image)
-            outcome = await self._write(served.name, sender.caller, new)
-        if outcome is AddOutcome.REJECTED:
-            return Added(outcome, sha256, f"quota: {sender.caller} set {self._rules.per_hour} labels within an hour")
-        if outcome is not AddOutcome.DUPLICATE:
-            self._on_kept(served, sha256, crop)
-        return Added(outcome, sha256)
+            kept = await self._keep(served, sender.caller, new)
+        if kept.outcome is AddOutcome.REJECTED:
+            why = f"quota: {sender.caller} set {self._rules.per_hour} labels within an hour"
+            return Added(kept.outcome, new.sha256, why)
+        if kept.outcome is not AddOutcome.DUPLICATE:
+            self._on_kept(served, new.sha256, kept.crop)
+        return Added(kept.outcome, new.sha256)
 
     def check_allowed(self, served: ServedModel, label: str) -> None:
         """Refuse a label that would make a new class, where the server was told to take none.
@@ -156,38 +165,46 @@ class Intake:
             await asyncio.to_thread(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
         return replace(new, data=data)
 
-    async def _write(self, model: str, caller: str, new: NewExample) -> AddOutcome:
-        waiting = _Waiting(model, caller, new, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_waiting())
-        return await waiting.outcome
+    async def _keep(self, served: ServedModel, caller: str, new: NewExample) -> _Kept:
+        waiting = _Waiting(served, new, asyncio.get_running_loop().create_future())
+        self._waiting[served.name, caller].append(waiting)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._keep_waiting())
+        return await waiting.kept
 
-    async def _write_waiting(self) -> None:
+    async def _keep_waiting(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft()]
-            whose = batch[0].model, batch[0].caller
-            while self._waiting and len(batch) < _MOST_TOGETHER and whose == self._next():
-                batch.append(self._waiting.popleft())
-            try:
-                await self._write_together(batch)
-            except Exception:  # noqa: BLE001 - one of them is to blame: each shall have its own answer
-                for waiting in batch:
-                    try:
-                        await self._write_together([waiting])
-                    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
-                        if not waiting.outcome.done():
-                            waiting.outcome.set_exception(error)
+            (model, caller), queue = next(iter(self._waiting.items()))
+            del self._waiting[model, caller]
+            batch = [queue.popleft() for _ in range(min(_MOST_TOGETHER, len(queue)))]
+            if queue:
+                self._waiting[model, caller] = queue  # behind those of the others
+            await self._keep_together(model, caller, [waiting for waiting in batch if not waiting.kept.done()])
 
-    async def _write_together(self, batch: list[_Waiting]) -> None:
-        model, caller = batch[0].model, batch[0].caller
-        news = [waiting.new for waiting in batch]
+    async def _keep_together(self, model: str, caller: str, batch: Sequence[_Waiting]) -> None:
+        crops = await self._decoders.decode([(waiting.new.data, waiting.served.card.image) for waiting in batch])
+        good: list[tuple[_Waiting, Crop]] = []
+        for waiting, crop in zip(batch, crops, strict=True):
+            if isinstance(crop, Exception):
+                waiting.fail(crop)
+            else:
+                good.append((waiting, crop))
+        try:
+            await self._write(model, caller, good)
+        except Exception:  # noqa: BLE001 - one of them is to blame: each shall have its own answer
+            for one in good:
+                try:
+                    await self._write(model, caller, [one])
+                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                    one[0].fail(error)
+
+    async def _write(self, model: str, caller: str, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
+        if not batch:
+            return
+        news = [waiting.new for waiting, _ in batch]
         outcomes = await asyncio.to_thread(
             self._examples.add_all, model, news, caller=caller, hourly_quota=self._rules.per_hour
         )
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if not waiting.outcome.done():  # whoever waited for it may be gone
-                waiting.outcome.set_result(outcome)
-
-    def _next(self) -> tuple[str, str]:
-        return self._waiting[0].model, self._waiting[0].caller
+        for (waiting, crop), outcome in zip(batch, outcomes, strict=True):
+            if not waiting.kept.done():  # as above
+                waiting.kept.set_result(_Kept(outcome, crop))

@@ -33,6 +33,7 @@ from regraft.v1 import (
 from serving.access import Callers
 from serving.baking import Baker
 from serving.classifier import Classifier
+from serving.decoders import Decoders
 from serving.embedder import BackgroundEmbedder
 from serving.engine import open_engine
 from serving.example_counts import count_examples
@@ -122,7 +123,6 @@ class Server:
             self.models,
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
-            limits=limits,
             on_answer=self._observer.saw,
             keep=self._keeper.offer if settings.keep_requests else None,
         )
@@ -139,10 +139,11 @@ class Server:
             every_s=settings.reload_every_s,
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
+        self._decoders = Decoders(limits)
         self._intake = Intake(
             self.models,
             self._examples,
-            self._classifier,
+            self._decoders,
             self._embedder.offer,
             Rules(settings.labels, settings.labels_per_hour),
         )
@@ -235,7 +236,7 @@ class Server:
                 await task
         await self._jobs.close()
         self.models.close()
-        self._classifier.close()
+        self._decoders.close()
         self._examples.close()
         if self._tracing:
             await asyncio.to_thread(self._tracing.close)

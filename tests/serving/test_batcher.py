@@ -581,21 +581,71 @@ async def test_background_work_takes_all_lanes_where_nobody_asks() -> None:
 
 
 @asynchronous
-async def test_background_work_is_refused_when_the_batcher_closes() -> None:
-    gate = threading.Event()
+async def test_background_work_runs_several_batches_in_a_turn() -> None:
+    async with bench(max_batch=1) as b:
+        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
+        await b.running(1)
+        b.run.let_go(4)
+        await b.running(5)
 
-    def run(payloads: Sequence[str]) -> list[str]:
-        assert gate.wait(PATIENCE_S)
-        return list(payloads)
+        assert [task.done() for task in background[:5]] == [True, False, False, False, False]
+        b.run.let_go(5)
+        assert [(await task).result for task in background] == [answer_to(name) for name in "abcdefghi"]
 
-    batcher = Batcher[str, str](run, lanes=1, max_batch=1, max_queue=1)
-    running, waiting = (asyncio.create_task(batcher.submit(name, background=True)) for name in "ab")
-    await asyncio.sleep(0)
-    with pytest.raises(OverloadedError):
-        await batcher.submit("c", background=True)
-    batcher.close()
-    gate.set()
 
-    assert (await running).result == "a"
-    with pytest.raises(DrainingError):
-        await waiting
+@asynchronous
+async def test_a_request_waits_for_one_batch_of_background_work_and_what_it_put_off_keeps_its_place() -> None:
+    async with bench(max_batch=1) as b:
+        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
+        await b.running(1)
+        b.run.let_go()
+        await b.running(2)  # the second turn, of four
+        request = await b.begin("request")
+        b.run.let_go(9)
+
+        assert (await request).result == answer_to("request")
+        await asyncio.gather(*background)
+        assert b.run.batches == [[name] for name in ("a", "b", "request", *"cdefghi")]
+
+
+@asynchronous
+async def test_other_work_waits_for_one_batch_of_background_work() -> None:
+    async with bench(max_batch=1) as b:
+        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
+        await b.running(1)
+        b.run.let_go()
+        await b.running(2)
+        other = asyncio.create_task(b.batcher.in_a_lane(lambda: len(b.run.batches)))
+        await asyncio.sleep(0)
+        b.run.let_go(8)
+
+        assert await other == 2
+        await asyncio.gather(*background)
+
+
+@asynchronous
+async def test_closing_ends_a_turn_of_background_work_after_the_batch_that_runs() -> None:
+    async with bench(max_batch=1) as b:
+        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
+        await b.running(1)
+        b.run.let_go()
+        await b.running(2)
+        b.batcher.close()
+        b.run.let_go()
+
+        answers = await asyncio.gather(*background, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Answered, Answered, *[DrainingError] * 7]
+
+
+@asynchronous
+async def test_background_work_is_refused_when_the_batcher_closes_but_by_no_full_queue() -> None:
+    async with bench(max_batch=1, max_queue=1) as b:
+        running, *waiting = (asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abc")
+        await b.running(1)
+        b.batcher.close()
+        b.run.let_go()
+
+        assert (await running).result == answer_to("a")
+        for refused in waiting:
+            with pytest.raises(DrainingError):
+                await refused

@@ -82,7 +82,6 @@ async def stage(
     finally:
         engines.open_all_gates()
         models.close()
-        classifier.close()
 
 
 def expected(image: bytes, head: Head, labels: tuple[str, ...], scale: float = 1.0) -> dict[str, float]:

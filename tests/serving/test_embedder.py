@@ -80,7 +80,6 @@ async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) ->
         with suppress(asyncio.CancelledError):
             await task
         models.close()
-        classifier.close()
         examples.close()
 
 

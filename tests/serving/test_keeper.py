@@ -47,7 +47,6 @@ async def stage(store: ModelStore, rate: float = 1.0, *, keeps: bool = True) -> 
             with suppress(asyncio.CancelledError):
                 await task
         models.close()
-        classifier.close()
         examples.close()
 
 

@@ -1,0 +1,49 @@
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from regraft.errors import InvalidImageError
+from regraft.image import ImageSpec, Limits, decode_crop
+from regraft.runtime import cpu_budget
+from serving.decoders import Decoders
+from tests.tiny import picture
+
+SPEC = ImageSpec(resize_px=8, crop_px=8)
+
+
+@pytest.mark.parametrize("count", sorted({0, 1, cpu_budget(), cpu_budget() + 1, 7}))
+def test_each_picture_gets_its_own_crop_however_many_threads_share_the_work(count: int) -> None:
+    pictures = [picture("grey", number) for number in range(count)]
+    decoders = Decoders()
+
+    crops = asyncio.run(decoders.decode([(image, SPEC) for image in pictures]))
+
+    decoders.close()
+    assert len(crops) == count
+    for crop, image in zip(crops, pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(crop), decode_crop(image, SPEC))
+
+
+def test_what_cannot_be_decoded_has_its_error_in_the_place_of_its_crop() -> None:
+    sent = [picture("red"), b"no picture", picture("red", side_px=32), picture("green")]
+    decoders = Decoders(Limits(max_pixels=16 * 16))
+
+    crops = asyncio.run(decoders.decode([(image, SPEC) for image in sent]))
+
+    decoders.close()
+    assert [isinstance(crop, InvalidImageError) for crop in crops] == [False, True, True, False]
+    assert "not a picture" in str(crops[1])
+    assert "the limit is 256 pixels" in str(crops[2])
+
+
+def test_each_picture_is_cut_for_its_own_model() -> None:
+    sides = (8, 12)
+    decoders = Decoders()
+
+    specs = [ImageSpec(resize_px=math.ceil(1.2 * side), crop_px=side) for side in sides]
+    crops = asyncio.run(decoders.decode([(picture("red"), spec) for spec in specs]))
+
+    decoders.close()
+    assert [np.asarray(crop).shape for crop in crops] == [(side, side, 3) for side in sides]

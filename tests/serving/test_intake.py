@@ -1,0 +1,149 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regraft.errors import StorageError
+from regraft.examples import AddOutcome, ExamplesStore, NewExample, image_hash
+from regraft.store import ModelStore
+from serving.decoders import Decoders
+from serving.intake import Added, Intake, Sender
+from serving.metrics import Metrics
+from serving.models import Models
+from tests.serving.fakes import Engines
+from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.tiny import picture
+
+
+class SlowExamples(ExamplesStore):
+    """Writes only while its gate is open, remembers who sent what, and has no room for some pictures."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.batches: list[tuple[str, list[bytes]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.no_room_for: set[bytes] = set()
+
+    def add_all(
+        self, model: str, batch: Sequence[NewExample], *, caller: str = "", hourly_quota: int = 0
+    ) -> list[AddOutcome]:
+        self.batches.append((caller, [new.data for new in batch]))
+        assert self.gate.wait(PATIENCE_S)
+        if self.no_room_for & {new.data for new in batch}:
+            raise StorageError("no room")
+        return super().add_all(model, batch, caller=caller, hourly_quota=hourly_quota)
+
+
+@dataclass
+class Stage:
+    examples: SlowExamples
+    intake: Intake
+    kept: list[str] = field(default_factory=list)
+
+    async def begin(self, image: bytes, sender: Sender) -> "asyncio.Task[Added]":
+        """Send a picture, and let it get as far as it can without a thread."""
+        task = asyncio.create_task(self.intake.add("", NewExample(image, "grey"), sender))
+        await asyncio.sleep(0)
+        return task
+
+    async def writing(self, batches: int) -> None:
+        await until(lambda: len(self.examples.batches) == batches)
+
+
+@asynccontextmanager
+async def stage(store: ModelStore) -> AsyncIterator[Stage]:
+    examples, decoders, kept = SlowExamples(store.root / ".examples"), Decoders(), list[str]()
+    models = Models(store, Engines(), max_queue=8, metrics=Metrics())
+    await models.refresh()
+    intake = Intake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
+    try:
+        yield Stage(examples, intake, kept)
+    finally:
+        examples.gate.set()
+        models.close()
+        decoders.close()
+        examples.close()
+
+
+@asynchronous
+async def test_pictures_that_come_while_others_are_taken_in_are_taken_in_together(store: ModelStore) -> None:
+    images = [picture("grey", number) for number in range(6)]
+    sender = Sender("ada")
+    async with stage(store) as s:
+        s.examples.gate.clear()
+        first = await s.begin(images[0], sender)
+        await s.writing(1)
+        others = [await s.begin(image, sender) for image in images[1:]]
+        s.examples.gate.set()
+        answers = await asyncio.gather(first, *others)
+
+        assert [images for _, images in s.examples.batches] == [images[:1], images[1:]]
+        assert [answer.outcome for answer in answers] == [AddOutcome.ACCEPTED] * 6
+        assert s.kept == [image_hash(image) for image in images]
+
+
+@asynchronous
+async def test_nobody_waits_for_all_the_pictures_of_another(store: ModelStore) -> None:
+    async with stage(store) as s:
+        s.examples.gate.clear()
+        many, one = Sender("many"), Sender("one")
+        tasks = [await s.begin(picture("grey", number), many) for number in range(70)]
+        await s.writing(1)
+        tasks.append(await s.begin(picture("grey", 100), one))
+        s.examples.gate.set()
+        await asyncio.gather(*tasks)
+
+        callers = [caller for caller, _ in s.examples.batches]
+        assert callers.index("one") < len(callers) - 1, "some of the others' came after it"
+        assert sum(len(images) for _, images in s.examples.batches) == 71
+
+
+@asynchronous
+async def test_a_damaged_picture_is_rejected_alone_among_those_it_came_with(store: ModelStore) -> None:
+    images = [picture("grey", 0), picture("grey", 1), b"no picture", picture("grey", 2)]
+    async with stage(store) as s:
+        s.examples.gate.clear()
+        sender = Sender("ada")
+        tasks = [await s.begin(image, sender) for image in images]
+        s.examples.gate.set()
+        answers = await asyncio.gather(*tasks)
+
+        accepted, rejected = AddOutcome.ACCEPTED, AddOutcome.REJECTED
+        assert [answer.outcome for answer in answers] == [accepted, accepted, rejected, accepted]
+        assert "not a picture" in answers[2].reason
+
+
+@asynchronous
+async def test_what_nobody_waits_for_any_more_is_not_taken_in(store: ModelStore) -> None:
+    async with stage(store) as s:
+        s.examples.gate.clear()
+        sender = Sender("ada")
+        first = await s.begin(picture("grey", 0), sender)
+        await s.writing(1)
+        gone, stays = await s.begin(picture("grey", 1), sender), await s.begin(picture("grey", 2), sender)
+        gone.cancel()
+        s.examples.gate.set()
+        await asyncio.gather(first, stays)
+
+        assert gone.cancelled()
+        assert [images for _, images in s.examples.batches] == [[picture("grey", 0)], [picture("grey", 2)]]
+
+
+@asynchronous
+async def test_where_a_batch_cannot_be_written_each_of_it_has_its_own_answer(store: ModelStore) -> None:
+    images = [picture("grey", number) for number in range(4)]
+    async with stage(store) as s:
+        s.examples.no_room_for = {images[2]}
+        s.examples.gate.clear()
+        sender = Sender("ada")
+        tasks = [await s.begin(image, sender) for image in images]
+        s.examples.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(answer) for answer in answers] == [Added, Added, StorageError, Added]
+        assert {example.sha256 for example in s.examples.list("colours")} == {
+            image_hash(image) for image in images if image != images[2]
+        }
