@@ -19,6 +19,7 @@ from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 
 _EMBEDDED_WITHIN_S = 900.0
+_MANY = 100
 
 
 def copy_model(store: Path, name: str, target: Path) -> tuple[int, int]:
@@ -92,8 +93,8 @@ def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
 
     def wait() -> None:
         ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
-        while examples.without_embedding(name, key, 1) and time.monotonic() < ends_s:
-            time.sleep(0.03)
+        while (missing := examples.without_embedding(name, key, _MANY)) and time.monotonic() < ends_s:
+            time.sleep(0.1 if len(missing) == _MANY else 0.03)  # to ask takes milliseconds of the server's CPUs
 
     with closing(examples):
         yield wait
