@@ -24,6 +24,8 @@ log = logging.getLogger("regraft.embedder")
 _CHUNK: Final = 64
 _CHAINS: Final = 2
 """While one chunk is written, the lanes have another."""
+_AHEAD: Final = 4
+"""Batches a lane that a chain has in the lanes or waiting for them; with fewer, their turns would be short."""
 _MOST_CROPS_BYTES: Final = 64 * 2**20
 """Of one model."""
 
@@ -154,7 +156,7 @@ class BackgroundEmbedder:
                     log.warning("example %s cannot be embedded", sha256, exc_info=error)
             return None
 
-        busy = min(len(todo), 4 * plan.lanes * plan.max_batch)
+        busy = min(len(todo), _AHEAD * plan.lanes * plan.max_batch)
         ends = await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
         return vectors, next(filter(None, ends), None)
 

@@ -73,9 +73,13 @@ class _Waiting:
     new: NewExample
     kept: "asyncio.Future[_Kept]"
 
-    def fail(self, error: Exception) -> None:
-        if not self.kept.done():  # whoever waited for it may be gone
-            self.kept.set_exception(error)
+    def end(self, end: _Kept | Exception) -> None:
+        if self.kept.done():  # whoever waited for it is gone
+            return
+        if isinstance(end, Exception):
+            self.kept.set_exception(end)
+        else:
+            self.kept.set_result(end)
 
 
 class Intake:
@@ -186,17 +190,17 @@ class Intake:
         good: list[tuple[_Waiting, Crop]] = []
         for waiting, crop in zip(batch, crops, strict=True):
             if isinstance(crop, Exception):
-                waiting.fail(crop)
+                waiting.end(crop)
             else:
                 good.append((waiting, crop))
         try:
             await self._write(model, caller, good)
         except Exception:  # noqa: BLE001 - one of them is to blame: each shall have its own answer
-            for one in good:
+            for waiting, crop in good:
                 try:
-                    await self._write(model, caller, [one])
+                    await self._write(model, caller, [(waiting, crop)])
                 except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
-                    one[0].fail(error)
+                    waiting.end(error)
 
     async def _write(self, model: str, caller: str, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
         if not batch:
@@ -206,5 +210,4 @@ class Intake:
             self._examples.add_all, model, news, caller=caller, hourly_quota=self._rules.per_hour
         )
         for (waiting, crop), outcome in zip(batch, outcomes, strict=True):
-            if not waiting.kept.done():  # as above
-                waiting.kept.set_result(_Kept(outcome, crop))
+            waiting.end(_Kept(outcome, crop))

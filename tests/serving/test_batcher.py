@@ -61,6 +61,18 @@ class Bench:
         await asyncio.sleep(0)
         return task
 
+    def begin_in_the_background(self, payloads: str) -> "list[asyncio.Task[Answered[str]]]":
+        """Submit one payload a letter as background work."""
+        return [asyncio.create_task(self.batcher.submit(payload, background=True)) for payload in payloads]
+
+    async def in_a_background_turn(self, payloads: str) -> "list[asyncio.Task[Answered[str]]]":
+        """Submit them, and wait until the second turn, of several batches where there are nine, runs its first."""
+        tasks = self.begin_in_the_background(payloads)
+        await self.running(1)
+        self.run.let_go()
+        await self.running(2)
+        return tasks
+
     async def running(self, batches: int) -> None:
         """Wait until this many batches in all have reached a lane."""
         await until(lambda: len(self.run.batches) == batches)
@@ -583,7 +595,7 @@ async def test_background_work_takes_all_lanes_where_nobody_asks() -> None:
 @asynchronous
 async def test_background_work_runs_several_batches_in_a_turn() -> None:
     async with bench(max_batch=1) as b:
-        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
+        background = b.begin_in_the_background("abcdefghi")
         await b.running(1)
         b.run.let_go(4)
         await b.running(5)
@@ -596,10 +608,7 @@ async def test_background_work_runs_several_batches_in_a_turn() -> None:
 @asynchronous
 async def test_a_request_waits_for_one_batch_of_background_work_and_what_it_put_off_keeps_its_place() -> None:
     async with bench(max_batch=1) as b:
-        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
-        await b.running(1)
-        b.run.let_go()
-        await b.running(2)  # the second turn, of four
+        background = await b.in_a_background_turn("abcdefghi")
         request = await b.begin("request")
         b.run.let_go(9)
 
@@ -611,10 +620,7 @@ async def test_a_request_waits_for_one_batch_of_background_work_and_what_it_put_
 @asynchronous
 async def test_other_work_waits_for_one_batch_of_background_work() -> None:
     async with bench(max_batch=1) as b:
-        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
-        await b.running(1)
-        b.run.let_go()
-        await b.running(2)
+        background = await b.in_a_background_turn("abcdefghi")
         other = asyncio.create_task(b.batcher.in_a_lane(lambda: len(b.run.batches)))
         await asyncio.sleep(0)
         b.run.let_go(8)
@@ -626,10 +632,7 @@ async def test_other_work_waits_for_one_batch_of_background_work() -> None:
 @asynchronous
 async def test_closing_ends_a_turn_of_background_work_after_the_batch_that_runs() -> None:
     async with bench(max_batch=1) as b:
-        background = [asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abcdefghi"]
-        await b.running(1)
-        b.run.let_go()
-        await b.running(2)
+        background = await b.in_a_background_turn("abcdefghi")
         b.batcher.close()
         b.run.let_go()
 
@@ -640,7 +643,7 @@ async def test_closing_ends_a_turn_of_background_work_after_the_batch_that_runs(
 @asynchronous
 async def test_background_work_is_refused_when_the_batcher_closes_but_by_no_full_queue() -> None:
     async with bench(max_batch=1, max_queue=1) as b:
-        running, *waiting = (asyncio.create_task(b.batcher.submit(name, background=True)) for name in "abc")
+        running, *waiting = b.begin_in_the_background("abc")
         await b.running(1)
         b.batcher.close()
         b.run.let_go()

@@ -1,5 +1,4 @@
 import asyncio
-import math
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def test_each_picture_is_cut_for_its_own_model() -> None:
     sides = (8, 12)
     decoders = Decoders()
 
-    specs = [ImageSpec(resize_px=math.ceil(1.2 * side), crop_px=side) for side in sides]
+    specs = [ImageSpec(resize_px=side, crop_px=side) for side in sides]
     crops = asyncio.run(decoders.decode([(picture("red"), spec) for spec in specs]))
 
     decoders.close()
