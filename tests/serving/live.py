@@ -4,7 +4,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -92,9 +92,7 @@ class LiveServer:
 @contextmanager
 def stalled_retrain(store: ModelStore, name: str = "colours") -> Iterator[None]:
     """Let every retrain of the present champion come to RUNNING and stand still there, reading a pipe."""
-    version = store.champion(name)
-    assert version is not None
-    features = store.folder(name, version) / FEATURES_FILE
+    features = _features_of_champion(store, name)
     whole = features.read_bytes()
     features.unlink()
     os.mkfifo(features)
@@ -103,6 +101,30 @@ def stalled_retrain(store: ModelStore, name: str = "colours") -> Iterator[None]:
     finally:
         features.unlink()
         features.write_bytes(whole)
+
+
+@contextmanager
+def reading_the_pipe(store: ModelStore, name: str = "colours") -> Iterator[None]:
+    """Run a block while a stalled retrain reads its pipe, and asks nobody anything; then it finds nothing there."""
+    pipe = _features_of_champion(store, name)
+    ends: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):  # nobody reads it yet
+            ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
+    wait_until(is_read)
+    try:
+        yield
+    finally:
+        os.close(ends[0])
+
+
+def _features_of_champion(store: ModelStore, name: str) -> Path:
+    version = store.champion(name)
+    assert version is not None
+    return store.folder(name, version) / FEATURES_FILE
 
 
 def process_of_job(job_id: str) -> int:

@@ -13,11 +13,11 @@ import pytest
 from regraft.client import Client, RemoteError
 from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash, is_holdout
-from regraft.store import FEATURES_FILE, ModelStore
+from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from tests.postgresql import PostgreSQL
-from tests.serving.live import LiveServer, process_of_job, stalled_retrain
+from tests.serving.live import LiveServer, process_of_job, reading_the_pipe, stalled_retrain
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
 
@@ -537,10 +537,9 @@ def test_a_retrain_whose_database_goes_away_begins_anew_when_it_is_back_and_serv
         list(live.client.add_examples((image, "grey") for image in GREY))
         with stalled_retrain(store):
             job = live.client.retrain()
-            running(live.client, job)
-            child = process_of_job(job.id)
-            cluster.stop()
-            (store.folder("colours", 1) / FEATURES_FILE).open("wb").close()  # it reads nothing there, and cannot say so
+            with reading_the_pipe(store):
+                child = process_of_job(job.id)
+                cluster.stop()  # what it reads is no features, and it cannot say so
         wait_until(lambda: not Path(f"/proc/{child}").exists())
         assert live.client.classify(GREY[1]).predictions
         assert store.versions("colours") == [1]
