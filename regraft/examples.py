@@ -82,7 +82,7 @@ class NewExample:
     """A picture that somebody labels.
 
     Attributes:
-        data: an encoded picture, already found decodable.
+        data: an encoded picture, which the server has found decodable; retrains leave out what is not.
         label: its class; a new one is allowed.
         source: where it comes from, free text.
         annotator: who says so.

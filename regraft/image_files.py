@@ -89,6 +89,8 @@ class ImageFolder:
         """Write a picture, unless it is there."""
         path = self.file(sha256)
         if path.exists():
+            if durably:  # whoever wrote it may not have come as far as this
+                fsync_folder(path.parent)
             return
         write = write_durably if durably else Path.write_bytes
         try:
@@ -97,6 +99,7 @@ class ImageFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             if durably:
                 fsync_folder(self.root)
+                fsync_folder(self.root.parent)
             write(path, data)
 
 

@@ -66,7 +66,7 @@ class Backbone:
 
         Args:
             engine: with its plan.
-            max_queue: the most pictures that may wait for a lane, and for a decoder.
+            max_queue: the most pictures that may wait for a lane, and for a decoder, background work apart.
             limits: what a picture may cost.
             on_batch: told the size of every batch that was run.
         """
@@ -103,7 +103,7 @@ class Backbone:
 
         Raises:
             InvalidImageError: it is no picture.
-            OverloadedError: a queue is full; at once.
+            OverloadedError: a queue is full, for all but background work; at once.
             DeadlineError: the deadline passed while it waited.
             DrainingError: the backbone is closed.
         """

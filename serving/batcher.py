@@ -67,7 +67,7 @@ class _Ran(Generic[PayloadT, ResultT]):
 
 
 class Batcher(Generic[PayloadT, ResultT]):
-    """A bounded queue in front of a few lanes. Use from one event loop; close it when done."""
+    """A queue in front of a few lanes, bounded for requests. Use from one event loop; close it when done."""
 
     def __init__(
         self,
@@ -239,6 +239,8 @@ class Batcher(Generic[PayloadT, ResultT]):
                 raise RuntimeError(f"a batch of {len(batch)} gave {len(results)} results")
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait for the batch
             results = [error] * len(batch)
+        except BaseException as error:  # noqa: BLE001 - a panic of native code: the lane shall outlive it
+            results = [RuntimeError(repr(error))] * len(batch)
         return _Ran(batch, results, now_s, late)
 
     def _take_turn(

@@ -2,11 +2,22 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+from regraft.errors import RegraftError
 from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture to decode; ``is_wanted`` is asked in a thread, just before."""
+
+    image: bytes
+    spec: ImageSpec
+    is_wanted: Callable[[], bool] = lambda: True
 
 
 class Decoders:
@@ -18,24 +29,33 @@ class Decoders:
         self._threads = cpu_budget()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
 
-    async def decode(self, pictures: Sequence[tuple[bytes, ImageSpec]]) -> list[Crop | Exception]:
-        """Decode pictures by `regraft.image.decode_crop`; what it raises for one stands in the place of its crop."""
+    async def decode(self, pictures: Iterable[Encoded]) -> list[Crop | Exception]:
+        """Decode pictures by `regraft.image.decode_crop`; what kept one from it stands in the place of its crop."""
         loop = asyncio.get_running_loop()
+        todo = list(pictures)
         # Each thread has its share at once: a hop between threads for every picture would cost as much as a small one.
-        each = max(1, math.ceil(len(pictures) / self._threads))
-        shares = (pictures[start : start + each] for start in range(0, len(pictures), each))
-        decoded = await asyncio.gather(*(loop.run_in_executor(self._pool, self._decode, share) for share in shares))
+        each = max(1, math.ceil(len(todo) / self._threads))
+        shares = (todo[start : start + each] for start in range(0, len(todo), each))
+        decoding = (loop.run_in_executor(self._pool, self._decode, share) for share in shares)
+        try:
+            decoded = await asyncio.gather(*decoding)
+        except RuntimeError as error:  # no thread could be started, or they are closed
+            return [error] * len(todo)
         return [crop for share in decoded for crop in share]
 
     def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False)
 
-    def _decode(self, pictures: Sequence[tuple[bytes, ImageSpec]]) -> list[Crop | Exception]:
-        return [self._crop_or_error(image, spec) for image, spec in pictures]
+    def _decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
+        return [self._crop_or_error(picture) for picture in pictures]
 
-    def _crop_or_error(self, image: bytes, spec: ImageSpec) -> Crop | Exception:
+    def _crop_or_error(self, picture: Encoded) -> Crop | Exception:
+        if not picture.is_wanted():
+            return RegraftError("nobody waits for this picture any more")
         try:
-            return decode_crop(image, spec, self._limits)
+            return decode_crop(picture.image, picture.spec, self._limits)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever sent the picture
             return error
+        except BaseException as error:  # noqa: BLE001 - a panic of native code: it shall not take the neighbours along
+            return RuntimeError(repr(error))

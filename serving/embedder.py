@@ -26,6 +26,8 @@ _CHAINS: Final = 2
 """While one chunk is written, the lanes have another."""
 _AHEAD: Final = 4
 """Batches a lane that a chain has in the lanes or waiting for them; with fewer, their turns would be short."""
+_AHEAD_ENCODED: Final = 2
+"""Of pictures that are decoded there, since each may have as many bytes as a request."""
 _MOST_CROPS_BYTES: Final = 64 * 2**20
 """Of one model."""
 
@@ -99,10 +101,8 @@ class BackgroundEmbedder:
             todo = self._take_crops(served) or await self._find_missing(name, key)
             self._in_work.update(todo)
             try:
-                vectors, failure = await self._embed_together(served, todo)
+                vectors = await self._embed_together(served, todo)
                 await asyncio.to_thread(self._examples.embeddings.put, key, vectors)
-                if failure:
-                    raise failure
             finally:
                 self._in_work.difference_update(todo)
             return bool(todo)
@@ -133,32 +133,24 @@ class BackgroundEmbedder:
             self._wake_chains()
         return dict.fromkeys(found)
 
-    async def _embed_together(
-        self, served: ServedModel, todo: Mapping[str, Crop | None]
-    ) -> tuple[dict[str, FloatArray], NotNowError | None]:
-        """Embed pictures, as many at once as keep the lanes busy; one that cannot be must not hold up the others.
-
-        Returns:
-            The embeddings, and what kept some from being made just now.
-        """
+    async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | None]) -> dict[str, FloatArray]:
+        """Embed pictures, as many at once as keep the lanes busy; one that cannot be must not hold up the others."""
         plan = served.backbone.engine.plan
+        ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
         vectors: dict[str, FloatArray] = {}
         left = iter(todo.items())
 
-        async def embed_one_by_one() -> NotNowError | None:
+        async def embed_one_by_one() -> None:
             for sha256, crop in left:
                 try:
                     vectors[sha256] = await self._embed(served, sha256, crop)
-                except NotNowError as error:
-                    return error
                 except Exception as error:  # a retrain tries it again
                     self._hopeless.add(sha256)
                     log.warning("example %s cannot be embedded", sha256, exc_info=error)
-            return None
 
-        busy = min(len(todo), _AHEAD * plan.lanes * plan.max_batch)
-        ends = await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
-        return vectors, next(filter(None, ends), None)
+        busy = min(len(todo), ahead * plan.lanes * plan.max_batch)
+        await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
+        return vectors
 
     async def _embed(self, served: ServedModel, sha256: str, crop: Crop | None) -> FloatArray:
         image: bytes | Crop | None = crop

@@ -1,13 +1,15 @@
 """What becomes of a labelled picture that somebody sends: checked, decoded, kept, and told of. Knows nothing of gRPC.
 
 Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
-long for thirty as for one.
+long for a dozen as for one. While one batch is written, the next is decoded.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from regraft.embeddings import EmbeddingKey
@@ -15,12 +17,14 @@ from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.image import Crop
 from regraft.labels import check_label, check_note
-from serving.decoders import Decoders
+from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
 
-_MOST_TOGETHER: Final = 32
+_MOST_TOGETHER: Final = 16
+"""Half of what a stream has under way, so that one stream alone keeps both the decoders and the disk at work."""
+_BATCHES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,17 @@ class _Kept:
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     served: ServedModel
+    caller: str
     new: NewExample
     kept: "asyncio.Future[_Kept]"
 
+    @property
+    def is_wanted(self) -> bool:
+        """False once whoever waits for it is gone. Safe in any thread."""
+        return not self.kept.done()
+
     def end(self, end: _Kept | Exception) -> None:
-        if self.kept.done():  # whoever waited for it is gone
+        if not self.is_wanted:
             return
         if isinstance(end, Exception):
             self.kept.set_exception(end)
@@ -107,8 +117,9 @@ class Intake:
         self._decoders = decoders
         self._on_kept = on_kept
         self._rules = rules
-        self._waiting: defaultdict[tuple[str, str], deque[_Waiting]] = defaultdict(deque)  # by model and caller
-        self._working: asyncio.Task[None] | None = None
+        self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
+        self._working: set[asyncio.Task[None]] = set()
+        self._decoding, self._writing = asyncio.Lock(), asyncio.Lock()
 
     async def add(self, model: str, new: NewExample, sender: Sender) -> Added:
         """Take in one picture; when this returns with a promise, it is on the disk.
@@ -170,44 +181,67 @@ class Intake:
         return replace(new, data=data)
 
     async def _keep(self, served: ServedModel, caller: str, new: NewExample) -> _Kept:
-        waiting = _Waiting(served, new, asyncio.get_running_loop().create_future())
-        self._waiting[served.name, caller].append(waiting)
-        if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._keep_waiting())
-        return await waiting.kept
+        whose = served.name, caller
+        waiting = _Waiting(served, caller, new, asyncio.get_running_loop().create_future())
+        self._waiting[whose].append(waiting)
+        if len(self._working) < _BATCHES:
+            working = asyncio.create_task(self._keep_waiting())
+            self._working.add(working)
+            working.add_done_callback(self._working.discard)
+        try:
+            return await waiting.kept
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it may be in a batch already
+                self._waiting.get(whose, []).remove(waiting)
+            raise
 
     async def _keep_waiting(self) -> None:
         while self._waiting:
-            (model, caller), queue = next(iter(self._waiting.items()))
-            del self._waiting[model, caller]
-            batch = [queue.popleft() for _ in range(min(_MOST_TOGETHER, len(queue)))]
-            if queue:
-                self._waiting[model, caller] = queue  # behind those of the others
-            await self._keep_together(model, caller, [waiting for waiting in batch if not waiting.kept.done()])
+            async with self._decoding:
+                decoded = await self._decode(self._next_batch())
+            async with self._writing:
+                await self._write_all(decoded)
 
-    async def _keep_together(self, model: str, caller: str, batch: Sequence[_Waiting]) -> None:
-        crops = await self._decoders.decode([(waiting.new.data, waiting.served.card.image) for waiting in batch])
-        good: list[tuple[_Waiting, Crop]] = []
-        for waiting, crop in zip(batch, crops, strict=True):
+    def _next_batch(self) -> list[_Waiting]:
+        if not self._waiting:
+            return []
+        whose = next(iter(self._waiting))
+        waiting = self._waiting.pop(whose)
+        if left := waiting[_MOST_TOGETHER:]:
+            self._waiting[whose] = left  # behind those of the others
+        return waiting[:_MOST_TOGETHER]
+
+    async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:
+        """Decode a batch, and answer for what cannot be."""
+
+        def encoded(waiting: _Waiting) -> Encoded:
+            return Encoded(waiting.new.data, waiting.served.card.image, lambda: waiting.is_wanted)
+
+        decoded: list[tuple[_Waiting, Crop]] = []
+        for waiting, crop in zip(batch, await self._decoders.decode(map(encoded, batch)), strict=True):
             if isinstance(crop, Exception):
                 waiting.end(crop)
             else:
-                good.append((waiting, crop))
+                decoded.append((waiting, crop))
+        return decoded
+
+    async def _write_all(self, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
         try:
-            await self._write(model, caller, good)
+            await self._write(batch)
         except Exception:  # noqa: BLE001 - one of them is to blame: each shall have its own answer
-            for waiting, crop in good:
+            for waiting, crop in batch:
                 try:
-                    await self._write(model, caller, [(waiting, crop)])
+                    await self._write([(waiting, crop)])
                 except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
                     waiting.end(error)
 
-    async def _write(self, model: str, caller: str, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
-        if not batch:
+    async def _write(self, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
+        wanted = [(waiting, crop) for waiting, crop in batch if waiting.is_wanted]
+        if not wanted:
             return
-        news = [waiting.new for waiting, _ in batch]
-        outcomes = await asyncio.to_thread(
-            self._examples.add_all, model, news, caller=caller, hourly_quota=self._rules.per_hour
-        )
-        for (waiting, crop), outcome in zip(batch, outcomes, strict=True):
+        news = [waiting.new for waiting, _ in wanted]
+        first, _ = wanted[0]  # all of a batch are of one model and one caller
+        keep = partial(self._examples.add_all, caller=first.caller, hourly_quota=self._rules.per_hour)
+        outcomes = await asyncio.to_thread(keep, first.served.name, news)
+        for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Kept(outcome, crop))

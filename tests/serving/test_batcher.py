@@ -14,8 +14,12 @@ from serving.batcher import Answered, Batcher
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
 
 
+class Panic(BaseException):
+    """What comes out of native code where it gives up is no `Exception` either."""
+
+
 class SteppedRun:
-    """Each batch waits in its lane until the test lets it go; "poison" and "short" make a batch fail."""
+    """Each batch waits in its lane until the test lets it go; "poison", "panic" and "short" make a batch fail."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -34,6 +38,8 @@ class SteppedRun:
             self.running -= 1
         if any("poison" in payload for payload in batch):
             raise RuntimeError("poisoned")
+        if any("panic" in payload for payload in batch):
+            raise Panic
         answers = [answer_to(payload) for payload in batch]
         if any("short" in payload for payload in batch):
             return answers[:-1]
@@ -55,9 +61,11 @@ class Bench:
     run: SteppedRun
     sizes: list[int] = field(default_factory=list)
 
-    async def begin(self, payload: str, deadline_s: float | None = None) -> "asyncio.Task[Answered[str]]":
+    async def begin(
+        self, payload: str, deadline_s: float | None = None, *, background: bool = False
+    ) -> "asyncio.Task[Answered[str]]":
         """Submit, and let the submission happen."""
-        task = asyncio.create_task(self.batcher.submit(payload, deadline_s))
+        task = asyncio.create_task(self.batcher.submit(payload, deadline_s, background=background))
         await asyncio.sleep(0)
         return task
 
@@ -265,18 +273,19 @@ async def test_expired_and_cancelled_requests_take_no_room_in_a_batch() -> None:
         assert {type(outcome) for outcome in outcomes} == {DeadlineError}
 
 
+@pytest.mark.parametrize(("failure", "told"), [("poison", "poisoned"), ("panic", "Panic")])
 @asynchronous
-async def test_a_run_that_raises_fails_its_own_batch_only_and_the_lane_goes_on() -> None:
+async def test_a_run_that_raises_fails_its_own_batch_only_and_the_lane_goes_on(failure: str, told: str) -> None:
     """Invariant 4."""
     async with bench(max_batch=2) as b:
         first = await b.begin("first")
-        bad = [await b.begin("poison"), await b.begin("mate")]
+        bad = [await b.begin(failure), await b.begin("mate")]
         good = [await b.begin("c"), await b.begin("d")]
         b.run.let_go(3)
 
         assert (await first).result == answer_to("first")
         for request in bad:
-            with pytest.raises(RuntimeError, match="poisoned"):
+            with pytest.raises(RuntimeError, match=told):
                 await request
         assert [(await request).result for request in good] == [answer_to("c"), answer_to("d")]
 
@@ -360,6 +369,7 @@ class Fate(StrEnum):
 @dataclass(frozen=True)
 class Submit:
     fate: Fate
+    background: bool
 
 
 @dataclass(frozen=True)
@@ -379,8 +389,8 @@ class Turn:
 
 FATES = st.sampled_from([Fate.GOOD, Fate.GOOD, Fate.GOOD, Fate.POISON, Fate.SHORT, Fate.EXPIRED])
 STEPS = st.one_of(
-    st.builds(Submit, FATES),
-    st.builds(Submit, FATES),
+    st.builds(Submit, FATES, st.booleans()),
+    st.builds(Submit, FATES, st.booleans()),
     st.builds(Cancel, st.integers(0, 30)),
     st.just(LetGo()),
     st.just(Turn()),
@@ -405,8 +415,10 @@ def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
     batch_of = {payload: batch for batch in play.batches for payload in batch}
     assert len(batch_of) == sum(map(len, play.batches)), "somebody was run twice"
     assert all(1 <= len(batch) <= max_batch for batch in play.batches)
-    order = [int(payload.split()[0]) for batch in play.batches for payload in batch]
-    assert lanes > 1 or order == sorted(order), "somebody was overtaken"
+    for kind in ("request", "background"):
+        order = [int(payload.split()[0]) for batch in play.batches for payload in batch if kind in payload]
+        assert lanes > 1 or order == sorted(order), "somebody was overtaken by one of the same kind"
+    assert all(len({"background" in payload for payload in batch}) == 1 for batch in play.batches)
     for payload, outcome in play.outcomes.items():
         if payload in play.cancelled:
             assert isinstance(outcome, asyncio.CancelledError)
@@ -448,7 +460,7 @@ class Play:
         async with bench(lanes, max_batch, max_queue, turn) as b, asyncio.timeout(PATIENCE_S):
             for step in steps:
                 if isinstance(step, Submit):
-                    await self._submit(b, step.fate, max_queue)
+                    await self._submit(b, step, max_queue)
                 elif isinstance(step, Cancel):
                     self._cancel(step.which)
                 elif isinstance(step, LetGo):
@@ -463,12 +475,12 @@ class Play:
         self.outcomes = dict(zip(self.requests, outcomes, strict=True))
         self.batches = b.run.batches
 
-    async def _submit(self, b: Bench, fate: Fate, max_queue: int) -> None:
-        payload = f"{len(self.requests)} {fate}"
-        if b.batcher.depth >= max_queue:
+    async def _submit(self, b: Bench, step: Submit, max_queue: int) -> None:
+        payload = f"{len(self.requests)} {'background' if step.background else 'request'} {step.fate}"
+        if b.batcher.depth >= max_queue and not step.background:
             self.came_to_a_full_queue.add(payload)
-        past_s = asyncio.get_running_loop().time() - 1
-        self.requests[payload] = await b.begin(payload, past_s if fate is Fate.EXPIRED else None)
+        deadline_s = asyncio.get_running_loop().time() - 1 if step.fate is Fate.EXPIRED else None
+        self.requests[payload] = await b.begin(payload, deadline_s, background=step.background)
         assert b.batcher.depth <= max_queue
 
     def _cancel(self, which: int) -> None:

@@ -180,7 +180,9 @@ async def test_more_damaged_pictures_than_fit_in_one_go_do_not_hide_the_others(s
 
 
 @asynchronous
-async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(store: ModelStore) -> None:
+async def test_while_requests_fill_their_queue_what_shall_be_embedded_waits_and_is_embedded_after_them(
+    store: ModelStore,
+) -> None:
     async with stage(store, max_queue=1) as s:
         with s.session.held():
             runs = len(s.session.batches)
@@ -192,7 +194,6 @@ async def test_when_the_lanes_are_full_embedding_waits_for_the_next_occasion(sto
             s.embedder.wake()
             assert s.embedded(hashes) == {}
         await asyncio.gather(first, second)
-        s.embedder.wake()
         await s.until_embedded(hashes)
 
 

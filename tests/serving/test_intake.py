@@ -1,14 +1,15 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.errors import StorageError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample, image_hash
+from regraft.image import Crop
 from regraft.store import ModelStore
-from serving.decoders import Decoders
+from serving.decoders import Decoders, Encoded
 from serving.intake import Added, Intake, Sender
 from serving.metrics import Metrics
 from serving.models import Models
@@ -37,9 +38,23 @@ class SlowExamples(ExamplesStore):
         return super().add_all(model, batch, caller=caller, hourly_quota=hourly_quota)
 
 
+class CountingDecoders(Decoders):
+    """Remembers how many pictures of each batch were decoded, or found to be none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[int] = []
+
+    async def decode(self, pictures: Iterable[Encoded]) -> list[Crop | Exception]:
+        decoded = await super().decode(pictures)
+        self.done.append(len(decoded))
+        return decoded
+
+
 @dataclass
 class Stage:
     examples: SlowExamples
+    decoders: CountingDecoders
     intake: Intake
     kept: list[str] = field(default_factory=list)
 
@@ -52,15 +67,27 @@ class Stage:
     async def writing(self, batches: int) -> None:
         await until(lambda: len(self.examples.batches) == batches)
 
+    async def decoded(self, batches: int) -> None:
+        await until(lambda: len(self.decoders.done) == batches)
+
+    async def hold_up(self, sender: Sender) -> "list[asyncio.Task[Added]]":
+        """Send a picture that is being written until the gate is opened, and one that is decoded behind it."""
+        self.examples.gate.clear()
+        first = await self.begin(picture("red", 0), sender)
+        await self.writing(1)
+        second = await self.begin(picture("red", 1), sender)
+        await self.decoded(2)
+        return [first, second]
+
 
 @asynccontextmanager
 async def stage(store: ModelStore) -> AsyncIterator[Stage]:
-    examples, decoders, kept = SlowExamples(store.root / ".examples"), Decoders(), list[str]()
+    examples, decoders, kept = SlowExamples(store.root / ".examples"), CountingDecoders(), list[str]()
     models = Models(store, Engines(), max_queue=8, metrics=Metrics())
     await models.refresh()
     intake = Intake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
     try:
-        yield Stage(examples, intake, kept)
+        yield Stage(examples, decoders, intake, kept)
     finally:
         examples.gate.set()
         models.close()
@@ -73,16 +100,24 @@ async def test_pictures_that_come_while_others_are_taken_in_are_taken_in_togethe
     images = [picture("grey", number) for number in range(6)]
     sender = Sender("ada")
     async with stage(store) as s:
-        s.examples.gate.clear()
-        first = await s.begin(images[0], sender)
-        await s.writing(1)
-        others = [await s.begin(image, sender) for image in images[1:]]
+        first = await s.hold_up(sender)
+        others = [await s.begin(image, sender) for image in images]
         s.examples.gate.set()
-        answers = await asyncio.gather(first, *others)
+        answers = await asyncio.gather(*first, *others)
 
-        assert [images for _, images in s.examples.batches] == [images[:1], images[1:]]
-        assert [answer.outcome for answer in answers] == [AddOutcome.ACCEPTED] * 6
-        assert s.kept == [image_hash(image) for image in images]
+        assert [images for _, images in s.examples.batches[2:]] == [images]
+        assert [answer.outcome for answer in answers] == [AddOutcome.ACCEPTED] * 8
+        assert s.kept[2:] == [image_hash(image) for image in images]
+
+
+@asynchronous
+async def test_while_one_batch_is_written_the_next_is_decoded(store: ModelStore) -> None:
+    async with stage(store) as s:
+        first = await s.hold_up(Sender("ada"))
+
+        assert (s.decoders.done, len(s.examples.batches)) == ([1, 1], 1)
+        s.examples.gate.set()
+        await asyncio.gather(*first)
 
 
 @asynchronous
@@ -119,17 +154,44 @@ async def test_a_damaged_picture_is_rejected_alone_among_those_it_came_with(stor
 @asynchronous
 async def test_what_nobody_waits_for_any_more_is_not_taken_in(store: ModelStore) -> None:
     async with stage(store) as s:
-        s.examples.gate.clear()
         sender = Sender("ada")
-        first = await s.begin(picture("grey", 0), sender)
-        await s.writing(1)
+        first, decoded = await s.hold_up(sender)
         gone, stays = await s.begin(picture("grey", 1), sender), await s.begin(picture("grey", 2), sender)
-        gone.cancel()
+        for task in (decoded, gone):
+            task.cancel()
         s.examples.gate.set()
         await asyncio.gather(first, stays)
 
+        assert decoded.cancelled()
         assert gone.cancelled()
-        assert [images for _, images in s.examples.batches] == [[picture("grey", 0)], [picture("grey", 2)]]
+        assert [images for _, images in s.examples.batches] == [[picture("red", 0)], [picture("grey", 2)]]
+        assert s.decoders.done == [1, 1, 1]
+
+
+@asynchronous
+async def test_where_the_disk_fails_it_is_not_asked_again_for_those_who_are_gone(store: ModelStore) -> None:
+    async with stage(store) as s:
+        images, sender = [picture("grey", number) for number in range(3)], Sender("ada")
+        s.examples.no_room_for = {images[0]}
+        s.examples.gate.clear()
+        tasks = [asyncio.create_task(s.intake.add("", NewExample(image, "grey"), sender)) for image in images]
+        await s.writing(1)
+        for task in tasks[1:]:
+            task.cancel()
+        s.examples.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [tried for _, tried in s.examples.batches] == [images, images[:1]]
+
+
+@asynchronous
+async def test_decoders_that_are_gone_leave_nobody_waiting(store: ModelStore) -> None:
+    async with stage(store) as s:
+        s.decoders.close()
+        tasks = [await s.begin(picture("grey", number), Sender("ada")) for number in range(3)]
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(answer) for answer in answers] == [RuntimeError] * 3
 
 
 @asynchronous
