@@ -1,7 +1,7 @@
 """What becomes of a labelled picture that somebody sends: checked, decoded, kept, and told of. Knows nothing of gRPC.
 
 Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
-long for a dozen as for one. While one batch is written, the next is decoded.
+long for thirty as for one.
 """
 
 import asyncio
@@ -22,9 +22,7 @@ from serving.models import Models, ServedModel
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
 
-_MOST_TOGETHER: Final = 16
-"""Half of what a stream has under way, so that one stream alone keeps both the decoders and the disk at work."""
-_BATCHES: Final = 2
+_MOST_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,7 @@ class Intake:
         self._on_kept = on_kept
         self._rules = rules
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
-        self._working: set[asyncio.Task[None]] = set()
-        self._decoding, self._writing = asyncio.Lock(), asyncio.Lock()
+        self._working: asyncio.Task[None] | None = None
 
     async def add(self, model: str, new: NewExample, sender: Sender) -> Added:
         """Take in one picture; when this returns with a promise, it is on the disk.
@@ -184,10 +181,8 @@ class Intake:
         whose = served.name, caller
         waiting = _Waiting(served, caller, new, asyncio.get_running_loop().create_future())
         self._waiting[whose].append(waiting)
-        if len(self._working) < _BATCHES:
-            working = asyncio.create_task(self._keep_waiting())
-            self._working.add(working)
-            working.add_done_callback(self._working.discard)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._keep_waiting())
         try:
             return await waiting.kept
         except asyncio.CancelledError:
@@ -197,14 +192,9 @@ class Intake:
 
     async def _keep_waiting(self) -> None:
         while self._waiting:
-            async with self._decoding:
-                decoded = await self._decode(self._next_batch())
-            async with self._writing:
-                await self._write_all(decoded)
+            await self._write_all(await self._decode(self._next_batch()))
 
     def _next_batch(self) -> list[_Waiting]:
-        if not self._waiting:
-            return []
         whose = next(iter(self._waiting))
         waiting = self._waiting.pop(whose)
         if left := waiting[_MOST_TOGETHER:]:

@@ -67,17 +67,12 @@ class Stage:
     async def writing(self, batches: int) -> None:
         await until(lambda: len(self.examples.batches) == batches)
 
-    async def decoded(self, batches: int) -> None:
-        await until(lambda: len(self.decoders.done) == batches)
-
-    async def hold_up(self, sender: Sender) -> "list[asyncio.Task[Added]]":
-        """Send a picture that is being written until the gate is opened, and one that is decoded behind it."""
+    async def hold_up(self, sender: Sender) -> "asyncio.Task[Added]":
+        """Send a picture that is being written until the gate is opened."""
         self.examples.gate.clear()
-        first = await self.begin(picture("red", 0), sender)
+        first = await self.begin(picture("red"), sender)
         await self.writing(1)
-        second = await self.begin(picture("red", 1), sender)
-        await self.decoded(2)
-        return [first, second]
+        return first
 
 
 @asynccontextmanager
@@ -103,21 +98,11 @@ async def test_pictures_that_come_while_others_are_taken_in_are_taken_in_togethe
         first = await s.hold_up(sender)
         others = [await s.begin(image, sender) for image in images]
         s.examples.gate.set()
-        answers = await asyncio.gather(*first, *others)
+        answers = await asyncio.gather(first, *others)
 
-        assert [images for _, images in s.examples.batches[2:]] == [images]
-        assert [answer.outcome for answer in answers] == [AddOutcome.ACCEPTED] * 8
-        assert s.kept[2:] == [image_hash(image) for image in images]
-
-
-@asynchronous
-async def test_while_one_batch_is_written_the_next_is_decoded(store: ModelStore) -> None:
-    async with stage(store) as s:
-        first = await s.hold_up(Sender("ada"))
-
-        assert (s.decoders.done, len(s.examples.batches)) == ([1, 1], 1)
-        s.examples.gate.set()
-        await asyncio.gather(*first)
+        assert [images for _, images in s.examples.batches[1:]] == [images]
+        assert [answer.outcome for answer in answers] == [AddOutcome.ACCEPTED] * 7
+        assert s.kept[1:] == [image_hash(image) for image in images]
 
 
 @asynchronous
@@ -155,17 +140,15 @@ async def test_a_damaged_picture_is_rejected_alone_among_those_it_came_with(stor
 async def test_what_nobody_waits_for_any_more_is_not_taken_in(store: ModelStore) -> None:
     async with stage(store) as s:
         sender = Sender("ada")
-        first, decoded = await s.hold_up(sender)
+        first = await s.hold_up(sender)
         gone, stays = await s.begin(picture("grey", 1), sender), await s.begin(picture("grey", 2), sender)
-        for task in (decoded, gone):
-            task.cancel()
+        gone.cancel()
         s.examples.gate.set()
         await asyncio.gather(first, stays)
 
-        assert decoded.cancelled()
         assert gone.cancelled()
-        assert [images for _, images in s.examples.batches] == [[picture("red", 0)], [picture("grey", 2)]]
-        assert s.decoders.done == [1, 1, 1]
+        assert [images for _, images in s.examples.batches] == [[picture("red")], [picture("grey", 2)]]
+        assert s.decoders.done == [1, 1]
 
 
 @asynchronous
