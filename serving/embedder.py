@@ -126,7 +126,7 @@ class BackgroundEmbedder:
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
         others = self._hopeless | self._in_work | self._crops[name].keys()
         missing = await asyncio.to_thread(self._examples.without_embedding, name, key, _CHUNK + len(others))
-        others = self._hopeless | self._in_work | self._crops[name].keys()
+        others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
         found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
         if found:
             self._may_miss.add(name)  # there may be more

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from regraft.store import ModelStore
 from tests.postgresql import PostgreSQL
@@ -13,6 +14,10 @@ from tests.serving.loop import grpc_loop
 from tests.tiny import publish_tiny
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says something of the machine alone. The rest is as Hypothesis has it, in CI and elsewhere.
+settings.register_profile("regraft", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("regraft")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

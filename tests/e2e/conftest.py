@@ -46,8 +46,11 @@ class ServerProcess:
 
     def children(self) -> list[int]:
         """Return the processes that it started and that still live, such as that of a retrain job."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        found: list[int] = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with suppress(OSError):  # this thread ended meanwhile
+                found += map(int, (task / "children").read_text().split())
+        return found
 
     def stop(self) -> int:
         """End it as an operator would, and return its exit code."""

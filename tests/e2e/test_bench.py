@@ -14,7 +14,7 @@ from tests.serving.waiting import wait_until
 from tests.tiny import picture
 
 COMMAND = [sys.executable, "-m", "regraft.cli", "bench"]
-SHORT = ["--duration", "0.3", "--warm-up", "0.1"]
+SHORT = ["--duration", "0.3", "--warm-up", "0"]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from regraft.retrain_jobs import JobState
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess
+from tests.serving.waiting import wait_until
 from tests.tiny import picture
 from training.features import load_features
 
@@ -65,8 +66,7 @@ def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_comes_t
     acknowledged: set[str] = set()
     for round_ in range(RETRAINS_KILLED):
         with ServerProcess(store.root) as server, server.client() as client:
-            champion = client.get_model().champion
-            assert client.get_model().served_version == champion
+            wait_until(lambda: _serves_the_champion(client))
             numbers = range(30 * round_, 30 * round_ + 30)
             acknowledged |= {
                 answer.sha256 for answer in client.add_examples((picture("grey", number), "grey") for number in numbers)
@@ -80,10 +80,14 @@ def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_comes_t
         for entry in client.list_jobs():
             *_, end = client.watch_job(entry.id)
             assert end.state in (retraining_pb2.RetrainJob.SUCCEEDED, retraining_pb2.RetrainJob.REFUSED), end.message
-        model = client.get_model()
-        assert model.served_version == model.champion
+        wait_until(lambda: _serves_the_champion(client))  # a job that outlived its server has promoted beside this one
         assert client.classify(picture("red")).predictions[0].label == "red"
         assert server.stop() == 0
+
+
+def _serves_the_champion(client: Client) -> bool:
+    model = client.get_model()
+    return model.served_version == model.champion
 
 
 def _kill(server: ServerProcess, victim: str, job_id: str) -> None:

@@ -44,7 +44,7 @@ class LiveServer:
 
     def __enter__(self) -> Self:
         self.ready = self._loop.run(self._start())
-        self.client = Client(self.target)
+        self.client = Client(self.target, timeout_s=PATIENCE_S)
         return self
 
     def __exit__(
@@ -99,8 +99,9 @@ def stalled_retrain(store: ModelStore, name: str = "colours") -> Iterator[None]:
     try:
         yield
     finally:
-        features.unlink()
-        features.write_bytes(whole)
+        beside = features.with_name("whole")  # a process that begins meanwhile finds the one or the other
+        beside.write_bytes(whole)
+        beside.replace(features)
 
 
 @contextmanager

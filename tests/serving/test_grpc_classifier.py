@@ -347,7 +347,7 @@ def test_no_more_pictures_of_one_stream_are_worked_on_than_its_window_allows(liv
         stream = live.client.classify_stream((str(number), picture("red", number % 8)) for number in range(500))
         answers = pool.submit(list, stream)
         wait_until(lambda: (live.metric("regraft_queue_depth") or 0) >= 32)
-        most = max(live.metric("regraft_in_flight") or 0 for _ in range(2000))
+        most = max(live.metric("regraft_in_flight") or 0 for _ in range(100))
 
         assert 32 <= most < 40
         assert not answers.done()

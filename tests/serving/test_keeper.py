@@ -68,10 +68,10 @@ async def test_of_a_rate_about_that_share_is_kept(store: ModelStore) -> None:
     async with stage(store, rate=0.25) as s:
         for n in range(200):
             await s.classifier.classify(picture("red", n % 3))
-        await until(lambda: s.count("kept") > 0)
+        await until(lambda: s.count("kept") > 20)  # in one batch or in several
 
         assert s.count("dropped") == 0
-    assert 20 < s.count("kept") < 85  # more than four standard deviations
+    assert s.count("kept") < 85  # 20 and 85 are more than four standard deviations off
 
 
 @asynchronous
