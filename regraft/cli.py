@@ -6,7 +6,6 @@ Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
 
-import getpass
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -32,6 +31,7 @@ from regraft.client import Client
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.options import Json, Name, asks_a_server
+from regraft.user import user_name
 
 app: Final = typer.Typer(
     help="Transfer learning, all the way to production.",
@@ -122,7 +122,7 @@ def promote(
 ) -> None:
     """Make a version the champion; when this returns it serves."""
     with Client(server) as client:
-        _show_model(client.promote(version, name=name, who=getpass.getuser(), why=why), as_json)
+        _show_model(client.promote(version, name=name, who=user_name(), why=why), as_json)
 
 
 @models_app.command()
@@ -130,7 +130,7 @@ def promote(
 def rollback(server: Connection, name: Name = "", why: _Why = "", as_json: Json = False) -> None:
     """Go back to the champion before; when this returns it serves."""
     with Client(server) as client:
-        _show_model(client.rollback(name=name, who=getpass.getuser(), why=why), as_json)
+        _show_model(client.rollback(name=name, who=user_name(), why=why), as_json)
 
 
 @models_app.command()
@@ -149,7 +149,7 @@ def shadow(
     if (version is None) != off:
         raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
     with Client(server) as client:
-        _show_model(client.shadow(version or 0, name=name, who=getpass.getuser(), why=why), as_json)
+        _show_model(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -27,6 +27,10 @@ _NO_SERVER: Final = re.compile(
     "failed to connect|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
+_TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC says of a request that is larger than one of the two sides allows: its bytes, and the limit."""
+
+_T = TypeVar("_T")
 
 
 def _question(text: str) -> str:
@@ -45,6 +49,41 @@ class RemoteError(RegraftError):
         """Keep the code beside the text."""
         super().__init__(text)
         self.code = code
+
+
+class MessageTooLargeError(RemoteError):
+    """A picture too large to be sent, which ends its stream; ``limit_bytes`` is the most that a message may have."""
+
+    def __init__(self, code: str, size_bytes: int, limit_bytes: int) -> None:
+        """Say what to do about it."""
+        super().__init__(code, too_large(size_bytes, limit_bytes))
+        self.limit_bytes = limit_bytes
+
+
+def too_large(size_bytes: int, limit_bytes: int) -> str:
+    """Return what people are told of a picture whose message has so many bytes, where fewer can be sent."""
+    sizes = f"{size_bytes:,} bytes; the limit of a message is {limit_bytes:,}"
+    return f"the picture is too large to send: {sizes}: scale it down"
+
+
+class _UntilError(Iterator[_T]):
+    """Ends where another iterator fails and keeps the error, of which gRPC would only say that there was one.
+
+    What came before the error is still sent, and answered.
+    """
+
+    def __init__(self, items: Iterable[_T]) -> None:
+        self._items = iter(items)
+        self.error: Exception | None = None
+
+    def __next__(self) -> _T:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from error
 
 
 class Client:
@@ -113,8 +152,7 @@ class Client:
             )
             for key, image in images
         )
-        with self._errors():
-            yield from self._classifier.ClassifyStream(requests)
+        yield from self._exchange(self._classifier.ClassifyStream, requests)
 
     def add_examples(
         self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = ""
@@ -129,13 +167,13 @@ class Client:
     def send_examples(
         self, requests: Iterable[retraining_pb2.AddExamplesRequest]
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
-        """Label pictures; each answer but REJECTED and CONFLICTING is a promise that the example is kept."""
-        with self._errors():
-            call = self._retraining.AddExamples(iter(requests))
-            try:
-                yield from call
-            finally:
-                call.cancel()  # of a stream that was read to its end nothing is left to cancel
+        """Label pictures; each answer but REJECTED and CONFLICTING is a promise that the example is kept.
+
+        Raises:
+            MessageTooLargeError: one is far beyond what the server takes; it and what came after it is not answered.
+            Exception: what ``requests`` raised, after all that came before it was answered.
+        """
+        yield from self._exchange(self._retraining.AddExamples, requests)
 
     def list_examples(
         self, *, name: str = "", label: str = "", with_images: bool = False
@@ -264,6 +302,18 @@ class Client:
             model: models_pb2.Model = self._models.Shadow(request, timeout=self._timeout_s)
         return model
 
+    def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
+        """Yield what a stream of requests is answered, and then raise what ended them, if anything did."""
+        sent = _UntilError(requests)
+        with self._errors():
+            call = rpc(sent)
+            try:
+                yield from call
+            finally:
+                call.cancel()  # of a stream that was read to its end nothing is left to cancel
+        if sent.error:
+            raise sent.error
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
@@ -272,4 +322,6 @@ class Client:
             code, text = error.code(), error.details() or ""
             if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
                 text = f"no server answers at {self.target} ({text}): {_question(text)}"
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
+                raise MessageTooLargeError(code.name, int(sizes[1]), int(sizes[2])) from error
             raise RemoteError(code.name, text) from error

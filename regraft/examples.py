@@ -11,9 +11,9 @@
 
 import builtins
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -35,7 +35,7 @@ from regraft.database import (
     transaction,
 )
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import NotFoundError
+from regraft.errors import NotFoundError, OverloadedError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
 from regraft.kept_requests import KeptRequests
@@ -66,7 +66,7 @@ class Example:
 
     Attributes:
         sha256: of the bytes.
-        label: in force.
+        label: in force; empty: it was removed.
         source: where the picture came from, free text.
         added_at: UTC, ISO 8601.
     """
@@ -158,7 +158,8 @@ class ExamplesStore:
             model: the model that they are for.
             batch: are kept together or, where an error is raised, not at all.
             caller: who sends them.
-            hourly_quota: how many labels the caller may set within an hour; those beyond it are REJECTED. 0: any.
+            hourly_quota: how many labels the caller may set or take away within an hour; those beyond it are REJECTED,
+                and not written. 0: any.
 
         Returns:
             What became of each.
@@ -172,64 +173,111 @@ class ExamplesStore:
             check_note("source", new.source)
             check_note("annotator", new.annotator)
             check_note("request_id", new.request_id)
+        judged = self._foreseen(model, batch, caller, hourly_quota)
+        welcome = [new for new, outcome in zip(batch, judged, strict=True) if outcome is not AddOutcome.REJECTED]
+        if not welcome:
+            return judged
         with storage_errors("cannot keep the image"):
             # Most of the time goes into waiting for the disk, which may as well be done for several at once.
-            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), batch))
-        return self._record(model, batch, caller, hourly_quota)
+            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), welcome))
+        recorded = iter(self._record(model, welcome, caller, hourly_quota))
+        return [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in judged]
+
+    def _foreseen(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
+        """Judge a batch by what is known now, so that nobody fills the disk with what is beyond a quota.
+
+        What others do meanwhile may change it: only a rejection is final.
+        """
+        if not hourly_quota:
+            return [AddOutcome.ACCEPTED] * len(batch)
+        with reading(self._engine, "cannot read the quota") as connection:
+            known = _known(connection, model, [new.sha256 for new in batch])
+            return _judge(batch, known, hourly_quota - _set_lately(connection, caller))
 
     def _record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
-        outcomes, labellings = [], []
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
             known = _known(connection, model, [new.sha256 for new in batch])
             left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
-            for new in batch:
-                if known.get(new.sha256) == new.label:
-                    outcomes.append(AddOutcome.DUPLICATE)
-                elif left <= 0:
-                    outcomes.append(AddOutcome.REJECTED)
-                else:
-                    left -= 1
-                    outcomes.append(AddOutcome.RELABELLED if new.sha256 in known else AddOutcome.ACCEPTED)
-                    known[new.sha256] = new.label
-                    labellings.append(
-                        (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
-                    )
+            outcomes = _judge(batch, known, left)
+            labellings = [
+                (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
+                for new, outcome in zip(batch, outcomes, strict=True)
+                if outcome in (AddOutcome.ACCEPTED, AddOutcome.RELABELLED)
+            ]
             _set(connection, model, labellings)
         return outcomes
 
-    def relabel(self, model: str, sha256: str, label: str, *, source: str = "", annotator: str = "") -> Example:
-        """Give an example another label, and return it.
+    def relabel(
+        self,
+        model: str,
+        sha256: str,
+        label: str,
+        *,
+        source: str = "",
+        annotator: str = "",
+        caller: str = "",
+        hourly_quota: int = 0,
+    ) -> Example:
+        """Give an example another label, or bring one back that was removed, and return it.
+
+        Args:
+            model: whose example it is.
+            sha256: of the picture.
+            label: that it should have.
+            source: where the label comes from; the picture's own stays if empty.
+            annotator: who says so.
+            caller: who sends it.
+            hourly_quota: as in `add_all`.
 
         Raises:
-            NotFoundError: there is no such example.
+            NotFoundError: there is no such example, and never was.
             InvalidRequestError: the label is no label, or a note no text.
+            OverloadedError: the caller's quota is used up.
             StorageError: the database refused; all is as it was.
         """
         check_label(label)
-        return self._change(model, sha256, label, source, annotator)
+        return self._change(model, sha256, Labelling(label, source, annotator, "", caller, _now()), hourly_quota)
 
-    def remove(self, model: str, sha256: str, *, source: str = "", annotator: str = "") -> Example:
+    def remove(
+        self,
+        model: str,
+        sha256: str,
+        *,
+        source: str = "",
+        annotator: str = "",
+        caller: str = "",
+        hourly_quota: int = 0,
+    ) -> Example:
         """Take an example out of training from the next retrain on, and return it as it was.
 
-        Its bytes and its history stay, so that a version fitted on it can still be accounted for. Errors as `relabel`.
+        Its bytes and its history stay, so that a version fitted on it can still be accounted for. Arguments and errors
+        as `relabel`.
         """
-        return self._change(model, sha256, None, source, annotator)
+        return self._change(model, sha256, Labelling(None, source, annotator, "", caller, _now()), hourly_quota)
 
-    def _change(self, model: str, sha256: str, label: str | None, source: str, annotator: str) -> Example:
-        check_note("source", source)
-        check_note("annotator", annotator)
+    def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int) -> Example:
+        check_note("source", labelling.source)
+        check_note("annotator", labelling.annotator)
         here = (examples.c.model == model) & (examples.c.sha256 == sha256)
+        columns = (examples.c.label, examples.c.source, examples.c.added_at)
         with transaction(self._engine, "cannot change the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(select(examples).where(here)).one_or_none()
-            if row is None:
+            row = connection.execute(select(*columns).where(here)).one_or_none()
+            before = Example(sha256, *row) if row else None
+            if before is None and labelling.label is not None:
+                before = _as_removed(connection, model, sha256)
+                labelling = replace(labelling, source=labelling.source or (before.source if before else ""))
+            if before is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
-            if label is None:
+            if labelling.label != before.label:
+                if hourly_quota and _set_lately(connection, labelling.caller) >= hourly_quota:
+                    raise OverloadedError(quota_used_up(labelling.caller, hourly_quota), _QUOTA_PERIOD.total_seconds())
+                _set(connection, model, [(sha256, labelling)])
+            if labelling.label is None:
                 connection.execute(delete(examples).where(here))
-            if label != row.label:
-                _set(connection, model, [(sha256, Labelling(label, source, annotator, "", "", _now()))])
-            return Example(sha256, label or row.label, row.source, row.added_at)
+            added_at = before.added_at if before.label else labelling.at
+            return replace(before, label=labelling.label or before.label, added_at=added_at)
 
     def list(self, model: str) -> builtins.list[Example]:
         """Return the examples in force, ordered by hash, so that the order of arrival cannot matter."""
@@ -238,13 +286,26 @@ class ExamplesStore:
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 
-    def find(self, model: str, beginning: str) -> Example:
+    def find(self, model: str, beginning: str, *, or_removed: bool = False) -> Example:
         """Return the one example in force whose hash begins so.
+
+        Args:
+            model: whose example it is.
+            beginning: of its hash.
+            or_removed: where none in force begins so, return the one that was removed, with no label.
 
         Raises:
             NotFoundError: there is none, or there are several.
         """
-        found = [example for example in self.list(model) if beginning and example.sha256.startswith(beginning)]
+
+        def begins_so(sha256: str) -> bool:
+            return bool(beginning) and sha256.startswith(beginning)
+
+        found = [example for example in self.list(model) if begins_so(example.sha256)]
+        if or_removed and not found:
+            with reading(self._engine, "cannot read the examples") as connection:
+                gone = filter(begins_so, connection.execute(_removed(model)).scalars())
+                found = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
         if len(found) != 1:
             raise NotFoundError(f"model {model!r} has {len(found) or 'no'} examples whose hash begins {beginning!r}")
         return found[0]
@@ -331,6 +392,38 @@ def kept_images(place: str) -> ImageFiles:
 def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
     return {row.sha256: row.label for row in connection.execute(query)}
+
+
+def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> list[AddOutcome]:
+    """Say what becomes of each, by the labels in force and how many more may be set."""
+    labels = dict(known)
+    outcomes = []
+    for new in batch:
+        if labels.get(new.sha256) == new.label:
+            outcomes.append(AddOutcome.DUPLICATE)
+        elif left <= 0:
+            outcomes.append(AddOutcome.REJECTED)
+        else:
+            left -= 1
+            outcomes.append(AddOutcome.RELABELLED if new.sha256 in labels else AddOutcome.ACCEPTED)
+            labels[new.sha256] = new.label
+    return outcomes
+
+
+def quota_used_up(caller: str, hourly_quota: int) -> str:
+    """Return what a caller is told that may set no more labels for now."""
+    return f"quota: {caller} set {hourly_quota} labels within an hour"
+
+
+def _as_removed(connection: Connection, model: str, sha256: str) -> Example | None:
+    """Return an example that was removed, with the source that it had and no label; None if there never was one."""
+    here = (label_history.c.model == model) & (label_history.c.sha256 == sha256) & label_history.c.label.is_not(None)
+    query = select(label_history.c.source, label_history.c.at).where(here).order_by(label_history.c.id)
+    entries = connection.execute(query).all()
+    if not entries:
+        return None
+    source = next((entry.source for entry in reversed(entries) if entry.source), "")
+    return Example(sha256, "", source, entries[0].at)
 
 
 def _set_lately(connection: Connection, caller: str) -> int:

@@ -1,8 +1,8 @@
 """The commands around labels: ``regraft label``, ``regraft suggest`` and ``regraft examples``. They ask a server."""
 
 import csv
-import getpass
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,18 +10,21 @@ import typer
 
 from regraft import labelled_files, show
 from regraft.as_json import message_to_dict, print_json
-from regraft.client import Client
+from regraft.client import Client, MessageTooLargeError, too_large
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, StorageError
 from regraft.files import storage_errors
 from regraft.labelled_files import LabelledFile
 from regraft.labels import check_label
 from regraft.options import Json, Name, asks_a_server
+from regraft.user import user_name
 from regraft.v1 import examples_pb2, retraining_pb2
 
 app: Final = typer.Typer(help="The labelled pictures that a model learns from.", no_args_is_help=True)
 
 _OUTCOMES: Final = ("accepted", "duplicate", "relabelled", "conflicting", "rejected")
+_MOST_BYTES: Final = 2**31 - 1
+"""Of a message, whatever a server takes: Protocol Buffers know no larger one."""
 _ENDINGS: Final = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -53,25 +56,127 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Send labelled pictures to a server, for the next retrain."""
-    files = _named(path, label, request)
-    counts = dict.fromkeys(_OUTCOMES, 0)
-    rejected = []
-    with Client(server) as client, show.progress_bars() as progress:
-        answers = client.send_examples(_requests(files, name, source))
-        for done, (file, answer) in enumerate(zip(files, answers, strict=True), start=1):
-            outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
-            counts[outcome] += 1
-            if answer.reason:
-                rejected.append({"file": file.name, "label": file.label, "reason": answer.reason})
-            progress("label", done, len(files))
-    if as_json:
-        print_json({**counts, "rejections": rejected})
-    else:
-        for entry in rejected:
-            show.line((entry["file"], "red"), f": {entry['reason']}")
-        show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
-    if rejected:
+    delivery = _Delivery(_named(path, label, request), name, source)
+    try:
+        with Client(server) as client, show.progress_bars() as progress:
+            for _ in delivery.answers(client):
+                progress("label", len(delivery.fates), len(delivery.files))
+    finally:  # whatever ended it, what was acknowledged is kept
+        _tell(delivery, as_json)
+    if delivery.rejections() or delivery.unanswered:
         raise typer.Exit(1)
+
+
+class _Delivery:
+    """Pictures on their way to a server, and what became of each: ``fates``, by its number in ``files``."""
+
+    def __init__(self, files: Sequence[LabelledFile], name: str, source: str) -> None:
+        """Prepare to send ``files`` to the model ``name``; ``source`` is that of those that say none."""
+        self.files = files
+        self.fates: dict[int, retraining_pb2.AddExamplesResponse] = {}
+        self._name = name
+        self._source = source
+        self._user = user_name()
+        self._limit_bytes = _MOST_BYTES
+
+    def answers(self, client: Client) -> Iterator[retraining_pb2.AddExamplesResponse]:
+        """Send what has no fate yet, and yield the server's answers.
+
+        A message that is larger than the server's limit ends a stream without an answer to what came before. So the
+        largest picture goes first: once its stream has told the limit, another takes the rest.
+        """
+        while True:
+            sent: deque[int] = deque()
+            try:
+                for answer in client.send_examples(self._requests(sent)):
+                    self.fates[sent.popleft()] = answer
+                    yield answer
+            except MessageTooLargeError as error:
+                if error.limit_bytes >= self._limit_bytes:
+                    raise  # no news: the next stream would end likewise
+                self._limit_bytes = error.limit_bytes
+            else:
+                return
+
+    @property
+    def unanswered(self) -> int:
+        """How many have no fate, since something ended it all."""
+        return len(self.files) - len(self.fates)
+
+    def rejections(self) -> list[dict[str, str]]:
+        """Return what was not kept, and why."""
+        return [
+            {
+                "file": _whole(self.files[number].name),
+                "label": _whole(self.files[number].label),
+                "reason": fate.reason,
+            }
+            for number, fate in sorted(self.fates.items())
+            if fate.reason
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Count the outcomes, of which each has its place."""
+        names = retraining_pb2.AddExamplesResponse.Outcome
+        found = Counter(names.Name(fate.outcome).lower() for fate in list(self.fates.values()))
+        return {outcome: found[outcome] for outcome in _OUTCOMES}
+
+    def _requests(self, sent: deque[int]) -> Iterator[retraining_pb2.AddExamplesRequest]:
+        """Yield what can be sent, the largest picture first, and note its number; the others are rejected here."""
+        left = [number for number in range(len(self.files)) if number not in self.fates]
+        first = max(left, key=lambda number: self.files[number].size_bytes, default=None)
+        for number in sorted(left, key=lambda number: number != first):
+            try:
+                request = self._request(self.files[number])
+            except OSError as error:
+                self._reject(number, f"cannot be read: {error.strerror or error}")
+            except InvalidRequestError as error:
+                self._reject(number, str(error))
+            except UnicodeError as error:  # JSON can say half a character
+                self._reject(number, f"cannot be sent: {error}")
+            else:
+                sent.append(number)
+                yield request
+
+    def _request(self, file: LabelledFile) -> retraining_pb2.AddExamplesRequest:
+        self._check_size(file.size_bytes)  # of what is far too large not even the bytes are read
+        image = file.path.read_bytes() if file.path else b""
+        request = retraining_pb2.AddExamplesRequest(
+            image=image,
+            label=file.label,
+            name=self._name,
+            source=file.source or self._source,
+            annotator=file.annotator or self._user,
+            request_id=file.request_id,
+        )
+        self._check_size(request.ByteSize())
+        return request
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._limit_bytes:
+            raise InvalidRequestError(too_large(size_bytes, self._limit_bytes))
+
+    def _reject(self, number: int, reason: str) -> None:
+        rejected = retraining_pb2.AddExamplesResponse.REJECTED
+        self.fates[number] = retraining_pb2.AddExamplesResponse(outcome=rejected, reason=reason)
+
+
+def _whole(text: str) -> str:
+    """Return a text that can be printed: names of files, and JSON, may have half characters."""
+    return text.encode(errors="replace").decode()
+
+
+def _tell(delivery: _Delivery, as_json: bool) -> None:
+    """Say what became of the pictures, and how many are left where something ended it all."""
+    counts, rejections = delivery.counts(), delivery.rejections()
+    if delivery.unanswered:
+        counts["unanswered"] = delivery.unanswered
+    if as_json:
+        print_json({**counts, "rejections": rejections})
+        return
+    for entry in rejections:
+        show.line((entry["file"], "red"), f": {entry['reason']}")
+    show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
 
 
 def _named(path: Path | None, label: str, request: str) -> list[LabelledFile]:
@@ -83,20 +188,6 @@ def _named(path: Path | None, label: str, request: str) -> list[LabelledFile]:
     if path is None:
         raise InvalidRequestError("which pictures? Give a folder, a list, or --request")
     return labelled_files.find_all(path, label)
-
-
-def _requests(files: Iterable[LabelledFile], name: str, source: str) -> Iterator[retraining_pb2.AddExamplesRequest]:
-    for file in files:
-        with storage_errors(f"cannot read {file.name}"):
-            image = file.path.read_bytes() if file.path else b""
-        yield retraining_pb2.AddExamplesRequest(
-            image=image,
-            label=file.label,
-            name=name,
-            source=file.source or source,
-            annotator=file.annotator or getpass.getuser(),
-            request_id=file.request_id,
-        )
 
 
 @asks_a_server
@@ -117,6 +208,7 @@ def suggest(
             {
                 "file": _write(save, "", entry.request_id, entry.image),
                 "label": entry.label,
+                "source": f"suggest:{_reason(entry)}",  # the gate compares pictures by it
                 "request_id": entry.request_id,
             }
             for entry in found
@@ -126,19 +218,25 @@ def suggest(
         for entry in found:
             print_json({key: value for key, value in message_to_dict(entry).items() if key != "image"})
     elif not found:
-        show.line("nothing to suggest: no requests were kept; see `regraft serve --keep-requests`")
+        show.line(
+            "nothing to suggest: of the served pictures none is kept that has no label yet and that the backbone in "
+            "service has seen; see `regraft serve --keep-requests`"
+        )
     else:
         rows_shown = show.table("request", "why", "read as", numbers=("probability", "novelty"))
         for entry in found:
-            why = examples_pb2.Suggestion.Reason.Name(entry.reason).lower()
             figures = (f"{entry.probability:.3f}", f"{entry.novelty:.3f}")
-            rows_shown.add_row(entry.request_id, why, entry.label, *figures)
+            rows_shown.add_row(entry.request_id, _reason(entry), entry.label, *figures)
         show.out.print(rows_shown)
         show.line(
             f"correct the labels in {save / 'suggestions.csv'}, then: regraft label {save / 'suggestions.csv'}"
             if save
             else "label one: regraft label --request REQUEST --label LABEL; look at them: --save FOLDER"
         )
+
+
+def _reason(suggestion: examples_pb2.Suggestion) -> str:
+    return examples_pb2.Suggestion.Reason.Name(suggestion.reason).lower()
 
 
 @app.command("list")
@@ -167,18 +265,23 @@ def list_examples(
 @app.command("show")
 @asks_a_server
 def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Json = False) -> None:
-    """Show an example and every label that it ever had."""
+    """Show an example, or one that was removed, and every label that it ever had."""
     with Client(server) as client:
         found = client.get_example(sha256, name=name)
     if as_json:
         print_json({**_fields(found.example), "history": [message_to_dict(entry) for entry in found.history]})
         return
-    show.line(f"{found.example.sha256}: ", (found.example.label, "bold"))
+    show.line(f"{found.example.sha256}: ", (found.example.label or _removal(found.history[-1]), "bold"))
     rows = show.table("when", "label", "annotator", "source", "request", "from", title="history")
     for entry in found.history:
         label = entry.label or "(removed)"
         rows.add_row(entry.at, label, entry.annotator, entry.source, entry.request_id, entry.caller)
     show.out.print(rows)
+
+
+def _removal(entry: examples_pb2.Labelling) -> str:
+    who = entry.annotator or entry.caller or "somebody unknown"
+    return f"removed {entry.at} by {who}" + (f": {entry.source}" if entry.source else "")
 
 
 @app.command()
@@ -190,9 +293,9 @@ def relabel(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Give an example another label."""
+    """Give an example another label; one that was removed is one again."""
     with Client(server) as client:
-        _show_one(client.relabel_example(sha256, label, name=name, annotator=getpass.getuser()), "is now", as_json)
+        _show_one(client.relabel_example(sha256, label, name=name, annotator=user_name()), "is now", as_json)
 
 
 @app.command()
@@ -207,7 +310,7 @@ def remove(
     """Take examples out of training, from the next retrain on. Their bytes and their history stay."""
     with Client(server) as client:
         for each in sha256:
-            removed = client.remove_example(each, name=name, why=why, annotator=getpass.getuser())
+            removed = client.remove_example(each, name=name, why=why, annotator=user_name())
             _show_one(removed, "is removed; it was", as_json)
 
 

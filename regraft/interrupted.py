@@ -4,14 +4,26 @@ The process that runs a job holds a lock of the model for as long as it lives; t
 process ends. A job that is RUNNING while its lock is free was therefore interrupted.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
-from regraft.errors import PreconditionError
+from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import ExamplesStore
 from regraft.files import locked_or_none
 from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.store import ModelStore
+from regraft.store import REPORT_JSON_FILE, ModelStore
+
+OUT_OF_MEMORY: Final = 70
+"""Exit code of a job's process that had more memory than its limit and could not stop otherwise, inside native code."""
+
+TAKEN: Final = 75
+"""Exit code of a process that was to run one job, which another has, or whose model another holds the lock of."""
+
+
+class JobTakenError(PreconditionError):
+    """Another process was faster; what becomes of the job is that one's affair."""
 
 
 @contextmanager
@@ -19,11 +31,11 @@ def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
     """Hold the right to retrain ``model``.
 
     Raises:
-        PreconditionError: another process holds it.
+        JobTakenError: another process holds it.
     """
     with locked_or_none(examples.locks / f"{model}.lock") as taken:
         if not taken:
-            raise PreconditionError(f"model {model!r} is being retrained by another process: wait for it")
+            raise JobTakenError(f"model {model!r} is being retrained by another process: wait for it")
         yield
 
 
@@ -62,15 +74,29 @@ def settle_interrupted(
     return examples.jobs.get(job.id)
 
 
+def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
+    """End a job, from inside its process, that cannot go on: FAILED, unless its last act is in the history already."""
+    if not _settle_by_history(examples, store, job):
+        examples.jobs.finish(job.id, JobState.FAILED, why)
+
+
 def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJob) -> bool:
     """Bring a job whose last act is in the history to the state that this act says; False where none is."""
     for entry in reversed(store.history(job.model)):
         if entry.job != job.id:
             continue
+        facts = {"version": entry.version, "verdict": _verdict_of(store, job.model, entry.version)}
         if entry.event == "promote":
-            message = f"version {entry.version} serves"
-            return examples.jobs.finish(job.id, JobState.SUCCEEDED, message, version=entry.version)
+            return examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {entry.version} serves", **facts)
         if entry.why.startswith(REFUSED_BECAUSE):
-            message = entry.why.removeprefix(REFUSED_BECAUSE)
-            return examples.jobs.finish(job.id, JobState.REFUSED, message, version=entry.version)
+            return examples.jobs.finish(job.id, JobState.REFUSED, entry.why.removeprefix(REFUSED_BECAUSE), **facts)
     return False
+
+
+def _verdict_of(store: ModelStore, model: str, version: int) -> dict[str, Any] | None:
+    """Return what the gate said of a version, by its report; None where that cannot be read, or has none."""
+    try:
+        report = json.loads((store.folder(model, version) / REPORT_JSON_FILE).read_bytes())
+        return dict(report["findings"]["verdict"])
+    except (RegraftError, OSError, ValueError, KeyError, TypeError):
+        return None

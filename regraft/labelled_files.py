@@ -29,6 +29,14 @@ class LabelledFile:
         """What people know it by."""
         return str(self.path) if self.path else f"request {self.request_id}"
 
+    @property
+    def size_bytes(self) -> int:
+        """How large the picture is; 0 where there is no telling."""
+        try:
+            return self.path.stat().st_size if self.path else 0
+        except OSError:
+            return 0
+
 
 def find_all(path: Path, label: str = "") -> list[LabelledFile]:
     """Return what `find` finds, or what a list names that ends in ``.csv`` or ``.jsonl``.

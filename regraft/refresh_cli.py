@@ -1,15 +1,20 @@
 """The command ``regraft refresh``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from regraft import show
+from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
 from regraft.options import Json, Store
-from regraft.store import GateMode
+from regraft.store import GateMode, ModelStore
+from regraft.v1 import retraining_pb2
+
+_Limit: TypeAlias = Annotated[
+    float | None, typer.Option(min=0, max=100, help="As in `regraft retrain`.", rich_help_panel="Limits of the gate")
+]
 
 
 def refresh(
@@ -18,43 +23,72 @@ def refresh(
     store: Store = Path("models"),
     examples: Annotated[
         str,
-        typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
+        typer.Option(help="Pictures labelled over gRPC. Default: .examples in the store.", envvar="REGRAFT_EXAMPLES"),
     ] = "",
     database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
-    backbone: Annotated[str, typer.Option(help="See `regraft backbones`.")] = "efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="default, none, or the file of a state dict.")] = "default",
+    backbone: Annotated[str, typer.Option(help="See `regraft backbones`. Default: the champion's.")] = "",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="default, none, or the file of a state dict. Default: those that the champion's network began with; "
+            "of another backbone its own."
+        ),
+    ] = "",
     strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
-    precision: Annotated[str, typer.Option(help="fp32, int8 or auto.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, int8 or auto. Default: the champion's.")] = "",
     views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
     ] = GateMode.AUTO,
+    max_drop: _Limit = None,
+    max_class_drop: _Limit = None,
+    max_slice_drop: _Limit = None,
+    min_accuracy: _Limit = None,
+    min_class_recall: _Limit = None,
+    max_suspects: _Limit = None,
+    min_slice_accuracy: _Limit = None,
     as_json: Json = False,
 ) -> None:
     """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
 
-    Exit 1 where it refused. Every server that watches the store picks the new version up.
+    Backbone, weights and precision stay the champion's unless you say otherwise.
+
+    Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
     from regraft.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.refresh import refresh as run  # noqa: PLC0415 - scipy takes a second
+    from training.objections import Limits  # noqa: PLC0415 - scipy takes a second
+    from training.refresh import network_of  # noqa: PLC0415 - as above
+    from training.refresh import refresh as run  # noqa: PLC0415 - as above
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
+    stated = {
+        "max_drop": max_drop,
+        "max_class_drop": max_class_drop,
+        "max_slice_drop": max_slice_drop,
+        "min_accuracy": min_accuracy,
+        "min_class_recall": min_class_recall,
+        "max_suspects": max_suspects,
+        "min_slice_accuracy": min_slice_accuracy,
+    }
+    limits = Limits.of({limit: points for limit, points in stated.items() if points is not None})
+    network = network_of(ModelStore(store), name, backbone=backbone, weights=weights, precision=precision)
     settings = TrainSettings(
         data,
         name,
         store,
-        backbone,
-        weights,
+        network.backbone,
+        network.weights,
         strategy,  # type: ignore[arg-type]  # checked there, as is the precision
         seed,
         views=views,
-        precision=precision,  # type: ignore[arg-type]
+        precision=network.precision,  # type: ignore[arg-type]
     )
     labelled = open_examples(store, examples, database)
     try:
         with show.training() as listener:
-            result = run(settings, labelled, cache=cache_folder(), gate=gate, listener=listener).to_dict()
+            made = run(settings, labelled, cache=cache_folder(), gate=gate, limits=limits, listener=listener)
+            result = made.to_dict()
     finally:
         labelled.close()
     if as_json:
@@ -66,6 +100,8 @@ def refresh(
 
 
 def _show(result: dict[str, Any]) -> None:
+    from training.retrain_data import FIRST_SOURCE  # noqa: PLC0415 - ONNX Runtime takes a second
+
     verdict = result["verdict"]
     rows = show.table(f"{result['name']}, {result['strategy']}", numbers=("champion", "refreshed"))
     rows.add_row("version", str(result["parent_version"]), str(result["version"]))
@@ -77,6 +113,8 @@ def _show(result: dict[str, Any]) -> None:
     show.out.print(rows)
     for reason in verdict["reasons"]:
         show.line(("the gate objects: ", "yellow"), reason)
+    sent = [entry for entry in verdict["suspected"] if entry["source"] != FIRST_SOURCE]
+    show_jobs.suspected(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=sent), result["name"])
     for caution in verdict["cautions"]:
         show.line((f"- {caution}", "dim"))
     if result["promoted"]:

@@ -1,6 +1,5 @@
 """The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from regraft.client import Client
 from regraft.connection import Connection
 from regraft.options import Json, Name, asks_a_server
 from regraft.store import GateMode
+from regraft.user import user_name
 from regraft.v1 import retraining_pb2
 
 
@@ -18,7 +18,10 @@ from regraft.v1 import retraining_pb2
 def retrain(
     server: Connection,
     name: Name = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 0 only if the job succeeded.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1."),
+    ] = False,
     gate: Annotated[
         GateMode | None,
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
@@ -38,6 +41,9 @@ def retrain(
         float | None,
         typer.Option(help="Points by which more new labels than old ones may be likely wrong. Default: 5."),
     ] = None,
+    min_slice_accuracy: Annotated[
+        float | None, typer.Option(help="Floor of accuracy on the pictures of any source, in percent.")
+    ] = None,
     key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -47,13 +53,14 @@ def retrain(
             name=name,
             gate=gate or "",
             idempotency_key=key,
-            requested_by=getpass.getuser(),
+            requested_by=user_name(),
             max_drop=max_drop,
             max_class_drop=max_class_drop,
             max_slice_drop=max_slice_drop,
             min_accuracy=min_accuracy,
             min_class_recall=min_class_recall,
             max_suspects=max_suspects,
+            min_slice_accuracy=min_slice_accuracy,
         )
         if wait:
             with show.progress_bars() as progress:
@@ -65,8 +72,14 @@ def retrain(
         show_jobs.job_result(job)
     else:
         show.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
-    if wait and job.state != retraining_pb2.RetrainJob.SUCCEEDED:
+    if wait and not _is_well(job):
         raise typer.Exit(1)
+
+
+def _is_well(job: retraining_pb2.RetrainJob) -> bool:
+    """Tell whether nobody has to look: a new head serves or waits, or nothing new came and so none was made."""
+    nothing_new = job.state == retraining_pb2.RetrainJob.REFUSED and not job.version
+    return job.state == retraining_pb2.RetrainJob.SUCCEEDED or nothing_new
 
 
 @asks_a_server

@@ -1,5 +1,6 @@
 """What people see of retrain jobs, and of what the gate saw."""
 
+import shlex
 from collections.abc import Sequence
 
 from regraft.show import line, out, table
@@ -29,6 +30,30 @@ def job_result(job: pb.RetrainJob) -> None:
     line((state, colour), f": {job.message}")
     if job.HasField("verdict"):
         _verdict(job.verdict)
+        suspected(job.verdict, job.name)
+
+
+def suspected(verdict: pb.Verdict, name: str) -> None:
+    """Show the labels that are likely wrong, each with the command that puts it right."""
+    for entry in verdict.suspected:
+        line(
+            (f"{entry.sha256[:12]} from {entry.source}: called ", "dim"),
+            (entry.label, "bold"),
+            (f", read as {entry.answer} ({entry.probability:.2f})", "dim"),
+        )
+        line(f"  {_relabelling(entry, name)}")
+    if verdict.suspects:
+        more = verdict.suspects - len(verdict.suspected)
+        and_more = f", and {more} more" if more else ""
+        line(f"look before you relabel: report.html of the version has the pictures{and_more}")
+
+
+def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
+    """Return a command for a shell; the name comes first, since what follows ``--`` is no option."""
+    words = ["regraft", "examples", "relabel", "--name", name, entry.sha256[:12], entry.answer]
+    if entry.answer.startswith("-"):
+        words.insert(-1, "--")
+    return shlex.join(words)
 
 
 def _verdict(verdict: pb.Verdict) -> None:

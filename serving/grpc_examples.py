@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypedDict
 
 import grpc
 import numpy as np
@@ -16,12 +17,20 @@ from regraft.files import storage_errors
 from regraft.store import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
+from serving.grpc_access import caller_of
 from serving.intake import Intake
 from serving.models import Models, ServedModel
 from serving.suggestions import Suggestion, suggest
 
 _DEFAULT_COUNT: Final = 20
 _MOST: Final = 1_000
+
+
+class _By(TypedDict):
+    """What `ExamplesStore.relabel` and `ExamplesStore.remove` are told of the caller."""
+
+    caller: str
+    hourly_quota: int
 
 
 class ExamplesService(pb_grpc.ExamplesServicer):
@@ -46,7 +55,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self, request: pb.GetExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetExampleResponse:
         """Show one example and its history."""
-        name, example = await self._find(request)
+        name, example = await self._find(request, or_removed=True)
         history = await asyncio.to_thread(self._examples.history, name, example.sha256)
         return pb.GetExampleResponse(
             example=await self._message(example, with_image=request.with_image),
@@ -54,24 +63,24 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         )
 
     async def RelabelExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RelabelExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
-        """Give an example another label."""
+        """Give an example another label, or one that was removed a label again."""
+        by = self._by(context)
         self._intake.check_allowed(self._models.get(request.name), request.label)
-        name, example = await self._find(request)
-        changed = await asyncio.to_thread(
-            self._examples.relabel, name, example.sha256, request.label, annotator=request.annotator
-        )
+        name, example = await self._find(request, or_removed=True)
+        relabel = partial(self._examples.relabel, name, example.sha256, request.label)
+        changed = await asyncio.to_thread(relabel, annotator=request.annotator, **by)
         return await self._message(changed)
 
     async def RemoveExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RemoveExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of training."""
+        by = self._by(context)
         name, example = await self._find(request)
-        await asyncio.to_thread(
-            self._examples.remove, name, example.sha256, source=request.why, annotator=request.annotator
-        )
+        remove = partial(self._examples.remove, name, example.sha256, source=request.why)
+        await asyncio.to_thread(remove, annotator=request.annotator, **by)
         return await self._message(example)
 
     async def Suggest(  # noqa: N802 - gRPC's name
@@ -95,10 +104,18 @@ class ExamplesService(pb_grpc.ExamplesServicer):
             yield message
 
     async def _find(
-        self, request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest
+        self,
+        request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest,
+        *,
+        or_removed: bool = False,
     ) -> tuple[str, Example]:
         name = self._models.resolve(request.name)
-        return name, await asyncio.to_thread(self._examples.find, name, request.sha256)
+        find = partial(self._examples.find, name, request.sha256, or_removed=or_removed)
+        return name, await asyncio.to_thread(find)
+
+    def _by(self, context: grpc.aio.ServicerContext[Any, Any]) -> _By:
+        """Return who changes an example, and how many labels that one may set."""
+        return {"caller": caller_of(context), "hourly_quota": self._intake.rules.per_hour}
 
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
         message = pb.Example(**vars(example))

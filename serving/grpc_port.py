@@ -15,6 +15,9 @@ from serving.settings import Settings
 
 _FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
 _ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
+_ROOM: Final = 2
+"""A message may be as large as so many of the largest pictures: gRPC ends a whole stream for one that is larger, while
+what is merely too large for us is told so by itself, and what comes after it is answered."""
 
 
 class GrpcPort:
@@ -30,7 +33,7 @@ class GrpcPort:
         self._settings = settings
         self._interceptor = interceptor
         options = [
-            ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
+            ("grpc.max_receive_message_length", _ROOM * settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.max_concurrent_streams", settings.max_streams),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             # Otherwise a second server on the port would silently take half of the requests.

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
-from urllib.parse import unquote
 
 import grpc
 
@@ -13,14 +12,23 @@ from regraft.retrain_jobs import MAX_KEY_LENGTH, JobState, RetrainJob
 from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
-from serving.access import calling, who
+from serving.access import who
+from serving.grpc_access import caller_of
 from serving.intake import Intake, Sender
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.streams import answers
 
-_LIMITS: Final = ("max_drop", "max_class_drop", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects")
+_LIMITS: Final = (
+    "max_drop",
+    "max_class_drop",
+    "max_slice_drop",
+    "min_accuracy",
+    "min_class_recall",
+    "max_suspects",
+    "min_slice_accuracy",
+)
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
@@ -57,7 +65,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, requests: AsyncIterator[pb.AddExamplesRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Keep labelled pictures; an answer is given only when the picture is on the disk."""
-        sender = Sender(_caller(context))
+        sender = Sender(caller_of(context))
         async for response in answers(requests, lambda request: self._add(request, sender)):
             yield response
 
@@ -114,11 +122,6 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         added = await self._intake.add(request.name, new, sender)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)
-
-
-def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return who calls, by name where callers have one, else by address."""
-    return calling.get().name or unquote(context.peer()).rpartition(":")[0]
 
 
 def _limits(request: pb.RetrainRequest) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import CallerError, InvalidRequestError
-from regraft.examples import AddOutcome, ExamplesStore, NewExample
+from regraft.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from regraft.image import Crop
 from regraft.labels import check_label, check_note
 from serving.decoders import Decoders, Encoded
@@ -114,7 +114,7 @@ class Intake:
         self._examples = examples
         self._decoders = decoders
         self._on_kept = on_kept
-        self._rules = rules
+        self.rules = rules
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
         self._working: asyncio.Task[None] | None = None
 
@@ -149,8 +149,7 @@ class Intake:
         async with first.turn:
             kept = await self._keep(served, sender.caller, new)
         if kept.outcome is AddOutcome.REJECTED:
-            why = f"quota: {sender.caller} set {self._rules.per_hour} labels within an hour"
-            return Added(kept.outcome, new.sha256, why)
+            return Added(kept.outcome, new.sha256, quota_used_up(sender.caller, self.rules.per_hour))
         if kept.outcome is not AddOutcome.DUPLICATE:
             self._on_kept(served, new.sha256, kept.crop)
         return Added(kept.outcome, new.sha256)
@@ -161,7 +160,7 @@ class Intake:
         Raises:
             InvalidRequestError: it would.
         """
-        if self._rules.labels == "closed" and label not in served.card.labels:
+        if self.rules.labels == "closed" and label not in served.card.labels:
             known = ", ".join(served.card.labels[:20])
             raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {known}")
 
@@ -231,7 +230,7 @@ class Intake:
             return
         news = [waiting.new for waiting, _ in wanted]
         first, _ = wanted[0]  # all of a batch are of one model and one caller
-        keep = partial(self._examples.add_all, caller=first.caller, hourly_quota=self._rules.per_hour)
+        keep = partial(self._examples.add_all, caller=first.caller, hourly_quota=self.rules.per_hour)
         outcomes = await asyncio.to_thread(keep, first.served.name, news)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Kept(outcome, crop))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import ExamplesStore
-from regraft.interrupted import settle_interrupted
+from regraft.interrupted import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 from serving.metrics import Metrics
@@ -24,6 +24,11 @@ _LOOK_EVERY_S: Final = 0.2
 """How often a watcher reads the job's row, which another process writes."""
 
 _TERM_GRACE_S: Final = 5.0
+
+_ENDS: Final = {
+    OUT_OF_MEMORY: "it needed more memory than its limit (REGRAFT_RETRAIN_MEMORY_MB), and its process ended",
+    TAKEN: "its model is being retrained by another process, outside of any job",
+}
 
 
 class JobRunner:
@@ -66,6 +71,7 @@ class JobRunner:
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finishing: dict[str, asyncio.Event] = {}
+        self._found_taken: set[str] = set()
         self._turn = asyncio.Lock()
         self._closing = False
 
@@ -76,11 +82,17 @@ class JobRunner:
             self._launch(job)
 
     async def run(self, every_s: float) -> None:
-        """Take up jobs whose processes died with another server, or after theirs, until cancelled."""
+        """Take up jobs whose processes died with another server, or after theirs, until cancelled.
+
+        Likewise those that wait at two looks in a row: the server that was to start them may be gone. If it is only
+        busy, whichever process claims the job first runs it.
+        """
+        waiting: set[str] = set()
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self._settle_orphans()
+                waiting = await self._take_up(waiting)
             except (RegraftError, OSError) as error:
                 log.warning("cannot look for interrupted jobs: %s", error)
 
@@ -165,6 +177,16 @@ class JobRunner:
                 log.warning("retrain job %s of %s, found interrupted, is %s: %s", *told)
                 self._launch(settled)
 
+    async def _take_up(self, waited: set[str]) -> set[str]:
+        """Start the PENDING jobs of others that waited at the last look too, and return which wait now."""
+        pending = await asyncio.to_thread(self._examples.jobs.list, "", JobState.PENDING)
+        others = [job for job in pending if job.id not in self._tasks and not self._closing]
+        for job in others:
+            if job.id in waited:
+                log.info("retrain job %s of %s waits, and perhaps its server is gone: taken up", job.id, job.model)
+                self._launch(job)
+        return {job.id for job in others}
+
     def _launch(self, job: RetrainJob) -> None:
         if job.id in self._tasks or job.state.is_final:
             return
@@ -189,11 +211,12 @@ class JobRunner:
                     self._count(await asyncio.to_thread(self._examples.jobs.get, job.id))
             finally:
                 self._children.pop(job.id, None)
+                self._found_taken.discard(job.id)
                 self._finishing.pop(job.id)
                 finishing.set()
 
     async def _run_child(self, job: RetrainJob) -> bool:
-        """Run one process of a job to its end; True if it was interrupted and another is to be run."""
+        """Run one process of a job to its end; True if another is to be run: it was interrupted, or came too early."""
         now = await asyncio.to_thread(self._examples.jobs.get, job.id)
         if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
@@ -217,8 +240,13 @@ class JobRunner:
             child.kill()
             await child.wait()
             return await self._settle(now, "it outlived its time limit and was killed", again=False)
+        if code == TAKEN and job.id not in self._found_taken:
+            # Whoever holds the lock may be just about to claim the job. When a second process is up, it has.
+            self._found_taken.add(job.id)
+            log.info("retrain job %s of %s: another process was faster", job.id, job.model)
+            return True
         if code >= 0:
-            return await self._settle(now, f"its process ended with exit code {code}", again=False)
+            return await self._settle(now, _ENDS.get(code, f"its process ended with exit code {code}"), again=False)
         stopped = "its server was stopped" if self._closing else f"its process was ended by signal {-code}"
         return await self._settle(now, stopped, again=True)
 

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
         min_new: how many labels make a scheduled retrain worth while.
         retrain_minutes: the longest that a retrain may take.
         retrain_cpus: how many CPUs it may use; all that the server has if 0. It makes way for requests either way.
-        retrain_memory_mb: how many megabytes of data it may have in memory; any if 0.
+        retrain_memory_mb: how many megabytes of memory it may have to itself, of which Python and its libraries take
+            about 90; any if 0, and where there is no /proc.
         bake: how long a new champion is on trial (90s, 5m): should it fail requests, be much less sure or drift much
             more than the one before, the server goes back by itself; never if 0.
         drift_window: answers that drift is told from.

@@ -30,6 +30,7 @@ class Limits:
         min_class_recall: of every class that has holdout images.
         max_suspects: how much larger the share of likely wrong labels may be among new labels than among old ones,
             where the difference is beyond chance.
+        min_slice_accuracy: on the images of every source that has holdout images.
     """
 
     max_drop: float = MAX_DROP
@@ -38,6 +39,7 @@ class Limits:
     min_accuracy: float = 0.0
     min_class_recall: float = 0.0
     max_suspects: float = 5.0
+    min_slice_accuracy: float = 0.0
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> "Limits":
@@ -100,6 +102,11 @@ def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
 
 def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: Limits) -> Iterator[str]:
     if part.holdout_images:
+        if 100 * part.challenger_accuracy < limits.min_slice_accuracy - 1e-9:
+            yield (
+                f"source {part.source!r} has an accuracy of {part.challenger_accuracy:.3f} on {part.holdout_images} "
+                f"holdout images, below the floor of {limits.min_slice_accuracy:g} %"
+            )
         yield from _loss(
             f"source {part.source!r}",
             "accuracy",

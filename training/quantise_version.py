@@ -4,7 +4,6 @@ Refitting the head was measured beside keeping it: on photographs neither was be
 strategy, also where the backbone has learned from the pictures.
 """
 
-import getpass
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from regraft.errors import DatasetError, PreconditionError, TrainingError
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.user import user_name
 from training.dataset import text_of
 from training.features import Embedder, Features, load_features
 from training.gate import Answers, judge
@@ -154,7 +154,7 @@ def _conclude(
     held, labels = challenger.features.is_holdout, challenger.card.labels
     before, after = (each[held] for each in answers)
     verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), Limits())
-    name, who = challenger.card.name, getpass.getuser()
+    name, who = challenger.card.name, user_name()
     why = f"int8 of version {parent.version}"
     if verdict.holdout_images:
         why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"

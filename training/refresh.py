@@ -3,7 +3,6 @@
 A retrain changes the head alone; a refresh may bring another backbone, or a fine-tuned one.
 """
 
-import getpass
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +11,23 @@ from typing import Any, Final
 import numpy as np
 
 from regraft.artifact import FloatArray
-from regraft.errors import DatasetError
+from regraft.card import BackboneCard
+from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
 from regraft.interrupted import job_lock
-from regraft.retrain_jobs import REFUSED_BECAUSE
 from regraft.store import GateMode, ModelStore
+from regraft.user import user_name
+from training.catalogue import own_weights
 from training.dataset import Dataset, LabelledImage, check_trainable, scan
 from training.diagnose import thumbnails
 from training.features import Embedder
 from training.findings import Findings
 from training.objections import Limits
+from training.pretrained import weights_origin
 from training.retrain_data import Champion, RetrainData, merge_rows, new_rows, read_champion, sources_of
-from training.retrain_gate import gain, golden_answers, judge_challenger
+from training.retrain_end import reason_of
+from training.retrain_gate import golden_answers, judge_challenger
 from training.settings import TrainSettings
 from training.strategy import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, look_into, make, tuner_for
@@ -32,6 +35,48 @@ from training.verdict import Verdict
 from training.version import Challenger, publish
 
 _PICTURES: Final = "pictures"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What to train, as the flags of ``regraft train`` say it."""
+
+    backbone: str
+    weights: str
+    precision: str
+
+
+def network_of(store: ModelStore, name: str, *, backbone: str = "", weights: str = "", precision: str = "") -> Network:
+    """Return what was asked for, and what the champion is where nothing was.
+
+    Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default.
+
+    Raises:
+        PreconditionError: there is no champion.
+        InvalidRequestError: the champion's weights come from a file that is not at hand.
+    """
+    card = read_champion(store, name).artifact.card.backbone
+    if not weights:
+        weights = weights_of(card) if backbone in ("", card.name) else "default"
+    return Network(backbone or card.name, weights, precision or card.precision)
+
+
+def weights_of(card: BackboneCard) -> str:
+    """Return where the weights that a card tells of can be had, see `training.pretrained.weights_origin`.
+
+    Raises:
+        InvalidRequestError: they come from a file that is not at hand.
+    """
+    if card.weights.startswith("random,"):
+        return "none"
+    if card.weights.startswith("file "):
+        file = own_weights(card.name)
+        content = weights_origin(card.name, str(file), seed=0).rpartition(" ")[2] if file else None
+        if content is None or content not in card.weights:
+            raise InvalidRequestError(
+                f"--weights: the champion's come from {card.weights}, which REGRAFT_WEIGHTS lacks: name the file"
+            )
+    return "default"
 
 
 @dataclass(frozen=True)
@@ -56,6 +101,7 @@ def refresh(
     *,
     cache: Path,
     gate: GateMode = GateMode.AUTO,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
     listener: Listener | None = None,
 ) -> Refreshed:
     """Train anew on the original pictures and the examples, and let the gate decide.
@@ -66,6 +112,7 @@ def refresh(
         examples: that people labelled since.
         cache: of exported backbones and embeddings.
         gate: whether a blessed version goes live.
+        limits: of the gate.
         listener: hears how far the run is.
 
     Raises:
@@ -80,10 +127,10 @@ def refresh(
         dataset = collect(champion, settings.data, examples, name, context)
         made = make(dataset, context, tuner)
         challenger = challenge(made, name, settings, parent_version=champion.version)
-        judged = _judge(champion, made, examples, store, context)
+        judged = _judge(champion, made, examples, store, context, limits)
         verdict = judged.verdict
         assert verdict is not None  # it was judged just now
-        who, why = getpass.getuser(), gain("refresh", verdict)
+        who, why = user_name(), reason_of("refresh", verdict, gate)
         version = _publish(store, challenger, made, judged, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
@@ -92,10 +139,9 @@ def refresh(
 
 
 def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Findings, who: str, why: str) -> int:
-    verdict = judged.verdict
     findings = replace(
         look_into(made),
-        verdict=verdict,
+        verdict=judged.verdict,
         changes=judged.changes,
         doubted=judged.doubted,
         doubted_found=judged.doubted_found,
@@ -105,7 +151,7 @@ def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Find
         challenger,
         left_out=[(entry.name, entry.reason) for entry in made.dataset.left_out],
         who=who,
-        why=REFUSED_BECAUSE + "; ".join(verdict.reasons) if verdict and verdict.reasons else why,
+        why=why,
         findings=findings,
         thumbnails=thumbnails(findings, {image.sha256: image.path for image in made.dataset.images}),
     )
@@ -145,7 +191,9 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
     return dataset
 
 
-def _judge(champion: Champion, made: Made, examples: ExamplesStore, store: ModelStore, context: Context) -> Findings:
+def _judge(
+    champion: Champion, made: Made, examples: ExamplesStore, store: ModelStore, context: Context, limits: Limits
+) -> Findings:
     features = made.features
     data = RetrainData(
         features,
@@ -160,7 +208,7 @@ def _judge(champion: Champion, made: Made, examples: ExamplesStore, store: Model
     if golden := store.golden(context.settings.name):
         embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
         looks = golden_answers(golden, embedder, made.fitted.head, features.labels)
-    return judge_challenger(champion, before, data, made.fitted, Limits(), looks)
+    return judge_challenger(champion, before, data, made.fitted, limits, looks)
 
 
 def _champion_answers(champion: Champion, made: Made, examples: ExamplesStore, context: Context) -> FloatArray:

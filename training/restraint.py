@@ -1,57 +1,128 @@
 """What a retrain may take of the machine: whoever answers requests there comes first."""
 
+import logging
 import os
 import resource
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from regraft.errors import TrainingError
+from regraft.interrupted import OUT_OF_MEMORY
 
 _NICENESS: Final = 10
 _FIRST_TO_DIE: Final = "1000"
+_STATM: Final = Path("/proc/self/statm")
+_LOOK_EVERY_S: Final = 0.1
+_GRACE_S: Final = 3.0
+
+log = logging.getLogger("regraft.retrain")
 
 
-class _OutOfTime(BaseException):
-    """Raised by the alarm."""
+class _Stopped(BaseException):
+    """Raised in the main thread by the signal; whoever handles every error does not handle this."""
 
 
-def step_back(cpus: int = 0, memory_mb: int = 0) -> None:
+def step_back(cpus: int = 0) -> None:
     """Let this process run when others do not need the machine, and be the first that the system kills for memory.
 
     Args:
         cpus: how many it may use; 0 for all that it has.
-        memory_mb: megabytes of data that it may have at once; 0 for any.
     """
     os.nice(_NICENESS)
     with suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE)
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cpus:])
-    if memory_mb:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 2**20, memory_mb * 2**20))
 
 
 @contextmanager
-def within(minutes: float) -> Iterator[None]:
-    """Interrupt the block when it has taken so many minutes; in the main thread only.
+def within(minutes: float, memory_mb: int = 0, last_words: Callable[[str], object] = log.error) -> Iterator[None]:
+    """Interrupt the block when it takes longer than so many minutes, or more memory; in the main thread only.
+
+    Memory is what the process has for itself and not from a file, as a look at /proc ten times a second finds it. Where
+    there is no /proc, as on macOS, it has no limit. A limit of the system's own (RLIMIT_DATA) would count what threads
+    reserve and never touch, and native code dies of it, or hangs.
+
+    Native code is interrupted only when it returns. Where it does not within a few seconds and takes too much memory,
+    the process ends, with exit code `OUT_OF_MEMORY`.
+
+    Args:
+        minutes: the longest that it may take.
+        memory_mb: the most megabytes (2^20 bytes) that the process may have; 0 for any.
+        last_words: called in another thread with the reason before the process ends by itself.
 
     Raises:
-        TrainingError: it took longer.
+        TrainingError: it took longer, or more.
     """
+    if memory_mb and (before_mb := _private_mb()) > memory_mb:
+        raise TrainingError(_too_much(memory_mb, before_mb))
+    why = f"it took longer than its limit of {minutes:g} minutes"
+    over, stopped = threading.Event(), threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise _OutOfTime
+        if not (over.is_set() or stopped.is_set()):
+            stopped.set()
+            raise _Stopped
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    def interrupt(reason: str) -> None:
+        nonlocal why
+        why = reason
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    main, before = threading.get_ident(), signal.signal(signal.SIGALRM, stop)
+    watchdog = threading.Thread(target=_watch_memory, args=(memory_mb, over, interrupt, last_words), daemon=True)
     try:
-        yield
-    except _OutOfTime:
-        raise TrainingError(f"it took longer than its limit of {minutes:g} minutes") from None
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+            if memory_mb:
+                watchdog.start()
+            yield
+        finally:
+            over.set()
+    except _Stopped:
+        raise TrainingError(why) from None
     finally:
+        over.set()  # the signal may have come before the line above
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if watchdog.is_alive():
+            watchdog.join()  # or its signal could find nobody to handle it
         signal.signal(signal.SIGALRM, before)
+
+
+def _watch_memory(
+    limit_mb: int, over: threading.Event, interrupt: Callable[[str], None], last_words: Callable[[str], object]
+) -> None:
+    """Look until the block is over; interrupt it, and end the process where that does not help."""
+    while (used_mb := _private_mb()) <= limit_mb:
+        if over.wait(_LOOK_EVERY_S):
+            return
+    reason = _too_much(limit_mb, used_mb)
+    interrupt(reason)
+    if over.wait(_GRACE_S):
+        return
+    log.error("%s; it does not stop, so its process ends", reason)
+    saying = threading.Thread(target=last_words, args=(reason,), daemon=True)  # what it needs may hang as well
+    saying.start()
+    saying.join(_GRACE_S)
+    os._exit(OUT_OF_MEMORY)
+
+
+def _private_mb() -> float:
+    """Return how much memory this process alone has, without what it maps of files; 0 where nothing tells."""
+    try:
+        _, resident, shared, *_ = map(int, _STATM.read_text().split())
+    except OSError:
+        return 0.0
+    return (resident - shared) * resource.getpagesize() / 2**20
+
+
+def _too_much(limit_mb: int, used_mb: float) -> str:
+    return (
+        f"it needs more memory than its limit of {limit_mb} MB, and had {used_mb:.0f} MB when it was stopped: "
+        "raise REGRAFT_RETRAIN_MEMORY_MB, or --memory-mb"
+    )

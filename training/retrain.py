@@ -5,20 +5,22 @@ the server only in the model store and the examples store.
 """
 
 import argparse
-import getpass
 import logging
 import os
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from regraft import artifact
-from regraft.errors import PreconditionError, RegraftError
+from regraft.errors import InvalidRequestError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, open_examples
-from regraft.interrupted import job_lock, settle_interrupted
+from regraft.interrupted import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
 from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
-from regraft.store import ModelStore
+from regraft.store import GateMode, ModelStore
+from regraft.user import user_name
 from training.diagnose import thumbnails
 from training.features import Features
 from training.findings import Findings
@@ -61,26 +63,28 @@ class _Reporter:
         self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
 
 
-def run_job(store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = _MINUTES) -> RetrainJob:
-    """Run one PENDING job, for so many minutes at most, to its final state and return it.
+def run_job(
+    store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = _MINUTES, memory_mb: int = 0
+) -> RetrainJob:
+    """Run one PENDING job, within the limits of `within`, to its final state and return it.
 
     Raises:
-        PreconditionError: the job was claimed, cancelled or finished by somebody else.
+        JobTakenError: the job was claimed, cancelled or finished by somebody else, or the model's lock is held.
         NotFoundError: there is no such job.
     """
     job = examples.jobs.get(job_id)
     with job_lock(examples, job.model):
         if not examples.jobs.claim(job_id):
-            raise PreconditionError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
+            raise JobTakenError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
         try:
-            with within(minutes):
+            with within(minutes, memory_mb, last_words=partial(fail, examples, store, job)):
                 _retrain(store, examples, job)
         except JobCancelledError:
             examples.jobs.finish(job_id, JobState.CANCELLED, "cancelled")
         except RegraftError as error:
-            examples.jobs.finish(job_id, JobState.FAILED, str(error))
+            fail(examples, store, job, str(error))
         except MemoryError:
-            examples.jobs.finish(job_id, JobState.FAILED, "it needs more memory than its limit, or than there is")
+            fail(examples, store, job, "it needs more memory than there is")
         except Exception:
             log.exception("retrain job %s", job_id)
             examples.jobs.finish(job_id, JobState.FAILED, "internal error; its log has the traceback")
@@ -170,15 +174,36 @@ def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> No
         settle_interrupted(examples, store, job, "its process was killed")
 
 
-def _waiting_or_new(examples: ExamplesStore, model: str) -> str:
-    """Return the job of a model that waits, perhaps since its server ended, or a new one."""
+def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
+    """Return the job of a model that waits, perhaps since its server ended, or a new one in this mode of the gate.
+
+    Raises:
+        InvalidRequestError: there is no such mode.
+    """
+    modes = [mode.value for mode in GateMode]
+    if gate not in modes:
+        raise InvalidRequestError(f"REGRAFT_GATE: {gate!r} is none of {', '.join(modes)}")
     for job in examples.jobs.list(model, JobState.PENDING):
         return job.id
-    return examples.jobs.create(model, {}, getpass.getuser()).id
+    return examples.jobs.create(model, {"gate": gate}, user_name()).id
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a job from the command line; 0 when the new head is champion or nothing had to change, 1 otherwise."""
+def _run(options: argparse.Namespace) -> RetrainJob:
+    """Run the job that the command line names, or asks for.
+
+    Raises:
+        RegraftError: whatever keeps it from being run.
+    """
+    store = ModelStore(options.store)
+    with closing(open_examples(options.store, options.examples, options.database)) as examples:
+        if options.name:
+            store.versions(options.name)  # refuses what can be no name
+        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
+        job_id = options.job or _waiting_or_new(examples, options.name, options.gate)
+        return run_job(store, examples, job_id, options.minutes, options.memory_mb)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
     parser.add_argument("--store", type=Path, required=True, help="the model store")
     parser.add_argument(
@@ -193,26 +218,35 @@ def main(arguments: list[str] | None = None) -> int:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", help="run this job, which somebody entered")
-    which.add_argument("--name", help="enter a job for this model, and run it")
+    which.add_argument("--name", help="enter a job for this model, unless one waits, and run it")
+    parser.add_argument(
+        "--gate",
+        choices=[mode.value for mode in GateMode],
+        default=os.environ.get("REGRAFT_GATE", GateMode.AUTO.value),
+        help="of a job that --name enters: whether a version that the gate blessed goes live (auto) or waits for a "
+        "person (manual); with off it goes live whatever the gate says (default: REGRAFT_GATE, or auto)",
+    )
     parser.add_argument("--minutes", type=float, default=_MINUTES, help="the longest that it may take (default: 60)")
     parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
-    parser.add_argument("--memory-mb", type=int, default=0, help="how much data it may have in memory (default: any)")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a job from the command line.
+
+    Returns:
+        The exit code: 0 when the new head is champion or nothing had to change, `TAKEN` where ``--job`` names one that
+        another process has, 1 otherwise.
+    """
+    options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    step_back(options.cpus, options.memory_mb)
-    store = ModelStore(options.store)
-    examples = open_examples(options.store, options.examples, options.database)
+    step_back(options.cpus)
     try:
-        if options.name:
-            store.versions(options.name)  # refuses what can be no name
-        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
-        job_id = options.job or _waiting_or_new(examples, options.name)
-        job = run_job(store, examples, job_id, options.minutes)
+        job = _run(options)
     except RegraftError as error:
-        log.error("%s", error)
-        return 1
-    finally:
-        examples.close()
+        log.error("%s", " ".join(str(error).split()))  # a database's own text may have several lines
+        return TAKEN if options.job and isinstance(error, JobTakenError) else 1
     log.info("job %s of %s: %s: %s", job.id, job.model, job.state, job.message)
     return 0 if job.state in (JobState.SUCCEEDED, JobState.REFUSED) else 1
 

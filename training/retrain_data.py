@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from training.views import embed_views
 
 FIRST_SOURCE = "first training data"
 """What the gate calls the source of pictures that no example tells of."""
+
+_FEWEST: Final = 2
 
 log = logging.getLogger("regraft.retrain")
 
@@ -139,13 +142,26 @@ def check_every_class(features: Features) -> None:
     """Refuse what no head can be fitted on.
 
     Raises:
-        PreconditionError: a class has fewer than two images to train on; the text names it.
+        PreconditionError: classes have fewer than two images to train on; the text names them all, and what to do.
     """
-    train = features.train()
-    for index, label in enumerate(features.labels):
-        count = int((train.label_index == index).sum())
-        if count < 2:
-            raise PreconditionError(f"class {label!r} has {count} image(s) to train on, need 2: label more of it")
+    counts = _count_each(features.train())
+    few = [label for label, count in counts.items() if count < _FEWEST]
+    if not few:
+        return
+    each = ", ".join(f"{label!r} has {counts[label]}" for label in few)
+    text = f"every class needs {_FEWEST} images to train on: {each}: label more"
+    in_all = _count_each(features)
+    if gone := [repr(label) for label in few if in_all[label] == 0]:
+        text += (
+            f"; of {', '.join(gone)} no image is left, and a retrain cannot drop a class: label some, promote a version"
+            " from before it came, or train anew without it"
+        )
+    raise PreconditionError(text)
+
+
+def _count_each(features: Features) -> dict[str, int]:
+    counts = np.bincount(features.label_index, minlength=len(features.labels))
+    return dict(zip(features.labels, map(int, counts), strict=True))
 
 
 def _embed(

@@ -1,6 +1,5 @@
 """How a retrain ends: whether its version goes live, and what job and history say of it."""
 
-import getpass
 import json
 import logging
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any
 from regraft.errors import RegraftError
 from regraft.examples import ExamplesStore
 from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.store import REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.store import REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.user import user_name
 from training.retrain_gate import gain
 from training.verdict import Verdict
 
@@ -57,7 +57,10 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
     gate, version = mode(job), made.version
     facts = {"version": version, "verdict": made.verdict}
     if not made.verdict["blessed"] and gate is not GateMode.OFF:
-        examples.jobs.finish(job.id, JobState.REFUSED, made.why.removeprefix(REFUSED_BECAUSE), **facts)
+        message = made.why.removeprefix(REFUSED_BECAUSE)
+        if made.verdict.get("suspects"):
+            message += f"; likely wrong labels are in {store.folder(job.model, version) / REPORT_FILE}"
+        examples.jobs.finish(job.id, JobState.REFUSED, message, **facts)
         return
     if gate is GateMode.MANUAL:
         waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
@@ -71,11 +74,16 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
 
 def reason(job: RetrainJob, verdict: Verdict) -> str:
     """Return the reason for the history; `regraft.interrupted` reads a refusal off it."""
+    return reason_of("retrain", verdict, mode(job))
+
+
+def reason_of(what: str, verdict: Verdict, gate: GateMode) -> str:
+    """Return the reason for the history why ``what`` made a version, and what the gate said of it."""
     refusal = "; ".join(verdict.reasons)
     if verdict.blessed:
-        return gain("retrain", verdict)
-    if mode(job) is GateMode.OFF:
-        return f"{gain('retrain', verdict)}; the gate was off, and would have refused it: {refusal}"
+        return gain(what, verdict)
+    if gate is GateMode.OFF:
+        return f"{gain(what, verdict)}; the gate was off, and would have refused it: {refusal}"
     return REFUSED_BECAUSE + refusal
 
 
@@ -86,4 +94,4 @@ def mode(job: RetrainJob) -> GateMode:
 
 def who(job: RetrainJob) -> str:
     """Return whom the history names."""
-    return job.requested_by or getpass.getuser()
+    return job.requested_by or user_name()

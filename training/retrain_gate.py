@@ -1,6 +1,8 @@
 """What a retrain puts before the gate, and what it tells people of the new labels."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +14,16 @@ from training.calibration import calibration
 from training.data_changes import data_changes
 from training.diagnose import MAX_LABEL_ERRORS, judged_picture
 from training.features import Embedder, Features
-from training.findings import Findings
+from training.findings import Findings, Judged
 from training.gate import Answers, NewLabels, judge
 from training.head import FittedHead
 from training.objections import Limits
 from training.retrain_data import Champion, RetrainData
 from training.suspects import label_errors
-from training.verdict import Verdict
+from training.verdict import SuspectLabel, Verdict
+
+MOST_SUSPECTED: Final = 20
+"""Labels that a verdict names: as many as a person puts right by hand. The report shows more."""
 
 
 def judge_retrained(
@@ -70,14 +75,16 @@ def judge_challenger(
         int(is_old.sum()),
         int(suspect[is_old].sum()),
     )
-    doubted = _doubted(features, is_new, unseen, suspect)
+    doubted_rows = _doubted(features, is_new, unseen, suspect)
     files = dict(zip(features.sha256, data.source, strict=True))
+    doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
+    verdict = judge(answers, limits, news=news, golden=golden)
     return Findings(
         calibration=calibration(fitted.head, fitted.temperature, features),
-        verdict=judge(answers, limits, news=news, golden=golden),
+        verdict=replace(verdict, suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)]))),
         changes=data_changes(champion.features, features),
-        doubted=tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted[:MAX_LABEL_ERRORS]),
-        doubted_found=len(doubted),
+        doubted=doubted,
+        doubted_found=len(doubted_rows),
     )
 
 
@@ -115,6 +122,18 @@ def _unseen_answers(data: RetrainData, fitted: FittedHead) -> tuple[FloatArray, 
     rows = np.flatnonzero(~data.features.is_holdout)[fitted.unseen.rows]
     answers[rows], judged[rows] = fitted.unseen.probabilities, True
     return answers, judged
+
+
+def _suspected(picture: Judged) -> SuspectLabel:
+    """Return a picture of `judge_challenger`, whose file is the name of its source, for the verdict."""
+    return SuspectLabel(
+        picture.sha256,
+        picture.label,
+        picture.answer,
+        picture.probability,
+        picture.label_probability,
+        picture.file,
+    )
 
 
 def _doubted(

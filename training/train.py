@@ -1,6 +1,5 @@
 """The story of a training run: folder, backbone, embeddings, head, file, version."""
 
-import getpass
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError, MissingPackageError
 from regraft.files import cache_folder
 from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.user import user_name
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
@@ -203,7 +203,7 @@ def _publish(made: Made, store: ModelStore, name: str, context: Context) -> Trai
     with context.watch.stage("publish"):
         challenger = challenge(made, name, settings)
         left_out = [(entry.name, entry.reason) for entry in dataset.left_out]
-        who = getpass.getuser()
+        who = user_name()
         version = publish(
             store, challenger, left_out=left_out, who=who, why="regraft train", findings=findings, thumbnails=small
         )

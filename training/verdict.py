@@ -45,6 +45,25 @@ class SliceVerdict:
 
 
 @dataclass(frozen=True)
+class SuspectLabel:
+    """A new label that is likely wrong, and what heads that did not see the picture answer.
+
+    Attributes:
+        sha256: of the picture.
+        probability: of the answer.
+        label_probability: of the label.
+        source: where the label came from.
+    """
+
+    sha256: str
+    label: str
+    answer: str
+    probability: float
+    label_probability: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the gate saw, and what it decided.
 
@@ -65,6 +84,7 @@ class Verdict:
         suspects: likewise.
         suspects_p_value: likewise.
         old_suspect_share: of the labels that the champion had already.
+        suspected: the suspects, worst first; the first of them.
     """
 
     blessed: bool
@@ -84,6 +104,7 @@ class Verdict:
     suspects: int
     suspects_p_value: float
     old_suspect_share: float
+    suspected: tuple[SuspectLabel, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -74,14 +74,15 @@ class ExamplesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetExample(self, request, context):
-        """One example with every label that it ever had; NOT_FOUND: there is none in force.
+        """One example, in force or removed, with every label that it ever had; NOT_FOUND: there never was one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RelabelExample(self, request, context):
-        """Give an example another label.
+        """Give an example another label, or one that was removed a label again. RESOURCE_EXHAUSTED: the caller set as many
+        within an hour as it may; that holds for RemoveExample too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

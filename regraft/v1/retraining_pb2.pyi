@@ -59,7 +59,7 @@ class AddExamplesResponse(_message.Message):
     def __init__(self, outcome: _Optional[_Union[AddExamplesResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
-    __slots__ = ("name", "max_drop", "max_class_drop", "requested_by", "idempotency_key", "gate", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects")
+    __slots__ = ("name", "max_drop", "max_class_drop", "requested_by", "idempotency_key", "gate", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects", "min_slice_accuracy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_DROP_FIELD_NUMBER: _ClassVar[int]
     MAX_CLASS_DROP_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class RetrainRequest(_message.Message):
     MIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     MIN_CLASS_RECALL_FIELD_NUMBER: _ClassVar[int]
     MAX_SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    MIN_SLICE_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_drop: float
     max_class_drop: float
@@ -80,7 +81,8 @@ class RetrainRequest(_message.Message):
     min_accuracy: float
     min_class_recall: float
     max_suspects: float
-    def __init__(self, name: _Optional[str] = ..., max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., max_slice_drop: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., min_class_recall: _Optional[float] = ..., max_suspects: _Optional[float] = ...) -> None: ...
+    min_slice_accuracy: float
+    def __init__(self, name: _Optional[str] = ..., max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., max_slice_drop: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., min_class_recall: _Optional[float] = ..., max_suspects: _Optional[float] = ..., min_slice_accuracy: _Optional[float] = ...) -> None: ...
 
 class GetRetrainJobRequest(_message.Message):
     __slots__ = ("id",)
@@ -151,7 +153,7 @@ class RetrainJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +171,7 @@ class Verdict(_message.Message):
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     OLD_SUSPECT_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTED_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -186,7 +189,24 @@ class Verdict(_message.Message):
     suspects: int
     suspects_p_value: float
     old_suspect_share: float
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ...) -> None: ...
+    suspected: _containers.RepeatedCompositeFieldContainer[SuspectLabel]
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ...) -> None: ...
+
+class SuspectLabel(_message.Message):
+    __slots__ = ("sha256", "label", "answer", "probability", "label_probability", "source")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LABEL_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    label: str
+    answer: str
+    probability: float
+    label_probability: float
+    source: str
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., answer: _Optional[str] = ..., probability: _Optional[float] = ..., label_probability: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
 
 class SliceVerdict(_message.Message):
     __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value", "challenger_old_labels_accuracy")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import TypedDict
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.embeddings import EmbeddingKey
-from regraft.errors import InvalidRequestError, NotFoundError, RegraftError, StorageError
+from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, RegraftError, StorageError
 from regraft.examples import (
     HOLDOUT_SHARE,
     AddOutcome,
@@ -27,6 +28,12 @@ from regraft.examples import (
 )
 from regraft.labels import MAX_LABEL_LENGTH
 from tests.postgresql import PostgreSQL
+
+
+class Quota(TypedDict):
+    caller: str
+    hourly_quota: int
+
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "colours"
@@ -482,6 +489,62 @@ def test_beyond_its_quota_a_caller_is_rejected_and_others_are_not(store: Example
     assert send(range(4), "one") == {AddOutcome.DUPLICATE: 2, AddOutcome.ACCEPTED: 1, AddOutcome.REJECTED: 1}
     assert send(range(10, 12), "another") == {AddOutcome.ACCEPTED: 2}
     assert store.count(MODEL) == 5
+
+
+def test_what_is_beyond_a_quota_is_not_written(store: ExamplesStore, images: Path) -> None:
+    def send(numbers: Iterable[int]) -> list[AddOutcome]:
+        batch = [NewExample(data(number), "red") for number in numbers]
+        return store.add_all(MODEL, batch, caller="one", hourly_quota=3)
+
+    send(range(2))
+    assert send([5, 0, 6, 7]) == [AddOutcome.ACCEPTED, AddOutcome.DUPLICATE, AddOutcome.REJECTED, AddOutcome.REJECTED]
+    assert send(range(10, 20)) == [AddOutcome.REJECTED] * 10
+
+    written = {file.name for file in images.rglob("*") if file.is_file()}
+    assert written == {example.sha256 for example in store.list(MODEL)}
+    assert len(written) == 3
+
+
+def test_relabelling_and_removing_have_a_caller_and_count_towards_its_quota(store: ExamplesStore) -> None:
+    for number in range(3):
+        store.add(MODEL, data(number), "red")
+    one, two, three = (image_hash(data(number)) for number in range(3))
+    quota: Quota = {"caller": "one", "hourly_quota": 2}
+
+    store.relabel(MODEL, one, "green", **quota)
+    store.relabel(MODEL, one, "green", **quota)  # changes nothing, and costs nothing
+    store.remove(MODEL, two, **quota)
+    with pytest.raises(OverloadedError, match="quota: one set 2 labels within an hour"):
+        store.relabel(MODEL, three, "green", **quota)
+    with pytest.raises(OverloadedError, match="quota"):
+        store.remove(MODEL, three, **quota)
+
+    assert [store.history(MODEL, sha256)[-1].caller for sha256 in (one, two)] == ["one", "one"]
+    assert {example.sha256: example.label for example in store.list(MODEL)} == {one: "green", three: "red"}
+    batch = [NewExample(data(9), "red")]
+    assert store.add_all(MODEL, batch, **quota) == [AddOutcome.REJECTED]
+    store.relabel(MODEL, three, "green", caller="another", hourly_quota=2)
+
+
+def test_what_was_removed_is_found_if_asked_for_and_relabelling_brings_it_back(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), "red", "a camera")
+    sha256 = image_hash(data(1))
+    store.remove(MODEL, sha256, source="blurred")
+
+    with pytest.raises(NotFoundError):
+        store.find(MODEL, sha256)
+    assert store.find(MODEL, sha256[:12], or_removed=True) == Example(sha256, "", "a camera")
+    with pytest.raises(NotFoundError):
+        store.find(MODEL, "not a hash", or_removed=True)
+    with pytest.raises(NotFoundError):
+        store.remove(MODEL, sha256)
+
+    back = store.relabel(MODEL, sha256, "green")
+
+    assert back == Example(sha256, "green", "a camera")
+    assert store.list(MODEL) == [back]
+    assert store.list(MODEL)[0].added_at == back.added_at
+    assert [entry.label for entry in store.history(MODEL, sha256)] == ["red", None, "green"]
 
 
 def test_ten_thousand_examples_of_one_class_are_kept_and_listed(tmp_path: Path, database: str) -> None:

@@ -112,7 +112,10 @@ def test_a_list_that_makes_no_sense_is_refused_by_its_line(
 
 
 def test_bad_labels_in_a_list_are_rejected_one_by_one(live: LiveServer, folder: Path) -> None:
-    lines = [{"file": "grey/1.png", "label": label} for label in ("", "x" * 10_000, "a\0b", "../up", "grey", "silver")]
+    lines = [
+        {"file": "grey/1.png", "label": label}
+        for label in ("", "x" * 10_000, "a\0b", "../up", "\ud800", "grey", "silver")
+    ]
     (folder / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     (counts,) = run(live, "label", str(folder / "list.jsonl"), exit_code=1)
@@ -122,9 +125,59 @@ def test_bad_labels_in_a_list_are_rejected_one_by_one(live: LiveServer, folder: 
         "duplicate": 0,
         "relabelled": 0,
         "conflicting": 1,
-        "rejected": 4,
+        "rejected": 5,
     }
-    assert len(counts["rejections"]) == 5
+    assert len(counts["rejections"]) == 6
+
+
+BEYOND_ANY_MESSAGE = bytes(400_000)
+"""Of a server whose largest picture has 2 kB."""
+
+
+def test_what_cannot_be_sent_is_rejected_by_its_name_and_the_others_are_kept(tmp_path: Path, folder: Path) -> None:
+    (folder / "red/far too large.png").write_bytes(BEYOND_ANY_MESSAGE)
+    (folder / "red/too large.png").write_bytes(bytes(3000))
+    (folder / "red/unreadable.png").symlink_to("/proc/self/mem")
+    publish_tiny(store := ModelStore(tmp_path / "store"))
+
+    with LiveServer(store, max_image_bytes=2048) as live:
+        (counts,) = run(live, "label", str(folder), exit_code=1)
+        listed = run(live, "examples", "list")
+        people = CliRunner().invoke(app, ["label", str(folder), "--target", live.target])
+
+    assert {outcome: count for outcome, count in counts.items() if count and outcome != "rejections"} == {
+        "accepted": 3,
+        "rejected": 3,
+    }
+    reasons = {Path(entry["file"]).name: entry["reason"] for entry in counts["rejections"]}
+    assert "too large to send: 400," in reasons["far too large.png"]
+    assert reasons["too large.png"] == "the image has 3,000 bytes; the limit is 2,048"
+    assert reasons["unreadable.png"].startswith("cannot be read: ")
+    assert len(listed) == 3
+    assert people.exit_code == 1
+    assert "3 duplicate, 3 rejected" in people.stdout
+    assert "unreadable.png: cannot be read" in people.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_acknowledged_before_an_error_is_counted(tmp_path: Path, folder: Path, as_json: bool) -> None:
+    (folder / "grey/0.png").write_bytes(picture("grey", 0, side_px=32))  # the largest: it goes first
+    publish_tiny(store := ModelStore(tmp_path / "store"))
+    images = store.root / ".examples" / "images"
+    images.mkdir(parents=True)
+    for file in folder.glob("*/*.png"):
+        if file.name != "0.png":
+            (images / image_hash(file.read_bytes())[:2]).write_text("in the way")
+
+    with LiveServer(store) as live:
+        result = CliRunner().invoke(app, ["label", str(folder), "--target", live.target, *["--json"] * as_json])
+
+    assert isinstance(result.exception, RegraftError)
+    if as_json:
+        counts = json.loads(result.stdout)
+        assert (counts["accepted"], counts["unanswered"]) == (1, 3)
+    else:
+        assert "1 accepted, 3 unanswered" in result.stdout
 
 
 def test_an_example_is_relabelled_and_removed_and_its_history_tells(live: LiveServer, folder: Path) -> None:
@@ -141,6 +194,23 @@ def test_an_example_is_relabelled_and_removed_and_its_history_tells(live: LiveSe
     assert "2 examples" in say(live, "examples", "list")
 
 
+def test_what_was_removed_is_shown_as_such_and_comes_back_when_it_is_relabelled(live: LiveServer, folder: Path) -> None:
+    run(live, "label", str(folder))
+    sha256 = image_hash(picture("grey", 1))
+    run(live, "examples", "remove", sha256, "--why", "blurred")
+
+    (shown,) = run(live, "examples", "show", sha256[:12])
+    told = say(live, "examples", "show", sha256[:12])
+    (back,) = run(live, "examples", "relabel", sha256[:12], "silver")
+
+    assert (shown["sha256"], shown["label"]) == (sha256, "")
+    assert [entry["label"] for entry in shown["history"]] == ["grey", ""]
+    removal = shown["history"][-1]
+    assert f"removed {removal['at']} by {removal['annotator']}: blurred" in " ".join(told.split())
+    assert (back["label"], back["source"]) == ("silver", "regraft label")
+    assert sha256 in {example["sha256"] for example in run(live, "examples", "list")}
+
+
 def test_suggestions_can_be_saved_corrected_and_labelled(live: LiveServer, tmp_path: Path) -> None:
     for number in range(4):
         live.client.classify(picture("grey", number))
@@ -152,6 +222,8 @@ def test_suggestions_can_be_saved_corrected_and_labelled(live: LiveServer, tmp_p
     (counts,) = run(live, "label", str(tmp_path / "todo/suggestions.csv"))
 
     assert [row["request_id"] for row in rows] == [entry["request_id"] for entry in found]
+    assert [row["source"] for row in rows] == [f"suggest:{entry['reason'].lower()}" for entry in found]
+    assert {row["source"] for row in rows} >= {"suggest:random"}
     assert all((tmp_path / "todo" / row["file"]).read_bytes() for row in rows)
     assert counts["accepted"] == len(found) > 0
 

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 
 from regraft.examples import ExamplesStore
-from regraft.interrupted import job_lock, settle_interrupted
+from regraft.interrupted import fail, job_lock, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 
@@ -180,6 +180,19 @@ def test_a_process_that_was_killed_before_it_claimed_its_job_is_followed_by_one_
     assert second is not None
     assert second.state is JobState.FAILED
     assert second.message.count("could not start: it was killed") == 2
+
+
+def test_a_job_that_cannot_go_on_failed_unless_the_history_has_its_end(
+    store: ModelStore, examples: ExamplesStore, job: RetrainJob
+) -> None:
+    fail(examples, store, job, "no memory")
+    failed = examples.jobs.get(job.id)
+    other = claimed(examples, examples.jobs.create("colours", {}, "ada"))
+    store.promote("colours", 1, who="ada", why="", job=other.id)
+    fail(examples, store, other, "no memory")
+
+    assert (failed.state, failed.message) == (JobState.FAILED, "no memory")
+    assert examples.jobs.get(other.id).state is JobState.SUCCEEDED
 
 
 def test_of_many_who_find_a_job_interrupted_at_once_one_is_to_start_it(

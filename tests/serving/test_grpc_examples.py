@@ -54,18 +54,45 @@ def test_an_example_shows_every_label_it_ever_had(client: Client) -> None:
         ("grey", "ada", "r1"),
         ("silver", "grace", ""),
     ]
-    assert found.history[0].caller == "ipv4:127.0.0.1"
+    assert [entry.caller for entry in found.history] == ["ipv4:127.0.0.1"] * 2
 
 
-def test_a_removed_example_is_listed_no_more(client: Client) -> None:
+def test_a_removed_example_is_listed_no_more_but_its_history_tells_who_removed_it(client: Client) -> None:
     sha256 = label(client, picture("grey"), "grey").sha256
 
-    assert client.remove_example(sha256, why="blurred").label == "grey"
+    assert client.remove_example(sha256, why="blurred", annotator="ada").label == "grey"
 
     assert list(client.list_examples()) == []
-    with pytest.raises(RemoteError, match="no examples") as failure:
-        client.get_example(sha256)
+    found = client.get_example(sha256[:12], with_image=True)
+    assert (found.example.sha256, found.example.label, found.example.image) == (sha256, "", picture("grey"))
+    removal = found.history[-1]
+    assert (removal.label, removal.source, removal.annotator) == ("", "blurred", "ada")
+    assert removal.caller == "ipv4:127.0.0.1"
+    with pytest.raises(RemoteError, match="no example") as failure:
+        client.remove_example(sha256)
     assert failure.value.code == "NOT_FOUND"
+
+
+def test_a_removed_example_comes_back_when_it_is_relabelled(client: Client) -> None:
+    sha256 = label(client, picture("grey"), "grey", source="a camera").sha256
+    client.remove_example(sha256)
+
+    back = client.relabel_example(sha256[:12], "silver")
+
+    assert list(client.list_examples()) == [back]
+    assert (back.label, back.source) == ("silver", "a camera")
+
+
+def test_beyond_its_quota_a_caller_can_neither_relabel_nor_remove(store: ModelStore) -> None:
+    with LiveServer(store, labels_per_hour=2) as live:
+        sha256 = label(live.client, picture("grey"), "grey").sha256
+        live.client.relabel_example(sha256, "silver")
+
+        for change in (live.client.remove_example, lambda sha256: live.client.relabel_example(sha256, "red")):
+            with pytest.raises(RemoteError, match=r"quota: ipv4:127\.0\.0\.1 set 2 labels within an hour") as failure:
+                change(sha256)
+            assert failure.value.code == "RESOURCE_EXHAUSTED"
+        assert live.client.get_example(sha256).example.label == "silver"
 
 
 @pytest.mark.parametrize("text", ["", "x" * 10_000, "a\0b", "../up"], ids=["empty", "10 kB", "control", "path"])

@@ -64,6 +64,14 @@ def test_a_control_port_that_is_taken_is_the_operators_to_change(store: ModelSto
         pass
 
 
+def test_a_picture_up_to_twice_too_large_is_answered_by_itself_and_does_not_end_its_stream(store: ModelStore) -> None:
+    with LiveServer(store, max_image_bytes=100_000) as live:
+        large, small = live.client.add_examples([(bytes(199_000), "red"), (picture("red"), "red")])
+
+    assert large.reason == "the image has 199,000 bytes; the limit is 100,000"
+    assert not small.reason
+
+
 def is_answered(channel: grpc.Channel) -> bool:
     try:
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)

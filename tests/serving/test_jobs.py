@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,7 +126,7 @@ async def test_a_job_that_waits_for_a_model_locked_by_another_process_fails_and_
             end = await s.end_of(await s.runner.start("colours", {}, "ada"))
 
         assert end.state is JobState.FAILED
-        assert "could not start" in end.message
+        assert end.message == "could not start: its model is being retrained by another process, outside of any job"
 
 
 @asynchronous
@@ -278,6 +279,75 @@ async def test_a_job_found_waiting_is_started(store: ModelStore) -> None:
 
         assert (await s.end_of(job)).state is JobState.REFUSED
         assert s.finished == ["finished"]
+
+
+@asynchronous
+async def test_a_job_that_keeps_waiting_since_its_server_died_is_taken_up(store: ModelStore) -> None:
+    """Invariant 6."""
+    async with stage(store) as s:
+        job = s.examples.jobs.create("colours", {}, "a server that was killed")
+        looking = asyncio.create_task(s.runner.run(every_s=0.01))
+        await until(lambda: s.outcome_count("refused") == 1)
+        looking.cancel()
+
+        end = s.examples.jobs.get(job.id)
+        assert end.state is JobState.REFUSED
+        assert "nothing new" in end.message
+        assert "attempt" not in end.message
+
+
+@asynchronous
+async def test_a_job_that_waits_for_its_turn_is_not_taken_up_by_its_own_server(store: ModelStore) -> None:
+    publish_tiny(store, name="shades")
+    with stalled_retrain(store, "colours"):
+        async with stage(store) as s:
+            looking = asyncio.create_task(s.runner.run(every_s=0.01))
+            first, second = [await s.runner.start(name, {}, "ada") for name in ("colours", "shades")]
+            await until(lambda: s.examples.jobs.get(first.id).phase == "read")
+            looking.cancel()
+
+            assert s.examples.jobs.get(second.id).state is JobState.PENDING
+            await s.runner.cancel(first.id)
+            assert (await s.end_of(second)).state is JobState.REFUSED
+            assert s.outcome_count("cancelled") == 1
+
+
+@asynchronous
+async def test_of_two_servers_that_start_a_job_one_runs_it_and_the_other_does_no_harm(store: ModelStore) -> None:
+    async with stage(store) as one, stage(store) as other:
+        job = one.examples.jobs.create("colours", {}, "a server that was killed")
+        await asyncio.gather(one.runner.resume(), other.runner.resume())
+        ends = await asyncio.gather(one.end_of(job), other.end_of(job))
+
+        assert [end.state for end in ends] == [JobState.REFUSED, JobState.REFUSED]
+        assert ends[0].message == "nothing new: version 1 was fitted on the very same images and labels"
+        assert one.finished == other.finished == ["finished"]
+
+
+@asynchronous
+async def test_a_process_that_comes_between_the_lock_and_the_claim_of_another_does_no_harm(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "regraft.jobs")
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):  # as the process of another server holds it
+            job = await s.runner.start("colours", {}, "ada")
+            await until(lambda: "another process was faster" in caplog.text)
+            assert s.examples.jobs.claim(job.id)
+            await until(lambda: s.finished)
+
+            assert s.examples.jobs.get(job.id).state is JobState.RUNNING
+            s.examples.jobs.finish(job.id, JobState.REFUSED, "no better")
+
+
+@asynchronous
+async def test_a_job_whose_process_ends_for_want_of_memory_fails_and_is_not_run_again(store: ModelStore) -> None:
+    places = ["--store", str(store.root), "--examples", str(store.root / ".examples")]
+    async with stage(store, [*places, "--memory-mb", "1"]) as s:
+        end = await s.end_of(await s.runner.start("colours", {}, "ada"))
+
+    assert end.state is JobState.FAILED
+    assert end.message.startswith("it needs more memory than its limit of 1 MB, and had ")
 
 
 @asynchronous

@@ -271,6 +271,26 @@ def test_a_source_that_loses_is_named_and_one_image_is_always_allowed() -> None:
     assert [(part.source, part.holdout_images) for part in verdict.slices] == [("web", 90), ("phone", 10)]
 
 
+def test_a_floor_holds_for_each_source_too() -> None:
+    source = ("phone",) * 10 + ("web",) * 90
+    limits = Limits(max_drop=100, max_slice_drop=100, max_class_drop=100, min_slice_accuracy=70)
+
+    assert by_source(source, [0, 1, 2], limits).blessed
+    assert by_source(source, [0, 1, 2, 3], limits).reasons == (
+        "source 'phone' has an accuracy of 0.600 on 10 holdout images, below the floor of 70 %",
+    )
+
+
+def test_a_source_without_holdout_images_is_held_to_no_floor() -> None:
+    truth = np.zeros(5, np.int64)
+    same = Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2], ("web",) * 5)
+
+    verdict = judge(same, Limits(min_slice_accuracy=100), news=NewLabels(("phone",), np.array([False]), 10, 0))
+
+    assert verdict.blessed
+    assert [part.source for part in verdict.slices] == ["web", "phone"]
+
+
 def with_new_labels(suspects: int, labels: int, old_suspects: int = 20) -> Verdict:
     truth = np.zeros(50, np.int64)
     suspect = np.arange(labels) < suspects

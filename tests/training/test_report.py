@@ -1,8 +1,10 @@
+import hashlib
 import json
 import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,8 @@ from training.findings import (
     Reliability,
     Start,
 )
+from training.gate import Answers, judge
+from training.objections import Limits
 from training.report import LeftOutFile, render, report_json
 
 EVIL = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
@@ -114,6 +118,18 @@ def test_the_report_shows_what_was_measured() -> None:
 
     for shown in ("80.0%", "10 holdout images", "49.0% to 94.3%", "0.791", "0.456", "0.857", "0.667"):
         assert shown in text
+
+
+def test_a_new_label_that_is_doubted_is_shown_with_the_hash_that_it_can_be_put_right_by() -> None:
+    hashed = hashlib.sha256(b"a picture").hexdigest()
+    answers = np.eye(2, dtype=np.float32)
+    verdict = judge(Answers(answers, answers, np.arange(2), ("red", "blue")), Limits())
+    doubted = (Judged(hashed, "Mallory", "train", "blue", "red", 0.99, 0.01),)
+
+    text = words(Page(render(CARD, Findings(verdict=verdict, doubted=doubted, doubted_found=1), [])).text)
+
+    assert f"train: Mallory{hashed[:12]}" in text
+    assert "regraft examples relabel HASH LABEL" in text
 
 
 def test_the_report_shows_the_confusion_with_the_truth_in_rows() -> None:

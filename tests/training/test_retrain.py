@@ -1,6 +1,8 @@
 import errno
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.database import open_database, sqlite_url
-from regraft.errors import NotFoundError, PreconditionError, StorageError
+from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
-from regraft.interrupted import job_lock, settle_interrupted
+from regraft.interrupted import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
@@ -476,7 +478,7 @@ def test_a_class_with_too_few_training_images_fails_and_is_named(workshop: Works
     job = workshop.retrain()
 
     assert job.state is JobState.FAILED
-    assert f"class 'green' has {images} image(s) to train on, need 2" in job.message
+    assert job.message == f"every class needs 2 images to train on: 'green' has {images}: label more"
     assert workshop.store.versions(MODEL) == [1]
 
 
@@ -486,10 +488,19 @@ def test_relabelling_a_whole_class_away_fails_and_names_it(workshop: Workshop) -
     job = workshop.retrain()
 
     assert job.state is JobState.FAILED
-    assert "class 'red' has 1 image(s)" in job.message
+    assert "'red' has 1: label more" in job.message
 
 
-def test_with_one_class_left_after_removals_the_job_fails_and_names_the_others(workshop: Workshop) -> None:
+def test_all_classes_with_too_few_training_images_are_named(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 1, 2))
+    workshop.add("grey", new_pictures("grey", 0, 1))
+
+    job = workshop.retrain()
+
+    assert job.message == "every class needs 2 images to train on: 'green' has 1, 'grey' has 0: label more"
+
+
+def test_with_one_class_left_after_removals_the_job_fails_and_says_what_can_be_done(workshop: Workshop) -> None:
     for number in range(28):
         data = known("red", held=False, number=number)
         workshop.add("red", [data])
@@ -498,7 +509,10 @@ def test_with_one_class_left_after_removals_the_job_fails_and_names_the_others(w
     job = workshop.retrain()
 
     assert job.state is JobState.FAILED
-    assert "class 'red' has 0 image(s) to train on, need 2" in job.message
+    assert job.message == (
+        "every class needs 2 images to train on: 'red' has 0: label more; of 'red' no image is left, and a retrain "
+        "cannot drop a class: label some, promote a version from before it came, or train anew without it"
+    )
     assert workshop.store.versions(MODEL) == [1]
     assert workshop.store.champion(MODEL) == 1
 
@@ -780,7 +794,57 @@ def no_memory() -> None:
 def test_a_job_that_needs_more_memory_than_it_may_have_fails_and_says_so(workshop: Workshop) -> None:
     job = workshop.retrain(Meddling(workshop.store.root, on_champion=no_memory))
 
-    assert (job.state, job.message) == (JobState.FAILED, "it needs more memory than its limit, or than there is")
+    assert (job.state, job.message) == (JobState.FAILED, "it needs more memory than there is")
+
+
+def test_a_job_that_is_stopped_after_its_promotion_succeeded(workshop: Workshop) -> None:
+    """Invariant 6."""
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(StoppedOncePromoted(workshop.store.root))
+
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert workshop.store.champion(MODEL) == 2
+
+
+class StoppedOncePromoted(ModelStore):
+    """A model store whose process is at its limit when it has promoted a version."""
+
+    def promote(
+        self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None
+    ) -> None:
+        super().promote(name, version, who=who, why=why, job=job, expected=expected)
+        raise TrainingError("it needs more memory than its limit of 1 MB")
+
+
+DEAF = """
+import signal, sys, threading
+from pathlib import Path
+from regraft.examples import FOLDER, ExamplesStore
+from regraft.store import ModelStore
+from training.retrain import run_job
+
+class Deaf(ModelStore):
+    def champion(self, name):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as in native code that does not return
+        taken = b"x" * (400 * 2**20)
+        threading.Event().wait()
+
+root = Path(sys.argv[1])
+run_job(Deaf(root), ExamplesStore(root / FOLDER), sys.argv[2], memory_mb=350)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the memory's size")
+def test_a_job_beyond_its_memory_that_heeds_nothing_fails_all_the_same_and_its_process_ends(workshop: Workshop) -> None:
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(["-c", DEAF, str(workshop.store.root), job.id])
+
+    assert child.returncode == OUT_OF_MEMORY, child.stderr
+    job = workshop.examples.jobs.get(job.id)
+    assert job.state is JobState.FAILED
+    assert job.message.startswith("it needs more memory than its limit of 350 MB, and had ")
 
 
 def test_a_bug_fails_the_job_with_a_fixed_text_and_goes_on_to_whoever_started_it(
@@ -925,6 +989,74 @@ def test_the_program_takes_up_a_job_that_waits(workshop: Workshop) -> None:
     assert workshop.examples.jobs.get(waiting.id).state is JobState.SUCCEEDED
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the memory's size")
+@pytest.mark.parametrize(
+    ("limit_mb", "state", "message"),
+    [
+        (1, JobState.FAILED, "it needs more memory than its limit of 1 MB, and had "),
+        (4000, JobState.SUCCEEDED, "version 2 is the champion"),
+    ],
+)
+def test_the_program_keeps_to_its_memory_or_says_that_it_cannot(
+    workshop: Workshop, limit_mb: int, state: JobState, message: str
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    child = in_a_child(command(workshop, "--name", MODEL, "--memory-mb", str(limit_mb)))
+
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert job.state is state, child.stderr
+    assert job.message.startswith(message)
+    assert message in child.stderr
+    assert child.returncode == (0 if state is JobState.SUCCEEDED else 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "champion"),
+    [
+        ([], {}, 2),
+        (["--gate", "manual"], {}, 1),
+        ([], {"REGRAFT_GATE": "manual"}, 1),
+        (["--gate", "auto"], {"REGRAFT_GATE": "manual"}, 2),
+    ],
+)
+def test_the_program_lets_the_gate_or_a_person_have_the_last_word_as_it_is_told(
+    workshop: Workshop, flags: list[str], variable: dict[str, str], champion: int
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    child = in_a_child(command(workshop, "--name", MODEL, *flags), {**os.environ, **variable})
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.store.versions(MODEL) == [1, 2]
+    assert workshop.store.champion(MODEL) == champion
+
+
+def test_the_program_refuses_a_mode_of_the_gate_that_there_is_not_and_enters_no_job(workshop: Workshop) -> None:
+    child = in_a_child(command(workshop, "--name", MODEL), {**os.environ, "REGRAFT_GATE": "maybe"})
+
+    assert child.returncode == 1
+    assert "REGRAFT_GATE: 'maybe' is none of auto, manual, off" in child.stderr
+    assert workshop.examples.jobs.list(MODEL) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("no url", "Could not parse SQLAlchemy URL"),
+        ("sqlite:////no/such/folder/examples.sqlite", "No such file or directory"),
+        ("postgresql+psycopg://nobody@127.0.0.1:1/nothing", "Connection refused"),
+    ],
+)
+def test_a_database_that_refuses_is_an_error_in_one_line(workshop: Workshop, url: str, says: str) -> None:
+    child = in_a_child(command(workshop, "--name", MODEL, "--database", url))
+
+    assert child.returncode == 1
+    (line,) = child.stderr.splitlines()
+    assert " ERROR regraft.retrain: " in line
+    assert says in line
+
+
 def test_a_disk_that_is_full_ends_the_program_and_leaves_both_stores_whole(workshop: Workshop) -> None:
     workshop.add("green", new_pictures("green", 10, 4))
     job = workshop.examples.jobs.create(MODEL, {}, "Ann")
@@ -958,7 +1090,7 @@ def test_the_program_refuses_a_model_that_another_process_retrains(workshop: Wor
     with job_lock(workshop.examples, MODEL):
         child = in_a_child(command(workshop, "--job", job.id))
 
-    assert child.returncode == 1
+    assert child.returncode == TAKEN
     assert "being retrained by another process" in child.stderr
     assert workshop.examples.jobs.get(job.id).state is JobState.PENDING
     assert workshop.store.versions(MODEL) == [1]
