@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -18,8 +17,8 @@ FINAL = [state for state in JobState if state not in ACTIVE]
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(sqlite_url(tmp_path / "jobs.sqlite"))
+def engine(database: str) -> Iterator[Engine]:
+    engine = open_database(database)
     yield engine
     engine.dispose()
 
@@ -288,13 +287,12 @@ def test_a_job_that_another_process_claimed_meanwhile_is_not_put_back(jobs: Retr
     assert (jobs.get(job_id).state, jobs.get(job_id).interrupted) == (JobState.RUNNING, "")
 
 
-def test_jobs_survive_reopening(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "jobs.sqlite")
-    engine = open_database(url)
+def test_jobs_survive_reopening(database: str) -> None:
+    engine = open_database(database)
     job = RetrainJobs(engine).create(MODEL, {"seed": 1}, "Ann")
     engine.dispose()
 
-    engine = open_database(url)
+    engine = open_database(database)
     again = RetrainJobs(engine)
 
     assert again.list() == [job]
@@ -303,9 +301,8 @@ def test_jobs_survive_reopening(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_two_processes_worth_of_engines_see_each_others_changes(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "jobs.sqlite")
-    servers_engine, childs_engine = open_database(url), open_database(url)
+def test_two_processes_worth_of_engines_see_each_others_changes(database: str) -> None:
+    servers_engine, childs_engine = open_database(database), open_database(database)
     server, child = RetrainJobs(servers_engine), RetrainJobs(childs_engine)
 
     job_id = pending(server)
