@@ -34,6 +34,9 @@ def refresh(
             "of another backbone its own."
         ),
     ] = "",
+    image_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of the input. Default: the champion's; of another backbone its own.")
+    ] = None,
     strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
     precision: Annotated[str, typer.Option(help="fp32, int8 or auto. Default: the champion's.")] = "",
     views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
@@ -52,7 +55,7 @@ def refresh(
 ) -> None:
     """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
 
-    Backbone, weights and precision stay the champion's unless you say otherwise.
+    Backbone, weights, size of the input and precision stay the champion's unless you say otherwise.
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
@@ -72,7 +75,9 @@ def refresh(
         "min_slice_accuracy": min_slice_accuracy,
     }
     limits = Limits.of({limit: points for limit, points in stated.items() if points is not None})
-    network = network_of(ModelStore(store), name, backbone=backbone, weights=weights, precision=precision)
+    network = network_of(
+        ModelStore(store), name, backbone=backbone, weights=weights, precision=precision, image_px=image_px
+    )
     settings = TrainSettings(
         data,
         name,
@@ -82,6 +87,7 @@ def refresh(
         strategy,  # type: ignore[arg-type]  # checked there, as is the precision
         seed,
         views=views,
+        image_px=network.image_px,
         precision=network.precision,  # type: ignore[arg-type]
     )
     labelled = open_examples(store, examples, database)

@@ -44,21 +44,34 @@ class Network:
     backbone: str
     weights: str
     precision: str
+    image_px: int | None
 
 
-def network_of(store: ModelStore, name: str, *, backbone: str = "", weights: str = "", precision: str = "") -> Network:
+def network_of(
+    store: ModelStore,
+    name: str,
+    *,
+    backbone: str = "",
+    weights: str = "",
+    precision: str = "",
+    image_px: int | None = None,
+) -> Network:
     """Return what was asked for, and what the champion is where nothing was.
 
-    Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default.
+    Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default,
+    and its own size of pictures.
 
     Raises:
         PreconditionError: there is no champion.
         InvalidRequestError: the champion's weights come from a file that is not at hand.
     """
-    card = read_champion(store, name).artifact.card.backbone
+    champion = read_champion(store, name).artifact.card
+    card, is_the_same = champion.backbone, backbone in ("", champion.backbone.name)
     if not weights:
-        weights = weights_of(card) if backbone in ("", card.name) else "default"
-    return Network(backbone or card.name, weights, precision or card.precision)
+        weights = weights_of(card) if is_the_same else "default"
+    if not image_px and is_the_same:
+        image_px = champion.image.crop_px
+    return Network(backbone or card.name, weights, precision or card.precision, image_px)
 
 
 def weights_of(card: BackboneCard) -> str:
