@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,18 +29,17 @@ class Decoders:
         self._threads = cpu_budget()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
 
-    async def decode(self, pictures: Iterable[Encoded]) -> list[Crop | Exception]:
+    async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
         """Decode pictures by `regraft.image.decode_crop`; what kept one from it stands in the place of its crop."""
         loop = asyncio.get_running_loop()
-        todo = list(pictures)
         # Each thread has its share at once: a hop between threads for every picture would cost as much as a small one.
-        each = max(1, math.ceil(len(todo) / self._threads))
-        shares = (todo[start : start + each] for start in range(0, len(todo), each))
+        each = max(1, math.ceil(len(pictures) / self._threads))
+        shares = (pictures[start : start + each] for start in range(0, len(pictures), each))
         decoding = (loop.run_in_executor(self._pool, self._decode, share) for share in shares)
         try:
             decoded = await asyncio.gather(*decoding)
         except RuntimeError as error:  # no thread could be started, or they are closed
-            return [error] * len(todo)
+            return [error] * len(pictures)
         return [crop for share in decoded for crop in share]
 
     def close(self) -> None:

@@ -81,6 +81,10 @@ class _Waiting:
         """False once whoever waits for it is gone. Safe in any thread."""
         return not self.kept.done()
 
+    @property
+    def encoded(self) -> Encoded:
+        return Encoded(self.new.data, self.served.card.image, lambda: self.is_wanted)
+
     def end(self, end: _Kept | Exception) -> None:
         if not self.is_wanted:
             return
@@ -202,12 +206,9 @@ class Intake:
 
     async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:
         """Decode a batch, and answer for what cannot be."""
-
-        def encoded(waiting: _Waiting) -> Encoded:
-            return Encoded(waiting.new.data, waiting.served.card.image, lambda: waiting.is_wanted)
-
+        crops = await self._decoders.decode([waiting.encoded for waiting in batch])
         decoded: list[tuple[_Waiting, Crop]] = []
-        for waiting, crop in zip(batch, await self._decoders.decode(map(encoded, batch)), strict=True):
+        for waiting, crop in zip(batch, crops, strict=True):
             if isinstance(crop, Exception):
                 waiting.end(crop)
             else:

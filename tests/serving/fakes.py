@@ -19,6 +19,10 @@ from serving.plan import ExecutionPlan
 from tests.serving.waiting import PATIENCE_S
 
 
+class Panic(BaseException):
+    """What comes out of native code where it gives up is no `Exception` either."""
+
+
 class GatedSession:
     """A real session on a CPU whose runs wait at a gate; it keeps the pictures that it was fed."""
 

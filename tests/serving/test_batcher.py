@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from serving.batcher import Answered, Batcher
+from tests.serving.fakes import Panic
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
-
-
-class Panic(BaseException):
-    """What comes out of native code where it gives up is no `Exception` either."""
 
 
 class SteppedRun:

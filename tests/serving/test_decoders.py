@@ -7,13 +7,10 @@ from regraft.errors import InvalidImageError
 from regraft.image import ImageSpec, Limits, decode_crop
 from regraft.runtime import cpu_budget
 from serving.decoders import Decoders, Encoded
+from tests.serving.fakes import Panic
 from tests.tiny import picture
 
 SPEC = ImageSpec(resize_px=8, crop_px=8)
-
-
-class Panic(BaseException):
-    """What comes out of Rust where it gives up is no `Exception` either."""
 
 
 class Panicking(bytes):
@@ -26,7 +23,7 @@ def test_each_picture_gets_its_own_crop_however_many_threads_share_the_work(coun
     pictures = [picture("grey", number) for number in range(count)]
     decoders = Decoders()
 
-    crops = asyncio.run(decoders.decode(Encoded(image, SPEC) for image in pictures))
+    crops = asyncio.run(decoders.decode([Encoded(image, SPEC) for image in pictures]))
 
     decoders.close()
     assert len(crops) == count
@@ -38,7 +35,7 @@ def test_what_cannot_be_decoded_has_its_error_in_the_place_of_its_crop() -> None
     sent = [picture("red"), b"no picture", picture("red", side_px=32), picture("green")]
     decoders = Decoders(Limits(max_pixels=16 * 16))
 
-    crops = asyncio.run(decoders.decode(Encoded(image, SPEC) for image in sent))
+    crops = asyncio.run(decoders.decode([Encoded(image, SPEC) for image in sent]))
 
     decoders.close()
     assert [isinstance(crop, InvalidImageError) for crop in crops] == [False, True, True, False]
@@ -51,7 +48,7 @@ def test_each_picture_is_cut_for_its_own_model() -> None:
     decoders = Decoders()
 
     specs = [ImageSpec(resize_px=side, crop_px=side) for side in sides]
-    crops = asyncio.run(decoders.decode(Encoded(picture("red"), spec) for spec in specs))
+    crops = asyncio.run(decoders.decode([Encoded(picture("red"), spec) for spec in specs]))
 
     decoders.close()
     assert [np.asarray(crop).shape for crop in crops] == [(side, side, 3) for side in sides]
@@ -72,7 +69,7 @@ def test_a_panic_of_native_code_is_the_error_of_its_picture_alone() -> None:
     decoders = Decoders()
 
     sent = [picture("red"), Panicking(), picture("green"), picture("blue")]
-    crops = asyncio.run(decoders.decode(Encoded(image, SPEC) for image in sent))
+    crops = asyncio.run(decoders.decode([Encoded(image, SPEC) for image in sent]))
 
     decoders.close()
     assert [isinstance(crop, RuntimeError) for crop in crops] == [False, True, False, False]
@@ -82,6 +79,6 @@ def test_threads_that_are_gone_are_the_error_of_every_picture() -> None:
     decoders = Decoders()
     decoders.close()
 
-    crops = asyncio.run(decoders.decode(Encoded(picture("red"), SPEC) for _ in range(3)))
+    crops = asyncio.run(decoders.decode([Encoded(picture("red"), SPEC) for _ in range(3)]))
 
     assert [isinstance(crop, RuntimeError) for crop in crops] == [True] * 3

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ class CountingDecoders(Decoders):
         super().__init__()
         self.done: list[int] = []
 
-    async def decode(self, pictures: Iterable[Encoded]) -> list[Crop | Exception]:
+    async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
         decoded = await super().decode(pictures)
         self.done.append(len(decoded))
         return decoded
