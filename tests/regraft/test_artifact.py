@@ -169,7 +169,7 @@ def test_the_answer_for_an_image_does_not_depend_on_its_batch_mates(session: Ope
         np.testing.assert_allclose(batched, np.concatenate([one[output] for one in alone]), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(head=heads(), crops=images)
 def test_the_numpy_twins_are_the_graph_within_1e_5(head: Head, crops: npt.NDArray[np.uint8]) -> None:
     probabilities, embedding, novelty = answers(SESSION, crops, head)
@@ -183,7 +183,7 @@ def test_the_numpy_twins_are_the_graph_within_1e_5(head: Head, crops: npt.NDArra
 SESSION = opened(tiny_model())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bias=hnp.arrays(np.float32, st.integers(1, 6), elements=st.floats(-1e4, 1e4, width=32)),
     crops=images,
@@ -199,7 +199,7 @@ def test_the_numpy_twin_is_the_graph_where_logits_are_huge(bias: FloatArray, cro
     np.testing.assert_allclose(head.probabilities(embedding), probabilities, atol=1e-5, rtol=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(head=heads(largest=1e4), crops=images)
 def test_huge_logits_still_give_probabilities(head: Head, crops: npt.NDArray[np.uint8]) -> None:
     of_the_graph, embedding, _ = answers(SESSION, crops, head)
@@ -210,7 +210,7 @@ def test_huge_logits_still_give_probabilities(head: Head, crops: npt.NDArray[np.
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(head=heads(), crops=images)
 def test_novelty_lies_between_0_and_2(head: Head, crops: npt.NDArray[np.uint8]) -> None:
     _, embedding, of_the_graph = answers(SESSION, crops, head)
@@ -252,7 +252,7 @@ def test_the_twin_leaves_the_embeddings_that_it_is_given_as_they_are() -> None:
     np.testing.assert_array_equal(embedding, before)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(head=heads(), scale=st.floats(0.1, 10))
 def test_ungraft_is_the_inverse_of_graft(head: Head, scale: float) -> None:
     backbone = tiny_backbone(scale)
@@ -266,7 +266,7 @@ def test_ungraft_is_the_inverse_of_graft(head: Head, scale: float) -> None:
     assert ungraft(model) == backbone
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(head=heads())
 def test_a_file_that_was_written_is_read_as_the_same_head_and_card(
     head: Head, tmp_path_factory: pytest.TempPathFactory
@@ -734,7 +734,7 @@ def test_a_name_that_is_not_utf_8_is_refused_as_damage(tmp_path: Path) -> None:
         read(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_leaves_the_answers_as_they_are(
     where: float, bit: int, tmp_path_factory: pytest.TempPathFactory

@@ -46,7 +46,7 @@ def test_a_card_comes_back_from_json_as_it_was() -> None:
     assert parse_card(CARD.to_json()) == CARD
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     labels=st.lists(some_text, min_size=2, max_size=6, unique=True),
     temperature=st.floats(0, exclude_min=True, allow_infinity=False),
@@ -267,7 +267,7 @@ def test_json_that_is_not_an_object_is_refused(text: str) -> None:
         parse_card(text)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(value=json_values, path=st.sampled_from([(field,) for field in ModelCard.model_fields] + [("image", "crop_px")]))
 def test_whatever_stands_in_a_field_the_answer_is_a_card_or_an_artifact_error(
     value: object, path: tuple[str, ...]

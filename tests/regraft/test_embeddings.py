@@ -38,7 +38,7 @@ def cache(engine: Engine) -> EmbeddingCache:
     return EmbeddingCache(engine)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     vectors=st.dictionaries(
         st.integers(0, 10**6).map(sha256),

@@ -365,7 +365,7 @@ def test_a_hash_belongs_to_the_holdout_for_ever(sha256: str, expected: bool) -> 
     assert is_holdout(sha256) is expected
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.binary())
 def test_the_holdout_is_a_pure_function_of_the_hash(data: bytes) -> None:
     sha256 = image_hash(data)

@@ -601,7 +601,7 @@ def test_a_small_window_of_a_large_jpeg_keeps_its_detail() -> None:
     assert np.ptp(crop.astype(int), axis=1).min() > 200
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     left=st.floats(0, 0.99),
@@ -649,7 +649,7 @@ def test_the_size_is_that_of_the_upright_picture(orientation: int, file_format: 
     assert upright_size(stored(quadrants(), orientation, file_format)) == (60, 40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
 )
@@ -657,7 +657,7 @@ def test_any_bytes_are_a_crop_or_an_invalid_image(data: bytes, prefix: bytes) ->
     crop_or_refused(prefix + data)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     file_format=st.sampled_from(FORMATS),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=8),
@@ -695,7 +695,7 @@ def specs(draw: st.DrawFn, interpolations: tuple[Interpolation, ...] = INTERPOLA
 
 
 # Bicubic is left out here and below: see `test_no_size_of_picture_crashes_the_process`.
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
@@ -712,7 +712,7 @@ def test_any_size_mode_and_spec_give_exactly_the_shape_that_the_spec_promises(
     assert crop.flags.c_contiguous
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     level=st.tuples(*[st.integers(0, 255)] * 3),
@@ -840,7 +840,7 @@ def test_the_digest_of_a_spec_is_the_same_in_every_process_and_release() -> None
     assert ImageSpec().digest() == "8b27bc7a6db72bd547930c8e975e049c0862ca0f7e8849f5b345c54b67e193e6"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(width=st.integers(1, 9), height=st.integers(1, 9), grey=st.booleans(), seed=st.integers(0, 2**16))
 def test_a_png_that_was_encoded_opens_as_the_same_pixels(width: int, height: int, grey: bool, seed: int) -> None:
     shape = (height, width) if grey else (height, width, 3)

@@ -8,7 +8,7 @@ from regraft.errors import InvalidRequestError
 from regraft.labels import MAX_LABEL_LENGTH, check_label
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(label=st.text(max_size=MAX_LABEL_LENGTH + 10))
 def test_a_label_that_is_accepted_can_be_a_folders_name(label: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     is_one_line_of_one_folder(label, tmp_path_factory.getbasetemp())

@@ -328,7 +328,7 @@ def test_a_database_whose_tables_are_gone_is_a_storage_error(jobs: RetrainJobs, 
         jobs.claim("x")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     moves=st.lists(st.sampled_from(["claim", "report", "cancel", "put back", *FINAL]), max_size=8),
 )

@@ -644,7 +644,7 @@ moves = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(moves=moves)
 def test_any_sequence_of_moves_does_what_a_simple_model_does(moves: list[tuple[str, int]]) -> None:
     published = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
@@ -404,7 +404,6 @@ STEPS = st.one_of(
     max_queue=st.integers(1, 12),
     turn=st.integers(1, 3),
 )
-@settings(deadline=None)
 def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
     steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int, turn: int
 ) -> None:

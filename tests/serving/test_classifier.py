@@ -486,7 +486,7 @@ REQUESTS = st.builds(
     max_batch=st.integers(1, 6),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_answer_equals_the_unbatched_one_whatever_comes_beside_it(
     store: ModelStore, requests: list[Request], lanes: int, max_batch: int, seed: int
 ) -> None:

@@ -70,7 +70,6 @@ crops = st.tuples(st.sampled_from(sorted(COLOURS)), st.integers(0, 9)).map(lambd
 
 
 @given(st.lists(st.tuples(crops, st.sampled_from(HEADS)), min_size=1, max_size=9))
-@settings(deadline=None)
 def test_a_batch_for_several_heads_gives_what_each_picture_alone_would_get(batch: list[tuple[Crop, Head]]) -> None:
     """Invariant 4: response i equals the unbatched answer, whatever head its batch-mates are for."""
     runs = len(SESSION.batches)
@@ -197,7 +196,7 @@ def test_an_engine_opens_with_a_plan_for_all_cpus_of_this_process(model_file: Pa
 
 
 @given(goal=st.sampled_from(["throughput", "latency"]))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_measured_before_is_not_measured_again(model_file: Path, goal: Goal) -> None:
     plans = model_file.parent / "plans"
     file = plan_file(plans, CARD.backbone.digest, "cpu", cpu_budget(), onnxruntime.__version__)

@@ -50,7 +50,7 @@ def status(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return Code.OK, ""
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(REQUESTS)
 def test_any_request_for_inference_is_pictures_or_the_callers_fault(request: oip.ModelInferRequest) -> None:
     with suppress(CallerError):
@@ -64,7 +64,7 @@ def test_no_request_for_inference_is_answered_with_an_internal_error(shared: Liv
     with grpc.insecure_channel(shared.target) as channel:
         infer = oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer
 
-        @settings(max_examples=200, deadline=None)
+        @settings(max_examples=200)
         @given(REQUESTS)
         def ask(request: oip.ModelInferRequest) -> None:
             code, text = status(lambda: infer(request))

@@ -55,7 +55,7 @@ def test_a_fifth_of_each_class_is_held_out_where_the_folder_has_no_split(
     assert dataset.split == "20% of each class by image hash"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=1))
 def test_the_holdout_is_stratified_whatever_the_sizes_of_the_classes(sizes: dict[str, int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -363,7 +363,7 @@ FILES = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(files=FILES, split=st.booleans())
 def test_every_file_is_either_used_once_or_left_out_with_a_reason(
     files: dict[tuple[str, str, int], bytes], split: bool

@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
@@ -144,7 +144,6 @@ def test_embeddings_without_direction_are_no_problem() -> None:
     assert near_duplicates(np.zeros((6, 4), np.float32), np.zeros(6, np.int64), np.zeros(6, np.bool_)).found == 0
 
 
-@settings(deadline=None)
 @given(st.integers(0, 25), st.integers(1, 4), st.integers(0, 2**31))
 def test_a_pair_is_two_rows_and_comes_once(count: int, size: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

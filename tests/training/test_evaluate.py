@@ -103,7 +103,7 @@ def test_the_interval_is_wilsons(correct: int, images: int) -> None:
 IMAGES = st.integers(1, 5000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images)))
 
 
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(max_examples=60)
 @given(IMAGES)
 def test_the_interval_solves_wilsons_equation_holds_the_share_and_mirrors(counts: tuple[int, int]) -> None:
     correct, images = counts
@@ -128,7 +128,7 @@ def test_more_images_give_a_narrower_interval() -> None:
 PAIRS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40)
 
 
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(max_examples=60)
 @given(PAIRS, st.randoms())
 def test_metrics_hold_together_and_do_not_depend_on_the_order_of_the_images(
     pairs: list[tuple[int, int]],

@@ -265,7 +265,7 @@ def vectors(names: Sequence[str], size: int = 3) -> dict[str, FloatArray]:
 ROWS = [(image_hash(str(number).encode()), "ab"[number % 2], number % 5 == 0) for number in range(12)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.permutations(ROWS), st.permutations(ROWS))
 def test_features_are_the_same_in_any_order_of_arrival(
     rows: list[tuple[str, str, bool]], embedded: list[tuple[str, str, bool]]
@@ -345,7 +345,7 @@ def is_label(text: str) -> bool:
 LABELS = st.text(min_size=1, max_size=20).filter(is_label)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(labels=st.lists(LABELS, min_size=2, max_size=5, unique=True), rows=st.integers(0, 6))
 def test_saved_features_come_back_the_same_whatever_the_labels(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str], rows: int
@@ -428,7 +428,7 @@ def test_a_file_that_holds_no_features_is_an_error_that_names_the_file(
         load_features(path)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_features_cut_off_anywhere_are_an_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path, _ = saved(tmp_path_factory.mktemp("features"))
@@ -439,7 +439,7 @@ def test_features_cut_off_anywhere_are_an_error(tmp_path_factory: pytest.TempPat
         load_features(path)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_changed_byte_anywhere_is_an_error_or_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -12,7 +12,7 @@ LABELS = st.lists(st.integers(2, 30), min_size=2, max_size=6).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(LABELS, st.integers(2, 6), st.integers(0, 5))
 def test_folds_are_of_one_size_and_so_are_their_shares_of_every_class(
     label_index: Sequence[int], count: int, seed: int
@@ -26,7 +26,7 @@ def test_folds_are_of_one_size_and_so_are_their_shares_of_every_class(
         assert max(shares) - min(shares) <= 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(LABELS, st.integers(2, 6), st.integers(0, 5))
 def test_without_any_fold_every_class_has_a_row_left(label_index: Sequence[int], count: int, seed: int) -> None:
     y = np.array(label_index)

@@ -181,7 +181,7 @@ Holdout = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], tuple[str, ...]]
 LIMITS = st.builds(Limits, st.floats(0, 30), st.floats(0, 30))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(holdouts(), LIMITS)
 def test_no_challenger_is_blessed_beyond_the_limits_or_without_evidence(holdout: Holdout, limits: Limits) -> None:
     champion, challenger, truth, labels = holdout
@@ -207,7 +207,7 @@ def test_no_challenger_is_blessed_beyond_the_limits_or_without_evidence(holdout:
     assert verdict.blessed == (verdict.reasons == ())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(holdouts(), LIMITS)
 def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence(
     holdout: Holdout, limits: Limits
@@ -220,7 +220,7 @@ def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence
     assert verdict.blessed == has_evidence
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(holdouts())
 def test_wider_limits_never_turn_a_blessing_into_a_refusal(holdout: Holdout) -> None:
     blessings = [judge(Answers(*holdout), Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]

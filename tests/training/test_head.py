@@ -48,7 +48,7 @@ def fitted_as_they_came() -> FittedHead:
     return fit(ARRIVALS)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.permutations(ARRIVED), st.permutations(ARRIVED))
 def test_invariant_7_the_same_data_gives_the_same_head_bytes_in_any_order_of_arrival(
     rows: list[tuple[str, str, bool]], embedded: list[tuple[str, str, bool]]
@@ -267,7 +267,7 @@ def test_a_rare_class_beside_a_common_one_is_still_recognised() -> None:
     assert accuracy(fitted.head.probabilities(holdout.embedding), holdout.label_index) > 0.98
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     counts=st.lists(st.integers(2, 9), min_size=2, max_size=5),
     size=st.integers(2, 30),

@@ -68,7 +68,7 @@ def test_problems_that_are_solved_side_by_side_have_the_solutions_of_each_alone(
         np.testing.assert_allclose(together.logits(rows.x)[fold], alone.logits(rows.x)[0], atol=5e-3)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(2, 30), st.integers(1, 30), st.integers(0, 5))
 def test_principal_axes_only_turn_the_rows(n: int, d: int, seed: int) -> None:
     x = np.random.default_rng(seed).normal(size=(n, d))

@@ -176,7 +176,7 @@ ARRIVED = [
 DIGEST = fit(VARIED).head.digest()
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.permutations(ARRIVED))
 def test_invariant_7_a_whitened_head_has_the_same_bytes_in_any_order_of_arrival(
     rows: list[tuple[str, str, bool]],

@@ -78,7 +78,7 @@ def test_it_answers_like_the_float_one_on_pictures_that_it_was_not_calibrated_on
     assert distance(expected, found) < 0.05
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), cpu=st.sampled_from(get_args(Cpu)))
 def test_no_weight_is_further_than_half_a_step_from_what_it_was(seed: int, cpu: Cpu) -> None:
     exact = {t.name: numpy_helper.to_array(t) for t in conv_backbone(seed).graph.initializer}
@@ -94,7 +94,7 @@ def test_no_weight_is_further_than_half_a_step_from_what_it_was(seed: int, cpu: 
         assert (np.abs(weight * steps - original) <= 0.5001 * steps).all()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
 def test_a_picture_is_embedded_the_same_alone_and_in_company(seed: int, count: int) -> None:
     crops = list(np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8))

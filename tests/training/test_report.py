@@ -385,7 +385,7 @@ def test_the_report_for_machines_holds_card_findings_and_what_was_left_out() -> 
     assert report_json(CARD, EVERYTHING, [("caf\udce9.jpg", "empty")]).isascii()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1),
     st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1),

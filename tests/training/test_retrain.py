@@ -1119,7 +1119,7 @@ HASHES = [*OLD.sha256, *(image_hash(str(number).encode()) for number in range(8)
 SENT = st.dictionaries(st.sampled_from(HASHES), st.sampled_from(["blue", "red", "green"]))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(SENT)
 def test_merging_keeps_every_split_and_takes_every_newer_label(sent: dict[str, str]) -> None:
     merged = merge_rows(OLD, list(sent.items()))

@@ -66,7 +66,7 @@ def test_classes_with_few_images_are_passed_over() -> None:
     assert label_errors(probabilities, labels).tolist() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 6), st.integers(0, 40), st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 50.0]))
 def test_whatever_the_data_a_suspect_is_a_row_that_was_answered_otherwise(
     classes: int, count: int, seed: int, spread: float

@@ -45,7 +45,7 @@ def smooth(width: int, height: int, seed: int) -> Crop:
     return np.asarray(Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     width=st.integers(8, 200),
     height=st.integers(8, 200),
