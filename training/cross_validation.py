@@ -37,7 +37,7 @@ def cross_validate(
     """
     train = features.train()
     check_folds(train, folds)
-    fold_of = outer_folds(train.label_index, folds, seed)
+    fold_of = outer_folds(train.label_index, folds, seed, train.group)
     right = np.empty(len(fold_of), np.bool_)
     for fold in range(folds):
         progress("cv", fold, folds)
@@ -64,9 +64,9 @@ def check_folds(train: Features, folds: int) -> None:
         )
 
 
-def outer_folds(label_index: Index, folds: int, seed: int) -> Index:
+def outer_folds(label_index: Index, folds: int, seed: int, group: Index | None = None) -> Index:
     """Deal rows to stratified folds, int64 [n]; others than those by which a fit with the same seed chooses."""
-    return deal(label_index, folds, int(np.random.SeedSequence([seed, folds]).generate_state(1)[0]))
+    return deal(label_index, folds, int(np.random.SeedSequence([seed, folds]).generate_state(1)[0]), group)
 
 
 def summarise(fold_of: Index, right: npt.NDArray[np.bool_]) -> CrossValidation:

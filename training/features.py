@@ -19,6 +19,7 @@ from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import OpenSession, cpu_budget, open_session
+from training.groups import group_of_one, groups_of_one
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
@@ -35,6 +36,8 @@ class Features:
         label_index: int64 [n], 0 <= index < K.
         is_holdout: bool [n]; holdout rows are never fitted on.
         sha256: n image hashes (hex), ascending, distinct.
+        group: int64 [n], see `training.groups`; rows of one group stay on one side of every split and in one fold.
+        weight: float64 [n], what a row counts in the fit; 1 for most.
     """
 
     labels: tuple[str, ...]
@@ -42,11 +45,21 @@ class Features:
     label_index: npt.NDArray[np.int64]
     is_holdout: npt.NDArray[np.bool_]
     sha256: tuple[str, ...]
+    group: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float64]
 
     def select(self, rows: npt.NDArray[np.bool_]) -> "Features":
         """Return the rows where the mask [n] is true."""
         names = tuple(name for name, wanted in zip(self.sha256, rows, strict=True) if wanted)
-        return Features(self.labels, self.embedding[rows], self.label_index[rows], self.is_holdout[rows], names)
+        return Features(
+            self.labels,
+            self.embedding[rows],
+            self.label_index[rows],
+            self.is_holdout[rows],
+            names,
+            self.group[rows],
+            self.weight[rows],
+        )
 
     def train(self) -> "Features":
         """Return the rows to fit on."""
@@ -71,42 +84,63 @@ class Features:
             label_index=self.label_index,
             is_holdout=self.is_holdout,
             sha256=np.array(self.sha256),
+            group=self.group,
+            weight=self.weight,
             **further,
         )
 
 
 def load_features(path: Path) -> Features:
-    """Read what `Features.save` wrote.
+    """Read what `Features.save` wrote; in a file of an earlier Regraft every row is a group, and counts 1.
 
     Raises:
         ArtifactError: the file is missing or damaged.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            names = tuple(str(name) for name in file["sha256"])
             return Features(
                 tuple(str(label) for label in file["labels"]),
                 np.asarray(file["embedding"], np.float32),
                 np.asarray(file["label_index"], np.int64),
                 np.asarray(file["is_holdout"], np.bool_),
-                tuple(str(name) for name in file["sha256"]),
+                names,
+                np.asarray(file["group"], np.int64) if "group" in file else groups_of_one(names),
+                np.asarray(file["weight"], np.float64) if "weight" in file else np.ones(len(names)),
             )
     except Exception as error:
         raise ArtifactError(f"{path}: cannot read the features ({error})") from error
 
 
 def assemble(
-    labels: tuple[str, ...], rows: Iterable[tuple[str, str, bool]], embeddings: dict[str, FloatArray]
+    labels: tuple[str, ...],
+    rows: Iterable[tuple[str, str, bool]],
+    embeddings: Mapping[str, FloatArray],
+    *,
+    groups: Mapping[str, int] = NOTHING,
+    weights: Mapping[str, float] = NOTHING,
 ) -> Features:
-    """Put (image hash, label, is holdout) and embeddings by hash together; images without an embedding are dropped."""
+    """Put rows and their embeddings together; images without an embedding are dropped.
+
+    Args:
+        labels: in the order of the head's rows.
+        rows: (image hash, label, is holdout).
+        embeddings: float32 [D] by hash.
+        groups: by hash, see `Features.group`; an image that is not named is a group of its own.
+        weights: by hash; an image that is not named counts 1.
+    """
     index = {label: position for position, label in enumerate(labels)}
     kept = sorted(row for row in rows if row[0] in embeddings)
+    names = tuple(name for name, _, _ in kept)
     width = len(next(iter(embeddings.values()))) if embeddings else 0
     return Features(
         labels,
-        np.array([embeddings[name] for name, _, _ in kept], np.float32).reshape(len(kept), width),
+        np.array([embeddings[name] for name in names], np.float32).reshape(len(kept), width),
         np.array([index[label] for _, label, _ in kept], np.int64),
         np.array([held for _, _, held in kept], np.bool_),
-        tuple(name for name, _, _ in kept),
+        names,
+        np.array([groups[name] if name in groups else group_of_one(name) for name in names], np.int64),
+        np.array([weights.get(name, 1) for name in names], np.float64),
     )
 
 

@@ -127,10 +127,10 @@ def fit(
     train = features.train()
     y = train.label_index
     shares, balanced = _class_weights(y, balance)
-    folds = deal(y, FOLDS, seed)
+    folds = deal(y, FOLDS, seed, train.group)
     further = additional or _nothing(train.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
-        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed)
+        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed, train.group)
         mean, scale = _mean_and_scale(train.embedding)
         x, rotation = principal_axes((np.vstack([train.embedding, further.embedding]) - mean) / scale)
         label_index = np.concatenate([y, further.label_index])

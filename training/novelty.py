@@ -77,23 +77,28 @@ class FittedNovelty:
     left_out: LeftOut | None
 
 
-def fit_novelty(embedding: npt.ArrayLike, label_index: Index, seed: int = 0) -> FittedNovelty:
-    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1."""
-    left_out = leave_classes_out(embedding, label_index, seed)
+def fit_novelty(
+    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None
+) -> FittedNovelty:
+    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1; a group [n] stays in one fold."""
+    left_out = leave_classes_out(embedding, label_index, seed, group)
     method = choose_method(left_out, label_index)
     count = min(max(_FOLDED_ROWS // len(label_index), _FEWEST_FOLDS), _MOST_FOLDS)
-    out_of_fold = _out_of_fold(method, embedding, label_index, deal(label_index, count, seed))
+    out_of_fold = _out_of_fold(method, embedding, label_index, deal(label_index, count, seed, group))
     parts = novelty_parts(method, embedding, label_index, int(label_index.max()) + 1)
     return FittedNovelty(method, out_of_fold, *parts, left_out)
 
 
-def leave_classes_out(embedding: npt.ArrayLike, label_index: Index, seed: int = 0) -> LeftOut | None:
+def leave_classes_out(
+    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None
+) -> LeftOut | None:
     """Score some 500 rows by each method with each class left out in turn, the ten largest at most.
 
     Args:
         embedding: [n, D].
         label_index: int64 [n].
         seed: draws the rows and deals the folds.
+        group: int64 [n], rows that stay in one fold.
 
     Returns:
         The scores, or None where fewer than three classes have two rows.
@@ -102,7 +107,8 @@ def leave_classes_out(embedding: npt.ArrayLike, label_index: Index, seed: int = 
     if len(np.unique(label_index[rows])) < _FEWEST_CLASSES:
         return None
     y = np.unique(label_index[rows], return_inverse=True)[1]
-    x, folds = unit(np.asarray(embedding)[rows]), deal(y, _FOLDS, seed)
+    together = None if group is None else group[rows]
+    x, folds = unit(np.asarray(embedding)[rows]), deal(y, _FOLDS, seed, together)
     return LeftOut(x, y, folds, {method: _left_out_scores(method, x, y, folds) for method in METHODS})
 
 

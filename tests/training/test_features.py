@@ -22,6 +22,7 @@ from regraft.runtime import OpenSession
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png
 from training.features import Embedder, Features, assemble, load_features
+from training.groups import group_named, group_of_one
 
 
 class CountingSession:
@@ -310,6 +311,20 @@ def test_train_and_holdout_part_the_rows() -> None:
             np.testing.assert_array_equal(part.embedding[row], expected[name])
 
 
+def test_groups_and_weights_follow_their_rows_and_a_picture_is_a_group_that_counts_once() -> None:
+    names = [name for name, _, _ in ROWS]
+    patient = group_named("patient 7")
+
+    features = assemble(
+        ("a", "b"), ROWS, vectors(names), groups=dict.fromkeys(names[:3], patient), weights={names[0]: 0.5}
+    )
+
+    for part in (features, features.train(), features.holdout()):
+        for sha256, group, weight in zip(part.sha256, part.group, part.weight, strict=True):
+            assert group == (patient if sha256 in names[:3] else group_of_one(sha256))
+            assert weight == (0.5 if sha256 == names[0] else 1)
+
+
 def digest_of(rows: Sequence[tuple[str, str, bool]], size: int = 3) -> str:
     return assemble(("a", "b", "c"), rows, vectors([name for name, _, _ in rows], size)).digest()
 
@@ -352,7 +367,13 @@ def test_saved_features_come_back_the_same_whatever_the_labels(
 ) -> None:
     names = [image_hash(str(number).encode()) for number in range(rows)]
     known = [(name, labels[number % len(labels)], number % 3 == 0) for number, name in enumerate(names)]
-    features = assemble(tuple(labels), known, vectors(names))
+    features = assemble(
+        tuple(labels),
+        known,
+        vectors(names),
+        groups={name: group_named("patient 7") for name in names[:2]},
+        weights=dict.fromkeys(names[:3], 0.25),
+    )
     path = tmp_path_factory.mktemp("features") / "features.npz"
 
     features.save(path)
@@ -362,10 +383,18 @@ def test_saved_features_come_back_the_same_whatever_the_labels(
 
 def same(one: Features, other: Features) -> None:
     assert (one.labels, one.sha256) == (other.labels, other.sha256)
-    for name in ("embedding", "label_index", "is_holdout"):
+    for name in ("embedding", "label_index", "is_holdout", "group", "weight"):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
         assert mine.tobytes() == theirs.tobytes()
+
+
+def test_features_of_an_earlier_regraft_are_groups_of_one_that_count_once(tmp_path: Path) -> None:
+    path, features = saved(tmp_path)
+    with np.load(path) as file:
+        np.savez(path, **{name: file[name] for name in file.files if name not in ("group", "weight")})
+
+    same(load_features(path), features)
 
 
 def saved(folder: Path) -> tuple[Path, Features]:
@@ -468,5 +497,7 @@ def test_a_features_file_can_be_read_by_numpy_alone(tmp_path: Path) -> None:
         "label_index": [12],
         "is_holdout": [12],
         "sha256": [12],
+        "group": [12],
+        "weight": [12],
     }
     assert features.labels == ("猫", "Hund")

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,17 +23,11 @@ def accuracy(head_probabilities: FloatArray, truth: Index) -> float:
 
 
 def with_embedding(features: Features, embedding: npt.NDArray[np.float64] | FloatArray) -> Features:
-    return Features(
-        features.labels,
-        np.asarray(embedding, np.float32),
-        features.label_index,
-        features.is_holdout,
-        features.sha256,
-    )
+    return replace(features, embedding=np.asarray(embedding, np.float32))
 
 
 def with_labels(features: Features, label_index: Index) -> Features:
-    return Features(features.labels, features.embedding, label_index, features.is_holdout, features.sha256)
+    return replace(features, label_index=label_index)
 
 
 ARRIVALS = blobs([9, 7, 6], 20, apart=1.5, holdout=3)
