@@ -1,12 +1,16 @@
 """Rules that hold for the whole suite."""
 
+from tests import environment  # isort: skip - before what reads the environment as it is imported
+
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from regraft.files import cache_folder
 from regraft.store import ModelStore
 from tests.postgresql import PostgreSQL
 from tests.serving.live import LiveServer
@@ -18,6 +22,12 @@ ROOT = Path(__file__).parent.parent
 # How long an example takes says something of the machine alone. The rest is as Hypothesis has it, in CI and elsewhere.
 settings.register_profile("regraft", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("regraft")
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Leave nothing behind where all went well."""
+    if left := environment.move_out(failed=exitstatus != 0):
+        sys.stderr.write(f"\n{left}\n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,9 +62,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_cache(run_folder: Path) -> Path:
-    """A cache of exported backbones for the whole run."""
-    return run_folder / "regraft-cache"
+def shared_cache() -> Path:
+    """A cache of exported backbones, and of execution plans, for the whole run."""
+    return cache_folder()
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +89,6 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/database.sqlite"
     cluster: PostgreSQL = request.getfixturevalue("postgresql")
     return cluster.new_database()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_kept_in_the_home_of_whoever_runs_the_tests(shared_cache: Path) -> Iterator[None]:
-    """Let servers keep their execution plans in the run's own folder, so that each is measured once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REGRAFT_CACHE", str(shared_cache))
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from regraft.store import ModelStore
+from tests.environment import users
 from tests.tiny import picture
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,7 +50,7 @@ def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / file, source / file)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, f"{source}[cpu]"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, f"{source}[cpu]"], env=users(), capture_output=True, text=True, check=False)
     if done.returncode and ("ConnectionError" in done.stderr or "NewConnectionError" in done.stderr):
         pytest.skip(f"pip reaches no package index: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr

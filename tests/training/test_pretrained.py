@@ -149,14 +149,12 @@ DAMAGES = {
 
 
 def only(digest: str, source: Path, folder: Path) -> Path:
-    """Copy the entry with one digest from a cache into an empty one."""
-    for spec in source.rglob("*.json"):
-        if json.loads(spec.read_text())["digest"] == digest:
-            for path in (spec, spec.with_suffix(".onnx")):
-                target = folder / path.relative_to(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target)
-    assert graph_file(folder).exists()
+    """Copy one entry with a digest from a cache, which may have it twice, into an empty one."""
+    spec = next(spec for spec in source.rglob("*.json") if json.loads(spec.read_text())["digest"] == digest)
+    for path in (spec, spec.with_suffix(".onnx")):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     return folder
 
 
