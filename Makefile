@@ -45,7 +45,7 @@ $(PERF_ANALYZER)/bin/perf_analyzer: | $(DEV_ENV)/.installed
 	chmod +x $@
 	touch $@
 
-consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers
+consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(CONSUMERS)/onnxruntime-1.17 ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers, ONNX Runtime 1.17
 
 $(CONSUMERS)/node_modules: $(CONSUMERS)/package-lock.json
 	cd $(CONSUMERS) && npm ci --silent
@@ -57,6 +57,10 @@ $(CONSUMERS)/onnxruntime_headers:
 	mkdir -p $@
 	tar -xzf $(CONSUMERS)/com.github.asus4.onnxruntime-0.4.9.tgz -C $@ --strip-components=7 --wildcards '*/ios-arm64_x86_64-simulator/*/Headers/*.h'
 	rm $(CONSUMERS)/com.github.asus4.onnxruntime-0.4.9.tgz
+
+# The oldest that the README promises, with a numpy of its time: there are wheels up to Python 3.12.
+$(CONSUMERS)/onnxruntime-1.17: | $(DEV_ENV)/.installed
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --target $@ onnxruntime==1.17.3 'numpy==1.26.4'
 
 define unpacked
 	$(DEV)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform $(1) --dest $(PERF_ANALYZER)/wheels $(2)
@@ -101,7 +105,7 @@ locks: $(DEV_ENV)/.installed ## pin anew what the containers install, in deploy/
 	PATH="$(CURDIR)/$(DEV):$$PATH" deploy/locks/lock.sh
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(CONSUMERS)/onnxruntime-1.17 .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

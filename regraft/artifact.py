@@ -8,7 +8,8 @@
 ``head.weight``, ``head.bias``, ``head.prototypes`` and ``head.whitening`` are initializers that are also graph inputs
 (overridable, IR at least 4, K and R symbolic): any runtime runs the file as it is, and the server feeds other heads
 into the same session.
-`graft` and `ungraft` are each other's inverse, so the backbone's digest can be checked on any file.
+`graft` and `ungraft` are each other's inverse but for the IR version, so the backbone's digest can be checked on any
+file.
 """
 
 import copy
@@ -32,6 +33,8 @@ EMBEDDING: Final = "embedding"
 PROBABILITIES: Final = "probabilities"
 NOVELTY: Final = "novelty"
 OPSET: Final = 18
+_EQUAL_IR: Final = (8, 9, 10)
+"""IR versions that say the same of our graphs; a backbone is hashed as if it had the last, which all had once."""
 _HEAD: Final = "head."
 _CARD_KEY: Final = "regraft.card"
 
@@ -130,6 +133,8 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     check_backbone(backbone)
     _check_fit(backbone, backbone_digest(backbone), head, card)
     model = copy.deepcopy(backbone)
+    # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     _add_head(model.graph, head)
     helper.set_model_props(model, {_CARD_KEY: card.to_json()})
     return model
@@ -148,7 +153,7 @@ def _add_head(graph: onnx.GraphProto, head: Head) -> None:
 
 
 def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the backbone alone; the inverse of `graft`."""
+    """Return the backbone alone; the inverse of `graft`, but that the IR version stays as low as that made it."""
     backbone = copy.deepcopy(model)
     graph = backbone.graph
     _keep_backbone(graph.node)
@@ -170,6 +175,8 @@ def backbone_digest(model: onnx.ModelProto) -> str:
 def _digest(outline: onnx.ModelProto, model: onnx.ModelProto) -> str:
     """Return the digest of a backbone, given its outline and the model that has its weights."""
     weights = {tensor.name for tensor in outline.graph.initializer}
+    if outline.ir_version in _EQUAL_IR:
+        outline.ir_version = _EQUAL_IR[-1]
     digest = hashlib.sha256(outline.SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         if tensor.name in weights:

@@ -70,20 +70,19 @@ class Engine:
     def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
         """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
 
-        With ``only_one``, a batch of one picture.
+        With ``only_one``, a batch of one picture. Otherwise a head with a label more is fed too, since some execution
+        providers take the built-in head whatever they are fed, and say nothing.
 
         Raises:
             ArtifactError: they do not.
         """
         blank = np.zeros((crop_px, crop_px, 3), np.uint8)
+        if not only_one:
+            self._check_that_heads_count(head, blank)
         largest = self.plan.max_batch
         between = {1 << power for power in range(largest.bit_length())} if self._device else set()
         for size in sorted({1} if only_one else {1, largest, *between}):
-            try:
-                outputs = self.run([blank] * size, [head] * size)
-            except Exception as error:  # ONNX Runtime's exception classes share no base class but this
-                raise ArtifactError(f"the model does not run on {self.provider}: {error}") from error
-            for output in outputs:
+            for output in self._try([blank] * size, head):
                 total = float(output.probabilities.sum())
                 if (
                     output.probabilities.shape != head.bias.shape
@@ -94,6 +93,27 @@ class Engine:
                         f"the model answers nonsense on {self.provider}: {output.probabilities.size} probabilities for "
                         f"{head.bias.size} labels that sum to {total}, novelty {output.novelty}"
                     )
+
+    def _check_that_heads_count(self, head: Head, blank: Crop) -> None:
+        """Refuse a session that answers by its built-in head although another is fed."""
+        larger = replace(
+            head,
+            weight=np.concatenate([head.weight, head.weight[:1]]),
+            bias=np.append(head.bias, head.bias[:1]),
+            prototypes=np.concatenate([head.prototypes, head.prototypes[:1]]),
+        )
+        (output,) = self._try([blank], larger)
+        if output.probabilities.shape == head.bias.shape:
+            raise ArtifactError(
+                f"a head was fed on {self.provider}, and the one that is built into the file answered: this execution "
+                "provider takes initializers for constants, so heads cannot be swapped on it"
+            )
+
+    def _try(self, crops: Sequence[Crop], head: Head) -> list[Output]:
+        try:
+            return self.run(crops, [head] * len(crops))
+        except Exception as error:  # ONNX Runtime's exception classes share no base class but this
+            raise ArtifactError(f"the model does not run on {self.provider}: {error}") from error
 
 
 def open_engine(

@@ -44,7 +44,7 @@ def tiny_backbone(scale: float = 1.0) -> onnx.ModelProto:
         [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", EMBEDDING_SIZE])],
         [numpy_helper.from_array(np.array(scale / 255, np.float32), "scale")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
 
 def tiny_head(labels: tuple[str, ...], sharpness: float = 20.0) -> Head:

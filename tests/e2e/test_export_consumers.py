@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import openvino
 import pytest
 from PIL import Image
 
+from regraft.artifact import IMAGE, read
 from regraft.image import decode_crop
-from regraft.store import ModelStore
+from regraft.store import MODEL_FILE, ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import SPEC, picture
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
@@ -26,6 +28,7 @@ from training.export_version import export_version
 CONSUMERS = Path(__file__).parents[1] / "consumers"
 RUNTIMES = CONSUMERS / "node_modules"
 HEADERS = CONSUMERS / "onnxruntime_headers"
+OLDEST = CONSUMERS / "onnxruntime-1.17"
 LIBRARY = RUNTIMES / "onnxruntime-node/bin/napi-v6/linux/x64"
 PICTURES = 10
 
@@ -94,8 +97,10 @@ def needs_files(path: Path) -> None:
         pytest.skip(f"{path} is missing: make consumers")
 
 
-def run(*command: str | Path, folder: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+def run(*command: str | Path, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -123,6 +128,26 @@ def test_onnxruntime_node_agrees_with_the_server(
     answers = json.loads(run(node, CONSUMERS / "in_node.mjs", model, str(SPEC.crop_px), *crops))
 
     agree(answers, served, within)
+
+
+@pytest.mark.parametrize(("to", "within"), [("model.onnx", 1e-4), ("onnx", 1e-4), ("fp16", 0.01), ("int8", 0.1)])
+def test_the_oldest_onnxruntime_that_the_readme_names_agrees_with_the_server(
+    to: str, within: float, store: ModelStore, exported: Callable[[str], Path], served: Answers, tmp_path: Path
+) -> None:
+    """The file of the store itself, and exports."""
+    needs_files(OLDEST / "onnxruntime")
+    model = store.folder(NAME, 1) / MODEL_FILE if to == MODEL_FILE else exported(to)
+    crops = []
+    for number in range(PICTURES):
+        crops.append(tmp_path / f"{number}.rgb")
+        crops[-1].write_bytes(decode_crop(jpeg(number), SPEC).tobytes())
+
+    # Without the packages of this environment, whose numpy is too new for it.
+    program = (sys.executable, "-S", CONSUMERS / "in_python.py")
+    said = json.loads(run(*program, model, str(SPEC.crop_px), *crops, environment={"PYTHONPATH": str(OLDEST)}))
+
+    assert said["version"].startswith("1.17.")
+    agree([dict(zip(LABELS, shares, strict=True)) for shares in said["probabilities"]], served, within)
 
 
 @pytest.mark.parametrize("to", ["onnx", "int8"])
@@ -178,6 +203,17 @@ def test_the_python_of_the_readme_agrees_with_the_server(
 
     shares = [[line.rsplit(" ", 1) for line in block.splitlines()] for block in printed]
     agree([{label: float(share) for label, share in block} for block in shares], served, 0.05)
+
+
+def test_openvino_has_no_input_for_another_head(store: ModelStore) -> None:
+    """docs/export.md says so: what it is fed is an error, not passed over."""
+    version = read(store.folder(NAME, 1) / MODEL_FILE)
+    core = openvino.Core()
+    network = core.compile_model(core.read_model(store.folder(NAME, 1) / MODEL_FILE), "CPU")
+
+    assert [port.get_any_name() for port in network.inputs] == [IMAGE]
+    with pytest.raises(RuntimeError, match="Port for tensor name head"):
+        network({IMAGE: decode_crop(jpeg(0), SPEC)[None], **version.head.feed()})
 
 
 def test_the_python_of_a_triton_folder_asks_our_own_server(

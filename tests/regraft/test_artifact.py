@@ -300,6 +300,27 @@ def test_the_digest_of_a_backbone_tells_backbones_apart() -> None:
     assert backbone_digest(tiny_backbone()) != backbone_digest(tiny_backbone(scale=2))
 
 
+@pytest.mark.parametrize(("opset", "lowest"), [(18, 8), (19, 9), (21, 10)])
+def test_a_file_has_the_lowest_ir_version_that_its_opset_allows(opset: int, lowest: int) -> None:
+    backbone = tiny_backbone()
+    backbone.ir_version = 10
+    backbone.opset_import[0].version = opset
+
+    assert tiny_model(backbone=backbone).ir_version == lowest
+
+
+def test_a_file_from_before_the_ir_version_was_lowered_is_read_and_shares_its_backbone(tmp_path: Path) -> None:
+    older = tiny_model()
+    older.ir_version = 10
+
+    artifact = read(written(older, tmp_path))
+
+    assert artifact.card.backbone.digest == backbone_digest(ungraft(older)) == backbone_digest(tiny_backbone())
+    # As it was hashed then: versions that are out there have this in their cards.
+    assert backbone_digest(tiny_backbone()) == "59acb95ef3dd890dea19bca4ce134bb33998a7df3c0486c0a12f248b116ca138"
+    assert rehead(artifact, artifact.head, artifact.card).ir_version == 8
+
+
 def test_the_digest_of_a_head_depends_on_every_number_and_on_nothing_else() -> None:
     head = tiny_head(LABELS)
     bigger = np.float32(1.5)

@@ -1,6 +1,8 @@
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from regraft.artifact import NOVELTY, PROBABILITIES, Head, graft
+from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, Head, graft
 from regraft.errors import ArtifactError, ProviderError
 from regraft.image import Crop, decode_crop
 from regraft.runtime import OpenSession, cpu_budget
@@ -102,12 +104,27 @@ def test_an_engine_may_be_run_from_several_threads_at_once() -> None:
             done.result()
 
 
-def test_the_warm_up_runs_the_smallest_and_the_largest_batch_of_the_plan() -> None:
+def test_the_warm_up_runs_one_picture_for_a_larger_head_and_the_smallest_and_the_largest_batch() -> None:
     engine, session = engine_on(tiny_model(), ExecutionPlan(lanes=2, threads=1, max_batch=32))
 
     engine.warm_up(HEADS[0], SPEC.crop_px)
 
-    assert [len(batch) for batch in session.batches] == [1, 32]
+    assert [len(batch) for batch in session.batches] == [1, 1, 32]
+
+
+class DeafSession(GatedSession):
+    """Answers by the head that is built into the file, whatever it is fed, as OpenVINO's execution provider does."""
+
+    def run(self, names: Sequence[str], feed: dict[str, Any]) -> Any:  # noqa: ANN401 - as ONNX Runtime's
+        return super().run(names, {IMAGE: feed[IMAGE]})
+
+
+def test_a_session_that_takes_no_other_head_is_refused_before_it_answers() -> None:
+    """Invariant 2."""
+    engine = Engine(OpenSession(DeafSession(tiny_model().SerializeToString()), "cpu"), PLAN)
+
+    with pytest.raises(ArtifactError, match="the one that is built into the file answered"):
+        engine.warm_up(HEADS[0], SPEC.crop_px)
 
 
 def test_the_warm_up_accepts_another_head_on_the_same_session() -> None:
@@ -157,7 +174,7 @@ def test_the_warm_up_refuses_nonsense_that_only_the_largest_batch_shows() -> Non
 
     with pytest.raises(ArtifactError, match="nonsense"):
         engine.warm_up(HEADS[0], SPEC.crop_px)
-    assert [len(batch) for batch in session.batches] == [1, 2]
+    assert [len(batch) for batch in session.batches] == [1, 1, 2]
 
 
 def test_the_warm_up_refuses_a_model_that_does_not_run_and_says_where() -> None:

@@ -83,7 +83,7 @@ _WEIGHTS: Final = """
 """Weights [pixels of the crop, pixels of the picture] of the axis ``y`` or ``x``; the kernel is stretched to reduce."""
 
 _GRAPH: Final = """
-<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft.extensions" : 1]>
+<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft.extensions" : 1]>
 decode_and_crop (uint8[bytes] picture) => (uint8[1, {crop}, {crop}, 3] crop)
 <
     float share = {{{share}}}, float side = {{{crop}}}, float zero = {{0}}, float half = {{0.5}}, float one = {{1}},

@@ -29,7 +29,7 @@ def decoder(spec: ImageSpec) -> OpenSession:
         [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("seen", TensorProto.UINT8, shape)],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     whole = with_decoding(model, spec).SerializeToString()
     return open_session(whole, provider="cpu", threads=1, operators=custom_operators())
 
