@@ -39,19 +39,22 @@ def load_further(path: Path) -> Additional | None:
 def carried_over(further: Additional, old: Features, new: Features) -> Additional:
     """Return the rows as they belong to other features.
 
-    A view whose picture is no training image any more is dropped; one whose picture was relabelled follows it.
+    A view whose picture is no training image any more is dropped, and so is a row of a class that ``new`` does not
+    have; a view whose picture was relabelled follows it.
 
     Args:
         further: beside ``old``.
         old: the features of a version.
-        new: those of the next; its labels begin with those of ``old``.
+        new: those of the next.
     """
     before, after = old.train(), new.train()
     rows = {sha256: row for row, sha256 in enumerate(after.sha256)}
     now = np.array([rows.get(sha256, -2) for sha256 in before.sha256] + [-1], np.int64)  # parent -1 stays -1
     parent = now[further.parent]
-    kept = parent > -2
-    label_index = np.where(parent >= 0, after.label_index[parent], further.label_index)
+    index = {label: position for position, label in enumerate(after.labels)}
+    own = np.array([index.get(label, -1) for label in before.labels], np.int64)[further.label_index]
+    label_index = np.where(parent >= 0, after.label_index[parent], own)
+    kept = (parent > -2) & (label_index >= 0)
     return Additional(further.embedding[kept], label_index[kept], further.weight[kept], parent[kept])
 
 

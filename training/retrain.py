@@ -28,7 +28,7 @@ from training.head import FittedHead
 from training.objections import Limits
 from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
-from training.retrain_data import Champion, RetrainData, check_every_class, gather, read_champion, rows_of
+from training.retrain_data import Champion, RetrainData, gather, read_champion, rows_of
 from training.retrain_end import Published, conclude, published_before, reason, who
 from training.retrain_gate import judge_retrained
 from training.version import Challenger, build, prove_on_files, publish
@@ -103,9 +103,8 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     data = gather(champion, examples, job.model, progress)
     if rows_of(data.features) == rows_of(champion.features):
         message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
-        examples.jobs.finish(job.id, JobState.REFUSED, message)
+        examples.jobs.finish(job.id, JobState.REFUSED, "; ".join([message, *data.remarks]))
         return
-    check_every_class(data.features)
     fitted = refit(champion.artifact.card, data.features, data.further, progress)
     progress("judge", 0, 1)
     findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
@@ -154,7 +153,7 @@ def _publish(
     assert verdict is not None  # it was judged just now
     assert champion is not None  # a retrain has one to compete with
     pictures = {picture.sha256: examples.image_file(picture.sha256) for picture in findings.doubted}
-    why = reason(job, verdict)
+    why = "; ".join([reason(job, verdict), *data.remarks])
     version = publish(
         store,
         challenger,

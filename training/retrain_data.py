@@ -1,7 +1,7 @@
 """What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft import artifact
-from regraft.artifact import Artifact
+from regraft.artifact import Artifact, FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError
 from regraft.examples import Example, ExamplesStore, is_holdout
 from regraft.progress import Progress
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.classes import Classes, settle_classes
 from training.features import Embedder, Features, assemble, load_features
 from training.further import carried_over, in_order, load_further
 from training.head import Additional
@@ -23,8 +24,6 @@ from training.views import embed_views
 
 FIRST_SOURCE = "first training data"
 """What the gate calls the source of pictures that no example tells of."""
-
-_FEWEST: Final = 2
 
 log = logging.getLogger("regraft.retrain")
 
@@ -58,11 +57,13 @@ class RetrainData:
     """Everything to fit on and to judge by.
 
     Attributes:
-        features: labels begin with those of the champion; new ones are appended.
+        features: labels begin with those of the champion that are left; new ones are appended.
         further: rows beside the features.
         source: n of them, where each picture came from.
         is_new: bool [n], pictures that the champion does not have, or not under this label.
-        left_out: examples that cannot be read, and why.
+        left_out: pictures by hash that take no part, and why.
+        lost: holdout pictures of classes that the champion knows and the features do not.
+        remarks: what people are told of the data, sentences without a full stop.
     """
 
     features: Features
@@ -70,6 +71,8 @@ class RetrainData:
     source: tuple[str, ...]
     is_new: npt.NDArray[np.bool_]
     left_out: tuple[tuple[str, str], ...]
+    lost: Features
+    remarks: tuple[str, ...] = ()
 
 
 def read_champion(store: ModelStore, model: str) -> Champion:
@@ -132,43 +135,43 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     """
     sent = examples.list(model)
     rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], examples.removed(model))
-    features, left_out = _embed(champion, rows, examples, progress)
-    is_new = new_rows(champion.features, features)
-    further = _further(champion, features, examples, progress)
-    return RetrainData(features, further, sources_of(features, sent), is_new, left_out)
+    embeddings, unreadable = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
+    rows = [row for row in rows if row[0] in embeddings]
+    classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
+    features = assemble(classes.labels, [row for row in rows if row[1] not in classes.left_out], embeddings)
+    return RetrainData(
+        features,
+        _further(champion, features, examples, progress),
+        sources_of(features, sent),
+        new_rows(champion.features, features),
+        (*unreadable.items(), *left_out_with(classes, rows)),
+        lost_rows(champion, classes, rows, embeddings),
+        classes.remarks,
+    )
 
 
-def check_every_class(features: Features) -> None:
-    """Refuse what no head can be fitted on.
-
-    Raises:
-        PreconditionError: classes have fewer than two images to train on; the text names them all, and what to do.
-    """
-    counts = _count_each(features.train())
-    few = [label for label, count in counts.items() if count < _FEWEST]
-    if not few:
-        return
-    each = ", ".join(f"{label!r} has {counts[label]}" for label in few)
-    text = f"every class needs {_FEWEST} images to train on: {each}: label more"
-    in_all = _count_each(features)
-    if gone := [repr(label) for label in few if in_all[label] == 0]:
-        text += (
-            f"; of {', '.join(gone)} no image is left, and a retrain cannot drop a class: label some, promote a version"
-            " from before it came, or train anew without it"
-        )
-    raise PreconditionError(text)
+def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
+    """Yield the pictures, by hash, whose classes take no part, and why."""
+    for sha256, label, _ in rows:
+        if label in classes.left_out:
+            yield sha256, f"class {label!r} {classes.left_out[label]}"
 
 
-def _count_each(features: Features) -> dict[str, int]:
-    counts = np.bincount(features.label_index, minlength=len(features.labels))
-    return dict(zip(features.labels, map(int, counts), strict=True))
+def lost_rows(
+    champion: Champion, classes: Classes, rows: Iterable[Row], embeddings: Mapping[str, FloatArray]
+) -> Features:
+    """Return what shows the loss of classes that have holdout pictures, but too few to learn from."""
+    known = champion.features.labels
+    gone = set(known) - set(classes.labels)
+    return assemble(known, [row for row in rows if row[1] in gone and row[2]], embeddings)
 
 
 def _embed(
-    champion: Champion, rows: list[Row], examples: ExamplesStore, progress: Progress
-) -> tuple[Features, tuple[tuple[str, str], ...]]:
+    champion: Champion, names: list[str], examples: ExamplesStore, progress: Progress
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Return embeddings by hash, and by hash the reason why there is none."""
     known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    wanted = {name: examples.image_file(name) for name, _, _ in rows if name not in known}
+    wanted = {name: examples.image_file(name) for name in names if name not in known}
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}
     failures: dict[str, str] = {}
@@ -177,9 +180,7 @@ def _embed(
         fresh |= computed
         for name, reason in failures.items():
             log.warning("example %s is left out: %s", name, reason)
-    new_labels = sorted({label for _, label, _ in rows} - set(champion.features.labels))
-    features = assemble((*champion.features.labels, *new_labels), rows, known | fresh)
-    return features, tuple(failures.items())
+    return known | fresh, failures
 
 
 def _further(champion: Champion, features: Features, examples: ExamplesStore, progress: Progress) -> Additional | None:

@@ -1,5 +1,6 @@
 """What a retrain puts before the gate, and what it tells people of the new labels."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from training.findings import Findings, Judged
 from training.gate import Answers, NewLabels, judge
 from training.head import FittedHead
 from training.objections import Limits
-from training.retrain_data import Champion, RetrainData
+from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.suspects import label_errors
 from training.verdict import SuspectLabel, Verdict
 
@@ -31,7 +32,8 @@ def judge_retrained(
 ) -> Findings:
     """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`."""
     looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
-    before = champion.artifact.head.probabilities(data.features.holdout().embedding)
+    judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
+    before = champion.artifact.head.probabilities(judged)
     return judge_challenger(champion, before, data, fitted, limits, looks)
 
 
@@ -47,7 +49,7 @@ def judge_challenger(
 
     Args:
         champion: what it competes with.
-        before: what the champion says of the holdout, probabilities [n, K_old].
+        before: what the champion says of the holdout, and then of the lost pictures, probabilities [n, K_old].
         data: what the new head was fitted on, and the holdout.
         fitted: the new head.
         limits: of the gate.
@@ -62,13 +64,8 @@ def judge_challenger(
     rows = np.flatnonzero(judged)
     suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
     is_new, is_old = data.is_new & judged, ~data.is_new & judged
-    answers = Answers(
-        before,
-        unseen[held],
-        features.label_index[held],
-        features.labels,
-        _where(held, data.source),
-    )
+    after = np.concatenate([unseen[held], fitted.head.probabilities(data.lost.embedding)])
+    answers = _answers(champion, before, data, after)
     news = NewLabels(
         _where(is_new, data.source),
         suspect[is_new],
@@ -79,13 +76,46 @@ def judge_challenger(
     files = dict(zip(features.sha256, data.source, strict=True))
     doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
     verdict = judge(answers, limits, news=news, golden=golden)
+    verdict = replace(
+        verdict,
+        cautions=(*verdict.cautions, *data.remarks),
+        suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
+    )
     return Findings(
         calibration=calibration(fitted.head, fitted.temperature, features),
-        verdict=replace(verdict, suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)]))),
+        verdict=verdict,
         changes=data_changes(champion.features, features),
         doubted=doubted,
         doubted_found=len(doubted_rows),
     )
+
+
+def _answers(champion: Champion, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
+    """Return what both say of the holdout and the lost pictures, over the same labels.
+
+    A class of the champion that no picture is left of is taken from its answers: it is judged by what both know.
+    """
+    held, lost = data.features.holdout(), data.lost
+    truth = [each.labels[index] for each in (held, lost) for index in each.label_index]
+    known, labels = champion.features.labels, data.features.labels
+    kept = [label for label in known if label in labels or label in truth]
+    judged = (*kept, *(label for label in labels if label not in known))
+    among_kept = _columns(before, known, kept)
+    return Answers(
+        among_kept / np.maximum(among_kept.sum(axis=1, keepdims=True), np.float32(1e-12)),
+        _columns(after, labels, judged),
+        np.array([judged.index(label) for label in truth], np.int64),
+        judged,
+        (*_where(data.features.is_holdout, data.source), *[FIRST_SOURCE] * len(lost.sha256)),
+    )
+
+
+def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
+    """Return probabilities [n, K] of the wanted labels in their order; nothing is answered with one that is not there."""
+    there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
+    columns = np.zeros((len(probabilities), len(wanted)), np.float32)
+    columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
+    return columns
 
 
 def gain(what: str, verdict: Verdict) -> str:

@@ -44,13 +44,15 @@ class Workshop:
 
 
 @cache
-def first_version(train: int, holdout: int) -> Challenger:
-    return colour_challenger(colour_features(train=train, holdout=holdout), MODEL)
+def first_version(train: int, holdout: int, labels: tuple[str, ...] = ("blue", "red")) -> Challenger:
+    return colour_challenger(colour_features(labels, train, holdout), MODEL)
 
 
-def open_workshop(root: Path, train: int = 20, holdout: int = 8) -> Workshop:
+def open_workshop(
+    root: Path, train: int = 20, holdout: int = 8, labels: tuple[str, ...] = ("blue", "red")
+) -> Workshop:
     store = ModelStore(root / "models")
-    publish(store, first_version(train, holdout), left_out=[], who="tester", why="a test")
+    publish(store, first_version(train, holdout, labels), left_out=[], who="tester", why="a test")
     store.promote(MODEL, 1, who="tester", why="a test")
     return Workshop(store, ExamplesStore(store.root / FOLDER))
 

@@ -1,0 +1,64 @@
+"""Classes come and go with their pictures: which ones the next version can learn, and what is said of the others."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from regraft.errors import PreconditionError
+
+FEWEST: Final = 2
+"""Training images that a class needs; of fewer, cross-validation could never set one aside."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of the next version.
+
+    Attributes:
+        labels: those of the champion in its order, then the new ones in alphabetical order.
+        left_out: by label, why a class takes no part.
+    """
+
+    labels: tuple[str, ...]
+    left_out: dict[str, str]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What people are told."""
+        return tuple(f"class {label!r} {reason}" for label, reason in self.left_out.items())
+
+
+def settle_classes(known: Sequence[str], labelled: Iterable[tuple[str, bool]]) -> Classes:
+    """Keep the classes that have enough training images; the others take no part until they do.
+
+    Args:
+        known: labels of the champion.
+        labelled: the label of each image, and whether it is holdout.
+
+    Raises:
+        PreconditionError: fewer than two classes are left, of which no head can be made.
+    """
+    counts = Counter(labelled)
+    every = (*known, *sorted({label for label, _ in counts} - set(known)))
+    left_out = {
+        label: _reason(counts[label, False], counts[label, True], is_known=label in known)
+        for label in every
+        if counts[label, False] < FEWEST
+    }
+    labels = tuple(label for label in every if label not in left_out)
+    if len(labels) < FEWEST:
+        each = ", ".join(f"{label!r} has {counts[label, False]}" for label in left_out)
+        raise PreconditionError(
+            f"a head needs two classes of at least {FEWEST} images to train on: {each}: label more, or promote a "
+            "version from before those images were removed or relabelled"
+        )
+    return Classes(labels, left_out)
+
+
+def _reason(train: int, held: int, *, is_known: bool) -> str:
+    if is_known and not train + held:
+        return "leaves: no image bears its label any more"
+    verb = "leaves" if is_known else "is left out"
+    also = f" and {held} holdout" if held else ""
+    return f"{verb}: {train} training{also} image{'s' * (train + held != 1)} of it, and {FEWEST} to train on are needed"
