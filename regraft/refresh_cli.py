@@ -117,8 +117,7 @@ def _show(result: dict[str, Any]) -> None:
         before = "new" if entry["is_new"] else f"{entry['champion_recall']:.3f}"
         rows.add_row(f"recall of {entry['label']}", before, f"{entry['challenger_recall']:.3f}")
     show.out.print(rows)
-    for reason in verdict["reasons"]:
-        show.line(("the gate objects: ", "yellow"), reason)
+    show.objections(verdict)
     sent = [entry for entry in verdict["suspected"] if entry["source"] != FIRST_SOURCE]
     show_jobs.suspected(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=sent), result["name"])
     for caution in verdict["cautions"]:
@@ -126,5 +125,4 @@ def _show(result: dict[str, Any]) -> None:
     if result["promoted"]:
         show.line(f"version {result['version']} is the champion")
     else:
-        show.line(f"version {result['version']} is published, not promoted:")
-        show.line((f"regraft models promote {result['version']} --name {result['name']}", "bold"))
+        show.not_promoted(result)

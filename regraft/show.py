@@ -134,7 +134,24 @@ def training_result(result: Mapping[str, Any]) -> None:
     line(f"{result['seconds']:.1f} seconds: {stages}")
     line((result["path"], "bold"))
     line(f"look at it: {result['report']}")
-    line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
+    if result["verdict"]:
+        objections(result["verdict"])
+    if result["promoted"]:
+        line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
+    else:
+        not_promoted(result)
+
+
+def objections(verdict: Mapping[str, Any]) -> None:
+    """Show why the gate would not let a version go live."""
+    for reason in verdict["reasons"]:
+        line(("the gate objects: ", "yellow"), reason)
+
+
+def not_promoted(result: Mapping[str, Any]) -> None:
+    """Show the command that lets a published version serve."""
+    line(f"version {result['version']} is published, not promoted:")
+    line((f"regraft models promote {result['version']} --name {result['name']}", "bold"))
 
 
 def _extra(extra: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import typer
 from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
 from regraft.options import Json, Store
+from regraft.store import GateMode
 
 _Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
 _Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
@@ -99,11 +100,25 @@ def train(
     max_minutes: Annotated[
         float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
     ] = 30,
+    gate: Annotated[
+        GateMode,
+        typer.Option(
+            help="Where the model has a champion. auto: what the gate blesses goes live. manual: it waits for promote. "
+            "off: it goes live anyhow."
+        ),
+    ] = GateMode.AUTO,
+    examples: Annotated[
+        str,
+        typer.Option(
+            help="Pictures labelled over gRPC, for the gate. [default: .examples in the store]",
+            envvar="REGRAFT_EXAMPLES",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on a folder of labelled photos, and make it the champion.
+    """Train a classifier on a folder of labelled photos; it goes live unless the gate prefers the champion before it.
 
-    Under torchrun its processes fine-tune together.
+    Exit 1 where the gate refused. Under torchrun its processes fine-tune together.
     """
     from training.settings import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second
     from training.train import helped_the_first  # noqa: PLC0415 - likewise
@@ -150,11 +165,13 @@ def train(
     if helped_the_first(settings):
         return
     with show.training() as listener:
-        result = run(settings, listener).to_dict()
+        result = run(settings, listener, gate=gate, examples=examples).to_dict()
     if as_json:
         print_json(result)
     else:
         show.training_result(result)
+    if not (result["promoted"] or result["verdict"]["blessed"]):
+        raise typer.Exit(1)
 
 
 def compare(

@@ -18,10 +18,12 @@ class Classes:
     Attributes:
         labels: those of the champion in its order, then the new ones in alphabetical order.
         left_out: by label, why a class takes no part.
+        lost: those of them that the champion knows.
     """
 
     labels: tuple[str, ...]
     left_out: dict[str, str]
+    lost: frozenset[str]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -53,7 +55,7 @@ def settle_classes(known: Sequence[str], labelled: Iterable[tuple[str, bool]]) -
             f"a head needs two classes of at least {FEWEST} images to train on: {each}: label more, or promote a "
             "version from before those images were removed or relabelled"
         )
-    return Classes(labels, left_out)
+    return Classes(labels, left_out, frozenset(left_out.keys() & set(known)))
 
 
 def _reason(train: int, held: int, *, is_known: bool) -> str:

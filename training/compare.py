@@ -25,7 +25,7 @@ from regraft import artifact
 from regraft.errors import InvalidRequestError, MissingPackageError, RegraftError, TrainingError
 from regraft.files import storage_errors, write_durably
 from regraft.runtime import cpu_budget, require_onnxruntime
-from regraft.store import MODEL_FILE, REPORT_FILE
+from regraft.store import MODEL_FILE, REPORT_FILE, GateMode
 from training.compare_settings import CompareSettings
 from training.comparison import Comparison, Failure, Row, mark_pareto
 from training.comparison_chart import draw, require_matplotlib
@@ -132,7 +132,10 @@ def _empty(settings: CompareSettings, dataset: Dataset) -> Comparison:
 def _try(settings: CompareSettings, backbone: str, strategy: str, listener: Listener) -> Row | Failure:
     try:
         with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as cache:
-            result = train(_run_of(settings, backbone, strategy), listener, cache=Path(cache))
+            run = _run_of(settings, backbone, strategy)
+            result = train(
+                run, listener, cache=Path(cache), gate=GateMode.OFF
+            )  # its models compete with each other only
         return _row(result, backbone, strategy, settings.folder)
     except RegraftError as error:
         reason = str(error)

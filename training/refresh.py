@@ -3,14 +3,12 @@
 A retrain changes the head alone; a refresh may bring another backbone, or a fine-tuned one.
 """
 
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from regraft.artifact import FloatArray
 from regraft.card import BackboneCard
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import ExamplesStore
@@ -19,18 +17,26 @@ from regraft.interrupted import job_lock
 from regraft.store import GateMode, ModelStore
 from regraft.user import user_name
 from training.catalogue import own_weights
-from training.dataset import Dataset, LabelledImage, check_trainable, scan
+from training.classes import settle_classes
+from training.dataset import Dataset, LabelledImage, LeftOut, scan
 from training.diagnose import thumbnails
-from training.features import Embedder
 from training.findings import Findings
 from training.objections import Limits
 from training.pretrained import weights_origin
-from training.retrain_data import Champion, RetrainData, merge_rows, new_rows, read_champion, sources_of
+from training.retrain_data import (
+    Champion,
+    RetrainData,
+    left_out_with,
+    merge_rows,
+    new_rows,
+    read_champion,
+    sources_of,
+)
 from training.retrain_end import reason_of
-from training.retrain_gate import golden_answers, judge_challenger
 from training.settings import TrainSettings
 from training.strategy import Context, Listener, Made, Silent
-from training.train import RUNS_FOLDER, challenge, look_into, make, tuner_for
+from training.train import RUNS_FOLDER, challenge, look_into, make, tuner_for, with_judgement
+from training.train_gate import held_rows, judge_made, made_embeddings
 from training.verdict import Verdict
 from training.version import Challenger, publish
 
@@ -137,13 +143,13 @@ def refresh(
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
     with job_lock(examples, name), tuner_for(settings) as tuner:
         champion = read_champion(store, name)
-        dataset = collect(champion, settings.data, examples, name, context)
-        made = make(dataset, context, tuner)
+        collected = collect(champion, settings.data, examples, name, context)
+        made = make(collected.dataset, context, tuner)
         challenger = challenge(made, name, settings, parent_version=champion.version)
-        judged = _judge(champion, made, examples, store, context, limits)
+        judged = _judge(champion, made, collected, examples, store, context, limits)
         verdict = judged.verdict
         assert verdict is not None  # it was judged just now
-        who, why = user_name(), reason_of("refresh", verdict, gate)
+        who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
         version = _publish(store, challenger, made, judged, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
@@ -152,13 +158,7 @@ def refresh(
 
 
 def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Findings, who: str, why: str) -> int:
-    findings = replace(
-        look_into(made),
-        verdict=judged.verdict,
-        changes=judged.changes,
-        doubted=judged.doubted,
-        doubted_found=judged.doubted_found,
-    )
+    findings = with_judgement(look_into(made), judged)
     return publish(
         store,
         challenger,
@@ -170,22 +170,37 @@ def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Find
     )
 
 
-def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Dataset:
+@dataclass(frozen=True)
+class Collected:
+    """Every picture that a model knows by now.
+
+    Attributes:
+        dataset: to train on.
+        lost: holdout pictures of classes that the champion knows and the dataset does not.
+        remarks: as in `RetrainData`.
+    """
+
+    dataset: Dataset
+    lost: tuple[LabelledImage, ...]
+    remarks: tuple[str, ...]
+
+
+def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
     """Return every picture that a model knows by now, with its label in force and its split.
 
-    Pictures of ``data`` that are new join, those that were removed as examples do not.
+    Pictures of ``data`` that are new join, those that were removed as examples do not. The label of an example holds;
+    of any other picture that of ``data``, and the champion's only where the picture is not in there any more.
 
     Raises:
         DatasetError: a picture of the champion is neither in ``data`` nor among the examples.
+        PreconditionError: fewer than two classes are left.
     """
     found = scan(data, context.progress)
     here = {image.sha256: image.path for image in found.images}
-    sent = examples.list(name)
     removed = examples.removed(name)
-    known = removed.union(champion.features.sha256)
-    labels = {image.sha256: image.label for image in found.images if image.sha256 not in known}
-    labels |= {example.sha256: example.label for example in sent}
-    rows = merge_rows(champion.features, list(labels.items()), removed)
+    in_folder = {image.sha256: image.label for image in found.images if image.sha256 not in removed}
+    sent = {example.sha256: example.label for example in examples.list(name)}
+    rows = merge_rows(champion.features, list((in_folder | sent).items()), removed)
     images = [
         LabelledImage(here.get(sha256) or _fetched(examples, sha256, context), sha256, label, held)
         for sha256, label, held in rows
@@ -196,45 +211,55 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
             f"{len(missing)} of {len(images)} pictures are neither in {data} nor among the examples: all of them have "
             f"to be embedded anew; the first is {missing[0].sha256}"
         )
-    first = champion.features.labels
-    ordered = (*first, *sorted({label for _, label, _ in rows} - set(first)))
-    split = f"as in version {champion.version}, new ones by image hash"
-    dataset = Dataset(ordered, tuple(images), found.left_out, split)
-    check_trainable(dataset, data)
-    return dataset
+    classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
+    left_out = [LeftOut(here.get(sha256, Path(sha256)), reason) for sha256, reason in left_out_with(classes, rows)]
+    return Collected(
+        Dataset(
+            classes.labels,
+            tuple(image for image in images if image.label not in classes.left_out),
+            (*found.left_out, *left_out),
+            f"as in version {champion.version}, new ones by image hash",
+        ),
+        tuple(image for image in images if image.label in classes.lost and image.is_holdout),
+        (*classes.remarks, *_told_otherwise(in_folder, sent)),
+    )
+
+
+def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is to be said of pictures whose folder and whose label as an example differ."""
+    differ = sorted(sha256 for sha256, label in sent.items() if in_folder.get(sha256, label) != label)
+    if differ:
+        yield (
+            f"{len(differ)} pictures lie in another folder than their label as an example says, which holds: "
+            f"`regraft examples relabel` changes it; the first is {differ[0]}"
+        )
 
 
 def _judge(
-    champion: Champion, made: Made, examples: ExamplesStore, store: ModelStore, context: Context, limits: Limits
+    champion: Champion,
+    made: Made,
+    collected: Collected,
+    examples: ExamplesStore,
+    store: ModelStore,
+    context: Context,
+    limits: Limits,
 ) -> Findings:
-    features = made.features
+    features, name = made.features, context.settings.name
+    lost = {image.sha256: image for image in collected.lost}
+    paths = {sha256: image.path for sha256, image in lost.items()}
+    embeddings = made_embeddings(champion, made, paths, context)
+    rows = [(sha256, image.label, True) for sha256, image in lost.items()]
     data = RetrainData(
         features,
         None,
-        sources_of(features, examples.list(context.settings.name)),
+        sources_of(features, examples.list(name)),
         new_rows(champion.features, features),
         (),
+        held_rows(champion.features.labels, rows, embeddings, features),
+        collected.remarks,
     )
-    before = _champion_answers(champion, made, examples, context)
-    backbone = made.backbone
-    looks = []
-    if golden := store.golden(context.settings.name):
-        embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
-        looks = golden_answers(golden, embedder, made.fitted.head, features.labels)
-    return judge_challenger(champion, before, data, made.fitted, limits, looks)
-
-
-def _champion_answers(champion: Champion, made: Made, examples: ExamplesStore, context: Context) -> FloatArray:
-    """Return what the champion, on its own backbone, says of the holdout."""
-    names = made.features.holdout().sha256
-    paths = {image.sha256: image.path for image in made.dataset.images}
-    embeddings = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    missing = {sha256: paths[sha256] for sha256 in names if sha256 not in embeddings}
-    if missing:
-        embeddings |= champion.embedder.embed(missing, examples.embeddings, context.progress)[0]
-    size = champion.features.embedding.shape[1]
-    rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
-    return champion.artifact.head.probabilities(rows)
+    files = paths | {image.sha256: image.path for image in made.dataset.images}
+    return judge_made(champion, made, data, files, examples.embeddings, store.golden(name), context, limits)
 
 
 def _fetched(examples: ExamplesStore, sha256: str, context: Context) -> Path:

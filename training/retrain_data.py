@@ -1,10 +1,9 @@
 """What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -138,14 +137,21 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     embeddings, unreadable = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
     rows = [row for row in rows if row[0] in embeddings]
     classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
-    features = assemble(classes.labels, [row for row in rows if row[1] not in classes.left_out], embeddings)
+    before = champion.features
+    features = assemble(
+        classes.labels,
+        [row for row in rows if row[1] not in classes.left_out],
+        embeddings,
+        groups=dict(zip(before.sha256, before.group.tolist(), strict=True)),
+        weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
+    )
     return RetrainData(
         features,
         _further(champion, features, examples, progress),
         sources_of(features, sent),
         new_rows(champion.features, features),
         (*unreadable.items(), *left_out_with(classes, rows)),
-        lost_rows(champion, classes, rows, embeddings),
+        assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
         classes.remarks,
     )
 
@@ -155,15 +161,6 @@ def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, 
     for sha256, label, _ in rows:
         if label in classes.left_out:
             yield sha256, f"class {label!r} {classes.left_out[label]}"
-
-
-def lost_rows(
-    champion: Champion, classes: Classes, rows: Iterable[Row], embeddings: Mapping[str, FloatArray]
-) -> Features:
-    """Return what shows the loss of classes that have holdout pictures, but too few to learn from."""
-    known = champion.features.labels
-    gone = set(known) - set(classes.labels)
-    return assemble(known, [row for row in rows if row[1] in gone and row[2]], embeddings)
 
 
 def _embed(

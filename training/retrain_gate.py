@@ -111,7 +111,7 @@ def _answers(champion: Champion, before: FloatArray, data: RetrainData, after: F
 
 
 def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
-    """Return probabilities [n, K] of the wanted labels in their order; nothing is answered with one that is not there."""
+    """Return probabilities [n, K] of the wanted labels in their order, 0 for one that is not there."""
     there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
     columns = np.zeros((len(probabilities), len(wanted)), np.float32)
     columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]

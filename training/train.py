@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regraft.card import ModelCard
-from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
+from regraft.examples import FOLDER
 from regraft.files import cache_folder
-from regraft.store import MODEL_FILE, REPORT_FILE, ModelStore
+from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
 from training.novelty_check import check
+from training.objections import Limits
 from training.precision import in_precision
 from training.probe import probe
+from training.retrain_data import Champion, read_champion
+from training.retrain_end import reason_of
 from training.settings import TrainSettings
 from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
 from training.tracking import Tracked, tracking
+from training.train_gate import judge_trained
+from training.verdict import Verdict
 from training.version import Challenger, build, prove_on_files, publish
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
@@ -33,10 +39,17 @@ RUNS_FOLDER: Final = ".runs"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run made; the version is the champion now."""
+    """What a run made.
+
+    Attributes:
+        promoted: whether the version is the champion now.
+        verdict: what the gate said; None where there was no champion to compete with.
+    """
 
     name: str
     version: int
+    promoted: bool
+    verdict: Verdict | None
     path: Path
     card: ModelCard
     findings: Findings
@@ -50,6 +63,8 @@ class TrainResult:
         return {
             "name": self.name,
             "version": self.version,
+            "promoted": self.promoted,
+            "verdict": self.verdict.to_dict() if self.verdict else None,
             "path": str(self.path),
             "report": str(self.path.with_name(REPORT_FILE)),
             "strategy": self.card.strategy,
@@ -75,24 +90,36 @@ class TrainResult:
         }
 
 
-def train(settings: TrainSettings, listener: Listener | None = None, *, cache: Path | None = None) -> TrainResult:
-    """Train a classifier, publish it, and make it the champion.
+def train(
+    settings: TrainSettings,
+    listener: Listener | None = None,
+    *,
+    cache: Path | None = None,
+    gate: GateMode = GateMode.AUTO,
+    examples: str = "",
+) -> TrainResult:
+    """Train a classifier and publish it; a first version goes live, any other where the gate agrees.
 
     Args:
         settings: what to do.
         listener: hears how far the run is.
         cache: of exported backbones and embeddings; the machine's own if None.
+        gate: whether a version that the gate blessed goes live, where the model has a champion.
+        examples: folder or URL of labelled examples, of which the gate looks at those of the champion's holdout;
+            the store's own if empty.
 
     Raises:
         DatasetError: the folder cannot be trained on.
         InvalidRequestError: no such backbone or weights, or a flag that makes no sense.
         TrainingError: the training came to nothing.
         TrainingStopped: somebody wished it to stop; it can be resumed.
+        PreconditionError: the champion is no longer the one that it was judged against.
+        ArtifactError: the champion is damaged, and the gate is not off.
         StorageError: the store could not be written.
     """
     name = settings.name or _name_after(settings.data)
     store = ModelStore(settings.store)
-    store.versions(name)  # a bad name is refused before any work
+    champion = _opponent(store, name, gate)  # a bad name is refused before any work
     context = Context(settings, cache or cache_folder(), settings.store / RUNS_FOLDER / name, listener or Silent())
     facts = {key: str(value) for key, value in asdict(settings).items()}
     events = context.runs / "events"
@@ -104,10 +131,29 @@ def train(settings: TrainSettings, listener: Listener | None = None, *, cache: P
         with context.watch.stage("scan"):
             dataset = scan(settings.data, context.progress)
             check_trainable(dataset, settings.data)
+            if champion:
+                dataset = _in_order_of(champion, dataset)
         made = make(dataset, context, tuner)
-        result = _publish(made, store, name, context)
+        found = _look_closer(champion, made, store, name, examples, context)
+        result = _publish(made, found, champion, store, name, gate, context)
         trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
     return result
+
+
+def _opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
+    """Return the version that serves; None where there is none, or it is damaged and the gate off."""
+    try:
+        return None if store.champion(name) is None else read_champion(store, name)
+    except ArtifactError as error:
+        if gate is GateMode.OFF:
+            return None
+        raise ArtifactError(f"{error}; --gate off trains without a look at the champion") from error
+
+
+def _in_order_of(champion: Champion, dataset: Dataset) -> Dataset:
+    """Return the dataset with labels in the champion's order, new ones behind: clients may know them by number."""
+    known = [label for label in champion.features.labels if label in dataset.labels]
+    return replace(dataset, labels=(*known, *(label for label in dataset.labels if label not in known)))
 
 
 def helped_the_first(settings: TrainSettings) -> bool:
@@ -195,23 +241,71 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
     return challenger
 
 
-def _publish(made: Made, store: ModelStore, name: str, context: Context) -> TrainResult:
-    settings, dataset = context.settings, made.dataset
+def _look_closer(
+    champion: Champion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
+) -> Findings:
+    """Return what the run's data and head show, and what the gate says where there is a champion."""
     with context.watch.stage("report"):
-        findings = look_into(made)
-        small = thumbnails(findings, {image.sha256: image.path for image in dataset.images})
+        found = look_into(made)
+    if champion is None:
+        return found
+    with context.watch.stage("judge"):
+        place = examples or str(store.root / FOLDER)
+        judged = judge_trained(champion, made, place, store.golden(name), context, Limits())
+    return with_judgement(found, judged)
+
+
+def with_judgement(found: Findings, judged: Findings) -> Findings:
+    """Add what the gate found to what a run found."""
+    return replace(
+        found,
+        verdict=judged.verdict,
+        changes=judged.changes,
+        doubted=judged.doubted,
+        doubted_found=judged.doubted_found,
+    )
+
+
+def _publish(
+    made: Made,
+    findings: Findings,
+    champion: Champion | None,
+    store: ModelStore,
+    name: str,
+    gate: GateMode,
+    context: Context,
+) -> TrainResult:
+    settings, dataset, verdict = context.settings, made.dataset, findings.verdict
+    before = champion.version if champion else None
+    why = reason_of("train", verdict, gate) if verdict else "regraft train"
+    who = user_name()
     with context.watch.stage("publish"):
-        challenger = challenge(made, name, settings)
-        left_out = [(entry.name, entry.reason) for entry in dataset.left_out]
-        who = user_name()
+        challenger = challenge(made, name, settings, parent_version=before)
         version = publish(
-            store, challenger, left_out=left_out, who=who, why="regraft train", findings=findings, thumbnails=small
+            store,
+            challenger,
+            left_out=[(entry.name, entry.reason) for entry in dataset.left_out],
+            who=who,
+            why=why,
+            findings=findings,
+            thumbnails=thumbnails(findings, {image.sha256: image.path for image in dataset.images}),
         )
-        store.promote(name, version, who=who, why="trained from a folder")
+        promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
+        if promoted:
+            reason = why if verdict else "trained from a folder"
+            store.promote(name, version, who=who, why=reason, expected=before)
         (context.runs / CHECKPOINT_FILE).unlink(missing_ok=True)
-    path = store.folder(name, version) / MODEL_FILE
     return TrainResult(
-        name, version, path, challenger.card, findings, dataset.left_out, dataset.split, context.watch.seconds
+        name,
+        version,
+        promoted,
+        verdict,
+        store.folder(name, version) / MODEL_FILE,
+        challenger.card,
+        findings,
+        dataset.left_out,
+        dataset.split,
+        context.watch.seconds,
     )
 
 

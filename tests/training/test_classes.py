@@ -40,6 +40,8 @@ def test_it_is_said_why_a_class_leaves(counts: tuple[int, int], remark: str) -> 
 
 
 def test_a_new_class_of_one_picture_is_left_out_and_not_said_to_leave() -> None:
-    classes = settle_classes(["a", "b"], [("a", False), ("b", False), ("typo", False)] * 1 + [("a", False), ("b", False)])
+    classes = settle_classes(
+        ["a", "b"], [("a", False), ("b", False), ("typo", False)] * 1 + [("a", False), ("b", False)]
+    )
 
     assert classes.remarks == ("class 'typo' is left out: 1 training image of it, and 2 to train on are needed",)

@@ -12,13 +12,14 @@ from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore, image_hash, is_holdout, open_examples
 from regraft.interrupted import job_lock
-from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
 from training.features import Features, load_features
 from training.objections import Limits
 from training.pretrained import ExportedBackbone
 from training.refresh import Network, Refreshed, network_of, refresh, weights_of
+from training.retrain_data import rows_of
 from training.settings import TrainSettings
 from training.train import train
 
@@ -109,6 +110,90 @@ def test_what_was_removed_stays_away_though_it_is_in_the_folder(shop: Shop) -> N
     shop.refresh()
 
     assert image_hash(gone) not in shop.features(2).sha256
+
+
+def move(shop: Shop, numbers: range, before: str, now: str) -> list[str]:
+    """Put pictures into the folder of another class, and return their hashes."""
+    (shop.data / now).mkdir(exist_ok=True)
+    moved = []
+    for number in numbers:
+        file = shop.data / before / f"{number}.png"
+        moved.append(image_hash(file.read_bytes()))
+        file.rename(shop.data / now / f"{before}-{number}.png")
+    return moved
+
+
+def labels_of(features: Features) -> dict[str, str]:
+    return {name: features.labels[index] for name, index in zip(features.sha256, features.label_index, strict=True)}
+
+
+def test_labels_put_right_in_the_folder_since_the_champion_count(shop: Shop) -> None:
+    moved = move(shop, range(6), "red", "blue")
+
+    shop.refresh(gate=GateMode.OFF)
+
+    old, new = shop.features(1), shop.features(2)
+    assert {labels_of(old)[sha256] for sha256 in moved} == {"red"}
+    assert {labels_of(new)[sha256] for sha256 in moved} == {"blue"}
+    assert (new.sha256, new.is_holdout.tolist()) == (old.sha256, old.is_holdout.tolist())
+
+
+def test_what_an_example_says_holds_against_the_folder_and_is_told(shop: Shop) -> None:
+    data = (shop.data / "red" / "0.png").read_bytes()
+    shop.examples.add(MODEL, data, "green")
+    (moved,) = move(shop, range(1), "red", "blue")
+
+    result = shop.refresh(gate=GateMode.OFF)
+
+    assert labels_of(shop.features(2))[moved] == "green"
+    remark = next(caution for caution in result.verdict.cautions if "regraft examples relabel" in caution)
+    assert remark.startswith("1 pictures lie in another folder than their label as an example says")
+    assert moved in remark
+
+
+def test_a_class_of_one_picture_is_left_out_of_a_refresh_and_the_rest_is_learned(shop: Shop) -> None:
+    (shop.data / "gery").mkdir()
+    (shop.data / "gery" / "one.png").write_bytes(picture("grey", 1))
+    sent = shop.add("red", range(100, 110))
+
+    result = shop.refresh(gate=GateMode.OFF)
+
+    assert shop.card(2).labels == ("blue", "green", "red")
+    assert set(map(image_hash, sent)) <= set(shop.features(2).sha256)
+    assert any("class 'gery' is left out" in caution for caution in result.verdict.cautions)
+    report = (shop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text()
+    assert "gery/one.png" in report
+
+
+def test_a_class_whose_folder_was_emptied_into_another_leaves(shop: Shop) -> None:
+    move(shop, range(20), "green", "blue")
+
+    result = shop.refresh(limits=Limits(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100))
+
+    assert shop.card(2).labels == ("blue", "red")
+    assert "class 'green' leaves: no image bears its label any more" in result.verdict.cautions
+    assert [entry.label for entry in result.verdict.classes] == ["blue", "red"]
+
+
+def test_a_class_of_which_only_holdout_pictures_are_left_is_lost_in_a_refresh_too(
+    shop: Shop, exported: Callable[[str], ExportedBackbone]
+) -> None:
+    exported(SECOND)
+    features = shop.features(1)
+    for sha256, label, held in rows_of(features):
+        if label == "green" and not held:
+            shop.examples.add(MODEL, file_of(shop, sha256).read_bytes(), "blue")
+
+    result = shop.refresh(SECOND, limits=Limits(max_drop=100, max_slice_drop=100, max_suspects=100))
+
+    green = next(entry for entry in result.verdict.classes if entry.label == "green")
+    assert (green.holdout_images, green.challenger_recall) == (4, 0)
+    assert shop.card(2).labels == ("blue", "red")
+    assert any("class 'green' leaves: 0 training and 4 holdout images" in told for told in result.verdict.cautions)
+
+
+def file_of(shop: Shop, sha256: str) -> Path:
+    return next(file for file in shop.data.rglob("*.png") if image_hash(file.read_bytes()) == sha256)
 
 
 def test_with_the_gate_on_manual_nothing_is_promoted(shop: Shop) -> None:

@@ -20,9 +20,6 @@ from training.version import publish
 from training.version_diff import version_diff
 
 LABELS = ("blue", "green", "red")
-EVERYTHING = {"max_suspects": 100}
-"""Pictures that a whole class is relabelled to look wrong, which is not what these tests are about."""
-
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
@@ -110,7 +107,7 @@ def test_a_class_without_pictures_leaves_and_the_others_keep_their_order(worksho
 def test_all_pictures_of_a_class_relabelled_make_it_leave_judged_by_what_both_know(workshop: Workshop) -> None:
     workshop.add("blue", [picture("green", number) for number in range(28)])
 
-    job = workshop.retrain(max_drop=100, max_class_drop=100, max_slice_drop=100, **EVERYTHING)
+    job = workshop.retrain(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100)
 
     assert job.state is JobState.SUCCEEDED, job.message
     assert workshop.artifact(2).card.labels == ("blue", "red")
@@ -134,7 +131,7 @@ def test_a_class_that_left_may_come_back_behind_the_others(workshop: Workshop) -
 def test_holdout_pictures_of_a_class_that_lost_its_training_pictures_show_the_loss(workshop: Workshop) -> None:
     workshop.add("blue", [known("green", held=False, number=number) for number in range(20)])
 
-    job = workshop.retrain(**EVERYTHING)
+    job = workshop.retrain(max_suspects=100)
 
     assert job.state is JobState.REFUSED
     assert "class 'green' loses 100.0 points of recall, from 1.000 to 0.000 on 8 holdout images" in job.message
