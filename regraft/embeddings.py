@@ -1,7 +1,8 @@
 """Embeddings by content: what a backbone makes of an image is computed once and kept."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from sqlalchemy import Engine, select
 
 from regraft.artifact import FloatArray
 from regraft.database import embeddings, insert_or, reading, transaction
+from regraft.runtime import Arithmetic
 
 _CHUNK: Final = 400
 
@@ -19,6 +21,16 @@ class EmbeddingKey:
 
     backbone: str
     image_spec: str
+
+    def computed_in(self, arithmetic: Arithmetic) -> "EmbeddingKey":
+        """Name the arithmetic beside the image spec.
+
+        A CPU's goes without a name. A GPU's is named even where it is exact: what earlier versions kept under the bare
+        key was computed in TF32 there.
+        """
+        if arithmetic == "cpu":
+            return self
+        return replace(self, image_spec=hashlib.sha256(f"{self.image_spec} in {arithmetic}".encode()).hexdigest())
 
 
 class EmbeddingCache:

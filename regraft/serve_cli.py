@@ -14,6 +14,10 @@ from regraft.as_json import print_json
 from regraft.options import Json, Store
 from regraft.runtime import ProviderChoice
 
+CudaTf32 = Annotated[
+    bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
+]
+
 
 def serve(
     store: Annotated[Path | None, typer.Option(help="The model store; models if not given.")] = None,
@@ -29,6 +33,7 @@ def serve(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Plaintext may leave this machine.")] = False,
     provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu; auto if not given.")] = None,
+    cuda_tf32: CudaTf32 = False,
     optimise: Annotated[
         str | None, typer.Option(help="throughput, or latency of a single request; throughput if not given.")
     ] = None,
@@ -97,6 +102,7 @@ def serve(
         "tls_client_ca": tls_client_ca,
         "insecure": insecure or None,
         "provider": provider,
+        "cuda_tf32": cuda_tf32 or None,
         "optimise": optimise,
         "names": tuple(name) if name else None,
         "callers": callers,
@@ -154,6 +160,7 @@ def plan(
     model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
     store: Store = Path("models"),
     provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    cuda_tf32: CudaTf32 = False,
     optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
     as_json: Json = False,
@@ -168,7 +175,7 @@ def plan(
     ):
         if value not in known:
             raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)
-    report = plan_report(store, model, provider, optimise, fresh=fresh)  # type: ignore[arg-type]  # checked above
+    report = plan_report(store, model, provider, optimise, fresh=fresh, tf32=cuda_tf32)  # type: ignore[arg-type]  # checked above
     if as_json:
         print_json(report)
     else:

@@ -97,7 +97,7 @@ class BackgroundEmbedder:
     async def _embed_some(self, name: str) -> bool:
         """Embed a few pictures of a model; False when none is left."""
         with self._models.acquire(name) as served:
-            key = EmbeddingKey(served.card.backbone.digest, served.card.image.digest())
+            key = served.key
             todo = self._take_crops(served) or await self._find_missing(name, key)
             self._in_work.update(todo)
             try:

@@ -37,6 +37,7 @@ class Engine:
         self._session = opened.session
         self._device = DeviceRunner(opened.session) if opened.provider == "cuda" else None
         self.provider = opened.provider
+        self.arithmetic = opened.arithmetic
         self.fallback_reason = opened.fallback_reason
         self.plan = plan
 
@@ -117,7 +118,13 @@ class Engine:
 
 
 def open_engine(
-    model: Path, card: ModelCard, provider: ProviderChoice, *, goal: Goal = "throughput", plans: Path | None = None
+    model: Path,
+    card: ModelCard,
+    provider: ProviderChoice,
+    *,
+    goal: Goal = "throughput",
+    plans: Path | None = None,
+    tf32: bool = False,
 ) -> Engine:
     """Open a session on a model file, in the way that measured best here; see `serving.plan`.
 
@@ -127,12 +134,13 @@ def open_engine(
         provider: see `regraft.runtime.open_session`.
         goal: what to choose the plan for.
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
+        tf32: see `regraft.runtime.open_session`.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
         ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
-    opened, points = measure_model(model, card, provider, plans)
+    opened, points = measure_model(model, card, provider, plans, tf32=tf32)
     plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
@@ -140,14 +148,20 @@ def open_engine(
 
 
 def measure_model(
-    model: Path, card: ModelCard, provider: ProviderChoice, plans: Path | None, *, fresh: bool = False
+    model: Path,
+    card: ModelCard,
+    provider: ProviderChoice,
+    plans: Path | None,
+    *,
+    fresh: bool = False,
+    tf32: bool = False,
 ) -> tuple[OpenSession, tuple[Point, ...]]:
     """Open a session of one thread and measure what a plan is chosen by; errors as `open_engine`.
 
     What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``.
     """
-    opened, cpus = open_session(model, provider=provider, threads=1), cpu_budget()
-    file = plans and plan_file(plans, card.backbone.digest, opened.provider, cpus, require_onnxruntime().__version__)
+    opened, cpus = open_session(model, provider=provider, threads=1, tf32=tf32), cpu_budget()
+    file = plans and plan_file(plans, card.backbone.digest, opened.arithmetic, cpus, require_onnxruntime().__version__)
     known = recall(file) if file and not fresh else ()
     if known:
         return opened, known
@@ -156,7 +170,7 @@ def measure_model(
         if threads == 1:
             session = opened.session
         else:
-            session = open_session(model, provider=opened.provider, threads=threads).session
+            session = open_session(model, provider=opened.provider, threads=threads, tf32=tf32).session
         return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})
 
     try:

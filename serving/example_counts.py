@@ -4,7 +4,6 @@ import asyncio
 import logging
 from typing import Final
 
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import RegraftError
 from regraft.examples import ExamplesStore
 from serving.metrics import Metrics
@@ -19,8 +18,7 @@ async def count_examples(models: Models, examples: ExamplesStore, metrics: Metri
     """Count for ever, every ``every_s`` seconds; cancel the task to stop."""
     while True:
         for name in models.names():
-            card = models.get(name).card
-            key = EmbeddingKey(card.backbone.digest, card.image.digest())
+            key = models.get(name).key
             try:
                 states = await asyncio.to_thread(examples.states, name, key)
             except RegraftError as error:

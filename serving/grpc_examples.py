@@ -10,7 +10,6 @@ from typing import Any, Final, TypedDict
 import grpc
 import numpy as np
 
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError
 from regraft.examples import Example, ExamplesStore
 from regraft.files import storage_errors
@@ -126,9 +125,8 @@ class ExamplesService(pb_grpc.ExamplesServicer):
 
     def _suggest(self, served: ServedModel, count: int) -> list[Suggestion]:
         card = served.card
-        key = EmbeddingKey(card.backbone.digest, card.image.digest())
         return suggest(
-            self._examples.requests.unlabelled(served.name, key),
+            self._examples.requests.unlabelled(served.name, served.key),
             served.head,
             card.labels,
             card.novelty_threshold,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from regraft.image import Crop
@@ -176,7 +175,7 @@ class Intake:
         if kept.model != served.name:
             raise InvalidRequestError(f"request_id: {kept.id} was answered by {kept.model!r}, not {served.name!r}")
         data = await asyncio.to_thread(requests.image, kept)
-        if kept.key == EmbeddingKey(served.card.backbone.digest, served.card.image.digest()):
+        if kept.key == served.key:
             await asyncio.to_thread(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
         return replace(new, data=data)
 

@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import RegraftError
 from regraft.examples import image_hash
 from regraft.kept_requests import Bounds, KeptRequest, KeptRequests
@@ -96,7 +95,7 @@ def _entry(done: _Served) -> tuple[KeptRequest, bytes]:
         card.labels[top],
         float(output.probabilities[top]),
         output.novelty,
-        EmbeddingKey(card.backbone.digest, card.image.digest()),
+        done.served.key,
         output.embedding,
     )
     return request, done.image

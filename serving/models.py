@@ -15,6 +15,7 @@ from typing import TypeAlias
 from regraft import artifact
 from regraft.artifact import Head
 from regraft.card import ModelCard
+from regraft.embeddings import EmbeddingKey
 from regraft.errors import (
     ArtifactError,
     InvalidRequestError,
@@ -54,6 +55,12 @@ class ServedModel:
     users: int = 0
     answers: int = 0
     failures: int = 0
+
+    @property
+    def key(self) -> EmbeddingKey:
+        """What the embeddings are kept under that come with its answers."""
+        bare = EmbeddingKey(self.card.backbone.digest, self.card.image.digest())
+        return bare.computed_in(self.backbone.engine.arithmetic)
 
     def check_version(self, wanted: int | None) -> None:
         """Refuse a version that is not this one; None is content with any.

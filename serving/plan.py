@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.files import write_durably
-from regraft.runtime import processor
+from regraft.runtime import Arithmetic, processor
 
 log = logging.getLogger("regraft.plan")
 
@@ -150,9 +150,9 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     return ExecutionPlan(found.lanes, found.threads, found.batch, decode_in_lane, turn)
 
 
-def plan_file(folder: Path, backbone_digest: str, provider: str, cpus: int, ort_version: str) -> Path:
+def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: int, ort_version: str) -> Path:
     """Return where a measurement is kept: the same network on the same hardware and runtime has the same file."""
-    what = [PLAN_VERSION, backbone_digest, provider, cpus, processor(), ort_version]
+    what = [PLAN_VERSION, backbone_digest, arithmetic, cpus, processor(), ort_version]
     return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
 
 

@@ -12,7 +12,9 @@ from serving.engine import measure_model
 from serving.plan import Goal, choose
 
 
-def plan_report(store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool) -> dict[str, Any]:
+def plan_report(
+    store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool, tf32: bool = False
+) -> dict[str, Any]:
     """Measure a version, or recall what was measured, and choose.
 
     Args:
@@ -21,6 +23,7 @@ def plan_report(store: Path, model: str, provider: ProviderChoice, goal: Goal, *
         provider: as for a server.
         goal: likewise.
         fresh: measure even what is known already, and keep the new figures.
+        tf32: as for a server's ``cuda_tf32``.
 
     Raises:
         RegraftError: there is no such version.
@@ -30,7 +33,7 @@ def plan_report(store: Path, model: str, provider: ProviderChoice, goal: Goal, *
     models = ModelStore(store)
     path = models.folder(*models.find(model)) / MODEL_FILE
     loaded = artifact.read(path)
-    opened, points = measure_model(path, loaded.card, provider, cache_folder() / "plans", fresh=fresh)
+    opened, points = measure_model(path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, tf32=tf32)
     plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
     return {
         "model": str(path),

@@ -104,7 +104,13 @@ class Server:
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self.models = Models(
             self._store,
-            partial(open_engine, provider=settings.provider, goal=settings.optimise, plans=cache_folder() / "plans"),
+            partial(
+                open_engine,
+                provider=settings.provider,
+                goal=settings.optimise,
+                plans=cache_folder() / "plans",
+                tf32=settings.cuda_tf32,
+            ),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
             limits=limits,

@@ -1,12 +1,11 @@
 """Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,13 @@ from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
-from regraft.runtime import OpenSession, cpu_budget, open_session
+from regraft.runtime import OpenSession, ProviderChoice, open_session
+from training.ahead import map_ahead
 from training.groups import group_of_one, groups_of_one
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
+_Named: TypeAlias = tuple[str, ImageFile]
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -149,12 +150,13 @@ class Embedder:
     """A backbone ready to embed pictures.
 
     On a CPU every picture runs alone and on one thread, several at once: that is fastest there (larger batches cost
-    more for each picture), and an embedding then never depends on its neighbours, so refits are reproducible.
+    more for each picture), and an embedding then never depends on its neighbours, so refits are reproducible. On a GPU
+    batches run one after the other, while all CPUs decode the next ones.
 
     Attributes:
         opened: the session.
         spec: how pictures are prepared.
-        key: what embeddings are cached under.
+        key: what embeddings are cached under; names the arithmetic of the session.
         cut: makes the crop of (encoded picture, its hash) where that is not the one of ``spec``.
     """
 
@@ -167,9 +169,14 @@ class Embedder:
     def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey, precision: Precision = "fp32") -> "Embedder":
         """Open a session on a backbone, or on a whole model, whose head is then simply not asked for.
 
-        int8 is for CPUs, and runs on one even where there is a GPU: that would round otherwise.
+        Args:
+            model: the file, or its bytes.
+            spec: how pictures are prepared.
+            key: of the backbone and the spec; the arithmetic is added.
+            precision: see `provider_for`.
         """
-        return Embedder(open_session(model, provider="cpu" if precision == "int8" else "auto", threads=1), spec, key)
+        opened = open_session(model, provider=provider_for(precision), threads=1)
+        return Embedder(opened, spec, key.computed_in(opened.arithmetic))
 
     def embed(
         self, images: Mapping[str, ImageFile], cache: EmbeddingCache, progress: Progress = silent
@@ -184,36 +191,80 @@ class Embedder:
         Returns:
             Embeddings float32 [D] by hash, and by hash the reason why a file is no usable picture.
         """
-        embeddings = cache.get(self.key, images)
-        missing = [(name, file) for name, file in images.items() if name not in embeddings]
+        found = _Vectors(len(images))
+        names = list(images)
+        for start in range(0, len(names), _FLUSH):
+            found.add(cache.get(self.key, names[start : start + _FLUSH]))
+        missing = [(name, file) for name, file in images.items() if name not in found.by_name]
         failures: dict[str, str] = {}
-        size = _CUDA_BATCH if self.opened.provider == "cuda" else 1
-        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         fresh: dict[str, FloatArray] = {}
-        lanes = 1 if self.opened.provider == "cuda" else cpu_budget()
-        with ThreadPoolExecutor(lanes) as pool:
-            for done, (vectors, reasons) in enumerate(pool.map(self._embed_batch, batches), start=1):
-                fresh |= vectors
-                failures |= reasons
-                if len(fresh) >= _FLUSH or done == len(batches):
-                    cache.put(self.key, fresh)
-                    embeddings |= fresh
-                    fresh = {}
-                progress("embed", min(done * size, len(missing)), len(missing))
-        return embeddings, failures
+        run = self._run_in_batches if self.opened.provider == "cuda" else self._run_alone
+        for done, (name, made) in enumerate(run(missing), start=1):
+            if isinstance(made, str):
+                failures[name] = made
+            else:
+                fresh[name] = made
+            if len(fresh) >= _FLUSH or done == len(missing):
+                cache.put(self.key, fresh)
+                found.add(fresh)
+                fresh = {}
+            progress("embed", done, len(missing))
+        return found.by_name, failures
 
     def run(self, crops: list[Crop]) -> FloatArray:
         """Return the embeddings float32 [N, D] of N crops."""
         return np.asarray(self.opened.session.run([EMBEDDING], {IMAGE: np.stack(crops)})[0], np.float32)
 
-    def _embed_batch(self, batch: list[tuple[str, ImageFile]]) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    def _run_alone(self, pictures: list[_Named]) -> Iterator[tuple[str, FloatArray | str]]:
+        def embedded(picture: _Named) -> tuple[str, FloatArray | str]:
+            name, crop = self._decoded(picture)
+            return name, crop if isinstance(crop, str) else self.run([crop])[0]
+
+        return map_ahead(embedded, pictures)
+
+    def _run_in_batches(self, pictures: list[_Named]) -> Iterator[tuple[str, FloatArray | str]]:
+        """Run full batches from one thread, and the last one; bad pictures take no place in them."""
         crops: dict[str, Crop] = {}
-        failures: dict[str, str] = {}
-        for name, file in batch:
-            try:
-                data = file.read_bytes()
-                crops[name] = self.cut(data, name) if self.cut else decode_crop(data, self.spec)
-            except (InvalidImageError, OSError) as error:
-                failures[name] = str(error)
-        vectors: Any = self.run(list(crops.values())) if crops else []
-        return dict(zip(crops, vectors, strict=True)), failures
+        for name, crop in map_ahead(self._decoded, pictures, ahead=2 * _CUDA_BATCH):
+            if isinstance(crop, str):
+                yield name, crop
+                continue
+            crops[name] = crop
+            if len(crops) == _CUDA_BATCH:
+                yield from zip(crops, self.run(list(crops.values())), strict=True)
+                crops = {}
+        if crops:
+            yield from zip(crops, self.run(list(crops.values())), strict=True)
+
+    def _decoded(self, picture: _Named) -> tuple[str, Crop | str]:
+        """Return the name and the crop of a picture, or the reason why there is none."""
+        name, file = picture
+        try:
+            data = file.read_bytes()
+            return name, self.cut(data, name) if self.cut else decode_crop(data, self.spec)
+        except (InvalidImageError, OSError) as error:
+            return name, str(error)
+
+
+class _Vectors:
+    """Vectors by name, in one block of memory: many small pieces would stay with the process when they are freed."""
+
+    def __init__(self, most: int) -> None:
+        """Make room for so many; how long they are the first one says."""
+        self.by_name: dict[str, FloatArray] = {}
+        self._most = most
+        self._block = np.empty((0, 0), np.float32)
+
+    def add(self, vectors: Mapping[str, FloatArray]) -> None:
+        """Copy further ones."""
+        for name, vector in vectors.items():
+            if not self.by_name:
+                self._block = np.empty((self._most, len(vector)), np.float32)
+            row = self._block[len(self.by_name)]
+            row[:] = vector
+            self.by_name[name] = row
+
+
+def provider_for(precision: Precision) -> ProviderChoice:
+    """Return where a backbone embeds: int8 is for CPUs, even where there is a GPU, which would round otherwise."""
+    return "cpu" if precision == "int8" else "auto"

@@ -1,6 +1,6 @@
 """A classifier that learns: network, head, optimizer, and the running average of the weights. Imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class Learner:
         self._averaged = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True)
         self._shared = group.share(self._model, with_buffers=recipe.train_norms)
         on_gpu = group.device.type == "cuda"
-        self._half = torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float16
+        self._half = half_precision() if on_gpu else torch.float16
         self._autocast = on_gpu
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=on_gpu and self._half is torch.float16)
         classes = self._model.head.out_features
@@ -152,6 +152,11 @@ class Learner:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         self._averaged.update_parameters(self._model)
+
+
+def half_precision(is_bf16_supported: Callable[..., bool] = torch.cuda.is_bf16_supported) -> torch.dtype:
+    """Return what a GPU multiplies fast: bfloat16 where it can do that itself, many times slower where it emulates."""
+    return torch.bfloat16 if is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _width(body: nn.Module, side_px: int) -> int:

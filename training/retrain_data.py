@@ -14,9 +14,10 @@ from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError
 from regraft.examples import Example, ExamplesStore, is_holdout
 from regraft.progress import Progress
+from regraft.runtime import arithmetic_here
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.classes import Classes, settle_classes
-from training.features import Embedder, Features, assemble, load_features
+from training.features import Embedder, Features, assemble, load_features, provider_for
 from training.further import carried_over, in_order, load_further
 from training.head import Additional
 from training.views import embed_views
@@ -41,14 +42,17 @@ class Champion:
 
     @property
     def key(self) -> EmbeddingKey:
-        """What embeddings of its backbone are cached under."""
-        return EmbeddingKey(self.artifact.card.backbone.digest, self.artifact.card.image.digest())
+        """What embeddings are cached under that its `embedder` makes."""
+        card = self.artifact.card
+        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
+        return bare.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
     @cached_property
     def embedder(self) -> Embedder:
         """Its backbone in a session of its own, opened where there is something to run."""
         card = self.artifact.card
-        return Embedder.open(self.artifact.model.SerializeToString(), card.image, self.key, card.backbone.precision)
+        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
+        return Embedder.open(self.artifact.model.SerializeToString(), card.image, bare, card.backbone.precision)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,18 @@ from regraft.artifact import FloatArray
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import StorageError
+from regraft.runtime import Arithmetic
 
 KEY = EmbeddingKey(backbone="b" * 64, image_spec="1" * 64)
+
+
+def test_the_key_names_the_arithmetic_and_that_of_a_cpu_is_what_was_kept_before() -> None:
+    keys = {arithmetic: KEY.computed_in(arithmetic) for arithmetic in get_args(Arithmetic)}
+
+    assert keys["cpu"] == KEY
+    assert len(set(keys.values())) == len(keys) == 3
+    assert {key.backbone for key in keys.values()} == {KEY.backbone}
+    assert {len(key.image_spec) for key in keys.values()} == {64}  # what the column of the database has room for
 
 
 def sha256(number: int) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from regraft.artifact import EMBEDDING, IMAGE
 from regraft.errors import ArtifactError, ProviderError
-from regraft.runtime import ProviderChoice, cpu_budget, open_session
+from regraft.runtime import ProviderChoice, arithmetic_here, cpu_budget, open_session
+from tests.cuda_pretended import in_pretended_cuda
 from tests.tiny import EMBEDDING_SIZE, tiny_backbone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -109,6 +110,32 @@ def test_an_onnx_runtime_without_cuda_is_told_apart_from_a_broken_cuda(tmp_path:
 
     assert "has no CUDA provider" in printed
     assert "regraft[gpu]" in printed
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from regraft.runtime import arithmetic_here, open_session
+model = Path(sys.argv[1]).read_bytes()
+print(open_session(model, provider="auto", threads=1).arithmetic, arithmetic_here("auto"), arithmetic_here("cpu"))
+print(open_session(model, provider="auto", threads=1, tf32=True).arithmetic)
+"""
+
+
+def test_cuda_computes_in_fp32_unless_tf32_is_asked_for(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(BACKBONE)
+
+    child = in_pretended_cuda(["-c", OPEN, str(model)], tmp_path)
+
+    assert [options["use_tf32"] for options in child.cuda_options] == ["0", "1"]
+    assert child.printed == ["cuda fp32 cuda fp32 cpu", "cuda tf32"]
+
+
+def test_a_cpu_knows_one_arithmetic_only() -> None:
+    opened = open_session(BACKBONE, provider="cpu", threads=1, tf32=True)
+
+    assert opened.arithmetic == arithmetic_here("cpu") == "cpu"
 
 
 def test_without_onnx_runtime_the_error_names_the_extras_to_install(tmp_path: Path) -> None:

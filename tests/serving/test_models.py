@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from regraft.artifact import Head
+from regraft.embeddings import EmbeddingKey
 from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, PreconditionError, ProviderError
 from regraft.image import decode_crop
+from regraft.runtime import Arithmetic, OpenSession
 from regraft.store import ModelStore
-from serving.backbone import Question
-from serving.engine import Output
+from serving.backbone import Backbone, Question
+from serving.engine import Engine, Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.plan import ExecutionPlan
@@ -23,7 +26,7 @@ from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
 from tests.serving.spoil import SPOIL
 from tests.serving.waiting import asynchronous, until
-from tests.tiny import SPEC, picture, publish_tiny, tiny_head
+from tests.tiny import SPEC, picture, publish_tiny, tiny_backbone, tiny_card, tiny_head
 
 RED = decode_crop(picture("red"), SPEC)
 
@@ -53,6 +56,23 @@ class Stage:
         """Return the version that answers, and its answer to a red picture."""
         with self.models.acquire(name) as served:
             return served.version, await answer_of(served)
+
+
+@pytest.mark.parametrize(
+    ("opened", "arithmetic"), [(("cpu",), "cpu"), (("cuda",), "cuda fp32"), (("cuda", "", True), "cuda tf32")]
+)
+def test_embeddings_are_kept_under_the_arithmetic_that_they_were_served_in(
+    opened: tuple[Any, ...], arithmetic: Arithmetic
+) -> None:
+    head = tiny_head(("red", "green"))
+    card = tiny_card(tiny_backbone(), head, ("red", "green"))
+    engine = Engine(OpenSession(cast("Any", None), *opened), ExecutionPlan(1, 1, 1))
+    backbone = Backbone(engine, max_queue=1)
+
+    served = ServedModel("colours", 1, card, head, backbone)
+
+    backbone.close()
+    assert served.key == EmbeddingKey(card.backbone.digest, card.image.digest()).computed_in(arithmetic)
 
 
 async def answer_of(served: ServedModel) -> Output:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regraft.runtime import Arithmetic
 from serving.plan import Goal, Grid, Point, choose, grid_of, measure, plan_file, recall, remember
 
 LANES = (2, 1)
@@ -173,10 +174,11 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path) -> None:
 
 
 def test_another_backbone_machine_or_runtime_has_another_file(tmp_path: Path) -> None:
-    keys = (
+    keys: tuple[tuple[str, Arithmetic, int, str], ...] = (
         ("a", "cpu", 2, "1"),
         ("b", "cpu", 2, "1"),
-        ("a", "cuda", 2, "1"),
+        ("a", "cuda fp32", 2, "1"),
+        ("a", "cuda tf32", 2, "1"),
         ("a", "cpu", 4, "1"),
         ("a", "cpu", 2, "2"),
     )

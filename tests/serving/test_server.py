@@ -26,6 +26,7 @@ from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from regraft.v1 import retraining_pb2
 from serving.server import PROCESS, SERVICES, Ready, Server
 from serving.settings import Settings
+from tests.cuda_pretended import in_pretended_cuda
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer, stalled_retrain
 from tests.serving.loop import grpc_loop
@@ -35,6 +36,37 @@ from tests.tiny import picture, publish_tiny
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+LOAD = """
+import asyncio, sys
+from pathlib import Path
+from serving.server import Server
+from serving.settings import Settings
+asyncio.run(Server(Settings(store=Path(sys.argv[1]))).models.refresh())
+"""
+
+
+@pytest.mark.parametrize(("setting", "use_tf32"), [("false", "0"), ("true", "1")])
+def test_cuda_serves_in_tf32_only_where_the_setting_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, use_tf32: str
+) -> None:
+    publish_tiny(ModelStore(tmp_path / "models"))
+    monkeypatch.setenv("REGRAFT_CUDA_TF32", setting)
+
+    child = in_pretended_cuda(["-c", LOAD, str(tmp_path / "models")], tmp_path)
+
+    assert {options["use_tf32"] for options in child.cuda_options} == {use_tf32}
+
+
+def test_a_plan_is_measured_in_the_arithmetic_that_is_asked_for(tmp_path: Path) -> None:
+    publish_tiny(ModelStore(tmp_path / "models"))
+
+    child = in_pretended_cuda(
+        ["-m", "regraft.cli", "plan", "colours", "--store", str(tmp_path / "models"), "--cuda-tf32"], tmp_path
+    )
+
+    assert {options["use_tf32"] for options in child.cuda_options} == {"1"}
 
 
 def health_of(live: LiveServer, service: str = "") -> int:

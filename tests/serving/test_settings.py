@@ -65,6 +65,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_SHARE_PORT": "True",
         "REGRAFT_NAMES": "flowers,ants",
         "REGRAFT_PROVIDER": "cuda",
+        "REGRAFT_CUDA_TF32": "True",
         "REGRAFT_OPTIMISE": "latency",
         "REGRAFT_MAX_IN_FLIGHT": "3",
         "REGRAFT_MAX_IMAGE_BYTES": "4096",

@@ -1,5 +1,6 @@
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,10 @@ from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError
 from regraft.examples import image_hash
-from regraft.image import decode_crop
+from regraft.image import Crop, decode_crop
 from regraft.labels import check_label
-from regraft.runtime import OpenSession
+from regraft.runtime import OpenSession, cpu_budget
+from tests.serving.waiting import PATIENCE_S
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png
 from training.features import Embedder, Features, assemble, load_features
@@ -215,11 +217,62 @@ def test_a_gpu_runs_batches_and_each_picture_gets_its_own_embedding(tmp_path: Pa
 
     embeddings, failures = embedder.embed(keep(tmp_path, [*pictures[:10], *bad, *pictures[10:]]), cache)
 
-    assert session.batches == [30, 32, 6]
+    assert session.batches == [32, 32, 4]  # a bad file takes no place in a batch
     assert failures.keys() == {image_hash(data) for data in bad}
     assert embeddings.keys() == {image_hash(data) for data in pictures}
     for data in pictures:
         assert float(embeddings[image_hash(data)][0]) == pytest.approx(level(data), rel=1e-6)
+
+
+class BusySession(CountingSession):
+    """Ends its first run only once the pictures of the next batch are being decoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next_is_decoded = threading.Event()
+
+    def run(self, names: Sequence[str], feed: dict[str, npt.NDArray[np.uint8]]) -> list[Any]:
+        assert self.next_is_decoded.wait(PATIENCE_S)
+        return super().run(names, feed)
+
+
+def test_while_a_gpu_runs_all_cpus_decode_the_next_batch(tmp_path: Path, cache: EmbeddingCache) -> None:
+    pictures = [picture("grey", number) for number in range(64)]
+    session, all_cpus = BusySession(), threading.Barrier(cpu_budget())
+    numbers = {image_hash(data): number for number, data in enumerate(pictures)}
+
+    def cut(data: bytes, sha256: str) -> Crop:
+        if numbers[sha256] >= 64 - cpu_budget():  # the last pictures: each waits until all CPUs have one
+            all_cpus.wait(PATIENCE_S)
+            session.next_is_decoded.set()
+        return decode_crop(data, SPEC)
+
+    embedder = Embedder(OpenSession(session, "cuda"), SPEC, COLOUR_KEY, cut)
+    embeddings, failures = embedder.embed(keep(tmp_path, pictures), cache)
+
+    assert (session.batches, len(embeddings), failures) == ([32, 32], 64, {})
+
+
+def test_an_embedder_keeps_what_it_made_under_its_arithmetic() -> None:
+    embedder = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
+
+    assert embedder.key == COLOUR_KEY.computed_in(embedder.opened.arithmetic)
+
+
+def test_int8_embeds_on_a_cpu_wherever_it_is() -> None:
+    opened = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY, "int8").opened
+
+    assert (opened.provider, opened.fallback_reason) == ("cpu", "")
+
+
+def test_embeddings_lie_in_one_block_of_memory(tmp_path: Path, cache: EmbeddingCache) -> None:
+    embedder = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
+    files = keep(tmp_path, REDS)
+    embedder.embed({name: files[name] for name in list(files)[:3]}, cache)
+
+    embeddings, _ = embedder.embed(files, cache)
+
+    assert len({id(vector.base) for vector in embeddings.values()}) == 1
 
 
 def test_a_batch_of_nothing_but_bad_files_is_not_run(tmp_path: Path, cache: EmbeddingCache) -> None:

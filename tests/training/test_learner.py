@@ -9,7 +9,7 @@ from torch import nn
 from tests.training.networks import WIDTH, random_pictures, tiny_torch_backbone
 from training.backbones import build_backbone
 from training.distributed import Processes
-from training.learner import Classifier, Learner
+from training.learner import Classifier, Learner, half_precision
 from training.recipe import Kind, Recipe, recipe_for
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -21,6 +21,14 @@ ONES = torch.ones(8)
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 State = dict[str, torch.Tensor]
+
+
+@pytest.mark.parametrize(("emulates", "dtype"), [(True, torch.float16), (False, torch.bfloat16)])
+def test_a_gpu_that_only_emulates_bfloat16_learns_in_float16(emulates: bool, dtype: torch.dtype) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or not emulates
+
+    assert half_precision(is_bf16_supported) == dtype
 
 
 def recipe(kind: Kind = "finetune", **changes: Any) -> Recipe:  # noqa: ANN401 - fields of a recipe

@@ -2,6 +2,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,17 @@ import onnx
 import pytest
 
 from regraft import artifact
-from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
+from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
 from regraft.errors import ArtifactError
+from regraft.examples import image_hash
 from regraft.image import Crop, decode_crop, encode_png
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import colour_challenger, colour_features, colour_rows, embed, features_of
+from tests.training.tf32 import deep_backbone, in_tf32
 from training.evaluate import measure
-from training.features import Features, load_features
+from training.features import Features, assemble, load_features
 from training.findings import Findings, Judged
 from training.head import fit
 from training.version import PROOF_TOLERANCE, Challenger, build, measure_head, prove, publish
@@ -33,6 +36,31 @@ def with_mistakes() -> tuple[Features, list[bytes]]:
     features = features_of(LABELS, rows)
     held = {embed(data).tobytes(): data for data, _, is_held in rows if is_held}
     return features, [held[vector.tobytes()] for vector in features.holdout().embedding]
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "in TF32"])
+def test_the_proof_holds_for_exact_embeddings_and_not_for_those_that_tf32_rounded(arithmetic: str) -> None:
+    """The reason why CUDA is told not to round: the finished file is proven on a CPU, to `PROOF_TOLERANCE`."""
+    backbone = deep_backbone()
+    embeds = in_tf32(backbone) if arithmetic == "in TF32" else backbone
+    session = open_session(embeds.SerializeToString(), provider="cpu", threads=1).session
+    pictures = {image_hash(data): (data, label) for label in LABELS for data in map(partial(picture, label), range(6))}
+    crops = {name: decode_crop(data, SPEC) for name, (data, _) in pictures.items()}
+    embeddings = {name: session.run([EMBEDDING], {IMAGE: crop[None]})[0][0] for name, crop in crops.items()}
+    features = assemble(LABELS, [(name, label, False) for name, (_, label) in pictures.items()], embeddings)
+    fitted = fit(features)
+    challenger = build(
+        backbone, fitted, features, name="deep", origin=("", ""), spec=SPEC, strategy="probe", settings={}, seed=0
+    )
+
+    def prove_it() -> None:
+        prove(challenger, fitted.head, [crops[name] for name in features.sha256], list(features.embedding))
+
+    if arithmetic == "exact":
+        prove_it()
+    else:
+        with pytest.raises(ArtifactError, match="differs from what was measured"):
+            prove_it()
 
 
 def test_a_built_file_is_read_back_whole(tmp_path: Path) -> None:
