@@ -29,7 +29,8 @@ from rich.table import Table
 
 from benchmarks.server_process import ServerProcess
 from regraft.errors import InvalidImageError
-from regraft.image import ImageSpec, Limits, decode_crop
+from regraft.image import ImageSpec, decode_crop
+from regraft.image_limits import Limits
 from regraft.oip import inference_pb2
 from regraft.runtime import cpu_budget
 from regraft.store import ModelStore

@@ -13,6 +13,7 @@ from regraft.as_json import message_to_dict, print_json
 from regraft.client import Client, MessageTooLargeError, too_large
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, StorageError
+from regraft.file_kinds import read_kind
 from regraft.files import storage_errors
 from regraft.labelled_files import LabelledFile
 from regraft.labels import check_label
@@ -26,15 +27,15 @@ _OUTCOMES: Final = ("accepted", "duplicate", "relabelled", "conflicting", "rejec
 _MOST_BYTES: Final = 2**31 - 1
 """Of a message, whatever a server takes: Protocol Buffers know no larger one."""
 _ENDINGS: Final = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG": ".png",
-    b"RIFF": ".webp",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tiff",
-    b"MM\0*": ".tiff",
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WebP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tiff",
+    "AVIF": ".avif",
 }
-"""By the first bytes; for people, and for programs that go by names."""
+"""By the format; for people, and for programs that go by names."""
 
 _Hash = Annotated[str, typer.Argument(help="The SHA-256 of the picture, or its beginning.")]
 
@@ -349,7 +350,7 @@ def _write(folder: Path, label: str, stem: str, image: bytes) -> str:
             raise InvalidRequestError(f"the server calls a picture {stem!r}")
     except InvalidRequestError as error:
         raise StorageError(f"{folder}: {error}") from error
-    ending = next((ending for magic, ending in _ENDINGS.items() if image.startswith(magic)), "")
+    ending = _ENDINGS.get(read_kind(image), "")
     file = Path(label) / f"{stem}{ending}"
     with storage_errors(f"cannot write {folder / file}"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

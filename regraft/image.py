@@ -1,25 +1,26 @@
 """Bytes of a picture to the uint8 crop that the network sees: THE preprocessing.
 
 Training, evaluation and serving all call `decode_crop`, so that they cannot disagree; `decode_window` cuts the other
-windows that training looks through. Normalisation is not here: it lives in the ONNX graph. Pillow decodes,
-``cykooz_resizer`` (Rust's ``fast_image_resize``) resizes; no other module may import either.
+windows that training looks through. Normalisation is not here: it lives in the ONNX graph. `regraft.decoding` decodes,
+``cykooz_resizer`` (Rust's ``fast_image_resize``) resizes.
 """
 
 import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Final, Literal, TypeAlias, get_args
 
 import cykooz_resizer
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from regraft.errors import ArtifactError, InvalidImageError
+from regraft.decoding import DECODER_VERSION, read_rgb, read_size
+from regraft.errors import ArtifactError
+from regraft.image_limits import Limits, configured_limits
 
 Crop: TypeAlias = npt.NDArray[np.uint8]
 """uint8 [crop_px, crop_px, 3], RGB."""
@@ -30,11 +31,6 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 RULE_VERSION: Final = 2
 """Raised whenever the same bytes and spec would give other pixels: stored crops and embeddings then no longer match."""
 
-_ORIENTATION: Final = 0x0112
-_LYING: Final = (5, 6, 7, 8)
-"""EXIF orientations of pictures that are stored lying on their side."""
-_TURNED: Final = (2, 3, 4, *_LYING)
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _PAD_LEVEL: Final = 128
 _ROUNDING: Final = 1e-9
 _FILTERS: Final = {
@@ -44,20 +40,6 @@ _FILTERS: Final = {
 }
 _WIDEST_KERNEL: Final = 3
 """Pixels that the widest of them, Lanczos, looks at to each side."""
-
-# Pillow's own bomb check warns through process-wide state; `Limits` refuses before decoding, per call and for certain.
-Image.MAX_IMAGE_PIXELS = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a picture may cost. Both are checked before a pixel is decoded."""
-
-    max_bytes: int = 32 * 2**20
-    max_pixels: int = 64_000_000
-
-
-DEFAULT_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True)
@@ -96,8 +78,9 @@ class ImageSpec:
             )
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) by which crops made under this spec are told from others."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return the SHA-256 (hex) by which crops made under this spec, by this decoder, are told from others."""
+        named = {**asdict(self), "decoder_version": DECODER_VERSION}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -133,17 +116,18 @@ _Part: TypeAlias = tuple[float, float, float, float]
 """Left, top, width and height, in pixels of the picture."""
 
 
-def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> Crop:
+def decode_crop(data: bytes, spec: ImageSpec, limits: Limits | None = None) -> Crop:
     """Decode one picture and cut the crop that ``spec`` describes.
 
-    JPEG, PNG, WebP, BMP, GIF and TIFF (first frame). EXIF orientation is applied; transparency is laid on white; CMYK
-    is converted; 16-bit grey keeps its high byte; 32-bit grey has no defined range and is refused. Large JPEGs are
-    decoded at the smallest DCT scale that is still at least twice the target. Thread-safe.
+    JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF (first frame); ``docs/images.md`` has every colour model. EXIF orientation
+    is applied; transparency is laid on white; CMYK is converted; 16-bit grey keeps the high byte of the bits in use;
+    32-bit grey has no defined range and is refused, and so is whatever is damaged. Large JPEGs are decoded at the
+    smallest DCT scale that is still at least twice the target. Thread-safe.
 
     Args:
         data: the encoded picture.
         spec: the rule.
-        limits: the most bytes and pixels accepted.
+        limits: the most bytes and pixels accepted; those of `configured_limits` if not given.
 
     Returns:
         uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
@@ -151,12 +135,11 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    with _open(data, limits) as image:
-        image.draft(None, _smallest_useful_size(image.size, spec))
-        return _cut(_to_rgb(_upright(image)), spec)
+    image = read_rgb(data, limits or configured_limits(), partial(_smallest_useful_size, spec=spec))
+    return _cut(image, spec)
 
 
-def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits = DEFAULT_LIMITS) -> Crop:
+def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits | None = None) -> Crop:
     """Decode one picture and scale a part of it, whatever its shape, to the crop's size; for training only.
 
     Formats, conversions, errors and thread safety are those of `decode_crop`; of ``spec`` only ``crop_px`` and
@@ -167,7 +150,7 @@ def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits =
         data: the encoded picture.
         spec: the rule that the network's own crops are made by.
         window: the part, after the EXIF orientation was applied.
-        limits: the most bytes and pixels accepted.
+        limits: the most bytes and pixels accepted; those of `configured_limits` if not given.
 
     Returns:
         uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
@@ -175,27 +158,21 @@ def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits =
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    with _open(data, limits) as image:
-        sides = (math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height))
-        image.draft(None, sides[::-1] if _is_lying(image) else sides)
-        upright = _to_rgb(_upright(image))
-        upright.load()
-        box = _box_of(upright.size, window, spec.crop_px)
-        return np.array(_resize(upright, box, spec.interpolation))
+    sides = (math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height))
+    image = read_rgb(data, limits or configured_limits(), lambda _: sides)
+    return np.array(_resize(image, _box_of(image.size, window, spec.crop_px), spec.interpolation))
 
 
-def upright_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+def upright_size(data: bytes, limits: Limits | None = None) -> tuple[int, int]:
     """Return width and height in pixels of the upright picture, mostly without decoding it.
 
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    with _open(data, limits) as image:
-        width, height = image.size
-        return (height, width) if _is_lying(image) else (width, height)
+    return read_size(data, limits or configured_limits())
 
 
-def thumbnail(data: bytes, side_px: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def thumbnail(data: bytes, side_px: int, limits: Limits | None = None) -> bytes:
     """Return a JPEG of the whole upright picture whose long side is at most ``side_px``; for people, not for networks.
 
     What `decode_crop` accepts, this accepts. Comments and EXIF of the original are not carried over.
@@ -203,13 +180,12 @@ def thumbnail(data: bytes, side_px: int, limits: Limits = DEFAULT_LIMITS) -> byt
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    with _open(data, limits) as image:
-        image.draft(None, _smallest_useful_size(image.size, ImageSpec("pad", side_px, side_px)))
-        small = _to_rgb(_upright(image))
-        small.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=None)
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(small)).save(buffer, "JPEG", quality=80)
-        return buffer.getvalue()
+    whole = ImageSpec("pad", side_px, side_px)
+    small = read_rgb(data, limits or configured_limits(), partial(_smallest_useful_size, spec=whole))
+    small.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=None)
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(small)).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -217,37 +193,6 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-@contextmanager
-def _open(data: bytes, limits: Limits) -> Iterator[Image.Image]:
-    """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
-    if not data:
-        raise InvalidImageError("the image is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise InvalidImageError(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        _check_size(image, limits)
-        yield image
-    except InvalidImageError:
-        raise
-    except UnidentifiedImageError:
-        raise InvalidImageError(f"not a picture in a format that is read here ({', '.join(_FORMATS)})") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InvalidImageError(f"the image cannot be decoded: {error or type(error).__name__}") from error
-
-
-def _check_size(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise InvalidImageError(f"the image is {width} x {height} px")
-    if width * height > limits.max_pixels:
-        raise InvalidImageError(
-            f"the image is {width} x {height} px; the limit is {limits.max_pixels:,} pixels in all: scale it down"
-        )
 
 
 def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
@@ -258,39 +203,6 @@ def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, 
     side = min(size) if spec.resize == "crop" else max(size)
     scale = 2 * spec.resize_px / side
     return math.ceil(width * scale), math.ceil(height * scale)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply EXIF orientation; damaged EXIF counts as none."""
-    try:
-        image.load()
-        if image.getexif().get(_ORIENTATION) not in _TURNED:
-            return image  # not through `exif_transpose`, which copies what it leaves as it is
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - damaged EXIF makes Pillow raise anything; damaged pixels raise again on load
-        return image
-
-
-def _is_lying(image: Image.Image) -> bool:
-    """Say whether width and height change places when the picture is put upright; Pillow has done so with a TIFF's."""
-    try:
-        return image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _LYING
-    except Exception:  # noqa: BLE001 - as above
-        return False
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
-    if image.mode in ("I", "F"):
-        raise InvalidImageError("pixels of 32 bits have no defined range: save the image with 8 or 16 bits a channel")
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)  # also swaps the bytes of the big-endian variant
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
 def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:
@@ -322,7 +234,6 @@ def _box_of(size: tuple[int, int], window: Window, crop_px: int) -> _Box:
 
 def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
     """Resize just the window that the crop keeps."""
-    image.load()
     box = _middle(image.size, spec)
     resized = _resize(image, box, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):

@@ -7,7 +7,8 @@ from functools import partial
 
 from regraft.artifact import Head
 from regraft.errors import InvalidImageError, OverloadedError
-from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
+from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.runtime import cpu_budget
 from serving.batcher import Batcher
 from serving.engine import Engine, Output

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from regraft.errors import RegraftError
-from regraft.image import DEFAULT_LIMITS, Crop, ImageSpec, Limits, decode_crop
+from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.runtime import cpu_budget
 
 

@@ -24,7 +24,7 @@ from regraft.errors import (
     PreconditionError,
     RegraftError,
 )
-from regraft.image import DEFAULT_LIMITS, Limits
+from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
 from serving.call import current

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2
 from regraft.errors import OperatorError, RegraftError
 from regraft.examples import open_examples
 from regraft.files import cache_folder
-from regraft.image import Limits
+from regraft.image_limits import Limits
 from regraft.kept_requests import Bounds
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.runtime import require_onnxruntime

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.connection import is_loopback
-from regraft.image import DEFAULT_LIMITS
+from regraft.image_limits import DEFAULT_LIMITS
 from regraft.runtime import ProviderChoice
 from regraft.store import GateMode
 from serving.intake import LabelPolicy

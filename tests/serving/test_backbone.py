@@ -7,7 +7,8 @@ import pytest
 
 from regraft.artifact import graft
 from regraft.errors import DeadlineError, InvalidImageError, OverloadedError
-from regraft.image import Limits, decode_crop
+from regraft.image import decode_crop
+from regraft.image_limits import Limits
 from regraft.runtime import OpenSession
 from serving.backbone import Backbone, Question, Reply
 from serving.engine import Engine

@@ -19,7 +19,8 @@ from regraft.errors import (
     OverloadedError,
     PreconditionError,
 )
-from regraft.image import Limits, decode_crop
+from regraft.image import decode_crop
+from regraft.image_limits import Limits
 from regraft.store import ModelStore
 from serving.classifier import DEFAULT_TOP_K, Answer, Classifier
 from serving.metrics import Metrics

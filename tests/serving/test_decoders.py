@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from regraft.errors import InvalidImageError
-from regraft.image import ImageSpec, Limits, decode_crop
+from regraft.image import ImageSpec, decode_crop
+from regraft.image_limits import Limits
 from regraft.runtime import cpu_budget
 from serving.decoders import Decoders, Encoded
 from tests.serving.fakes import Panic

@@ -92,7 +92,7 @@ def test_a_senseless_number_of_labels_is_refused(client: Client, top_k: int) -> 
         (b"", "empty"),
         (b"no picture at all", "not a picture"),
         (picture("red")[:70], "cannot be decoded"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG is not read here"),
     ],
     ids=["empty", "text", "cut short", "SVG"],
 )

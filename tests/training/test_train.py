@@ -211,7 +211,7 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "empty.jpg": (b"", "the image is empty (0 bytes)"),
     "huge.png": (huge_png(), "50000 x 50000 px; the limit is"),
     "grey32.tiff": (encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"), "pixels of 32 bits"),
-    "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a format that is read here"),
+    "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG is not read here: render it as PNG"),
 }
 
 

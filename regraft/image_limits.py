@@ -1,0 +1,48 @@
+"""How large a picture may be: one setting for the server, training, retrains and the command line."""
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from regraft.errors import InvalidRequestError
+
+_LEAST: Final = 1024
+_BYTES: Final = "REGRAFT_MAX_IMAGE_BYTES"
+_PIXELS: Final = "REGRAFT_MAX_IMAGE_PIXELS"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may cost. Both are checked before a pixel is decoded."""
+
+    max_bytes: int = 32 * 2**20
+    max_pixels: int = 64_000_000
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which another process gets these limits, see `configured_limits`."""
+        return {_BYTES: str(self.max_bytes), _PIXELS: str(self.max_pixels)}
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def configured_limits() -> Limits:
+    """Return the limits that the environment sets, or the defaults.
+
+    Raises:
+        InvalidRequestError: a variable is no number of at least 1,024; the text names it.
+    """
+    return Limits(_number(_BYTES, DEFAULT_LIMITS.max_bytes), _number(_PIXELS, DEFAULT_LIMITS.max_pixels))
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable)
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < _LEAST:
+        raise InvalidRequestError(f"{variable}: {text!r}: need a whole number of at least {_LEAST:,}")
+    return number
