@@ -8,6 +8,7 @@ DEV := $(DEV_ENV)/bin
 PERF_ANALYZER := .perf_analyzer
 KUBECTL := .kubectl
 CONSUMERS := tests/consumers
+OLDEST := .onnxruntime-1.17
 SOURCES := regraft training serving tests benchmarks deploy
 
 .PHONY: demo test lint format types suite perf-analyzer kubectl consumers bench docs locks proto clean
@@ -45,7 +46,7 @@ $(PERF_ANALYZER)/bin/perf_analyzer: | $(DEV_ENV)/.installed
 	chmod +x $@
 	touch $@
 
-consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(CONSUMERS)/onnxruntime-1.17 ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers, ONNX Runtime 1.17
+consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(OLDEST) ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers, ONNX Runtime 1.17
 
 $(CONSUMERS)/node_modules: $(CONSUMERS)/package-lock.json
 	cd $(CONSUMERS) && npm ci --silent
@@ -59,7 +60,7 @@ $(CONSUMERS)/onnxruntime_headers:
 	rm $(CONSUMERS)/com.github.asus4.onnxruntime-0.4.9.tgz
 
 # The oldest that the README promises, with a numpy of its time: there are wheels up to Python 3.12.
-$(CONSUMERS)/onnxruntime-1.17: | $(DEV_ENV)/.installed
+$(OLDEST): | $(DEV_ENV)/.installed
 	$(DEV)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --target $@ onnxruntime==1.17.3 'numpy==1.26.4'
 
 define unpacked
@@ -105,7 +106,7 @@ locks: $(DEV_ENV)/.installed ## pin anew what the containers install, in deploy/
 	PATH="$(CURDIR)/$(DEV):$$PATH" deploy/locks/lock.sh
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(CONSUMERS)/onnxruntime-1.17 .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(OLDEST) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

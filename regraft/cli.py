@@ -31,6 +31,7 @@ from regraft.client import Client
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.options import Json, Name, asks_a_server
+from regraft.proxies import spare_loopback
 from regraft.user import user_name
 
 app: Final = typer.Typer(
@@ -168,6 +169,7 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    spare_loopback()
     try:
         app()
     except InvalidRequestError as error:

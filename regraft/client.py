@@ -9,9 +9,10 @@ from typing import Any, Final, Self, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from regraft.connection import DEFAULT_TARGET, Connection
+from regraft.connection import DEFAULT_TARGET, Connection, is_loopback
 from regraft.errors import RegraftError
 from regraft.grpc_channel import open_channel
+from regraft.proxies import proxy_of
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -24,7 +25,7 @@ from regraft.v1 import (
 )
 
 _NO_SERVER: Final = re.compile(
-    "failed to connect|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
+    "failed to connect|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
@@ -33,8 +34,12 @@ _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message large
 _T = TypeVar("_T")
 
 
-def _question(text: str) -> str:
+def _question(text: str, target: str) -> str:
     """Return what to look at where no server could be reached, by what gRPC's core says."""
+    if proxy := not is_loopback(target) and proxy_of(target):
+        return (
+            f"does the proxy on the way ({proxy}) let it through? If it should not be asked, name the host in no_proxy"
+        )
     if "handshake" in text.lower():
         return "does it speak TLS, with a certificate that goes back to --tls-ca, and take yours?"
     if "socket closed" in text.lower():
@@ -321,7 +326,7 @@ class Client:
         except grpc.RpcError as error:
             code, text = error.code(), error.details() or ""
             if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
-                text = f"no server answers at {self.target} ({text}): {_question(text)}"
+                text = f"no server answers at {self.target} ({text}): {_question(text, self.target)}"
             if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
                 raise MessageTooLargeError(code.name, int(sizes[1]), int(sizes[2])) from error
             raise RemoteError(code.name, text) from error

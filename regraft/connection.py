@@ -15,7 +15,7 @@ class Connection:
     """Where a server is, and how to talk to it.
 
     Attributes:
-        target: HOST:PORT.
+        target: HOST:PORT, or unix:PATH of a socket.
         token: says who we are; empty where nobody asks.
         tls_ca: PEM certificates that the server's must go back to; None for a server without TLS.
         tls_cert: PEM certificate that says who we are, and the chain above it.
@@ -32,6 +32,10 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Refuse what would give a secret away, or makes no sense."""
+        if self.target.startswith(":") or not self.target:
+            raise InvalidRequestError(
+                f"--target {self.target!r}: need HOST:PORT, such as {DEFAULT_TARGET}, or unix:PATH of a socket"
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InvalidRequestError("--tls-cert and --tls-key: one needs the other")
         if self.tls_cert and not self.tls_ca:
@@ -45,9 +49,16 @@ class Connection:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT stays on this machine."""
+    """Return whether HOST:PORT, or a Unix socket, stays on this machine."""
+    if is_socket(address):
+        return True
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_socket(address: str) -> bool:
+    """Return whether an address is ``unix:PATH``."""
+    return address.startswith("unix:")

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import grpc
 import grpc.aio
 
-from regraft.connection import Connection
+from regraft.connection import Connection, is_loopback
 from regraft.errors import InvalidRequestError
 
 _MAX_MESSAGE_BYTES: Final = 64 * 2**20
@@ -25,11 +25,11 @@ def open_channel(connection: Connection) -> grpc.Channel:
     Raises:
         InvalidRequestError: a file cannot be read; the text names the flag.
     """
-    credentials = _credentials(connection)
+    credentials, options = _credentials(connection), _options(connection)
     if credentials:
-        channel = grpc.secure_channel(connection.target, credentials, options=_OPTIONS)
+        channel = grpc.secure_channel(connection.target, credentials, options=options)
     else:
-        channel = grpc.insecure_channel(connection.target, options=_OPTIONS)
+        channel = grpc.insecure_channel(connection.target, options=options)
     metadata = metadata_of(connection)
     return grpc.intercept_channel(channel, _WithMetadata(metadata)) if metadata else channel
 
@@ -41,7 +41,7 @@ def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
         InvalidRequestError: as `open_channel`.
     """
     # Channels with the same options would otherwise share one connection, and with it one HTTP/2 flow control.
-    options = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    options = (*_options(connection), ("grpc.use_local_subchannel_pool", 1))
     credentials = _credentials(connection)
     if credentials:
         return grpc.aio.secure_channel(connection.target, credentials, options=options)
@@ -51,6 +51,11 @@ def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
 def metadata_of(connection: Connection) -> Metadata:
     """Return what goes with every call to say who makes it."""
     return (("authorization", f"Bearer {connection.token}"),) if connection.token else ()
+
+
+def _options(connection: Connection) -> tuple[tuple[str, int], ...]:
+    """Return the options of a channel; no proxy stands between it and this machine."""
+    return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(connection.target) else _OPTIONS
 
 
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:

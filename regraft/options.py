@@ -22,7 +22,7 @@ def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer
 
 
 _SERVER: Final[dict[str, tuple[Any, Any]]] = {
-    "target": (Annotated[str, _option("HOST:PORT.", "REGRAFT_TARGET")], DEFAULT_TARGET),
+    "target": (Annotated[str, _option("HOST:PORT, or unix:PATH of a socket.", "REGRAFT_TARGET")], DEFAULT_TARGET),
     "token": (Annotated[str, _option("Says who you are; better given as REGRAFT_TOKEN.", "REGRAFT_TOKEN")], ""),
     "tls_ca": (
         Annotated[Path | None, _option("PEM certificates that the server's must go back to.", "REGRAFT_TLS_CA")],

@@ -126,11 +126,12 @@ def to_device(array: "npt.NDArray[Any]", device: str) -> Any:  # noqa: ANN401 - 
 
 
 def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, whose builds from 1.29 on would report to their makers unless told not to.
 
     Raises:
         MissingPackageError: neither package is installed; the text names the extras that bring them.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read as the library loads; children inherit it
     try:
         import onnxruntime  # noqa: PLC0415 - optional: the caller must hear which extra to install
     except ImportError as error:

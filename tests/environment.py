@@ -36,7 +36,8 @@ def own(given: Mapping[str, str], folder: Path) -> dict[str, str]:
         if name == "HOME" or (name.lower().endswith("_proxy") and not name.startswith(_USERS)):
             kept.setdefault(f"{_USERS}{name}", value)
     places = {"HOME": folder / "home", "TMPDIR": folder / "tmp", "REGRAFT_CACHE": folder / "cache"}
-    return {**kept, **{name: str(path) for name, path in places.items()}, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    fixed = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "ORT_DISABLE_TELEMETRY": "1"}
+    return {**kept, **{name: str(path) for name, path in places.items()}, **fixed}
 
 
 def users() -> dict[str, str]:

@@ -77,6 +77,7 @@ def test_only_what_the_tests_ask_for_comes_through(tmp_path: Path) -> None:
         "TMPDIR",
         "LC_ALL",
         "TZ",
+        "ORT_DISABLE_TELEMETRY",
         "REGRAFT_CACHE",
     }
     assert all(environment[name].startswith(str(tmp_path / "")) for name in ("HOME", "TMPDIR", "REGRAFT_CACHE"))

@@ -18,6 +18,7 @@ from regraft import artifact
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, open_examples
 from regraft.interrupted import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
+from regraft.proxies import spare_loopback
 from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
 from regraft.store import GateMode, ModelStore
 from regraft.user import user_name
@@ -241,6 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     step_back(options.cpus)
+    spare_loopback()
     try:
         job = _run(options)
     except RegraftError as error:

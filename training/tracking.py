@@ -1,6 +1,7 @@
 """Where the figures of a run go beside the report: TensorBoard, MLflow."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,6 +66,7 @@ class MLflow:
             MissingPackageError: MLflow is not installed.
             InvalidRequestError: there is nothing at ``uri`` that takes runs.
         """
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # only `uri` is to hear of this run
         try:
             import mlflow  # noqa: PLC0415 - optional, and takes seconds
         except ImportError as error:

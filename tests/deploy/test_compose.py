@@ -82,3 +82,12 @@ def test_what_prometheus_and_grafana_are_told_is_what_the_folders_have(composed:
     for config in (datasource, own_datasource):
         del config["datasources"][0]["url"]
     assert datasource == own_datasource
+
+
+def test_grafana_asks_nobody_for_news(composed: dict[str, Any]) -> None:
+    environment = composed["services"]["grafana"]["environment"]
+
+    for switch in ("REPORTING_ENABLED", "CHECK_FOR_UPDATES", "CHECK_FOR_PLUGIN_UPDATES"):
+        assert environment[f"GF_ANALYTICS_{switch}"] == "false"
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert environment["GF_NEWS_NEWS_FEED_ENABLED"] == "false"

@@ -11,8 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 from regraft.client import Client
 from regraft.load import Load
+from tests.e2e.recorder import Recorder, recorder
 from tests.tiny import picture
 
 
@@ -86,6 +89,18 @@ def others_unharmed(target: str, *, pause_s: float = 0.0) -> Iterator[Load]:
     assert summary.failed == 0, summary.errors
     assert summary.requests >= 40
     report(f"others: {summary.requests} answers, p99 {summary.phases[0].p99_ms:.0f} ms")
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """A recorder of every process that the test starts from its folder."""
+    with recorder(tmp_path / "recorded") as found:
+        environment = found.environment(os.environ)
+        for name in os.environ.keys() - environment.keys():
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield found
 
 
 def report(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.recorder import Recorder
 from tests.tiny import COLOURS, picture
 
 
@@ -38,8 +39,8 @@ def test_four_classes_two_are_learned_while_it_serves(
     assert 'regraft_swaps_total{kind="head",model="demo"} 1.0' in result["metrics"]
 
 
-def test_two_classes_half_of_the_pictures_come_later(
-    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_classes_half_of_the_pictures_come_later_and_a_proxy_is_not_asked_for_anything(
+    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder
 ) -> None:
     result = run_demo(tmp_path, shared_cache, monkeypatch, ["blue", "red"])
 
@@ -47,3 +48,5 @@ def test_two_classes_half_of_the_pictures_come_later(
     assert result["accuracy_after"]["old_classes"] == 1.0
     assert result["accuracy_after"]["new_classes"] is None
     assert result["load"]["failed"] == 0
+    assert recorded.asked() == []
+    assert recorded.left_at_home() == []

@@ -224,7 +224,7 @@ def test_mlflow_reads_what_was_tracked(tmp_path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", MLFLOW_RUN],
         cwd=tmp_path,  # where MLflow puts its artifacts
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,6 @@
 """OpenVINO's own format, ``model.xml`` and ``model.bin``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from training.formats.baked import LABELS_KEY, without_labels
 
 
 def require_openvino() -> Any:  # noqa: ANN401 - its types come and go with it
-    """Import OpenVINO.
+    """Import OpenVINO, without the package by which its import would report to its makers.
 
     Raises:
         MissingPackageError: it is not installed.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
     try:
         import openvino  # noqa: PLC0415 - optional: the caller must hear what to install
     except ImportError as error:
@@ -38,7 +40,7 @@ def write_ir(model: onnx.ModelProto, path: Path, card: ModelCard) -> None:
     source = path.with_suffix(".onnx")
     onnx.save_model(without_labels(model), source)
     try:
-        converted = openvino.convert_model(source)
+        converted = openvino.Core().read_model(source)
     except Exception as error:
         raise ArtifactError(f"OpenVINO cannot convert the model: {first_line(error)}") from error
     finally:

@@ -1,0 +1,31 @@
+"""The proxies that an environment names: which one a call goes through, and never one on the way to this machine."""
+
+import os
+from collections.abc import MutableMapping
+from typing import Final
+from urllib.parse import urlsplit
+
+_LOOPBACK: Final = "localhost,127.0.0.1,::1"
+_EXCEPTIONS: Final = ("no_proxy", "NO_PROXY")
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+_EXCEPTIONS_OF_GRPC: Final = ("no_grpc_proxy", "no_proxy")
+"""In gRPC's order; it does not look at names in capitals."""
+
+
+def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add this machine to what is reached without a proxy, for every library here and in children."""
+    for name in _EXCEPTIONS:
+        others = environment.get(name, "")
+        if _LOOPBACK not in others:
+            environment[name] = f"{others},{_LOOPBACK}" if others else _LOOPBACK
+
+
+def proxy_of(target: str) -> str:
+    """Return the variable and the URL, without its password, of the proxy on gRPC's way to HOST:PORT; or nothing."""
+    name = next((name for name in _PROXIES if os.environ.get(name)), "")
+    host = target.rpartition(":")[0].strip("[]") or target
+    exceptions = next((value for name in _EXCEPTIONS_OF_GRPC if (value := os.environ.get(name))), "")
+    if not name or any(host.endswith(end.strip()) for end in exceptions.split(",") if end.strip()):
+        return ""
+    parts = urlsplit(os.environ[name])
+    return f"{name}={parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()}"

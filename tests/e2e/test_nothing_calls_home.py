@@ -1,0 +1,116 @@
+"""Every command, behind a proxy and under a library that record: no request but what was asked for."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from regraft import cli
+from regraft.examples import image_hash
+from tests.e2e.conftest import ServerProcess
+from tests.e2e.recorder import Recorder
+from tests.tiny import COLOURS, picture
+
+NETWORK = "timm/test_resnet"
+SHA256 = image_hash(picture("red", 0, side_px=32))
+
+COMMANDS = f"""
+backbones resnet18
+train photos --store store --name colours --backbone {NETWORK} --weights none
+train photos --store store --name tuned --backbone {NETWORK} --weights none --mlflow sqlite:///runs.db
+compare photos --backbones {NETWORK} --weights none --out compared
+plan colours --store store
+export colours --to onnx --out exported --data photos --store store --max-drop 100
+export colours --to openvino --out exported-openvino --data photos --store store --max-drop 100
+models quantise colours --data photos --store store
+models diff colours:1 2 --store store
+verify colours --store store
+refresh photos --name colours --store store --weights none
+token ada
+health
+classify photos/red/0.png --name colours
+bench photos --name colours --duration 1
+label photos --name colours
+retrain --wait --name colours
+jobs --name colours
+suggest --name colours
+models list
+models show colours
+models promote 1 --name colours
+models rollback --name colours
+models shadow 1 --name colours
+examples list --name colours
+examples show {SHA256} --name colours
+examples relabel {SHA256} blue --name colours
+examples remove {SHA256} --name colours
+examples export examples --name colours
+"""
+"""One a line. The server runs meanwhile; `demo`, which starts other commands, is recorded in test_demo.py."""
+
+RUN = """
+import json, sys
+from regraft import cli
+from regraft.proxies import spare_loopback
+spare_loopback()
+codes = {}
+for command in json.loads(sys.argv[1]):
+    try:
+        cli.app(command.split(), standalone_mode=False)
+    except BaseException as error:
+        codes[command] = repr(error)
+print(json.dumps(codes))
+"""
+
+
+def test_no_command_asks_for_anything_that_it_was_not_told_to(recorded: Recorder, tmp_path: Path) -> None:
+    for label in COLOURS:
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "photos" / label / f"{number}.png").write_bytes(picture(label, number, side_px=32))
+    (tmp_path / "store").mkdir()
+    commands = COMMANDS.strip().splitlines()
+
+    with ServerProcess(tmp_path / "store", "--keep-requests", "1") as server:
+        os.environ["REGRAFT_TARGET"] = server.places["grpc"]
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, json.dumps(commands)], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert server.stop() == 0
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    for exported in ("exported", "exported-openvino"):
+        (tmp_path / exported / "photo.jpg").write_bytes(picture("red"))
+        [code] = re.findall(r"```python\n(.*?)```", (tmp_path / exported / "README.md").read_text(), re.DOTALL)
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path / exported, stdout=subprocess.DEVNULL, check=True)
+    assert recorded.asked() == []
+    assert recorded.left_at_home() == []
+
+
+def test_the_list_names_every_command() -> None:
+    """A new one is recorded too."""
+    recorded = {command for command in names(cli.app) if re.search(rf"^{command}\b", COMMANDS, re.MULTILINE)}
+    assert set(names(cli.app)) - recorded == {"serve", "demo"}
+
+
+def names(app: typer.Typer, before: str = "") -> Iterator[str]:
+    for command in app.registered_commands:
+        yield before + (command.name or command.callback.__name__)  # type: ignore[union-attr]  # all have one
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from names(group.typer_instance, f"{before}{group.name} ")
+
+
+def test_what_would_be_asked_for_is_recorded(recorded: Recorder) -> None:
+    """The weights of a network, from whichever way a library takes."""
+    program = "import socket\ntry: socket.create_connection(('example.com', 80))\nexcept OSError: pass\n"
+    program += "import urllib.request\ntry: urllib.request.urlopen('http://example.org')\nexcept OSError: pass\n"
+    program += "import socket\ntry: socket.create_connection(('192.0.2.1', 80))\nexcept OSError: pass\n"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    assert recorded.asked() == ["GET http://example.org HTTP/1.1", "example.com", "192.0.2.1"]
