@@ -27,13 +27,16 @@ def retrain(
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of holdout accuracy that may be lost. Default: 0.5.")
+        float | None,
+        typer.Option(help="Points of holdout accuracy that may be lost. Default: no loss above 0.5 that is shown."),
     ] = None,
     max_class_drop: Annotated[
-        float | None, typer.Option(help="Points of recall that any class may lose. Default: 5, and always one image.")
+        float | None,
+        typer.Option(help="Points of recall that any class may lose, one image always. Default: likewise, 5."),
     ] = None,
     max_slice_drop: Annotated[
-        float | None, typer.Option(help="Points of accuracy that pictures of any source may lose. Default: likewise.")
+        float | None,
+        typer.Option(help="Points of accuracy that pictures of any source may lose. Default: likewise, 5."),
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Floor of holdout accuracy, in percent.")] = None,
     min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,

@@ -56,22 +56,26 @@ def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
     return shlex.join(words)
 
 
+def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
+    """Return the largest loss that the holdout does not exclude; earlier verdicts do not know it."""
+    return f"{100 * entry.loss_bound:.1f}" if entry.loss_bound else ""
+
+
 def _verdict(verdict: pb.Verdict) -> None:
-    rows = table("on the holdout", numbers=("images", "champion", "challenger", "p"))
+    rows = table("on the holdout", numbers=("images", "champion", "challenger", "p", "loss up to"))
     known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
-    for name, images, before, now, p_value in (
-        ("accuracy", verdict.holdout_images, verdict.champion_accuracy, verdict.challenger_accuracy, verdict.p_value),
-        ("accuracy, known classes", known, verdict.champion_known_accuracy, verdict.challenger_known_accuracy, None),
-    ):
-        p = f"{p_value:.2g}" if p_value is not None else ""
-        rows.add_row(name, str(images), f"{before:.4f}", f"{now:.4f}", p)
+    accuracies = (f"{verdict.champion_accuracy:.4f}", f"{verdict.challenger_accuracy:.4f}")
+    rows.add_row("accuracy", str(verdict.holdout_images), *accuracies, f"{verdict.p_value:.2g}", _bound(verdict))
+    of_known = (f"{verdict.champion_known_accuracy:.4f}", f"{verdict.challenger_known_accuracy:.4f}")
+    rows.add_row("accuracy, known classes", str(known), *of_known)
     for entry in verdict.classes:
         before_text = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
         shares = (before_text, f"{entry.challenger_recall:.3f}", f"{entry.p_value:.2g}")
-        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), *shares)
+        bound = "" if entry.is_new else _bound(entry)
+        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), *shares, bound)
     for part in [part for part in verdict.slices if part.holdout_images][:_SLICES]:
         shares = (f"{part.champion_accuracy:.3f}", f"{part.challenger_accuracy:.3f}", f"{part.p_value:.2g}")
-        rows.add_row(f"from {part.source}", str(part.holdout_images), *shares)
+        rows.add_row(f"from {part.source}", str(part.holdout_images), *shares, _bound(part))
     out.print(rows)
     if verdict.golden_images:
         right = verdict.golden_images - len(verdict.golden_failures)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest, fisher_exact
 
 from regraft.artifact import FloatArray
+from training.noninferiority import holm, largest_loss, p_value_of_loss
 from training.objections import Limits, cautions, objections
 from training.verdict import ClassVerdict, SliceVerdict, Verdict
 
@@ -68,7 +69,7 @@ def judge(
         news: what it was fitted on beyond the champion.
         golden: names of pictures that have to be answered rightly, and whether the challenger does.
     """
-    truth, known_labels = answers.label_index, answers.champion.shape[1]
+    truth, known_labels, margins = answers.label_index, answers.champion.shape[1], limits.margins
     old_right = answers.champion.argmax(axis=1) == truth
     new_right = answers.challenger.argmax(axis=1) == truth
     old_labels_right = answers.challenger[:, :known_labels].argmax(axis=1) == truth
@@ -85,19 +86,24 @@ def judge(
         challenger_known_accuracy=_share(new_right[known]),
         p_value=mcnemar(old_right, new_right),
         classes=tuple(
-            _class(label, tuple(right[truth == row] for right in rights), row >= known_labels)
+            _class(
+                label, tuple(right[truth == row] for right in rights), row >= known_labels, limits.margins.class_drop
+            )
             for row, label in enumerate(answers.labels)
         ),
-        slices=_slices(answers, rights, news),
+        slices=_slices(answers, rights, news, margins.slice_drop),
         golden_images=len(golden),
         golden_failures=tuple(name for name, right in golden if not right),
         new_images=len(news.suspect),
         suspects=int(news.suspect.sum()),
         suspects_p_value=_more_suspects(news.suspect, news),
         old_suspect_share=news.old_suspects / news.old if news.old else 0.0,
+        loss_p_value=_p_value_of_loss(old_right, new_right, margins.drop),
+        loss_bound=_loss_bound(old_right, new_right),
     )
+    verdict = _adjusted(verdict)
     reasons = tuple(objections(verdict, limits))
-    return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict)))
+    return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict, limits)))
 
 
 def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
@@ -107,7 +113,31 @@ def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
     return float(binomtest(only_first, differing).pvalue) if differing else 1.0
 
 
-def _class(label: str, rights: tuple[_Mask, ...], is_new: bool) -> ClassVerdict:
+def _p_value_of_loss(old_right: _Mask, new_right: _Mask, limit: float) -> float:
+    lost, gained = int((old_right & ~new_right).sum()), int((new_right & ~old_right).sum())
+    return p_value_of_loss(lost, gained, len(old_right), max(0.0, limit / 100))
+
+
+def _loss_bound(old_right: _Mask, new_right: _Mask) -> float:
+    lost, gained = int((old_right & ~new_right).sum()), int((new_right & ~old_right).sum())
+    return largest_loss(lost, gained, len(old_right))
+
+
+def _adjusted(verdict: Verdict) -> Verdict:
+    """Return a verdict whose tests of a loss may all be read at one level; where there are no pictures is no test."""
+    tested: list[Verdict | ClassVerdict | SliceVerdict] = [verdict]
+    tested += [entry for entry in verdict.classes if entry.holdout_images and not entry.is_new]
+    tested += [part for part in verdict.slices if part.holdout_images]
+    p_values = dict(zip(map(id, tested), holm([each.loss_p_value for each in tested]), strict=True))
+    return replace(
+        verdict,
+        loss_p_value=p_values[id(verdict)],
+        classes=tuple(replace(each, loss_p_value=p_values.get(id(each), 1.0)) for each in verdict.classes),
+        slices=tuple(replace(each, loss_p_value=p_values.get(id(each), 1.0)) for each in verdict.slices),
+    )
+
+
+def _class(label: str, rights: tuple[_Mask, ...], is_new: bool, limit: float) -> ClassVerdict:
     old_right, new_right, old_labels_right = rights
     return ClassVerdict(
         label,
@@ -117,10 +147,12 @@ def _class(label: str, rights: tuple[_Mask, ...], is_new: bool) -> ClassVerdict:
         _share(old_labels_right),
         is_new,
         mcnemar(old_right, new_right),
+        _p_value_of_loss(old_right, new_right, limit),
+        _loss_bound(old_right, new_right),
     )
 
 
-def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels) -> tuple[SliceVerdict, ...]:
+def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit: float) -> tuple[SliceVerdict, ...]:
     largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
     held, sent = np.array(answers.source, np.str_), np.array(news.source, np.str_)
     slices = []
@@ -138,6 +170,8 @@ def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels) -> tup
                 len(suspect),
                 int(suspect.sum()),
                 _more_suspects(suspect, news),
+                _p_value_of_loss(old, new, limit),
+                _loss_bound(old, new),
             )
         )
     return tuple(slices)

@@ -1,7 +1,8 @@
 """The limits of the gate, and what it says where a verdict breaks them.
 
-The limits decide; p values are told beside them, so that a person can tell a loss from bad luck. Significance decides
-too where labels are suspected, since some right labels always look wrong, and where an old class loses to a new one.
+A limit that a person typed decides by itself. One that nobody typed is a margin: it is broken only where an exact test
+shows a loss beyond it, since on small holdouts a picture more or less is luck; what is not shown refuses nothing, and
+the verdict says which loss it cannot exclude.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +11,23 @@ from typing import Any, Final
 
 from training.verdict import ClassVerdict, SliceVerdict, Verdict
 
-THIN_EVIDENCE: Final = 10
-"""Of fewer holdout images nobody can say how good a class is."""
 MAX_DROP: Final = 0.5
-_CHANCE: Final = 0.05
+MAX_CLASS_DROP: Final = 5.0
+MAX_SLICE_DROP: Final = 5.0
+LEVEL: Final = 0.05
+"""Of the test, over everything that is tested at once."""
 _SURELY: Final = 0.001
 _SHOWN: Final = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much worse the challenger may be, and how bad at most; all in percentage points.
+    """How much worse the challenger may be, and how bad at most; all in percentage points, None where nobody typed it.
 
     Attributes:
-        max_drop: of accuracy over the whole holdout.
-        max_class_drop: of recall on any one class; one image is always allowed, or a class of ten could lose nothing.
-        max_slice_drop: of accuracy on the images of any one source; likewise.
+        max_drop: of accuracy over the whole holdout; None: no loss beyond `MAX_DROP` may be shown.
+        max_class_drop: of recall on any one class, one image always; None: none may be shown beyond `MAX_CLASS_DROP`.
+        max_slice_drop: of accuracy on the images of any one source; likewise, `MAX_SLICE_DROP`.
         min_accuracy: over the whole holdout.
         min_class_recall: of every class that has holdout images.
         max_suspects: how much larger the share of likely wrong labels may be among new labels than among old ones,
@@ -33,9 +35,9 @@ class Limits:
         min_slice_accuracy: on the images of every source that has holdout images.
     """
 
-    max_drop: float = MAX_DROP
-    max_class_drop: float = 5.0
-    max_slice_drop: float = 5.0
+    max_drop: float | None = None
+    max_class_drop: float | None = None
+    max_slice_drop: float | None = None
     min_accuracy: float = 0.0
     min_class_recall: float = 0.0
     max_suspects: float = 5.0
@@ -43,8 +45,26 @@ class Limits:
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> "Limits":
-        """Return the limits that a job's settings state, the default for each that they do not."""
+        """Return the limits that a job's settings state; all others nobody typed."""
         return Limits(**{name: settings[name] for name in asdict(Limits()) if name in settings})
+
+    @property
+    def margins(self) -> "Margins":
+        """What a loss is tested against."""
+        return Margins(
+            MAX_DROP if self.max_drop is None else self.max_drop,
+            MAX_CLASS_DROP if self.max_class_drop is None else self.max_class_drop,
+            MAX_SLICE_DROP if self.max_slice_drop is None else self.max_slice_drop,
+        )
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What may be lost at most, in percentage points: of all, of a class, of a source."""
+
+    drop: float
+    class_drop: float
+    slice_drop: float
 
 
 def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
@@ -53,11 +73,12 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
         yield "there are no holdout images, so nothing shows that the new head is any good"
         return
     drop = 100 * (verdict.champion_accuracy - verdict.challenger_accuracy)
-    if drop > limits.max_drop + 1e-9:
+    refused = verdict.loss_p_value < LEVEL if limits.max_drop is None else drop > limits.max_drop + 1e-9
+    if refused:
         yield (
             f"accuracy falls by {drop:.2f} points, from {verdict.champion_accuracy:.4f} to "
-            f"{verdict.challenger_accuracy:.4f} on {verdict.holdout_images} holdout images{_chance(verdict.p_value)}; "
-            f"allowed is {limits.max_drop:g}"
+            f"{verdict.challenger_accuracy:.4f} on {verdict.holdout_images} holdout images"
+            f"{_evidence(limits.max_drop, limits.margins.drop, verdict.loss_p_value, verdict.p_value)}"
         )
     if 100 * verdict.challenger_accuracy < limits.min_accuracy - 1e-9:
         yield f"accuracy {verdict.challenger_accuracy:.4f} is below the floor of {limits.min_accuracy:g} %"
@@ -73,16 +94,6 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
 
 
 def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
-    if entry.is_new and entry.holdout_images == 0:
-        yield (
-            f"class {entry.label!r} is new and has no holdout images, so nothing shows that it is recognised: "
-            "label more of it (about one image in five becomes holdout)"
-        )
-    elif entry.is_new and entry.challenger_recall == 0:
-        yield (
-            f"class {entry.label!r} is new, and none of its {entry.holdout_images} holdout images is recognised: "
-            "label more of it"
-        )
     if entry.holdout_images == 0:
         return
     if 100 * entry.challenger_recall < limits.min_class_recall - 1e-9:
@@ -95,8 +106,8 @@ def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
             f"class {entry.label!r}",
             "recall",
             (entry.champion_recall, entry.challenger_recall, entry.challenger_old_labels_recall),
-            (entry.holdout_images, entry.p_value),
-            limits.max_class_drop,
+            (entry.holdout_images, entry.p_value, entry.loss_p_value),
+            (limits.max_class_drop, limits.margins.class_drop),
         )
 
 
@@ -111,8 +122,8 @@ def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: Limits) -
             f"source {part.source!r}",
             "accuracy",
             (part.champion_accuracy, part.challenger_accuracy, part.challenger_old_labels_accuracy),
-            (part.holdout_images, part.p_value),
-            limits.max_slice_drop,
+            (part.holdout_images, part.p_value, part.loss_p_value),
+            (limits.max_slice_drop, limits.margins.slice_drop),
         )
     if part.new_images == verdict.new_images:
         return  # it is said of all new labels
@@ -121,27 +132,42 @@ def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: Limits) -
 
 
 def _loss(
-    whose: str, what: str, shares: tuple[float, float, float], evidence: tuple[int, float], limit: float
+    whose: str,
+    what: str,
+    shares: tuple[float, float, float],
+    evidence: tuple[int, float, float],
+    limit: tuple[float | None, float],
 ) -> Iterator[str]:
-    """Object to a loss beyond the limit.
+    """Object to a loss beyond what was typed, or to one that is shown to be beyond the margin.
 
-    Where there are more labels to mistake it for, a class is recognised a little less often, which is no forgetting: a
-    loss to new labels counts only if it is beyond chance.
+    Where there are more labels to mistake it for, a class is recognised a little less often, which is no forgetting: of
+    a typed limit, a loss to new labels counts only if it is beyond chance.
     """
     before, now, among_old_labels = shares
-    images, p_value = evidence
-    allowed = max(limit, 100 / images)
+    images, p_value, loss_p_value = evidence
+    typed, margin = limit
+    if typed is None:
+        if loss_p_value < LEVEL:
+            shown = _evidence(typed, margin, loss_p_value, p_value)
+            yield _lost(whose, what, before, now, images) + shown
+        return
+    allowed = max(typed, 100 / images)
     if 100 * (before - among_old_labels) > allowed + 1e-9:
         chance = _chance(p_value) if now == among_old_labels else ", new labels left aside"
-        drop, end = 100 * (before - among_old_labels), among_old_labels
-    elif 100 * (before - now) > allowed + 1e-9 and p_value < _CHANCE:
-        chance, drop, end = f", to new labels{_chance(p_value)}", 100 * (before - now), now
-    else:
-        return
-    yield (
-        f"{whose} loses {drop:.1f} points of {what}, from {before:.3f} to {end:.3f} on {images} holdout "
-        f"images{chance}; allowed is {allowed:.1f}"
-    )
+        yield f"{_lost(whose, what, before, among_old_labels, images)}{chance}; allowed is {allowed:.1f}"
+    elif 100 * (before - now) > allowed + 1e-9 and p_value < LEVEL:
+        yield f"{_lost(whose, what, before, now, images)}, to new labels{_chance(p_value)}; allowed is {allowed:.1f}"
+
+
+def _lost(whose: str, what: str, before: float, now: float, images: int) -> str:
+    drop = 100 * (before - now)
+    return f"{whose} loses {drop:.1f} points of {what}, from {before:.3f} to {now:.3f} on {images} holdout images"
+
+
+def _evidence(typed: float | None, margin: float, loss_p_value: float, p_value: float) -> str:
+    if typed is None:
+        return f": more than the {margin:g} that may be lost, beyond chance (p = {loss_p_value:.2g})"
+    return f"{_chance(p_value)}; allowed is {typed:g}"
 
 
 def _too_many(share: float, verdict: Verdict, limits: Limits, p_value: float) -> bool:
@@ -159,15 +185,33 @@ def _suspect_share(suspects: int, images: int) -> float:
     return suspects / images if images else 0.0
 
 
-def cautions(verdict: Verdict) -> Iterator[str]:
-    """Yield what the evidence does not show."""
-    thin = [f"{e.label} ({e.holdout_images})" for e in verdict.classes if e.holdout_images < THIN_EVIDENCE]
-    if thin:
-        yield f"fewer than {THIN_EVIDENCE} holdout images, so a loss could go unseen: {_named(thin)}"
+def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
+    """Yield what the evidence does not show, above all the losses that it cannot exclude."""
+    margins = limits.margins
+    if 100 * verdict.loss_bound > margins.drop + 1e-9 and verdict.holdout_images:
+        yield (
+            f"{verdict.holdout_images} holdout images cannot exclude a loss of up to {100 * verdict.loss_bound:.1f} "
+            "points of accuracy"
+        )
+    old = [
+        entry for entry in verdict.classes if not entry.is_new and 100 * entry.loss_bound > margins.class_drop + 1e-9
+    ]
+    if old:
+        worst = sorted(old, key=lambda entry: -entry.loss_bound)
+        each = [f"{e.label} (up to {100 * e.loss_bound:.0f} points, {e.holdout_images} images)" for e in worst]
+        yield f"a loss of recall cannot be excluded: {_named(each)}"
+    for entry in verdict.classes:
+        if entry.is_new and entry.challenger_recall == 0:
+            seen = f"none of its {entry.holdout_images} holdout images is recognised"
+            nothing = "it has no holdout images, so nothing shows that it is recognised"
+            yield (
+                f"class {entry.label!r} is new, and {seen if entry.holdout_images else nothing}: label more of it "
+                "(about one image in five becomes holdout)"
+            )
 
 
 def _chance(p_value: float) -> str:
-    return f" (p = {p_value:.2g}{', which may be chance' if p_value >= _CHANCE else ''})"
+    return f" (p = {p_value:.2g}{', which may be chance' if p_value >= LEVEL else ''})"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ strategy, also where the backbone has learned from the pictures.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -20,13 +21,16 @@ from training.dataset import text_of
 from training.features import Embedder, Features, load_features
 from training.gate import Answers, judge
 from training.head import FittedHead, Unseen
-from training.objections import Limits
+from training.objections import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.pretrained import ExportedBackbone, embedding_cache
 from training.quantise_result import Quantised, side_of
 from training.speed import ms_per_image
 from training.version import Challenger, build, prove_on_files, publish
 from training.version_images import find_images
+
+_BUDGET: Final = Limits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
+"""Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def _conclude(
     """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
     held, labels = challenger.features.is_holdout, challenger.card.labels
     before, after = (each[held] for each in answers)
-    verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), Limits())
+    verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), _BUDGET)
     name, who = challenger.card.name, user_name()
     why = f"int8 of version {parent.version}"
     if verdict.holdout_images:

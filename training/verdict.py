@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """One class on the holdout; shares 0 to 1; ``p_value`` as in `Verdict`.
+    """One class on the holdout; shares 0 to 1; p values and ``loss_bound`` as in `Verdict`.
 
     Attributes:
         challenger_old_labels_recall: where the challenger may answer only with labels that the champion has too.
@@ -19,6 +19,8 @@ class ClassVerdict:
     challenger_old_labels_recall: float
     is_new: bool
     p_value: float
+    loss_p_value: float = 1.0
+    loss_bound: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SliceVerdict:
         challenger_old_labels_accuracy: where the challenger may answer only with labels that the champion has too.
         new_images: pictures that are new since the champion, or bear another label now.
         suspects: how many of these labels are likely wrong.
-        p_value: as in `Verdict`.
+        p_value: as in `Verdict`, as are ``loss_p_value`` and ``loss_bound``.
         suspects_p_value: how likely so many suspects, or more, are if new labels are as often wrong as old ones.
     """
 
@@ -42,6 +44,8 @@ class SliceVerdict:
     new_images: int
     suspects: int
     suspects_p_value: float
+    loss_p_value: float = 1.0
+    loss_bound: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Verdict:
         suspects_p_value: likewise.
         old_suspect_share: of the labels that the champion had already.
         suspected: the suspects, worst first; the first of them.
+        loss_p_value: of the hypothesis that accuracy falls by no more than the gate's limit; see
+            `training.noninferiority`. Adjusted (Holm) for all classes and sources that are tested beside it.
+        loss_bound: the largest loss, a share, that the holdout does not exclude at 95 %.
     """
 
     blessed: bool
@@ -105,6 +112,8 @@ class Verdict:
     suspects_p_value: float
     old_suspect_share: float
     suspected: tuple[SuspectLabel, ...] = ()
+    loss_p_value: float = 1.0
+    loss_bound: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -153,7 +153,7 @@ class RetrainJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,8 @@ class Verdict(_message.Message):
     SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     OLD_SUSPECT_SHARE_FIELD_NUMBER: _ClassVar[int]
     SUSPECTED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_BOUND_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -190,7 +192,9 @@ class Verdict(_message.Message):
     suspects_p_value: float
     old_suspect_share: float
     suspected: _containers.RepeatedCompositeFieldContainer[SuspectLabel]
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ...) -> None: ...
+    loss_p_value: float
+    loss_bound: float
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ...) -> None: ...
 
 class SuspectLabel(_message.Message):
     __slots__ = ("sha256", "label", "answer", "probability", "label_probability", "source")
@@ -209,7 +213,7 @@ class SuspectLabel(_message.Message):
     def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., answer: _Optional[str] = ..., probability: _Optional[float] = ..., label_probability: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
 
 class SliceVerdict(_message.Message):
-    __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value", "challenger_old_labels_accuracy")
+    __slots__ = ("source", "holdout_images", "champion_accuracy", "challenger_accuracy", "p_value", "new_images", "suspects", "suspects_p_value", "challenger_old_labels_accuracy", "loss_p_value", "loss_bound")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +223,8 @@ class SliceVerdict(_message.Message):
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_OLD_LABELS_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_BOUND_FIELD_NUMBER: _ClassVar[int]
     source: str
     holdout_images: int
     champion_accuracy: float
@@ -228,10 +234,12 @@ class SliceVerdict(_message.Message):
     suspects: int
     suspects_p_value: float
     challenger_old_labels_accuracy: float
-    def __init__(self, source: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., p_value: _Optional[float] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., challenger_old_labels_accuracy: _Optional[float] = ...) -> None: ...
+    loss_p_value: float
+    loss_bound: float
+    def __init__(self, source: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., p_value: _Optional[float] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., challenger_old_labels_accuracy: _Optional[float] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ...) -> None: ...
 
 class ClassVerdict(_message.Message):
-    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new", "p_value", "challenger_old_labels_recall")
+    __slots__ = ("label", "holdout_images", "champion_recall", "challenger_recall", "is_new", "p_value", "challenger_old_labels_recall", "loss_p_value", "loss_bound")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_RECALL_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +247,8 @@ class ClassVerdict(_message.Message):
     IS_NEW_FIELD_NUMBER: _ClassVar[int]
     P_VALUE_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_OLD_LABELS_RECALL_FIELD_NUMBER: _ClassVar[int]
+    LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_BOUND_FIELD_NUMBER: _ClassVar[int]
     label: str
     holdout_images: int
     champion_recall: float
@@ -246,4 +256,6 @@ class ClassVerdict(_message.Message):
     is_new: bool
     p_value: float
     challenger_old_labels_recall: float
-    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ..., challenger_old_labels_recall: _Optional[float] = ...) -> None: ...
+    loss_p_value: float
+    loss_bound: float
+    def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ..., challenger_old_labels_recall: _Optional[float] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ...) -> None: ...

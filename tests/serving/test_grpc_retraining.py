@@ -326,19 +326,17 @@ def test_a_retrain_without_anything_new_is_refused(live: LiveServer) -> None:
     assert live.client.get_model().champion == 1
 
 
-def test_a_new_class_without_holdout_pictures_is_not_blessed_and_the_champion_stays(live: LiveServer) -> None:
+def test_a_new_class_without_holdout_pictures_goes_live_and_the_verdict_says_what_is_not_shown(
+    live: LiveServer,
+) -> None:
     to_train_on = [image for image in GREY if not is_holdout(image_hash(image))]
     list(live.client.add_examples((image, "grey") for image in to_train_on))
 
     end = end_of(live.client, live.client.retrain())
 
-    assert end.state == pb.RetrainJob.REFUSED
-    assert "'grey' is new and has no holdout images" in end.message
-    assert end.verdict.reasons
-    assert not end.verdict.blessed
-    assert end.version == 2, "it is published, so that it can be looked into"
-    model = live.client.get_model()
-    assert (model.champion, model.served_version, list(model.versions)) == (1, 1, [1, 2])
+    assert end.state == pb.RetrainJob.SUCCEEDED
+    assert any("'grey' is new, and it has no holdout images" in caution for caution in end.verdict.cautions)
+    assert live.client.get_model().champion == 2
 
 
 def test_one_job_a_model_at_a_time_and_it_can_be_cancelled(live: LiveServer, store: ModelStore) -> None:
@@ -524,7 +522,11 @@ def test_what_the_gate_saw_reaches_the_client(store: ModelStore) -> None:
         assert (phone.new_images, phone.suspects) == (len(GREY), 0)
         assert verdict.new_images == len(GREY)
         assert 0 < verdict.p_value <= 1
-        assert any("fewer than 10 holdout images" in caution for caution in verdict.cautions)
+        assert 0 < verdict.loss_p_value <= 1
+        assert 0 < verdict.loss_bound < 1
+        (blue,) = [entry for entry in verdict.classes if entry.label == "blue"]
+        assert 0 < blue.loss_bound < 1
+        assert any("cannot be excluded" in caution for caution in verdict.cautions)
 
 
 def test_a_retrain_whose_database_goes_away_begins_anew_when_it_is_back_and_serving_goes_on(
