@@ -9,12 +9,46 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 
 from regraft.connection import DEFAULT_TARGET, Connection
+from regraft.errors import InvalidRequestError
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 Store: TypeAlias = Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")]
 
+_CHANGING: Final = "How pictures are changed to learn more from them, by fine-tuning and --views"
+
+Augment: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="none: as they are served. light: most of each picture. full: smaller parts too; fine-tuning also changes "
+        "colours and angles.",
+        rich_help_panel=_CHANGING,
+    ),
+]
+NoAugment: TypeAlias = Annotated[
+    bool, typer.Option("--no-augment", help="The same as --augment none.", rich_help_panel=_CHANGING)
+]
+Mirror: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--mirror/--no-mirror",
+        help="Mirror them too. Default: unless mirrored pictures are answered as another class.",
+        rich_help_panel=_CHANGING,
+    ),
+]
+
 _PANEL: Final = "The server"
+
+
+def strength_of(augment: str, *, no_augment: bool) -> Any:  # noqa: ANN401 - checked by `TrainSettings`
+    """Return the strength that ``--augment`` and ``--no-augment`` ask for together.
+
+    Raises:
+        InvalidRequestError: they contradict each other.
+    """
+    if no_augment and augment not in ("full", "none"):
+        raise InvalidRequestError(f"--no-augment: is --augment none, and --augment {augment} was given too: drop one")
+    return "none" if no_augment else augment
 
 
 def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer's own type is not public

@@ -8,7 +8,7 @@ import typer
 from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Json, Store
+from regraft.options import Augment, Json, Mirror, NoAugment, Store, strength_of
 from regraft.store import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -40,6 +40,9 @@ def refresh(
     strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
     precision: Annotated[str, typer.Option(help="fp32, int8 or auto. Default: the champion's.")] = "",
     views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
+    augment: Augment = "full",
+    no_augment: NoAugment = False,
+    mirror: Mirror = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
@@ -87,6 +90,8 @@ def refresh(
         strategy,  # type: ignore[arg-type]  # checked there, as is the precision
         seed,
         views=views,
+        augment=strength_of(augment, no_augment=no_augment),
+        mirror=mirror,
         image_px=network.image_px,
         precision=network.precision,  # type: ignore[arg-type]
     )

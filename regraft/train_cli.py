@@ -11,7 +11,7 @@ import typer
 
 from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
-from regraft.options import Json, Store
+from regraft.options import Augment, Json, Mirror, NoAugment, Store, strength_of
 from regraft.store import GateMode
 
 _Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
@@ -88,9 +88,9 @@ def train(
     label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=_TUNING)] = None,
     mixup: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
     cutmix: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
-    augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="TrivialAugment.", rich_help_panel=_TUNING)
-    ] = None,
+    augment: Augment = "full",
+    no_augment: NoAugment = False,
+    mirror: Mirror = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Epochs without gain before it ends.", rich_help_panel=_TUNING)
     ] = None,
@@ -136,7 +136,6 @@ def train(
         "label_smoothing": label_smoothing,
         "mixup": mixup,
         "cutmix": cutmix,
-        "augment": augment,
         "patience": patience,
     }
     settings = TrainSettings(
@@ -154,6 +153,8 @@ def train(
         views=views,
         extra=extra,
         extra_weighting=extra_weighting,
+        augment=strength_of(augment, no_augment=no_augment),
+        mirror=mirror,
         changes={key: value for key, value in changes.items() if value is not None},
         resume=resume,
         max_minutes=max_minutes,

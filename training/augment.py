@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from regraft.image import ImageSpec, decode_crop, decode_window, upright_size
+from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
 from regraft.runtime import cpu_budget
 from training.recipe import Recipe
 from training.samples import Sample
@@ -34,13 +34,13 @@ def seed_of(*parts: object) -> int:
 
 
 class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
-    """Samples as the network sees them in one epoch: a random window, perhaps mirrored, then TrivialAugment."""
+    """Samples as the network sees them in one epoch, changed as far as the recipe says."""
 
     def __init__(self, samples: Sequence[Sample], spec: ImageSpec, recipe: Recipe, seed: int) -> None:
         """Take what every loading process needs."""
         self._samples, self._spec, self._recipe, self._seed = samples, spec, recipe, seed
-        self._small = replace(spec, crop_px=max(1, spec.crop_px // 2))
-        self._augment = v2.TrivialAugmentWide() if recipe.augment else None
+        self._small = replace(spec, crop_px=max(1, spec.crop_px // 2), resize_px=max(1, spec.resize_px // 2))
+        self._augment = v2.TrivialAugmentWide() if recipe.augment == "full" else None
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         """Return the picture uint8 [P, P, 3] and its index; P is half of the spec's in the small epochs."""
@@ -49,10 +49,9 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
         seed = seed_of(self._seed, epoch, sample.sha256)
         random = np.random.default_rng(seed)
         data = sample.path.read_bytes()
-        window = random_window(upright_size(data), random, (self._recipe.min_scale, 1.0))
         spec = self._small if epoch < self._recipe.small_epochs else self._spec
-        crop = decode_window(data, spec, window)
-        if random.random() < 0.5:
+        crop = self._cut(data, spec, random)
+        if self._recipe.mirror and random.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         image = torch.from_numpy(crop)
         if self._augment is not None:
@@ -60,6 +59,11 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
                 torch.manual_seed(seed)
                 image = self._augment(image.permute(2, 0, 1)).permute(1, 2, 0).contiguous()
         return image, index
+
+    def _cut(self, data: bytes, spec: ImageSpec, random: np.random.Generator) -> Crop:
+        if self._recipe.augment == "none":
+            return decode_crop(data, spec)
+        return decode_window(data, spec, random_window(upright_size(data), random, (self._recipe.min_scale, 1.0)))
 
 
 class PlainPictures(Dataset[tuple[torch.Tensor, int]]):

@@ -50,7 +50,7 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     """
     settings, train = context.settings, made.features.train()
     origin = Origin.of(settings, settings.weights)
-    plan = _plan("finetune", origin, made.dataset, context, rows, made.extra)
+    plan = _plan("finetune", origin, made.dataset, context, rows, made.extra, mirror=made.mirror)
     learned = train.select(plan.learn)
     if settings.init == "source":
         head, start = _from_source(origin, learned, train.select(plan.tune))
@@ -60,17 +60,25 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     return replace(plan, job=replace(plan.job, head=head), start=start)
 
 
-def plan_scratch(dataset: Dataset, context: Context, rows: _Rows | None = None) -> Plan:
+def plan_scratch(dataset: Dataset, context: Context, rows: _Rows | None = None, *, mirror: bool) -> Plan:
     """Plan to train a network of random weights on the very same images, for comparison."""
-    return _plan("scratch", Origin.of(context.settings, "none"), dataset, context, rows, ())
+    return _plan("scratch", Origin.of(context.settings, "none"), dataset, context, rows, (), mirror=mirror)
 
 
 def _plan(
-    kind: Kind, origin: Origin, dataset: Dataset, context: Context, rows: _Rows | None, extra: tuple[Sample, ...]
+    kind: Kind,
+    origin: Origin,
+    dataset: Dataset,
+    context: Context,
+    rows: _Rows | None,
+    extra: tuple[Sample, ...],
+    *,
+    mirror: bool,
 ) -> Plan:
     settings, samples = context.settings, samples_of(dataset, holdout=False)
     taken = np.ones(len(samples), np.bool_) if rows is None else rows
-    recipe = recipe_for(kind, int(taken.sum()), settings.changes)
+    changes = {**settings.changes, "augment": settings.augment, "mirror": mirror}
+    recipe = recipe_for(kind, int(taken.sum()), changes)
     labels = np.array([sample.label_index for sample in samples])
     tune = np.zeros(len(samples), np.bool_)
     tune[taken] = set_aside(labels[taken], recipe.tune_share, settings.seed)

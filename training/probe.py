@@ -1,6 +1,7 @@
 """The strategy ``probe``: the backbone stays as it is, a head is fitted on its embeddings."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from training.cross_validation import cross_validate
 from training.dataset import Dataset
@@ -8,10 +9,12 @@ from training.extra import join_extra
 from training.features import Embedder, Features
 from training.findings import Findings
 from training.head import Additional, fit
+from training.mirroring import look
 from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 from training.samples import Sample
 from training.strategy import Context, Made, embed
 from training.views import embed_views
+from training.windows import Augmentation
 
 
 def probe(dataset: Dataset, context: Context) -> Made:
@@ -34,10 +37,11 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
     settings, watch = context.settings, context.watch
     with watch.stage("embed"):
         dataset, features, embedder = embed(dataset, backbone, context)
-        views = _views(dataset, features, embedder, context)
+        mirror, notes = may_mirror(dataset, features, embedder, context)
+        views = _views(dataset, features, embedder, context, mirror=mirror)
     with watch.stage("fit"):
         fitted = fit(features, context.progress, seed=settings.seed, balance=settings.balance, additional=views)
-    findings = Findings(notes=backbone.notes)
+    findings = Findings(notes=(*backbone.notes, *notes))
     additional: Additional | None = views
     extra: tuple[Sample, ...] = ()
     if settings.extra is not None:
@@ -55,13 +59,42 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
                 progress=context.progress,
             )
             findings = replace(findings, cross_validation=validation)
-    return Made("probe", dataset, backbone, features, fitted, findings, extra, additional)
+    return Made("probe", dataset, backbone, features, fitted, findings, extra, additional, mirror)
 
 
-def _views(dataset: Dataset, features: Features, embedder: Embedder, context: Context) -> Additional | None:
+def may_mirror(
+    dataset: Dataset, features: Features, embedder: Embedder, context: Context
+) -> tuple[bool, tuple[str, ...]]:
+    """Decide whether to mirror pictures: as a person said, else by a look at some; and return what is to be told."""
+    settings = context.settings
+    if settings.augment == "none" or (settings.strategy == "probe" and not settings.views):
+        return False, ()  # nothing would be mirrored
+    if settings.mirror is not None:
+        return settings.mirror, ()
+    with embedding_cache(context.cache) as known:
+        said = look(embedder, features, _training_files(dataset), settings.seed, known, context.progress)
+    return not said, (said,) if said else ()
+
+
+def _views(
+    dataset: Dataset, features: Features, embedder: Embedder, context: Context, *, mirror: bool
+) -> Additional | None:
     settings = context.settings
     if not settings.views:
         return None
-    files = {image.sha256: image.path for image in dataset.images if not image.is_holdout}
+    augmentation = Augmentation(settings.augment, mirror)
     with embedding_cache(context.cache) as known:
-        return embed_views(embedder, features, files, settings.views, settings.seed, known, context.progress)
+        return embed_views(
+            embedder,
+            features,
+            _training_files(dataset),
+            settings.views,
+            settings.seed,
+            known,
+            context.progress,
+            augmentation,
+        )
+
+
+def _training_files(dataset: Dataset) -> dict[str, Path]:
+    return {image.sha256: image.path for image in dataset.images if not image.is_holdout}

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from training.windows import Strength, smallest_window
+
 Kind = Literal["finetune", "scratch"]
 
 _PICTURES_SEEN: Final = 15_000
@@ -28,8 +30,8 @@ class Recipe:
         label_smoothing: share of the label that is spread over all classes.
         mixup: alpha of mixup (Zhang et al., 2018), 0 for none.
         cutmix: alpha of CutMix (Yun et al., 2019), 0 for none; with both, each batch draws one of them.
-        augment: whether TrivialAugment (Müller and Hutter, 2021) follows the random crop and mirroring.
-        min_scale: the smallest share of a picture's area that a random crop keeps.
+        augment: see `training.windows.Augmentation`; TrivialAugment (Müller and Hutter, 2021) follows in ``full``.
+        mirror: whether every other picture, on average, is mirrored.
         small_epochs: the first so many epochs see crops half as wide, at a quarter of the work or less (progressive
             resizing: Howard, 2018; Tan and Le, 2021); none after a probe, whose features know the full size.
         ema_decay: of the running average of the weights, which is what is kept in the end; 0 keeps the weights as they
@@ -51,14 +53,19 @@ class Recipe:
     label_smoothing: float
     mixup: float
     cutmix: float
-    augment: bool
-    min_scale: float
+    augment: Strength
+    mirror: bool
     small_epochs: int
     ema_decay: float
     patience: int
     freeze: str
     train_norms: bool
     tune_share: float
+
+    @property
+    def min_scale(self) -> float:
+        """The smallest share of a picture's area that a random crop keeps."""
+        return smallest_window(self.augment)
 
 
 def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -85,8 +92,8 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         label_smoothing=0.1,
         mixup=0.2 if large else 0.0,
         cutmix=1.0 if large else 0.0,
-        augment=True,
-        min_scale=0.35,
+        augment="full",
+        mirror=True,
         small_epochs=epochs * 9 // 10 if scratch else 0,
         ema_decay=0.0 if scratch else min(0.9998, max(0.9, 1 - 10 / steps)),
         patience=max(5, epochs // 3),

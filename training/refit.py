@@ -7,7 +7,7 @@ from regraft.progress import Progress, silent
 from training.features import Features
 from training.head import Additional, FittedHead, fit
 
-REFITTED_WITH: Final = ("balance", "views")
+REFITTED_WITH: Final = ("balance", "views", "augment", "mirror")
 """Settings of a training run that its retrains go by too."""
 
 

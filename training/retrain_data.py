@@ -20,7 +20,7 @@ from training.classes import Classes, settle_classes
 from training.features import Embedder, Features, assemble, load_features, provider_for
 from training.further import carried_over, in_order, load_further
 from training.head import Additional
-from training.views import embed_views
+from training.views import augmentation_of, embed_views
 
 FIRST_SOURCE = "first training data"
 """What the gate calls the source of pictures that no example tells of."""
@@ -189,14 +189,16 @@ def _further(champion: Champion, features: Features, examples: ExamplesStore, pr
     if champion.further is None:
         return None
     carried = carried_over(champion.further, champion.features, features)
-    views = int(champion.artifact.card.settings.get("views", 0))
+    settings = champion.artifact.card.settings
+    views = int(settings.get("views", 0))
     train = features.train()
     bare = sorted(set(range(len(train.sha256))) - set(carried.parent.tolist()))
     files = {train.sha256[row]: examples.image_file(train.sha256[row]) for row in bare}
     files = {sha256: path for sha256, path in files.items() if path.exists()}
     if views and files:
         seed = champion.artifact.card.seed
-        fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress)
+        changes = augmentation_of(settings)
+        fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress, changes)
         carried = carried.joined(fresh)
     return in_order(carried)
 

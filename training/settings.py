@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from regraft.errors import InvalidRequestError
 from training.catalogue import DEFAULT_BACKBONE
 from training.head import Balance
+from training.windows import Strength
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Start = Literal["head", "source"]
@@ -37,6 +38,8 @@ class TrainSettings:
         views: further views of each training image that the probe learns from.
         extra: a second folder of labelled photos that joins the training images.
         extra_weighting: whether its images count as much as the probe finds them like the first.
+        augment: how far pictures are changed before they are learned from, by fine-tuning and in views.
+        mirror: whether they are mirrored too; None where that does not change their answers.
         changes: fields of `training.recipe.Recipe` that a person decided.
         resume: whether to go on from the checkpoint of an interrupted run.
         max_minutes: the longest fine-tuning that ``auto`` starts.
@@ -59,6 +62,8 @@ class TrainSettings:
     views: int = 0
     extra: Path | None = None
     extra_weighting: bool = False
+    augment: Strength = "full"
+    mirror: bool | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     max_minutes: float = 30.0
@@ -72,6 +77,7 @@ class TrainSettings:
             ("strategy", self.strategy, get_args(Strategy)),
             ("init", self.init, get_args(Start)),
             ("balance", self.balance, get_args(Balance)),
+            ("augment", self.augment, get_args(Strength)),
             ("precision", self.precision, get_args(PrecisionChoice)),
         ):
             if value not in choices:
@@ -82,6 +88,7 @@ class TrainSettings:
             raise InvalidRequestError(f"--seed: {self.seed}; need 0 or more")
         if self.views < 0:
             raise InvalidRequestError(f"--views: {self.views}; need 0 or more")
+        self._check_augmentation()
         if self.extra_weighting and self.extra is None:
             raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
         if self.strategy == "probe":
@@ -93,3 +100,17 @@ class TrainSettings:
             raise InvalidRequestError(
                 "--strategy scratch: takes no --init source, --extra or --views: it knows nothing"
             )
+
+    def _check_augmentation(self) -> None:
+        if self.augment == "none" and self.views:
+            raise InvalidRequestError(
+                "--views: with --augment none every view would be the picture itself: drop one of the two"
+            )
+        if self.augment == "none" and self.mirror:
+            raise InvalidRequestError("--mirror: --augment none changes nothing: drop one of the two")
+        if self.strategy == "probe" and not self.views:
+            flags = {"--augment": self.augment != "full", "--mirror": self.mirror, "--no-mirror": self.mirror is False}
+            if idle := [flag for flag, given in flags.items() if given]:
+                raise InvalidRequestError(
+                    f"{idle[0]}: has no effect on a probe of the pictures alone: add --views, or --strategy finetune"
+                )

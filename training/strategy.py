@@ -91,6 +91,7 @@ class Made:
         dataset: without the pictures that could not be read.
         extra: pictures of a second set that were learned from too.
         further: rows beside the features that the head was fitted on.
+        mirror: whether pictures were mirrored to learn from, or may be.
     """
 
     strategy: str
@@ -101,6 +102,7 @@ class Made:
     findings: Findings
     extra: tuple[Sample, ...] = ()
     further: Additional | None = None
+    mirror: bool = True
 
 
 def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:

@@ -229,6 +229,11 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
             "split": made.dataset.split,
             "balance": settings.balance,
             "views": settings.views,
+            **(
+                {"augment": settings.augment, "mirror": made.mirror}
+                if (settings.views or made.strategy != "probe")
+                else {}
+            ),
             **settings.changes,
         },
         seed=settings.seed,

@@ -17,8 +17,10 @@ from training.export import export_backbone
 from training.features import Features
 from training.findings import Agreement, CrossValidation, Findings
 from training.finetune import Tuned, predict
+from training.mirroring import some_of_each
 from training.plan import Plan, plan_finetune, plan_scratch
-from training.pretrained import ExportedBackbone
+from training.pretrained import ExportedBackbone, load_backbone
+from training.probe import may_mirror
 from training.samples import samples_of
 from training.strategy import Context, Made, Silent, embed, without_unreadable
 from training.tuned_head import finish
@@ -32,7 +34,8 @@ def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
     """Train a network of random weights."""
     with context.watch.stage("check"):
         dataset = _readable(dataset, context)  # in the other strategies embedding finds the bad pictures
-    return carry_out(plan_scratch(dataset, context), context, tuner, Findings())
+        mirror, notes = _may_mirror(dataset, context)
+    return carry_out(plan_scratch(dataset, context, mirror=mirror), context, tuner, Findings(notes=notes))
 
 
 def carry_out(plan: Plan, context: Context, tuner: Tuner, findings: Findings) -> Made:
@@ -57,7 +60,7 @@ def carry_out(plan: Plan, context: Context, tuner: Tuner, findings: Findings) ->
         start=plan.start,
         agreement=agreement,
     )
-    return Made(plan.kind, dataset, backbone, features, fitted, found)
+    return Made(plan.kind, dataset, backbone, features, fitted, found, mirror=plan.job.recipe.mirror)
 
 
 def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
@@ -73,13 +76,24 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
             plan = (
                 plan_finetune(probed, context, ~held)
                 if probed is not None
-                else plan_scratch(made.dataset, context, ~held)
+                else plan_scratch(made.dataset, context, ~held, mirror=made.mirror)
             )
             tuned = tuner.finetune(plan.origin, plan.job, _named(context, f"fold {fold + 1}"), Silent().epoch)
             asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
             answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
         right[held] = answers == labels[held]
     return summarise(folds, right)
+
+
+def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ...]]:
+    """Look by the embeddings of the random network itself, which tell left from right well enough."""
+    settings = context.settings
+    samples = samples_of(dataset, holdout=False)
+    chosen = some_of_each(np.array([sample.label_index for sample in samples]), settings.seed)
+    names = {samples[row].sha256 for row in chosen}
+    few = replace(dataset, images=tuple(image for image in dataset.images if image.sha256 in names))
+    backbone = load_backbone(settings.backbone, "none", settings.seed, context.cache, image_px=settings.image_px)
+    return may_mirror(*embed(few, backbone, context), context)
 
 
 def _readable(dataset: Dataset, context: Context) -> Dataset:

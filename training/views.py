@@ -1,14 +1,15 @@
 """Further views of the training images: augmented once and embedded, so that a head can learn from them.
 
 View 1 is the mirror image of the crop; the others are random windows of the picture, every other one mirrored on
-average. Each is a function of (picture, number, seed), so that its embedding can be cached.
+average. Where mirroring would change what a picture shows, all are windows, and none is mirrored. Each is a function
+of (picture, number, seed), so that its embedding can be cached.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
@@ -18,11 +19,20 @@ from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from training.features import Embedder, Features
 from training.head import Additional
-from training.windows import random_window
+from training.windows import Augmentation, Strength, random_window
 
 VIEW_VERSION: Final = 1
 """Raised whenever the same picture, number and seed would give another view."""
-_SHARE: Final = (0.35, 1.0)
+AS_EVER: Final = Augmentation()
+"""What views were made by before it could be chosen."""
+
+
+def augmentation_of(settings: Mapping[str, Any]) -> Augmentation:
+    """Return what a card's settings say of views; cards of an earlier Regraft say nothing of it, or a bool."""
+    strength: Any = settings.get("augment")
+    if strength not in get_args(Strength):
+        return AS_EVER
+    return Augmentation(strength, bool(settings.get("mirror", True)))
 
 
 def embed_views(
@@ -33,6 +43,7 @@ def embed_views(
     seed: int,
     cache: EmbeddingCache,
     progress: Progress = silent,
+    augmentation: Augmentation = AS_EVER,
 ) -> Additional:
     """Embed views 1 to ``count`` of the training images; each weighs as much as its image.
 
@@ -44,6 +55,7 @@ def embed_views(
         seed: of the random windows.
         cache: holds the views of earlier runs.
         progress: told the stage ``views``.
+        augmentation: how far they differ from the picture; not ``none``.
     """
     train = features.train()
     row_of = {sha256: row for row, sha256 in enumerate(train.sha256) if sha256 in files}
@@ -54,8 +66,8 @@ def embed_views(
         def report(_stage: str, done: int, total: int, before: int = number - 1) -> None:
             progress("views", before * total + done, count * total)
 
-        cut = partial(view, spec=embedder.spec, number=number, seed=seed)
-        looking = replace(embedder, key=_key(embedder.key, number, seed), cut=cut)
+        cut = partial(view, spec=embedder.spec, number=number, seed=seed, augmentation=augmentation)
+        looking = replace(embedder, key=_key(embedder.key, number, seed, augmentation), cut=cut)
         embedded, _ = looking.embed({sha256: files[sha256] for sha256 in row_of}, cache, report)
         seen = [sha256 for sha256 in row_of if sha256 in embedded]
         vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), width))
@@ -64,16 +76,27 @@ def embed_views(
     return Additional(np.concatenate(vectors), train.label_index[parent], np.ones(len(parent)), parent)
 
 
-def view(data: bytes, sha256: str, *, spec: ImageSpec, number: int, seed: int) -> Crop:
+def view(
+    data: bytes, sha256: str, *, spec: ImageSpec, number: int, seed: int, augmentation: Augmentation = AS_EVER
+) -> Crop:
     """Return view ``number`` (from 1) of a picture; as a crop of ``spec``."""
-    if number == 1:
+    if _is_mirror_image(number, augmentation):
         return np.ascontiguousarray(decode_crop(data, spec)[:, ::-1])
     random = np.random.default_rng([int(sha256[:16], 16), number, seed])
-    crop = decode_window(data, spec, random_window(upright_size(data), random, _SHARE))
-    return np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
+    crop = decode_window(data, spec, random_window(upright_size(data), random, augmentation.window_share))
+    mirrored = augmentation.mirror and random.random() < 0.5
+    return np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop
 
 
-def _key(key: EmbeddingKey, number: int, seed: int) -> EmbeddingKey:
-    """Name a view beside the image spec; the mirror image is the same for every seed."""
-    name = f"{key.image_spec} view {number} of rule {VIEW_VERSION}" + (f" seed {seed}" if number > 1 else "")
+def _is_mirror_image(number: int, augmentation: Augmentation) -> bool:
+    return number == 1 and augmentation.mirror
+
+
+def _key(key: EmbeddingKey, number: int, seed: int, augmentation: Augmentation) -> EmbeddingKey:
+    """Name a view beside the image spec; the mirror image is the same however the others are drawn."""
+    name = f"{key.image_spec} view {number} of rule {VIEW_VERSION}"
+    if not _is_mirror_image(number, augmentation):
+        name += f" seed {seed}"
+        name += "" if augmentation.strength == "full" else f" {augmentation.strength}"
+        name += "" if augmentation.mirror else " unmirrored"
     return replace(key, image_spec=hashlib.sha256(name.encode()).hexdigest())

@@ -1,14 +1,42 @@
-"""Random parts of a picture to train on."""
+"""Random changes to the pictures that are trained on: parts of them, and mirror images."""
 
 import math
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
 from regraft.image import Window
 
+Strength = Literal["none", "light", "full"]
+
+_SMALLEST: Final[dict[Strength, float]] = {"none": 1.0, "light": 0.7, "full": 0.35}
 _TRIES: Final = 10
 _ASPECTS: Final = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a picture may be changed before it is learned from.
+
+    Attributes:
+        strength: ``none`` shows it as the server will; ``light`` takes windows of most of it; ``full`` windows of a
+            third of it and more and, where a network learns, other colours and angles too.
+        mirror: whether its mirror image shows the same.
+    """
+
+    strength: Strength = "full"
+    mirror: bool = True
+
+    @property
+    def window_share(self) -> tuple[float, float]:
+        """The least and the most of the picture's area that a window keeps."""
+        return smallest_window(self.strength), 1.0
+
+
+def smallest_window(strength: Strength) -> float:
+    """Return the least share of a picture's area that a window keeps, 0 to 1."""
+    return _SMALLEST[strength]
 
 
 def random_window(size: tuple[int, int], random: np.random.Generator, share: tuple[float, float]) -> Window:

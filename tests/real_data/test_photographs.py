@@ -1,6 +1,7 @@
 """What a user gets on real photographs; the figures that the README promises."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import ModelStore
+from tests.arrows import arrows
 from tests.real_data.conftest import Trainer
 from training.backbones import build_backbone
 from training.dataset import scan
 from training.export_version import export_version
 from training.finetune import predict
 from training.samples import samples_of
-from training.train import TrainResult
+from training.settings import TrainSettings
+from training.train import TrainResult, train
 from training.tuned import MAX_LOGIT_DIFFERENCE
 
 # Columns: the set, the least accuracy on its holdout, training and holdout images, classes.
@@ -65,6 +68,25 @@ def test_a_mirrored_view_of_each_picture_helps_on_ants_and_bees(trainer: Trainer
     found = [accuracy(trainer("hymenoptera", f"seed{seed}", views=1, seed=seed)) for seed in range(5)]
 
     assert np.mean(found) >= 0.945
+
+
+def test_views_of_arrows_cost_nothing_since_mirroring_is_left_out(tmp_path: Path, photograph_cache: Path) -> None:
+    arrows(tmp_path / "signs" / "train", 60)
+    arrows(tmp_path / "signs" / "val", 100, first=1000)
+
+    def trained(**settings: Any) -> TrainResult:  # noqa: ANN401 - fields of the settings
+        return train(
+            TrainSettings(tmp_path / "signs", store=tmp_path / "models", image_px=96, **settings),
+            cache=photograph_cache,
+        )
+
+    probe, views, mirrored = trained(), trained(views=2), trained(views=2, mirror=True)
+
+    assert accuracy(probe) > 0.9
+    assert accuracy(views) > accuracy(probe) - 0.05
+    assert accuracy(mirrored) < 0.7
+    assert any("answered as another class" in note and "--mirror" in note for note in views.findings.notes)
+    assert (views.card.settings["mirror"], mirrored.card.settings["mirror"]) == (False, True)
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2", "squeezenet1_1"])

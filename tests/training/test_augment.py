@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.examples import image_hash
-from regraft.image import ImageSpec, Window, decode_crop, decode_window
+from regraft.image import ImageSpec, decode_crop, decode_window, upright_size
 from tests.tiny import SPEC, picture
 from training.augment import AugmentedPictures, Key, PlainPictures, Schedule, loader, seed_of
 from training.recipe import recipe_for
 from training.samples import Sample
+from training.windows import random_window
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -85,13 +86,25 @@ def test_augmenting_leaves_the_random_numbers_of_others_alone(samples: tuple[Sam
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_without_augmenting_a_whole_picture_is_at_most_mirrored(samples: tuple[Sample, ...]) -> None:
-    plain = augmented(samples, augment=False, min_scale=1.0)
-    whole = [torch.from_numpy(decode_window(s.path.read_bytes(), SPEC, Window(0, 0, 1, 1))) for s in samples]
+def test_without_augmenting_pictures_are_those_that_are_served(samples: tuple[Sample, ...]) -> None:
+    plain = augmented(samples, augment="none", mirror=False, small_epochs=1)
+    served = torch.stack([PlainPictures(samples, SPEC)[0, index][0] for index in range(COUNT)])
+
+    for epoch in range(1, 6):
+        assert torch.equal(images_of(plain, epoch), served)
+    half = replace(SPEC, crop_px=4, resize_px=4)
+    assert torch.equal(
+        images_of(plain, 0), torch.stack([PlainPictures(samples, half)[0, index][0] for index in range(COUNT)])
+    )
+
+
+def test_pictures_are_only_mirrored_where_they_may_be(samples: tuple[Sample, ...]) -> None:
+    whole = [torch.from_numpy(decode_crop(sample.path.read_bytes(), SPEC)) for sample in samples]
 
     seen = Counter[str]()
     for epoch in range(10):
-        for image, original in zip(images_of(plain, epoch), whole, strict=True):
+        mirrored = images_of(augmented(samples, augment="none", mirror=True), epoch)
+        for image, original in zip(mirrored, whole, strict=True):
             seen["as it is"] += torch.equal(image, original)
             seen["mirrored"] += torch.equal(image, original.flip(1))
 
@@ -100,9 +113,19 @@ def test_without_augmenting_a_whole_picture_is_at_most_mirrored(samples: tuple[S
 
 
 def test_trivial_augment_changes_the_colours(samples: tuple[Sample, ...]) -> None:
-    with_it, without = (augmented(samples, augment=augment) for augment in (True, False))
+    with_it, without = (augmented(samples, augment=augment) for augment in ("full", "light"))
 
     assert not torch.equal(images_of(with_it, 0), images_of(without, 0))
+
+
+def test_light_changes_are_windows_of_most_of_the_picture(samples: tuple[Sample, ...]) -> None:
+    light = augmented(samples, augment="light", mirror=False)
+
+    for index, sample in enumerate(samples):
+        data = sample.path.read_bytes()
+        random = np.random.default_rng(seed_of(0, 3, sample.sha256))
+        window = random_window(upright_size(data), random, (0.7, 1.0))
+        assert np.array_equal(light[3, index][0].numpy(), decode_window(data, SPEC, window))
 
 
 def test_the_small_epochs_see_half_the_side(samples: tuple[Sample, ...]) -> None:

@@ -18,7 +18,7 @@ from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
 from regraft.interrupted import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
-from tests.tiny import picture
+from tests.tiny import SPEC, picture
 from tests.training.conftest import (
     COLOUR_KEY,
     block,
@@ -27,6 +27,7 @@ from tests.training.conftest import (
     embed,
     features_of,
     in_a_child,
+    tiny_session,
 )
 from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
 from training.further import load_further
@@ -34,6 +35,8 @@ from training.head import Additional
 from training.retrain import run_job
 from training.retrain_data import merge_rows
 from training.version import publish
+from training.views import view
+from training.windows import Augmentation
 
 
 @pytest.fixture
@@ -313,17 +316,23 @@ def test_the_report_says_what_is_new_since_the_version_before(workshop: Workshop
     assert changes["relabelled"] == [{"sha256": image_hash(known("red", held=False)), "before": "red", "now": "blue"}]
 
 
-def with_views(root: Path, arrivals: list[list[tuple[str, bytes]]]) -> Workshop:
-    """Return a workshop whose champion was fitted on mirrored views too, after retrains on what arrived."""
+def open_with_views(root: Path, **settings: object) -> Workshop:
+    """Return a workshop whose champion was fitted on a view of each picture too."""
     workshop = open_workshop(root)
     features = workshop.features(1)
     train = features.train()
     further = Additional(
         train.embedding[:, ::-1].copy(), train.label_index, np.ones(len(train.sha256)), np.arange(len(train.sha256))
     )
-    first = colour_challenger(features, MODEL, further=further, settings={"views": 1})
+    first = colour_challenger(features, MODEL, further=further, settings={"views": 1, **settings})
     publish(workshop.store, first, left_out=[], who="tester", why="views")
     workshop.store.promote(MODEL, 2, who="tester", why="views")
+    return workshop
+
+
+def with_views(root: Path, arrivals: list[list[tuple[str, bytes]]]) -> Workshop:
+    """Return a workshop whose champion was fitted on views too, after retrains on what arrived."""
+    workshop = open_with_views(root)
     for arrived in arrivals:
         for label, data in arrived:
             workshop.add(label, [data])
@@ -347,6 +356,27 @@ def test_views_are_kept_with_a_version_and_those_of_new_pictures_join_them(tmp_p
         if name in was_there:
             assert (further.embedding[row] == train.embedding[row, ::-1]).all()
     assert workshop.artifact(3).card.settings["views"] == 1
+
+
+def test_views_of_new_pictures_are_made_as_the_card_says(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+
+    workshop = open_with_views(tmp_path, augment="light", mirror=False)
+    for label, data in green:
+        workshop.add(label, [data])
+    workshop.retrain()
+    workshop.examples.close()
+
+    card, features = workshop.artifact(3).card, workshop.features(3).train()
+    further = load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    assert (card.settings["augment"], card.settings["mirror"]) == ("light", False)
+    assert further is not None
+    for _, data in green:
+        if (name := image_hash(data)) in features.sha256:
+            seen = view(data, name, spec=SPEC, number=1, seed=0, augmentation=Augmentation("light", mirror=False))
+            row = features.sha256.index(name)
+            expected = tiny_session().session.run(["embedding"], {"image": seen[None]})[0][0]
+            np.testing.assert_allclose(further.embedding[further.parent == row][0], expected, atol=1e-6)
 
 
 def test_invariant_7_holds_with_views_too(tmp_path: Path) -> None:

@@ -16,6 +16,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "negative folds": ({"cv": -3}, r"--cv: -3 folds"),
     "a negative seed": ({"seed": -1}, r"--seed: -1; need 0 or more"),
     "negative views": ({"views": -1}, r"--views: -1"),
+    "no such strength": ({"augment": "some"}, r"--augment: 'some'; there is: none, light, full"),
+    "views of nothing new": ({"augment": "none", "views": 2}, r"--views: with --augment none"),
+    "mirrored and unchanged": (
+        {"strategy": "finetune", "augment": "none", "mirror": True},
+        r"--mirror: --augment none",
+    ),
+    "a probe changed lightly": ({"augment": "light"}, r"--augment: has no effect on a probe .*add --views"),
+    "a probe mirrored": ({"mirror": True}, r"--mirror: has no effect on a probe"),
+    "a probe not mirrored": ({"mirror": False}, r"--no-mirror: has no effect on a probe"),
     "weights of nothing": ({"extra_weighting": True}, r"--extra-weighting: weights the images of --extra"),
     "a change to a probe": ({"changes": {"layer_decay": 0.5}}, r"--layer-decay: has no effect on a probe"),
     "a rate of a probe": ({"changes": {"backbone_lr": 1e-3, "head_lr": 1e-2}}, r"--lr: has no effect on a probe"),
@@ -30,7 +39,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "nothing but data": {},
     "a probe with all that it can": {"cv": 5, "views": 4, "extra": Path("more"), "extra_weighting": True, "seed": 7},
     "fine-tuning": {"strategy": "finetune", "changes": {"epochs": 3}, "resume": True, "init": "source"},
-    "auto": {"strategy": "auto", "changes": {"augment": False}, "max_minutes": 0.0, "views": 1},
+    "auto": {"strategy": "auto", "augment": "light", "max_minutes": 0.0, "views": 1},
+    "views that are not mirrored": {"views": 3, "augment": "light", "mirror": False},
+    "pictures as they are": {"strategy": "finetune", "augment": "none", "mirror": False},
     "from scratch": {"strategy": "scratch", "changes": {"freeze": "0"}, "cv": 2, "resume": True},
 }
 

@@ -7,12 +7,13 @@ import pytest
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache
 from regraft.examples import image_hash
-from regraft.image import decode_crop
+from regraft.image import decode_crop, decode_window, upright_size
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
 from training.features import Embedder
 from training.head import Additional, fit
-from training.views import embed_views, view
+from training.views import augmentation_of, embed_views, view
+from training.windows import Augmentation, random_window
 
 TRAIN = [*colour_rows("red", range(4), held=False), *colour_rows("blue", range(4), held=False)]
 HELD = colour_rows("red", range(4, 6), held=True)
@@ -56,6 +57,41 @@ def test_a_view_is_a_function_of_picture_number_and_seed() -> None:
     assert len({seen(number, seed) for number in (1, 2, 3) for seed in (0, 1)}) == 5  # the mirror image has no seed
 
 
+def test_where_mirroring_is_left_out_every_view_is_a_window() -> None:
+    unmirrored = Augmentation(mirror=False)
+    upright = decode_crop(LARGE, SPEC)
+
+    for number in range(1, 9):
+        random = np.random.default_rng([int(image_hash(LARGE)[:16], 16), number, 5])
+        window = random_window(upright_size(LARGE), random, (0.35, 1.0))
+        seen = view(LARGE, image_hash(LARGE), spec=SPEC, number=number, seed=5, augmentation=unmirrored)
+        np.testing.assert_array_equal(seen, decode_window(LARGE, SPEC, window))
+        assert not np.array_equal(seen, upright[:, ::-1])
+
+
+def test_light_views_show_most_of_the_picture() -> None:
+    light = Augmentation("light", mirror=False)
+    random = np.random.default_rng([int(image_hash(LARGE)[:16], 16), 2, 5])
+    window = random_window(upright_size(LARGE), random, (0.7, 1.0))
+
+    seen = view(LARGE, image_hash(LARGE), spec=SPEC, number=2, seed=5, augmentation=light)
+
+    np.testing.assert_array_equal(seen, decode_window(LARGE, SPEC, window))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, Augmentation("full", mirror=True)),
+        ({"augment": False}, Augmentation("full", mirror=True)),  # an earlier Regraft's word for no TrivialAugment
+        ({"augment": "light", "mirror": True}, Augmentation("light", mirror=True)),
+        ({"augment": "full", "mirror": False}, Augmentation("full", mirror=False)),
+    ],
+)
+def test_a_card_says_how_views_were_made(settings: dict[str, object], expected: Augmentation) -> None:
+    assert augmentation_of(settings) == expected
+
+
 def test_only_training_images_get_views_and_each_knows_its_row(files: dict[str, Path], cache: EmbeddingCache) -> None:
     additional = views_of(files, cache, 2)
 
@@ -78,6 +114,8 @@ def test_the_embedding_is_that_of_the_view(files: dict[str, Path], cache: Embedd
 
 def test_views_are_kept_apart_in_the_cache_and_read_back(files: dict[str, Path], cache: EmbeddingCache) -> None:
     first = views_of(files, cache, 3)
+    chosen = (Augmentation("light"), Augmentation("light", mirror=False), Augmentation(mirror=False))
+    others = [embed_views(EMBEDDER, FEATURES, files, 3, 0, cache, augmentation=each) for each in chosen]
     for path in files.values():
         path.unlink()
 
@@ -85,6 +123,7 @@ def test_views_are_kept_apart_in_the_cache_and_read_back(files: dict[str, Path],
 
     assert again.embedding.tobytes() == first.embedding.tobytes()
     assert len(np.unique(first.embedding.round(6), axis=0)) == 24
+    assert len({additional.embedding[8:].tobytes() for additional in (first, *others)}) == 4
     assert cache.get(COLOUR_KEY, files) == {}
 
 
