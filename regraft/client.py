@@ -25,7 +25,7 @@ from regraft.v1 import (
 )
 
 _NO_SERVER: Final = re.compile(
-    "failed to connect|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
+    "failed to connect|backends failing|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")

@@ -11,7 +11,8 @@ from regraft.connection import Connection, is_loopback
 from regraft.errors import InvalidRequestError
 
 _MAX_MESSAGE_BYTES: Final = 64 * 2**20
-_OPTIONS: Final = (
+_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
+    ("grpc.lb_policy_name", "round_robin"),  # over all addresses of a name; of one address that is the one
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
 )
@@ -53,7 +54,7 @@ def metadata_of(connection: Connection) -> Metadata:
     return (("authorization", f"Bearer {connection.token}"),) if connection.token else ()
 
 
-def _options(connection: Connection) -> tuple[tuple[str, int], ...]:
+def _options(connection: Connection) -> tuple[tuple[str, str | int], ...]:
     """Return the options of a channel; no proxy stands between it and this machine."""
     return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(connection.target) else _OPTIONS
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from regraft import show, show_plan
 from regraft.as_json import print_json
+from regraft.connection import is_socket
 from regraft.options import Json, Store
 from regraft.runtime import ProviderChoice
 
@@ -21,7 +22,9 @@ CudaTf32 = Annotated[
 
 def serve(
     store: Annotated[Path | None, typer.Option(help="The model store; models if not given.")] = None,
-    grpc: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; 127.0.0.1:50051 if not given.")] = None,
+    grpc: Annotated[
+        str | None, typer.Option(help="HOST:PORT, or unix:PATH, for gRPC; 127.0.0.1:50051 if not given.")
+    ] = None,
     control: Annotated[
         str | None, typer.Option(help="HOST:PORT for labels, retraining and models; the same as --grpc if not given.")
     ] = None,
@@ -134,11 +137,11 @@ def serve(
 
     def announce(ready: Ready) -> None:
         places = {
-            "grpc": f"{settings.grpc.rpartition(':')[0]}:{ready.grpc_port}",
+            "grpc": _place(settings.grpc, ready.grpc_port),
             "metrics": f"http://{settings.metrics.rpartition(':')[0]}:{ready.metrics_port}/metrics",
         }
         if settings.control:
-            places["control"] = f"{settings.control.rpartition(':')[0]}:{ready.control_port}"
+            places["control"] = _place(settings.control, ready.control_port)
         if as_json:
             print_json({**places, "models": ready.models})
         else:
@@ -154,6 +157,11 @@ def serve(
         work_in_bulk()
     if asyncio.run(run()):
         raise typer.Exit(1)  # calls were cut: not a clean stop
+
+
+def _place(address: str, port: int) -> str:
+    """Return where a listener is reached, whose port may have been 0."""
+    return address if is_socket(address) else f"{address.rpartition(':')[0]}:{port}"
 
 
 def plan(

@@ -7,15 +7,17 @@ microsecond. What can be read when Prometheus asks is read then, and costs a req
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING, Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, make_wsgi_app
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from regraft.examples import AddOutcome
 from regraft.retrain_jobs import JobState
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 STAGES: Final = ("decode", "queue", "inference", "total")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -128,16 +130,15 @@ class Metrics:
         """Show what ``read`` returns, at every scrape, in the thread that serves it."""
         self.registry.register(_Reader(read))
 
+    def application(self) -> "WSGIApplication":
+        """Return what answers Prometheus over HTTP."""
+        return make_wsgi_app(self.registry)
+
     def show_provider(self, model: str, provider: str, *, is_fallback: bool) -> None:
         """Show the one provider that ``model`` runs on."""
         for name in ("cuda", "cpu"):
             self.provider.labels(model, name).set(name == provider)
         self.provider_fallback.labels(model).set(is_fallback)
-
-    def start_exporter(self, host: str, port: int) -> WSGIServer:
-        """Serve the metrics over HTTP in a thread; ``shutdown`` the server that is returned to stop."""
-        server, _thread = start_http_server(port, host, self.registry)
-        return server
 
 
 class ModelMetrics:

@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
 from grpc_health.v1 import health, health_pb2
 
-from regraft.errors import OperatorError, RegraftError
+from regraft.errors import RegraftError
 from regraft.examples import open_examples
 from regraft.files import cache_folder
 from regraft.image_limits import Limits
@@ -50,6 +49,7 @@ from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
 from serving.keeper import RequestKeeper
 from serving.metrics import Metrics
+from serving.metrics_port import MetricsPort
 from serving.models import Models
 from serving.observer import Observer
 from serving.schedule import RetrainSchedule
@@ -187,7 +187,8 @@ class Server:
         if settings.control:
             self._control_port = port("--control", settings.control)
         self._add_services()
-        self._exporter: WSGIServer | None = None
+        self._metrics_port: MetricsPort | None = None
+        self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> Ready:
@@ -203,11 +204,7 @@ class Server:
         else:
             grpc_port = await self._port.open(CLASSIFICATION, self._health)
             control_port = await self._control_port.open(CONTROL, self._health)
-        host, _, port = self.settings.metrics.rpartition(":")
-        try:
-            self._exporter = self.metrics.start_exporter(host.strip("[]"), int(port))
-        except OSError as error:
-            raise OperatorError(f"--metrics {self.settings.metrics}: {error.strerror}: choose another port") from error
+        self._metrics_port = MetricsPort(self.settings.metrics, self.metrics.application(), self._why_not_ready)
         await self._refresh()
         await self._jobs.resume()
         seldom_s = _SELDOM * self.settings.reload_every_s
@@ -219,7 +216,7 @@ class Server:
         if self.settings.retrain_every:
             running.append(self._schedule.run())
         self._tasks = [asyncio.create_task(task) for task in running]
-        ready = Ready(grpc_port, control_port, self._exporter.server_port, self.models.names())
+        ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
         )
@@ -232,6 +229,7 @@ class Server:
             How many calls were cut.
         """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
+        self._is_stopping = True
         await self._health.enter_graceful_shutdown()
         ports = {self._port, self._control_port}
         cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in ports)))
@@ -246,9 +244,8 @@ class Server:
         self._examples.close()
         if self._tracing:
             await asyncio.to_thread(self._tracing.close)
-        if self._exporter:
-            await asyncio.to_thread(self._exporter.shutdown)
-            self._exporter.server_close()
+        if self._metrics_port:
+            await asyncio.to_thread(self._metrics_port.close)
         log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
         return cut
 
@@ -299,9 +296,14 @@ class Server:
         await self.models.refresh()
         await self._set_health()
 
+    def _why_not_ready(self) -> str:
+        """Return nothing exactly while at least one model answers and the server does not stop."""
+        if self._is_stopping:
+            return "the server is stopping"
+        return "" if self.models.names() else "no model answers: `regraft models list` says why"
+
     async def _set_health(self) -> None:
-        """Be ready exactly while at least one model answers."""
-        is_ready = bool(self.models.names())
+        is_ready = not self._why_not_ready()
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)

@@ -1,23 +1,38 @@
 """Every setting of the server. Command line over environment (``REGRAFT_<NAME>``) over default."""
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from regraft.connection import is_loopback
+from regraft.connection import is_loopback, is_socket
 from regraft.image_limits import DEFAULT_LIMITS
 from regraft.runtime import ProviderChoice
 from regraft.store import GateMode
 from serving.intake import LabelPolicy
 from serving.plan import Goal
 
+_HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 
-def _check_port(address: str) -> str:
-    if int(address.rpartition(":")[2]) > 65535:
+
+def _check_host_and_port(address: str) -> str:
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None:
+        raise ValueError("need HOST:PORT, such as 127.0.0.1:50051; 0.0.0.0 stands for all of this machine's addresses")
+    if int(match[2]) > 65535:
         raise ValueError("the port must be 0 to 65535")
+    return address
+
+
+def _check_listener(address: str) -> str:
+    if not is_socket(address):
+        return _check_host_and_port(address)
+    path = address.removeprefix("unix:")
+    if not path or "\0" in path or len(os.fsencode(path)) > _LONGEST_SOCKET_BYTES:
+        raise ValueError(f"need unix:PATH, where the path has at most {_LONGEST_SOCKET_BYTES} bytes")
     return address
 
 
@@ -36,11 +51,11 @@ def _seconds(period: object) -> object:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-Address = Annotated[
-    str,
-    StringConstraints(pattern=r"^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$"),
-    AfterValidator(_check_port),
-]
+Address = Annotated[str, AfterValidator(_check_host_and_port)]
+Listener = Annotated[str, AfterValidator(_check_listener)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+_LONGEST_SOCKET_BYTES: Final = 107
+"""What Linux has room for."""
 
 
 class Settings(BaseSettings):
@@ -56,9 +71,9 @@ class Settings(BaseSettings):
         keep_requests_bytes: how much of the disk they may take.
         labels: ``open`` takes examples of new classes, ``closed`` only labels that the model knows.
         labels_per_hour: how many labels one caller may set within an hour; 0 is any number.
-        grpc: host and port to answer on; port 0 takes a free one.
-        control: host and port for the services Retraining and Models, which then do not answer on ``grpc``.
-        metrics: host and port for Prometheus; likewise. Plain HTTP.
+        grpc: host and port to answer on, where port 0 takes a free one; or ``unix:PATH`` of a socket.
+        control: likewise for the services Retraining and Models, which then do not answer on ``grpc``.
+        metrics: host and port for Prometheus, and for probes (``/healthz``, ``/readyz``). Plain HTTP.
         tls_cert: PEM certificate of the server, and the chain above it; without it there is no TLS.
         tls_key: PEM, its private key.
         tls_client_ca: PEM certificates that every client's must go back to; without it none is asked for.
@@ -78,6 +93,10 @@ class Settings(BaseSettings):
         max_image_pixels: the most pixels that a picture may have, decoded.
         max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
         max_connections: to each gRPC port; one more is closed at once.
+        max_connection_age: how long a connection lives (90s, 5m) before its client is asked to make another, which may
+            lead to a server that was added meanwhile; calls in flight go on. For ever if 0.
+        max_connection_age_grace: how long they may go on; as long as they take if 0.
+        min_ping_interval: clients may ping so often, in calls and between them; who does more is disconnected.
         reload_every_s: how often the store is looked at for a new champion.
         gate: whether a new head that the gate blessed goes live (``auto``) or waits for Promote (``manual``); with
             ``off`` it goes live whatever the gate says.
@@ -104,8 +123,8 @@ class Settings(BaseSettings):
     keep_requests_bytes: int = Field(default=2**30, ge=1)
     labels: LabelPolicy = "open"
     labels_per_hour: int = Field(default=0, ge=0)
-    grpc: Address = "127.0.0.1:50051"
-    control: Address | None = None
+    grpc: Listener = "127.0.0.1:50051"
+    control: Listener | None = None
     metrics: Address = "127.0.0.1:8002"
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -124,14 +143,17 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
     max_streams: int = Field(default=1_000, ge=1)
     max_connections: int = Field(default=16_384, ge=1)
+    max_connection_age: Seconds = Field(default=300.0, ge=0)
+    max_connection_age_grace: Seconds = Field(default=0.0, ge=0)
+    min_ping_interval: Seconds = Field(default=10.0, ge=0)
     reload_every_s: float = Field(default=0.5, gt=0)
     gate: GateMode = GateMode.AUTO
-    retrain_every: Annotated[float, BeforeValidator(_seconds)] = Field(default=0.0, ge=0)
+    retrain_every: Seconds = Field(default=0.0, ge=0)
     min_new: int = Field(default=1, ge=1)
     retrain_minutes: float = Field(default=60.0, gt=0)
     retrain_cpus: int = Field(default=0, ge=0)
     retrain_memory_mb: int = Field(default=0, ge=0)
-    bake: Annotated[float, BeforeValidator(_seconds)] = Field(default=300.0, ge=0)
+    bake: Seconds = Field(default=300.0, ge=0)
     drift_window: int = Field(default=1000, ge=100, le=100_000)
     drift_window_s: float = Field(default=3600.0, gt=0)
     grace_s: float = Field(default=20.0, ge=0)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from serving.metrics import Metrics
-from serving.server import PROCESS
 from serving.settings import Settings
 from tests.deploy.programs import program
 from training import retrain
@@ -120,15 +119,14 @@ def test_a_stop_has_time_for_its_grace(resources: list[dict[str, Any]]) -> None:
             assert pod["spec"]["terminationGracePeriodSeconds"] >= delay_s + Settings.model_fields["grace_s"].default
 
 
-def test_probes_ask_for_health_that_exists_in_a_way_that_can_be_answered(resources: list[dict[str, Any]]) -> None:
+def test_probes_ask_what_the_metrics_port_answers(resources: list[dict[str, Any]]) -> None:
+    """Which knows no TLS, and no caller; `tests/serving/test_metrics_port.py` holds what it says."""
     for server in servers(pods(resources)):
-        probes = [server[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")]
-        if "--insecure" in server["args"]:
-            assert [probe["grpc"].get("service") for probe in probes] == [PROCESS, PROCESS, None]
-        else:  # Kubernetes' own gRPC probes know no TLS
-            asked = ["regraft", "health"]
-            commands = [probe["exec"]["command"] for probe in probes]
-            assert commands == [[*asked, "--service", PROCESS], [*asked, "--service", PROCESS], asked]
+        asked = [server[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
+        assert [probe["path"] for probe in asked] == ["/healthz", "/healthz", "/readyz"]
+        assert {probe["port"] for probe in asked} == {"metrics"}
+        assert {"name": "metrics", "containerPort": 8002} in server["ports"]
+        assert {"name": "REGRAFT_MAX_CONNECTION_AGE", "value": "5m"} in server["env"]
 
 
 def test_the_autoscaler_goes_by_a_metric_that_a_server_has() -> None:

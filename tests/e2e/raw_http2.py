@@ -2,12 +2,16 @@
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Final
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA: Final = 0
 _HEADERS: Final = 1
 _SETTINGS: Final = 4
+_PING: Final = 6
+_GOAWAY: Final = 7
+_ACK: Final = 1
 _END_HEADERS: Final = 4
 _MOST_OF_A_FRAME: Final = 16_384
 
@@ -59,6 +63,25 @@ class RawConnection:
     def wait_for_the_server(self) -> None:
         """Wait until the server has said something: its own settings, as soon as it has taken the connection in."""
         assert self._socket.recv(9), "the server hung up"
+
+    def ping(self) -> bool:
+        """Send a ping and return whether it was answered, rather than the connection ended."""
+        self._socket.sendall(_frame(_PING, 0, 0, bytes(8)))
+        with suppress(OSError):
+            while (frame := self._read_frame()) is not None and frame[0] != _GOAWAY:
+                if frame == (_PING, _ACK):
+                    return True
+        return False
+
+    def _read_frame(self) -> tuple[int, int] | None:
+        """Return the kind and the flags of the next frame; None where there is none any more."""
+        head = self._socket.recv(9, socket.MSG_WAITALL)
+        if len(head) < 9:
+            return None
+        size_bytes = int.from_bytes(head[:3])
+        if size_bytes:
+            self._socket.recv(size_bytes, socket.MSG_WAITALL)
+        return head[3], head[4]
 
     def close(self) -> None:
         """Go without a word."""

@@ -1,15 +1,24 @@
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from regraft.client import Client, RemoteError
 from regraft.errors import OperatorError
 from regraft.store import ModelStore
+from regraft.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.access import LEAST_ROLE, Role
+from serving.server import SERVICES
+from tests.e2e.raw_http2 import RawConnection
 from tests.serving.live import LiveServer
+from tests.serving.name_server import NameServer
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import picture
@@ -116,3 +125,135 @@ def test_one_connection_has_no_more_calls_in_flight_than_the_limit(store: ModelS
         outcomes = [answer.result(PATIENCE_S) for answer in asked]
         assert set(outcomes) <= {"red", "UNAVAILABLE"}
         assert outcomes.count("red") >= 2
+
+
+def test_a_socket_of_this_machine_answers_and_is_reached(store: ModelStore, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path}/regraft.sock"
+    with LiveServer(store, grpc=place, control=f"unix:{tmp_path}/control.sock"), Client(place) as client:
+        assert client.classify(picture("red")).predictions[0].label == "red"
+        with Client(f"unix:{tmp_path}/control.sock") as control:
+            assert [model.name for model in control.list_models()] == ["colours"]
+
+        with (
+            pytest.raises(OperatorError, match=f"--grpc {place}: another server listens there"),
+            LiveServer(store, grpc=place),
+        ):
+            pass
+        assert client.classify(picture("red")).predictions[0].label == "red"
+
+
+def test_a_socket_that_a_crash_left_behind_is_replaced(store: ModelStore, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(f"{tmp_path}/regraft.sock")
+
+    with LiveServer(store, grpc=f"unix:{tmp_path}/regraft.sock"), Client(f"unix:{tmp_path}/regraft.sock") as client:
+        assert client.is_serving()
+
+
+def test_a_connection_that_grew_old_is_replaced_and_what_it_carries_goes_on(store: ModelStore) -> None:
+    with LiveServer(store, max_connection_age=0.3) as live, own_connection(live) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        seen: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(seen.append)
+
+        def is_replaced() -> bool:
+            assert is_answered(channel)
+            return seen.count(grpc.ChannelConnectivity.READY) >= 3
+
+        wait_until(is_replaced)
+        live.stop()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING  # over the first connection
+        watch.cancel()
+
+
+def test_a_stream_on_an_old_connection_ends_after_the_grace_that_is_set(store: ModelStore) -> None:
+    ages = {"max_connection_age": 0.2, "max_connection_age_grace": 0.2}
+    with LiveServer(store, **ages) as live, own_connection(live) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+
+        with pytest.raises(grpc.RpcError) as failure:
+            list(watch)
+
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_who_pings_as_often_as_it_may_stays_connected_and_who_pings_more_is_sent_away(store: ModelStore) -> None:
+    with LiveServer(store, min_ping_interval=0.05) as live:
+        assert pings_answered(live.target, 6, every_s=0.1) == 6
+    with LiveServer(store, min_ping_interval=PATIENCE_S) as live:
+        assert pings_answered(live.target, 6, every_s=0.1) < 6
+
+
+def test_a_server_that_is_added_gets_its_share_of_a_connected_clients_calls_within_two_connection_ages(
+    store: ModelStore,
+) -> None:
+    """The client balances over the addresses of a name, as `regraft.grpc_channel` does, and asks for them anew."""
+    age_s = 1.0
+    with (
+        NameServer("127.0.0.1") as names,
+        LiveServer(store, max_connection_age=age_s) as first,
+        LiveServer(store, max_connection_age=age_s, grpc=f"127.0.0.2:{first.ready.grpc_port}") as added,
+        grpc.insecure_channel(
+            f"dns://127.0.0.1:{names.port}/regraft.test:{first.ready.grpc_port}",
+            options=[
+                ("grpc.lb_policy_name", "round_robin"),
+                ("grpc.dns_min_time_between_resolutions_ms", 50),  # for the short age; 30 s otherwise
+            ],
+        ) as channel,
+    ):
+        classifier = classifier_pb2_grpc.ClassifierStub(channel)
+        request = classifier_pb2.ClassifyRequest(image=picture("red"))
+
+        def answered_by_the_added(until_s: float) -> float:
+            """Ask until then, and return the share of the answers that came from it."""
+            before, count = asked_of(added), 0
+            while time.monotonic() < until_s:
+                classifier.Classify(request, timeout=PATIENCE_S)
+                count += 1
+            return (asked_of(added) - before) / count
+
+        assert answered_by_the_added(time.monotonic() + 0.2) == 0
+        names.addresses.append("127.0.0.2")
+        added_s = time.monotonic()
+        answered_by_the_added(added_s + 1.2 * age_s)  # gRPC lets ages differ by a tenth
+        assert answered_by_the_added(added_s + 2 * age_s) >= 0.25
+
+
+def asked_of(live: LiveServer) -> float:
+    return live.metric("regraft_requests_total", method="Classify") or 0.0
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_has_both_of_its_names_and_describes_itself_and_our_services(
+    version: str, shared: LiveServer
+) -> None:
+    service = f"grpc.reflection.{version}.ServerReflection"
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=service),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="regraft.v1.Classifier"),
+    ]
+    with grpc.insecure_channel(shared.target) as channel:
+        ask = channel.stream_stream(
+            f"/{service}/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        services, itself, ours = ask(iter(requests), timeout=PATIENCE_S)
+
+    names = {each.name for each in services.list_services_response.service}
+    assert {*SERVICES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"} <= names
+    for answer, package in ((itself, f"grpc.reflection.{version}"), (ours, "regraft.v1")):
+        [described, *_] = answer.file_descriptor_response.file_descriptor_proto
+        assert descriptor_pb2.FileDescriptorProto.FromString(described).package == package
+
+
+def pings_answered(target: str, count: int, *, every_s: float) -> int:
+    """Send pings of HTTP/2, no more than one in so many seconds, and return how many were answered."""
+    with closing(RawConnection(target)) as connection:
+        for number in range(count):
+            if not connection.ping():
+                return number
+            time.sleep(every_s)  # the pace of the pings is what is tested
+        return count

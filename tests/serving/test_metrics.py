@@ -1,5 +1,3 @@
-import urllib.request
-
 import pytest
 
 from serving.metrics import Family, Metrics
@@ -113,21 +111,3 @@ def test_the_metrics_of_two_servers_in_one_process_are_apart() -> None:
     labels = {"method": "Classify", "code": "OK", "model": "m"}
     assert first.registry.get_sample_value("regraft_requests_total", labels) == 1
     assert second.registry.get_sample_value("regraft_requests_total", labels) is None
-
-
-def test_the_exporter_answers_over_http_until_it_is_shut_down() -> None:
-    metrics = Metrics()
-    metrics.swaps.labels("m", "head").inc()
-    server = metrics.start_exporter("127.0.0.1", 0)
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            text = answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
-
-    assert 'regraft_swaps_total{kind="head",model="m"} 1.0' in text
-    assert "process_resident_memory_bytes" in text
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=10)

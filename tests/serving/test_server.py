@@ -179,6 +179,7 @@ def test_reflection_lists_the_services(shared: LiveServer) -> None:
         "regraft.v1.Retraining",
         "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }
 

@@ -84,6 +84,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_DRIFT_WINDOW_S": "60",
         "REGRAFT_OTLP": "http://h:4317",
         "REGRAFT_TRITON_METRICS": "True",
+        "REGRAFT_MAX_CONNECTION_AGE": "11",
+        "REGRAFT_MAX_CONNECTION_AGE_GRACE": "12",
+        "REGRAFT_MIN_PING_INTERVAL": "13",
         "REGRAFT_GRACE_S": "6",
     }
     assert given.keys() == set(NAMES)
@@ -99,6 +102,29 @@ def as_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_a_listener_may_be_a_socket_and_then_needs_no_tls() -> None:
+    assert Settings(grpc="unix:/run/regraft.sock").grpc == "unix:/run/regraft.sock"
+
+
+@pytest.mark.parametrize("address", ["unix:", "unix:/a\0b", "unix:/" + "a" * 107])
+def test_what_is_no_path_of_a_socket_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="need unix:PATH"):
+        Settings(grpc=address)
+
+
+@pytest.mark.parametrize("field", ["grpc", "control", "metrics"])
+def test_a_port_without_a_host_is_refused_in_words(field: str) -> None:
+    with pytest.raises(ValidationError, match=r"need HOST:PORT, such as 127\.0\.0\.1:50051; 0\.0\.0\.0 stands for all"):
+        Settings.model_validate({field: ":50051"})
+
+
+def test_connections_live_five_minutes_and_may_ping_every_ten_seconds() -> None:
+    settings = Settings()
+
+    assert (settings.max_connection_age, settings.max_connection_age_grace, settings.min_ping_interval) == (300, 0, 10)
+    assert Settings.model_validate({"max_connection_age": "90s"}).max_connection_age == 90
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "0.0.0.0:65535", "[::1]:8002", "[::]:0"])

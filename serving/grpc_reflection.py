@@ -1,0 +1,39 @@
+"""Server reflection under both of its names, with the same messages: new tools ask for v1, older ones for v1alpha."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+_OLD: Final = reflection.SERVICE_NAME
+_NEW: Final = _OLD.replace("v1alpha", "v1")
+_METHOD: Final = "ServerReflectionInfo"
+
+
+def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
+    """Let ``server`` describe ``services``, and reflection itself."""
+    _describe_v1()
+    names = (*services, _NEW, _OLD)
+    reflection.enable_server_reflection(names, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_NEW, {_METHOD: handler}),))
+
+
+def _describe_v1() -> None:
+    """Put the description of v1 beside that of v1alpha, for which alone gRPC's package has one."""
+    pool = descriptor_pool.Default()
+    file = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    renamed = text_format.MessageToString(file).replace("v1alpha", "v1")
+    described = text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto())
+    try:
+        pool.FindFileByName(described.name)
+    except KeyError:
+        pool.Add(described)

@@ -1,0 +1,95 @@
+"""The port of plain HTTP: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for whoever restarts and routes."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from http import HTTPStatus
+from socketserver import TCPServer, ThreadingMixIn
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from regraft.errors import OperatorError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ALIVE_S: Final = 2.0
+"""A loop that answers no sooner answers no request either."""
+
+
+class MetricsPort:
+    """Opened on the loop of the server that it tells of, and closed by `close`."""
+
+    def __init__(self, address: str, metrics: "WSGIApplication", why_not_ready: Callable[[], str]) -> None:
+        """Listen at HOST:PORT.
+
+        Args:
+            address: port 0 takes a free one.
+            metrics: answers ``/metrics``, and whatever else there is.
+            why_not_ready: asked on the loop; an empty text is readiness.
+
+        Raises:
+            OperatorError: the port is taken.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._why_not_ready = why_not_ready
+        self._metrics = metrics
+        host, _, port = address.rpartition(":")
+        server = _V6Server if ":" in host else _Server
+        try:
+            self._server = make_server(host.strip("[]"), int(port), self._answer, server, _Handler)
+        except OSError as error:
+            raise OperatorError(f"--metrics {address}: {error.strerror}: choose another port") from error
+        self.number = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; blocks for as long as half a second."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, environment: "WSGIEnvironment", respond: "StartResponse") -> Iterable[bytes]:
+        path = environment["PATH_INFO"]
+        if path not in {"/healthz", "/readyz"}:
+            return self._metrics(environment, respond)
+        reason = self._ask_the_loop()
+        if path == "/healthz" and reason is not None:
+            reason = ""  # it answers; what it lacks, a restart would not bring
+        text = "the server does not answer itself" if reason is None else reason
+        status = HTTPStatus.SERVICE_UNAVAILABLE if text else HTTPStatus.OK
+        respond(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text or 'ok'}\n".encode()]
+
+    def _ask_the_loop(self) -> str | None:
+        """Return why the server is not ready, or None where its loop is stuck."""
+
+        async def ask() -> str:
+            return self._why_not_ready()
+
+        try:
+            return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_ALIVE_S)
+        except FutureTimeoutError:
+            return None
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # one that waits for a client that is gone must not hold the end up
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server what the address is called, as HTTPServer does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # of text and number
+        self.setup_environ()
+
+
+class _V6Server(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Keep quiet: a scrape every few seconds is no news."""
