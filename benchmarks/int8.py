@@ -40,9 +40,9 @@ def main() -> None:
     folder, name, weights = Path(sys.argv[1]), *[*sys.argv[2:], *(DEFAULT_BACKBONE, "default")[len(sys.argv) - 2 :]]
     fp32 = load_backbone(name, weights, 0, cache_folder())
     dataset = scan(folder)
-    training = [sample.path for sample in samples_of(dataset, holdout=False)]
+    training = [(sample.sha256, sample.path) for sample in samples_of(dataset, holdout=False)]
     int8 = quantised(fp32, calibration_crops(training, fp32.spec), silent)
-    crops = [decode_crop(path.read_bytes(), fp32.spec) for path in training[:8]]
+    crops = [decode_crop(path.read_bytes(), fp32.spec) for _, path in training[:8]]
     graphs = [backbone.model.SerializeToString() for backbone in (fp32, int8)]
     times = [min(times) for times in zip(*(ms_per_crop(graphs, crops) for _ in range(ROUNDS)), strict=True)]
     print(f"{folder.name}, {name}, one thread, best of {ROUNDS} rounds")  # noqa: T201 - its output

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
 from regraft.examples import ExamplesStore
+from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.interrupted import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
@@ -48,6 +49,7 @@ class JobRunner:
         *,
         limit_s: float | None = None,
         database: str = "",
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Make a runner.
 
@@ -60,11 +62,12 @@ class JobRunner:
             limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
             database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
                 child gets it as an argument, which everybody on the machine can read.
+            limits: of pictures, which hold in the children too.
         """
         self._store = store
         self._examples = examples
         self._child_arguments = child_arguments
-        self._environment = {**os.environ, "REGRAFT_DATABASE": database}
+        self._environment = {**os.environ, **limits.environment(), "REGRAFT_DATABASE": database}
         self._metrics = metrics
         self._on_finished = on_finished
         self._limit_s = limit_s

@@ -164,6 +164,7 @@ class Server:
             self.metrics,
             self._refresh,
             database=settings.database,
+            limits=limits,
             limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
         )
         self._schedule = RetrainSchedule(

@@ -89,8 +89,8 @@ class Settings(BaseSettings):
             version was judged by, and since nothing is learned from such embeddings, a retrain makes its own.
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
         max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
-        max_image_bytes: the largest encoded picture that is accepted.
-        max_image_pixels: the most pixels that a picture may have, decoded.
+        max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
+        max_image_pixels: the most pixels that a picture may have, decoded; likewise.
         max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
         max_connections: to each gRPC port; one more is closed at once.
         max_connection_age: how long a connection lives (90s, 5m) before its client is asked to make another, which may
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     cuda_tf32: bool = False
     optimise: Goal = "throughput"
     max_in_flight: int = Field(default=256, ge=1)
-    max_image_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_image_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1024)
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
     max_streams: int = Field(default=1_000, ge=1)
     max_connections: int = Field(default=16_384, ge=1)

@@ -38,7 +38,7 @@ class Source:
         path: of the served file.
         validation: its validation images.
         served: what it answers on them, [n, K].
-        calibration: pictures that it was trained on, for fp16 and int8.
+        calibration: hash and file of pictures that it was trained on, for fp16 and int8.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Source:
     artifact: Artifact
     validation: Validation
     served: FloatArray
-    calibration: Sequence[ImageFile]
+    calibration: Sequence[tuple[str, ImageFile]]
 
 
 @dataclass(frozen=True)

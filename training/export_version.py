@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import numpy as np
+
 from regraft import artifact
-from regraft.errors import InvalidRequestError, PreconditionError
+from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
 from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.crops import readable_crops
 from training.export_attempts import Source, write_within_budget
 from training.export_proof import Validation, answers
 from training.export_readme import readme
@@ -138,11 +141,14 @@ def _read(store: ModelStore, wanted: str, to: Format, data: Path | None, example
         )
     calibration = features.train().sha256[:CALIBRATION_CROPS] if to in {"fp16", "int8"} else ()
     files = find_images((*held.sha256, *calibration), data, examples, progress)
-    validation = Validation(
-        [files[sha256] for sha256 in held.sha256], held.label_index, features.labels, found.card.image
-    )
+    spec = found.card.image
+    readable = {sha256 for sha256, _ in readable_crops(((sha256, files[sha256]) for sha256 in held.sha256), spec)}
+    held = held.select(np.isin(held.sha256, list(readable)))
+    if not held.sha256:
+        raise DatasetError(f"{name}:{version}: none of its validation images can be read any more")
+    validation = Validation([files[sha256] for sha256 in held.sha256], held.label_index, features.labels, spec)
     served = answers(crop_answer(path), validation, cpu_budget(), progress)
-    return Source(name, version, path, found, validation, served, [files[sha256] for sha256 in calibration])
+    return Source(name, version, path, found, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
 
 
 @contextmanager

@@ -5,6 +5,7 @@ What is asked is asked of training images that the heads were not fitted on; the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ import onnx
 
 from regraft.artifact import backbone_digest
 from regraft.errors import ArtifactError, TrainingError
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.progress import Progress
+from training.crops import readable_crops
 from training.head import FittedHead
 from training.objections import MAX_DROP
 from training.paired import Comparison, compare
@@ -104,18 +106,19 @@ def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progr
     return replace(backbone, model=model, digest=backbone_digest(model), precision="int8")
 
 
-def calibration_crops(files: Sequence[ImageFile], spec: ImageSpec) -> list[Crop]:
-    """Return the crops of the first pictures, enough to calibrate with.
+def calibration_crops(files: Sequence[tuple[str, ImageFile]], spec: ImageSpec) -> list[Crop]:
+    """Return the crops of the first readable pictures, enough to calibrate with.
 
     Args:
-        files: of training images, by image hash, which is as good as drawn by lot.
+        files: hash and file of training images, by hash, which is as good as drawn by lot.
         spec: of the backbone.
     """
-    return [decode_crop(file.read_bytes(), spec) for file in files[:CALIBRATION_CROPS]]
+    return [crop for _, crop in islice(readable_crops(files, spec), CALIBRATION_CROPS)]
 
 
 def _calibration_crops(made: Made) -> list[Crop]:
-    return calibration_crops([sample.path for sample in samples_of(made.dataset, holdout=False)], made.backbone.spec)
+    files = [(sample.sha256, sample.path) for sample in samples_of(made.dataset, holdout=False)]
+    return calibration_crops(files, made.backbone.spec)
 
 
 def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:

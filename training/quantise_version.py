@@ -25,6 +25,7 @@ from training.objections import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.pretrained import ExportedBackbone, embedding_cache
 from training.quantise_result import Quantised, side_of
+from training.report import LeftOutFile
 from training.speed import ms_per_image
 from training.version import Challenger, build, prove_on_files, publish
 from training.version_images import find_images
@@ -66,7 +67,7 @@ def quantise_version(
         NotFoundError: no such version.
         InvalidRequestError: ``wanted`` is no name and version.
         PreconditionError: the version is int8 already, or there is no champion.
-        DatasetError: a picture is missing, or can no longer be read.
+        DatasetError: a picture is missing, or none can be read any more; single ones are left out.
         ArtifactError: the backbone cannot be quantised, or the file was made with another image rule.
         TrainingError: what int8 gives is nonsense.
         StorageError: the store could not be written.
@@ -74,7 +75,7 @@ def quantise_version(
     parent = _read(store, wanted)
     card = parent.artifact.card
     files = find_images(parent.features.sha256, data, examples, progress)
-    train = [files[sha256] for sha256 in parent.features.train().sha256]
+    train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
     origin = ExportedBackbone(
         artifact.ungraft(parent.artifact.model),
         card.backbone.name,
@@ -83,12 +84,14 @@ def quantise_version(
         card.backbone.digest,
     )
     backbone = quantised(origin, calibration_crops(train, card.image), progress)
-    features = _embed(parent, backbone, files, cache, progress)
-    before, after = (parent.artifact.head.probabilities(each.embedding) for each in (parent.features, features))
+    features, unreadable = _embed(parent, backbone, files, cache, progress)
+    old = parent.features.select(np.isin(parent.features.sha256, features.sha256))
+    before, after = (parent.artifact.head.probabilities(each.embedding) for each in (old, features))
     _check_sense(before, after, features)
     challenger = _build(parent, backbone, features, data)
     prove_on_files(challenger, parent.artifact.head, files.__getitem__)
-    return _conclude(store, parent, challenger, (before, after), list(files.values()), promote, progress)
+    left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
+    return _conclude(store, parent, challenger, (before, after), left_out, list(files.values()), promote, progress)
 
 
 def _read(store: ModelStore, wanted: str) -> _Parent:
@@ -102,17 +105,15 @@ def _read(store: ModelStore, wanted: str) -> _Parent:
 
 def _embed(
     parent: _Parent, backbone: ExportedBackbone, files: dict[str, ImageFile], cache: Path, progress: Progress
-) -> Features:
-    old = parent.features
+) -> tuple[Features, dict[str, str]]:
+    """Return the version's features by the new backbone, and by hash why a picture is not among them."""
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
     with embedding_cache(cache) as known:
         embeddings, failures = embedder.embed(files, known, progress)
-    if failures:
-        sha256, reason = next(iter(failures.items()))
-        raise DatasetError(
-            f"{len(failures)} images can no longer be read; the first: {text_of(Path(str(files[sha256])))}: {reason}"
-        )
-    return replace(old, embedding=np.array([embeddings[sha256] for sha256 in old.sha256], np.float32))
+    kept = parent.features.select(~np.isin(parent.features.sha256, list(failures)))
+    if not kept.sha256:
+        raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
+    return replace(kept, embedding=np.array([embeddings[sha256] for sha256 in kept.sha256], np.float32)), failures
 
 
 def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> None:
@@ -150,6 +151,7 @@ def _conclude(
     parent: _Parent,
     challenger: Challenger,
     answers: tuple[FloatArray, FloatArray],
+    left_out: list[LeftOutFile],
     pictures: list[ImageFile],
     promote: bool,
     progress: Progress,
@@ -162,7 +164,7 @@ def _conclude(
     why = f"int8 of version {parent.version}"
     if verdict.holdout_images:
         why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
-    version = publish(store, challenger, left_out=[], who=who, why=why)
+    version = publish(store, challenger, left_out=left_out, who=who, why=why)
     if promoted := promote and verdict.blessed:
         store.promote(name, version, who=who, why=why)
     folder = store.folder(name, version)

@@ -138,7 +138,10 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     """
     sent = examples.list(model)
     rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], examples.removed(model))
-    embeddings, unreadable = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
+    embeddings, failures = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
+    unreadable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
+    for name, reason in unreadable:
+        log.warning("example %s is left out: %s", name, reason)
     rows = [row for row in rows if row[0] in embeddings]
     classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
     before = champion.features
@@ -154,7 +157,7 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         _further(champion, features, examples, progress),
         sources_of(features, sent),
         new_rows(champion.features, features),
-        (*unreadable.items(), *left_out_with(classes, rows)),
+        (*unreadable, *left_out_with(classes, rows)),
         assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
         classes.remarks,
     )
@@ -179,8 +182,6 @@ def _embed(
     if missing:
         computed, failures = champion.embedder.embed(missing, examples.embeddings, progress)
         fresh |= computed
-        for name, reason in failures.items():
-            log.warning("example %s is left out: %s", name, reason)
     return known | fresh, failures
 
 
@@ -201,6 +202,11 @@ def _further(champion: Champion, features: Features, examples: ExamplesStore, pr
         fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress, changes)
         carried = carried.joined(fresh)
     return in_order(carried)
+
+
+def _named(example: Example) -> str:
+    """Return what people know an example by: its hash, its label and where it came from."""
+    return f"{example.sha256} ({example.label}, from {example.source or 'unknown'})"
 
 
 def sources_of(features: Features, sent: list[Example]) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
-from regraft.errors import InvalidImageError
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import open_session
+from training.crops import readable_crops
 
 RUNS: Final = 30
 _WARM_UP: Final = 3
@@ -35,7 +35,7 @@ def ms_per_image(models: Sequence[Path], pictures: Iterable[ImageFile], progress
     """
     files = list(pictures)
     sessions = [open_session(path, provider="cpu", threads=1).session for path in models]
-    crops = [list(islice(_crops(files, artifact.read(path).card.image), _PICTURES)) for path in models]
+    crops = [_crops(files, artifact.read(path).card.image) for path in models]
     return in_turns([_asking(session, PROBABILITIES) for session in sessions], crops, progress)
 
 
@@ -66,9 +66,6 @@ def _asking(session: Any, output: str) -> Callable[[Crop], object]:  # noqa: ANN
     return lambda crop: session.run([output], {IMAGE: crop[None]})
 
 
-def _crops(files: Iterable[ImageFile], spec: ImageSpec) -> Iterable[Crop]:
-    for file in files:
-        try:
-            yield decode_crop(file.read_bytes(), spec)
-        except (InvalidImageError, OSError):
-            continue
+def _crops(files: Iterable[ImageFile], spec: ImageSpec) -> list[Crop]:
+    named = ((str(file), file) for file in files)
+    return [crop for _, crop in islice(readable_crops(named, spec), _PICTURES)]

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from regraft.errors import DatasetError
 from regraft.progress import Progress
+from training.crops import over_limits
 from training.dataset import Dataset, check_trainable
 from training.features import Embedder, Features, assemble
 from training.findings import Epoch, Findings
@@ -115,6 +116,7 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     files = {image.sha256: image.path for image in dataset.images}
     with embedding_cache(context.cache) as known:
         embeddings, failures = embedder.embed(files, known, context.progress)
+    failures |= over_limits({sha256: file for sha256, file in files.items() if sha256 not in failures})
     dataset = without_unreadable(dataset, failures, context.settings.data)
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
     return dataset, assemble(dataset.labels, rows, embeddings), embedder

@@ -15,10 +15,11 @@ from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_dig
 from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision, Reference
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from training.crops import readable_crops
 from training.evaluate import measure
 from training.features import Features
 from training.findings import NOTHING_FOUND, Findings
@@ -127,7 +128,7 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
 def prove_on_files(
     challenger: Challenger, head: Head, file_of: Callable[[str], ImageFile], rows: Iterable[int] | None = None
 ) -> None:
-    """Run `prove` on the first few pictures of the features, of the holdout where there is one.
+    """Run `prove` on the first few readable pictures of the features, of the holdout where there is one.
 
     Args:
         challenger: see `prove`.
@@ -139,9 +140,10 @@ def prove_on_files(
     if rows is None:
         held = np.flatnonzero(features.is_holdout).tolist()
         rows = held or range(len(features.sha256))
-    shown = list(islice(rows, _PROOF_IMAGES))
-    crops = [decode_crop(file_of(features.sha256[row]).read_bytes(), challenger.card.image) for row in shown]
-    prove(challenger, head, crops, [features.embedding[row] for row in shown])
+    row_of = dict(zip(features.sha256, range(len(features.sha256)), strict=True))
+    files = ((features.sha256[row], file_of(features.sha256[row])) for row in rows)
+    shown = list(islice(readable_crops(files, challenger.card.image), _PROOF_IMAGES))
+    prove(challenger, head, [crop for _, crop in shown], [features.embedding[row_of[sha256]] for sha256, _ in shown])
 
 
 def publish(

@@ -10,6 +10,7 @@ import pytest
 
 from regraft.errors import NotFoundError, PreconditionError
 from regraft.examples import ExamplesStore
+from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.interrupted import job_lock
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
@@ -17,7 +18,7 @@ from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from tests.serving.live import stalled_retrain
 from tests.serving.waiting import asynchronous, until
-from tests.tiny import publish_tiny
+from tests.tiny import picture, publish_tiny
 
 
 @dataclass
@@ -43,7 +44,10 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    store: ModelStore, child_arguments: list[str] | None = None, limit_s: float | None = None
+    store: ModelStore,
+    child_arguments: list[str] | None = None,
+    limit_s: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Stage]:
     examples, metrics = ExamplesStore(store.root / ".examples"), Metrics()
     finished: list[str] = []
@@ -53,7 +57,7 @@ async def stage(
         finished.append("finished")
 
     arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
-    runner = JobRunner(store, examples, arguments, metrics, on_finished, limit_s=limit_s)
+    runner = JobRunner(store, examples, arguments, metrics, on_finished, limit_s=limit_s, limits=limits)
     try:
         yield Stage(store, examples, runner, metrics, finished)
     finally:
@@ -74,6 +78,16 @@ async def test_a_job_with_nothing_new_is_refused_by_its_process(store: ModelStor
         assert s.outcome_count("refused") == 1
         assert s.metrics.registry.get_sample_value("regraft_retrain_seconds_count", {"model": "colours"}) == 1
         assert (await s.runner.cancel(job.id)).state is JobState.REFUSED, "what is over is left as it is"
+
+
+@asynchronous
+async def test_the_servers_limits_of_pictures_hold_in_its_jobs(store: ModelStore) -> None:
+    async with stage(store, limits=Limits(max_pixels=1500)) as s:
+        s.examples.add("colours", picture("red", 3, side_px=40), "red")
+
+        end = await s.end_of(await s.runner.start("colours", {}, "ada"))
+
+        assert "nothing new" in end.message, "all there was is over the limit"
 
 
 @asynchronous

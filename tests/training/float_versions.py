@@ -1,5 +1,6 @@
 """A version of convolutions in float, on pictures of 16 x 16 px, for what makes other files of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from regraft.artifact import EMBEDDING, IMAGE
@@ -29,9 +30,18 @@ def photos(folder: Path) -> Path:
 
 
 def publish_float(
-    store: ModelStore, *, loud: float = 1.0, offset: float = 0.1, depth: int = 1, holdout: bool = True
+    store: ModelStore,
+    *,
+    loud: float = 1.0,
+    offset: float = 0.1,
+    depth: int = 1,
+    holdout: bool = True,
+    unreadable: Sequence[bytes] = (),
 ) -> int:
-    """Publish a version of convolutions, and make it the champion."""
+    """Publish a version of convolutions, and make it the champion.
+
+    ``unreadable`` are files of red that an earlier decoder read: the first is holdout, the others not.
+    """
     backbone = conv_backbone(loud=loud, offset=offset, depth=depth)
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
     rows, embeddings = [], {}
@@ -40,6 +50,9 @@ def publish_float(
             data = picture(label, number)
             rows.append((image_hash(data), label, holdout and number % 3 == 0))
             embeddings[image_hash(data)] = session.run([EMBEDDING], {IMAGE: decode_crop(data, SPEC)[None]})[0][0]
+    for number, data in enumerate(unreadable):
+        rows.append((image_hash(data), "red", number == 0))
+        embeddings[image_hash(data)] = embeddings[image_hash(picture("red", number))]
     features = assemble(LABELS, rows, embeddings)
     challenger = build(
         backbone,

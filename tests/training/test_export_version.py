@@ -21,7 +21,7 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore
+from regraft.examples import ExamplesStore, image_hash
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import MODEL_FILE, ModelStore
@@ -77,6 +77,21 @@ def test_every_format_answers_like_the_served_file_and_says_so(to: Format, store
     assert json.loads((export.folder / "export.json").read_text()) == json.loads(json.dumps(export.to_dict()))
     assert "| accuracy | 1.0000 | 1.0000 |" in (export.folder / "README.md").read_text()
     assert sorted(path.name for path in store.root.parent.iterdir()) == ["exported", "models", "photos"]
+
+
+@pytest.mark.parametrize("to", ["onnx", "int8"])
+def test_pictures_that_cannot_be_read_any_more_are_left_out_of_the_proof_by_hash_and_name(
+    to: str, store: ModelStore, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = [picture("red", number)[:-40] for number in (100, 101)]
+    publish_float(store, unreadable=damaged)
+    for number, content in enumerate(damaged):
+        (data / f"damaged-{number}.png").write_bytes(content)
+
+    export = run(store, data, to)
+
+    assert export.proof.images == 15
+    assert f"image {image_hash(damaged[0])} ({data / 'damaged-0.png'}) is left out: " in caplog.text
 
 
 @pytest.mark.parametrize("to", [to for to in FORMATS if to != "openvino"])

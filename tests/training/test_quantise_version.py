@@ -23,7 +23,7 @@ from regraft.errors import (
 from regraft.examples import ExamplesStore, image_hash, kept_images
 from regraft.image import RULE_VERSION, decode_crop
 from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
 from training.features import load_features
@@ -113,6 +113,23 @@ def test_pictures_that_came_over_grpc_are_found_among_the_examples(store: ModelS
     examples.close()
 
     assert run(store, data).version == 2
+
+
+def test_pictures_that_cannot_be_read_any_more_are_left_out_by_hash_and_name(store: ModelStore, data: Path) -> None:
+    damaged = [picture("red", number)[:-40] for number in (100, 101)]
+    publish_float(store, unreadable=damaged)
+    for number, content in enumerate(damaged):
+        (data / f"damaged-{number}.png").write_bytes(content)
+
+    result = run(store, data)
+
+    features = load_features(result.path.parent / FEATURES_FILE)
+    assert len(features.sha256) == 45
+    assert not {image_hash(content) for content in damaged} & set(features.sha256)
+    left_out = json.loads((result.path.parent / REPORT_JSON_FILE).read_text())["left_out"]
+    names = {f"{image_hash(content)} ({data / f'damaged-{number}.png'})" for number, content in enumerate(damaged)}
+    assert {entry["file"] for entry in left_out} == names
+    assert all("cannot be decoded" in entry["reason"] for entry in left_out)
 
 
 def test_every_stage_is_told(store: ModelStore, data: Path) -> None:

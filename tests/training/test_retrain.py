@@ -454,7 +454,40 @@ def test_an_example_that_cannot_be_read_is_left_out_and_named_in_the_log(
     lost = {gone, image_hash(b"no picture at all")}
     assert not lost & set(workshop.features(2).sha256)
     for name in lost:
-        assert f"example {name} is left out" in caplog.text
+        assert f"example {name} (green, from unknown) is left out" in caplog.text
+
+
+def test_a_picture_that_was_embedded_and_cannot_be_read_any_more_does_not_end_the_job(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    workshop.examples.embeddings.put(COLOUR_KEY, {image_hash(data): embed(data) for data in pictures})
+    for data in pictures:
+        Path(str(workshop.examples.image_file(image_hash(data)))).write_bytes(data[:-40])
+
+    with caplog.at_level(logging.WARNING):
+        job = workshop.retrain()
+
+    assert (job.state, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 2)
+    assert any(f"image {image_hash(data)} (" in caplog.text for data in pictures)
+
+
+def test_a_picture_over_the_limits_of_the_environment_is_left_out_by_hash_and_name(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = picture("green", 3, side_px=40)
+    workshop.add("green", [*new_pictures("green", 10, 4), large])
+    monkeypatch.setenv("REGRAFT_MAX_IMAGE_PIXELS", "1500")
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert image_hash(large) not in workshop.features(2).sha256
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    (left_out,) = report["left_out"]
+    assert left_out["file"] == f"{image_hash(large)} (green, from unknown)"
+    assert "40 x 40 px; the limit is 1,500 pixels in all (REGRAFT_MAX_IMAGE_PIXELS)" in left_out["reason"]
 
 
 def test_invariant_7_the_order_of_arrival_does_not_change_the_head_bytes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from regraft import artifact
 from regraft.artifact import IMAGE, PROBABILITIES
 from regraft.card import SCHEMA_VERSION
 from regraft.errors import DatasetError, InvalidRequestError
+from regraft.examples import image_hash
 from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
@@ -240,6 +241,23 @@ def test_unusual_pictures_are_used_and_unusable_files_left_out_with_their_reason
     assert len(load_features(result.path.parent / FEATURES_FILE).sha256) == 30 + len(UNUSUAL)
     report = (result.path.parent / REPORT_FILE).read_text(encoding="utf-8")
     assert all(f"blue/{name}" in report for name in UNUSABLE)
+
+
+def test_a_picture_over_the_limits_of_the_environment_is_left_out_even_if_its_embedding_is_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = picture("red", 1, side_px=60)
+    data = write(tmp_path / "crayons", colours(dict.fromkeys(LABELS, 5)) | {"red/large.png": large})
+    before = run(data, tmp_path / "models")
+    monkeypatch.setenv("REGRAFT_MAX_IMAGE_PIXELS", "3599")
+
+    after = run(data, tmp_path / "models")
+
+    assert before.left_out == ()
+    (left_out,) = after.left_out
+    assert left_out.file == data / "red/large.png"
+    assert "60 x 60 px; the limit is 3,599 pixels in all (REGRAFT_MAX_IMAGE_PIXELS)" in left_out.reason
+    assert image_hash(large) in left_out.reason
 
 
 def test_a_left_out_file_whose_name_is_not_text_does_not_stop_the_training(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""Crops of the pictures that can be read: any other is left out by hash and name, and ends nothing."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from regraft.errors import InvalidImageError
+from regraft.image import Crop, ImageSpec, decode_crop, upright_size
+from regraft.image_files import ImageFile
+from regraft.runtime import cpu_budget
+from training.dataset import text_of
+
+log = logging.getLogger("regraft.training")
+
+
+def over_limits(files: Mapping[str, ImageFile]) -> dict[str, str]:
+    """Return by hash why a picture is not read under the limits of now, though its embedding may be cached."""
+
+    def complaint(file: ImageFile) -> str:
+        try:
+            upright_size(file.read_bytes())
+        except (InvalidImageError, OSError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        complaints = dict(zip(files, pool.map(complaint, files.values()), strict=True))
+    return {sha256: reason for sha256, reason in complaints.items() if reason}
+
+
+def readable_crops(files: Iterable[tuple[str, ImageFile]], spec: ImageSpec) -> Iterator[tuple[str, Crop]]:
+    """Yield hash and crop of each picture, of (hash, file), that can be read; the log names the others."""
+    for sha256, file in files:
+        try:
+            crop = decode_crop(file.read_bytes(), spec)
+        except (InvalidImageError, OSError) as error:
+            log.warning("image %s (%s) is left out: %s", sha256, text_of(Path(str(file))), error)
+            continue
+        yield sha256, crop
