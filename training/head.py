@@ -1,12 +1,11 @@
 """Fit a head on embeddings: multinomial logistic regression, its strength chosen by cross-validation.
 
 Everything is chosen on the training rows alone. The same rows and seed give the same bytes, whatever their order of
-arrival: rows come ordered by hash, folds are a function of it and the seed, and the linear algebra runs on one thread
-a fold.
+arrival: rows come ordered by hash, folds are a function of it and the seed, and each fold is solved on one thread.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -16,15 +15,18 @@ from threadpoolctl import threadpool_limits
 from regraft.artifact import FloatArray, Head
 from regraft.card import NoveltyMethod
 from regraft.progress import Progress, silent
+from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
-from training.logistic import Index, Linear, Matrix, Rows, log_loss, log_softmax, principal_axes, solve
+from training.logistic import Index, Linear, Matrix, Rows, blocks, log_loss, log_softmax, principal_axes, solve
 from training.novelty import LeftOut, fit_novelty, novelty_threshold
 
-C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-3, 1.6, 0.5))
+C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5))
 FOLDS: Final = 5
 UNBALANCED: Final = 1.5
 """``auto`` weighs classes alike where the largest has more than so many times the images of the smallest."""
+_FOLD_TOLERANCE: Final = 1e-3
+"""Of the fits that are only compared: their logits are within some hundredths of their standard deviation."""
 _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
 
@@ -132,18 +134,18 @@ def fit(
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
         measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed, train.group)
         mean, scale = _mean_and_scale(train.embedding)
-        x, rotation = principal_axes((np.vstack([train.embedding, further.embedding]) - mean) / scale)
+        x, rotation = principal_axes(np.concatenate([train.embedding, further.embedding]), mean, scale)
         label_index = np.concatenate([y, further.label_index])
-        weight = np.concatenate([np.ones(len(y)), further.weight]) * shares[label_index]
-        rows = Rows(x, label_index, weight[None], len(features.labels))
+        weight = np.concatenate([train.weight, further.weight]) * shares[label_index]
+        rows = Rows(x, label_index, weight, len(features.labels))
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
-        step, logits = _choose(rows, fold_of, len(y), progress)
-        final = solve(rows, C_GRID[step])
+        step, logits, models = _choose(rows, fold_of, train.weight, progress)
+        final = solve(rows, C_GRID[step], _middle(models))
         novelty = measuring_novelty.result()
     progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
-    temperature = fit_temperature(logits, y, shares[y])
-    coefficients = final.coefficients[0] @ rotation / scale / temperature
-    intercepts = final.intercepts[0] / temperature - coefficients @ mean
+    temperature = fit_temperature(logits, y, train.weight)
+    coefficients = final.coefficients @ rotation / scale / temperature
+    intercepts = final.intercepts / temperature - coefficients @ mean
     return FittedHead(
         Head(
             np.asarray(coefficients, np.float32),
@@ -170,9 +172,9 @@ def fit(
 
 
 def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
-    x = embedding.astype(np.float64)
-    mean = x.mean(axis=0)
-    return mean, max(float((x - mean).std()), 1e-12)
+    mean = embedding.mean(axis=0, dtype=np.float64)
+    squares = sum(float(np.square(embedding[block] - mean).sum()) for block in blocks(len(embedding)))
+    return mean, max(float(np.sqrt(squares / embedding.size)), 1e-12)
 
 
 def _class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
@@ -188,26 +190,62 @@ def _nothing(size: int) -> Additional:
     return Additional(np.empty((0, size), np.float32), none, np.empty(0), none)
 
 
-def _choose(rows: Rows, fold_of: Index, judged: int, progress: Progress) -> tuple[int, Matrix]:
-    """Return the step of `C_GRID` with the least log loss over the first ``judged`` rows, and their logits out of fold.
+def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> tuple[int, Matrix, list[Linear]]:
+    """Choose the step of `C_GRID` with the least log loss out of fold.
 
     From strong to weak penalties, so that each fit starts from the one before. The loss falls and then rises: after one
     step that is clearly worse, or two without a gain, the others are not worth their time.
+
+    Args:
+        rows: training rows and further ones.
+        fold_of: int64 [n], the fold that a row is kept out of; -1 for one that all folds learn from.
+        judged: float64 [m], what each of the first m rows, which are the training rows, counts in the loss. That is not
+            what it counts in the fit: what is chosen should be best for pictures as they come, whatever the balance.
+        progress: told the stage ``fit``.
+
+    Returns:
+        The step, the logits [m, K] of the training rows out of fold, and the solutions that gave them.
     """
-    folds = np.arange(int(fold_of.max()) + 1)
-    parts = replace(rows, weight=rows.weight * (fold_of != folds[:, None]))
-    models: Linear | None = None
-    best, least, chosen = 0, np.inf, np.empty((judged, rows.classes))
-    for step, c in enumerate(C_GRID):
-        models = solve(parts, c, models)
-        logits = models.logits(rows.x[:judged])[fold_of[:judged], np.arange(judged)]
-        loss = log_loss(logits, rows.label_index[:judged], rows.weight[0, :judged])
-        progress("fit", step + 1, len(C_GRID) + 1)
-        if loss < least:
-            best, least, chosen = step, loss, logits
-        if step >= best + _PATIENCE or loss > _CLEARLY * least:
-            break
-    return best, chosen
+    y = rows.label_index[: len(judged)]
+    models: list[Linear] = []
+    best, least, chosen, chosen_models = 0, np.inf, np.empty((len(judged), rows.classes)), models
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        for step, c in enumerate(C_GRID):
+            models = _solve_folds(rows, fold_of, c, models, pool)
+            logits = _out_of_fold(models, rows.x, fold_of[: len(judged)])
+            loss = log_loss(logits, y, judged)
+            progress("fit", step + 1, len(C_GRID) + 1)
+            if loss < least:
+                best, least, chosen, chosen_models = step, loss, logits, models
+            if step >= best + _PATIENCE or loss > _CLEARLY * least:
+                break
+    return best, chosen, chosen_models
+
+
+def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], pool: ThreadPoolExecutor) -> list[Linear]:
+    """Return for each fold the solution without it; ``starts`` are those of another c, none at first."""
+
+    def solved(fold: int) -> Linear:
+        weight = np.where(fold_of == fold, 0, rows.weight)
+        start = starts[fold] if starts else None
+        return solve(Rows(rows.x, rows.label_index, weight, rows.classes), c, start, _FOLD_TOLERANCE)
+
+    return list(pool.map(solved, range(int(fold_of.max()) + 1)))
+
+
+def _out_of_fold(models: list[Linear], x: FloatArray, fold_of: Index) -> Matrix:
+    """Return the logits [m, K] of the first m rows, each by the model of its fold."""
+    logits = np.empty((len(fold_of), len(models[0].intercepts)))
+    for fold, model in enumerate(models):
+        rows = np.flatnonzero(fold_of == fold)
+        logits[rows] = model.logits(x[rows])
+    return logits
+
+
+def _middle(models: list[Linear]) -> Linear:
+    """Return the mean of solutions: near the one on the rows of them all."""
+    coefficients = np.mean([model.coefficients for model in models], axis=0)
+    return Linear(coefficients, np.mean([model.intercepts for model in models], axis=0))
 
 
 def fit_temperature(logits: Matrix, y: Index, weight: Matrix) -> float:
