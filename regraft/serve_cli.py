@@ -1,8 +1,6 @@
 """The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
 
 import asyncio
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -12,6 +10,7 @@ from pydantic import ValidationError
 from regraft import show, show_plan
 from regraft.as_json import print_json
 from regraft.connection import is_socket
+from regraft.logs import write_log
 from regraft.options import Json, Store
 from regraft.runtime import ProviderChoice
 
@@ -83,6 +82,13 @@ def serve(
     bake: Annotated[
         str | None, typer.Option(help="How long a new champion is on trial: 90s, 5m, 0 for never; 5m if not given.")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json: an object a line, for machines; text if not given.")
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug (callers' faults too), info, warning or error; info if not given."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
@@ -121,6 +127,8 @@ def serve(
         "retrain_every": retrain_every,
         "min_new": min_new,
         "bake": bake,
+        "log_format": log_format,
+        "log_level": log_level,
     }
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
@@ -130,10 +138,7 @@ def serve(
             raise typer.BadParameter(first["msg"].removeprefix("Value error, ")) from error
         flag = "--" + str(first["loc"][0]).replace("_", "-")
         raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=flag) from error
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(TraceFilter())
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s%(trace)s"
-    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+    write_log(settings.log_format, settings.log_level, TraceFilter())
 
     def announce(ready: Ready) -> None:
         places = {

@@ -46,10 +46,10 @@ def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 class TraceFilter(logging.Filter):
-    """Gives every record of a handler ``trace``: `` trace=<id>`` while a call that has one is answered, or nothing."""
+    """Gives every record of a handler ``trace_id``: that of the call that is answered, or an empty text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add it, and let the record through."""
         call = current()
-        record.trace = f" trace={call.trace_id}" if call and call.trace_id else ""
+        record.trace_id = call.trace_id if call else ""
         return True

@@ -73,6 +73,13 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
 
 
+def _level_of(error: Exception) -> int:
+    """Return how loud an error is told of: what callers can bring about by the hundred is left to the metrics."""
+    if isinstance(error, errors.OperatorError):
+        return logging.WARNING
+    return logging.INFO if isinstance(error, errors.UnauthenticatedError | errors.ForbiddenError) else logging.DEBUG
+
+
 def _clipped(text: str) -> str:
     """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
@@ -225,8 +232,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             self._count(call, code)
             if code is grpc.StatusCode.INTERNAL:
                 log.error("%s", call.method, exc_info=error)
-            elif code is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # they come by the hundred; the metrics count them
-                log.info("%s: %s: %s", call.method, code.name, text)
+            else:
+                log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)
             await context.abort(code, text, _hint(error))
 
     def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:

@@ -5,10 +5,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
@@ -50,6 +51,7 @@ class JobRunner:
         limit_s: float | None = None,
         database: str = "",
         limits: Limits = DEFAULT_LIMITS,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Make a runner.
 
@@ -63,11 +65,12 @@ class JobRunner:
             database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
                 child gets it as an argument, which everybody on the machine can read.
             limits: of pictures, which hold in the children too.
+            environment: further variables of the children.
         """
         self._store = store
         self._examples = examples
         self._child_arguments = child_arguments
-        self._environment = {**os.environ, **limits.environment(), "REGRAFT_DATABASE": database}
+        self._environment = {**os.environ, **limits.environment(), **environment, "REGRAFT_DATABASE": database}
         self._metrics = metrics
         self._on_finished = on_finished
         self._limit_s = limit_s

@@ -165,6 +165,7 @@ class Server:
             self._refresh,
             database=settings.database,
             limits=limits,
+            environment={"REGRAFT_LOG_FORMAT": settings.log_format, "REGRAFT_LOG_LEVEL": settings.log_level},
             limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
         )
         self._schedule = RetrainSchedule(

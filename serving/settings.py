@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.connection import is_loopback, is_socket
 from regraft.image_limits import DEFAULT_LIMITS
+from regraft.logs import LogFormat, LogLevel
 from regraft.runtime import ProviderChoice
 from regraft.store import GateMode
 from serving.intake import LabelPolicy
@@ -110,6 +111,9 @@ class Settings(BaseSettings):
             more than the one before, the server goes back by itself; never if 0.
         drift_window: answers that drift is told from.
         drift_window_s: the age of the oldest of them.
+        log_format: ``text``, or ``json`` with one object a line; of the server and of its retrains.
+        log_level: the least that is logged: ``debug`` (calls that fail by their caller's fault too), ``info``,
+            ``warning`` or ``error``.
         grace_s: how long requests in flight may take to finish when the server stops.
     """
 
@@ -156,6 +160,8 @@ class Settings(BaseSettings):
     bake: Seconds = Field(default=300.0, ge=0)
     drift_window: int = Field(default=1000, ge=100, le=100_000)
     drift_window_s: float = Field(default=3600.0, gt=0)
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     grace_s: float = Field(default=20.0, ge=0)
 
     @model_validator(mode="after")

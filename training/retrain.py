@@ -18,6 +18,7 @@ from regraft import artifact
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, open_examples
 from regraft.interrupted import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
+from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.proxies import spare_loopback
 from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
 from regraft.store import GateMode, ModelStore
@@ -229,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=_MINUTES, help="the longest that it may take (default: 60)")
     parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
     parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
+    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
+        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
+        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
     return parser
 
 
@@ -240,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
         another process has, 1 otherwise.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    write_log(options.log_format, options.log_level)
     step_back(options.cpus)
     spare_loopback()
     try:

@@ -1,7 +1,11 @@
 """Invariant 10: NOT_SERVING, stop accepting, finish what is in flight, tell the truth in the exit code."""
 
+import json
 from collections import Counter
 
+import pytest
+
+from regraft.client import RemoteError
 from regraft.load import Load
 from regraft.store import ModelStore
 from tests.e2e.conftest import ServerProcess
@@ -27,6 +31,19 @@ def test_sigterm_under_load_answers_every_accepted_request_and_exits_0(store: Mo
     # at most one call of each client) or later.
     assert codes.keys() <= {"UNAVAILABLE", "CANCELLED"}, summary.errors
     assert codes["CANCELLED"] <= CLIENTS
+
+
+def test_a_log_for_machines_has_one_object_a_line_of_the_server_and_of_its_retrains(store: ModelStore) -> None:
+    with ServerProcess(store.root, "--log-format", "json") as server, server.client() as client:
+        with pytest.raises(RemoteError, match="nobody"):
+            client.get_model("nobody")  # its caller's fault: no line
+        list(client.add_examples([(picture("grey", number), "grey") for number in range(20)]))
+        list(client.watch_job(client.retrain().id))
+        assert server.stop() == 0
+
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert {"regraft.server", "regraft.retrain"} <= {line["logger"] for line in lines}
+    assert "regraft.rpc" not in {line["logger"] for line in lines}
 
 
 def test_a_server_without_a_model_starts_and_picks_up_the_first_one_that_is_published(store: ModelStore) -> None:

@@ -229,6 +229,33 @@ async def test_a_bug_is_internal_to_the_client_and_a_traceback_in_the_log(
         assert s.counts() == {(method, "INTERNAL"): 1}
 
 
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (errors.NotFoundError("no such model"), logging.DEBUG),
+        (errors.PreconditionError("no champion"), logging.DEBUG),
+        (errors.OverloadedError("full"), logging.DEBUG),
+        (errors.DeadlineError("too late"), logging.DEBUG),
+        (errors.ForbiddenError("not you"), logging.INFO),
+        (errors.UnauthenticatedError("who?"), logging.INFO),
+        (errors.StorageError("the disk refuses"), logging.WARNING),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+@asynchronous_with_grpc
+async def test_what_callers_can_bring_about_by_the_hundred_is_no_line_each(
+    error: errors.RegraftError, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "regraft.rpc")
+    async with stage() as s:
+        s.servicer.error = error
+        with pytest.raises(grpc.aio.AioRpcError):
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        [record] = [record for record in caplog.records if record.name == "regraft.rpc"]
+        assert record.levelno == level
+
+
 @asynchronous_with_grpc
 async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async with stage() as s:

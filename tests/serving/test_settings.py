@@ -87,6 +87,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_MAX_CONNECTION_AGE": "11",
         "REGRAFT_MAX_CONNECTION_AGE_GRACE": "12",
         "REGRAFT_MIN_PING_INTERVAL": "13",
+        "REGRAFT_LOG_FORMAT": "json",
+        "REGRAFT_LOG_LEVEL": "debug",
         "REGRAFT_GRACE_S": "6",
     }
     assert given.keys() == set(NAMES)

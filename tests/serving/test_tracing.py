@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regraft.logs import TextLines
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
@@ -39,10 +40,10 @@ def records() -> Iterator[list[str]]:
             kept.append(self.format(record))
 
     keeper, log = Keeper(), logging.getLogger("regraft.rpc")
-    keeper.setFormatter(logging.Formatter("%(message)s%(trace)s"))
+    keeper.setFormatter(TextLines())
     keeper.addFilter(TraceFilter())
     before = log.level
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.addHandler(keeper)
     yield kept
     log.removeHandler(keeper)
