@@ -1,6 +1,7 @@
 """What machines see: messages of the RPC surface as plain JSON."""
 
 import json
+import sys
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -44,4 +45,5 @@ def _numbers(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, of 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
     """Print one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201 - rich would wrap and colour it
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not is_unicode), flush=True)  # noqa: T201 - rich would wrap and colour it

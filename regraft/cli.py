@@ -6,6 +6,7 @@ Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -170,6 +171,9 @@ def demo(
 def main() -> None:
     """Run the command line."""
     spare_loopback()
+    for stream in (sys.stdout, sys.stderr):  # a label or a dash that a terminal's encoding lacks must end no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InvalidRequestError as error:

@@ -7,12 +7,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from regraft.errors import StorageError
+from regraft.errors import OperatorError, StorageError
 
 
 def cache_folder() -> Path:
-    """Return what is kept between runs and can be made anew: ``REGRAFT_CACHE``, else ``~/.cache/regraft``."""
-    return Path(os.environ.get("REGRAFT_CACHE") or Path.home() / ".cache" / "regraft")
+    """Return what is kept between runs and can be made anew: ``REGRAFT_CACHE``, else ``~/.cache/regraft``.
+
+    Raises:
+        OperatorError: neither says where.
+    """
+    if given := os.environ.get("REGRAFT_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "regraft"
+    except RuntimeError as error:  # no HOME, and a number of a user that the system does not know
+        raise OperatorError(
+            "this user has no home folder for the cache: set REGRAFT_CACHE to a folder that it may write to"
+        ) from error
 
 
 def fsync_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from regraft.cgroup import quota_cpus
 from regraft.errors import ArtifactError, MissingPackageError, ProviderError, first_line
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def cpu_budget() -> int:
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0))
-    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    quota = quota_cpus()
     return max(1, min(allowed, int(quota))) if quota else allowed
 
 
@@ -140,19 +141,6 @@ def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type in
             "pip install 'regraft[gpu]'  (NVIDIA, CUDA 13)"
         ) from error
     return onnxruntime
-
-
-def _cgroup_cpus(root: Path) -> float | None:
-    """Return the CPU quota of a cgroup v2 or v1 tree in CPUs, or None where there is none."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError):  # "max", or not a Linux cgroup at all
-        return None
 
 
 def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships no type information

@@ -122,10 +122,12 @@ class Callers:
 
     def refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read changes nothing, and is logged once."""
-        signature = _signature(self._path)
-        if signature == self._signature:
-            return
-        self._signature = signature
+        if _signature(self._path) != self._signature:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the file again, and log what came of it."""
+        self._signature = _signature(self._path)
         try:
             self._by_hash, self._by_certificate = _read(self._path)
         except OperatorError as error:

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from regraft.connection import is_socket
 from regraft.errors import OperatorError
 from serving.grpc_reflection import add_reflection
-from serving.grpc_tls import TlsFiles, server_credentials
+from serving.grpc_tls import ReloadingTls, TlsFiles
 from serving.interceptors import RpcInterceptor
 from serving.settings import Settings
 
@@ -35,6 +35,7 @@ class GrpcPort:
         self._address = address
         self._settings = settings
         self._interceptor = interceptor
+        self._tls: ReloadingTls | None = None
         options = [
             ("grpc.max_receive_message_length", _ROOM * settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.max_concurrent_streams", settings.max_streams),
@@ -64,6 +65,11 @@ class GrpcPort:
         """Refuse new calls, wait for those in flight, and return how many are left after ``grace_s``."""
         return await self._interceptor.drain(grace_s)
 
+    def reload(self) -> None:
+        """Read the TLS files again, if there are any."""
+        if self._tls:
+            self._tls.reload()
+
     async def close(self, cut: int) -> None:
         """Close; what is still in flight is cut, if anything is."""
         await self.server.stop(None if cut else _FLUSH_S)
@@ -75,8 +81,8 @@ class GrpcPort:
             raise OperatorError(f"{self._flag} {self._address}: another server listens there")
         try:
             if settings.tls_cert and settings.tls_key:
-                files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-                return int(self.server.add_secure_port(self._address, server_credentials(files)))
+                self._tls = ReloadingTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+                return int(self.server.add_secure_port(self._address, self._tls.credentials))
             return int(self.server.add_insecure_port(self._address))
         except RuntimeError as error:
             raise OperatorError(

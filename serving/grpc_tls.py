@@ -57,38 +57,44 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or "the key must not be encrypted"
 
 
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that heed changes of ``files`` at the next connection; a bad change is logged once.
-
-    Raises:
-        OperatorError: they cannot be used as they are now.
-    """
-    reloading = _Reloading(files)
-    return grpc.dynamic_ssl_server_credentials(
-        reloading.first,
-        reloading.changed,  # type: ignore[arg-type]  # None is allowed, and means no change; the stubs do not know
-        require_client_authentication=files.client_ca is not None,
-    )
-
-
-class _Reloading:
-    """Called by threads of gRPC, one a handshake."""
+class ReloadingTls:
+    """Heeds changes of TLS files at the next connection, or when told to; a bad change is logged once."""
 
     def __init__(self, files: TlsFiles) -> None:
+        """Read the files.
+
+        Raises:
+            OperatorError: they cannot be used as they are now.
+        """
         self._files = files
         try:
             self._signature = files.signature()  # before they are read, so that no change is missed
         except OSError:
             self._signature = ()  # reading says which it is
-        self.first = files.read()
+        self._told: grpc.ServerCertificateConfiguration | None = None
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            files.read(),
+            self._changed,  # type: ignore[arg-type]  # None is allowed, and means no change; the stubs do not know
+            require_client_authentication=files.client_ca is not None,
+        )
 
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None to go on with the one there is."""
+    def reload(self) -> None:
+        """Read the files again, and log what came of it."""
+        self._told = self._read()
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the new configuration, or None for the one there is; asked by threads of gRPC, one a handshake."""
+        told, self._told = self._told, None
         try:
-            signature = self._files.signature()
-            if signature == self._signature:
-                return None
-            self._signature = signature
+            changed = self._files.signature() != self._signature
+        except OSError:
+            changed = self._signature != ()
+        return (self._read() or told) if changed else told
+
+    def _read(self) -> grpc.ServerCertificateConfiguration | None:
+        try:
+            self._signature = ()  # of files that cannot be looked at
+            self._signature = self._files.signature()
             configuration = self._files.read()
         except (OperatorError, OSError) as error:
             log.error("%s; the TLS files read before are still used", error)

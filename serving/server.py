@@ -252,16 +252,26 @@ class Server:
         return cut
 
     async def run(self, announce: Callable[[Ready], None]) -> int:
-        """Serve until SIGTERM or SIGINT; return how many calls had to be cut at the end."""
+        """Serve until SIGTERM or SIGINT, reload at SIGHUP; return how many calls had to be cut at the end."""
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         try:
             announce(await self.start())
             await stopping.wait()
         finally:
             cut = await self.stop()
         return cut
+
+    def reload(self) -> None:
+        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing."""
+        if not (self._callers or self.settings.tls_cert):
+            log.info("SIGHUP: there is neither --callers nor --tls-cert to read again")
+        if self._callers:
+            self._callers.reload()
+        for port in {self._port, self._control_port}:
+            port.reload()
 
     def _add_services(self) -> None:
         server, control = self._port.server, self._control_port.server

@@ -5,9 +5,13 @@ run was interrupted before it.
 """
 
 import hashlib
+import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +26,10 @@ from training.recipe import Recipe
 from training.samples import Sample
 from training.windows import random_window
 
+log = logging.getLogger("regraft.train")
+
 _MOST_LOADERS: Final = 8
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where Linux has it, and torch puts batches
 
 Key = tuple[int, int]
 """Epoch and index of a picture."""
@@ -39,6 +46,7 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, samples: Sequence[Sample], spec: ImageSpec, recipe: Recipe, seed: int) -> None:
         """Take what every loading process needs."""
         self._samples, self._spec, self._recipe, self._seed = samples, spec, recipe, seed
+        self.picture_bytes = 3 * spec.crop_px**2
         self._small = replace(spec, crop_px=max(1, spec.crop_px // 2), resize_px=max(1, spec.resize_px // 2))
         self._augment = v2.TrivialAugmentWide() if recipe.augment == "full" else None
 
@@ -72,6 +80,7 @@ class PlainPictures(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, samples: Sequence[Sample], spec: ImageSpec) -> None:
         """Take what every loading process needs."""
         self._samples, self._spec = samples, spec
+        self.picture_bytes = 3 * spec.crop_px**2
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         """Return the picture uint8 [P, P, 3] and its index."""
@@ -85,6 +94,7 @@ class Schedule(Sampler[list[Key]]):
     def __init__(self, images: int, batch: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
         """Plan batches of ``batch`` pictures over all processes; in random order, or as they come without a seed."""
         self._images, self._batch, self._seed, self._rank, self._processes = images, batch, seed, rank, processes
+        self.batch = -(-batch // processes)
         self.epoch = 0
         self.first = 0
 
@@ -105,14 +115,45 @@ class Schedule(Sampler[list[Key]]):
         return np.array_split(order, len(self))  # of equal size, so that no batch is left with a single picture
 
 
-def loader(pictures: Dataset[tuple[torch.Tensor, int]], schedule: Schedule) -> DataLoader[Any]:
+def loaders(wanted: int, batch_bytes: int, free_bytes: int) -> int:
+    """Return how many loading processes there is shared memory for; 0 loads in the process that learns.
+
+    Each has two batches ready at most, beside the two that the learning process holds.
+    """
+    return max(0, min(wanted, (free_bytes // batch_bytes - 2) // 2))
+
+
+def _shared_memory_bytes() -> int:
+    """Return how much shared memory is free: containers have 64 MB of it unless told otherwise, and some less."""
+    try:
+        state = os.statvfs(_SHARED_MEMORY)
+    except OSError:  # elsewhere than on Linux it has no such limit
+        return sys.maxsize
+    return state.f_bavail * state.f_frsize
+
+
+@cache  # once a run, not with every set of pictures
+def _say_that_memory_is_short(wanted: int, processes: int) -> None:
+    log.warning(
+        "%s is too small for %d processes that load pictures: %s (docker run --shm-size 1g gives it more)",
+        _SHARED_MEMORY,
+        wanted,
+        f"there are {processes}" if processes else "the one that learns loads them, which is slower",
+    )
+
+
+def loader(pictures: "AugmentedPictures | PlainPictures", schedule: Schedule) -> DataLoader[Any]:
     """Return batches (uint8 [N, P, P, 3], indices int64 [N]), made ahead by processes of their own."""
+    wanted = min(_MOST_LOADERS, max(1, cpu_budget() - 1))
+    processes = loaders(wanted, schedule.batch * pictures.picture_bytes, _shared_memory_bytes())
+    if processes < wanted:
+        _say_that_memory_is_short(wanted, processes)
     return DataLoader(
         pictures,
         batch_sampler=schedule,
         collate_fn=_collate,
-        num_workers=min(_MOST_LOADERS, max(1, cpu_budget() - 1)),
-        persistent_workers=True,
+        num_workers=processes,
+        persistent_workers=processes > 0,
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )

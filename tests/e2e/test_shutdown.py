@@ -1,14 +1,20 @@
 """Invariant 10: NOT_SERVING, stop accepting, finish what is in flight, tell the truth in the exit code."""
 
 import json
+import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import trustme
 
-from regraft.client import RemoteError
+from regraft.client import Client, RemoteError
+from regraft.connection import Connection
 from regraft.load import Load
 from regraft.store import ModelStore
+from regraft.tokens import hash_token, new_token
 from tests.e2e.conftest import ServerProcess
+from tests.serving.waiting import wait_until
 from tests.tiny import picture
 
 CLIENTS = 8
@@ -44,6 +50,35 @@ def test_a_log_for_machines_has_one_object_a_line_of_the_server_and_of_its_retra
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert {"regraft.server", "regraft.retrain"} <= {line["logger"] for line in lines}
     assert "regraft.rpc" not in {line["logger"] for line in lines}
+
+
+def test_sighup_reads_callers_and_certificates_again_and_says_so(store: ModelStore, tmp_path: Path) -> None:
+    callers = tmp_path / "callers"
+    token = new_token()
+    callers.write_text(f"ada classify sha256:{hash_token(token)}\n")
+    authority = trustme.CA()
+    cert, key, ca = tmp_path / "server.crt", tmp_path / "server.key", tmp_path / "ca.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(cert)
+    authority.cert_pem.write_to_path(ca)
+    flags = ["--callers", callers, "--tls-cert", cert, "--tls-key", key]
+
+    with ServerProcess(store.root, *map(str, flags)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: f"{callers}: 1 callers" in server.log.read_text())
+        wait_until(lambda: f"{cert} and what belongs to it were read again" in server.log.read_text())
+        with Client(Connection(server.places["grpc"], token, tls_ca=ca)) as client:
+            assert client.classify(picture("red")).predictions[0].label == "red"
+        assert server.stop() == 0
+
+
+def test_sighup_of_a_server_that_has_neither_says_so_and_ends_nothing(store: ModelStore) -> None:
+    with ServerProcess(store.root) as server, server.client() as client:
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "neither --callers nor --tls-cert" in server.log.read_text())
+        assert client.is_serving()
+        assert server.stop() == 0
 
 
 def test_a_server_without_a_model_starts_and_picks_up_the_first_one_that_is_published(store: ModelStore) -> None:

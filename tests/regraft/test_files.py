@@ -222,3 +222,32 @@ def test_other_errors_stay_what_they_are(error: BaseException) -> None:
         raise error
 
     assert caught.value is error
+
+
+WITHOUT_A_HOME = """
+import os, pwd
+from regraft.errors import RegraftError
+from regraft.files import cache_folder
+from regraft.user import user_name
+number = next(number for number in range(54321, 65000) if number not in {entry.pw_uid for entry in pwd.getpwall()})
+os.setuid(number)
+del os.environ["HOME"], os.environ["REGRAFT_CACHE"]
+print(user_name() == f"uid {number}")
+try:
+    cache_folder()
+except RegraftError as error:
+    print(error)
+os.environ["REGRAFT_CACHE"] = "/var/cache/regraft"
+print(cache_folder())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user that the system does not know")
+def test_a_user_without_home_and_name_is_told_in_one_line_what_to_set() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_A_HOME], capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == [
+        "True",
+        "this user has no home folder for the cache: set REGRAFT_CACHE to a folder that it may write to",
+        "/var/cache/regraft",
+    ], done.stderr

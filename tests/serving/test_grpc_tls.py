@@ -131,6 +131,18 @@ def test_a_change_that_makes_no_sense_leaves_the_certificate_as_it_was(
     assert asked(live, tls_ca=authority.ca) == "red"
 
 
+def test_a_reload_reads_the_files_even_where_nothing_seems_changed_and_says_so(
+    live: LiveServer, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "regraft.tls")
+
+    live.server.reload()
+
+    cert = live.settings.tls_cert
+    assert [record.getMessage() for record in caplog.records] == [f"{cert} and what belongs to it were read again"]
+    assert asked(live, tls_ca=authority.ca) == "red"
+
+
 def test_a_certificate_that_came_before_its_key_waits_for_it(live: LiveServer, authority: Authority) -> None:
     old_ca = authority.folder / "old.pem"
     old_ca.write_bytes(authority.ca.read_bytes())

@@ -1,6 +1,10 @@
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 from regraft.examples import image_hash
 from regraft.image import ImageSpec, decode_crop, decode_window, upright_size
 from tests.tiny import SPEC, picture
-from training.augment import AugmentedPictures, Key, PlainPictures, Schedule, loader, seed_of
+from tests.training.conftest import REPOSITORY
+from training.augment import AugmentedPictures, Key, PlainPictures, Schedule, loader, loaders, seed_of
 from training.recipe import recipe_for
 from training.samples import Sample
 from training.windows import random_window
@@ -255,3 +260,50 @@ def test_a_seed_is_a_function_of_all_its_parts(parts: list[object], others: list
     assert 0 <= seed < 2**63
     assert seed == seed_of(*parts)
     assert (seed == seed_of(*others)) == (parts == others)
+
+
+def test_loading_processes_have_room_for_what_they_make_ahead() -> None:
+    batch_bytes = 32 * 3 * 224**2
+
+    assert loaders(7, batch_bytes, free_bytes=2**30) == 7
+    assert loaders(7, batch_bytes, free_bytes=64 * 2**20) == 5  # what containers have by default
+    assert loaders(7, batch_bytes, free_bytes=3 * 2**20) == 0
+    assert loaders(7, batch_bytes, free_bytes=0) == 0
+
+
+LITTLE_SHARED_MEMORY = """
+import logging, sys
+from pathlib import Path
+from regraft.examples import image_hash
+from tests.tiny import SPEC, picture
+from training.augment import PlainPictures, Schedule, loader
+from training.samples import Sample
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+spec = SPEC.__class__(resize="squash", resize_px=224, crop_px=224)
+paths = [Path(sys.argv[1]) / f"{number}.png" for number in range(64)]
+for number, path in enumerate(paths):
+    path.write_bytes(picture("red", number))
+samples = [Sample(path, image_hash(path.read_bytes()), 0) for path in paths]
+for _ in range(2):
+    print(sum(len(images) for images, _ in loader(PlainPictures(samples, spec), Schedule(64, 32, None))))
+"""
+
+
+def test_with_a_dev_shm_of_3_mb_fewer_processes_load_and_one_line_says_so(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare") or pytest.skip("unshare is not installed")
+    if subprocess.run([unshare, "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not give a process a /dev/shm of its own")
+    mount = 'mount -t tmpfs -o size=3m tmpfs /dev/shm && exec "$@"'
+
+    done = subprocess.run(
+        [unshare, "-m", "sh", "-c", mount, "sh", sys.executable, "-c", LITTLE_SHARED_MEMORY, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.split() == ["64", "64"], done.stderr
+    [line] = done.stderr.splitlines()
+    assert "shm is too small for " in line
+    assert "docker run --shm-size 1g" in line
