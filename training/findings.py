@@ -21,12 +21,17 @@ class Reliability:
     """How far confidence and accuracy are apart.
 
     Attributes:
-        ece: expected calibration error (Naeini et al., 2015), 0 to 1: mean distance of the two over all images.
+        ece: expected calibration error (Naeini et al., 2015), 0 to 1: mean distance of the two over all images. Of few
+            images it is mostly noise.
         bins: of equal width from confidence 0 to 1; one without images is all 0.
+        unbiased: root of the mean squared distance without that noise, 0 to 1; see `training.calibration`.
+        p_value: how often a head whose confidence is its accuracy would look as bad.
     """
 
     ece: float
     bins: tuple[Bin, ...]
+    unbiased: float
+    p_value: float
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ LeftOutFile: TypeAlias = tuple[str, str]
 NO_PICTURES: Final[Mapping[str, bytes]] = MappingProxyType({})
 _WEAK: Final = 0.85
 _WIDE: Final = 0.1
-_OFF: Final = 0.1
+_OFF: Final = 0.02
+_SHOWN: Final = 0.05
+"""Calibration that a calibrated head would show as rarely as this is taken for wrong."""
 
 
 def render(
@@ -93,7 +95,8 @@ def _verdict(metrics: Metrics, findings: Findings, worst: Sequence[Mix]) -> str:
     weakest = min(metrics.per_class, key=_strength)
     if weakest.f1 < _WEAK:
         said.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
-    if findings.calibration and findings.calibration.after.ece > _OFF:
+    served = findings.calibration.after if findings.calibration else None
+    if served and served.unbiased > _OFF and served.p_value <= _SHOWN:
         said.append("Its probabilities are not to be taken at their word.")
     if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
         said.append("More holdout images would measure it better.")

@@ -74,6 +74,7 @@ class TrainResult:
             "macro_f1": metrics.macro_f1 if metrics else None,
             "cross_validation": asdict(found.cross_validation) if found.cross_validation else None,
             "ece": found.calibration.after.ece if found.calibration else None,
+            "calibration_error": found.calibration.after.unbiased if found.calibration else None,
             "extra": asdict(found.extra) if found.extra else None,
             "notes": list(found.notes),
             "images": self.card.train_images + (metrics.images if metrics else 0),

@@ -1,13 +1,14 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
 from tests.training.conftest import blobs
-from training.calibration import BINS, calibration, reliability
+from training.calibration import BINS, calibration, p_value, reliability, squared_error
 from training.head import fit
 
 SHARES = st.floats(0, 1, width=32)
@@ -111,3 +112,43 @@ def test_without_holdout_there_is_nothing_to_compare() -> None:
     features = blobs((20, 20), 6)
 
     assert calibration(fit(features).head, 1.0, features) is None
+
+
+def answers(images: int, seed: int, *, overconfident: float = 0.0) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """Draw answers of a head of two classes that is 91 % sure on average, and right so much less often than it says."""
+    random = np.random.default_rng(seed)
+    confidence = 0.5 + 0.5 * random.beta(4.1, 0.9, images)
+    right = random.random(images) < confidence - overconfident
+    return np.column_stack([confidence, 1 - confidence]).astype(np.float32), np.where(right, 0, 1)
+
+
+def test_the_squared_error_of_a_calibrated_head_is_none_on_average_however_few_the_images() -> None:
+    for images in (30, 200):
+        found = [squared_error(*answers(images, seed)) for seed in range(600)]
+
+        assert abs(float(np.mean(found))) < 3 * float(np.std(found)) / 600**0.5
+        assert np.mean([reliability(*answers(images, seed)).ece for seed in range(20)]) > 0.02  # which has that bias
+
+
+def test_the_squared_error_of_an_overconfident_head_is_how_far_it_is_off() -> None:
+    found = [squared_error(*answers(100, seed, overconfident=0.15)) for seed in range(400)]
+
+    assert float(np.mean(found)) ** 0.5 == pytest.approx(0.15, abs=0.01)
+
+
+@pytest.mark.parametrize("images", [30, 150])
+def test_a_calibrated_head_is_taken_for_a_wrong_one_as_rarely_as_the_test_says(images: int) -> None:
+    alarms = sum(p_value(*answers(images, seed)) <= 0.05 for seed in range(200))
+
+    assert alarms <= 200 * 0.05 + 2.5 * (200 * 0.05 * 0.95) ** 0.5
+
+
+def test_an_overconfident_head_is_found() -> None:
+    assert sum(p_value(*answers(150, seed, overconfident=0.15)) <= 0.05 for seed in range(20)) >= 18
+
+
+def test_two_images_or_none_say_nothing() -> None:
+    nothing = np.empty((0, 2), np.float32), np.empty(0, np.int64)
+
+    assert (squared_error(*nothing), p_value(*nothing)) == (0, 1)
+    assert (squared_error(*answers(1, 0)), p_value(*answers(1, 0))) == (0, 1)

@@ -49,7 +49,8 @@ METRICS = Metrics(
 EVERYTHING = Findings(
     notes=("the backbone was frozen: few images",),
     calibration=Calibration(
-        Reliability(0.125, (Bin(0, 0, 0), Bin(0.9, 0.7, 10))), Reliability(0.031, (Bin(0, 0, 0), Bin(0.8, 0.7, 10)))
+        Reliability(0.125, (Bin(0, 0, 0), Bin(0.9, 0.7, 10)), 0.11, 0.04),
+        Reliability(0.031, (Bin(0, 0, 0), Bin(0.8, 0.7, 10)), 0.0, 0.6),
     ),
     cross_validation=CrossValidation((0.81, 0.87), 0.84, (0.7, 0.92)),
     top_losses=(Judged("a" * 64, "red/odd.jpg", "holdout", "red", "green", 0.913, 0.087),),
@@ -258,8 +259,8 @@ def test_the_report_shows_everything_that_was_found() -> None:
 
     for shown in (
         "the backbone was frozen: few images",
-        "calibration error 12.5%",
-        "calibration error 3.1%",
+        "calibration error 11.0%",
+        "calibration error 0.0%",
         "84.0% right, 95% interval 70.0% to 92.0%",
         "1 81.0% 2 87.0%",
         "red 8.7%→ green 91.3%",
@@ -330,9 +331,14 @@ def test_the_verdict_names_the_most_frequent_mistake_and_the_weakest_class() -> 
 
 
 def test_the_verdict_warns_of_probabilities_that_mean_little() -> None:
-    poor = Findings(calibration=Calibration(Reliability(0.4, (Bin(1, 0.6, 5),)), Reliability(0.4, (Bin(1, 0.6, 5),))))
+    def warned(unbiased: float, p_value: float) -> bool:
+        part = Reliability(0.4, (Bin(1, 0.6, 5),), unbiased, p_value)
+        page = Page(render(with_labels("red", "green"), Findings(calibration=Calibration(part, part)), []))
+        return "not to be taken at their word" in page.text
 
-    assert "not to be taken at their word" in Page(render(with_labels("red", "green"), poor, [])).text
+    assert warned(0.4, 0.01)
+    assert not warned(0.4, 0.2)  # chance does as much
+    assert not warned(0.01, 0.001)  # surely off, by nothing to speak of
     assert "not to be taken at their word" not in Page(render(with_labels("red", "green"), EVERYTHING, [])).text
 
 
