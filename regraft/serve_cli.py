@@ -1,6 +1,7 @@
 """The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -10,9 +11,13 @@ from pydantic import ValidationError
 from regraft import show, show_plan
 from regraft.as_json import print_json
 from regraft.connection import is_socket
+from regraft.errors import InvalidRequestError
+from regraft.image_limits import configured_limits
 from regraft.logs import write_log
 from regraft.options import Json, Store
 from regraft.runtime import ProviderChoice
+from regraft.store import MODEL_FILE, ModelStore
+from regraft.v1 import classifier_pb2
 
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
@@ -162,6 +167,21 @@ def serve(
         work_in_bulk()
     if asyncio.run(run()):
         raise typer.Exit(1)  # calls were cut: not a clean stop
+
+
+def answers_without_server(
+    wanted: str, store: Path, pictures: Iterable[tuple[str, bytes]], top_k: int
+) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
+    """Classify by a model file, or by NAME[:VERSION] of a store, as a server would."""
+    from serving.alone import classify_alone  # noqa: PLC0415 - as in `serve`
+
+    file = Path(wanted)
+    if not file.is_file():
+        if file.suffix == ".onnx":
+            raise InvalidRequestError(f"--file {wanted}: there is no such file")
+        models = ModelStore(store)
+        file = models.folder(*models.find(wanted)) / MODEL_FILE
+    return classify_alone(file, pictures, top_k=top_k, limits=configured_limits())
 
 
 def _place(address: str, port: int) -> str:

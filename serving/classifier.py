@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+from regraft.card import ModelCard
 from regraft.errors import (
     CallerError,
     DeadlineError,
@@ -30,6 +31,19 @@ DEFAULT_TOP_K = 5
 _CROWDED_S: Final = 1.0
 
 
+class Version(Protocol):
+    """Which version answers, and its card."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - said by the name
+
+    @property
+    def version(self) -> int: ...  # noqa: D102 - likewise
+
+    @property
+    def card(self) -> ModelCard: ...  # noqa: D102 - likewise
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a picture is.
@@ -42,7 +56,7 @@ class Answer:
         request_id: names this prediction; whether its picture was kept is another matter.
     """
 
-    served: ServedModel
+    served: Version
     predictions: tuple[tuple[str, float], ...]
     novelty: float
     seconds: dict[str, float]
@@ -112,9 +126,7 @@ class Classifier:
         with self._visit(name, None) as served:
             request_id = uuid.uuid4().hex
             output, seconds = await self._judge(served, image, deadline_s, request_id)
-        best = output.best(top_k or DEFAULT_TOP_K)
-        predictions = tuple((served.card.labels[index], float(output.probabilities[index])) for index in best)
-        return Answer(served, predictions, output.novelty, seconds, request_id)
+        return Answer(served, ranked(output, served.card.labels, top_k), output.novelty, seconds, request_id)
 
     async def judge(
         self,
@@ -252,6 +264,11 @@ class Classifier:
         if call and call.on_answer:
             call.on_answer(seconds)
         self._on_answer(served, reply.output)
+
+
+def ranked(output: Output, labels: Sequence[str], top_k: int) -> tuple[tuple[str, float], ...]:
+    """Return the ``top_k`` most probable labels, 5 if that is 0, with their probabilities."""
+    return tuple((labels[index], float(output.probabilities[index])) for index in output.best(top_k or DEFAULT_TOP_K))
 
 
 def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:

@@ -147,6 +147,13 @@ def open_engine(
     return Engine(opened, plan)
 
 
+def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
+    """Open a session for one picture at a time, with nothing measured; errors as `open_engine`."""
+    threads = cpu_budget()
+    opened = open_session(model, provider=provider, threads=threads)
+    return Engine(opened, ExecutionPlan(lanes=1, threads=threads, max_batch=1))
+
+
 def measure_model(
     model: Path,
     card: ModelCard,

@@ -45,8 +45,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         try:
             response = await self._classify(request.request, deadline_s, wait=True)
         except RegraftError as error:
-            code, text = status_of(error)
-            return pb.ClassifyStreamResponse(id=request.id, error=pb.StreamError(code=code.value[0], message=text))
+            return outcome_of_error(request.id, error)
         return pb.ClassifyStreamResponse(id=request.id, response=response)
 
     async def _classify(
@@ -57,7 +56,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         answer = await self._classifier.classify(
             request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, wait=wait
         )
-        return _to_message(answer)
+        return to_message(answer)
 
 
 def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
@@ -66,7 +65,14 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
 
 
-def _to_message(answer: Answer) -> pb.ClassifyResponse:
+def outcome_of_error(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
+    """Return the answer to a picture of a stream that failed by itself."""
+    code, text = status_of(error)
+    return pb.ClassifyStreamResponse(id=key, error=pb.StreamError(code=code.value[0], message=text))
+
+
+def to_message(answer: Answer) -> pb.ClassifyResponse:
+    """Return an answer as it is sent."""
     threshold = answer.served.card.novelty_threshold
     return pb.ClassifyResponse(
         name=answer.served.name,

@@ -50,8 +50,9 @@ def test_every_command_works_in_the_order_of_the_page(
     [cron] = re.findall(r"`python -m (training\.retrain [^`]+)`", README)
     _run(f"{sys.executable} -m {cron}")
 
-    assert len(others) == 9
+    assert len(others) == 10
     assert "roses" in said["regraft classify photos/roses/1.jpg"].split()[1]
+    assert said["regraft classify --file flowers photos/roses/1.jpg"].split()[1] == "roses"
     assert "30 accepted" in said["regraft label more"]
     assert "SUCCEEDED" in said["regraft retrain --wait"]
     assert "sunflowers" in said["regraft models show"]

@@ -1,0 +1,20 @@
+"""What ``regraft`` and ``python -m regraft`` start: the front door, where there is one."""
+
+import sys
+from importlib.util import find_spec
+
+
+def main() -> None:
+    """Run the command line, or say in one line why it cannot."""
+    if find_spec("fcntl") is None:  # as on Windows
+        sys.exit(
+            f"error: Regraft is for Linux, and this is {sys.platform}: use a container, or WSL on Windows "
+            "(regraft.client alone works here)"
+        )
+    from regraft.cli import main as run  # noqa: PLC0415 - it needs what is missing elsewhere
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
