@@ -54,7 +54,7 @@ def train(
     ] = True,
     mlflow: Annotated[str, typer.Option(help="URI of an MLflow server.", rich_help_panel=_LOOKING)] = "",
     balance: Annotated[
-        str, typer.Option(help="on, off or auto: all classes weigh the same in the probe.", rich_help_panel=_DATA)
+        str, typer.Option(help="on: classes weigh the same; auto: half-way, where counts differ.", rich_help_panel=_DATA)
     ] = "auto",
     views: Annotated[
         int, typer.Option(help="Further views of each training image for the probe.", rich_help_panel=_DATA)

@@ -24,7 +24,7 @@ from training.novelty import LeftOut, fit_novelty, novelty_threshold
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5))
 FOLDS: Final = 5
 UNBALANCED: Final = 1.5
-"""``auto`` weighs classes alike where the largest has more than so many times the images of the smallest."""
+"""``auto`` balances where the largest class has more than so many times the images of the smallest."""
 _FOLD_TOLERANCE: Final = 1e-3
 """Of the fits that are only compared: their logits are within some hundredths of their standard deviation."""
 _PATIENCE: Final = 2
@@ -123,7 +123,8 @@ def fit(
         features: every label needs at least two training rows.
         progress: told the stage ``fit``.
         seed: deals the rows to the folds.
-        balance: whether each class weighs the same, however many rows it has; see `UNBALANCED`.
+        balance: ``on`` lets each class weigh the same in the fit, however many rows it has; ``auto`` goes half that way
+            where their counts differ much, see `UNBALANCED`. C and the temperature are chosen by the rows as they are.
         additional: further rows.
     """
     train = features.train()
@@ -178,11 +179,16 @@ def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
 
 
 def _class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
-    """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs."""
+    """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs.
+
+    ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
+    all of them. Which is enough to be found, and leaves the others' probabilities as they are.
+    """
     counts = np.bincount(label_index)
     if balance == "off" or (balance == "auto" and counts.max() <= UNBALANCED * counts.min()):
         return np.ones(len(counts)), False
-    return len(label_index) / (len(counts) * counts), True
+    share = counts.max() / counts if balance == "on" else np.sqrt(counts.max() / counts)
+    return share / share[label_index].mean(), True
 
 
 def _nothing(size: int) -> Additional:

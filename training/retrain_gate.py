@@ -19,6 +19,7 @@ from training.findings import Findings, Judged
 from training.gate import Answers, NewLabels, judge
 from training.head import FittedHead
 from training.objections import Limits
+from training.remarks import remarks
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.suspects import label_errors
 from training.verdict import SuspectLabel, Verdict
@@ -82,6 +83,7 @@ def judge_challenger(
         suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
     )
     return Findings(
+        notes=remarks(fitted, features),
         calibration=calibration(fitted.head, fitted.temperature, features),
         verdict=verdict,
         changes=data_changes(champion.features, features),

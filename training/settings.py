@@ -34,7 +34,8 @@ class TrainSettings:
         image_px: side of the network's input, None for its own.
         cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
         init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
-        balance: whether every class weighs the same however many images it has; ``auto`` where counts differ much.
+        balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where counts
+            differ much.
         views: further views of each training image that the probe learns from.
         extra: a second folder of labelled photos that joins the training images.
         extra_weighting: whether its images count as much as the probe finds them like the first.

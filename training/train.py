@@ -21,6 +21,7 @@ from training.novelty_check import check
 from training.objections import Limits
 from training.precision import in_precision
 from training.probe import probe
+from training.remarks import remarks
 from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.settings import TrainSettings
@@ -325,7 +326,7 @@ def look_into(made: Made) -> Findings:
     earlier = made.findings
     return replace(
         found,
-        notes=(*earlier.notes, *found.notes),
+        notes=(*earlier.notes, *remarks(fitted, made.features, earlier.cross_validation), *found.notes),
         cross_validation=earlier.cross_validation,
         novelty=check(made.features, fitted),
         extra=earlier.extra,

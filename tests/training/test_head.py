@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from regraft.artifact import FloatArray
 from regraft.examples import image_hash
 from tests.training.conftest import blobs, in_a_child
+from training.calibration import squared_error
 from training.features import Features, assemble
 from training.head import C_GRID, Additional, Balance, FittedHead, fit
 
@@ -347,6 +348,22 @@ def test_a_balanced_head_misses_fewer_images_of_the_rare_class() -> None:
     features = blobs([300, 12], 20, apart=1.5, holdout=300)
 
     assert recall(fit(features, balance="on"), features, 1) > recall(fit(features, balance="off"), features, 1) + 0.1
+
+
+@pytest.mark.parametrize("tiny", [2, 5, 30])
+def test_a_tiny_class_leaves_the_probabilities_of_the_others_as_they_are(tiny: int) -> None:
+    old, new = (blobs(counts, 30, apart=3.5, holdout=300) for counts in ([150] * 4, [150] * 4 + [tiny]))
+
+    before, after = (
+        fit(features).head.probabilities(features.holdout().embedding)[features.holdout().label_index < 4]
+        for features in (old, new)
+    )
+
+    truth = old.holdout().label_index
+    errors = [max(0.0, squared_error(p, truth)) ** 0.5 for p in (before, after)]
+    assert errors[1] <= errors[0] + 0.01
+    loss = [-float(np.log(p[np.arange(len(truth)), truth]).mean()) for p in (before, after)]
+    assert loss[1] <= loss[0] + 0.04
 
 
 def test_of_equal_counts_balance_changes_nothing() -> None:

@@ -1,0 +1,65 @@
+"""Sentences on how a head was fitted that its reader should know."""
+
+import numpy as np
+
+from regraft.card import Metrics
+from training.evaluate import measure, wilson_interval
+from training.features import Features
+from training.findings import CrossValidation
+from training.head import C_GRID, FittedHead
+
+
+def remarks(fitted: FittedHead, features: Features, cross_validation: CrossValidation | None = None) -> tuple[str, ...]:
+    """Return remarks on a head.
+
+    Args:
+        fitted: the head.
+        features: training and holdout rows.
+        cross_validation: of the whole strategy, where there was one; else the answers out of fold are compared.
+    """
+    held = features.holdout()
+    holdout = measure(fitted.head.probabilities(held.embedding), held.label_index, features.labels)
+    said = (_end_of_grid(fitted), holdout and _apart(holdout, cross_validation or _out_of_fold(fitted, features)))
+    return tuple(filter(None, said))
+
+
+def _end_of_grid(fitted: FittedHead) -> str:
+    c = fitted.choices.get("c")
+    if c not in (C_GRID[0], C_GRID[-1]):
+        return ""
+    if c == C_GRID[-1]:
+        return (
+            f"C stands at the weak end of its grid ({c:g}): the classes are told apart without effort, or some of the "
+            "pictures are nearly the same."
+        )
+    return (
+        f"C stands at the strong end of its grid ({c:g}): hardly anything in the embeddings tells the classes apart. "
+        "Look at the labels, or take another backbone."
+    )
+
+
+def _out_of_fold(fitted: FittedHead, features: Features) -> CrossValidation | None:
+    rows = fitted.unseen.rows
+    if not len(rows):
+        return None
+    right = fitted.unseen.probabilities.argmax(axis=1) == features.train().label_index[rows]
+    return CrossValidation((), float(right.mean()), wilson_interval(int(np.count_nonzero(right)), len(rows)))
+
+
+def _apart(holdout: Metrics, validation: CrossValidation | None) -> str:
+    """Say where two 95 % intervals of the accuracy do not overlap."""
+    if validation is None:
+        return ""
+    intervals = holdout.accuracy_interval, validation.accuracy_interval
+    if intervals[0][0] <= intervals[1][1] and intervals[1][0] <= intervals[0][1]:
+        return ""
+    figures = [
+        f"{accuracy:.1%} ({low:.1%} to {high:.1%})"
+        for accuracy, (low, high) in zip((holdout.accuracy, validation.accuracy), intervals, strict=True)
+    ]
+    easier = "easier" if holdout.accuracy > validation.accuracy else "harder"
+    return (
+        f"The holdout is {easier} than the training images: accuracy {figures[0]} there, {figures[1]} in "
+        "cross-validation, and the intervals do not overlap. Do not take either for the accuracy on new pictures "
+        "before you know why."
+    )
