@@ -21,6 +21,7 @@ from training.version_diff import version_diff
 
 LABELS = ("blue", "green", "red")
 
+
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
     workshop = open_workshop(tmp_path, labels=LABELS)
