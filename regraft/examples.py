@@ -39,7 +39,7 @@ from regraft.errors import NotFoundError, OverloadedError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
 from regraft.kept_requests import KeptRequests
-from regraft.labels import check_label, check_note
+from regraft.labels import check_label, check_note, one_form
 from regraft.retrain_jobs import RetrainJobs
 
 FOLDER: Final = ".examples"
@@ -76,6 +76,10 @@ class Example:
     source: str = ""
     added_at: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        """Bring the label to its one form, also that of an older row."""
+        object.__setattr__(self, "label", one_form(self.label))
+
 
 @dataclass(frozen=True)
 class NewExample:
@@ -94,6 +98,10 @@ class NewExample:
     source: str = ""
     annotator: str = ""
     request_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Bring the label to its one form."""
+        object.__setattr__(self, "label", one_form(self.label))
 
     @cached_property
     def sha256(self) -> str:
@@ -236,6 +244,7 @@ class ExamplesStore:
             OverloadedError: the caller's quota is used up.
             StorageError: the database refused; all is as it was.
         """
+        label = one_form(label)
         check_label(label)
         return self._change(model, sha256, Labelling(label, source, annotator, "", caller, _now()), hourly_quota)
 
@@ -391,7 +400,7 @@ def kept_images(place: str) -> ImageFiles:
 
 def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
-    return {row.sha256: row.label for row in connection.execute(query)}
+    return {row.sha256: one_form(row.label) for row in connection.execute(query)}
 
 
 def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> list[AddOutcome]:

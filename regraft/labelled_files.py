@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regraft.errors import InvalidRequestError, first_line
-from regraft.labels import check_label
+from regraft.labels import check_label, one_form
 
 FIELDS: Final = ("file", "label", "source", "annotator", "request_id")
 """The columns of a CSV, and the keys of JSON Lines: a file (from the list's own folder) or a request, and its label."""
@@ -111,6 +111,7 @@ def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
     if not path.exists():
         raise InvalidRequestError(f"{path}: there is no such file or folder")
     if label:
+        label = one_form(label)
         check_label(label)
         files = [path] if path.is_file() else _files(path)
         pairs = [(file, label) for file in files]
@@ -118,7 +119,7 @@ def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
         raise InvalidRequestError(f"{path}: which class is it? Say --label")
     else:
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        pairs = [(file, folder.name) for folder in folders for file in _files(folder)]
+        pairs = [(file, one_form(folder.name)) for folder in folders for file in _files(folder)]
         if not folders and _files(path):
             raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
     if not pairs:

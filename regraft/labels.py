@@ -1,5 +1,6 @@
-"""What may be a label, and what may be said beside it."""
+"""Labels: the one form that they are compared in, what may be one, and what may be said beside it."""
 
+import unicodedata
 from typing import Final
 
 from regraft.errors import InvalidRequestError
@@ -7,6 +8,14 @@ from regraft.errors import InvalidRequestError
 MAX_LABEL_LENGTH: Final = 100
 MAX_NOTE_LENGTH: Final = 200
 _MAX_FILE_NAME_BYTES: Final = 255
+
+
+def one_form(label: str) -> str:
+    """Return a label in Unicode's composed form (NFC).
+
+    Macs take file names apart: their "Möwe" has a letter more than everybody else's, and looks the same.
+    """
+    return unicodedata.normalize("NFC", label)
 
 
 def check_label(label: str) -> None:

@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
 from regraft.files import fsync_folder, locked, storage_errors
+from regraft.labels import one_form
 
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
@@ -103,8 +104,8 @@ class ModelStore:
 
     def golden(self, name: str) -> list[tuple[Path, str]]:
         """Return the golden pictures of a model and their labels, by file."""
-        folders = sorted(path for path in (self._folder(name) / _GOLDEN).glob("*") if path.is_dir())
-        return [(path, folder.name) for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()]
+        files = sorted((self._folder(name) / _GOLDEN).glob("*/[!.]*"))
+        return [(path, one_form(path.parent.name)) for path in files if path.is_file()]
 
     def find(self, wanted: str) -> tuple[str, int]:
         """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.

@@ -13,6 +13,7 @@ import numpy as np
 from regraft.errors import InvalidRequestError
 from regraft.examples import Example, ExamplesStore
 from regraft.files import storage_errors
+from regraft.labels import one_form
 from regraft.store import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
@@ -47,7 +48,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         """List the examples in force."""
         name = self._models.resolve(request.name)
         for example in await asyncio.to_thread(self._examples.list, name):
-            if not request.label or example.label == request.label:
+            if not request.label or example.label == one_form(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
     async def GetExample(  # noqa: N802 - gRPC's name
@@ -141,5 +142,5 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
             known = np.bincount(features["label_index"], minlength=len(served.card.labels))
             for label, trained in zip(served.card.labels, known, strict=False):
-                counts[label] = max(counts[label], int(trained))  # trained on includes most of what was sent
+                counts[label] = max(counts[one_form(label)], int(trained))  # trained on includes most of what was sent
         return counts

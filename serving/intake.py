@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from regraft.image import Crop
-from regraft.labels import check_label, check_note
+from regraft.labels import check_label, check_note, one_form
 from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
 
@@ -163,7 +163,7 @@ class Intake:
         Raises:
             InvalidRequestError: it would.
         """
-        if self.rules.labels == "closed" and label not in served.card.labels:
+        if self.rules.labels == "closed" and one_form(label) not in map(one_form, served.card.labels):
             known = ", ".join(served.card.labels[:20])
             raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {known}")
 

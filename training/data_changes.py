@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from regraft.labels import one_form
 from training.features import Features
 
 
@@ -49,6 +50,6 @@ def data_changes(before: Features, now: Features) -> DataChanges:
 
 def _by_hash(features: Features) -> dict[str, tuple[str, bool]]:
     return {
-        sha256: (features.labels[index], bool(held))
+        sha256: (one_form(features.labels[index]), bool(held))
         for sha256, index, held in zip(features.sha256, features.label_index, features.is_holdout, strict=True)
     }

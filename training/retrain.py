@@ -103,7 +103,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
-    if rows_of(data.features) == rows_of(champion.features):
+    if rows_of(data.features) == rows_of(champion.features) and champion.is_in_one_form:
         message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
         examples.jobs.finish(job.id, JobState.REFUSED, "; ".join([message, *data.remarks]))
         return

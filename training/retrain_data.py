@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from regraft.artifact import Artifact, FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError
 from regraft.examples import Example, ExamplesStore, is_holdout
+from regraft.labels import one_form
 from regraft.progress import Progress
 from regraft.runtime import arithmetic_here
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
@@ -33,12 +34,29 @@ Row = tuple[str, str, bool]
 
 @dataclass(frozen=True)
 class Champion:
-    """The version to compete with; ``further`` are the rows beside its features."""
+    """The version to compete with; ``further`` are the rows beside its features.
+
+    As a champion its features have labels in their one form, see `regraft.labels.one_form`; its card has them as it was
+    published.
+    """
 
     version: int
     artifact: Artifact
     features: Features
     further: Additional | None
+
+    def probabilities(self, embedding: FloatArray) -> FloatArray:
+        """Return what its head says [n, K] of embeddings [n, D], over the labels of its features."""
+        said, labels = self.artifact.head.probabilities(embedding), self.features.labels
+        answers = np.zeros((len(said), len(labels)), np.float32)
+        for column, label in enumerate(self.artifact.card.labels):
+            answers[:, labels.index(label if label in labels else one_form(label))] += said[:, column]
+        return answers
+
+    @property
+    def is_in_one_form(self) -> bool:
+        """Whether its card has the very labels that its features have."""
+        return set(self.features.labels) == set(self.artifact.card.labels)
 
     @property
     def key(self) -> EmbeddingKey:
@@ -88,7 +106,7 @@ def read_champion(store: ModelStore, model: str) -> Champion:
     version = store.champion(model)
     if version is None:
         raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
-    return read_version(store, model, version)
+    return _in_one_form(read_version(store, model, version))
 
 
 def read_version(store: ModelStore, model: str, version: int) -> Champion:
@@ -101,6 +119,20 @@ def read_version(store: ModelStore, model: str, version: int) -> Champion:
     folder = store.folder(model, version)
     features = folder / FEATURES_FILE
     return Champion(version, artifact.read(folder / MODEL_FILE), load_features(features), load_further(features))
+
+
+def _in_one_form(champion: Champion) -> Champion:
+    """Return the version with labels in their one form; classes that are one by it become one."""
+    before = champion.features
+    labels = tuple(dict.fromkeys(map(one_form, before.labels)))
+    if labels == before.labels:
+        return champion
+    index = np.array([labels.index(one_form(label)) for label in before.labels], np.int64)
+    features = replace(before, labels=labels, label_index=index[before.label_index])
+    further = champion.further
+    if further is not None:
+        further = replace(further, label_index=index[further.label_index])
+    return replace(champion, features=features, further=further)
 
 
 def merge_rows(old: Features, new: list[tuple[str, str]], removed: Collection[str] = ()) -> list[Row]:

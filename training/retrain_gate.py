@@ -34,7 +34,7 @@ def judge_retrained(
     """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`."""
     looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
     judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
-    before = champion.artifact.head.probabilities(judged)
+    before = champion.probabilities(judged)
     return judge_challenger(champion, before, data, fitted, limits, looks)
 
 

@@ -95,7 +95,7 @@ def judge_made(
     size = champion.features.embedding.shape[1]
     rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
     looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
-    before = champion.artifact.head.probabilities(rows)
+    before = champion.probabilities(rows)
     return judge_challenger(champion, before, data, made.fitted, limits, looks)
 
 

@@ -1,10 +1,12 @@
 """What is different between two versions: labels, metrics, settings, data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError
+from regraft.labels import one_form
 from regraft.store import ModelStore
 from training.data_changes import DataChanges, data_changes
 from training.retrain_data import read_version
@@ -61,8 +63,8 @@ def version_diff(store: ModelStore, first: str, second: str) -> VersionDiff:
     return VersionDiff(
         old.name,
         (before.version, now.version),
-        tuple(label for label in new.labels if label not in old.labels),
-        tuple(label for label in old.labels if label not in new.labels),
+        _without(new.labels, old.labels),
+        _without(old.labels, new.labels),
         None if old.backbone == new.backbone else (_backbone(old), _backbone(new)),
         (_accuracy(old), _accuracy(new)),
         tuple(card.metrics.images if card.metrics else 0 for card in (old, new)),  # type: ignore[arg-type]  # there are two
@@ -71,6 +73,11 @@ def version_diff(store: ModelStore, first: str, second: str) -> VersionDiff:
         data_changes(before.features, now.features),
         (old.head_digest, new.head_digest),
     )
+
+
+def _without(labels: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    there = {one_form(label) for label in others}
+    return tuple(label for label in labels if one_form(label) not in there)
 
 
 def _backbone(card: ModelCard) -> str:
@@ -82,10 +89,9 @@ def _accuracy(card: ModelCard) -> float | None:
 
 
 def _recalls(old: ModelCard, new: ModelCard) -> dict[str, tuple[float | None, float | None]]:
-    sides = [
-        {e.label: e.recall for e in card.metrics.per_class if e.support} if card.metrics else {} for card in (old, new)
-    ]
-    labels = dict.fromkeys([*old.labels, *new.labels])
+    measured = [card.metrics.per_class if card.metrics else () for card in (old, new)]
+    sides = [{one_form(each.label): each.recall for each in classes if each.support} for classes in measured]
+    labels = dict.fromkeys(map(one_form, [*old.labels, *new.labels]))
     return {label: (sides[0].get(label), sides[1].get(label)) for label in labels}
 
 

@@ -2,6 +2,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
+from regraft.database import examples, open_database, transaction
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, RegraftError, StorageError
 from regraft.examples import (
@@ -37,6 +40,9 @@ class Quota(TypedDict):
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "colours"
+MOEWE = "Möwe"
+MAC = unicodedata.normalize("NFD", MOEWE)
+"""The same, as a Mac calls a folder."""
 
 
 def data(number: int) -> bytes:
@@ -78,6 +84,28 @@ def test_the_same_picture_with_another_label_is_relabelled(store: ExamplesStore)
     assert store.list(MODEL) == [Example(image_hash(data(1)), "green")]
     assert store.add(MODEL, data(1), "green") == AddOutcome.DUPLICATE
     assert store.add(MODEL, data(1), "red") == AddOutcome.RELABELLED
+
+
+def test_a_label_from_a_mac_is_no_second_label(store: ExamplesStore) -> None:
+    store.add(MODEL, data(1), MAC)
+
+    assert store.add(MODEL, data(1), MOEWE) == AddOutcome.DUPLICATE
+    assert store.relabel(MODEL, image_hash(data(1)), MAC) == Example(image_hash(data(1)), MOEWE)
+    assert [entry.label for entry in store.history(MODEL, image_hash(data(1)))] == [MOEWE]
+    assert [example.label for example in store.list(MODEL)] == [MOEWE]
+
+
+def test_a_store_that_has_both_forms_of_a_label_has_one_label(store: ExamplesStore, database: str) -> None:
+    store.add(MODEL, data(1), MOEWE)
+    store.add(MODEL, data(2), "x")
+    engine = open_database(database)
+    with transaction(engine, "a test") as connection:  # as an earlier state wrote it
+        connection.execute(update(examples).where(examples.c.label == "x").values(label=MAC))
+    engine.dispose()
+
+    assert {example.label for example in store.list(MODEL)} == {MOEWE}
+    assert store.find(MODEL, image_hash(data(2))).label == MOEWE
+    assert store.add(MODEL, data(2), MOEWE) == AddOutcome.DUPLICATE
 
 
 def test_the_bytes_on_the_disk_are_the_bytes_that_came(store: ExamplesStore, images: Path) -> None:

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
-from regraft.labels import MAX_LABEL_LENGTH, check_label
+from regraft.labels import MAX_LABEL_LENGTH, check_label, one_form
 
 
 @settings(max_examples=300)
@@ -29,3 +30,15 @@ def is_one_line_of_one_folder(label: str, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     assert folder.resolve().parent == (root / "labels").resolve()
     assert len(label.splitlines()) == 1
+
+
+@pytest.mark.parametrize("label", ["Möwe", "Ångström", "한국어", "ế", "roses"])
+def test_a_label_has_one_form_however_it_was_typed(label: str) -> None:
+    every = {unicodedata.normalize(form, label) for form in ("NFC", "NFD")}
+
+    assert {one_form(each) for each in every} == {unicodedata.normalize("NFC", label)}
+
+
+@given(text=st.text())
+def test_the_one_form_of_a_label_stays_as_it_is(text: str) -> None:
+    assert one_form(one_form(text)) == one_form(text)

@@ -1,3 +1,4 @@
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,17 @@ def test_examples_are_listed_by_hash_all_or_those_of_a_label(client: Client) -> 
     assert all(not example.image for example in found)
     (red,) = client.list_examples(label="red", with_images=True)
     assert red.image == picture("red", 50)
+
+
+def test_a_label_from_a_mac_is_listed_and_found_as_the_one_that_it_is(client: Client) -> None:
+    mac = unicodedata.normalize("NFD", "Möwe")
+    assert mac != "Möwe"
+    sha256 = label(client, picture("grey"), mac).sha256
+
+    assert label(client, picture("grey"), "Möwe").outcome == retraining_pb2.AddExamplesResponse.DUPLICATE
+    for text in ("Möwe", mac):
+        assert [example.sha256 for example in client.list_examples(label=text)] == [sha256]
+        assert client.relabel_example(sha256, text).label == "Möwe"
 
 
 def test_an_example_shows_every_label_it_ever_had(client: Client) -> None:

@@ -3,7 +3,9 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tests.training.conftest import (
     COLOUR_KEY,
     block,
     colour_challenger,
+    colour_features,
     colour_rows,
     embed,
     features_of,
@@ -35,6 +38,7 @@ from training.head import Additional
 from training.retrain import run_job
 from training.retrain_data import merge_rows
 from training.version import publish
+from training.version_diff import version_diff
 from training.views import view
 from training.windows import Augmentation
 
@@ -488,6 +492,61 @@ def test_a_picture_over_the_limits_of_the_environment_is_left_out_by_hash_and_na
     (left_out,) = report["left_out"]
     assert left_out["file"] == f"{image_hash(large)} (green, from unknown)"
     assert "40 x 40 px; the limit is 1,500 pixels in all (REGRAFT_MAX_IMAGE_PIXELS)" in left_out["reason"]
+
+
+MOEWE = "Möwe"
+MAC = unicodedata.normalize("NFD", MOEWE)
+"""The same, as a Mac calls a folder."""
+
+
+def relabelled_workshop(root: Path, *labels: str) -> Workshop:
+    """Return a workshop whose champion calls blue, red and green otherwise."""
+    features = replace(colour_features(("blue", "red", "green"), 20, 8), labels=labels)
+    store = ModelStore(root / "models")
+    publish(store, colour_challenger(features, MODEL), left_out=[], who="tester", why="a test")
+    store.promote(MODEL, 1, who="tester", why="a test")
+    return Workshop(store, ExamplesStore(store.root / FOLDER))
+
+
+def test_a_champion_from_a_mac_learns_its_own_class_from_labels_of_others(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, "blue", "red", MAC)
+    workshop.add(MOEWE, new_pictures("green", 6, 2))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert workshop.artifact(2).card.labels == ("blue", "red", MOEWE)
+    assert workshop.features(2).label_index.tolist().count(2) == 28 + 8
+    diff = version_diff(workshop.store, f"{MODEL}:1", f"{MODEL}:2")
+    assert (diff.labels_added, diff.labels_gone, diff.data.relabelled) == ((), (), ())
+    workshop.examples.close()
+
+
+def test_a_champion_that_has_both_forms_of_a_label_is_retrained_to_one_class(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, MOEWE, "red", MAC)
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED, job.message
+    assert workshop.artifact(2).card.labels == (MOEWE, "red")
+    assert job.verdict is not None
+    assert job.verdict["champion_accuracy"] == 1, "either form of its answer is right"
+    assert workshop.retrain().state is JobState.REFUSED, "nothing is new any more"
+    workshop.examples.close()
+
+
+def test_a_golden_folder_from_a_mac_is_that_of_its_label(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, "blue", "red", MOEWE)
+    folder = workshop.store.root / MODEL / "golden" / MAC
+    folder.mkdir(parents=True)
+    (folder / "one.png").write_bytes(picture("green", 77))
+    workshop.add("red", new_pictures("red", 3, 1))
+
+    verdict = workshop.retrain().verdict
+
+    assert verdict is not None
+    assert (verdict["golden_images"], verdict["golden_failures"]) == (1, [])
+    workshop.examples.close()
 
 
 def test_invariant_7_the_order_of_arrival_does_not_change_the_head_bytes(tmp_path: Path) -> None:
