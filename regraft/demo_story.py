@@ -9,6 +9,8 @@ import numpy as np
 from regraft.errors import InvalidImageError, InvalidRequestError
 from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
+from regraft.labels import one_form
+from regraft.picture_folders import contents, folders_in
 from regraft.show import line
 
 
@@ -57,15 +59,15 @@ def photographs(data: Path) -> Story:
 
 
 def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    for folder in folders_in(root):
+        for file in contents(folder).files:
             data = file.read_bytes()
             try:
                 decode_crop(data, ImageSpec())
             except InvalidImageError as error:
                 line((f"{file} is left out: {error}", "yellow"))
             else:
-                yield data, folder.name
+                yield data, one_form(folder.name)
 
 
 def _split(pictures: list[tuple[bytes, str]], held: set[str], plot: str) -> Story:

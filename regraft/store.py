@@ -25,6 +25,7 @@ from typing import Final, Literal
 from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
 from regraft.files import fsync_folder, locked, storage_errors
 from regraft.labels import one_form
+from regraft.picture_folders import contents, folders_in
 
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
@@ -104,8 +105,9 @@ class ModelStore:
 
     def golden(self, name: str) -> list[tuple[Path, str]]:
         """Return the golden pictures of a model and their labels, by file."""
-        files = sorted((self._folder(name) / _GOLDEN).glob("*/[!.]*"))
-        return [(path, one_form(path.parent.name)) for path in files if path.is_file()]
+        golden = self._folder(name) / _GOLDEN
+        folders = folders_in(golden) if golden.is_dir() else []
+        return [(path, one_form(each.name)) for each in folders for path in contents(each, deep=False).files]
 
     def find(self, wanted: str) -> tuple[str, int]:
         """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.

@@ -7,6 +7,7 @@ from pathlib import Path
 from regraft.errors import DatasetError
 from regraft.examples import image_hash, kept_images
 from regraft.image_files import ImageFile
+from regraft.picture_folders import contents
 from regraft.progress import Progress
 from training.dataset import text_of
 
@@ -25,7 +26,7 @@ def find_images(wanted: Sequence[str], data: Path | None, examples: str, progres
     """
     if data is not None and not data.is_dir():
         raise DatasetError(f"--data: {data}: not a folder")
-    paths = sorted(path for path in data.rglob("*") if path.is_file()) if data else []
+    paths = contents(data).files if data else []
     there: dict[str, Path] = {}
     for done, path in enumerate(paths, start=1):
         with suppress(OSError):  # what cannot be read will be missing

@@ -12,10 +12,12 @@ import tifffile
 from PIL import Image
 
 from benchmarks.damage import KINDS, pictures, play
+from benchmarks.formats import ROUNDING, page, rows
 from regraft.errors import InvalidImageError
 from regraft.image import ImageSpec, Window, decode_crop, decode_window, thumbnail, upright_size
 from regraft.png_chunks import SIGNATURE
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = ImageSpec("squash", 32, 32, "bilinear")
 WHOLE = ImageSpec("squash", 64, 64, "bilinear")
 """Leaves the pixels of a 64 x 64 picture as they are."""
@@ -281,6 +283,19 @@ def test_a_layout_that_pillow_gets_wrong_is_refused_by_its_name(layout: str) -> 
 
     with pytest.raises(InvalidImageError, match=f"{name}.*(save|develop) it"):
         decode_crop(data, SPEC)
+
+
+def test_every_format_depth_and_orientation_is_as_a_second_decoder_has_it_or_refused() -> None:
+    every = rows()
+
+    assert [(row.case.what, row.said) for row in every if (row.difference or 0) > ROUNDING] == []
+    refused = {row.case.what for row in every if row.refused}
+    assert len(refused) < len(every) / 8
+    assert not any("orientation" in what or ("deflate" in what and "white" not in what) for what in refused)
+
+
+def test_the_page_of_formats_is_as_the_benchmark_makes_it() -> None:
+    assert (REPOSITORY / "docs/images.md").read_text(encoding="utf-8") == page()
 
 
 def test_planes_of_16_bits_that_libtiff_puts_together_are_read() -> None:
