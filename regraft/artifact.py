@@ -36,7 +36,7 @@ OPSET: Final = 18
 _EQUAL_IR: Final = (8, 9, 10)
 """IR versions that say the same of our graphs; a backbone is hashed as if it had the last, which all had once."""
 _HEAD: Final = "head."
-_CARD_KEY: Final = "regraft.card"
+CARD_KEY: Final = "regraft.card"
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -136,7 +136,7 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
     model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     _add_head(model.graph, head)
-    helper.set_model_props(model, {_CARD_KEY: card.to_json()})
+    helper.set_model_props(model, {CARD_KEY: card.to_json()})
     return model
 
 
@@ -286,9 +286,9 @@ def _head_nodes() -> list[onnx.NodeProto]:
 
 def _check(model: onnx.ModelProto) -> Artifact:
     _refuse_external_data(model)
-    cards = [prop.value for prop in model.metadata_props if prop.key == _CARD_KEY]
+    cards = [prop.value for prop in model.metadata_props if prop.key == CARD_KEY]
     if not cards:
-        raise ArtifactError(f"no model card (metadata {_CARD_KEY!r}): not a model that Regraft trained")
+        raise ArtifactError(f"no model card (metadata {CARD_KEY!r}): not a model that Regraft trained")
     card = parse_card(cards[0])
     outline = _outline(model)
     backbone = ungraft(outline)

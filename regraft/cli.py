@@ -1,7 +1,7 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli`, `lineage_cli` and
-`export_cli` into ``training``.
+Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli`, `lineage_cli`,
+`upgrade_cli` and `export_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
@@ -27,6 +27,7 @@ from regraft import (
     show,
     show_traffic,
     train_cli,
+    upgrade_cli,
 )
 from regraft.as_json import answer_to_dict, model_to_dict, print_json
 from regraft.client import Client
@@ -62,6 +63,7 @@ models_app.command()(quantise_cli.quantise)
 models_app.command()(lineage_cli.diff)
 app.command()(lineage_cli.verify)
 app.command()(refresh_cli.refresh)
+app.command()(upgrade_cli.upgrade)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 

@@ -74,7 +74,7 @@ class ImageSpec:
         if self.rule_version != RULE_VERSION:
             raise ArtifactError(
                 f"image spec: made with image rule {self.rule_version}, this Regraft has rule {RULE_VERSION}: "
-                "train the model again, or serve it with the Regraft that made it"
+                "`regraft upgrade` fits it anew, or serve it with the Regraft that made it"
             )
 
     def digest(self) -> str:

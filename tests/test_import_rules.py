@@ -48,6 +48,7 @@ FRONT_DOORS = {
         "regraft/quantise_cli.py",
         "regraft/refresh_cli.py",
         "regraft/train_cli.py",
+        "regraft/upgrade_cli.py",
     },
 }
 

@@ -11,7 +11,7 @@ from training.refit import refit
 from training.retrain_data import read_version
 from training.version import library_versions, measure_head
 
-_REFITTED: Final = ("probe", "retrain")
+_REFITTED: Final = ("probe", "retrain", "upgrade")
 
 
 @dataclass(frozen=True)

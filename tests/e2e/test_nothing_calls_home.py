@@ -31,6 +31,7 @@ export colours --to openvino --out exported-openvino --data photos --store store
 models quantise colours --data photos --store store
 models diff colours:1 2 --store store
 verify colours --store store
+upgrade store
 refresh photos --name colours --store store --weights none
 token ada
 health
