@@ -264,7 +264,9 @@ def _bits(image: Image.Image, data: bytes) -> int:
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
     if image.mode in ("I", "F"):
-        raise InvalidImageError("pixels of 32 bits, or with a sign, have no defined range: save the image with 8 or 16 bits a channel")
+        raise InvalidImageError(
+            "pixels of 32 bits, or with a sign, have no defined range: save the image with 8 or 16 bits a channel"
+        )
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image, bits)
     if bits > 8:
