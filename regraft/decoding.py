@@ -200,6 +200,9 @@ def _is_harmless(warning: str, data: bytes) -> bool:
 
 def _loaded(image: Image.Image, data: bytes) -> Image.Image:
     """Load a picture by Pillow, once: after a failure it would hand out what is there, and say nothing."""
+    covered = image.tile[0].extents if image.format == "GIF" and image.tile else None
+    if covered not in (None, (0, 0, *image.size)) and "transparency" not in image.info:
+        raise InvalidImageError("the image cannot be decoded: the first frame of its GIF leaves a part of it out")
     image.load()
     if image.info.get("compression") == "jpeg" and isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_jpeg_strips(image, data)
@@ -265,7 +268,7 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
     if image.mode in ("I", "F"):
         raise InvalidImageError(
-            "pixels of 32 bits, or with a sign, have no defined range: save the image with 8 or 16 bits a channel"
+            "pixels of 32 bits or with a sign have no defined range: save the image with 8 or 16 bits a channel"
         )
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image, bits)

@@ -63,11 +63,7 @@ class Dataset:
     def without(self, failures: dict[str, str]) -> "Dataset":
         """Return the dataset without the images named by hash, each left out with its reason."""
         kept = tuple(image for image in self.images if image.sha256 not in failures)
-        gone = tuple(
-            LeftOut(image.path, f"{failures[image.sha256]} (SHA-256 {image.sha256})")
-            for image in self.images
-            if image.sha256 in failures
-        )
+        gone = tuple(LeftOut(image.path, failures[image.sha256]) for image in self.images if image.sha256 in failures)
         return replace(self, images=kept, left_out=self.left_out + gone)
 
 

@@ -128,7 +128,7 @@ def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -
     Raises:
         DatasetError: too few are left.
     """
-    dataset = dataset.without(failures)
+    dataset = dataset.without({sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()})
     if not dataset.images:
         raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
     check_trainable(dataset, root)

@@ -134,6 +134,21 @@ def test_a_tiff_whose_strips_do_not_cover_the_picture_is_refused() -> None:
         decode_crop(bytes(data), SPEC)
 
 
+def gif(screen: tuple[int, int], **options: Any) -> bytes:  # noqa: ANN401 - as above
+    """Return a GIF whose frame of 64 x 64 lies on a screen of this size."""
+    data = encoded(photograph().quantize(32), "GIF", **options)
+    return data[:6] + struct.pack("<HH", *screen) + data[10:]
+
+
+def test_a_gif_whose_frame_leaves_a_part_of_the_picture_out_is_refused_unless_that_is_transparent() -> None:
+    with pytest.raises(InvalidImageError, match="first frame of its GIF leaves a part of it out"):
+        decode_crop(gif((64, 100)), SPEC)
+
+    crop = decode_crop(gif((64, 128), transparency=31), WHOLE)
+
+    assert (crop[40:] == 255).all()
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -329,7 +329,7 @@ def test_images_taken_out_leave_with_their_reason_and_the_rest_stays(tmp_path: P
     assert set(dataset.images) - set(smaller.images) == {bad}
     assert reasons(smaller, tmp_path) == {
         "stray.txt": "not inside a class folder",
-        str(bad.path.relative_to(tmp_path)): f"no picture (SHA-256 {bad.sha256})",
+        str(bad.path.relative_to(tmp_path)): "no picture",
     }
     assert (smaller.labels, smaller.split) == (dataset.labels, dataset.split)
 
