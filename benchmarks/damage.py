@@ -79,13 +79,14 @@ KINDS: Final[dict[str, Callable[[Image.Image], bytes]]] = {
 def pictures(count: int = PICTURES) -> list[Image.Image]:
     """Return photographs where REGRAFT_TEST_DATA has some, else generated pictures, all of them small."""
     folder = Path(os.environ.get("REGRAFT_TEST_DATA", "../shared/data"))
-    files = sorted(folder.glob("flower_photos/*/*.jpg"))
+    files = sorted((folder / "flower_photos").rglob("*.jpg"))
     if not files:
-        return [_generated(number) for number in range(count)]
+        return [generated(number) for number in range(count)]
     return [Image.open(file).convert("RGB").resize(SIDE_PX) for file in files[:: max(1, len(files) // count)][:count]]
 
 
-def _generated(number: int) -> Image.Image:
+def generated(number: int) -> Image.Image:
+    """Return a small picture of waves and noise, always the same of a number."""
     random = np.random.default_rng(number)
     y, x = np.mgrid[0 : SIDE_PX[1], 0 : SIDE_PX[0]]
     waves = [128 + 90 * np.sin(x / random.uniform(4, 20) + y / random.uniform(4, 20)) for _ in range(3)]
@@ -205,7 +206,7 @@ def main() -> None:
         outcome = play(kind, [encode(picture) for picture in pictures()], each, random)
         table.add_row(kind, str(each), *(str(outcome.counts[column]) for column in columns))
         wrong += outcome.wrong
-    Console().print(table, *wrong)
+    Console().print(table, *wrong, sep="\n")
     sys.exit(1 if wrong else 0)
 
 

@@ -397,7 +397,8 @@ and by a second decoder (imagecodecs, tifffile), whose pixels were brought to RG
 benchmarks.damage` changes a byte of a file, or cuts its end off, 20,000 times over all formats, and looks whether
 anything was answered from pixels that had not been decoded. What a byte changed into another picture, whole and by
 the rules of its format, no decoder can tell; PNGs have checksums, by which even that is refused. Spare bytes in front
-of the end marker of a JPEG, as cameras leave them, cost nothing.
+of the end marker of a JPEG, as cameras leave them, cost nothing. Of fax
+compression (CCITT) in TIFF damage is not told: libtiff fills a line that it cannot read, and goes on.
 
 **How large** a picture may be, `REGRAFT_MAX_IMAGE_BYTES` and `REGRAFT_MAX_IMAGE_PIXELS` say: for the server and its
 retrains, and for `regraft train`, `refresh`, `export` and the rest. What is over it, or cannot be read any more, is

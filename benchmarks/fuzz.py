@@ -38,7 +38,7 @@ from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
 from tests.tiny import picture, publish_tiny
 
 MODULES = (classifier_pb2, examples_pb2, models_pb2, retraining_pb2, inference_pb2)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
 SPEC = ImageSpec(resize="crop", resize_px=40, crop_px=32)
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)

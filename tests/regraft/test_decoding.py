@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from benchmarks.damage import KINDS, pictures, play
+from benchmarks.damage import KINDS, generated, play
 from benchmarks.formats import ROUNDING, page, rows
 from regraft.errors import InvalidImageError
 from regraft.image import ImageSpec, Window, decode_crop, decode_window, thumbnail, upright_size
@@ -37,7 +37,7 @@ def tiff(pixels: npt.NDArray[Any], **options: Any) -> bytes:  # noqa: ANN401 - a
 
 
 def photograph(side_px: int = 64) -> Image.Image:
-    return pictures(1)[0].resize((side_px, side_px))
+    return generated(0).resize((side_px, side_px))
 
 
 def ramp(highest: int) -> npt.NDArray[np.uint16]:
@@ -57,7 +57,7 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_picture_is_refused_or_decoded_to_the_last_pixel(kind: str) -> None:
-    files = [KINDS[kind](picture) for picture in pictures(4)]
+    files = [KINDS[kind](picture) for picture in map(generated, range(4))]
 
     outcome = play(kind, files, 32, np.random.default_rng(0))
 
