@@ -20,6 +20,7 @@ from PIL import AvifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, Unident
 from regraft.errors import InvalidImageError
 from regraft.file_kinds import read_kind, unread_kind
 from regraft.image_limits import Limits
+from regraft.jpeg_scans import has_every_scan
 from regraft.png_chunks import SIGNATURE, bits_a_channel, pixels_alone
 
 DECODER_VERSION: Final = 2
@@ -170,6 +171,8 @@ def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
     pixels = _strictly(data, _COLOURS[image.mode], width, height)
     if pixels.shape[1::-1] != image.size:
         raise InvalidImageError("the image cannot be decoded: it has two sizes")
+    if not has_every_scan(data):
+        raise InvalidImageError("the image cannot be decoded: scans of its JPEG are missing")
     if image.mode == "CMYK":
         return Image.fromarray(255 - pixels, "CMYK")  # as Adobe stores it
     return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)

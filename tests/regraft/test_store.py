@@ -717,3 +717,18 @@ def test_words_that_are_no_text_are_refused_or_kept_but_never_half_published(sto
     except (RegraftError, ValueError):
         assert store.versions(NAME) == [1]
     assert [entry.version for entry in store.history(NAME)] == store.versions(NAME)
+
+
+def test_golden_pictures_are_found_behind_links_and_what_other_programs_leave_is_none(store: ModelStore) -> None:
+    golden = store.root / "flowers/golden"
+    (golden / "@eaDir").mkdir(parents=True)
+    (golden / "roses/@eaDir").mkdir(parents=True)
+    for name in ("@eaDir/a.jpg", "roses/a.jpg", "roses/.DS_Store", "roses/Thumbs.db", "roses/@eaDir/a.jpg"):
+        (golden / name).write_bytes(b"a picture")
+    elsewhere = store.root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (golden / "tulips").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "b.jpg").write_bytes(b"a picture")
+
+    assert store.golden("flowers") == [(golden / "roses/a.jpg", "roses"), (golden / "tulips/b.jpg", "tulips")]
+    assert store.golden("ants") == []

@@ -1,0 +1,54 @@
+"""The scans of a JPEG: whether all are there that its picture is made of.
+
+Decoders say nothing of a scan that is missing: they show the picture coarser, or without its colours.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_COEFFICIENTS: Final = 64
+_PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
+_FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_SCAN: Final = 0xDA
+_END: Final = 0xD9
+_NEXT_MARKER: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+
+
+class _Segment(NamedTuple):
+    """A marker and what follows it, without its length."""
+
+    marker: int
+    body: bytes
+
+
+def has_every_scan(data: bytes) -> bool:
+    """Tell whether the scans of a JPEG bring every component in full; so does a file that cannot be told from."""
+    progressive, wanted = False, set[int]()
+    missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come
+    for marker, body in _segments(data):
+        if marker in _FRAMES and len(body) > 5:
+            progressive = marker in _PROGRESSIVE
+            wanted = set(body[6 : 6 + 3 * body[5] : 3])
+            missing = {(each, number) for each in wanted for number in range(_COEFFICIENTS if progressive else 1)}
+        elif marker == _SCAN and len(body) > 2 * body[0] + 3:
+            components = set(body[1 : 1 + 2 * body[0] : 2])
+            if not progressive and components >= wanted:
+                return True  # the usual file: one scan, whose end is not looked for
+            first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
+            if not progressive:
+                missing -= {(each, 0) for each in components}
+            elif not bits & 0x0F:
+                missing -= {(each, number) for each in components for number in range(first, last + 1)}
+    return not missing
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    start = 2
+    while match := _NEXT_MARKER.search(data, start):
+        marker, start = data[match.end() - 1], match.end()
+        if marker == _END:
+            return
+        length = int.from_bytes(data[start : start + 2], "big")
+        yield _Segment(marker, data[start + 2 : start + length])
+        start += length
