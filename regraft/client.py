@@ -28,14 +28,21 @@ _NO_SERVER: Final = re.compile(
     "failed to connect|backends failing|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
 """What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
+_TOO_LATE: Final = "Deadline Exceeded"
+"""What gRPC's own core says where nothing came in time; a server that gave up has words of its own."""
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
 """What gRPC says of a request that is larger than one of the two sides allows: its bytes, and the limit."""
 
 _T = TypeVar("_T")
 
 
+def nobody_answers(target: str, text: str = "") -> str:
+    """Return what people are told where no server could be reached, by the ``text`` of gRPC's core."""
+    return f"no server answers at {target}{f' ({text})' if text else ''}: {_question(text, target)}"
+
+
 def _question(text: str, target: str) -> str:
-    """Return what to look at where no server could be reached, by what gRPC's core says."""
+    """Return what to look at."""
     if proxy := not is_loopback(target) and proxy_of(target):
         return (
             f"does the proxy on the way ({proxy}) let it through? If it should not be asked, name the host in no_proxy"
@@ -326,7 +333,9 @@ class Client:
         except grpc.RpcError as error:
             code, text = error.code(), error.details() or ""
             if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
-                text = f"no server answers at {self.target} ({text}): {_question(text, self.target)}"
+                text = nobody_answers(self.target, text)
+            elif text == _TOO_LATE and not is_loopback(self.target) and (proxy := proxy_of(self.target)):
+                text += f": is it the proxy on the way ({proxy})? If none should be asked, name the host in no_proxy"
             if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
                 raise MessageTooLargeError(code.name, int(sizes[1]), int(sizes[2])) from error
             raise RemoteError(code.name, text) from error

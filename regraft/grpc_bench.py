@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Self
 import grpc
 import grpc.aio
 
-from regraft.client import RemoteError
+from regraft.client import RemoteError, nobody_answers
 from regraft.connection import Connection
 from regraft.grpc_channel import metadata_of, open_aio_channel
 from regraft.v1 import classifier_pb2
@@ -65,7 +65,7 @@ class Channels:
             raise
         if not all(reached):
             await self._close()
-            raise RemoteError("UNAVAILABLE", f"no server answers at {self._target}: is `regraft serve` running there?")
+            raise RemoteError("UNAVAILABLE", nobody_answers(self._target))
         return self
 
     async def __aexit__(

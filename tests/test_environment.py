@@ -1,8 +1,10 @@
 """The suite is as green on a machine that is used as on a bare one, and leaves nothing behind."""
 
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.environment import own, users
@@ -53,15 +55,19 @@ def test_the_suite_passes_in_a_hostile_environment_and_leaves_nothing_behind(tmp
         (backbones / f"{size}.json").write_text("{}")
     before = everything(home)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUBSET],
-        cwd=ROOT,
-        env=hostile(home),
-        umask=0o077,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with ExitStack() as stack:
+        for port in (50051, 8002):  # as by a server of the user's
+            with suppress(OSError):  # of another run of the tests
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUBSET],
+            cwd=ROOT,
+            env=hostile(home),
+            umask=0o077,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert everything(home) == before

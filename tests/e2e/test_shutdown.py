@@ -64,13 +64,20 @@ def test_sighup_reads_callers_and_certificates_again_and_says_so(store: ModelSto
     authority.cert_pem.write_to_path(ca)
     flags = ["--callers", callers, "--tls-cert", cert, "--tls-key", key]
 
-    with ServerProcess(store.root, *map(str, flags)) as server:
+    with ServerProcess(store.root, *map(str, flags), "--log-format", "json") as server:
         server.process.send_signal(signal.SIGHUP)
+        with pytest.raises(RemoteError, match="TLS"), Client(server.places["grpc"]) as stranger:
+            stranger.list_models()
         wait_until(lambda: f"{callers}: 1 callers" in server.log.read_text())
         wait_until(lambda: f"{cert} and what belongs to it were read again" in server.log.read_text())
         with Client(Connection(server.places["grpc"], token, tls_ca=ca)) as client:
             assert client.classify(picture("red")).predictions[0].label == "red"
         assert server.stop() == 0
+
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert {line["logger"] for line in lines} >= {"regraft.tls", "regraft.access"}, (
+        "gRPC's core adds no line of its own"
+    )
 
 
 def test_sighup_of_a_server_that_has_neither_says_so_and_ends_nothing(store: ModelStore) -> None:

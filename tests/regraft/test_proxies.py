@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,26 @@ def test_what_is_elsewhere_is_reached_through_the_proxy_which_an_error_names(pro
     assert f"CONNECT {ELSEWHERE} HTTP/1.1" in proxy.requests
     assert f"does the proxy on the way (https_proxy=http://{proxy.address}) let it through?" in str(failure.value)
     assert "secret" not in str(failure.value)
+
+
+def test_the_load_generator_names_it_too(proxy: RecordingProxy) -> None:
+    async def ask() -> None:
+        async with Channels(Connection(ELSEWHERE), 1):
+            pass
+
+    with pytest.raises(RemoteError, match=rf"the proxy on the way \(https_proxy=http://{proxy.address}\)"):
+        asyncio.run(ask())
+
+
+def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections in, and no more
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", f"http://{address}")
+        with Client(ELSEWHERE, timeout_s=0.3) as client, pytest.raises(RemoteError) as failure:
+            client.list_models()
+
+    assert failure.value.code == "DEADLINE_EXCEEDED"
+    assert f"is it the proxy on the way (http_proxy=http://{address})?" in str(failure.value)
 
 
 @pytest.mark.parametrize("exceptions", ["192.0.2.1", "example.com, .2.1"])

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from regraft.client import Client, RemoteError
 from regraft.errors import OperatorError
+from regraft.load import Load
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.access import LEAST_ROLE, Role
@@ -165,6 +166,16 @@ def test_a_connection_that_grew_old_is_replaced_and_what_it_carries_goes_on(stor
         live.stop()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING  # over the first connection
         watch.cancel()
+
+
+def test_no_call_fails_while_connections_are_replaced(store: ModelStore) -> None:
+    with LiveServer(store, max_connection_age=0.1) as live:
+        with Load(live.target, [picture("red"), picture("blue")], clients=4) as load:
+            load.wait_for(500)
+        summary = load.summary()
+
+    assert summary.requests >= 500
+    assert summary.failed == 0, summary.errors
 
 
 def test_a_stream_on_an_old_connection_ends_after_the_grace_that_is_set(store: ModelStore) -> None:
