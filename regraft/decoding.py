@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import AvifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from regraft.errors import InvalidImageError
 from regraft.file_kinds import read_kind, unread_kind
@@ -109,7 +109,7 @@ def read_size(data: bytes, limits: Limits) -> Size:
 
 
 @contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+def _opened(data: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
     if not data:
         raise InvalidImageError("the image is empty (0 bytes)")
@@ -201,7 +201,7 @@ def _is_harmless(warning: str, data: bytes) -> bool:
     return count <= _MOST_SPARE_BYTES or bytes(count) + _JPEG_END in data
 
 
-def _loaded(image: Image.Image, data: bytes) -> Image.Image:
+def _loaded(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     """Load a picture by Pillow, once: after a failure it would hand out what is there, and say nothing."""
     covered = image.tile[0].extents if image.format == "GIF" and image.tile else None
     if covered not in (None, (0, 0, *image.size)) and "transparency" not in image.info:
