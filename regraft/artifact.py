@@ -37,6 +37,8 @@ _EQUAL_IR: Final = (8, 9, 10)
 """IR versions that say the same of our graphs; a backbone is hashed as if it had the last, which all had once."""
 _HEAD: Final = "head."
 CARD_KEY: Final = "regraft.card"
+ABSTAIN_KEY: Final = "regraft.abstain_at_most"
+"""Metadata of a model with a target error, for those who read no card: up to this probability there is no answer."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -136,7 +138,10 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
     model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     _add_head(model.graph, head)
-    helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    props = {CARD_KEY: card.to_json()}
+    if card.abstention:
+        props[ABSTAIN_KEY] = f"{card.abstention.threshold!r}"
+    helper.set_model_props(model, props)
     return model
 
 

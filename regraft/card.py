@@ -84,6 +84,28 @@ class Reference(_Part):
     probabilities: dict[str, Points]
 
 
+class Abstention(_Part):
+    """Which answers are refused so that few of those given are wrong.
+
+    Attributes:
+        target_error: the share of the answers given that may be wrong; `training.abstention` says what is promised.
+        threshold: an answer is given where its probability exceeds this; 1 where none can keep the promise.
+        answered: the share of images that the threshold would have answered, of those that it was chosen by.
+        error: the share of these answers that were wrong.
+        images: how many it was chosen by, each judged by a head that had not seen it.
+    """
+
+    target_error: float = Field(gt=0, lt=1)
+    threshold: Share
+    answered: Share
+    error: Share
+    images: int = Field(ge=0)
+
+    def abstains(self, probability: float) -> bool:
+        """Return whether an answer of this probability is refused."""
+        return not probability > self.threshold
+
+
 class ModelCard(_Part):
     """The card. Serving has no default for any of it: a field that is absent is an error.
 
@@ -96,6 +118,7 @@ class ModelCard(_Part):
         parent_version: the champion that this head was retrained from, or None.
         metrics: None where there were no holdout images.
         reference: None where there were too few images; cards from before there was one do not have it.
+        abstention: None where no error was asked for.
     """
 
     schema_version: int
@@ -116,6 +139,7 @@ class ModelCard(_Part):
     parent_version: int | None
     metrics: Metrics | None
     reference: Reference | None = None
+    abstention: Abstention | None = None
     libraries: dict[str, str]
     created_at: str
 

@@ -51,6 +51,14 @@ def strength_of(augment: str, *, no_augment: bool) -> Any:  # noqa: ANN401 - che
     return "none" if no_augment else augment
 
 
+def share_of(text: str, flag: str) -> float:
+    """Return the share that a person typed, as ``2%`` or ``0.02``."""
+    try:
+        return float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: need a share, such as 2% or 0.02", param_hint=flag) from None
+
+
 def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer's own type is not public
     return typer.Option(*flags, help=text, envvar=envvar, rich_help_panel=_PANEL, show_envvar=False)
 

@@ -127,6 +127,12 @@ def training_result(result: Mapping[str, Any]) -> None:
         )
     if result["extra"]:
         _extra(result["extra"])
+    if result["abstention"]:
+        kept = result["abstention"]
+        line(
+            f"at most {kept['target_error']:.1%} of the answers given are wrong: {kept['answered']:.1%} are given, "
+            f"those surer than {kept['threshold']:.3f}; {kept['error']:.1%} of them were wrong out of fold"
+        )
     for note in result["notes"]:
         line((f"- {note}", "dim"))
     line(f"split: {result['split']}; trained on {result['train_images']} images")
@@ -182,11 +188,12 @@ def classification(result: Mapping[str, Any]) -> None:
     first, *others = result["predictions"]
     rest = ", ".join(f"{entry['label']} {entry['probability']:.3f}" for entry in others)
     mark = "  unlike the training images" if result["novelty"]["is_novel"] else ""
+    unsure = f"  abstains: less sure than {result['abstention']['threshold']:.3f}" if result["abstain"] else ""
     line(
         f"{result['file']}: ",
         (f"{first['label']} {first['probability']:.3f}", "bold"),
         (f"  {rest}", "dim"),
-        (mark, "yellow"),
+        (unsure + mark, "yellow"),
         (f"  version {result['version']}, {result['timings_ms']['total']:.1f} ms", "dim"),
     )
 

@@ -11,7 +11,7 @@ import typer
 
 from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
-from regraft.options import Augment, Json, Mirror, NoAugment, Store, strength_of
+from regraft.options import Augment, Json, Mirror, NoAugment, Store, share_of, strength_of
 from regraft.store import GateMode
 
 _Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
@@ -45,6 +45,12 @@ def train(
             "and nothing is lost."
         ),
     ] = "fp32",
+    target_error: Annotated[
+        str,
+        typer.Option(
+            help="Abstain from unsure answers, so that at most this share of those given is wrong, such as 2%."
+        ),
+    ] = "",
     seed: _Seed = 0,
     cv: Annotated[
         int, typer.Option(help="Cross-validate the strategy in so many folds.", rich_help_panel=_LOOKING)
@@ -54,7 +60,8 @@ def train(
     ] = True,
     mlflow: Annotated[str, typer.Option(help="URI of an MLflow server.", rich_help_panel=_LOOKING)] = "",
     balance: Annotated[
-        str, typer.Option(help="on: classes weigh the same; auto: half-way, where counts differ.", rich_help_panel=_DATA)
+        str,
+        typer.Option(help="on: classes weigh the same; auto: half-way, where counts differ.", rich_help_panel=_DATA),
     ] = "auto",
     views: Annotated[
         int, typer.Option(help="Further views of each training image for the probe.", rich_help_panel=_DATA)
@@ -161,6 +168,7 @@ def train(
         tensorboard=tensorboard,
         mlflow=mlflow,
         precision=precision,  # type: ignore[arg-type]
+        target_error=share_of(target_error, "--target-error") if target_error else None,
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if helped_the_first(settings):

@@ -73,7 +73,7 @@ def outcome_of_error(key: str, error: RegraftError) -> pb.ClassifyStreamResponse
 
 def to_message(answer: Answer) -> pb.ClassifyResponse:
     """Return an answer as it is sent."""
-    threshold = answer.served.card.novelty_threshold
+    threshold, abstention = answer.served.card.novelty_threshold, answer.served.card.abstention
     return pb.ClassifyResponse(
         name=answer.served.name,
         version=answer.served.version,
@@ -81,4 +81,10 @@ def to_message(answer: Answer) -> pb.ClassifyResponse:
         novelty=pb.Novelty(score=answer.novelty, threshold=threshold, is_novel=answer.novelty > threshold),
         timings=pb.Timings(**{f"{stage}_ms": 1000 * value for stage, value in answer.seconds.items()}),
         request_id=answer.request_id,
+        abstain=abstention.abstains(answer.predictions[0][1]) if abstention else False,
+        abstention=pb.Abstention(
+            target_error=abstention.target_error, threshold=abstention.threshold, answered=abstention.answered
+        )
+        if abstention
+        else None,
     )

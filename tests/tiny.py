@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
-from regraft.card import SCHEMA_VERSION, BackboneCard, ModelCard
+from regraft.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
 from regraft.drift import reference_of
 from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
@@ -103,6 +103,7 @@ def publish_tiny(
     sharpness: float = 20.0,
     promote: bool = True,
     referenced: bool = True,
+    abstention: Abstention | None = None,
 ) -> int:
     """Publish a version as training does, features and all, and return its number.
 
@@ -113,7 +114,7 @@ def publish_tiny(
     features = tiny_features(backbone, labels)
     answers = head.probabilities(features.embedding), head.novelty(features.embedding)
     reference = reference_of(*answers, labels, "holdout") if referenced and np.isfinite(scale) else None
-    card = tiny_card(backbone, head, labels, name).model_copy(update={"reference": reference})
+    card = tiny_card(backbone, head, labels, name).model_copy(update={"reference": reference, "abstention": abstention})
     model = graft(backbone, head, card)
 
     def write(folder: Path) -> None:

@@ -43,6 +43,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Selective:
+    """Accuracy of the surest answers, on images that the heads had not seen.
+
+    Attributes:
+        answered: shares of the images, rising to 1.
+        accuracy: of that share whose answers are surest.
+        images: how many in all.
+    """
+
+    answered: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True)
 class CrossValidation:
     """Accuracy of each fold of the training images, every fold predicted by a run that did not see it."""
 
@@ -189,6 +204,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     calibration: Calibration | None = None
     cross_validation: CrossValidation | None = None
+    selective: Selective | None = None
     top_losses: tuple[Judged, ...] = ()
     label_errors: tuple[Judged, ...] = ()
     label_errors_found: int = 0

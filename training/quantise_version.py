@@ -25,6 +25,7 @@ from training.objections import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.pretrained import ExportedBackbone, embedding_cache
 from training.quantise_result import Quantised, side_of
+from training.refit import REFITTED_WITH
 from training.report import LeftOutFile
 from training.speed import ms_per_image
 from training.version import Challenger, build, prove_on_files, publish
@@ -139,10 +140,14 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
         origin=(backbone.name, backbone.weights),
         spec=card.image,
         strategy="quantise",
-        settings={"data": text_of(Path(data.resolve().name))},
+        settings={
+            **{key: card.settings[key] for key in REFITTED_WITH if key in card.settings},
+            "data": text_of(Path(data.resolve().name)),
+        },
         seed=card.seed,
         parent_version=parent.version,
         precision="int8",
+        kept=card.abstention,
     )
 
 

@@ -7,7 +7,7 @@ from regraft.progress import Progress, silent
 from training.features import Features
 from training.head import Additional, FittedHead, fit
 
-REFITTED_WITH: Final = ("balance", "views", "augment", "mirror")
+REFITTED_WITH: Final = ("balance", "views", "augment", "mirror", "target_error")
 """Settings of a training run that its retrains go by too."""
 
 

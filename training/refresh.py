@@ -5,11 +5,11 @@ A retrain changes the head alone; a refresh may bring another backbone, or a fin
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from regraft.card import BackboneCard
+from regraft.card import BackboneCard, ModelCard
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
@@ -143,6 +143,7 @@ def refresh(
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
     with job_lock(examples, name), tuner_for(settings) as tuner:
         champion = read_champion(store, name)
+        context, settings = _with_target_error(context, champion.artifact.card)
         collected = collect(champion, settings.data, examples, name, context)
         made = make(collected.dataset, context, tuner)
         challenger = challenge(made, name, settings, parent_version=champion.version)
@@ -157,8 +158,16 @@ def refresh(
     return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)
 
 
+def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, TrainSettings]:
+    """Return the run with the champion's target error, where none was asked for."""
+    settings = context.settings
+    if settings.target_error is None:
+        settings = replace(settings, target_error=card.settings.get("target_error"))
+    return replace(context, settings=settings), settings
+
+
 def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Findings, who: str, why: str) -> int:
-    findings = with_judgement(look_into(made), judged)
+    findings = with_judgement(look_into(made, challenger.card.settings.get("target_error")), judged)
     return publish(
         store,
         challenger,

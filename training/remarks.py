@@ -2,24 +2,33 @@
 
 import numpy as np
 
-from regraft.card import Metrics
+from regraft.card import Abstention, Metrics
+from training.abstention import abstention, fewest_images
 from training.evaluate import measure, wilson_interval
 from training.features import Features
 from training.findings import CrossValidation
 from training.head import C_GRID, FittedHead
 
 
-def remarks(fitted: FittedHead, features: Features, cross_validation: CrossValidation | None = None) -> tuple[str, ...]:
+def remarks(
+    fitted: FittedHead,
+    features: Features,
+    cross_validation: CrossValidation | None = None,
+    target_error: float | None = None,
+) -> tuple[str, ...]:
     """Return remarks on a head.
 
     Args:
         fitted: the head.
         features: training and holdout rows.
         cross_validation: of the whole strategy, where there was one; else the answers out of fold are compared.
+        target_error: of the answers given, where one was asked for.
     """
     held = features.holdout()
     holdout = measure(fitted.head.probabilities(held.embedding), held.label_index, features.labels)
-    said = (_end_of_grid(fitted), holdout and _apart(holdout, cross_validation or _out_of_fold(fitted, features)))
+    validation = cross_validation or _out_of_fold(fitted, features)
+    said = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
+    said.append(_unkept(abstention(fitted.unseen, features, target_error)))
     return tuple(filter(None, said))
 
 
@@ -38,6 +47,16 @@ def _end_of_grid(fitted: FittedHead) -> str:
     )
 
 
+def _unkept(kept: Abstention | None) -> str:
+    if kept is None or kept.answered:
+        return ""
+    return (
+        f"No threshold keeps to a target error of {kept.target_error:.1%}, so every answer is marked as declined: it "
+        f"takes {fewest_images(kept.target_error)} images or more that were not learned from and answered without a "
+        f"mistake, and there are {kept.images} in all. Ask for less, or label more."
+    )
+
+
 def _out_of_fold(fitted: FittedHead, features: Features) -> CrossValidation | None:
     rows = fitted.unseen.rows
     if not len(rows):
@@ -46,10 +65,8 @@ def _out_of_fold(fitted: FittedHead, features: Features) -> CrossValidation | No
     return CrossValidation((), float(right.mean()), wilson_interval(int(np.count_nonzero(right)), len(rows)))
 
 
-def _apart(holdout: Metrics, validation: CrossValidation | None) -> str:
+def _apart(holdout: Metrics, validation: CrossValidation) -> str:
     """Say where two 95 % intervals of the accuracy do not overlap."""
-    if validation is None:
-        return ""
     intervals = holdout.accuracy_interval, validation.accuracy_interval
     if intervals[0][0] <= intervals[1][1] and intervals[1][0] <= intervals[0][1]:
         return ""

@@ -83,7 +83,7 @@ def judge_challenger(
         suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
     )
     return Findings(
-        notes=remarks(fitted, features),
+        notes=remarks(fitted, features, target_error=champion.artifact.card.settings.get("target_error")),
         calibration=calibration(fitted.head, fitted.temperature, features),
         verdict=verdict,
         changes=data_changes(champion.features, features),

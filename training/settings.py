@@ -34,8 +34,8 @@ class TrainSettings:
         image_px: side of the network's input, None for its own.
         cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
         init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
-        balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where counts
-            differ much.
+        balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where
+            counts differ much.
         views: further views of each training image that the probe learns from.
         extra: a second folder of labelled photos that joins the training images.
         extra_weighting: whether its images count as much as the probe finds them like the first.
@@ -47,6 +47,7 @@ class TrainSettings:
         tensorboard: whether to write events where TensorBoard is installed.
         mlflow: URI of an MLflow server or folder, empty for none.
         precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
+        target_error: the share of the answers given that may be wrong, see `training.abstention`; None answers all.
     """
 
     data: Path
@@ -71,6 +72,7 @@ class TrainSettings:
     tensorboard: bool = True
     mlflow: str = ""
     precision: PrecisionChoice = "fp32"
+    target_error: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""
@@ -85,6 +87,8 @@ class TrainSettings:
                 raise InvalidRequestError(f"--{flag}: {value!r}; there is: {', '.join(choices)}")
         if self.cv == 1 or self.cv < 0:
             raise InvalidRequestError(f"--cv: {self.cv} folds; need at least 2, or 0 for none")
+        if self.target_error is not None and not 0 < self.target_error < 1:
+            raise InvalidRequestError(f"--target-error: {self.target_error:g}; need a share between 0 and 1, as 2%")
         if self.seed < 0:
             raise InvalidRequestError(f"--seed: {self.seed}; need 0 or more")
         if self.views < 0:

@@ -14,6 +14,7 @@ from regraft.examples import FOLDER
 from regraft.files import cache_folder
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
+from training.abstention import selective
 from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
@@ -75,6 +76,7 @@ class TrainResult:
             "macro_f1": metrics.macro_f1 if metrics else None,
             "cross_validation": asdict(found.cross_validation) if found.cross_validation else None,
             "ece": found.calibration.after.ece if found.calibration else None,
+            "abstention": self.card.abstention.model_dump() if self.card.abstention else None,
             "calibration_error": found.calibration.after.unbiased if found.calibration else None,
             "extra": asdict(found.extra) if found.extra else None,
             "notes": list(found.notes),
@@ -230,6 +232,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
             "data": text_of(Path(settings.data.resolve().name)),
             "split": made.dataset.split,
             "balance": settings.balance,
+            **({"target_error": settings.target_error} if settings.target_error is not None else {}),
             "views": settings.views,
             **(
                 {"augment": settings.augment, "mirror": made.mirror}
@@ -253,7 +256,7 @@ def _look_closer(
 ) -> Findings:
     """Return what the run's data and head show, and what the gate says where there is a champion."""
     with context.watch.stage("report"):
-        found = look_into(made)
+        found = look_into(made, context.settings.target_error)
     if champion is None:
         return found
     with context.watch.stage("judge"):
@@ -316,7 +319,7 @@ def _publish(
     )
 
 
-def look_into(made: Made) -> Findings:
+def look_into(made: Made, target_error: float | None = None) -> Findings:
     """Add what head and data show about each other to what was found on the way."""
     files = {image.sha256: text_of(image.path) for image in made.dataset.images}
     fitted = made.fitted
@@ -326,8 +329,9 @@ def look_into(made: Made) -> Findings:
     earlier = made.findings
     return replace(
         found,
-        notes=(*earlier.notes, *remarks(fitted, made.features, earlier.cross_validation), *found.notes),
+        notes=(*earlier.notes, *remarks(fitted, made.features, earlier.cross_validation, target_error), *found.notes),
         cross_validation=earlier.cross_validation,
+        selective=selective(fitted.unseen.probabilities, made.features.train().label_index[fitted.unseen.rows]),
         novelty=check(made.features, fitted),
         extra=earlier.extra,
         start=earlier.start,

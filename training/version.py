@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
-from regraft.card import SCHEMA_VERSION, BackboneCard, Metrics, ModelCard, Precision, Reference
+from regraft.card import SCHEMA_VERSION, Abstention, BackboneCard, Metrics, ModelCard, Precision, Reference
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from training.abstention import abstention
 from training.crops import readable_crops
 from training.evaluate import measure
 from training.features import Features
@@ -65,8 +66,25 @@ def build(
     parent_version: int | None = None,
     precision: Precision = "fp32",
     further: Additional | None = None,
+    kept: Abstention | None = None,
 ) -> Challenger:
-    """Make the model file of a fitted head; ``origin`` is the backbone's name and the source of its weights."""
+    """Make the model file of a fitted head.
+
+    Args:
+        backbone: without a head.
+        fitted: the head.
+        features: training and holdout rows by this backbone.
+        name: of the model.
+        origin: the backbone's name and the source of its weights.
+        spec: how pictures are prepared.
+        strategy: how it was made.
+        settings: for the card; ``target_error`` among them asks for a threshold of abstention.
+        seed: of everything that was random.
+        parent_version: the champion before.
+        precision: of the backbone's arithmetic.
+        further: rows beside the features.
+        kept: the abstention of a version whose very head this is.
+    """
     card = ModelCard(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -86,6 +104,7 @@ def build(
         parent_version=parent_version,
         metrics=measure_head(fitted.head, features),
         reference=_reference(fitted, features),
+        abstention=kept or abstention(fitted.unseen, features, settings.get("target_error")),
         libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

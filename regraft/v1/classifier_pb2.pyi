@@ -17,20 +17,24 @@ class ClassifyRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., name: _Optional[str] = ..., top_k: _Optional[int] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("name", "version", "predictions", "novelty", "timings", "request_id")
+    __slots__ = ("name", "version", "predictions", "novelty", "timings", "request_id", "abstain", "abstention")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     NOVELTY_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ABSTAIN_FIELD_NUMBER: _ClassVar[int]
+    ABSTENTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     novelty: Novelty
     timings: Timings
     request_id: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., novelty: _Optional[_Union[Novelty, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    abstain: bool
+    abstention: Abstention
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., novelty: _Optional[_Union[Novelty, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ..., abstain: bool = ..., abstention: _Optional[_Union[Abstention, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("label", "probability")
@@ -49,6 +53,16 @@ class Novelty(_message.Message):
     threshold: float
     is_novel: bool
     def __init__(self, score: _Optional[float] = ..., threshold: _Optional[float] = ..., is_novel: bool = ...) -> None: ...
+
+class Abstention(_message.Message):
+    __slots__ = ("target_error", "threshold", "answered")
+    TARGET_ERROR_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    target_error: float
+    threshold: float
+    answered: float
+    def __init__(self, target_error: _Optional[float] = ..., threshold: _Optional[float] = ..., answered: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("decode_ms", "queue_ms", "inference_ms", "total_ms")

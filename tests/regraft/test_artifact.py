@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.artifact import (
+    ABSTAIN_KEY,
     EMBEDDING,
     IMAGE,
     NOVELTY,
@@ -29,6 +30,7 @@ from regraft.artifact import (
     rehead,
     ungraft,
 )
+from regraft.card import Abstention
 from regraft.errors import ArtifactError
 from regraft.image import decode_crop
 from regraft.runtime import OpenSession, open_session
@@ -774,3 +776,18 @@ def test_a_flipped_bit_is_refused_or_leaves_the_answers_as_they_are(
     assert artifact.head.digest() == tiny_head(LABELS).digest()
     for output, expected in zip(answers(opened(artifact.model), crops), answers(SESSION, crops), strict=True):
         np.testing.assert_array_equal(output, expected)
+
+
+def test_the_threshold_of_abstention_is_in_the_card_and_beside_it() -> None:
+    labels, backbone = ("red", "green"), tiny_backbone()
+    head = tiny_head(labels)
+    kept = Abstention(target_error=0.02, threshold=0.625, answered=0.75, error=0.01, images=400)
+    card = tiny_card(backbone, head, labels).model_copy(update={"abstention": kept})
+
+    model = graft(backbone, head, card)
+
+    assert {prop.key: prop.value for prop in model.metadata_props}[ABSTAIN_KEY] == "0.625"
+    assert ABSTAIN_KEY not in {
+        prop.key for prop in graft(backbone, head, tiny_card(backbone, head, labels)).metadata_props
+    }
+    assert [kept.abstains(probability) for probability in (0.6, 0.625, 0.63)] == [True, True, False]

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from regraft.artifact import Head
+from regraft.as_json import answer_to_dict
+from regraft.card import Abstention
 from regraft.client import Client, RemoteError
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.store import ModelStore
@@ -71,6 +73,32 @@ def test_an_answer_says_how_novel_the_picture_is_and_where_the_time_went(client:
     assert timings.decode_ms > 0
     assert timings.inference_ms > 0
     assert timings.total_ms >= timings.decode_ms + timings.queue_ms + timings.inference_ms - 1
+
+
+def test_an_answer_that_is_not_sure_enough_for_the_error_that_was_asked_for_abstains(empty_store: ModelStore) -> None:
+    def asked(threshold: float, version: int) -> pb.ClassifyResponse:
+        kept = Abstention(target_error=0.02, threshold=threshold, answered=0.75, error=0.01, images=400)
+        publish_tiny(empty_store, abstention=kept)
+        with LiveServer(empty_store) as server:
+            answer = server.client.classify(picture("red"))
+        assert answer.version == version
+        return answer
+
+    sure, unsure = asked(0.3, 1), asked(1.0, 2)
+
+    assert (sure.abstain, unsure.abstain) == (False, True)
+    assert sure.abstention.threshold == pytest.approx(0.3)
+    assert sure.abstention.target_error == pytest.approx(0.02)
+    assert sure.abstention.answered == pytest.approx(0.75)
+    assert unsure.predictions[0].label == "red"  # it is still said
+    assert answer_to_dict(pb.ClassifyStreamResponse(id="a.png", response=unsure))["abstain"] is True
+
+
+def test_a_model_without_a_target_error_never_abstains(client: Client) -> None:
+    answer = client.classify(picture("grey"))
+
+    assert not answer.abstain
+    assert not answer.HasField("abstention")
 
 
 @pytest.mark.parametrize(("top_k", "labels"), [(0, 3), (1, 1), (2, 2), (3, 3), (100_000, 3)])

@@ -1,7 +1,8 @@
 """A version of convolutions in float, on pictures of 16 x 16 px, for what makes other files of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from regraft.artifact import EMBEDDING, IMAGE
 from regraft.examples import image_hash
@@ -37,6 +38,7 @@ def publish_float(
     depth: int = 1,
     holdout: bool = True,
     unreadable: Sequence[bytes] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> int:
     """Publish a version of convolutions, and make it the champion.
 
@@ -62,7 +64,7 @@ def publish_float(
         origin=("tiny", "none"),
         spec=SPEC,
         strategy="probe",
-        settings={},
+        settings=dict(settings),
         seed=3,
     )
     version = publish(store, challenger, left_out=[], who="test", why="tiny")

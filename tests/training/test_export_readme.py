@@ -5,6 +5,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from regraft.card import Abstention
 from regraft.image import ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.export_readme import readme
@@ -15,7 +16,8 @@ SIDE = Side(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, 5.0)
 
 
 def text(folder: Path, spec: ImageSpec, to: str = "onnx", **changed: Any) -> str:  # noqa: ANN401 - fields of an export
-    card = tiny_card(tiny_backbone(), tiny_head(LABELS), LABELS).model_copy(update={"image": spec})
+    card = tiny_card(tiny_backbone(), tiny_head(LABELS), LABELS)
+    card = card.model_copy(update={"image": spec, "abstention": changed.pop("abstention", None)})
     fields: dict[str, Any] = {"cpu": None, "layers_in_float": (), "notes": (), **changed}
     proof = Proof(20, 0.95, 0.1, SIDE, fields.pop("exported", SIDE))
     return readme(Export("colours", 2, to, folder, folder / "model.onnx", proof=proof, **fields), card)
@@ -55,3 +57,17 @@ def test_time_is_left_out_where_none_was_taken(tmp_path: Path) -> None:
 
     assert "ms an image" in text(tmp_path, ImageSpec())
     assert "ms an image" not in text(tmp_path, ImageSpec(), exported=untimed)
+
+
+def test_it_says_which_answers_to_refuse_where_an_error_was_asked_for(tmp_path: Path) -> None:
+    kept = Abstention(target_error=0.02, threshold=0.625, answered=0.75, error=0.01, images=400)
+
+    said = text(tmp_path, ImageSpec(), abstention=kept)
+
+    assert "At most 2 % of the answers given" in said
+    assert "0.625000" in said
+    assert "75.0 %" in said
+    assert "regraft.abstain_at_most" in said
+    assert "answers given" not in text(tmp_path, ImageSpec())
+    none = kept.model_copy(update={"threshold": 1.0, "answered": 0.0})
+    assert "no probability is high enough" in text(tmp_path, ImageSpec(), abstention=none)

@@ -70,6 +70,17 @@ def test_the_new_version_is_int8_with_the_very_same_head_and_its_own_embeddings(
     np.testing.assert_array_equal(session.run([EMBEDDING], {IMAGE: crop[None]})[0][0], features.embedding[row])
 
 
+def test_what_its_retrains_go_by_and_the_threshold_of_abstention_stay(store: ModelStore, data: Path) -> None:
+    publish_float(store, settings={"balance": "on", "target_error": 0.4})
+    before = artifact.read(store.folder(NAME, 1) / MODEL_FILE).card
+
+    after = artifact.read(run(store, data).path).card
+
+    assert (after.settings["balance"], after.settings["target_error"]) == ("on", 0.4)
+    assert after.abstention == before.abstention
+    assert after.abstention is not None
+
+
 def test_the_two_are_compared_on_the_holdout(store: ModelStore, data: Path) -> None:
     publish_float(store)
 

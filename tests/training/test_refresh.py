@@ -294,3 +294,14 @@ def test_weights_of_a_file_are_had_from_the_folder_of_such_files_or_have_to_be_n
 
 def card_of(weights: str) -> BackboneCard:
     return BackboneCard(name="resnet18", weights=weights, digest="0" * 64)
+
+
+def test_a_refresh_keeps_the_target_error_of_the_champion(shop: Shop) -> None:
+    settings = TrainSettings(shop.data, MODEL, shop.store.root, FIRST, "none", tensorboard=False, target_error=0.4)
+    train(settings, cache=shop.cache, gate=GateMode.OFF)
+
+    result = shop.refresh()
+
+    kept = shop.card(result.version).abstention
+    assert kept is not None
+    assert kept.target_error == shop.card(result.version).settings["target_error"] == 0.4

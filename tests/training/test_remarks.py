@@ -62,3 +62,10 @@ def test_without_holdout_there_is_nothing_to_compare() -> None:
     features = FEATURES.train()
 
     assert remarks(fit(features), features) == ()
+
+
+def test_a_target_error_that_the_data_cannot_show_is_said_with_what_it_takes() -> None:
+    (remark,) = remarks(fit(FEATURES), FEATURES, target_error=0.001)
+
+    assert "takes 3997 images" in remark
+    assert remarks(fit(FEATURES), FEATURES, target_error=0.5) == ()

@@ -25,6 +25,7 @@ from training.findings import (
     Pair,
     Picture,
     Reliability,
+    Selective,
     Start,
 )
 from training.gate import Answers, judge
@@ -53,6 +54,7 @@ EVERYTHING = Findings(
         Reliability(0.031, (Bin(0, 0, 0), Bin(0.8, 0.7, 10)), 0.0, 0.6),
     ),
     cross_validation=CrossValidation((0.81, 0.87), 0.84, (0.7, 0.92)),
+    selective=Selective((0.5, 1.0), (0.97, 0.9), 120),
     top_losses=(Judged("a" * 64, "red/odd.jpg", "holdout", "red", "green", 0.913, 0.087),),
     label_errors=(Judged("b" * 64, "green/mixed.jpg", "train", "green", "red", 0.988, 0.012),),
     label_errors_found=1,
@@ -69,6 +71,7 @@ EVERYTHING = Findings(
 )
 SECTIONS = {  # the id of a section, and the findings it is drawn from
     "calibration": "calibration",
+    "selective": "selective",
     "mistakes": "top_losses",
     "labels": "label_errors",
     "duplicates": "duplicates",
@@ -250,7 +253,7 @@ def test_every_link_leads_to_a_section() -> None:
 
     targets = {value for name, value in page.attributes if name == "id" and value}
     links = [value for name, value in page.attributes if name == "href" and value]
-    assert len(links) == 13
+    assert len(links) == 14
     assert {link.removeprefix("#") for link in links} <= targets
 
 

@@ -362,6 +362,21 @@ def test_views_are_kept_with_a_version_and_those_of_new_pictures_join_them(tmp_p
     assert workshop.artifact(3).card.settings["views"] == 1
 
 
+def test_a_retrain_keeps_the_target_error_and_chooses_the_threshold_anew(tmp_path: Path) -> None:
+    workshop = open_with_views(tmp_path, target_error=0.4)
+    workshop.add("green", new_pictures("green", 12, 4))
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    before, after = (workshop.artifact(version).card for version in (2, 3))
+    assert after.settings["target_error"] == 0.4
+    assert before.abstention is not None
+    assert after.abstention is not None
+    assert after.abstention.target_error == 0.4
+    assert after.abstention.images == after.train_images > before.abstention.images
+    workshop.examples.close()
+
+
 def test_views_of_new_pictures_are_made_as_the_card_says(tmp_path: Path) -> None:
     green = [("green", data) for data in new_pictures("green", 10, 4)]
 

@@ -1,0 +1,94 @@
+"""Which answers to refuse so that those given keep a promise: selective classification.
+
+The promise: of a further set a quarter as large as the one judged, the usual holdout, at most the target share of the
+answers given are wrong, in 19 of 20 such sets. The threshold is the lowest confidence that keeps it, by how often heads
+were wrong on pictures that they had not seen (Geifman and El-Yaniv, "Selective Classification for Deep Neural
+Networks", 2017, with the beta-binomial distribution of what comes next instead of a bound on the rate alone).
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import betabinom
+
+from regraft.artifact import FloatArray
+from regraft.card import Abstention
+from training.features import Features
+from training.findings import Selective
+from training.head import Unseen
+
+_PART: Final = 4
+_DOUBT: Final = 0.05
+_NEVER: Final = 1.0
+"""No probability exceeds it."""
+_CANDIDATES: Final = 500
+_POINTS: Final = 20
+
+
+def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int64], target_error: float) -> Abstention:
+    """Choose what an answer's probability must exceed.
+
+    Args:
+        probabilities: float32 [n, K], of images that the heads had not seen; of near-duplicates one each.
+        label_index: int64 [n], the true labels.
+        target_error: the share of the answers given that may be wrong, above 0 and below 1.
+
+    Returns:
+        The threshold, and what it would have done to these images. Where even the surest answers cannot keep the
+        promise, be it that they are too few to show it, none is given.
+    """
+    confidence, wrong = _surest_first(probabilities, label_index)
+    ends = np.flatnonzero(np.diff(confidence, append=-1.0) < 0) + 1  # equal confidences are answered together or not
+    answered = ends[np.unique(np.linspace(0, len(ends) - 1, _CANDIDATES).astype(np.int64))] if len(ends) else ends
+    errors = np.cumsum(wrong)[answered - 1]
+    further = -(-answered // _PART)
+    allowed = np.floor(target_error * further + 1e-9)
+    kept = betabinom.sf(allowed, further, errors + 1, np.maximum(answered - errors, 0.5)) <= _DOUBT
+    if not kept.any():
+        return Abstention(target_error=target_error, threshold=_NEVER, answered=0, error=0, images=len(wrong))
+    last = int(np.flatnonzero(kept)[-1])
+    given = int(answered[last])
+    lower = confidence[given] if given < len(confidence) else -confidence[-1]  # all answered: the threshold is 0
+    return Abstention(
+        target_error=target_error,
+        threshold=float(confidence[given - 1] + lower) / 2,
+        answered=given / len(wrong),
+        error=float(errors[last]) / given,
+        images=len(wrong),
+    )
+
+
+def abstention(unseen: Unseen, features: Features, target_error: float | None) -> Abstention | None:
+    """Choose the threshold by what heads said of training images unseen, one of each group; None without a target."""
+    if target_error is None:
+        return None
+    train = features.train()
+    one_each = np.unique(train.group[unseen.rows], return_index=True)[1]
+    return choose_threshold(unseen.probabilities[one_each], train.label_index[unseen.rows[one_each]], target_error)
+
+
+def selective(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> Selective | None:
+    """Return the accuracy of the surest answers by the share that is answered; None without images."""
+    _, wrong = _surest_first(probabilities, label_index)
+    if not len(wrong):
+        return None
+    shares = np.arange(1, _POINTS + 1) / _POINTS
+    given = np.ceil(shares * len(wrong)).astype(np.int64)
+    accuracy = 1 - np.cumsum(wrong)[given - 1] / given
+    return Selective(tuple(shares.tolist()), tuple(accuracy.tolist()), len(wrong))
+
+
+def fewest_images(target_error: float) -> int:
+    """Return how many images without a mistake it takes to promise a target error."""
+    return _PART * int(np.ceil(1 / target_error - 1e-9)) - _PART + 1
+
+
+def _surest_first(
+    probabilities: FloatArray, label_index: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return confidences [n], falling, and whether each answer is wrong; of equal ones the wrong come first."""
+    confidence = probabilities.max(axis=1, initial=0).astype(np.float64)
+    wrong = probabilities.argmax(axis=1) != label_index
+    order = np.lexsort((~wrong, -confidence))
+    return confidence[order], wrong[order]
