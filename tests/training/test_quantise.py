@@ -65,7 +65,7 @@ def test_a_quantised_backbone_keeps_the_contract_and_can_be_grafted() -> None:
     model = graft(backbone, head, card.model_copy(update={"backbone": origin}))
 
     check_backbone(backbone)
-    assert ungraft(model) == backbone
+    assert ungraft(model).graph == backbone.graph  # whose IR version is lowered
     assert backbone_digest(ungraft(model)) != backbone_digest(conv_backbone())
 
 
