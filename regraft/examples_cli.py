@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,8 +15,9 @@ from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, StorageError
 from regraft.file_kinds import read_kind
 from regraft.files import storage_errors
-from regraft.labelled_files import LabelledFile
+from regraft.labelled_files import Found
 from regraft.labels import check_label
+from regraft.manifest import LabelledFile
 from regraft.options import Json, Name, asks_a_server
 from regraft.user import user_name
 from regraft.v1 import examples_pb2, retraining_pb2
@@ -46,7 +47,7 @@ def label(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A folder for each class; a list that ends in .csv or .jsonl, with file and label, and if you like "
+            help="A folder for each class; a list, .csv, .jsonl or .parquet, with file and label, and if you like "
             "source, annotator and request_id; with --label, a picture or a folder of them."
         ),
     ] = None,
@@ -71,9 +72,10 @@ def label(
 class _Delivery:
     """Pictures on their way to a server, and what became of each: ``fates``, by its number in ``files``."""
 
-    def __init__(self, files: Sequence[LabelledFile], name: str, source: str) -> None:
-        """Prepare to send ``files`` to the model ``name``; ``source`` is that of those that say none."""
-        self.files = files
+    def __init__(self, found: Found, name: str, source: str) -> None:
+        """Prepare to send what was ``found`` to the model ``name``; ``source`` is that of those that say none."""
+        self.files = found.files
+        self._bad = found.bad
         self.fates: dict[int, retraining_pb2.AddExamplesResponse] = {}
         self._name = name
         self._source = source
@@ -106,7 +108,8 @@ class _Delivery:
 
     def rejections(self) -> list[dict[str, str]]:
         """Return what was not kept, and why."""
-        return [
+        bad = [{"file": line.place, "label": "", "reason": line.reason} for line in self._bad]
+        return bad + [
             {
                 "file": _whole(self.files[number].name),
                 "label": _whole(self.files[number].label),
@@ -120,6 +123,7 @@ class _Delivery:
         """Count the outcomes, of which each has its place."""
         names = retraining_pb2.AddExamplesResponse.Outcome
         found = Counter(names.Name(fate.outcome).lower() for fate in list(self.fates.values()))
+        found["rejected"] += len(self._bad)
         return {outcome: found[outcome] for outcome in _OUTCOMES}
 
     def _requests(self, sent: deque[int]) -> Iterator[retraining_pb2.AddExamplesRequest]:
@@ -180,12 +184,12 @@ def _tell(delivery: _Delivery, as_json: bool) -> None:
     show.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
 
 
-def _named(path: Path | None, label: str, request: str) -> list[LabelledFile]:
+def _named(path: Path | None, label: str, request: str) -> Found:
     if request:
         if path or not label:
             raise InvalidRequestError("--request: needs --label, and no path")
         check_label(label)
-        return [LabelledFile(None, label, request_id=request)]
+        return Found((LabelledFile(None, label, request_id=request),))
     if path is None:
         raise InvalidRequestError("which pictures? Give a folder, a list, or --request")
     return labelled_files.find_all(path, label)

@@ -1,101 +1,38 @@
-"""Finding the pictures that a person names on the command line, and their labels: in folders, CSV or JSON Lines."""
+"""Finding the pictures that a person names on the command line, and their labels: in folders, or by a list."""
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from regraft.errors import InvalidRequestError, first_line
+from regraft.errors import InvalidRequestError
 from regraft.labels import check_label, one_form
+from regraft.manifest import BadLine, LabelledFile, is_manifest, read_manifest
 
 FIELDS: Final = ("file", "label", "source", "annotator", "request_id")
-"""The columns of a CSV, and the keys of JSON Lines: a file (from the list's own folder) or a request, and its label."""
+"""The columns of the lists that are written here."""
 
 
 @dataclass(frozen=True)
-class LabelledFile:
-    """A picture and what is said of it, see `regraft.examples.NewExample`; without ``path``, that of a kept request."""
+class Found:
+    """Labelled pictures, and the lines of a list that name none."""
 
-    path: Path | None
-    label: str
-    source: str = ""
-    annotator: str = ""
-    request_id: str = ""
-
-    @property
-    def name(self) -> str:
-        """What people know it by."""
-        return str(self.path) if self.path else f"request {self.request_id}"
-
-    @property
-    def size_bytes(self) -> int:
-        """How large the picture is; 0 where there is no telling."""
-        try:
-            return self.path.stat().st_size if self.path else 0
-        except OSError:
-            return 0
+    files: tuple[LabelledFile, ...]
+    bad: tuple[BadLine, ...] = ()
 
 
-def find_all(path: Path, label: str = "") -> list[LabelledFile]:
-    """Return what `find` finds, or what a list names that ends in ``.csv`` or ``.jsonl``.
+def find_all(path: Path, label: str = "") -> Found:
+    """Return what `find` finds, or what a list names, see `regraft.manifest`.
 
     Raises:
-        InvalidRequestError: as `find`; or a line of the list makes no sense, which the text names.
+        InvalidRequestError: as `find`; or no line of the list makes sense.
+        MissingPackageError: the list needs a package that is not installed.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        return [LabelledFile(file, text) for file, text in find(path, label)]
+    if not is_manifest(path):
+        return Found(tuple(LabelledFile(file, text) for file, text in find(path, label)))
     if label:
         raise InvalidRequestError(f"{path}: says the labels itself; leave --label out")
-    try:
-        found = [_from_row(path, line, row) for line, row in reader(path)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidRequestError(f"{path}: cannot be read: {first_line(error)}") from error
-    if not found:
-        raise InvalidRequestError(f"{path}: names no pictures")
-    return found
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        for row in reader:
-            yield reader.line_num, row
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise InvalidRequestError(f"{path}, line {line}: is no JSON: {first_line(error)}") from error
-            if not isinstance(row, Mapping):
-                raise InvalidRequestError(f"{path}, line {line}: need an object with {', '.join(FIELDS)}")
-            yield line, row
-
-
-def _from_row(path: Path, line: int, row: Mapping[str, Any]) -> LabelledFile:
-    """Return what a row says; its label is judged by the server, so that one bad row does not hold up the others."""
-    unknown = [str(key) for key in row if key not in FIELDS]
-    if unknown:
-        raise InvalidRequestError(f"{path}, line {line}: {unknown[0]!r}: need {', '.join(FIELDS)}")
-    fields = {name: row.get(name) or "" for name in FIELDS}
-    wrong = [name for name, value in fields.items() if not isinstance(value, str)]
-    if wrong:
-        raise InvalidRequestError(f"{path}, line {line}: {wrong[0]} is no text")
-    file = fields.pop("file")
-    if not (file or fields["request_id"]):
-        raise InvalidRequestError(f"{path}, line {line}: names neither a file nor a request_id")
-    picture = path.parent / file if file else None
-    if picture and not picture.is_file():
-        raise InvalidRequestError(f"{path}, line {line}: there is no file {picture}")
-    return LabelledFile(picture, **fields)
+    manifest = read_manifest(path)
+    return Found(manifest.files, manifest.bad)
 
 
 def find(path: Path, label: str = "") -> list[tuple[Path, str]]:

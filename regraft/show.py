@@ -118,6 +118,8 @@ def training_result(result: Mapping[str, Any]) -> None:
             f" (95 % interval {low:.3f} to {high:.3f}), "
             f"macro F1 {result['macro_f1']:.4f}, on {result['holdout_images']} holdout images",
         )
+    else:
+        line(("nothing was held out: how good it is on new pictures is not known", "yellow"))
     if result["cross_validation"]:
         validation = result["cross_validation"]
         low, high = validation["accuracy_interval"]

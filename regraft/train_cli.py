@@ -14,7 +14,13 @@ from regraft.as_json import print_json
 from regraft.options import Augment, Json, Mirror, NoAugment, Store, share_of, strength_of
 from regraft.store import GateMode
 
-_Data = Annotated[Path, typer.Argument(help="A folder of images for each class, or train/ and val/ of such.")]
+_Data = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder of images for each class, or train/ and val/ of such; or a list, .csv, .jsonl or .parquet, "
+        "with columns file and label, and if you like split, group, source and weight."
+    ),
+]
 _Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
 _Weights = Annotated[str, typer.Option(help="default, none, or the file of a state dict.")]
 _TUNING: Final = "Fine-tuning (the default is a rule of the data)"
@@ -72,6 +78,14 @@ def train(
     extra_weighting: Annotated[
         bool, typer.Option("--extra-weighting", help="It counts as far as it is like the first.", rich_help_panel=_DATA)
     ] = False,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="Keeps pictures together in every split: a pattern over their paths whose first group they share, "
+            "such as 'patient_([0-9]+)', or parent, for those of one folder.",
+            rich_help_panel=_DATA,
+        ),
+    ] = "",
     init: Annotated[
         str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=_TUNING)
     ] = "head",
@@ -169,6 +183,7 @@ def train(
         mlflow=mlflow,
         precision=precision,  # type: ignore[arg-type]
         target_error=share_of(target_error, "--target-error") if target_error else None,
+        group_by=group_by,
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if helped_the_first(settings):

@@ -30,7 +30,8 @@ from training.compare_settings import CompareSettings
 from training.comparison import Comparison, Failure, Row, mark_pareto
 from training.comparison_chart import draw, require_matplotlib
 from training.comparison_page import render
-from training.dataset import Dataset, check_trainable, scan, text_of
+from training.dataset import Dataset, check_trainable, scan
+from training.found import text_of
 from training.settings import TrainSettings
 from training.speed import ms_per_image
 from training.strategy import Listener
@@ -73,7 +74,10 @@ def compare(settings: CompareSettings, listen: Listen) -> Comparison:
     combinations = list(product(settings.backbones, settings.strategies))
     for number, (backbone, strategy) in enumerate(combinations, start=1):
         with listen(f"{number} of {len(combinations)}: {backbone}, {strategy}") as listener:
-            outcome = _try(settings, backbone, strategy, listener)
+            outcome, settled = _try(settings, backbone, strategy, dataset, listener)
+        if settled and not comparison.rows:  # the first that succeeds decides for all what is held out
+            dataset = replace(settled, is_settled=True)
+            comparison = replace(_empty(settings, dataset), outcomes=comparison.outcomes)
         comparison = replace(comparison, outcomes=(*comparison.outcomes, outcome))
         _save(settings.folder, comparison)
     if not comparison.rows:
@@ -121,7 +125,7 @@ def _empty(settings: CompareSettings, dataset: Dataset) -> Comparison:
         labels=len(dataset.labels),
         train_images=len(dataset.images) - held,
         holdout_images=held,
-        split=dataset.split,
+        split=dataset.how_split,
         seed=settings.seed,
         epochs=settings.epochs,
         machine=f"{platform.machine()}, {cpu_budget()} CPUs, ONNX Runtime {require_onnxruntime().__version__}",
@@ -129,21 +133,23 @@ def _empty(settings: CompareSettings, dataset: Dataset) -> Comparison:
     )
 
 
-def _try(settings: CompareSettings, backbone: str, strategy: str, listener: Listener) -> Row | Failure:
+def _try(
+    settings: CompareSettings, backbone: str, strategy: str, dataset: Dataset, listener: Listener
+) -> tuple[Row | Failure, Dataset | None]:
+    """Train one combination; return it with the split that it found to be right."""
     try:
         with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as cache:
+            # its models compete with each other only
             run = _run_of(settings, backbone, strategy)
-            result = train(
-                run, listener, cache=Path(cache), gate=GateMode.OFF
-            )  # its models compete with each other only
-        return _row(result, backbone, strategy, settings.folder)
+            result = train(run, listener, cache=Path(cache), gate=GateMode.OFF, dataset=dataset)
+        return _row(result, backbone, strategy, settings.folder), result.dataset
     except RegraftError as error:
         reason = str(error)
     except Exception as error:  # a bug or a machine too small costs this row, not the hours of the others
         log.exception("%s, %s", backbone, strategy)
         reason = f"{type(error).__name__}: {error}"
     listener.note(f"{backbone}, {strategy}: {reason}")
-    return Failure(backbone, strategy, reason)
+    return Failure(backbone, strategy, reason), None
 
 
 def _run_of(settings: CompareSettings, backbone: str, strategy: str) -> TrainSettings:

@@ -9,7 +9,7 @@ from regraft.errors import InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop, upright_size
 from regraft.image_files import ImageFile
 from regraft.runtime import cpu_budget
-from training.dataset import text_of
+from training.found import text_of
 
 log = logging.getLogger("regraft.training")
 

@@ -1,5 +1,8 @@
 """Cross-validation of a whole strategy: every fold is predicted by a run that never saw it, choices and all."""
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +14,9 @@ from training.findings import CrossValidation
 from training.folds import deal
 from training.head import Additional, Balance, fit
 from training.logistic import Index
+
+_LEARNED: Final = 2
+"""What a fit needs of each class."""
 
 
 def cross_validate(
@@ -36,8 +42,7 @@ def cross_validate(
         DatasetError: a class has fewer training images than there are folds.
     """
     train = features.train()
-    check_folds(train, folds)
-    fold_of = outer_folds(train.label_index, folds, seed, train.group)
+    fold_of = outer_folds(train.label_index, train.labels, folds, seed, train.group)
     right = np.empty(len(fold_of), np.bool_)
     for fold in range(folds):
         progress("cv", fold, folds)
@@ -49,24 +54,31 @@ def cross_validate(
     return summarise(fold_of, right)
 
 
-def check_folds(train: Features, folds: int) -> None:
-    """Refuse more folds than a class has training images.
+def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int, group: Index | None = None) -> Index:
+    """Deal rows to stratified folds, int64 [n]; others than those by which a fit with the same seed chooses.
 
     Raises:
-        DatasetError: the text names the class.
+        DatasetError: a class has too few rows for that, or in too few groups; the text names it.
     """
-    counts = np.bincount(train.label_index, minlength=len(train.labels))
+    counts = np.bincount(label_index, minlength=len(labels))
     fewest = int(counts.argmin())
     if counts[fewest] < folds:
+        most = f"use --cv {counts[fewest]} at most, or " if counts[fewest] > _LEARNED else ""
         raise DatasetError(
-            f"--cv {folds}: class {train.labels[fewest]!r} has {counts[fewest]} training images, "
-            f"fewer than folds: use --cv {max(2, counts[fewest])} at most, or add images"
+            f"--cv {folds}: class {labels[fewest]!r} has {counts[fewest]} training images, fewer than folds: {most}"
+            "add images"
         )
-
-
-def outer_folds(label_index: Index, folds: int, seed: int, group: Index | None = None) -> Index:
-    """Deal rows to stratified folds, int64 [n]; others than those by which a fit with the same seed chooses."""
-    return deal(label_index, folds, int(np.random.SeedSequence([seed, folds]).generate_state(1)[0]), group)
+    fold_of = deal(label_index, folds, int(np.random.SeedSequence([seed, folds]).generate_state(1)[0]), group)
+    learned = counts - np.array(
+        [np.bincount(label_index[fold_of == fold], minlength=len(labels)) for fold in range(folds)]
+    )
+    few = int(learned.min(axis=0).argmin())
+    if (least := learned[:, few].min()) < _LEARNED:
+        raise DatasetError(
+            f"--cv {folds}: class {labels[few]!r} has {counts[few]} training images, of which a fold leaves "
+            f"{least} to learn from, and it takes {_LEARNED}: add images, or leave --cv out"
+        )
+    return fold_of
 
 
 def summarise(fold_of: Index, right: npt.NDArray[np.bool_]) -> CrossValidation:

@@ -1,7 +1,7 @@
-"""A folder of labelled photos: which images, which class, which split, and what was left out and why.
+"""Labelled photos, in folders or by a list: which images, which class, which split, and what was left out and why.
 
 ``DATA/<class>/...`` is split by the images' hashes; ``DATA/train/<class>/...`` beside ``val`` or ``test`` is taken as
-it is. The holdout is ``test`` where there is one (``val`` then joins the training images), else ``val``.
+it is, see `training.layout`. A list says the split itself, or is split by hash, see `regraft.manifest`.
 """
 
 import os
@@ -11,37 +11,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from regraft.errors import DatasetError, InvalidRequestError
-from regraft.examples import HOLDOUT_SHARE, image_hash
-from regraft.labels import check_label
+import numpy as np
+
+from regraft.errors import DatasetError
+from regraft.examples import image_hash
+from regraft.manifest import is_manifest
 from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
+from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups, text_of
+from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
+from training.layout import class_folders
 
-_VAL_NAMES: Final = ("val", "valid", "validation")
+NO_HOLDOUT: Final = "nothing is held out"
 _MIN_IMAGES: Final = 2
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One file, its class and its split."""
+    """One picture, its class and its split.
+
+    Attributes:
+        group_names: what it shares with those that belong with it.
+        weight: what it counts in the fit.
+        source: where it comes from, as far as a list says so.
+        group: see `training.groups`; -1 where it belongs with no other, as far as is known.
+    """
 
     path: Path
     sha256: str
     label: str
     is_holdout: bool
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that takes no part, and the reason."""
-
-    file: Path
-    reason: str
-
-    @property
-    def name(self) -> str:
-        """The file as text that can be written anywhere."""
-        return text_of(self.file)
+    group_names: tuple[str, ...] = ()
+    weight: float = 1.0
+    source: str = ""
+    group: int = -1
 
 
 @dataclass(frozen=True)
@@ -53,60 +56,56 @@ class Dataset:
         images: distinct pictures.
         left_out: every file that was found and takes no part.
         split: where the split comes from, for people.
+        is_given: whether somebody made the split, so that it is not ours to change.
+        is_settled: whether near-duplicates were looked for, so that split and groups are final.
+        notes: what people should know of the data.
     """
 
     labels: tuple[str, ...]
     images: tuple[LabelledImage, ...]
     left_out: tuple[LeftOut, ...]
     split: str
+    is_given: bool = True
+    is_settled: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def how_split(self) -> str:
+        """Where the split comes from, or that nothing is held out."""
+        return self.split if any(image.is_holdout for image in self.images) else f"{NO_HOLDOUT} ({self.split})"
 
     def without(self, failures: dict[str, str]) -> "Dataset":
         """Return the dataset without the images named by hash, each left out with its reason."""
         kept = tuple(image for image in self.images if image.sha256 not in failures)
-        gone = tuple(LeftOut(image.path, failures[image.sha256]) for image in self.images if image.sha256 in failures)
+        gone = tuple(
+            LeftOut(image.path, failures[image.sha256], image.label)
+            for image in self.images
+            if image.sha256 in failures
+        )
         return replace(self, images=kept, left_out=self.left_out + gone)
 
 
-def text_of(path: Path) -> str:
-    """Return a path as text; bytes in a file's name that are no text are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset:
+    """Find labelled images. Reads every file once; decodes none.
 
-
-def scan(root: Path, progress: Progress = silent) -> Dataset:
-    """Find the labelled images under ``root``. Reads every file once; decodes none.
+    Args:
+        data: a folder, or a list of pictures.
+        progress: told the stage ``scan``.
+        group_by: see `training.found.name_groups`; empty for none.
 
     Raises:
-        DatasetError: there is nothing to train on; the text says what the folder should look like.
+        DatasetError: there is nothing to train on; the text says what the data should look like.
+        InvalidRequestError: ``group_by`` is no pattern, or no line of the list makes sense.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: not a folder")
-    splits = _split_folders(root)
-    left_out = [LeftOut(path, "not inside a class folder") for path in _files(root, deep=False)]
-    found: list[tuple[Path, str, bool]] = []
-    for folder, is_holdout in splits.items():
-        if folder != root:
-            left_out += [LeftOut(path, "not inside a class folder") for path in _files(folder, deep=False)]
-        for class_folder in _subfolders(folder):
-            _check_class_name(class_folder)
-            found += [(path, class_folder.name, is_holdout) for path in _files(class_folder, deep=True)]
-    labels = tuple(sorted({folder.name for split in splits for folder in _subfolders(split)}))
-    if not labels:
-        raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
-    if not found:
-        raise DatasetError(f"{root}: no images in {', '.join(labels)}")
-    images, unusable = _distinct(root, _read_hashes(found, progress))
-    if len(splits) == 1:
-        images = _split_by_hash(images)
-    names = {folder.name: is_holdout for folder, is_holdout in splits.items()}
-    split = (
-        f"{HOLDOUT_SHARE:.0%} of each class by image hash"
-        if len(splits) == 1
-        else "folders: train on "
-        + ", ".join(n for n, h in names.items() if not h)
-        + "; holdout "
-        + ", ".join(n for n, h in names.items() if h)
-    )
-    return Dataset(labels, tuple(images), tuple(left_out + unusable), split)
+    by_list = is_manifest(data)
+    root = data.parent if by_list else data
+    found = in_list(data) if by_list else in_folders(data, grouped=bool(group_by))
+    if group_by:
+        found = name_groups(found, root, group_by)
+    images, unusable = _distinct(root, _read_hashes(found.images, progress))
+    left_out = tuple(found.left_out + unusable)
+    dataset = Dataset(found.labels, tuple(images), left_out, found.split, found.is_given, notes=found.notes)
+    return keep_together(dataset)
 
 
 def check_trainable(dataset: Dataset, root: Path) -> None:
@@ -118,7 +117,7 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
     if len(dataset.labels) < 2:
         hint = ""
         only = root / dataset.labels[0]
-        if only.is_dir() and _subfolders(only):
+        if only.is_dir() and class_folders(only):
             hint = f": did you mean {only}?"
         raise DatasetError(f"{root}: only one class, {dataset.labels[0]!r}; need at least two{hint}")
     counts = Counter(image.label for image in dataset.images if not image.is_holdout)
@@ -126,48 +125,58 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
         if counts[label] < _MIN_IMAGES:
             raise DatasetError(
                 f"{root}: class {label!r} has {counts[label]} usable training image(s), need {_MIN_IMAGES}: "
-                f"add images or remove the folder{_excuses(dataset, label, root)}"
+                f"add images or remove the class{_excuses(dataset, label)}"
             )
 
 
-def _split_folders(root: Path) -> dict[Path, bool]:
-    """Return the folders that hold class folders, and whether each is holdout."""
-    train, test = root / "train", root / "test"
-    val = next((root / name for name in _VAL_NAMES if (root / name).is_dir()), None)
-    if not train.is_dir() or (val is None and not test.is_dir()):
-        return {root: False}
-    if not test.is_dir() and val is not None:
-        return {train: False, val: True}
-    return {train: False, **({val: False} if val else {}), test: True}
+def keep_together(dataset: Dataset, pairs: Index = NO_PAIRS) -> Dataset:
+    """Bring pictures that belong together to one side of the split.
+
+    A split by hash is made anew, by whole groups. Where people made the split it stays; what is trained on there and
+    belongs with something that is held out leaves, or the holdout would be asked what the head has seen.
+
+    Args:
+        dataset: the pictures, with the names of their groups.
+        pairs: int64 [p, 2], further images that belong together.
+    """
+    images = dataset.images
+    known = [group_of_one(image.sha256) if image.group < 0 else image.group for image in images]
+    group = join(np.array(known, np.int64), [image.group_names for image in images], pairs)
+    images = tuple(replace(image, group=int(each)) for image, each in zip(images, group, strict=True))
+    if dataset.is_given:
+        return _without_bridges(replace(dataset, images=images))
+    number = {label: index for index, label in enumerate(dataset.labels)}
+    held = hold_out(np.array([number[image.label] for image in images], np.int64), group)
+    split = tuple(replace(image, is_holdout=bool(out)) for image, out in zip(images, held, strict=True))
+    return replace(dataset, images=split)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _without_bridges(dataset: Dataset) -> Dataset:
+    """Leave out what is trained on and belongs with something that is held out."""
+    held: dict[int, LabelledImage] = {}
+    for image in dataset.images:
+        if image.is_holdout:
+            held.setdefault(image.group, image)
+    failures = {
+        image.sha256: _bridge(image, held[image.group])
+        for image in dataset.images
+        if not image.is_holdout and image.group in held
+    }
+    return dataset.without(failures) if failures else dataset
 
 
-def _files(folder: Path, *, deep: bool) -> list[Path]:
-    paths = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(path for path in paths if path.is_file() and not _is_hidden(path, folder))
+def _bridge(image: LabelledImage, held: LabelledImage) -> str:
+    shared = [name for name in image.group_names if name in held.group_names]
+    why = f"both are of group {shared[0]!r}" if shared else "they look nearly the same, or others of their group do"
+    return f"belongs with {text_of(held.path)}, which is held out: {why}"
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _check_class_name(folder: Path) -> None:
-    try:
-        check_label(folder.name)
-    except InvalidRequestError as error:
-        raise DatasetError(f"{folder}: a folder's name is its label: {error}") from error
-
-
-def _read_hashes(found: list[tuple[Path, str, bool]], progress: Progress) -> list[LabelledImage | LeftOut]:
-    def read(entry: tuple[Path, str, bool]) -> LabelledImage | LeftOut:
-        path, label, is_holdout = entry
+def _read_hashes(found: list[FoundImage], progress: Progress) -> list[LabelledImage | LeftOut]:
+    def read(image: FoundImage) -> LabelledImage | LeftOut:
         try:
-            return LabelledImage(path, image_hash(path.read_bytes()), label, is_holdout)
+            return LabelledImage(sha256=image_hash(image.path.read_bytes()), **vars(image))
         except OSError as error:
-            return LeftOut(path, f"cannot be read: {error.strerror}")
+            return LeftOut(image.path, f"cannot be read: {error.strerror}", image.label)
 
     result = []
     with ThreadPoolExecutor(cpu_budget()) as pool:
@@ -190,34 +199,23 @@ def _distinct(root: Path, found: list[LabelledImage | LeftOut]) -> tuple[list[La
         labels = sorted({copy.label for copy in copies})
         if len(labels) > 1:
             left_out += [
-                LeftOut(copy.path, f"the same picture under {len(labels)} labels: {', '.join(labels)}")
+                LeftOut(copy.path, f"the same picture under {len(labels)} labels: {', '.join(labels)}", copy.label)
                 for copy in copies
             ]
             continue
-        images.append(kept)
+        names = dict.fromkeys(name for copy in copies for name in copy.group_names)
+        images.append(replace(kept, group_names=tuple(names)))
         left_out += [
-            LeftOut(copy.path, f"the same picture as {kept.path.relative_to(root)}")
+            LeftOut(copy.path, f"the same picture as {os.path.relpath(kept.path, root)}", copy.label)
             for copy in copies
             if copy is not kept
         ]
     return images, left_out
 
 
-def _split_by_hash(images: list[LabelledImage]) -> list[LabelledImage]:
-    """Hold out the pictures with the lowest hashes of each class; a class of fewer than three stays whole."""
-    by_label: defaultdict[str, list[LabelledImage]] = defaultdict(list)
-    for image in sorted(images, key=lambda image: image.sha256):
-        by_label[image.label].append(image)
-    split = []
-    for members in by_label.values():
-        held = 0 if len(members) <= _MIN_IMAGES else max(1, round(HOLDOUT_SHARE * len(members)))
-        split += [replace(image, is_holdout=rank < held) for rank, image in enumerate(members)]
-    return split
-
-
-def _excuses(dataset: Dataset, label: str, root: Path) -> str:
+def _excuses(dataset: Dataset, label: str) -> str:
     """Return up to three files that the class lost, with the reasons."""
-    lost = [entry for entry in dataset.left_out if label in entry.file.relative_to(root).parts[:2]]
+    lost = [entry for entry in dataset.left_out if entry.label == label]
     lines = [f"\n  {entry.file}: {entry.reason}" for entry in lost[:3]]
     more = f"\n  and {len(lost) - 3} more" if len(lost) > 3 else ""
     return "".join(lines) + more

@@ -10,11 +10,18 @@ from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray
 from regraft.runtime import cpu_budget
+from training.groups import merged
 
 MAX_PAIRS: Final = 50
 LIKE: Final = 0.8
 SAME: Final = 0.95
 STANDS_OUT: Final = 0.5
+VERSION: Final = 0.6
+LEAP: Final = 0.6
+MOST_VERSIONS: Final = 10
+_ROUNDING: Final = 1e-6
+_BY_CHANCE: Final = 1000
+_FAR: Final = 3
 _PULL: Final = 3
 _BLOCK: Final = 512
 
@@ -61,6 +68,88 @@ def near_duplicates(embedding: FloatArray, answer: _Rows, is_holdout: _Mask) -> 
         for rows, cosine in _cosines(embedding, answer, nearest >= LIKE):
             best = _merge(best, *_pairs(rows, cosine, third), is_holdout)
     return best
+
+
+def look_alikes(embedding: FloatArray, label_index: _Rows) -> _Rows:
+    """Return pairs [p, 2] of pictures that are likely versions of one, to be kept together.
+
+    A picture goes with its nearest up to the last of `MOST_VERSIONS` after which the distance leaps: `LEAP` times the
+    next is more than that, and so large a leap is no chance, see `_leaps`. So versions are found however many there are
+    of each picture, and hardly any where all pictures are alike. One also goes with all whose cosine is at least
+    `SAME`, unless that would bring more than half of a class together. To keep two together that are not versions
+    costs little, so this finds more than `near_duplicates`.
+
+    Args:
+        embedding: float32 [n, D].
+        label_index: int64 [n].
+    """
+    index, cosine = nearest(embedding, label_index, MOST_VERSIONS + 1)
+    size = np.bincount(label_index)[label_index] if len(embedding) else np.empty(0, np.int64)
+    leaps = _leaps(np.maximum(1 - cosine, _ROUNDING), size) & (cosine[:, :-1] >= VERSION)
+    ranks = np.arange(leaps.shape[1])
+    last = np.where(leaps, ranks, -1).max(axis=1, initial=-1)
+    near = _linked(index, ranks <= last[:, None])
+    same = _linked(index, cosine >= SAME)
+    together = merged(np.arange(len(embedding)), np.concatenate([near, same]))
+    same = same[~_is_most_of_a_class(together, label_index)[same[:, 0]]]
+    return np.unique(np.concatenate([near, same]), axis=0)
+
+
+def _leaps(distance: FloatArray, size: _Rows) -> _Mask:
+    """Return after which neighbours the distance leaps, bool [n, k].
+
+    Of points in m dimensions the k-th distance is to the next as U^(1/km), with U uniform (Levina and Bickel, "Maximum
+    Likelihood Estimation of Intrinsic Dimension", 2004). m is taken from the median beyond the first `_FAR`, which
+    versions hardly touch. A leap is one that chance makes once in `_BY_CHANCE`: in few dimensions, as of plain colours,
+    there are large ones.
+
+    Args:
+        distance: [n, k + 1], ascending.
+        size: int64 [n], of the row's class; its end is no leap, so that ranks beyond half of it do not count.
+    """
+    ranks = np.arange(1, distance.shape[1])
+    within = (ranks == 1) | (ranks < size[:, None] / 2)
+    ratio = distance[:, :-1] / distance[:, 1:]
+    exponents = -np.log(np.clip(ratio, 1e-9, 1)) * ranks
+    far = within & (ranks > _FAR)
+    exponents = exponents[far if far.any() else within]
+    if not len(exponents):
+        return np.zeros(ratio.shape, np.bool_)
+    dimensions = np.log(2) / max(float(np.median(exponents)), 1e-9)
+    by_chance = _BY_CHANCE ** (-1 / (ranks * dimensions))
+    return np.asarray(within & (ratio <= np.minimum(LEAP, by_chance)), np.bool_)
+
+
+def _linked(index: _Rows, wanted: _Mask) -> _Rows:
+    """Return the pairs [p, 2] of rows and those of their neighbours [n, k] that are wanted; the lower row first."""
+    rows, rank = np.nonzero(wanted)
+    return np.sort(np.column_stack([rows, index[rows, rank]]), axis=1)
+
+
+def _is_most_of_a_class(group: _Rows, label_index: _Rows) -> _Mask:
+    """Return whether each row's group [n] has more than half of a class, bool [n]."""
+    pairs, members = np.unique(np.stack([group, label_index]), axis=1, return_counts=True)
+    most = pairs[0][members > np.bincount(label_index)[pairs[1]] / 2]
+    return np.isin(group, most)
+
+
+def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, FloatArray]:
+    """Return the nearest other rows of each, at most ``count``, and their cosines, the likest first.
+
+    Args:
+        embedding: float32 [n, D].
+        answer: int64 [n], the class on whose mean the embeddings are centred for a row.
+        count: at least 1.
+    """
+    count = min(count, max(len(embedding) - 1, 0))
+    index, likest = np.empty((len(embedding), count), np.int64), np.empty((len(embedding), count), np.float32)
+    with threadpool_limits(limits=cpu_budget()):
+        for rows, cosine in _cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
+            some = np.argpartition(-cosine, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
+            order = np.argsort(-np.take_along_axis(cosine, some, 1), axis=1, kind="stable")
+            index[rows] = np.take_along_axis(some, order, 1)
+            likest[rows] = np.take_along_axis(cosine, index[rows], 1)
+    return index, likest
 
 
 def _cosines(embedding: FloatArray, answer: _Rows, wanted: _Mask) -> Iterator[tuple[_Rows, FloatArray]]:

@@ -17,10 +17,10 @@ from regraft.image_files import ImageFile
 from regraft.progress import Progress
 from regraft.runtime import cpu_budget
 from training.calibration import reliability
-from training.dataset import text_of
 from training.evaluate import measure
 from training.export_result import Proof, Side
 from training.formats.answers import Answer, Picture, crop_answer
+from training.found import text_of
 from training.speed import in_turns
 
 _TIMED: Final = 8

@@ -81,7 +81,8 @@ def _plan(
     recipe = recipe_for(kind, int(taken.sum()), changes)
     labels = np.array([sample.label_index for sample in samples])
     tune = np.zeros(len(samples), np.bool_)
-    tune[taken] = set_aside(labels[taken], recipe.tune_share, settings.seed)
+    group = np.array([sample.group for sample in samples], np.int64)
+    tune[taken] = set_aside(labels[taken], recipe.tune_share, settings.seed, group[taken])
     learn = taken & ~tune
     job = Job(
         classes=len(dataset.labels),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.cross_validation import cross_validate
-from training.dataset import Dataset
+from training.dataset import Dataset, check_trainable
 from training.extra import join_extra
 from training.features import Embedder, Features
 from training.findings import Findings
@@ -12,6 +12,7 @@ from training.head import Additional, fit
 from training.mirroring import look
 from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 from training.samples import Sample
+from training.split import split_by_likeness
 from training.strategy import Context, Made, embed
 from training.views import embed_views
 from training.windows import Augmentation
@@ -37,6 +38,8 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
     settings, watch = context.settings, context.watch
     with watch.stage("embed"):
         dataset, features, embedder = embed(dataset, backbone, context)
+        dataset, features = split_by_likeness(dataset, features)
+        check_trainable(dataset, settings.data)
         mirror, notes = may_mirror(dataset, features, embedder, context)
         views = _views(dataset, features, embedder, context, mirror=mirror)
     with watch.stage("fit"):

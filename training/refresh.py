@@ -18,9 +18,10 @@ from regraft.store import GateMode, ModelStore
 from regraft.user import user_name
 from training.catalogue import own_weights
 from training.classes import settle_classes
-from training.dataset import Dataset, LabelledImage, LeftOut, scan
+from training.dataset import Dataset, LabelledImage, scan
 from training.diagnose import thumbnails
 from training.findings import Findings
+from training.found import LeftOut
 from training.objections import Limits
 from training.pretrained import weights_origin
 from training.retrain_data import (
@@ -228,6 +229,7 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
             tuple(image for image in images if image.label not in classes.left_out),
             (*found.left_out, *left_out),
             f"as in version {champion.version}, new ones by image hash",
+            is_settled=True,
         ),
         tuple(image for image in images if image.label in classes.lost and image.is_holdout),
         (*classes.remarks, *_told_otherwise(in_folder, sent)),

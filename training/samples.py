@@ -2,45 +2,61 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from training.dataset import Dataset
+from training.groups import group_of_one, rows_by_group, take_groups
+
+_FEWEST: Final = 3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture; ``weight`` scales its loss, 0 to 1."""
+    """One training picture; ``weight`` scales its loss, ``group`` keeps it with others, see `training.groups`."""
 
     path: Path
     sha256: str
     label_index: int
     weight: float = 1.0
+    group: int = -1
 
 
 def samples_of(dataset: Dataset, *, holdout: bool) -> tuple[Sample, ...]:
     """Return the training pictures, or those of the holdout, by image hash: the order of `Features`."""
     index = {label: position for position, label in enumerate(dataset.labels)}
     images = sorted((image for image in dataset.images if image.is_holdout == holdout), key=lambda image: image.sha256)
-    return tuple(Sample(image.path, image.sha256, index[image.label]) for image in images)
+    return tuple(
+        Sample(
+            image.path,
+            image.sha256,
+            index[image.label],
+            image.weight,
+            group_of_one(image.sha256) if image.group < 0 else image.group,
+        )
+        for image in images
+    )
 
 
-def set_aside(label_index: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
+def set_aside(
+    label_index: npt.NDArray[np.int64], share: float, seed: int, group: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.bool_]:
     """Choose the pictures that fine-tuning is stopped and calibrated by, and does not learn from.
 
     Args:
         label_index: int64 [n].
         share: of each class, 0 to 1; a class of one or two pictures gives none, and none gives all.
         seed: draws them.
+        group: int64 [n], pictures that stay together; None where none do.
 
     Returns:
         bool [n].
     """
-    random = np.random.default_rng(seed)
-    chosen = np.zeros(len(label_index), np.bool_)
-    for index in np.unique(label_index):
-        rows = np.flatnonzero(label_index == index)
-        count = 0 if len(rows) < 3 else min(max(1, round(share * len(rows))), len(rows) - 1)
-        chosen[random.permutation(rows)[:count]] = True
-    return chosen
+    total = np.bincount(label_index)
+    target = np.where(total < _FEWEST, 0, np.clip(np.round(share * total), 1, np.maximum(total - 1, 1)))
+    names = np.arange(len(label_index)) if group is None else group
+    groups = [rows for _, rows in rows_by_group(names)]
+    shuffled = [groups[number] for number in np.random.default_rng(seed).permutation(len(groups))]
+    return take_groups(label_index, shuffled, target.tolist(), leave=1)

@@ -23,7 +23,7 @@ class TrainSettings:
     """Every field is a flag of ``regraft train``.
 
     Attributes:
-        data: the folder of labelled photos, see `training.dataset`.
+        data: the folder of labelled photos, or a list of them, see `training.dataset`.
         name: of the model in the store; the folder's name if empty.
         store: the model store.
         backbone: see `training.backbones`.
@@ -46,6 +46,7 @@ class TrainSettings:
         max_minutes: the longest fine-tuning that ``auto`` starts.
         tensorboard: whether to write events where TensorBoard is installed.
         mlflow: URI of an MLflow server or folder, empty for none.
+        group_by: what pictures that belong together share, see `training.found.name_groups`; empty for none.
         precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
         target_error: the share of the answers given that may be wrong, see `training.abstention`; None answers all.
     """
@@ -73,6 +74,7 @@ class TrainSettings:
     mlflow: str = ""
     precision: PrecisionChoice = "fp32"
     target_error: float | None = None
+    group_by: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""

@@ -119,7 +119,10 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     failures |= over_limits({sha256: file for sha256, file in files.items() if sha256 not in failures})
     dataset = without_unreadable(dataset, failures, context.settings.data)
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
-    return dataset, assemble(dataset.labels, rows, embeddings), embedder
+    groups = {image.sha256: image.group for image in dataset.images if image.group >= 0}
+    weights = {image.sha256: image.weight for image in dataset.images}
+    features = assemble(dataset.labels, rows, embeddings, groups=groups, weights=weights)
+    return dataset, features, embedder
 
 
 def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -> Dataset:

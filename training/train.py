@@ -8,16 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from regraft.card import ModelCard
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.examples import FOLDER
 from regraft.files import cache_folder
+from regraft.manifest import is_manifest
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.abstention import selective
-from training.dataset import Dataset, LeftOut, check_trainable, scan, text_of
+from training.cross_validation import outer_folds
+from training.dataset import Dataset, check_trainable, scan
 from training.diagnose import diagnose, thumbnails
 from training.findings import Findings
+from training.found import LeftOut, text_of
 from training.novelty_check import check
 from training.objections import Limits
 from training.precision import in_precision
@@ -25,6 +30,7 @@ from training.probe import probe
 from training.remarks import remarks
 from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
+from training.samples import samples_of
 from training.settings import TrainSettings
 from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
 from training.tracking import Tracked, tracking
@@ -35,6 +41,7 @@ from training.version import Challenger, build, prove_on_files, publish
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
     from training.tuner import Tuner
 
+_UNMEASURED: Final = "Nothing was held out, so nothing says how good it is on new pictures: add some, or a val folder."
 RUNS_FOLDER: Final = ".runs"
 """Inside the model store: checkpoints and events of runs, by the model's name."""
 
@@ -46,6 +53,7 @@ class TrainResult:
     Attributes:
         promoted: whether the version is the champion now.
         verdict: what the gate said; None where there was no champion to compete with.
+        dataset: as it was in the end, to train another on.
     """
 
     name: str
@@ -58,6 +66,7 @@ class TrainResult:
     left_out: tuple[LeftOut, ...]
     split: str
     stage_seconds: dict[str, float]
+    dataset: Dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for ``--json``."""
@@ -101,6 +110,7 @@ def train(
     cache: Path | None = None,
     gate: GateMode = GateMode.AUTO,
     examples: str = "",
+    dataset: Dataset | None = None,
 ) -> TrainResult:
     """Train a classifier and publish it; a first version goes live, any other where the gate agrees.
 
@@ -111,6 +121,7 @@ def train(
         gate: whether a version that the gate blessed goes live, where the model has a champion.
         examples: folder or URL of labelled examples, of which the gate looks at those of the champion's holdout;
             the store's own if empty.
+        dataset: what an earlier run made of the data, so that both are judged by the same pictures; None to look.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -133,8 +144,9 @@ def train(
     ):
         context = replace(context, listener=Tracked(context.listener, trackers))
         with context.watch.stage("scan"):
-            dataset = scan(settings.data, context.progress)
+            dataset = dataset or scan(settings.data, context.progress, settings.group_by)
             check_trainable(dataset, settings.data)
+            _check_folds(dataset, settings)
             if champion:
                 dataset = _in_order_of(champion, dataset)
         made = make(dataset, context, tuner)
@@ -158,6 +170,15 @@ def _in_order_of(champion: Champion, dataset: Dataset) -> Dataset:
     """Return the dataset with labels in the champion's order, new ones behind: clients may know them by number."""
     known = [label for label in champion.features.labels if label in dataset.labels]
     return replace(dataset, labels=(*known, *(label for label in dataset.labels if label not in known)))
+
+
+def _check_folds(dataset: Dataset, settings: TrainSettings) -> None:
+    """Refuse a cross-validation of classes that are too small, before hours of work."""
+    if not settings.cv:
+        return
+    samples = samples_of(dataset, holdout=False)
+    labels, group = np.array([(sample.label_index, sample.group) for sample in samples]).T
+    outer_folds(labels, dataset.labels, settings.cv, settings.seed, group)
 
 
 def helped_the_first(settings: TrainSettings) -> bool:
@@ -230,7 +251,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
         strategy=made.strategy,
         settings={
             "data": text_of(Path(settings.data.resolve().name)),
-            "split": made.dataset.split,
+            "split": made.dataset.how_split,
             "balance": settings.balance,
             **({"target_error": settings.target_error} if settings.target_error is not None else {}),
             "views": settings.views,
@@ -314,8 +335,9 @@ def _publish(
         challenger.card,
         findings,
         dataset.left_out,
-        dataset.split,
+        dataset.how_split,
         context.watch.seconds,
+        dataset,
     )
 
 
@@ -323,13 +345,20 @@ def look_into(made: Made, target_error: float | None = None) -> Findings:
     """Add what head and data show about each other to what was found on the way."""
     files = {image.sha256: text_of(image.path) for image in made.dataset.images}
     fitted = made.fitted
+    unmeasured = [] if made.features.is_holdout.any() else [_UNMEASURED]
     found = diagnose(
         made.features, fitted.head, fitted.temperature, fitted.unseen.rows, fitted.unseen.probabilities, files
     )
     earlier = made.findings
     return replace(
         found,
-        notes=(*earlier.notes, *remarks(fitted, made.features, earlier.cross_validation, target_error), *found.notes),
+        notes=(
+            *earlier.notes,
+            *made.dataset.notes,
+            *remarks(fitted, made.features, earlier.cross_validation, target_error),
+            *found.notes,
+            *unmeasured,
+        ),
         cross_validation=earlier.cross_validation,
         selective=selective(fitted.unseen.probabilities, made.features.train().label_index[fitted.unseen.rows]),
         novelty=check(made.features, fitted),
@@ -347,8 +376,9 @@ def _figures(result: TrainResult) -> dict[str, float]:
 
 
 def _name_after(folder: Path) -> str:
-    """Return a model's name after its folder: 'my photos' gives my-photos."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64]
+    """Return a model's name after its folder, or list: 'my photos' gives my-photos."""
+    place = folder.resolve()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.stem if is_manifest(folder) else place.name).strip("-._")[:64]
     if not name:
         raise InvalidRequestError(f"--name: no model can be called after {text_of(folder)!r}: say a name")
     return name

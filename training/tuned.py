@@ -11,7 +11,7 @@ from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import decode_crop
 from regraft.progress import Progress
 from regraft.runtime import cpu_budget
-from training.cross_validation import check_folds, outer_folds, summarise
+from training.cross_validation import outer_folds, summarise
 from training.dataset import Dataset
 from training.export import export_backbone
 from training.features import Features
@@ -67,8 +67,8 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
     """Repeat the whole strategy without each fold of the training images in turn, and ask it for that fold."""
     settings, samples = context.settings, samples_of(made.dataset, holdout=False)
     labels = np.array([sample.label_index for sample in samples])
-    check_folds(made.features.train(), settings.cv)
-    folds = outer_folds(labels, settings.cv, settings.seed)
+    train = made.features.train()
+    folds = outer_folds(labels, train.labels, settings.cv, settings.seed, train.group)
     right = np.zeros(len(samples), np.bool_)
     for fold in range(settings.cv):
         held = folds == fold

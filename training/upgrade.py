@@ -20,8 +20,8 @@ from regraft.older import OlderVersion, find_older, read_older
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.user import user_name
-from training.dataset import text_of
 from training.features import Embedder, Features, load_features
+from training.found import text_of
 from training.objections import Limits
 from training.pretrained import embedding_cache
 from training.refit import REFITTED_WITH, refit

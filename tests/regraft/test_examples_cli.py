@@ -89,13 +89,14 @@ def test_a_list_says_who_labelled_what(live: LiveServer, folder: Path, kind: str
 BAD_LISTS = {
     "no such file": ("a.csv", "file,label\nnowhere.png,red\n", "a.csv, line 2: there is no file"),
     "neither file nor request": ("a.csv", "file,label\n,red\n", "line 2: names neither a file nor a request_id"),
-    "an unknown column": ("a.csv", "path,label\nx,red\n", "'path': need file, label"),
-    "too many fields": ("a.csv", "file,label\nx,red,blue\n", "line 2: 'None': need file"),
+    "no column of files": ("a.csv", "name,label\nx,red\n", "line 2: names neither a file .* columns: 'name', 'label'"),
+    "too many fields": ("a.csv", "file,label\nx,red,blue\n", "line 2: has more fields than the first line names"),
     "empty": ("a.csv", "", "names no pictures"),
-    "not UTF-8": ("a.csv", b"file,label\n\xff\xfe,red\n", "cannot be read"),
+    "not UTF-8": ("a.csv", b"file,label\n\xff\xfe,red\n", "line 2: there is no file"),
+    "no Parquet": ("a.parquet", "file,label\n", "a.parquet: cannot be read"),
     "no JSON": ("a.jsonl", '{"file": "x", "label": "red"\n', "a.jsonl, line 1: is no JSON"),
-    "no object": ("a.jsonl", "[1]\n", "line 1: need an object"),
-    "a number": ("a.jsonl", '{"file": "x", "label": 3}\n', "line 1: label is no text"),
+    "no object": ("a.jsonl", "[1]\n", "line 1: is no object with a file and a label"),
+    "no text": ("a.jsonl", '{"file": "x", "label": ["red"]}\n', "line 1: label is no text"),
 }
 
 
@@ -109,6 +110,18 @@ def test_a_list_that_makes_no_sense_is_refused_by_its_line(
         run(live, "label", str(tmp_path / name))
 
     assert run(live, "examples", "list") == []
+
+
+def test_a_bad_line_is_rejected_by_its_number_and_the_others_are_kept(live: LiveServer, folder: Path) -> None:
+    (folder / "list.csv").write_text("Image;Class\ngrey/1.png;grey\nnowhere.png;red\nred/50.png;red;1\n")
+
+    (counts,) = run(live, "label", str(folder / "list.csv"), exit_code=1)
+
+    assert (counts["accepted"], counts["rejected"]) == (1, 2)
+    assert [(entry["file"], entry["reason"].split(" /")[0]) for entry in counts["rejections"]] == [
+        ("line 3", "there is no file"),
+        ("line 4", "has more fields than the first line names"),
+    ]
 
 
 def test_bad_labels_in_a_list_are_rejected_one_by_one(live: LiveServer, folder: Path) -> None:

@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from regraft.errors import DatasetError
+from regraft.examples import image_hash
 from tests.training.conftest import blobs
 from training.cross_validation import cross_validate, outer_folds, summarise
 from training.evaluate import wilson_interval
+from training.features import assemble
 from training.folds import deal
+from training.groups import group_named
 from training.head import FOLDS, Additional
 
 
@@ -65,12 +70,48 @@ def test_more_folds_than_a_class_has_images_are_refused_with_class_count_and_fla
         cross_validate(blobs([9, 3, 9], 8), 4)
 
 
+@pytest.mark.parametrize(("images", "folds"), [(2, 2), (3, 2)])
+def test_a_class_of_which_a_fold_leaves_too_little_to_learn_from_is_refused(images: int, folds: int) -> None:
+    with pytest.raises(DatasetError, match=f"--cv {folds}: class 'class 1' has {images} .* leaves 1 to learn from"):
+        cross_validate(blobs([9, images, 9], 8), folds)
+
+
+@pytest.mark.parametrize(("images", "folds"), [(3, 3), (4, 2), (4, 4)])
+def test_the_smallest_classes_that_can_be_cross_validated_are(images: int, folds: int) -> None:
+    assert len(cross_validate(blobs([9, images, 9], 8), folds).folds) == folds
+
+
+def test_a_class_whose_groups_leave_too_little_to_learn_from_is_refused() -> None:
+    features = blobs([9, 6], 8)
+    burst = np.flatnonzero(features.label_index == 1)[:5]
+    group = features.group.copy()
+    group[burst] = group_named("a burst")
+
+    with pytest.raises(DatasetError, match="class 'class 1' has 6 training images, of which a fold leaves 1"):
+        cross_validate(replace(features, group=group), 3)
+
+
+def test_what_belongs_together_is_predicted_by_heads_that_saw_none_of_it() -> None:
+    """Copies under a label drawn by lot: whoever has seen one of two knows the label of the other."""
+    alone = blobs([40, 40], 96, apart=0)
+    names = [image_hash(f"copy {number}".encode()) for number in range(160)]
+    rows = [(name, alone.labels[alone.label_index[number // 2]], False) for number, name in enumerate(names)]
+    embeddings = {name: alone.embedding[number // 2] for number, name in enumerate(names)}
+    groups = {name: group_named(str(number // 2)) for number, name in enumerate(names)}
+
+    apart = cross_validate(assemble(alone.labels, rows, embeddings), 5)
+    together = cross_validate(assemble(alone.labels, rows, embeddings, groups=groups), 5)
+
+    assert apart.accuracy > 0.7
+    assert together.accuracy_interval[0] < 0.5 < apart.accuracy_interval[0]
+
+
 def test_outer_folds_are_others_than_those_inside_a_fit() -> None:
     y = np.repeat([0, 1, 2], 20)
 
-    folds = outer_folds(y, FOLDS, 0)
+    folds = outer_folds(y, "abc", FOLDS, 0)
 
-    np.testing.assert_array_equal(folds, outer_folds(y, FOLDS, 0))
+    np.testing.assert_array_equal(folds, outer_folds(y, "abc", FOLDS, 0))
     assert (folds != deal(y, FOLDS, 0)).any()
     assert np.bincount(folds).tolist() == [12] * FOLDS
 

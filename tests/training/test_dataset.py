@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import DatasetError
@@ -369,6 +369,10 @@ def test_every_file_is_either_used_once_or_left_out_with_a_reason(
     files: dict[tuple[str, str, int], bytes], split: bool
 ) -> None:
     """Files of few contents in three classes and three splits, so that copies and contradictions abound."""
+    parts = {part for part, _, _ in files}
+    assume(
+        not split or ("train" in parts and len(parts) > 1) or len({label for _, label, _ in files}) == 1
+    )  # else refused
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = {f"{part}/{label}/{n}" if split else f"{label}/{part}{n}": d for (part, label, n), d in files.items()}

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
-from training.duplicates import LIKE, MAX_PAIRS, near_duplicates
+from training.duplicates import LIKE, MAX_PAIRS, look_alikes, near_duplicates, nearest
+from training.groups import merged
 
 
 def photos(count: int, size: int = 32, seed: int = 0) -> FloatArray:
@@ -156,3 +157,48 @@ def test_a_pair_is_two_rows_and_comes_once(count: int, size: int, seed: int) -> 
     assert len(set(pairs)) == len(pairs) == len(found.cosine) == min(found.found, MAX_PAIRS)
     assert found.across <= found.found
     assert (found.cosine <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize("versions", [2, 3, 8])
+def test_versions_of_a_picture_are_found_however_many_there_are(versions: int) -> None:
+    originals = photos(40)
+    embedding = np.concatenate([originals, *(shot_again(originals, 0.4, seed) for seed in range(1, versions))])
+
+    pairs = look_alikes(embedding, np.zeros(len(embedding), np.int64))
+
+    assert (pairs[:, 0] % 40 == pairs[:, 1] % 40).all()
+    assert len(np.unique(merged(np.arange(len(embedding)), pairs))) == 40
+
+
+def test_of_pictures_that_are_all_alike_next_to_none_is_taken_for_a_version_of_another() -> None:
+    embedding = alike(80)
+    embedding[50] = shot_again(embedding[3], 0.02)
+
+    pairs = look_alikes(embedding, np.zeros(80, np.int64)).tolist()
+
+    assert [3, 50] in pairs
+    assert len(pairs) <= 3
+
+
+def test_versions_are_found_across_classes() -> None:
+    embedding = photos(60)
+    embedding[41] = shot_again(embedding[7])
+
+    assert look_alikes(embedding, np.arange(60) // 30).tolist() == [[7, 41]]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3])
+def test_of_few_pictures_there_are_few_neighbours(rows: int) -> None:
+    index, cosine = nearest(photos(rows), np.zeros(rows, np.int64), 5)
+
+    assert index.shape == cosine.shape == (rows, max(rows - 1, 0))
+    assert (look_alikes(photos(rows), np.zeros(rows, np.int64)) < max(rows, 1)).all()
+
+
+def test_the_nearest_come_first() -> None:
+    embedding = photos(50)
+
+    index, cosine = nearest(embedding, np.zeros(50, np.int64), 4)
+
+    assert (np.diff(cosine, axis=1) <= 0).all()
+    assert all(row not in others for row, others in enumerate(index.tolist()))

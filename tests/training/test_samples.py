@@ -53,6 +53,20 @@ def test_classes_of_one_or_two_pictures_give_none() -> None:
     assert not set_aside(np.array([0, 1, 1, 2, 2]), 0.5, 0).any()
 
 
+@given(st.lists(st.integers(2, 6), min_size=2, max_size=30), st.floats(0.05, 0.6), SEEDS)
+def test_what_belongs_together_is_set_aside_together(sizes: list[int], share: float, seed: int) -> None:
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    labels = group % 2
+
+    chosen = set_aside(labels, share, seed, group)
+
+    assert all(len(set(chosen[group == each])) == 1 for each in range(len(sizes)))
+    for index in np.unique(labels):
+        given_up = chosen[labels == index]
+        assert not given_up.all()
+        assert given_up.any() or len(set(group[labels == index].tolist())) == 1
+
+
 def folder_of(tmp_path: Path) -> Dataset:
     """Return a dataset of two colours, its pictures in no order."""
     images = []
@@ -99,4 +113,4 @@ def test_a_dataset_without_a_holdout_has_no_samples_of_it() -> None:
     dataset = Dataset(("a",), (LabelledImage(Path("x.png"), "0" * 64, "a", is_holdout=False),), (), "a test")
 
     assert samples_of(dataset, holdout=True) == ()
-    assert samples_of(dataset, holdout=False) == (Sample(Path("x.png"), "0" * 64, 0),)
+    assert samples_of(dataset, holdout=False) == (Sample(Path("x.png"), "0" * 64, 0, group=0),)

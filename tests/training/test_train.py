@@ -296,6 +296,9 @@ def test_classes_too_small_for_a_holdout_are_trained_without_being_measured(tmp_
         [],
     )
     assert (fields["train_images"], fields["holdout_images"]) == (4, 0)
+    assert fields["split"] == "nothing is held out (20% of each class by image hash)"
+    assert result.card.settings["split"] == fields["split"]
+    assert fields["notes"][-1].startswith("Nothing was held out, so nothing says how good it is on new pictures")
 
 
 def nothing_happened(store: Path) -> bool:

@@ -1,0 +1,227 @@
+"""Pictures as they are found, before any is read: in class folders, or by a list."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from regraft.errors import DatasetError, InvalidRequestError
+from regraft.examples import HOLDOUT_SHARE
+from regraft.labels import check_label, check_note, one_form
+from regraft.manifest import LabelledFile, read_manifest
+from training import layout
+from training.layout import Layout, check_classes, class_folders, files_in, find_layout
+
+PARENT: Final = "parent"
+"""What ``--group-by`` calls the folder of a picture."""
+_BY_HASH: Final = f"{HOLDOUT_SHARE:.0%} of each class by image hash"
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One file, and what is said of it.
+
+    Attributes:
+        group_names: what it shares with those that belong with it.
+        weight: what it counts in the fit.
+        source: where it comes from, as far as a list says so.
+    """
+
+    path: Path
+    label: str
+    is_holdout: bool
+    group_names: tuple[str, ...] = ()
+    weight: float = 1.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that takes no part, and the reason; ``label`` is its class, where it has one."""
+
+    file: Path
+    reason: str
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file as text that can be written anywhere."""
+        return text_of(self.file)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is.
+
+    Attributes:
+        labels: sorted; those of empty class folders too.
+        split: where the split comes from, for people.
+        is_given: whether somebody made the split, so that it is not ours to change.
+        notes: what people should know of the data.
+    """
+
+    images: list[FoundImage]
+    left_out: list[LeftOut]
+    labels: tuple[str, ...]
+    split: str
+    is_given: bool
+    notes: tuple[str, ...] = ()
+
+
+def text_of(path: Path) -> str:
+    """Return a path as text; bytes in a file's name that are no text are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def in_folders(root: Path, *, grouped: bool) -> Found:
+    """Find the pictures in class folders.
+
+    Args:
+        root: the folder, see `training.layout`.
+        grouped: whether the folders inside class folders are known to be groups.
+
+    Raises:
+        DatasetError: there are none, or it is doubtful which folders are the classes.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: not a folder, nor a list that ends in .csv, .jsonl or .parquet")
+    places = find_layout(root)
+    if not grouped:
+        check_classes(places)
+    loose = {root, *places.train, *places.holdout}
+    left_out = [LeftOut(path, "not inside a class folder") for folder in sorted(loose) for path in _loose(folder)]
+    left_out += [LeftOut(folder, "has no labelled pictures") for folder in places.unlabelled]
+    left_out += [LeftOut(folder, f"lies beside {layout.WRAPPER}") for folder in places.beside]
+    images: list[FoundImage] = []
+    labels: set[str] = set()
+    for folder in (*places.train, *places.holdout):
+        for class_folder in class_folders(folder):
+            _check_class_name(class_folder)
+            label, held = one_form(class_folder.name), folder in places.holdout
+            labels.add(label)
+            images += [FoundImage(path, label, held) for path in sorted(files_in(class_folder, deep=True))]
+    if not labels:
+        raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
+    if not images:
+        raise DatasetError(f"{root}: no images in {', '.join(sorted(labels))}")
+    return Found(images, left_out, tuple(sorted(labels)), _split_of(places, root), is_given=bool(places.holdout))
+
+
+def _split_of(places: Layout, root: Path) -> str:
+    def names(folders: Sequence[Path]) -> str:
+        return ", ".join(folder.relative_to(root).as_posix() for folder in folders)
+
+    given = f"folders: train on {names(places.train)}; holdout {names(places.holdout)}"
+    empty = f"; {names(places.unlabelled)} has no labelled pictures" if places.unlabelled else ""
+    return (given if places.holdout else _BY_HASH) + empty
+
+
+def in_list(path: Path) -> Found:
+    """Find the pictures that a list names; lines that cannot be trained on are left out, each with its reason.
+
+    Raises:
+        InvalidRequestError: no line of the list makes sense.
+        DatasetError: no line can be trained on.
+    """
+    manifest = read_manifest(path)
+    left_out = [LeftOut(path, f"{line.place}: {line.reason}") for line in manifest.bad]
+    roles = _roles(manifest.files)
+    images = []
+    for file in manifest.files:
+        reason = _complaint(file, roles)
+        if reason or file.path is None:
+            left_out.append(LeftOut(path, f"{file.place}: {reason}", file.label))
+            continue
+        held = roles.get(file.split.casefold()) == "holdout"
+        names = (file.group,) if file.group else ()
+        images.append(FoundImage(file.path, one_form(file.label), held, names, file.weight, file.source))
+    if not images:
+        raise DatasetError(f"{path}: no line can be trained on; the first: {left_out[0].reason}")
+    notes = []
+    if manifest.unused:
+        notes.append(f"Columns of {path.name} that were not used: {', '.join(manifest.unused)}.")
+    if not roles and (split := next((file.split for file in manifest.files if file.split), "")):
+        notes.append(
+            f"The split is not taken from {path.name}: {split!r} and the like are neither train, val nor test."
+        )
+    given = any(image.is_holdout for image in images)
+    split = (
+        f"{path.name}: train on {_called(roles, 'train')}; holdout {_called(roles, 'holdout')}" if given else _BY_HASH
+    )
+    labels = tuple(sorted({image.label for image in images}))
+    return Found(images, left_out, labels, split, given, tuple(notes))
+
+
+def _roles(files: Sequence[LabelledFile]) -> dict[str, str]:
+    """Return which splits of a list are trained on, and which are held out; nothing where it has no split."""
+    names = {file.split.casefold() for file in files}
+    known = {*layout.TRAIN, *layout.VAL, *layout.TEST}
+    holdout = set(layout.TEST) & names or set(layout.VAL) & names
+    return {name: "holdout" if name in holdout else "train" for name in names & known}
+
+
+def _called(roles: Mapping[str, str], wanted: str) -> str:
+    return ", ".join(sorted(name for name, role in roles.items() if role == wanted))
+
+
+def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
+    """Return why a line cannot be trained on, empty if it can."""
+    if file.path is None:
+        return "names a request, not a file"
+    if roles and file.split.casefold() not in roles:
+        return f"split {file.split!r}: need train, val or test, as other lines say"
+    try:
+        check_label(file.label)
+        check_note("source", file.source)
+    except InvalidRequestError as error:
+        return str(error)
+    return ""
+
+
+def name_groups(found: Found, root: Path, group_by: str) -> Found:
+    """Name the groups of pictures by their paths, beside the names that they have.
+
+    Args:
+        found: the pictures.
+        root: what their paths begin at.
+        group_by: `PARENT`, or a pattern whose first group names what belongs together. A picture right inside its
+            class folder has no parent to belong to.
+
+    Raises:
+        InvalidRequestError: the pattern is none, or fits nothing.
+    """
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InvalidRequestError(f"--group-by: {group_by!r} is no regular expression: {error}") from error
+    images, alone = [], 0
+    for image in found.images:
+        key = _group_key(Path(os.path.relpath(image.path, root)), image.label, group_by, pattern)
+        alone += not key
+        images.append(replace(image, group_names=(*image.group_names, key)) if key else image)
+    if alone == len(images):
+        first = text_of(Path(os.path.relpath(images[0].path, root)))
+        raise InvalidRequestError(f"--group-by: {group_by!r} fits none of {alone} paths; the first is {first}")
+    notes = [f"--group-by fits {len(images) - alone} of {len(images)} paths; the others belong to no group."]
+    return replace(found, images=images, notes=(*found.notes, *(notes if alone else [])))
+
+
+def _group_key(path: Path, label: str, group_by: str, pattern: re.Pattern[str]) -> str:
+    """Return what a picture shares with those that belong with it, empty where nothing fits its path."""
+    if group_by == PARENT:
+        return "" if path.parent.name in ("", label) else path.parent.as_posix()
+    match = pattern.search(path.as_posix())
+    return ((match[1] if pattern.groups else match[0]) or "") if match else ""
+
+
+def _loose(folder: Path) -> list[Path]:
+    return sorted(files_in(folder, deep=False))
+
+
+def _check_class_name(folder: Path) -> None:
+    try:
+        check_label(folder.name)
+    except InvalidRequestError as error:
+        raise DatasetError(f"{folder}: a folder's name is its label: {error}") from error

@@ -1,0 +1,151 @@
+"""Layouts of folders that people keep labelled pictures in: where the class folders are, and which are held out."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regraft.errors import DatasetError
+
+TRAIN: Final = ("train", "training")
+VAL: Final = ("val", "valid", "validation", "dev")
+TEST: Final = ("test", "testing", "eval")
+WRAPPER: Final = "images"
+_NO_CLASSES: Final = (WRAPPER, "all", "unknown", "unlabeled", "unlabelled")
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders that hold class folders.
+
+    Attributes:
+        train: to train on; where nothing is held out, to be split by hash.
+        holdout: to judge by.
+        unlabelled: holdout folders in which there are no labelled pictures.
+        beside: folders that are not looked into.
+    """
+
+    train: tuple[Path, ...]
+    holdout: tuple[Path, ...] = ()
+    unlabelled: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
+
+
+def find_layout(root: Path) -> Layout:
+    """Find the class folders under ``root``, in any case and by any common name of train, val and test.
+
+    Test pictures are held out where there are any, and those of val then join the training pictures.
+    """
+    inner, beside = _unwrapped(root)
+    roles = _roles(inner)
+    if not roles["train"] or not (roles["val"] or roles["test"]):
+        return Layout((inner,), beside=beside)
+    train, val, test = (tuple(_unwrapped(folder)[0] for folder in roles[role]) for role in ("train", "val", "test"))
+    classes = {each.name for folder in train for each in class_folders(folder)}
+    unlabelled = tuple(folder for folder in (*val, *test) if not _has_labelled(folder, classes))
+    val, test = (tuple(folder for folder in part if folder not in unlabelled) for part in (val, test))
+    if test:
+        return Layout((*train, *val), test, unlabelled, beside)
+    return Layout(train, val, unlabelled, beside)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders right inside a folder, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def files_in(folder: Path, *, deep: bool) -> Iterator[Path]:
+    """Yield the files of a folder, and with ``deep`` of those inside it, without hidden ones."""
+    for path in folder.rglob("*") if deep else folder.iterdir():
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def check_classes(layout: Layout) -> None:
+    """Refuse class folders that hold the class folders of another layout.
+
+    Raises:
+        DatasetError: the text names the layout that was meant, and what to do if this one was.
+    """
+    for folder in layout.train:
+        inside = {each: found for each in class_folders(folder) if len(found := _only_folders(each)) > 1}
+        lonely = next((each for each in inside if each.name.casefold() in TRAIN), None)
+        if lonely:
+            raise DatasetError(
+                f"{lonely}: holds folders ({_listed(inside[lonely])}) as if they were the classes, but beside it there "
+                f"is no val or test: train on {lonely}, of which a part is held out then, or call the folder of the "
+                f"pictures to judge by {lonely.with_name('val')}; {_OTHERWISE}"
+            )
+        alike = _alike(inside)
+        if 2 * len(alike) < max(4, len(class_folders(folder))):
+            continue
+        shared = frozenset.intersection(*(inside[each] for each in alike))
+        splits = sorted(name for name in shared if name.casefold() in {*TRAIN, *VAL, *TEST})
+        meant = (
+            f"the split goes above the classes: {folder / splits[0] / alike[0].name}"
+            if splits
+            else f"{folder / 'train' / min(shared)} and {folder / 'val' / min(shared)}, or {alike[0]} alone"
+        )
+        outer = _listed(each.name for each in alike)
+        raise DatasetError(
+            f"{folder}: {outer} hold the same folders ({_listed(shared)}): meant is {meant}; {_OTHERWISE}"
+        )
+
+
+_OTHERWISE: Final = "if the folders inside are sessions or patients of each class, add --group-by parent"
+
+
+def _roles(root: Path) -> dict[str, list[Path]]:
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for folder in class_folders(root):
+        for role, names in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+            if folder.name.casefold() in names:
+                found[role].append(folder)
+    return {role: found[role] for role in ("train", "val", "test")}
+
+
+def _unwrapped(folder: Path) -> tuple[Path, tuple[Path, ...]]:
+    """Return the folder, or the one called images in it if that has the class folders; and what lies beside that."""
+    folders = class_folders(folder)
+    inner = next((each for each in folders if each.name.casefold() == WRAPPER and class_folders(each)), None)
+    if inner is None:
+        return folder, ()
+    roles = _roles(inner)
+    split_in_it = roles["train"] and (roles["val"] or roles["test"]) and not _roles(folder)["train"]
+    if not split_in_it and len(folders) > 1:
+        return folder, ()
+    return inner, tuple(each for each in folders if each != inner)
+
+
+def _has_labelled(folder: Path, classes: Collection[str]) -> bool:
+    """Return whether pictures lie in class folders, and not just in one that competitions put them into."""
+    no_classes = {*_NO_CLASSES, folder.name.casefold()}
+    return any(
+        (each.name in classes or each.name.casefold() not in no_classes) and next(files_in(each, deep=True), None)
+        for each in class_folders(folder)
+    )
+
+
+def _only_folders(folder: Path) -> frozenset[str]:
+    """Return the names of the folders in one that has no files beside them."""
+    if next(files_in(folder, deep=False), None):
+        return frozenset()
+    return frozenset(each.name for each in class_folders(folder))
+
+
+def _alike(inside: dict[Path, frozenset[str]]) -> list[Path]:
+    """Return the folders that share two names with the first that any other shares two with."""
+    for names in inside.values():
+        alike = [each for each, others in inside.items() if len(names & others) > 1]
+        shared = frozenset.intersection(*(inside[each] for each in alike))
+        if len(alike) > 1 and shared:
+            return alike
+    return []
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + more
