@@ -303,7 +303,10 @@ def _check(model: onnx.ModelProto) -> Artifact:
     missing = set(parts) - tensors.keys()
     if missing:
         raise ArtifactError(f"no initializer {sorted(missing)[0]!r}")
-    head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
+    try:
+        head = Head(*(np.array(numpy_helper.to_array(tensors[part])) for part in parts))
+    except KeyError as error:
+        raise ArtifactError(f"an initializer of the head has the unknown type {error}") from error
     _check_fit(backbone, _digest(backbone, model), head, card)
     _add_head(backbone.graph, head)
     if backbone.graph != outline.graph:
