@@ -25,7 +25,8 @@ C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5
 FOLDS: Final = 5
 UNBALANCED: Final = 1.5
 """``auto`` balances where the largest class has more than so many times the images of the smallest."""
-_FOLD_TOLERANCE: Final = 1e-3
+_BEGIN: Final = 2
+_FOLD_TOLERANCE: Final = 2e-3
 """Of the fits that are only compared: their logits are within some hundredths of their standard deviation."""
 _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
@@ -140,8 +141,9 @@ def fit(
         weight = np.concatenate([train.weight, further.weight]) * shares[label_index]
         rows = Rows(x, label_index, weight, len(features.labels))
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
-        step, logits, models = _choose(rows, fold_of, train.weight, progress)
-        final = solve(rows, C_GRID[step], _middle(models))
+        chosen = _choose(rows, fold_of, train.weight, progress)
+        logits, c = chosen.logits, C_GRID[chosen.number]
+        final = solve(rows, c, _middle(chosen.models))
         novelty = measuring_novelty.result()
     progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
     temperature = fit_temperature(logits, y, train.weight)
@@ -158,7 +160,7 @@ def fit(
         novelty.method,
         novelty_threshold(novelty.out_of_fold),
         {
-            "c": C_GRID[step],
+            "c": c,
             "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
             "cv_log_loss": log_loss(logits / temperature, y, np.ones(len(y))),
             "balanced": balanced,
@@ -196,11 +198,22 @@ def _nothing(size: int) -> Additional:
     return Additional(np.empty((0, size), np.float32), none, np.empty(0), none)
 
 
-def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> tuple[int, Matrix, list[Linear]]:
+@dataclass(frozen=True)
+class _Step:
+    """A step of `C_GRID`: its log loss, the logits [m, K] out of fold, and the solutions that gave them."""
+
+    number: int
+    loss: float
+    logits: Matrix
+    models: list[Linear]
+
+
+def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> _Step:
     """Choose the step of `C_GRID` with the least log loss out of fold.
 
-    From strong to weak penalties, so that each fit starts from the one before. The loss falls and then rises: after one
-    step that is clearly worse, or two without a gain, the others are not worth their time.
+    From strong to weak penalties, so that each fit starts from the one before; to stronger ones only where the first
+    was the best. The loss falls and then rises: after one step that is clearly worse, or two without a gain, the others
+    are not worth their time.
 
     Args:
         rows: training rows and further ones.
@@ -208,24 +221,26 @@ def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> t
         judged: float64 [m], what each of the first m rows, which are the training rows, counts in the loss. That is not
             what it counts in the fit: what is chosen should be best for pictures as they come, whatever the balance.
         progress: told the stage ``fit``.
-
-    Returns:
-        The step, the logits [m, K] of the training rows out of fold, and the solutions that gave them.
     """
-    y = rows.label_index[: len(judged)]
-    models: list[Linear] = []
-    best, least, chosen, chosen_models = 0, np.inf, np.empty((len(judged), rows.classes)), models
+    best: _Step | None = None
+    done = 0
     with ThreadPoolExecutor(cpu_budget()) as pool:
-        for step, c in enumerate(C_GRID):
-            models = _solve_folds(rows, fold_of, c, models, pool)
-            logits = _out_of_fold(models, rows.x, fold_of[: len(judged)])
-            loss = log_loss(logits, y, judged)
-            progress("fit", step + 1, len(C_GRID) + 1)
-            if loss < least:
-                best, least, chosen, chosen_models = step, loss, logits, models
-            if step >= best + _PATIENCE or loss > _CLEARLY * least:
+        for numbers in (range(_BEGIN, len(C_GRID)), range(_BEGIN - 1, -1, -1)):
+            if best and best.number != _BEGIN:
                 break
-    return best, chosen, chosen_models
+            models = best.models if best else []
+            for number in numbers:
+                models = _solve_folds(rows, fold_of, C_GRID[number], models, pool)
+                logits = _out_of_fold(models, rows.x, fold_of[: len(judged)])
+                loss = log_loss(logits, rows.label_index[: len(judged)], judged)
+                done += 1
+                progress("fit", done, len(C_GRID) + 1)
+                if best is None or loss < best.loss:
+                    best = _Step(number, loss, logits, models)
+                elif abs(number - best.number) >= _PATIENCE or loss > _CLEARLY * best.loss:
+                    break
+    assert best is not None  # the first step is the best so far
+    return best
 
 
 def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], pool: ThreadPoolExecutor) -> list[Linear]:

@@ -215,6 +215,27 @@ def test_weak_and_strong_signals_get_different_strengths_from_the_grid() -> None
     assert weak.choices["c"] < strong.choices["c"]
 
 
+def test_a_penalty_stronger_than_the_first_is_tried_where_the_first_is_the_best() -> None:
+    noise = blobs([600, 600], 20, apart=0.05)
+
+    assert fit(noise).choices["c"] < 1e-3
+
+
+def test_gaussian_classes_of_few_rows_are_told_apart_as_well_as_the_optimum_does() -> None:
+    features = blobs([20] * 20, 256, apart=7.5, holdout=20)
+
+    fitted = fit(features)
+
+    x, held = features.train(), features.holdout()
+    mean = x.embedding.mean(axis=0)
+    scale = float((x.embedding - mean).std())
+    best = LogisticRegression(C=fitted.choices["c"], tol=1e-6, max_iter=5000).fit(
+        ((x.embedding - mean) / scale).astype(np.float64), x.label_index
+    )
+    expected = float(best.score((held.embedding - mean) / scale, held.label_index))
+    assert accuracy(fitted.head.probabilities(held.embedding), held.label_index) == pytest.approx(expected, abs=0.005)
+
+
 def constant_columns(features: Features) -> npt.NDArray[np.float64]:
     embedding = np.tile(features.embedding.astype(np.float64), 2)
     embedding[:, features.embedding.shape[1] :] = 42

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -58,7 +59,7 @@ def centred(logits: Matrix) -> Matrix:
     return np.asarray(logits - logits.mean(axis=1, keepdims=True))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     n=st.integers(8, 60),
     d=st.integers(1, 25),
@@ -105,6 +106,20 @@ def test_a_row_without_weight_takes_no_part() -> None:
     other = solve(Rows(rows.x[kept], rows.label_index[kept], rows.weight[kept], 3), 0.3)
 
     np.testing.assert_allclose(one.logits(rows.x), other.logits(rows.x), atol=2e-3)
+
+
+def test_more_rows_take_no_more_memory_than_their_own() -> None:
+    def peak_bytes(rows: Rows) -> int:
+        tracemalloc.start()
+        try:
+            solve(rows, 1e-4, tolerance=0.5)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = (rows_of(n, 200, 20) for n in (1_000, 8_000))
+
+    assert peak_bytes(many) < 1.2 * peak_bytes(few)  # the slopes of every block of rows would be twice as much
 
 
 @settings(max_examples=50)
