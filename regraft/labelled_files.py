@@ -7,6 +7,7 @@ from typing import Final
 from regraft.errors import InvalidRequestError
 from regraft.labels import check_label, one_form
 from regraft.manifest import BadLine, LabelledFile, is_manifest, read_manifest
+from regraft.picture_folders import contents, folders_in
 
 FIELDS: Final = ("file", "label", "source", "annotator", "request_id")
 """The columns of the lists that are written here."""
@@ -28,7 +29,8 @@ def find_all(path: Path, label: str = "") -> Found:
         MissingPackageError: the list needs a package that is not installed.
     """
     if not is_manifest(path):
-        return Found(tuple(LabelledFile(file, text) for file, text in find(path, label)))
+        pairs, bad = _in_folder(path, label)
+        return Found(tuple(LabelledFile(file, text) for file, text in pairs), bad)
     if label:
         raise InvalidRequestError(f"{path}: says the labels itself; leave --label out")
     manifest = read_manifest(path)
@@ -45,24 +47,25 @@ def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
     Raises:
         InvalidRequestError: there is nothing, or no telling which class it is; the text says what to do.
     """
+    return _in_folder(path, label)[0]
+
+
+def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[BadLine, ...]]:
+    """Return (file, label) pairs, and what is no file."""
     if not path.exists():
         raise InvalidRequestError(f"{path}: there is no such file or folder")
+    label = one_form(label)
     if label:
-        label = one_form(label)
         check_label(label)
-        files = [path] if path.is_file() else _files(path)
-        pairs = [(file, label) for file in files]
     elif path.is_file():
         raise InvalidRequestError(f"{path}: which class is it? Say --label")
-    else:
-        folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        pairs = [(file, one_form(folder.name)) for folder in folders for file in _files(folder)]
-        if not folders and _files(path):
-            raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
+    if path.is_file():
+        return [(path, label)], ()
+    folders = [(path, label)] if label else [(folder, one_form(folder.name)) for folder in folders_in(path)]
+    if not folders and contents(path).files:
+        raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
+    found = [(contents(folder), text) for folder, text in folders]
+    pairs = [(file, text) for inside, text in found for file in sorted(inside.files)]
     if not pairs:
         raise InvalidRequestError(f"{path}: there are no files in it")
-    return pairs
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return pairs, tuple(BadLine(str(file), reason) for inside, _ in found for file, reason in inside.left_out)

@@ -16,11 +16,11 @@ import numpy as np
 from regraft.errors import DatasetError
 from regraft.examples import image_hash
 from regraft.manifest import is_manifest
+from regraft.picture_folders import folders_in
 from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
 from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups, text_of
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
-from training.layout import class_folders
 
 NO_HOLDOUT: Final = "nothing is held out"
 _MIN_IMAGES: Final = 2
@@ -117,7 +117,7 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
     if len(dataset.labels) < 2:
         hint = ""
         only = root / dataset.labels[0]
-        if only.is_dir() and class_folders(only):
+        if only.is_dir() and folders_in(only):
             hint = f": did you mean {only}?"
         raise DatasetError(f"{root}: only one class, {dataset.labels[0]!r}; need at least two{hint}")
     counts = Counter(image.label for image in dataset.images if not image.is_holdout)

@@ -11,8 +11,9 @@ from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import HOLDOUT_SHARE
 from regraft.labels import check_label, check_note, one_form
 from regraft.manifest import LabelledFile, read_manifest
+from regraft.picture_folders import contents, folders_in
 from training import layout
-from training.layout import Layout, check_classes, class_folders, files_in, find_layout
+from training.layout import Layout, check_classes, find_layout
 
 PARENT: Final = "parent"
 """What ``--group-by`` calls the folder of a picture."""
@@ -91,17 +92,18 @@ def in_folders(root: Path, *, grouped: bool) -> Found:
     if not grouped:
         check_classes(places)
     loose = {root, *places.train, *places.holdout}
-    left_out = [LeftOut(path, "not inside a class folder") for folder in sorted(loose) for path in _loose(folder)]
+    left_out = [entry for folder in sorted(loose) for entry in _loose(folder)]
     left_out += [LeftOut(folder, "has no labelled pictures") for folder in places.unlabelled]
-    left_out += [LeftOut(folder, f"lies beside {layout.WRAPPER}") for folder in places.beside]
+    left_out += [_beside(folder, places) for folder in places.beside]
     images: list[FoundImage] = []
     labels: set[str] = set()
     for folder in (*places.train, *places.holdout):
-        for class_folder in class_folders(folder):
-            _check_class_name(class_folder)
-            label, held = one_form(class_folder.name), folder in places.holdout
+        for class_folder in folders_in(folder):
+            label = _label_of(class_folder)
             labels.add(label)
-            images += [FoundImage(path, label, held) for path in sorted(files_in(class_folder, deep=True))]
+            inside = contents(class_folder)
+            images += [FoundImage(path, label, folder in places.holdout) for path in sorted(inside.files)]
+            left_out += [LeftOut(path, reason, label) for path, reason in inside.left_out]
     if not labels:
         raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
     if not images:
@@ -173,7 +175,7 @@ def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
     if roles and file.split.casefold() not in roles:
         return f"split {file.split!r}: need train, val or test, as other lines say"
     try:
-        check_label(file.label)
+        check_label(one_form(file.label))
         check_note("source", file.source)
     except InvalidRequestError as error:
         return str(error)
@@ -211,17 +213,30 @@ def name_groups(found: Found, root: Path, group_by: str) -> Found:
 def _group_key(path: Path, label: str, group_by: str, pattern: re.Pattern[str]) -> str:
     """Return what a picture shares with those that belong with it, empty where nothing fits its path."""
     if group_by == PARENT:
-        return "" if path.parent.name in ("", label) else path.parent.as_posix()
+        return "" if one_form(path.parent.name) in ("", label) else path.parent.as_posix()
     match = pattern.search(path.as_posix())
     return ((match[1] if pattern.groups else match[0]) or "") if match else ""
 
 
-def _loose(folder: Path) -> list[Path]:
-    return sorted(files_in(folder, deep=False))
+def _loose(folder: Path) -> list[LeftOut]:
+    """Return what lies beside class folders and is none."""
+    right_inside = contents(folder, deep=False)
+    files = [LeftOut(path, "not inside a class folder") for path in right_inside.files]
+    return files + [LeftOut(path, reason) for path, reason in right_inside.left_out]
 
 
-def _check_class_name(folder: Path) -> None:
+def _beside(folder: Path, places: Layout) -> LeftOut:
+    """Return a folder that is not looked into, with what it lies beside, and how much is in it."""
+    others = [each.name for each in (*places.train, *places.holdout) if each.parent == folder.parent]
+    count = len(contents(folder).files)
+    names = " and ".join(others or [layout.WRAPPER])
+    return LeftOut(folder, f"lies beside {names}; files in it that take no part: {count}")
+
+
+def _label_of(folder: Path) -> str:
+    label = one_form(folder.name)
     try:
-        check_label(folder.name)
+        check_label(label)
     except InvalidRequestError as error:
         raise DatasetError(f"{folder}: a folder's name is its label: {error}") from error
+    return label

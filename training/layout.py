@@ -1,12 +1,14 @@
 """Layouts of folders that people keep labelled pictures in: where the class folders are, and which are held out."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from regraft.errors import DatasetError
+from regraft.labels import one_form
+from regraft.picture_folders import contents, folders_in
 
 TRAIN: Final = ("train", "training")
 VAL: Final = ("val", "valid", "validation", "dev")
@@ -24,7 +26,7 @@ class Layout:
         train: to train on; where nothing is held out, to be split by hash.
         holdout: to judge by.
         unlabelled: holdout folders in which there are no labelled pictures.
-        beside: folders that are not looked into.
+        beside: folders that are not looked into, because of what lies beside them.
     """
 
     train: tuple[Path, ...]
@@ -42,25 +44,15 @@ def find_layout(root: Path) -> Layout:
     roles = _roles(inner)
     if not roles["train"] or not (roles["val"] or roles["test"]):
         return Layout((inner,), beside=beside)
+    known = [folder for role in roles.values() for folder in role]
+    beside += tuple(folder for folder in folders_in(inner) if folder not in known)
     train, val, test = (tuple(_unwrapped(folder)[0] for folder in roles[role]) for role in ("train", "val", "test"))
-    classes = {each.name for folder in train for each in class_folders(folder)}
+    classes = {one_form(each.name) for folder in train for each in folders_in(folder)}
     unlabelled = tuple(folder for folder in (*val, *test) if not _has_labelled(folder, classes))
     val, test = (tuple(folder for folder in part if folder not in unlabelled) for part in (val, test))
     if test:
         return Layout((*train, *val), test, unlabelled, beside)
     return Layout(train, val, unlabelled, beside)
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """Return the folders right inside a folder, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def files_in(folder: Path, *, deep: bool) -> Iterator[Path]:
-    """Yield the files of a folder, and with ``deep`` of those inside it, without hidden ones."""
-    for path in folder.rglob("*") if deep else folder.iterdir():
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
 
 
 def check_classes(layout: Layout) -> None:
@@ -70,7 +62,7 @@ def check_classes(layout: Layout) -> None:
         DatasetError: the text names the layout that was meant, and what to do if this one was.
     """
     for folder in layout.train:
-        inside = {each: found for each in class_folders(folder) if len(found := _only_folders(each)) > 1}
+        inside = {each: found for each in folders_in(folder) if len(found := _only_folders(each)) > 1}
         lonely = next((each for each in inside if each.name.casefold() in TRAIN), None)
         if lonely:
             raise DatasetError(
@@ -79,7 +71,7 @@ def check_classes(layout: Layout) -> None:
                 f"pictures to judge by {lonely.with_name('val')}; {_OTHERWISE}"
             )
         alike = _alike(inside)
-        if 2 * len(alike) < max(4, len(class_folders(folder))):
+        if 2 * len(alike) < max(4, len(folders_in(folder))):
             continue
         shared = frozenset.intersection(*(inside[each] for each in alike))
         splits = sorted(name for name in shared if name.casefold() in {*TRAIN, *VAL, *TEST})
@@ -99,7 +91,7 @@ _OTHERWISE: Final = "if the folders inside are sessions or patients of each clas
 
 def _roles(root: Path) -> dict[str, list[Path]]:
     found: defaultdict[str, list[Path]] = defaultdict(list)
-    for folder in class_folders(root):
+    for folder in folders_in(root):
         for role, names in (("train", TRAIN), ("val", VAL), ("test", TEST)):
             if folder.name.casefold() in names:
                 found[role].append(folder)
@@ -108,8 +100,8 @@ def _roles(root: Path) -> dict[str, list[Path]]:
 
 def _unwrapped(folder: Path) -> tuple[Path, tuple[Path, ...]]:
     """Return the folder, or the one called images in it if that has the class folders; and what lies beside that."""
-    folders = class_folders(folder)
-    inner = next((each for each in folders if each.name.casefold() == WRAPPER and class_folders(each)), None)
+    folders = folders_in(folder)
+    inner = next((each for each in folders if each.name.casefold() == WRAPPER and folders_in(each)), None)
     if inner is None:
         return folder, ()
     roles = _roles(inner)
@@ -123,16 +115,16 @@ def _has_labelled(folder: Path, classes: Collection[str]) -> bool:
     """Return whether pictures lie in class folders, and not just in one that competitions put them into."""
     no_classes = {*_NO_CLASSES, folder.name.casefold()}
     return any(
-        (each.name in classes or each.name.casefold() not in no_classes) and next(files_in(each, deep=True), None)
-        for each in class_folders(folder)
+        (one_form(each.name) in classes or each.name.casefold() not in no_classes) and contents(each).files
+        for each in folders_in(folder)
     )
 
 
 def _only_folders(folder: Path) -> frozenset[str]:
     """Return the names of the folders in one that has no files beside them."""
-    if next(files_in(folder, deep=False), None):
+    if contents(folder, deep=False).files:
         return frozenset()
-    return frozenset(each.name for each in class_folders(folder))
+    return frozenset(each.name for each in folders_in(folder))
 
 
 def _alike(inside: dict[Path, frozenset[str]]) -> list[Path]:

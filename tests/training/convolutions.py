@@ -72,7 +72,9 @@ def backbone_of(layers: list[tuple[str, Array | None]]) -> onnx.ModelProto:
         [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", channels])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)  # as torch exports it
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10
+    )  # as torch exports it
 
 
 def colour_crops(count: int, first: int = 0) -> list[Crop]:

@@ -66,7 +66,9 @@ def test_what_lies_beside_images_is_not_looked_into_and_said(tmp_path: Path) -> 
     dataset = scan(write(tmp_path, pictures("images/train", "images/val") | {"labels/train/1.txt": b"0 0.5"}))
 
     assert dataset.labels == ("cats", "dogs")
-    assert [(entry.file, entry.reason) for entry in dataset.left_out] == [(tmp_path / "labels", "lies beside images")]
+    assert [(entry.file, entry.reason) for entry in dataset.left_out] == [
+        (tmp_path / "labels", "lies beside images; files in it that take no part: 1")
+    ]
 
 
 def test_a_class_may_be_called_images(tmp_path: Path) -> None:
