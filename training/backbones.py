@@ -20,6 +20,7 @@ from regraft.errors import InvalidRequestError, first_line
 from regraft.image import ImageSpec
 from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights
 from training.cutting import Cut, cut_timm, cut_torchvision
+from training.input_size import take_image_px
 from training.weights import SourceClassifier, embedded_state, load_file, load_in_order
 
 _KERNELS: Final = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
@@ -89,12 +90,10 @@ def _with_image_px(backbone: PretrainedBackbone, name: str, image_px: int) -> Pr
         largest = _MAX_PX * old.crop_px // old.resize_px
         raise InvalidRequestError(f"--image-px: {image_px} is not between 1 and {largest}; {name} has {old.crop_px}")
     try:
-        with torch.no_grad():  # not inference mode: what the network caches must be of use to the exporter
-            embedding = backbone.network(torch.zeros(2, 3, image_px, image_px)).flatten(1)
-    except Exception as error:
+        embedding = take_image_px(backbone.network, image_px)
+    except InvalidRequestError as error:
         raise InvalidRequestError(
-            f"--image-px: {name} cannot take pictures of {image_px} px, its own are {old.crop_px} px: "
-            f"{first_line(error)}"
+            f"--image-px: {name} cannot take pictures of {image_px} px, its own are {old.crop_px} px: {error}"
         ) from error
     if len(embedding) != 2 or not embedding.shape[1]:
         raise InvalidRequestError(f"--image-px: {name} makes no embedding of pictures of {image_px} px")

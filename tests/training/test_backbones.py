@@ -370,7 +370,14 @@ def test_a_network_without_a_classifier_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "image_px", "resize_px"),
-    [("squeezenet1_1", 112, 128), ("mobilenet_v2", 96, 110), ("timm/test_resnet", 64, 67), ("swin_t", 64, 66)],
+    [
+        ("squeezenet1_1", 112, 128),
+        ("mobilenet_v2", 96, 110),
+        ("timm/test_resnet", 64, 67),
+        ("swin_t", 64, 66),
+        ("timm/test_vit", 96, 101),
+        ("vit_b_16", 96, 110),
+    ],
 )
 def test_a_network_may_see_pictures_of_another_size(name: str, image_px: int, resize_px: int) -> None:
     own = build_backbone(name, "none", 0)
@@ -382,11 +389,38 @@ def test_a_network_may_see_pictures_of_another_size(name: str, image_px: int, re
 
 @pytest.mark.parametrize(
     ("name", "image_px"),
-    [("alexnet", 30), ("inception_v3", 32), ("vit_b_16", 256), ("timm/test_vit", 100), ("densenet121", 16)],
+    [
+        ("alexnet", 30),
+        ("inception_v3", 32),
+        ("vit_b_16", 250),
+        ("timm/test_vit", 100),
+        ("timm/test_vit", 15),
+        ("densenet121", 16),
+    ],
 )
 def test_a_size_that_a_network_cannot_take_is_refused(name: str, image_px: int) -> None:
     with pytest.raises(InvalidRequestError, match=rf"--image-px: {name} cannot take pictures of {image_px} px"):
         build_backbone(name, "none", 0, image_px)
+
+
+@pytest.mark.parametrize(("image_px", "sizes"), [(100, "take 96 or 112"), (15, "take 16")])
+def test_a_transformer_says_which_sizes_its_patches_fit(image_px: int, sizes: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"its patches have 16 px: {sizes}$"):
+        build_backbone("timm/test_vit", "none", 0, image_px)
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "vit_b_16"])
+def test_a_transformer_keeps_what_it_learned_at_another_size(tmp_path: Path, name: str) -> None:
+    """Its positions are interpolated; of a picture that is one colour it sees nearly what it saw before."""
+    path = saved(tmp_path / "weights.pth", whole_network(name).state_dict())
+
+    own, smaller = (build_backbone(name, path, 0, image_px) for image_px in (None, 96))
+
+    assert smaller.source is not None
+    flat = [embeddings(each, torch.full((1, 3, each.spec.crop_px, each.spec.crop_px), 0.5)) for each in (own, smaller)]
+    random = embeddings(build_backbone(name, "none", 1, 96), torch.full((1, 3, 96, 96), 0.5))
+    alike, unlike = (torch.cosine_similarity(flat[0], other).item() for other in (flat[1], random))
+    assert alike > 0.9 > unlike
 
 
 @pytest.mark.parametrize("image_px", [-1, 0, 3585, 1_000_000])
