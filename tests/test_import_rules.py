@@ -31,11 +31,13 @@ ONE_DOOR = {
         "training/augment.py",
         "training/backbone_table.py",
         "training/backbones.py",
+        "training/input_size.py",
         "training/learner.py",
         "training/weights.py",
     },
     "timm": {"training/backbone_table.py", "training/backbones.py"},
     "mlflow": {"training/tracking.py"},
+    "usearch": {"training/neighbours.py"},
     "tensorboard": {"training/tracking.py"},
 }
 """A library, and the only modules that may import it."""

@@ -52,7 +52,6 @@ def diagnose(
     worst = held[top_losses(probabilities[held], features.label_index[held])]
     wrong = label_errors(probabilities[unseen], features.label_index[unseen])
     duplicates = near_duplicates(features.embedding, probabilities.argmax(axis=1), features.is_holdout)
-    pictures = [_picture(features, row, files) for row in range(len(features.sha256))]
 
     def judged(row: int) -> Judged:
         return judged_picture(features, row, probabilities[row], files)
@@ -64,7 +63,7 @@ def diagnose(
         label_errors=tuple(judged(row) for row in unseen[wrong[:MAX_LABEL_ERRORS]]),
         label_errors_found=len(wrong),
         duplicates=tuple(
-            Pair(pictures[first], pictures[second], float(cosine))
+            Pair(_picture(features, first, files), _picture(features, second, files), float(cosine))
             for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
         ),
         duplicates_found=duplicates.found,

@@ -1,6 +1,5 @@
 """Near-duplicates by their embeddings: another size, crop or exposure, a mirror image, the next shot of a scene."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from regraft.artifact import FloatArray
 from regraft.runtime import cpu_budget
 from training.groups import merged
+from training.neighbours import EXACT_UP_TO, cosines, nearest
 
 MAX_PAIRS: Final = 50
 LIKE: Final = 0.8
@@ -22,8 +22,7 @@ MOST_VERSIONS: Final = 10
 _ROUNDING: Final = 1e-6
 _BY_CHANCE: Final = 1000
 _FAR: Final = 3
-_PULL: Final = 3
-_BLOCK: Final = 512
+MOST_NEIGHBOURS: Final = 16
 
 _Rows = npt.NDArray[np.int64]
 _Mask = npt.NDArray[np.bool_]
@@ -55,17 +54,20 @@ def near_duplicates(embedding: FloatArray, answer: _Rows, is_holdout: _Mask) -> 
     picture. Photos of steel are all alike, others are not: one threshold for both would fill the list with mere
     likenesses, or leave it empty.
 
-    Memory is a few times that of ``embedding``; time grows with the square of n.
+    Beyond `training.neighbours.EXACT_UP_TO` rows only the `MOST_NEIGHBOURS` nearest of each are looked at: a picture
+    that is there more often than that has more pairs than are found.
 
     Args:
         embedding: float32 [n, D].
         answer: int64 [n], the class that each row was answered with.
         is_holdout: bool [n].
     """
+    best = Duplicates(np.empty((0, 2), np.int64), np.empty(0, np.float32), 0, 0)
+    if len(embedding) > EXACT_UP_TO:
+        return _merge(best, *_pairs_of_neighbours(embedding, answer), is_holdout)
     with threadpool_limits(limits=cpu_budget()):
-        nearest, third = _neighbours(embedding, answer)
-        best = Duplicates(np.empty((0, 2), np.int64), np.empty(0, np.float32), 0, 0)
-        for rows, cosine in _cosines(embedding, answer, nearest >= LIKE):
+        likest, third = _neighbours(embedding, answer)
+        for rows, cosine in cosines(embedding, answer, likest >= LIKE):
             best = _merge(best, *_pairs(rows, cosine, third), is_holdout)
     return best
 
@@ -133,61 +135,38 @@ def _is_most_of_a_class(group: _Rows, label_index: _Rows) -> _Mask:
     return np.isin(group, most)
 
 
-def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, FloatArray]:
-    """Return the nearest other rows of each, at most ``count``, and their cosines, the likest first.
-
-    Args:
-        embedding: float32 [n, D].
-        answer: int64 [n], the class on whose mean the embeddings are centred for a row.
-        count: at least 1.
-    """
-    count = min(count, max(len(embedding) - 1, 0))
-    index, likest = np.empty((len(embedding), count), np.int64), np.empty((len(embedding), count), np.float32)
-    with threadpool_limits(limits=cpu_budget()):
-        for rows, cosine in _cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
-            some = np.argpartition(-cosine, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
-            order = np.argsort(-np.take_along_axis(cosine, some, 1), axis=1, kind="stable")
-            index[rows] = np.take_along_axis(some, order, 1)
-            likest[rows] = np.take_along_axis(cosine, index[rows], 1)
-    return index, likest
-
-
-def _cosines(embedding: FloatArray, answer: _Rows, wanted: _Mask) -> Iterator[tuple[_Rows, FloatArray]]:
-    """Yield some of the wanted rows, and their cosines [rows, n] with all rows; -1 with themselves.
-
-    Both are centred on the mean of the row's class. That of a small class is pulled towards the mean of all rows, or
-    a pair that is a whole class would cancel out.
-    """
-    overall = embedding.mean(axis=0, dtype=np.float64) if len(embedding) else 0
-    for each in np.unique(answer):
-        alike = answer == each
-        total = embedding[alike].sum(axis=0, dtype=np.float64) + _PULL * overall
-        directions = embedding - (total / (alike.sum() + _PULL)).astype(np.float32)
-        directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), np.float32(1e-12))
-        rows = np.flatnonzero(alike & wanted)
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            cosine = directions[block] @ directions.T
-            cosine[np.arange(len(block)), block] = -1
-            yield block, np.clip(cosine, -1, 1)
-
-
 def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, FloatArray]:
     """Return each row's cosine with the nearest and with the third nearest other row; -1 where there is none."""
-    nearest, third = np.full((2, len(embedding)), -1, np.float32)
-    for rows, cosine in _cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
-        nearest[rows] = cosine.max(axis=1)
+    likest, third = np.full((2, len(embedding)), -1, np.float32)
+    for rows, cosine in cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
+        likest[rows] = cosine.max(axis=1)
         if len(embedding) > 3:
             third[rows] = np.partition(cosine, -3, axis=1)[:, -3]
-    return nearest, third
+    return likest, third
 
 
 def _pairs(rows: _Rows, cosine: FloatArray, third: FloatArray) -> tuple[_Rows, FloatArray]:
     """Return the pairs [p, 2] whose lower row is one of ``rows``, and their cosines [p]."""
-    around = 1 - np.maximum(third[rows][:, None], third[None, :])
-    near = (cosine >= SAME) | ((cosine >= LIKE) & (1 - cosine <= STANDS_OUT * around))
+    near = _is_near(cosine, np.maximum(third[rows][:, None], third[None, :]))
     first, second = np.nonzero(near & (rows[:, None] < np.arange(len(third))))
     return np.column_stack([rows[first], second]), cosine[first, second]
+
+
+def _pairs_of_neighbours(embedding: FloatArray, answer: _Rows) -> tuple[_Rows, FloatArray]:
+    """Return the pairs [p, 2] of rows and their nearest, and their cosines [p], as the lower row sees them."""
+    index, cosine = nearest(embedding, answer, MOST_NEIGHBOURS)
+    third = cosine[:, 2]
+    rows, rank = np.nonzero(_is_near(cosine, np.maximum(third[:, None], third[index])))
+    others = index[rows, rank]
+    order = np.argsort(rows > others, kind="stable")
+    pairs = np.sort(np.column_stack([rows, others]), axis=1)[order]
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    return pairs, cosine[rows, rank][order][first]
+
+
+def _is_near(cosine: FloatArray, third: FloatArray) -> _Mask:
+    """Return whether pairs are near-duplicates; ``third`` is the larger of the cosines with their third nearest."""
+    return np.asarray((cosine >= SAME) | ((cosine >= LIKE) & (1 - cosine <= STANDS_OUT * (1 - third))), np.bool_)
 
 
 def _merge(best: Duplicates, pairs: _Rows, cosine: FloatArray, is_holdout: _Mask) -> Duplicates:

@@ -136,7 +136,7 @@ def fit(
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
         measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed, train.group)
         mean, scale = _mean_and_scale(train.embedding)
-        x, rotation = principal_axes(np.concatenate([train.embedding, further.embedding]), mean, scale)
+        x, rotation = principal_axes(_joined(train.embedding, further.embedding), mean, scale)
         label_index = np.concatenate([y, further.label_index])
         weight = np.concatenate([train.weight, further.weight]) * shares[label_index]
         rows = Rows(x, label_index, weight, len(features.labels))
@@ -172,6 +172,11 @@ def fit(
         ),
         novelty.left_out,
     )
+
+
+def _joined(embedding: FloatArray, further: FloatArray) -> FloatArray:
+    """Return all rows; not a copy where there are no further ones, which may be most of the memory that there is."""
+    return np.concatenate([embedding, further]) if len(further) else embedding
 
 
 def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:

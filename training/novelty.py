@@ -38,6 +38,7 @@ _FOLDED_ROWS: Final = 7200
 """Of all folds together. To what is fitted without a fold, images are newer than to what serves, the more so the fewer
 there are: in 5 folds, 360 photographs of flowers were so much newer that half of all windows were called drifted."""
 _AXES: Final = 128
+_BLOCK: Final = 1024
 _SHRINKAGE: Final = 0.1
 
 
@@ -134,16 +135,41 @@ def novelty_parts(
         label_index: int64 [n] below K.
         classes: K.
     """
-    return _parts(method, unit(embedding), label_index, classes)
+    return _parts(method, _Directions.of(embedding), label_index, classes)
 
 
-def _parts(method: NoveltyMethod, directions: FloatArray, y: Index, classes: int) -> tuple[FloatArray, FloatArray]:
-    means = np.array([directions[y == index].mean(axis=0, dtype=np.float64) for index in range(classes)])
-    none = np.zeros((1, directions.shape[1]))
+@dataclass(frozen=True)
+class _Directions:
+    """Some rows of embeddings [n, D], each brought to length 1 when it is its block's turn: no copy of them all."""
+
+    embedding: FloatArray
+    rows: Index
+
+    @staticmethod
+    def of(embedding: npt.ArrayLike) -> "_Directions":
+        array = np.asarray(embedding)
+        return _Directions(array, np.arange(len(array)))
+
+    def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        for start in range(0, len(self.rows), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            yield part, unit(self.embedding[self.rows[part]])
+
+
+def _parts(method: NoveltyMethod, directions: _Directions, y: Index, classes: int) -> tuple[FloatArray, FloatArray]:
+    means = _class_means(directions, y, classes)
+    none = np.zeros((1, means.shape[1]))
     whitening = none if method == CLASS_MEANS else _whitening(directions, means, y)
     image = means + (means @ whitening.T) @ whitening
     length = np.sqrt(np.maximum((means * image).sum(axis=1, keepdims=True), 1e-24))
     return (image / length).astype(np.float32), whitening.astype(np.float32)
+
+
+def _class_means(directions: _Directions, y: Index, classes: int) -> Matrix:
+    means = np.zeros((classes, directions.embedding.shape[1]))
+    for part, block in directions.blocks():
+        np.add.at(means, y[part], block)
+    return np.asarray(means / np.bincount(y, minlength=classes)[:, None])
 
 
 def novelty_threshold(novelty: npt.ArrayLike) -> float:
@@ -152,11 +178,11 @@ def novelty_threshold(novelty: npt.ArrayLike) -> float:
 
 
 def _out_of_fold(method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, folds: Index) -> FloatArray:
-    x, novelty = unit(embedding), np.empty(len(label_index), np.float32)
+    array, novelty = np.asarray(embedding), np.empty(len(label_index), np.float32)
 
     def fill(fold: int) -> None:
-        held = folds == fold
-        novelty[held] = _score(method, x[~held], label_index[~held], x[held])
+        held, known = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        novelty[held] = _score(method, _Directions(array, known), label_index[known], _Directions(array, held))
 
     with ThreadPoolExecutor(cpu_budget()) as pool:
         list(pool.map(fill, np.unique(folds)))
@@ -169,7 +195,7 @@ def _left_out_scores(method: NoveltyMethod, x: FloatArray, y: Index, folds: Inde
         novelty = np.empty(len(y))
         for held, known in splits(y, folds, index):
             labels = np.unique(y[known], return_inverse=True)[1]
-            novelty[held] = _score(method, x[known], labels, x[held])
+            novelty[held] = _score(method, _Directions.of(x[known]), labels, _Directions.of(x[held]))
         scores.append(novelty)
     return scores
 
@@ -211,23 +237,26 @@ def unit(vectors: npt.ArrayLike) -> FloatArray:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _score(method: NoveltyMethod, known: FloatArray, y: Index, x: FloatArray) -> Matrix:
-    """Return the novelty [n] that a head made of the known rows, of classes 0 to max(y), gives to rows [n, D]."""
+def _score(method: NoveltyMethod, known: _Directions, y: Index, x: _Directions) -> Matrix:
+    """Return the novelty [n] that a head made of the known rows, of classes 0 to max(y), gives to n rows."""
     classes = int(y.max()) + 1
     prototypes, whitening = _parts(method, known, y, classes)
     head = Head(prototypes, np.zeros(classes, np.float32), prototypes, whitening)
-    return np.asarray(head.novelty(x), np.float64)
+    return np.concatenate([head.novelty(block) for _, block in x.blocks()]).astype(np.float64)
 
 
-def _whitening(directions: FloatArray, means: Matrix, y: Index) -> Matrix:
+def _whitening(directions: _Directions, means: Matrix, y: Index) -> Matrix:
     """Return W [R, D] such that I + W'W is the precision within the classes, up to a factor.
 
     It is measured on the main axes of the directions, not centred: those of the class means are among them. Off them,
     and on the axis that varies most, it is 1: what is not known is not counted as new for being rare.
     """
     axes = _main_axes(directions)
-    residual = (directions @ axes.T).astype(np.float64) - (means @ axes.T)[y]
-    covariance = residual.T @ residual / len(residual)
+    centres = means @ axes.T
+    covariance = np.zeros((len(axes), len(axes)))
+    for part, block in directions.blocks():
+        residual = block @ axes.T - centres[y[part]]
+        covariance += residual.T @ residual / len(y)
     size = float(np.trace(covariance)) / len(covariance)
     variance, turn = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * size * np.eye(len(covariance)))
     gain = np.sqrt(np.maximum(variance[-1] / np.maximum(variance, 1e-12) - 1, 0))
@@ -236,10 +265,11 @@ def _whitening(directions: FloatArray, means: Matrix, y: Index) -> Matrix:
     return np.asarray(np.where(largest < 0, -rows, rows))  # the sign of an eigenvector is anybody's choice
 
 
-def _main_axes(x: FloatArray) -> FloatArray:
-    """Return the main axes [R, D] of rows [n, D], of length 1, R = 128 or as many as there are."""
-    few = len(x) < x.shape[1]  # then the eigenvectors of the smaller of the two products
-    product = x @ x.T if few else x.T @ x
+def _main_axes(directions: _Directions) -> FloatArray:
+    """Return the main axes [R, D] of n rows, of length 1, R = 128 or as many as there are."""
+    few = len(directions.rows) < directions.embedding.shape[1]  # then the eigenvectors of the smaller of two products
+    x = np.concatenate([block for _, block in directions.blocks()]) if few else np.empty((0, 0), np.float32)
+    product = x @ x.T if few else sum((block.T @ block for _, block in directions.blocks()), np.float64(0))
     size = len(product)
     squared, vectors = eigh(product, subset_by_index=(max(0, size - _AXES), size - 1))
     there = squared >= 1e-6 * squared[-1]

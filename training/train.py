@@ -32,7 +32,7 @@ from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.samples import samples_of
 from training.settings import TrainSettings
-from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent
+from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
 from training.tracking import Tracked, tracking
 from training.train_gate import judge_trained
 from training.verdict import Verdict
@@ -111,6 +111,7 @@ def train(
     gate: GateMode = GateMode.AUTO,
     examples: str = "",
     dataset: Dataset | None = None,
+    watch: Stopwatch | None = None,
 ) -> TrainResult:
     """Train a classifier and publish it; a first version goes live, any other where the gate agrees.
 
@@ -122,6 +123,7 @@ def train(
         examples: folder or URL of labelled examples, of which the gate looks at those of the champion's holdout;
             the store's own if empty.
         dataset: what an earlier run made of the data, so that both are judged by the same pictures; None to look.
+        watch: times the stages; one that measures more than time may be given.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -135,7 +137,8 @@ def train(
     name = settings.name or _name_after(settings.data)
     store = ModelStore(settings.store)
     champion = _opponent(store, name, gate)  # a bad name is refused before any work
-    context = Context(settings, cache or cache_folder(), settings.store / RUNS_FOLDER / name, listener or Silent())
+    runs = settings.store / RUNS_FOLDER / name
+    context = Context(settings, cache or cache_folder(), runs, listener or Silent(), watch or Stopwatch())
     facts = {key: str(value) for key, value in asdict(settings).items()}
     events = context.runs / "events"
     with (

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
-from training.duplicates import LIKE, MAX_PAIRS, look_alikes, near_duplicates, nearest
+from training.duplicates import LIKE, MAX_PAIRS, look_alikes, near_duplicates
 from training.groups import merged
+from training.neighbours import EXACT_UP_TO, nearest
 
 
 def photos(count: int, size: int = 32, seed: int = 0) -> FloatArray:
@@ -202,3 +203,43 @@ def test_the_nearest_come_first() -> None:
 
     assert (np.diff(cosine, axis=1) <= 0).all()
     assert all(row not in others for row, others in enumerate(index.tolist()))
+
+
+MANY = EXACT_UP_TO + 200
+
+
+def scattered_and_shot_again() -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """Return embeddings of more pictures than are all compared, and the rows of those that were shot again."""
+    embedding = photos(MANY, size=96)
+    first = np.random.default_rng(5).permutation(MANY)[:80].reshape(2, 40)
+    embedding[first[1]] = shot_again(embedding[first[0]], 0.1)
+    return embedding, np.sort(first.T, axis=1)
+
+
+def test_among_very_many_pictures_those_shot_again_are_found_and_no_others() -> None:
+    embedding, shot = scattered_and_shot_again()
+
+    found = near_duplicates(embedding, np.arange(MANY) % 3, nothing_held(embedding))
+
+    assert (found.found, found.across) == (len(shot), 0)
+    assert sorted(found.pairs.tolist()) == sorted(shot.tolist())
+    assert found.cosine.min() > LIKE
+
+
+def test_very_many_pictures_give_the_same_pairs_each_time() -> None:
+    embedding, _ = scattered_and_shot_again()
+
+    one, other = (near_duplicates(embedding, np.arange(MANY) % 3, nothing_held(embedding)) for _ in range(2))
+
+    assert one.pairs.tobytes() == other.pairs.tobytes()
+    assert one.cosine.tobytes() == other.cosine.tobytes()
+
+
+def test_of_very_many_equal_pictures_many_pairs_are_found() -> None:
+    embedding = photos(MANY)
+    embedding[:500] = embedding[0]
+
+    found = near_duplicates(embedding, all_answered_alike(embedding), nothing_held(embedding))
+
+    assert found.found > 500
+    assert (found.pairs < 500).all()
