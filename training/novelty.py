@@ -269,7 +269,7 @@ def _main_axes(directions: _Directions) -> FloatArray:
     """Return the main axes [R, D] of n rows, of length 1, R = 128 or as many as there are."""
     few = len(directions.rows) < directions.embedding.shape[1]  # then the eigenvectors of the smaller of two products
     x = np.concatenate([block for _, block in directions.blocks()]) if few else np.empty((0, 0), np.float32)
-    product = x @ x.T if few else sum((block.T @ block for _, block in directions.blocks()), np.float64(0))
+    product = np.asarray(x @ x.T if few else sum((block.T @ block for _, block in directions.blocks()), np.float64(0)))
     size = len(product)
     squared, vectors = eigh(product, subset_by_index=(max(0, size - _AXES), size - 1))
     there = squared >= 1e-6 * squared[-1]

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from timm.models import eva, register_model, swin_transformer, vision_transformer
-from torch import nn
 
 from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray, graft
@@ -31,17 +30,17 @@ NARROW_SWIN = {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 4)}
 
 
 @register_model
-def narrow_swin(**options: Any) -> nn.Module:  # noqa: ANN401 - whatever timm.create_model passes on
+def narrow_swin(**options: Any) -> Any:  # noqa: ANN401 - whatever timm.create_model passes on, and gets
     return swin_transformer.swin_tiny_patch4_window7_224(**{**options, **NARROW_SWIN})
 
 
 @register_model
-def narrow_dinov2(**options: Any) -> nn.Module:  # noqa: ANN401 - likewise
+def narrow_dinov2(**options: Any) -> Any:  # noqa: ANN401 - likewise
     return vision_transformer.vit_small_patch14_reg4_dinov2(**{**options, **NARROW, "global_pool": "avg"})
 
 
 @register_model
-def narrow_dinov3(**options: Any) -> nn.Module:  # noqa: ANN401 - likewise
+def narrow_dinov3(**options: Any) -> Any:  # noqa: ANN401 - likewise
     return eva.vit_small_patch16_dinov3(**{**options, **NARROW})
 
 
