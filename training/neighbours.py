@@ -115,7 +115,7 @@ def _candidates(embedding: FloatArray, count: int) -> _Rows:
     rows = np.arange(len(points))[:, None]
     themselves = found == rows
     themselves[~themselves.any(axis=1), -1] = True  # among many equal ones a row may not find itself
-    return found[~themselves].reshape(len(points), count)
+    return np.asarray(found[~themselves].reshape(len(points), count), np.int64)
 
 
 def _has_usearch() -> bool:
