@@ -84,6 +84,7 @@ $(KUBECTL)/kubectl: | $(DEV_ENV)/.installed
 
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder (and OTHER=folder of something else) for all of them, half an hour
 	$(DEV)/python -m benchmarks.preprocessing
+	$(DEV)/python -m benchmarks.damage
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.int8 $(DATA))
 	$(if $(DATA),$(DEV)/regraft train $(DATA) --store .bench --name fp32)
@@ -98,6 +99,7 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 
 docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
 	$(DEV)/python -m serving.settings_table > docs/settings.md
+	$(DEV)/python -m benchmarks.formats > docs/images.md
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
