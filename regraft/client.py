@@ -188,10 +188,12 @@ class Client:
         yield from self._exchange(self._retraining.AddExamples, requests)
 
     def list_examples(
-        self, *, name: str = "", label: str = "", with_images: bool = False
+        self, *, name: str = "", label: str = "", with_images: bool = False, quarantined: bool = False
     ) -> Iterator[examples_pb2.Example]:
-        """Yield the examples in force, of one label or of all, ordered by hash."""
-        request = examples_pb2.ListExamplesRequest(name=name, label=label, with_images=with_images)
+        """Yield the examples in force, of one label or of all, or those in quarantine, ordered by hash."""
+        request = examples_pb2.ListExamplesRequest(
+            name=name, label=label, with_images=with_images, quarantined=quarantined
+        )
         with self._errors():
             yield from self._examples.ListExamples(request)
 
@@ -217,6 +219,13 @@ class Client:
         with self._errors():
             removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s)
         return removed
+
+    def release_example(self, sha256: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
+        """Say that the label of an example in quarantine is right, and return it."""
+        request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator)
+        with self._errors():
+            released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s)
+        return released
 
     def suggest(
         self, count: int = 0, *, name: str = "", with_images: bool = False

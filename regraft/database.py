@@ -49,6 +49,8 @@ examples = Table(
     Column("label", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("added_at", String(32), nullable=False),
+    Column("quarantine", Text, nullable=False, server_default=""),
+    Column("vouched_by", Text, nullable=False, server_default=""),
 )
 
 label_history = Table(

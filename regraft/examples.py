@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, case, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, insert, select, update
 
 from regraft.database import (
     close_database,
@@ -35,7 +35,7 @@ from regraft.database import (
     transaction,
 )
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import NotFoundError, OverloadedError
+from regraft.errors import NotFoundError, OverloadedError, PreconditionError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
 from regraft.kept_requests import KeptRequests
@@ -48,6 +48,11 @@ FOLDER: Final = ".examples"
 HOLDOUT_SHARE: Final = 0.2
 _WRITERS: Final = 8
 _QUOTA_PERIOD: Final = timedelta(hours=1)
+_RELEASED: Final = "released from quarantine"
+_COLUMNS: Final = tuple(
+    examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")
+)
+"""Of an `Example`, in its order."""
 
 
 class AddOutcome(StrEnum):
@@ -69,12 +74,16 @@ class Example:
         label: in force; empty: it was removed.
         source: where the picture came from, free text.
         added_at: UTC, ISO 8601.
+        quarantine: why no retrain learns from it until a person has looked; empty: it is learned from.
+        vouched_by: who said that the label is right, of one that was in quarantine; empty: nobody had to.
     """
 
     sha256: str
     label: str
     source: str = ""
     added_at: str = field(default="", compare=False)
+    quarantine: str = ""
+    vouched_by: str = ""
 
     def __post_init__(self) -> None:
         """Bring the label to its one form, also that of an older row."""
@@ -265,15 +274,63 @@ class ExamplesStore:
         """
         return self._change(model, sha256, Labelling(None, source, annotator, "", caller, _now()), hourly_quota)
 
+    def quarantine(self, model: str, doubted: Mapping[str, tuple[str, str]]) -> None:
+        """Leave labels out of retrains until a person has looked.
+
+        One that was changed meanwhile, or that somebody vouched for, stays as it is.
+
+        Args:
+            model: whose examples they are.
+            doubted: hash to label, and why it is doubted, for people.
+
+        Raises:
+            StorageError: the database refused; all is as it was.
+        """
+        with transaction(self._engine, "cannot put the examples into quarantine") as connection:
+            one_at_a_time(connection, model)
+            for sha256, (label, why) in doubted.items():
+                here = _example(model, sha256) & (examples.c.label == label) & (examples.c.vouched_by == "")
+                connection.execute(update(examples).where(here).values(quarantine=why))
+
+    def release(self, model: str, sha256: str, *, annotator: str = "", caller: str = "") -> Example:
+        """Let retrains learn from an example that is in quarantine: its label is right. Return it as it is then.
+
+        Args:
+            model: whose example it is.
+            sha256: of the picture.
+            annotator: who says so.
+            caller: who sends it.
+
+        Raises:
+            NotFoundError: there is no such example.
+            PreconditionError: it is not in quarantine.
+            InvalidRequestError: the annotator is no text.
+            StorageError: the database refused; all is as it was.
+        """
+        check_note("annotator", annotator)
+        with transaction(self._engine, "cannot release the example") as connection:
+            one_at_a_time(connection, model)
+            row = connection.execute(select(*_COLUMNS).where(_example(model, sha256))).one_or_none()
+            if row is None:
+                raise NotFoundError(f"model {model!r} has no example {sha256!r}")
+            before = Example(*row)
+            if not before.quarantine:
+                raise PreconditionError(f"example {sha256!r} is not in quarantine: retrains learn from it already")
+            vouched_by = annotator or caller or "unknown"
+            changes = {"quarantine": "", "vouched_by": vouched_by}
+            connection.execute(update(examples).where(_example(model, sha256)).values(changes))
+            entry = Labelling(before.label, _RELEASED, annotator, "", caller, _now())
+            connection.execute(insert(label_history), {"model": model, "sha256": sha256, **vars(entry)})
+            return replace(before, **changes)
+
     def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int) -> Example:
         check_note("source", labelling.source)
         check_note("annotator", labelling.annotator)
-        here = (examples.c.model == model) & (examples.c.sha256 == sha256)
-        columns = (examples.c.label, examples.c.source, examples.c.added_at)
+        here = _example(model, sha256)
         with transaction(self._engine, "cannot change the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(select(*columns).where(here)).one_or_none()
-            before = Example(sha256, *row) if row else None
+            row = connection.execute(select(*_COLUMNS).where(here)).one_or_none()
+            before = Example(*row) if row else None
             if before is None and labelling.label is not None:
                 before = _as_removed(connection, model, sha256)
                 labelling = replace(labelling, source=labelling.source or (before.source if before else ""))
@@ -285,13 +342,19 @@ class ExamplesStore:
                 _set(connection, model, [(sha256, labelling)])
             if labelling.label is None:
                 connection.execute(delete(examples).where(here))
+            if labelling.label in (None, before.label):
+                return before
             added_at = before.added_at if before.label else labelling.at
-            return replace(before, label=labelling.label or before.label, added_at=added_at)
+            return replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
 
-    def list(self, model: str) -> builtins.list[Example]:
-        """Return the examples in force, ordered by hash, so that the order of arrival cannot matter."""
-        columns = (examples.c.sha256, examples.c.label, examples.c.source, examples.c.added_at)
-        query = select(*columns).where(examples.c.model == model).order_by(examples.c.sha256)
+    def list(self, model: str, *, quarantined: bool = False) -> builtins.list[Example]:
+        """Return the examples in force, or those in quarantine alone.
+
+        They are ordered by hash, so that the order of arrival cannot matter.
+        """
+        query = select(*_COLUMNS).where(examples.c.model == model).order_by(examples.c.sha256)
+        if quarantined:
+            query = query.where(examples.c.quarantine != "")
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 
@@ -353,17 +416,21 @@ class ExamplesStore:
             return [str(sha256) for (sha256,) in connection.execute(query)]
 
     def states(self, model: str, key: EmbeddingKey) -> dict[str, int]:
-        """Count a model's examples: ``embedded`` under ``key``, ``waiting`` for it, and those ``removed``."""
+        """Count a model's examples.
+
+        They are ``embedded`` under ``key``, ``waiting`` for it or ``removed``; of the first two some in ``quarantine``.
+        """
         with reading(self._engine, "cannot count the examples") as connection:
-            present, waiting, removed = (
+            present, waiting, removed, quarantine = (
                 int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
                 for query in (
                     select(examples.c.sha256).where(examples.c.model == model),
                     _without_embedding(model, key),
                     _removed(model),
+                    select(examples.c.sha256).where(examples.c.model == model, examples.c.quarantine != ""),
                 )
             )
-        return {"embedded": present - waiting, "waiting": waiting, "removed": removed}
+        return {"embedded": present - waiting, "waiting": waiting, "removed": removed, "quarantine": quarantine}
 
     def image_file(self, sha256: str) -> ImageFile:
         """Return where the picture with this hash is kept."""
@@ -396,6 +463,10 @@ def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesS
 def kept_images(place: str) -> ImageFiles:
     """Return the pictures of the examples store at ``place``, a folder or a URL; errors as `open_examples`."""
     return images_at(f"{place.rstrip('/')}/images")
+
+
+def _example(model: str, sha256: str) -> ColumnElement[bool]:
+    return (examples.c.model == model) & (examples.c.sha256 == sha256)
 
 
 def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
@@ -454,7 +525,7 @@ def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Lab
         upsert = insert_or(connection, examples)
         # What relabels a picture need not know where it came from.
         source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
-        changes = {"label": upsert.excluded.label, "source": source}
+        changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
         connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
 
 

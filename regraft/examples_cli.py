@@ -249,19 +249,28 @@ def _reason(suggestion: examples_pb2.Suggestion) -> str:
 def list_examples(
     server: Connection,
     label: Annotated[str, typer.Option(help="Of this label only.")] = "",
+    quarantined: Annotated[
+        bool, typer.Option("--quarantined", help="Only those that no retrain learns from until somebody has looked.")
+    ] = False,
     name: Name = "",
     as_json: Json = False,
 ) -> None:
     """List the examples in force; with --json one a line."""
-    rows = show.table("sha256", "label", "source", "added")
+    rows = show.table("sha256", "label", "source", "added", *(["why"] if quarantined else []))
     count = 0
     with Client(server) as client:
-        for count, example in enumerate(client.list_examples(name=name, label=label), start=1):  # noqa: B007 - the last is shown
+        found = client.list_examples(name=name, label=label, quarantined=quarantined)
+        for count, example in enumerate(found, start=1):  # noqa: B007 - the last is shown
             if as_json:
                 print_json(_fields(example))
             else:
-                rows.add_row(example.sha256[:12], example.label, example.source, example.added_at)
-    if not as_json:
+                why = [example.quarantine] if quarantined else []
+                rows.add_row(example.sha256[:12], example.label, example.source, example.added_at, *why)
+    if quarantined and not as_json:
+        if count:
+            show.out.print(rows)
+        show.line(f"{count} in quarantine" + ("; `regraft examples release HASH` lets one out" if count else ""))
+    elif not as_json:
         if count:
             show.out.print(rows)
         show.line(f"{count} examples" if count else "no examples yet: send some with `regraft label`")
@@ -277,6 +286,8 @@ def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Js
         print_json({**_fields(found.example), "history": [message_to_dict(entry) for entry in found.history]})
         return
     show.line(f"{found.example.sha256}: ", (found.example.label or _removal(found.history[-1]), "bold"))
+    if found.example.quarantine:
+        show.line(("in quarantine: ", "yellow"), found.example.quarantine)
     rows = show.table("when", "label", "annotator", "source", "request", "from", title="history")
     for entry in found.history:
         label = entry.label or "(removed)"
@@ -317,6 +328,21 @@ def remove(
         for each in sha256:
             removed = client.remove_example(each, name=name, why=why, annotator=user_name())
             _show_one(removed, "is removed; it was", as_json)
+
+
+@app.command()
+@asks_a_server
+def release(
+    server: Connection,
+    sha256: Annotated[list[str], typer.Argument(help="The SHA-256 of pictures, or its beginning.")],
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Say that the labels of examples in quarantine are right: the next retrain learns from them."""
+    with Client(server) as client:
+        for each in sha256:
+            released = client.release_example(each, name=name, annotator=user_name())
+            _show_one(released, "is out of quarantine; it is", as_json)
 
 
 @app.command()

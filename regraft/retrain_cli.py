@@ -42,7 +42,9 @@ def retrain(
     min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,
     max_suspects: Annotated[
         float | None,
-        typer.Option(help="Points by which more new labels than old ones may be likely wrong. Default: 5."),
+        typer.Option(
+            help="Points by which more new labels than old ones may be likely wrong. Default: any, in quarantine."
+        ),
     ] = None,
     min_slice_accuracy: Annotated[
         float | None, typer.Option(help="Floor of accuracy on the pictures of any source, in percent.")

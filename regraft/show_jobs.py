@@ -46,6 +46,13 @@ def suspected(verdict: pb.Verdict, name: str) -> None:
         more = verdict.suspects - len(verdict.suspected)
         and_more = f", and {more} more" if more else ""
         line(f"look before you relabel: report.html of the version has the pictures{and_more}")
+    if verdict.in_quarantine:
+        line(
+            f"{verdict.in_quarantine} labels are in quarantine, {verdict.quarantined} of them since this retrain: none "
+            "is learned from until somebody has looked"
+        )
+        line(f"  {shlex.join(['regraft', 'examples', 'list', '--quarantined', '--name', name])}")
+        line("  regraft examples release HASH, where the label is right")
 
 
 def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
@@ -76,6 +83,10 @@ def _verdict(verdict: pb.Verdict) -> None:
     for part in [part for part in verdict.slices if part.holdout_images][:_SLICES]:
         shares = (f"{part.champion_accuracy:.3f}", f"{part.challenger_accuracy:.3f}", f"{part.p_value:.2g}")
         rows.add_row(f"from {part.source}", str(part.holdout_images), *shares, _bound(part))
+    if verdict.HasField("anchor") and verdict.anchor.images:
+        best = verdict.anchor
+        shares = (f"{best.best_accuracy:.4f}", f"{best.accuracy:.4f}", f"{best.loss_p_value:.2g}")
+        rows.add_row("first holdout, best version so far", str(best.images), *shares)
     out.print(rows)
     if verdict.golden_images:
         right = verdict.golden_images - len(verdict.golden_failures)

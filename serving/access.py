@@ -64,6 +64,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _EXAMPLES + "GetExample": Role.LABEL,
     _EXAMPLES + "RelabelExample": Role.LABEL,
     _EXAMPLES + "RemoveExample": Role.LABEL,
+    _EXAMPLES + "ReleaseExample": Role.OPERATE,
     _EXAMPLES + "Suggest": Role.LABEL,
     _MODELS + "ListModels": Role.LABEL,
     _MODELS + "GetModel": Role.LABEL,

@@ -47,7 +47,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> AsyncIterator[pb.Example]:
         """List the examples in force."""
         name = self._models.resolve(request.name)
-        for example in await asyncio.to_thread(self._examples.list, name):
+        for example in await asyncio.to_thread(self._examples.list, name, quarantined=request.quarantined):
             if not request.label or example.label == one_form(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
@@ -83,6 +83,15 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         await asyncio.to_thread(remove, annotator=request.annotator, **by)
         return await self._message(example)
 
+    async def ReleaseExample(  # noqa: N802 - gRPC's name
+        self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Take an example out of quarantine: its label is right."""
+        caller = caller_of(context)
+        name, example = await self._find(request)
+        release = partial(self._examples.release, name, example.sha256)
+        return await self._message(await asyncio.to_thread(release, annotator=request.annotator, caller=caller))
+
     async def Suggest(  # noqa: N802 - gRPC's name
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.Suggestion]:
@@ -105,7 +114,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
 
     async def _find(
         self,
-        request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest,
+        request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest | pb.ReleaseExampleRequest,
         *,
         or_removed: bool = False,
     ) -> tuple[str, Example]:

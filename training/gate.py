@@ -12,7 +12,7 @@ from scipy.stats import binomtest, fisher_exact
 from regraft.artifact import FloatArray
 from training.noninferiority import holm, largest_loss, p_value_of_loss
 from training.objections import Limits, cautions, objections
-from training.verdict import ClassVerdict, SliceVerdict, Verdict
+from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 _MOST_SLICES: Final = 50
 
@@ -59,7 +59,12 @@ NO_NEW_LABELS: Final = NewLabels()
 
 
 def judge(
-    answers: Answers, limits: Limits, *, news: NewLabels = NO_NEW_LABELS, golden: Sequence[tuple[str, bool]] = ()
+    answers: Answers,
+    limits: Limits,
+    *,
+    news: NewLabels = NO_NEW_LABELS,
+    golden: Sequence[tuple[str, bool]] = (),
+    anchor: AnchorVerdict | None = None,
 ) -> Verdict:
     """Judge two heads on the same frozen holdout.
 
@@ -68,6 +73,7 @@ def judge(
         limits: how much worse the challenger may be.
         news: what it was fitted on beyond the champion.
         golden: names of pictures that have to be answered rightly, and whether the challenger does.
+        anchor: the challenger against the best version so far.
     """
     truth, known_labels, margins = answers.label_index, answers.champion.shape[1], limits.margins
     old_right = answers.champion.argmax(axis=1) == truth
@@ -100,6 +106,7 @@ def judge(
         old_suspect_share=news.old_suspects / news.old if news.old else 0.0,
         loss_p_value=_p_value_of_loss(old_right, new_right, margins.drop),
         loss_bound=_loss_bound(old_right, new_right),
+        anchor=anchor,
     )
     verdict = _adjusted(verdict)
     reasons = tuple(objections(verdict, limits))

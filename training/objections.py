@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from training.verdict import ClassVerdict, SliceVerdict, Verdict
+from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 MAX_DROP: Final = 0.5
 MAX_CLASS_DROP: Final = 5.0
@@ -31,7 +31,7 @@ class Limits:
         min_accuracy: over the whole holdout.
         min_class_recall: of every class that has holdout images.
         max_suspects: how much larger the share of likely wrong labels may be among new labels than among old ones,
-            where the difference is beyond chance.
+            where the difference is beyond chance; None: any, since the worst of them are in quarantine.
         min_slice_accuracy: on the images of every source that has holdout images.
     """
 
@@ -40,7 +40,7 @@ class Limits:
     max_slice_drop: float | None = None
     min_accuracy: float = 0.0
     min_class_recall: float = 0.0
-    max_suspects: float = 5.0
+    max_suspects: float | None = None
     min_slice_accuracy: float = 0.0
 
     @staticmethod
@@ -89,8 +89,26 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
     share = _suspect_share(verdict.suspects, verdict.new_images)
     if _too_many(share, verdict, limits, verdict.suspects_p_value):
         yield _wrong_labels(verdict.suspects, verdict.new_images, "new labels", verdict)
+    if verdict.anchor:
+        yield from _objections_to_drift(verdict.anchor, limits)
     if verdict.golden_failures:
         yield f"golden images answered wrong: {_named(verdict.golden_failures)}"
+
+
+def _objections_to_drift(anchor: AnchorVerdict, limits: Limits) -> Iterator[str]:
+    """Object to what all steps together lost, unless somebody typed that one step may lose as much."""
+    best_of_all = (anchor.best_accuracy, anchor.accuracy, anchor.loss_p_value)
+    whole = [("accuracy", anchor.images, *best_of_all, limits.max_drop or 0)]
+    classes = [
+        (f"recall of class {e.label!r}", e.images, e.best_recall, e.recall, e.loss_p_value, limits.max_class_drop or 0)
+        for e in anchor.classes
+    ]
+    for what, images, best, now, p_value, typed in (*whole, *classes):
+        if p_value < LEVEL and 100 * (best - now) > typed:
+            yield (
+                f"step by step {what} fell by {100 * (best - now):.1f} points, from {best:.3f} of the best version so "
+                f"far to {now:.3f}, on {images} holdout images of the first training (p = {p_value:.2g})"
+            )
 
 
 def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
@@ -171,6 +189,8 @@ def _evidence(typed: float | None, margin: float, loss_p_value: float, p_value: 
 
 
 def _too_many(share: float, verdict: Verdict, limits: Limits, p_value: float) -> bool:
+    if limits.max_suspects is None:
+        return False
     return 100 * (share - verdict.old_suspect_share) > limits.max_suspects and p_value < _SURELY
 
 

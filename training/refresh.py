@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from regraft.card import BackboneCard, ModelCard
-from regraft.errors import DatasetError, InvalidRequestError
+from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
 from regraft.interrupted import job_lock
-from regraft.store import GateMode, ModelStore
+from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
+from training.anchor import Anchor
 from training.catalogue import own_weights
 from training.classes import settle_classes
 from training.dataset import Dataset, LabelledImage, scan
@@ -24,9 +25,13 @@ from training.findings import Findings
 from training.found import LeftOut
 from training.objections import Limits
 from training.pretrained import weights_origin
+from training.quarantine import Quarantined, quarantine
+from training.refit import refit
 from training.retrain_data import (
     Champion,
     RetrainData,
+    gather,
+    learned_from,
     left_out_with,
     merge_rows,
     new_rows,
@@ -34,11 +39,12 @@ from training.retrain_data import (
     sources_of,
 )
 from training.retrain_end import reason_of
+from training.retrain_gate import anchor_of, answered_rightly
 from training.settings import TrainSettings
 from training.strategy import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, look_into, make, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
-from training.verdict import Verdict
+from training.verdict import SuspectLabel, Verdict
 from training.version import Challenger, publish
 
 _PICTURES: Final = "pictures"
@@ -145,10 +151,15 @@ def refresh(
     with job_lock(examples, name), tuner_for(settings) as tuner:
         champion = read_champion(store, name)
         context, settings = _with_target_error(context, champion.artifact.card)
+        aside = _quarantined(champion, examples, name, context)
         collected = collect(champion, settings.data, examples, name, context)
         made = make(collected.dataset, context, tuner)
         challenger = challenge(made, name, settings, parent_version=champion.version)
-        judged = _judge(champion, made, collected, examples, store, context, limits)
+        anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
+        anchor = anchor.among(made.features)
+        judged = _judge(champion, made, collected, examples, store, context, limits, aside, anchor)
+        right = answered_rightly(anchor, made.features, made.fitted.head)
+        challenger = replace(challenger, anchor=anchor.moved(right))
         verdict = judged.verdict
         assert verdict is not None  # it was judged just now
         who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
@@ -195,6 +206,17 @@ class Collected:
     remarks: tuple[str, ...]
 
 
+def _quarantined(champion: Champion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
+    """Put wrong labels into quarantine, as a retrain of the champion would find them; that is soon done."""
+    wrong: list[SuspectLabel] = []
+    if any(not example.quarantine for example in examples.list(name)):
+        with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
+            data = gather(champion, examples, name, context.progress)
+            fitted = refit(champion.artifact.card, data.features, data.further, context.progress)
+            wrong = quarantine(champion, data, fitted, examples, name)
+    return Quarantined(wrong, len(examples.list(name, quarantined=True)))
+
+
 def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
     """Return every picture that a model knows by now, with its label in force and its split.
 
@@ -207,10 +229,10 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
     """
     found = scan(data, context.progress)
     here = {image.sha256: image.path for image in found.images}
-    removed = examples.removed(name)
-    in_folder = {image.sha256: image.label for image in found.images if image.sha256 not in removed}
-    sent = {example.sha256: example.label for example in examples.list(name)}
-    rows = merge_rows(champion.features, list((in_folder | sent).items()), removed)
+    learned, aside = learned_from(examples, name, champion.features)
+    in_folder = {image.sha256: image.label for image in found.images if image.sha256 not in aside}
+    sent = {example.sha256: example.label for example in learned}
+    rows = merge_rows(champion.features, list((in_folder | sent).items()), aside)
     images = [
         LabelledImage(here.get(sha256) or _fetched(examples, sha256, context), sha256, label, held)
         for sha256, label, held in rows
@@ -254,6 +276,8 @@ def _judge(
     store: ModelStore,
     context: Context,
     limits: Limits,
+    aside: Quarantined,
+    anchor: Anchor,
 ) -> Findings:
     features, name = made.features, context.settings.name
     lost = {image.sha256: image for image in collected.lost}
@@ -263,14 +287,16 @@ def _judge(
     data = RetrainData(
         features,
         None,
-        sources_of(features, examples.list(name)),
+        sources_of(features, [example for example in examples.list(name) if not example.quarantine]),
         new_rows(champion.features, features),
         (),
         held_rows(champion.features.labels, rows, embeddings, features),
         collected.remarks,
     )
     files = paths | {image.sha256: image.path for image in made.dataset.images}
-    return judge_made(champion, made, data, files, examples.embeddings, store.golden(name), context, limits)
+    return judge_made(
+        champion, made, data, files, examples.embeddings, store.golden(name), context, limits, aside, anchor
+    )
 
 
 def _fetched(examples: ExamplesStore, sha256: str, context: Context) -> Path:

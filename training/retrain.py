@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,20 +20,22 @@ from regraft.errors import InvalidRequestError, RegraftError
 from regraft.examples import FOLDER, ExamplesStore, open_examples
 from regraft.interrupted import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
 from regraft.logs import FORMATS, LEVELS, write_log
+from regraft.progress import Progress
 from regraft.proxies import spare_loopback
 from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
-from regraft.store import GateMode, ModelStore
+from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.diagnose import thumbnails
 from training.features import Features
 from training.findings import Findings
 from training.head import FittedHead
 from training.objections import Limits
+from training.quarantine import Quarantined, quarantine
 from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
 from training.retrain_data import Champion, RetrainData, gather, read_champion, rows_of
 from training.retrain_end import Published, conclude, published_before, reason, who
-from training.retrain_gate import judge_retrained
+from training.retrain_gate import anchor_of, answered_rightly, judge_retrained
 from training.version import Challenger, build, prove_on_files, publish
 
 _REPORT_EVERY_S: Final = 0.3
@@ -41,7 +44,8 @@ _PHASES: Final = {
     "read": (0.0, 0.05),
     "embed": (0.05, 0.5),
     "views": (0.5, 0.6),
-    "fit": (0.6, 0.9),
+    "fit": (0.6, 0.8),
+    "check": (0.8, 0.9),
     "judge": (0.9, 0.95),
     "publish": (0.95, 1.0),
 }
@@ -63,6 +67,10 @@ class _Reporter:
         start, end = _PHASES[phase]
         message = f"{phase}: {done} of {total}" if total > 1 else phase
         self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
+
+    def within(self, phase: str) -> Progress:
+        """Report steps of any stage as steps of one phase, so that the fraction never goes back."""
+        return lambda _, done, total: self(phase, done, total)
 
 
 def run_job(
@@ -103,17 +111,37 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
-    if rows_of(data.features) == rows_of(champion.features) and champion.is_in_one_form:
-        message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
-        examples.jobs.finish(job.id, JobState.REFUSED, "; ".join([message, *data.remarks]))
+    if _finished_without_news(champion, data, examples, job):
         return
     fitted = refit(champion.artifact.card, data.features, data.further, progress)
+    progress("check", 0, 1)
+    if wrong := quarantine(champion, data, fitted, examples, job.model):
+        data = gather(champion, examples, job.model, progress.within("check"))
+        if _finished_without_news(champion, data, examples, job):
+            return
+        fitted = refit(champion.artifact.card, data.features, data.further, progress.within("check"))
     progress("judge", 0, 1)
-    findings = judge_retrained(champion, data, fitted, Limits.of(job.settings), store.golden(job.model))
+    aside = Quarantined(wrong, len(examples.list(job.model, quarantined=True)))
+    anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
+    anchor = anchor.among(data.features)
+    limits, golden = Limits.of(job.settings), store.golden(job.model)
+    findings = judge_retrained(champion, data, fitted, limits, golden, aside, anchor)
     progress("publish", 0, 1)
-    challenger = _build(champion, data, fitted, job)
+    anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
+    challenger = replace(_build(champion, data, fitted, job), anchor=anchor)
     _prove_on_examples(challenger, fitted.head, data.features, examples)
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
+
+
+def _finished_without_news(champion: Champion, data: RetrainData, examples: ExamplesStore, job: RetrainJob) -> bool:
+    """End a job that has nothing to learn from, and tell whether it has."""
+    if rows_of(data.features) != rows_of(champion.features) or not champion.is_in_one_form:
+        return False
+    message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
+    aside = len(examples.list(job.model, quarantined=True))
+    remark = [f"{aside} labels are in quarantine: see `regraft examples list --quarantined`"] if aside else []
+    examples.jobs.finish(job.id, JobState.REFUSED, "; ".join([message, *remark, *data.remarks]))
+    return True
 
 
 def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:

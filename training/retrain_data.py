@@ -168,8 +168,8 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
     Raises:
         StorageError: the examples cannot be read.
     """
-    sent = examples.list(model)
-    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], examples.removed(model))
+    sent, aside = learned_from(examples, model, champion.features)
+    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], aside)
     embeddings, failures = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
     unreadable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
     for name, reason in unreadable:
@@ -193,6 +193,17 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
         classes.remarks,
     )
+
+
+def learned_from(examples: ExamplesStore, model: str, known: Features) -> tuple[list[Example], set[str]]:
+    """Return the examples to learn from, and the hashes of pictures that must not be learned from any more.
+
+    These are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
+    that is known under another label keeps that one.
+    """
+    sent, labels = examples.list(model), {sha256: label for sha256, label, _ in rows_of(known)}
+    aside = {example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label}
+    return [example for example in sent if not example.quarantine], aside | examples.removed(model)
 
 
 def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:

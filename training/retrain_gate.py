@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
+from regraft.examples import ExamplesStore
 from regraft.image import ImageSpec, decode_crop
+from training.anchor import Anchor, load_anchor
 from training.calibration import calibration
 from training.data_changes import data_changes
 from training.diagnose import MAX_LABEL_ERRORS, judged_picture
@@ -19,6 +21,7 @@ from training.findings import Findings, Judged
 from training.gate import Answers, NewLabels, judge
 from training.head import FittedHead
 from training.objections import Limits
+from training.quarantine import NOTHING_QUARANTINED, Quarantined, unseen_answers
 from training.remarks import remarks
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.suspects import label_errors
@@ -29,77 +32,98 @@ MOST_SUSPECTED: Final = 20
 
 
 def judge_retrained(
-    champion: Champion, data: RetrainData, fitted: FittedHead, limits: Limits, golden: list[tuple[Path, str]]
+    champion: Champion,
+    data: RetrainData,
+    fitted: FittedHead,
+    limits: Limits,
+    golden: list[tuple[Path, str]],
+    quarantined: Quarantined = NOTHING_QUARANTINED,
+    anchor: Anchor | None = None,
 ) -> Findings:
     """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`."""
     looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
     judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
     before = champion.probabilities(judged)
-    return judge_challenger(champion, before, data, fitted, limits, looks)
+    target_error = champion.artifact.card.settings.get("target_error")
+    return judge_challenger(
+        champion.features, before, data, fitted, limits, looks, quarantined, anchor, target_error=target_error
+    )
 
 
 def judge_challenger(
-    champion: Champion,
+    known: Features,
     before: FloatArray,
     data: RetrainData,
     fitted: FittedHead,
     limits: Limits,
     golden: list[tuple[str, bool]],
+    quarantined: Quarantined = NOTHING_QUARANTINED,
+    anchor: Anchor | None = None,
+    *,
+    target_error: float | None = None,
 ) -> Findings:
     """Judge a new head, and look for wrong labels among the new ones.
 
     Args:
-        champion: what it competes with.
+        known: the features of the champion, with which it competes.
         before: what the champion says of the holdout, and then of the lost pictures, probabilities [n, K_old].
         data: what the new head was fitted on, and the holdout.
         fitted: the new head.
         limits: of the gate.
         golden: names of pictures that it has to answer rightly, and whether it does.
+        quarantined: labels that were left out.
+        anchor: the best versions so far, of the pictures of ``data`` alone.
+        target_error: that was asked for.
 
     Returns:
         The verdict, what is new since the champion, and the new labels to look at.
     """
     features, held = data.features, data.features.is_holdout
-    unseen, judged = _unseen_answers(data, fitted)
+    unseen, judged = unseen_answers(features, fitted)
     suspect = np.zeros(len(held), np.bool_)
     rows = np.flatnonzero(judged)
     suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
     is_new, is_old = data.is_new & judged, ~data.is_new & judged
     after = np.concatenate([unseen[held], fitted.head.probabilities(data.lost.embedding)])
-    answers = _answers(champion, before, data, after)
+    answers = _answers(known, before, data, after)
+    aside = quarantined.now
     news = NewLabels(
-        _where(is_new, data.source),
-        suspect[is_new],
+        (*_where(is_new, data.source), *(entry.source for entry in aside)),
+        np.concatenate([suspect[is_new], np.ones(len(aside), np.bool_)]),
         int(is_old.sum()),
         int(suspect[is_old].sum()),
     )
     doubted_rows = _doubted(features, is_new, unseen, suspect)
     files = dict(zip(features.sha256, data.source, strict=True))
     doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
-    verdict = judge(answers, limits, news=news, golden=golden)
+    doubted = (*map(_picture_of, aside), *doubted)[:MAX_LABEL_ERRORS]
+    drift = anchor.compared(answered_rightly(anchor, features, fitted.head)) if anchor else None
+    verdict = judge(answers, limits, news=news, golden=golden, anchor=drift)
     verdict = replace(
         verdict,
         cautions=(*verdict.cautions, *data.remarks),
         suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
+        quarantined=len(aside),
+        in_quarantine=quarantined.in_all,
     )
     return Findings(
-        notes=remarks(fitted, features, target_error=champion.artifact.card.settings.get("target_error")),
+        notes=remarks(fitted, features, target_error=target_error),
         calibration=calibration(fitted.head, fitted.temperature, features),
         verdict=verdict,
-        changes=data_changes(champion.features, features),
+        changes=data_changes(known, features),
         doubted=doubted,
-        doubted_found=len(doubted_rows),
+        doubted_found=len(aside) + len(doubted_rows),
     )
 
 
-def _answers(champion: Champion, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
+def _answers(known_features: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
     """Return what both say of the holdout and the lost pictures, over the same labels.
 
     A class of the champion that no picture is left of is taken from its answers: it is judged by what both know.
     """
     held, lost = data.features.holdout(), data.lost
     truth = [each.labels[index] for each in (held, lost) for index in each.label_index]
-    known, labels = champion.features.labels, data.features.labels
+    known, labels = known_features.labels, data.features.labels
     kept = [label for label in known if label in labels or label in truth]
     judged = (*kept, *(label for label in labels if label not in known))
     among_kept = _columns(before, known, kept)
@@ -118,6 +142,28 @@ def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[
     columns = np.zeros((len(probabilities), len(wanted)), np.float32)
     columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
     return columns
+
+
+def anchor_of(champion: Champion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
+    """Return what the best versions up to the champion answered.
+
+    Where its features, in ``file``, have none, it is the first that is anchored: by the pictures that nobody sent.
+    """
+    if kept := load_anchor(file):
+        return kept
+    features, sent = champion.features, [example.sha256 for example in examples.list(model)]
+    right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
+    return Anchor.begin(features, right, ~np.isin(features.sha256, sent))
+
+
+def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:
+    """Return which pictures of an anchor, all of which ``features`` have, a head answers rightly."""
+    row_of = {sha256: row for row, sha256 in enumerate(features.sha256)}
+    rows = np.array([row_of[sha256] for sha256 in anchor.sha256], np.int64)
+    right: npt.NDArray[np.bool_] = (
+        head.probabilities(features.embedding[rows]).argmax(axis=1) == features.label_index[rows]
+    )
+    return right
 
 
 def gain(what: str, verdict: Verdict) -> str:
@@ -145,15 +191,16 @@ def _where(rows: npt.NDArray[np.bool_], names: tuple[str, ...]) -> tuple[str, ..
     return tuple(name for name, wanted in zip(names, rows, strict=True) if wanted)
 
 
-def _unseen_answers(data: RetrainData, fitted: FittedHead) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return probabilities [n, K], and whether [n] they are of heads that were not fitted on the row.
-
-    Out of fold on training images, of the head itself on the holdout.
-    """
-    answers, judged = fitted.head.probabilities(data.features.embedding), data.features.is_holdout.copy()
-    rows = np.flatnonzero(~data.features.is_holdout)[fitted.unseen.rows]
-    answers[rows], judged[rows] = fitted.unseen.probabilities, True
-    return answers, judged
+def _picture_of(entry: SuspectLabel) -> Judged:
+    return Judged(
+        entry.sha256,
+        entry.source,
+        "quarantine",
+        entry.label,
+        entry.answer,
+        entry.probability,
+        entry.label_probability,
+    )
 
 
 def _suspected(picture: Judged) -> SuspectLabel:

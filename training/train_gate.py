@@ -10,10 +10,12 @@ from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingCache
 from regraft.examples import kept_images
 from regraft.image_files import ImageFile
+from training.anchor import Anchor
 from training.features import Embedder, Features, assemble
 from training.findings import Findings
 from training.objections import Limits
 from training.pretrained import embedding_cache
+from training.quarantine import NOTHING_QUARANTINED, Quarantined
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData, Row, new_rows, rows_of
 from training.retrain_gate import golden_answers, judge_challenger
 from training.strategy import Context, Made
@@ -74,6 +76,8 @@ def judge_made(
     golden: list[tuple[Path, str]],
     context: Context,
     limits: Limits,
+    quarantined: Quarantined = NOTHING_QUARANTINED,
+    anchor: Anchor | None = None,
 ) -> Findings:
     """Judge what a training run made; the champion looks at the holdout through its own backbone.
 
@@ -86,6 +90,8 @@ def judge_made(
         golden: see `judge_challenger`.
         context: of the run.
         limits: of the gate.
+        quarantined: labels that were left out.
+        anchor: the best versions so far.
     """
     names = (*data.features.holdout().sha256, *data.lost.sha256)
     embeddings = _of_champion(champion)
@@ -96,7 +102,10 @@ def judge_made(
     rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
     looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
     before = champion.probabilities(rows)
-    return judge_challenger(champion, before, data, made.fitted, limits, looks)
+    target_error = champion.artifact.card.settings.get("target_error")
+    return judge_challenger(
+        champion.features, before, data, made.fitted, limits, looks, quarantined, anchor, target_error=target_error
+    )
 
 
 def made_embeddings(

@@ -98,7 +98,10 @@ def _upgrade(
     looks = golden_answers(golden, embedder, fitted.head, features.labels) if golden else []
     old = champion.features.select(np.isin(champion.features.sha256, features.sha256))
     before = read.head.probabilities(old.holdout().embedding)  # as it answered while its own rule held
-    findings = judge_challenger(champion, before, _data_of(features), fitted, Limits(), looks)
+    target_error = read.card.settings.get("target_error")
+    findings = judge_challenger(
+        champion.features, before, _data_of(features), fitted, Limits(), looks, target_error=target_error
+    )
     verdict = findings.verdict
     assert verdict is not None  # it was judged just now
     challenger = build(

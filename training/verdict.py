@@ -68,6 +68,32 @@ class SuspectLabel:
 
 
 @dataclass(frozen=True)
+class AnchorClass:
+    """One class on the holdout of the first training; as in `AnchorVerdict`."""
+
+    label: str
+    images: int
+    best_recall: float
+    recall: float
+    loss_p_value: float
+
+
+@dataclass(frozen=True)
+class AnchorVerdict:
+    """The challenger against the best version so far, on the holdout of the first training; see `training.anchor`.
+
+    Attributes:
+        loss_p_value: of the hypothesis that all steps together lost no more than they may; adjusted for all classes.
+    """
+
+    images: int
+    best_accuracy: float
+    accuracy: float
+    loss_p_value: float
+    classes: tuple[AnchorClass, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the gate saw, and what it decided.
 
@@ -89,6 +115,10 @@ class Verdict:
         suspects_p_value: likewise.
         old_suspect_share: of the labels that the champion had already.
         suspected: the suspects, worst first; the first of them.
+        quarantined: how many of the suspects this retrain left out, the first of ``suspected``; see
+            `training.quarantine`.
+        in_quarantine: how many labels of the model are left out in all.
+        anchor: the challenger against the best version so far; None where nobody looked.
         loss_p_value: of the hypothesis that accuracy falls by no more than the gate's limit; see
             `training.noninferiority`. Adjusted (Holm) for all classes and sources that are tested beside it.
         loss_bound: the largest loss, a share, that the holdout does not exclude at 95 %.
@@ -114,6 +144,9 @@ class Verdict:
     suspected: tuple[SuspectLabel, ...] = ()
     loss_p_value: float = 1.0
     loss_bound: float = 1.0
+    quarantined: int = 0
+    in_quarantine: int = 0
+    anchor: AnchorVerdict | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

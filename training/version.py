@@ -20,6 +20,7 @@ from regraft.image_files import ImageFile
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from training.abstention import abstention
+from training.anchor import Anchor
 from training.crops import readable_crops
 from training.evaluate import measure
 from training.features import Features
@@ -44,12 +45,14 @@ class Challenger:
         card: what it holds.
         features: what the next retrain will start from.
         further: rows beside them that the head was fitted on too.
+        anchor: what the best versions up to this one answered; None of one that begins anew.
     """
 
     model: onnx.ModelProto
     card: ModelCard
     features: Features
     further: Additional | None = None
+    anchor: Anchor | None = None
 
 
 def build(
@@ -180,7 +183,8 @@ def publish(
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
-        challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further))
+        anchor = challenger.anchor.arrays() if challenger.anchor else {}
+        challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further) | anchor)
         page = render(challenger.card, findings, left_out, thumbnails)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")

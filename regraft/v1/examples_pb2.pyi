@@ -8,28 +8,34 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListExamplesRequest(_message.Message):
-    __slots__ = ("name", "label", "with_images")
+    __slots__ = ("name", "label", "with_images", "quarantined")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     WITH_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     name: str
     label: str
     with_images: bool
-    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ...) -> None: ...
+    quarantined: bool
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("sha256", "label", "source", "added_at", "image")
+    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ADDED_AT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
+    VOUCHED_BY_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     label: str
     source: str
     added_at: str
     image: bytes
-    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[str] = ..., image: _Optional[bytes] = ...) -> None: ...
+    quarantine: str
+    vouched_by: str
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[str] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ...) -> None: ...
 
 class GetExampleRequest(_message.Message):
     __slots__ = ("name", "sha256", "with_image")
@@ -88,6 +94,16 @@ class RemoveExampleRequest(_message.Message):
     why: str
     annotator: str
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., why: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+
+class ReleaseExampleRequest(_message.Message):
+    __slots__ = ("name", "sha256", "annotator")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    annotator: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
 
 class SuggestRequest(_message.Message):
     __slots__ = ("name", "count", "with_images")

@@ -55,6 +55,11 @@ class ExamplesStub(object):
                 request_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
                 _registered_method=True)
+        self.ReleaseExample = channel.unary_unary(
+                '/regraft.v1.Examples/ReleaseExample',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
+                _registered_method=True)
         self.Suggest = channel.unary_stream(
                 '/regraft.v1.Examples/Suggest',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.SuggestRequest.SerializeToString,
@@ -96,6 +101,14 @@ class ExamplesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseExample(self, request, context):
+        """Say that the label of an example in quarantine is right: retrains learn from it from then on.
+        FAILED_PRECONDITION: it is not in quarantine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Suggest(self, request, context):
         """What to label next, of the served pictures that were kept (--keep-requests), the most useful first.
         """
@@ -124,6 +137,11 @@ def add_ExamplesServicer_to_server(servicer, server):
             'RemoveExample': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveExample,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
+            ),
+            'ReleaseExample': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseExample,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
             ),
             'Suggest': grpc.unary_stream_rpc_method_handler(
@@ -240,6 +258,33 @@ class Examples(object):
             target,
             '/regraft.v1.Examples/RemoveExample',
             regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.Example.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseExample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/ReleaseExample',
+            regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.SerializeToString,
             regraft_dot_v1_dot_examples__pb2.Example.FromString,
             options,
             channel_credentials,

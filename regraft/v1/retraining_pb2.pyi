@@ -153,7 +153,7 @@ class RetrainJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,9 @@ class Verdict(_message.Message):
     SUSPECTED_FIELD_NUMBER: _ClassVar[int]
     LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     LOSS_BOUND_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    IN_QUARANTINE_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -194,7 +197,38 @@ class Verdict(_message.Message):
     suspected: _containers.RepeatedCompositeFieldContainer[SuspectLabel]
     loss_p_value: float
     loss_bound: float
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ...) -> None: ...
+    quarantined: int
+    in_quarantine: int
+    anchor: AnchorVerdict
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ..., quarantined: _Optional[int] = ..., in_quarantine: _Optional[int] = ..., anchor: _Optional[_Union[AnchorVerdict, _Mapping]] = ...) -> None: ...
+
+class AnchorVerdict(_message.Message):
+    __slots__ = ("images", "best_accuracy", "accuracy", "loss_p_value", "classes")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    BEST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    images: int
+    best_accuracy: float
+    accuracy: float
+    loss_p_value: float
+    classes: _containers.RepeatedCompositeFieldContainer[AnchorClass]
+    def __init__(self, images: _Optional[int] = ..., best_accuracy: _Optional[float] = ..., accuracy: _Optional[float] = ..., loss_p_value: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[AnchorClass, _Mapping]]] = ...) -> None: ...
+
+class AnchorClass(_message.Message):
+    __slots__ = ("label", "images", "best_recall", "recall", "loss_p_value")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    BEST_RECALL_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    images: int
+    best_recall: float
+    recall: float
+    loss_p_value: float
+    def __init__(self, label: _Optional[str] = ..., images: _Optional[int] = ..., best_recall: _Optional[float] = ..., recall: _Optional[float] = ..., loss_p_value: _Optional[float] = ...) -> None: ...
 
 class SuspectLabel(_message.Message):
     __slots__ = ("sha256", "label", "answer", "probability", "label_probability", "source")

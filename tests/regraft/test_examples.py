@@ -19,7 +19,14 @@ from sqlalchemy import update
 
 from regraft.database import examples, open_database, transaction
 from regraft.embeddings import EmbeddingKey
-from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, RegraftError, StorageError
+from regraft.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    RegraftError,
+    StorageError,
+)
 from regraft.examples import (
     HOLDOUT_SHARE,
     AddOutcome,
@@ -622,3 +629,51 @@ def test_a_database_that_is_read_only_refuses_labels_and_can_still_be_read(
         store.remove(MODEL, image_hash(data(1)))
     assert store.list(MODEL) == [Example(image_hash(data(1)), "red")]
     store.close()
+
+
+def test_a_label_in_quarantine_stays_there_until_it_is_released_or_another_is_given(store: ExamplesStore) -> None:
+    for number in range(3):
+        store.add("pets", f"picture {number}".encode(), "red")
+    first, second, third = (example.sha256 for example in store.list("pets"))
+    store.quarantine("pets", {first: ("red", "a reason"), second: ("red", "a reason"), third: ("blue", "a reason")})
+    assert {example.sha256 for example in store.list("pets", quarantined=True)} == {first, second}, "third is not blue"
+
+    freed = store.release("pets", first, annotator="ada")
+    changed = store.relabel("pets", second, "blue")
+
+    assert (freed.label, freed.quarantine, freed.vouched_by) == ("red", "", "ada")
+    assert (changed.label, changed.quarantine, changed.vouched_by) == ("blue", "", "")
+    assert store.list("pets", quarantined=True) == []
+    store.quarantine("pets", {first: ("red", "again"), second: ("blue", "again")})
+    assert [example.sha256 for example in store.list("pets", quarantined=True)] == [second], "ada vouched for the first"
+
+
+def test_who_released_an_example_is_in_its_history(store: ExamplesStore) -> None:
+    store.add("pets", b"a picture", "red")
+    sha256 = store.list("pets")[0].sha256
+    store.quarantine("pets", {sha256: ("red", "a reason")})
+
+    store.release("pets", sha256, annotator="ada", caller="ops")
+
+    last = store.history("pets", sha256)[-1]
+    assert (last.label, last.source, last.annotator, last.caller) == ("red", "released from quarantine", "ada", "ops")
+
+
+def test_only_what_is_in_quarantine_can_be_released(store: ExamplesStore) -> None:
+    store.add("pets", b"a picture", "red")
+
+    with pytest.raises(PreconditionError, match="is not in quarantine"):
+        store.release("pets", store.list("pets")[0].sha256)
+    with pytest.raises(NotFoundError, match="no example"):
+        store.release("pets", "0" * 64)
+
+
+def test_the_same_label_sent_again_does_not_end_the_quarantine_and_another_does(store: ExamplesStore) -> None:
+    store.add("pets", b"a picture", "red")
+    sha256 = store.list("pets")[0].sha256
+    store.quarantine("pets", {sha256: ("red", "a reason")})
+
+    assert store.add("pets", b"a picture", "red") is AddOutcome.DUPLICATE
+    assert [example.quarantine for example in store.list("pets")] == ["a reason"]
+    store.add("pets", b"a picture", "blue")
+    assert [example.quarantine for example in store.list("pets")] == [""]

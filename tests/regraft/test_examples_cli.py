@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.examples import image_hash
+from regraft.examples import image_hash, open_examples
 from regraft.store import ModelStore
 from tests.serving.live import LiveServer
 from tests.serving.waiting import wait_until
@@ -261,3 +262,21 @@ def test_what_to_label_has_to_be_said_in_one_way(live: LiveServer, arguments: li
 def test_nothing_is_exported_into_a_folder_that_has_something(live: LiveServer, folder: Path) -> None:
     with pytest.raises(InvalidRequestError, match="is there already"):
         run(live, "examples", "export", str(folder))
+
+
+def test_what_is_in_quarantine_is_listed_with_the_reason_and_released(
+    live: LiveServer, folder: Path, tmp_path: Path
+) -> None:
+    run(live, "label", str(folder))
+    doubted, name = image_hash(picture("grey", 1)), live.client.list_models()[0].name
+    with closing(open_examples(tmp_path / "store")) as examples:
+        examples.quarantine(name, {doubted: ("grey", "likely wrong: called grey, read as red (0.98)")})
+
+    assert [entry["sha256"] for entry in run(live, "examples", "list", "--quarantined")] == [doubted]
+    shown = say(live, "examples", "list", "--quarantined")
+    assert "likely wrong" in shown
+    assert "1 in quarantine; `regraft examples release HASH` lets one out" in shown
+    assert "in quarantine: likely wrong" in say(live, "examples", "show", doubted[:12])
+    assert "is out of quarantine; it is grey" in say(live, "examples", "release", doubted[:12])
+    assert "0 in quarantine" in say(live, "examples", "list", "--quarantined")
+    assert "in quarantine" not in say(live, "examples", "list")

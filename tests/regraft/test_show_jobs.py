@@ -47,3 +47,17 @@ def test_machines_are_given_them_too() -> None:
     (entry,) = message_to_dict(refused("red", suspects=1))["verdict"]["suspected"]
 
     assert (entry["sha256"], entry["label"], entry["answer"]) == ("0" * 64, "blue", "red")
+
+
+def test_what_is_in_quarantine_is_counted_with_the_commands_that_list_and_release_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = refused("red", suspects=1)
+    job.verdict.quarantined, job.verdict.in_quarantine = 1, 3
+
+    show_jobs.job_result(job)
+
+    shown = capsys.readouterr().out
+    assert "3 labels are in quarantine, 1 of them since this retrain" in " ".join(shown.split())
+    assert "regraft examples list --quarantined --name colours" in shown
+    assert "regraft examples release HASH" in shown

@@ -23,17 +23,17 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
     await models.refresh()
 
     def shown() -> dict[str, float | None]:
-        states = ("embedded", "waiting", "removed")
+        states = ("embedded", "waiting", "removed", "quarantine")
         return {state: value_of(metrics.registry, "regraft_examples_stored", {"state": state}) for state in states}
 
     for number in range(3):
         examples.add("colours", picture("red", number), "red")
     examples.remove("colours", examples.list("colours")[0].sha256)
     counting = asyncio.create_task(count_examples(models, examples, metrics, every_s=0.01))
-    await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1})
+    await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1, "quarantine": 0})
 
     embedding = asyncio.create_task(BackgroundEmbedder(models, examples).run(3600))
-    await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1})
+    await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1, "quarantine": 0})
 
     for task in (counting, embedding):
         task.cancel()

@@ -1,10 +1,11 @@
 import unicodedata
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from regraft.client import Client, RemoteError
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore, image_hash, open_examples
 from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2
 from regraft.v1.examples_pb2 import Suggestion
@@ -170,3 +171,29 @@ def test_without_kept_requests_nothing_is_proposed(client: Client) -> None:
 def test_too_many_suggestions_cannot_be_asked_for(client: Client) -> None:
     with pytest.raises(RemoteError, match="count: 100000; the most is 1000"):
         list(client.suggest(100_000))
+
+
+def test_an_example_in_quarantine_is_listed_with_the_reason_and_released(client: Client, store: ModelStore) -> None:
+    sha256 = label(client, picture("grey", 1), "grey").sha256
+    label(client, picture("grey", 2), "grey")
+    with closing(open_examples(store.root)) as examples:
+        why = "likely wrong: called grey, read as red (0.98)"
+        examples.quarantine(client.list_models()[0].name, {sha256: ("grey", why)})
+
+    (found,) = client.list_examples(quarantined=True)
+    assert (found.sha256, found.quarantine) == (sha256, why)
+    released = client.release_example(sha256[:12], annotator="ada")
+
+    assert (released.label, released.quarantine, released.vouched_by) == ("grey", "", "ada")
+    assert list(client.list_examples(quarantined=True)) == []
+    last = client.get_example(sha256).history[-1]
+    assert (last.label, last.annotator, last.source) == ("grey", "ada", "released from quarantine")
+
+
+def test_what_is_not_in_quarantine_cannot_be_released(client: Client) -> None:
+    sha256 = label(client, picture("grey"), "grey").sha256
+
+    with pytest.raises(RemoteError, match="is not in quarantine") as failure:
+        client.release_example(sha256)
+
+    assert failure.value.code == "FAILED_PRECONDITION"

@@ -141,6 +141,8 @@ def test_labels_put_right_in_the_folder_since_the_champion_count(shop: Shop) -> 
 def test_what_an_example_says_holds_against_the_folder_and_is_told(shop: Shop) -> None:
     data = (shop.data / "red" / "0.png").read_bytes()
     shop.examples.add(MODEL, data, "green")
+    shop.examples.quarantine(MODEL, {image_hash(data): ("green", "doubted")})
+    shop.examples.release(MODEL, image_hash(data), annotator="ada")
     (moved,) = move(shop, range(1), "red", "blue")
 
     result = shop.refresh(gate=GateMode.OFF)
@@ -305,3 +307,15 @@ def test_a_refresh_keeps_the_target_error_of_the_champion(shop: Shop) -> None:
     kept = shop.card(result.version).abstention
     assert kept is not None
     assert kept.target_error == shop.card(result.version).settings["target_error"] == 0.4
+
+
+def test_wrong_labels_go_into_quarantine_before_a_refresh_and_all_others_are_learned(shop: Shop) -> None:
+    right = shop.add("red", range(100, 120))
+    wrong = shop.add("red", range(200, 210), called="blue")
+
+    refreshed = shop.refresh()
+
+    learned = set(shop.features(refreshed.version).sha256)
+    assert {image_hash(data) for data in right} <= learned
+    assert not learned & {image_hash(data) for data in wrong}
+    assert (refreshed.verdict.quarantined, refreshed.verdict.in_quarantine) == (10, 10)

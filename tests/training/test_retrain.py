@@ -33,10 +33,12 @@ from tests.training.conftest import (
     tiny_session,
 )
 from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
+from training.features import load_features
 from training.further import load_further
 from training.head import Additional
 from training.retrain import run_job
 from training.retrain_data import merge_rows
+from training.verify import verify
 from training.version import publish
 from training.version_diff import version_diff
 from training.views import view
@@ -165,6 +167,7 @@ def test_one_retrain_builds_on_the_other(workshop: Workshop) -> None:
 def test_a_relabelled_image_takes_the_new_label_and_keeps_its_split(workshop: Workshop, held: bool) -> None:
     data = next(d for n in range(8) if is_holdout(image_hash(d := known("red", held=held, number=n))) is not held)
     workshop.add("blue", [data])
+    workshop.vouch(data, "blue")
 
     workshop.retrain(max_drop=100, max_class_drop=100)
 
@@ -251,27 +254,125 @@ def test_the_limits_of_the_gate_come_with_the_job(workshop: Workshop) -> None:
     assert workshop.store.champion(MODEL) == 2
 
 
-def test_wrong_labels_that_cost_no_accuracy_are_refused_and_shown_in_the_report(tmp_path: Path) -> None:
+@pytest.fixture
+def mallory(tmp_path: Path) -> Iterator[tuple[Workshop, list[bytes]]]:
+    """Label red pictures, eight of which Mallory calls blue; some of those would be holdout."""
     workshop = open_workshop(tmp_path, train=80)
-    pictures = new_pictures("red", 28, 6)
-    wrong = pictures[20:28]
-    workshop.add("red", [*pictures[:20], *pictures[28:]])
+    pictures = new_pictures("red", 28, 8)
+    wrong = [*pictures[20:26], *pictures[28:30]]
+    workshop.add("red", [*pictures[:20], *pictures[30:]])
     for data in wrong:
         workshop.examples.add(MODEL, data, "blue", source="Mallory")
+    yield workshop, wrong
+    workshop.examples.close()
+
+
+def learned(workshop: Workshop, version: int) -> set[str]:
+    return set(load_features(workshop.store.folder(MODEL, version) / FEATURES_FILE).sha256)
+
+
+def test_wrong_labels_go_into_quarantine_and_everybody_elses_are_learned(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
 
     job = workshop.retrain()
 
-    workshop.examples.close()
-    assert job.state is JobState.REFUSED
-    assert "8 of 8 new labels from 'Mallory' are likely wrong (100.0%; of the labels before 0.0%)" in job.message
-    assert "8 of 34 new labels are likely wrong (23.5%; of the labels before 0.0%)" in job.message
+    assert job.state is JobState.SUCCEEDED
+    hashes = {image_hash(data) for data in wrong}
+    assert {example.sha256 for example in workshop.examples.list(MODEL, quarantined=True)} == hashes
+    assert learned(workshop, 2) == learned(workshop, 1) | {
+        example.sha256 for example in workshop.examples.list(MODEL) if example.source != "Mallory"
+    }
     assert job.verdict is not None
-    assert job.verdict["challenger_accuracy"] == job.verdict["champion_accuracy"] == 1
+    assert (job.verdict["quarantined"], job.verdict["in_quarantine"], job.verdict["suspects"]) == (8, 8, 8)
+    assert {entry["sha256"] for entry in job.verdict["suspected"]} == hashes
     report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
-    assert {entry["sha256"] for entry in report["findings"]["doubted"]} == {image_hash(data) for data in wrong}
+    assert {entry["sha256"] for entry in report["findings"]["doubted"]} == hashes
     page = (workshop.store.folder(MODEL, 2) / REPORT_FILE).read_text()
     assert page.count("data:image/jpeg") == 8
-    assert "Gate: refused" in page
+    assert "In quarantine, and not learned from until somebody has looked: 8 labels" in page
+
+
+def test_a_version_without_the_quarantined_labels_is_fitted_anew_to_the_same_bytes(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, _ = mallory
+    workshop.retrain()
+
+    assert verify(workshop.store, f"{MODEL}:2").holds
+
+
+def test_labels_in_quarantine_stay_out_of_later_retrains_until_they_are_released(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
+    workshop.retrain()
+    workshop.add("red", [picture("red", 9000)])
+
+    workshop.retrain()
+    assert not learned(workshop, 3) & {image_hash(data) for data in wrong}
+
+    freed = image_hash(wrong[0])
+    workshop.examples.release(MODEL, freed, annotator="Ada")
+    workshop.retrain()
+    assert learned(workshop, 4) & {image_hash(data) for data in wrong} == {freed}
+    features = load_features(workshop.store.folder(MODEL, 4) / FEATURES_FILE)
+    row = features.sha256.index(freed)
+    assert features.labels[features.label_index[row]] == "blue"
+    assert bool(features.is_holdout[row]) == is_holdout(freed), "what was held out is never trained on"
+
+
+def test_a_label_in_quarantine_that_is_put_right_is_learned(mallory: tuple[Workshop, list[bytes]]) -> None:
+    workshop, wrong = mallory
+    workshop.retrain()
+
+    workshop.examples.relabel(MODEL, image_hash(wrong[0]), "red")
+    workshop.retrain()
+
+    assert image_hash(wrong[0]) in learned(workshop, 3)
+
+
+def test_where_all_that_is_new_is_in_quarantine_the_job_says_so_and_publishes_nothing(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=80)
+    for data in new_pictures("red", 6, 2):
+        workshop.examples.add(MODEL, data, "blue", source="Mallory")
+
+    first, second = workshop.retrain(), workshop.retrain()
+
+    workshop.examples.close()
+    for job in (first, second):
+        assert (job.state, job.version) == (JobState.REFUSED, None)
+        assert "8 labels are in quarantine: see `regraft examples list --quarantined`" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_known_picture_whose_new_label_is_in_quarantine_keeps_the_one_it_was_trained_with(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=80)
+    known_red = picture("red", 0)
+    workshop.examples.add(MODEL, known_red, "blue", source="Mallory")
+    workshop.add("red", [picture("red", 9000)])
+
+    workshop.retrain()
+
+    workshop.examples.close()
+    features = load_features(workshop.store.folder(MODEL, 2) / FEATURES_FILE)
+    row = features.sha256.index(image_hash(known_red))
+    assert features.labels[features.label_index[row]] == "red"
+
+
+def test_a_typed_limit_of_suspects_refuses_though_they_are_in_quarantine(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, _ = mallory
+
+    job = workshop.retrain(max_suspects=5)
+
+    assert job.state is JobState.REFUSED
+    assert "8 of 8 new labels from 'Mallory' are likely wrong (100.0%; of the labels before 0.0%)" in job.message
+    assert job.verdict is not None
+    assert (job.verdict["suspects"], job.verdict["in_quarantine"]) == (8, 8)
+    assert "new labels are likely wrong (2" in job.message
 
 
 def test_a_golden_picture_that_is_answered_wrong_is_named(workshop: Workshop) -> None:
@@ -1023,7 +1124,7 @@ def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Worksho
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] <= fractions[-1] <= 1
     phases = [phase for phase, _ in jobs.reported]
-    assert list(dict.fromkeys(phases)) == ["read", "embed", "fit", "judge", "publish"]
+    assert list(dict.fromkeys(phases)) == ["read", "embed", "fit", "check", "judge", "publish"]
 
 
 def command(workshop: Workshop, *arguments: str) -> list[str]:

@@ -32,6 +32,11 @@ class Workshop:
         for data in pictures:
             self.examples.add(MODEL, data, label)
 
+    def vouch(self, data: bytes, label: str) -> None:
+        """Say of a label that contradicts all others that it is right."""
+        self.examples.quarantine(MODEL, {image_hash(data): (label, "doubted")})
+        self.examples.release(MODEL, image_hash(data), annotator="Ann")
+
     def retrain(self, store: ModelStore | None = None, **settings: float | str) -> RetrainJob:
         job = self.examples.jobs.create(MODEL, settings, "Ann")
         return run_job(store or self.store, self.examples, job.id)

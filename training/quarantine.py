@@ -1,0 +1,230 @@
+"""Labels that are left out of the fit until a person has looked: what others' labels contradict with confidence.
+
+Those that look at a label were not fitted on it: a head of the first training data alone, which no label that was sent
+since has entered, so that slow poison does not change it; the challenger's heads, out of fold; and the champion, where
+the label is new to it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.artifact import FloatArray
+from regraft.examples import ExamplesStore
+from training.features import Features
+from training.head import Balance, FittedHead, fit
+from training.label_noise import Foretold, wrong_labels
+from training.retrain_data import Champion, RetrainData
+from training.suspects import MIN_CLASS
+from training.verdict import SuspectLabel
+
+_LIKELY: Final = 0.3
+_CHAMPION: Final = 0.05
+_CHALLENGER: Final = 0.2
+"""A new label that the champion holds for less probable than the first, and the challenger than the second, is one that
+both contradict with confidence."""
+_HESITANT: Final = 0.2
+"""A label that is at least so probable is not contradicted with confidence, whatever its source."""
+_CONFIDENT: Final = 0.8
+"""What the challenger holds for at least so probable, out of fold, the first training data need not know: pictures of a
+class that was merged with another, say."""
+_FEWEST_TRUSTED: Final = 30
+_MOST_OF_A_SOURCE: Final = 0.5
+_FEWEST_OF_A_SOURCE: Final = 3
+
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled pictures, and what is known of where their labels come from.
+
+    Attributes:
+        features: training and holdout rows.
+        source: n of them.
+        sent: bool [n], labels that people sent since the first training, and that nobody has vouched for.
+        is_new: bool [n], labels that the champion does not have.
+        is_known: bool [K], classes that the champion knows.
+    """
+
+    features: Features
+    source: tuple[str, ...]
+    sent: _Mask
+    is_new: _Mask
+    is_known: _Mask
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """Labels that a retrain left out.
+
+    Attributes:
+        now: those that it found, worst first.
+        in_all: how many labels of the model are in quarantine.
+    """
+
+    now: Sequence[SuspectLabel] = ()
+    in_all: int = 0
+
+
+NOTHING_QUARANTINED: Final = Quarantined()
+
+
+def quarantine(
+    champion: Champion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+) -> list[SuspectLabel]:
+    """Put what is likely wrong of the labels that people sent into quarantine, and return it.
+
+    Raises:
+        StorageError: the examples cannot be read or changed.
+    """
+    card, features = champion.artifact.card, data.features
+    unsure = {example.sha256: example.label for example in examples.list(model) if not example.vouched_by}
+    sent = [
+        unsure.get(name) == features.labels[row]
+        for name, row in zip(features.sha256, features.label_index, strict=True)
+    ]
+    before = champion.features.labels
+    known = np.array([label in before for label in features.labels])
+    said = np.zeros((len(sent), len(known)), np.float32)
+    places = [before.index(label) for label in features.labels if label in before]
+    said[:, known] = champion.probabilities(features.embedding)[:, places]
+    found = find_wrong_labels(
+        Labels(features, data.source, np.array(sent, np.bool_), data.is_new, known),
+        said,
+        fitted,
+        seed=card.seed,
+        balance=card.settings.get("balance", "auto"),
+    )
+    examples.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in found})
+    return found
+
+
+def find_wrong_labels(
+    labels: Labels, champion: FloatArray, fitted: FittedHead, *, seed: int = 0, balance: Balance = "auto"
+) -> list[SuspectLabel]:
+    """Find labels that are to be left out, worst first.
+
+    Of a source of which most labels are likely wrong all are. A label that is new to the champion is never doubted,
+    since nobody can say yet what its class looks like.
+
+    Args:
+        labels: what the challenger was fitted on, and its holdout.
+        champion: what the champion says of all rows, probabilities [n, K], 0 of classes that it does not know.
+        fitted: the challenger.
+        seed: of the head of the first training data.
+        balance: likewise.
+    """
+    features, truth = labels.features, labels.features.label_index
+    counts = np.bincount(truth[~features.is_holdout], minlength=len(features.labels))
+    examined = labels.sent & (labels.is_known & (counts >= MIN_CLASS))[truth]
+    if not examined.any():
+        return []
+    challenger, judged = unseen_answers(features, fitted)
+    wrong = _both_contradict(champion, challenger, truth) & labels.is_new & examined & judged
+    first = _said_by_first(labels, seed, balance)
+    doubtful = examined & first.unseen & (challenger[np.arange(len(truth)), truth] < _CONFIDENT)
+    wrong |= _wrong_by_source(first.answers, labels, doubtful, ~labels.sent & first.unseen)
+    wrong |= _wrong_by_source(challenger, labels, examined & judged & ~first.knows, ~labels.sent & judged)
+    wrong |= _of_wrong_sources(labels.source, wrong, examined)
+    rows = np.flatnonzero(wrong)
+    doubt = challenger[rows, truth[rows]]
+    return [_suspect(labels, int(row), challenger[row]) for row in rows[np.argsort(doubt, kind="stable")]]
+
+
+def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, _Mask]:
+    """Return probabilities [n, K], and whether [n] they are of heads that were not fitted on the row.
+
+    Out of fold on training images, of the head itself on the holdout.
+    """
+    answers, judged = fitted.head.probabilities(features.embedding), features.is_holdout.copy()
+    rows = np.flatnonzero(~features.is_holdout)[fitted.unseen.rows]
+    answers[rows], judged[rows] = fitted.unseen.probabilities, True
+    return answers, judged
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a head says of all rows, [n, K]; of which it was not fitted on the row, and of which it knows the class."""
+
+    answers: FloatArray
+    unseen: _Mask
+    knows: _Mask
+
+
+def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
+    """Fit a head on the labels that nobody sent since, of the classes that have enough of them."""
+    features, trusted = labels.features, ~labels.sent
+    counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
+    classes = np.flatnonzero(counts >= MIN_CLASS)
+    knows = np.isin(features.label_index, classes)
+    answers = np.zeros((len(knows), len(features.labels)), np.float32)
+    mine = knows & trusted
+    if len(classes) < 2 or mine.sum() < _FEWEST_TRUSTED:
+        return _Said(answers, np.zeros_like(knows), np.zeros_like(knows))
+    first = replace(
+        features.select(mine),
+        labels=tuple(features.labels[index] for index in classes),
+        label_index=np.searchsorted(classes, features.label_index[mine]),
+    )
+    fitted = fit(first, seed=seed, balance=balance)
+    answers[:, classes] = fitted.head.probabilities(features.embedding)
+    of_mine, unseen_of_mine = unseen_answers(first, fitted)
+    rows, unseen = np.flatnonzero(mine), knows & labels.sent
+    answers[np.ix_(rows, classes)] = of_mine
+    unseen[rows] = unseen_of_mine
+    return _Said(answers, unseen, knows)
+
+
+def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.NDArray[np.int64]) -> _Mask:
+    rows = np.arange(len(truth))
+    by_champion = (champion.argmax(axis=1) != truth) & (champion[rows, truth] < _CHAMPION)
+    by_challenger = (challenger.argmax(axis=1) != truth) & (challenger[rows, truth] < _CHALLENGER)
+    both: _Mask = by_champion & by_challenger
+    return both
+
+
+def _wrong_by_source(answers: FloatArray, labels: Labels, examined: _Mask, trusted: _Mask) -> _Mask:
+    """Return the labels that are likely wrong, of every source by itself."""
+    truth, source = labels.features.label_index, np.array(labels.source, np.str_)
+    wrong = np.zeros(len(truth), np.bool_)
+    if trusted.sum() < _FEWEST_TRUSTED:
+        return wrong
+    foretold = Foretold.by(answers[trusted], truth[trusted])
+    contradicted = examined & (answers.argmax(axis=1) != truth)
+    for each in np.unique(source[contradicted]):
+        rows = np.flatnonzero(contradicted & (source == each))
+        likely = wrong_labels(answers[rows], truth[rows], foretold) > _LIKELY
+        wrong[rows] = likely & (answers[rows, truth[rows]] < _HESITANT)
+    return wrong
+
+
+def _of_wrong_sources(source: tuple[str, ...], wrong: _Mask, examined: _Mask) -> _Mask:
+    """Return all labels of the sources of which most are wrong."""
+    names = np.array(source, np.str_)
+    sent, bad = Counter(names[examined].tolist()), Counter(names[wrong].tolist())
+    most = [
+        name for name, count in bad.items() if count >= _FEWEST_OF_A_SOURCE and count > _MOST_OF_A_SOURCE * sent[name]
+    ]
+    return examined & np.isin(names, most)
+
+
+def _why(entry: SuspectLabel) -> str:
+    return f"likely wrong: called {entry.label}, read as {entry.answer} ({entry.probability:.2f})"
+
+
+def _suspect(labels: Labels, row: int, probabilities: FloatArray) -> SuspectLabel:
+    features, answer = labels.features, int(probabilities.argmax())
+    label = int(features.label_index[row])
+    return SuspectLabel(
+        features.sha256[row],
+        features.labels[label],
+        features.labels[answer],
+        float(probabilities[answer]),
+        float(probabilities[label]),
+        labels.source[row],
+    )
