@@ -1,10 +1,10 @@
 """Do augmented versions of the training pictures still flatter the accuracy that is reported?
 
-    python -m benchmarks.versions DATA/train DATA/val [--pictures 50] [--versions 3] [--backbone efficientnet_lite0]
+    python -m benchmarks.versions DATA/train [--pictures 50] [--versions 3] [--seed 0] [--backbone efficientnet_lite0]
 
-Takes some pictures of each class, writes so many augmented versions of each into class folders, trains a probe on them,
-and asks it for the pictures of a second folder that it has never seen. Once as Regraft does it, once with every picture
-on its own, as if nobody looked for near-duplicates.
+Draws some pictures of each class, writes so many augmented versions of each into class folders, trains a probe on them,
+and asks it for the other pictures, as they are. Once as Regraft does it, once with every picture on its own, as if
+nobody looked for near-duplicates.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from regraft.files import cache_folder
 from training.dataset import scan
-from training.evaluate import wilson_interval
+from training.evaluate import measure
 from training.features import Features
 from training.groups import groups_of_one, hold_out
 from training.head import fit
@@ -66,17 +66,28 @@ CHANGES: Final[dict[str, Change]] = {
 }
 
 
-def write_versions(source: Path, folder: Path, pictures: int, versions: int, change: Change) -> None:
-    """Write augmented versions of some pictures of each class; the name begins with that of the picture."""
+def write_versions(
+    source: Path, data: Path, fresh: Path, *, pictures: int, versions: int, change: Change, seed: int = 0
+) -> None:
+    """Write augmented versions of pictures drawn of each class into ``data``, and link the others into ``fresh``.
+
+    The name of a version begins with that of its picture.
+    """
     for class_folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        (folder / class_folder.name).mkdir(parents=True)
-        for path in sorted(class_folder.iterdir())[:pictures]:
+        for folder in (data, fresh):
+            (folder / class_folder.name).mkdir(parents=True)
+        paths = sorted(class_folder.iterdir())
+        drawn = random.Random(f"{class_folder.name}/{seed}").sample(paths, pictures)  # noqa: S311 - no secret
+        for path in set(paths).difference(drawn):
+            (fresh / class_folder.name / path.name).symlink_to(path.resolve())
+        for path in drawn:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
             for version in range(versions):
                 buffer = io.BytesIO()
-                change(image, random.Random(f"{path.name}/{version}")).save(buffer, "JPEG", quality=90)  # noqa: S311
-                (folder / class_folder.name / f"{path.stem}.{version}.jpg").write_bytes(buffer.getvalue())
+                chance = random.Random(f"{path.name}/{version}")  # noqa: S311 - likewise
+                change(image, chance).save(buffer, "JPEG", quality=90)
+                (data / class_folder.name / f"{path.stem}.{version}.jpg").write_bytes(buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -105,13 +116,15 @@ class Outcome:
 def outcome(features: Features, fresh: Features, names: list[str]) -> Outcome:
     """Fit a head, and compare what its holdout says with what it does on fresh pictures."""
     fitted, holdout = fit(features), features.holdout()
-    right = int((fitted.head.probabilities(holdout.embedding).argmax(axis=1) == holdout.label_index).sum())
+    said = fitted.head.probabilities(holdout.embedding)
+    metrics = measure(said, holdout.label_index, features.labels, holdout.group)
+    assert metrics is not None
     answers = fitted.head.probabilities(fresh.embedding).argmax(axis=1)
     picture = np.unique(names, return_inverse=True)[1]
     held = np.bincount(picture, features.is_holdout) / np.bincount(picture)
     return Outcome(
-        right / len(holdout.sha256),
-        wilson_interval(right, len(holdout.sha256)),
+        metrics.accuracy,
+        metrics.accuracy_interval,
         float((answers == fresh.label_index).mean()),
         float(fitted.choices["c"]),
         float(((held == 0) | (held == 1)).mean()),
@@ -135,9 +148,9 @@ def main() -> None:
     """Print a row for each kind of augmentation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("fresh", type=Path)
     parser.add_argument("--pictures", type=int, default=50, help="of each class")
     parser.add_argument("--versions", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="draws the pictures")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     arguments = parser.parse_args()
     cache = cache_folder()
@@ -145,8 +158,10 @@ def main() -> None:
     table = Table("augmentation", "versions", "holdout", "interval", "fresh", "covered", "C", "on one side")
     for name, change in CHANGES.items():
         with tempfile.TemporaryDirectory() as folder:
-            write_versions(arguments.data, Path(folder) / "data", arguments.pictures, arguments.versions, change)
-            outcomes = compare(Path(folder) / "data", arguments.fresh, backbone, cache)
+            data, fresh = Path(folder) / "data", Path(folder) / "fresh"
+            counts = {"pictures": arguments.pictures, "versions": arguments.versions, "seed": arguments.seed}
+            write_versions(arguments.data, data, fresh, change=change, **counts)
+            outcomes = compare(data, fresh, backbone, cache)
         for how, found in zip(("apart", "together"), outcomes, strict=True):
             interval = " - ".join(f"{end:.3f}" for end in found.interval)
             figures = (f"{found.holdout:.3f}", interval, f"{found.fresh:.3f}", "yes" if found.is_honest else "no")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from regraft.errors import DatasetError
 from regraft.progress import Progress, silent
-from training.evaluate import wilson_interval
+from training.evaluate import independent_images, wilson_interval
 from training.features import Features
 from training.findings import CrossValidation
 from training.folds import deal
@@ -51,7 +51,7 @@ def cross_validate(
         answers = fitted.head.probabilities(train.embedding[held]).argmax(axis=1)
         right[held] = answers == train.label_index[held]
     progress("cv", folds, folds)
-    return summarise(fold_of, right)
+    return summarise(fold_of, right, train.group)
 
 
 def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int, group: Index | None = None) -> Index:
@@ -81,13 +81,17 @@ def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int
     return fold_of
 
 
-def summarise(fold_of: Index, right: npt.NDArray[np.bool_]) -> CrossValidation:
-    """Sum up which rows [n] were predicted right when their fold was held out; the interval is over all of them."""
+def summarise(fold_of: Index, right: npt.NDArray[np.bool_], group: Index | None = None) -> CrossValidation:
+    """Sum up which rows [n] were predicted right when their fold was held out; the interval is over all of them.
+
+    Rows of one group [n] count as `training.evaluate.independent_images` has it.
+    """
+    independent = len(right) if group is None else independent_images(group)
     numbers = range(int(fold_of.max()) + 1)
     return CrossValidation(
         folds=tuple(float(right[fold_of == fold].mean()) for fold in numbers),
         accuracy=float(right.mean()),
-        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
+        accuracy_interval=wilson_interval(round(float(right.mean()) * independent), independent),
     )
 
 

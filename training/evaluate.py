@@ -8,13 +8,19 @@ from regraft.artifact import FloatArray
 from regraft.card import ClassMetrics, Metrics
 
 
-def measure(probabilities: FloatArray, label_index: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Metrics | None:
+def measure(
+    probabilities: FloatArray,
+    label_index: npt.NDArray[np.int64],
+    labels: tuple[str, ...],
+    group: npt.NDArray[np.int64] | None = None,
+) -> Metrics | None:
     """Measure predictions on images that were not fitted on.
 
     Args:
         probabilities: float32 [n, K].
         label_index: int64 [n], the true labels.
         labels: K of them.
+        group: int64 [n], images that belong together, which tell less than as many that do not; None where none do.
 
     Returns:
         The metrics, or None where n is 0. Macro F1 is over the classes that have holdout images.
@@ -28,11 +34,12 @@ def measure(probabilities: FloatArray, label_index: npt.NDArray[np.int64], label
     precision, recall = right / np.maximum(answers, 1), right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(support + answers, 1)
     correct = int((predicted == label_index).sum())
+    independent = len(label_index) if group is None else independent_images(group)
     likelihood = np.maximum(probabilities[np.arange(len(label_index)), label_index], 1e-12)
     return Metrics(
         images=len(label_index),
         accuracy=correct / len(label_index),
-        accuracy_interval=wilson_interval(correct, len(label_index)),
+        accuracy_interval=wilson_interval(round(correct * independent / len(label_index)), independent),
         macro_f1=float(np.mean(f1[support > 0])),
         log_loss=float(np.mean(-np.log(likelihood.astype(np.float64)))) + 0.0,
         per_class=tuple(
@@ -47,6 +54,12 @@ def measure(probabilities: FloatArray, label_index: npt.NDArray[np.int64], label
         ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+def independent_images(group: npt.NDArray[np.int64]) -> int:
+    """Return as how many independent images those in groups [n] count (Kish, "Survey Sampling", 1965)."""
+    sizes = np.unique(group, return_counts=True)[1]
+    return max(1, round(float(sizes.sum() ** 2 / (sizes**2).sum())))
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:

@@ -39,6 +39,7 @@ class Features:
         sha256: n image hashes (hex), ascending, distinct.
         group: int64 [n], see `training.groups`; rows of one group stay on one side of every split and in one fold.
         weight: float64 [n], what a row counts in the fit; 1 for most.
+        source: n of them, where a list said that pictures come from; none where no list said anything.
     """
 
     labels: tuple[str, ...]
@@ -48,6 +49,7 @@ class Features:
     sha256: tuple[str, ...]
     group: npt.NDArray[np.int64]
     weight: npt.NDArray[np.float64]
+    source: tuple[str, ...] = ()
 
     def select(self, rows: npt.NDArray[np.bool_]) -> "Features":
         """Return the rows where the mask [n] is true."""
@@ -60,7 +62,12 @@ class Features:
             names,
             self.group[rows],
             self.weight[rows],
+            tuple(source for source, wanted in zip(self.source, rows, strict=True) if wanted) if self.source else (),
         )
+
+    def sources(self) -> dict[str, str]:
+        """Return the sources that are known, by image hash."""
+        return {name: source for name, source in zip(self.sha256, self.source, strict=False) if source}
 
     def train(self) -> "Features":
         """Return the rows to fit on."""
@@ -87,6 +94,7 @@ class Features:
             sha256=np.array(self.sha256),
             group=self.group,
             weight=self.weight,
+            source=np.array(self.source, np.str_),
             **further,
         )
 
@@ -108,6 +116,7 @@ def load_features(path: Path) -> Features:
                 names,
                 np.asarray(file["group"], np.int64) if "group" in file else groups_of_one(names),
                 np.asarray(file["weight"], np.float64) if "weight" in file else np.ones(len(names)),
+                tuple(str(source) for source in file["source"]) if "source" in file else (),
             )
     except Exception as error:
         raise ArtifactError(f"{path}: cannot read the features ({error})") from error
@@ -120,6 +129,7 @@ def assemble(
     *,
     groups: Mapping[str, int] = NOTHING,
     weights: Mapping[str, float] = NOTHING,
+    sources: Mapping[str, str] = NOTHING,
 ) -> Features:
     """Put rows and their embeddings together; images without an embedding are dropped.
 
@@ -129,6 +139,7 @@ def assemble(
         embeddings: float32 [D] by hash.
         groups: by hash, see `Features.group`; an image that is not named is a group of its own.
         weights: by hash; an image that is not named counts 1.
+        sources: by hash.
     """
     index = {label: position for position, label in enumerate(labels)}
     kept = sorted(row for row in rows if row[0] in embeddings)
@@ -142,6 +153,7 @@ def assemble(
         names,
         np.array([groups[name] if name in groups else group_of_one(name) for name in names], np.int64),
         np.array([weights.get(name, 1) for name in names], np.float64),
+        tuple(sources.get(name, "") for name in names) if sources else (),
     )
 
 

@@ -25,7 +25,7 @@ def remarks(
         target_error: of the answers given, where one was asked for.
     """
     held = features.holdout()
-    holdout = measure(fitted.head.probabilities(held.embedding), held.label_index, features.labels)
+    holdout = measure(fitted.head.probabilities(held.embedding), held.label_index, features.labels, held.group)
     validation = cross_validation or _out_of_fold(fitted, features)
     said = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
     said.append(_unkept(abstention(fitted.unseen, features, target_error)))

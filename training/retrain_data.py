@@ -183,6 +183,7 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         embeddings,
         groups=dict(zip(before.sha256, before.group.tolist(), strict=True)),
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
+        sources=before.sources(),
     )
     return RetrainData(
         features,
@@ -254,5 +255,5 @@ def _named(example: Example) -> str:
 
 def sources_of(features: Features, sent: list[Example]) -> tuple[str, ...]:
     """Return where each picture came from."""
-    told = {example.sha256: example.source or "unknown" for example in sent}
+    told = features.sources() | {example.sha256: example.source or "unknown" for example in sent}
     return tuple(told.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)

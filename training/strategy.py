@@ -121,7 +121,8 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
     groups = {image.sha256: image.group for image in dataset.images if image.group >= 0}
     weights = {image.sha256: image.weight for image in dataset.images}
-    features = assemble(dataset.labels, rows, embeddings, groups=groups, weights=weights)
+    sources = {image.sha256: image.source for image in dataset.images if image.source}
+    features = assemble(dataset.labels, rows, embeddings, groups=groups, weights=weights, sources=sources)
     return dataset, features, embedder
 
 

@@ -82,7 +82,7 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
             asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
             answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
         right[held] = answers == labels[held]
-    return summarise(folds, right)
+    return summarise(folds, right, train.group)
 
 
 def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ...]]:

@@ -117,7 +117,7 @@ def build(
 def measure_head(head: Head, features: Features) -> Metrics | None:
     """Measure a head on the holdout rows; their embeddings came through the exported backbone."""
     holdout = features.holdout()
-    return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels)
+    return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels, holdout.group)
 
 
 def _reference(fitted: FittedHead, features: Features) -> Reference | None:

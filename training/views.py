@@ -73,7 +73,7 @@ def embed_views(
         vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), width))
         parents += [row_of[sha256] for sha256 in seen]
     parent = np.array(parents, np.int64)
-    return Additional(np.concatenate(vectors), train.label_index[parent], np.ones(len(parent)), parent)
+    return Additional(np.concatenate(vectors), train.label_index[parent], train.weight[parent], parent)
 
 
 def view(

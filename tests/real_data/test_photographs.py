@@ -55,21 +55,18 @@ def test_the_default_backbone_is_good_on(
     assert artifact.read(result.path).card == result.card
 
 
-@pytest.mark.parametrize("change", ["light", "usual", "mirrored"])
+@pytest.mark.parametrize("change", ["light", "usual"])
 def test_augmented_versions_of_flowers_do_not_flatter_the_headline(
     photographs: Path, photograph_cache: Path, tmp_path: Path, change: str
 ) -> None:
-    """Three versions of 125 flowers: without a look for near-duplicates 99 % on the holdout, 85 % on fresh pictures."""
-    flowers, backbone = (
-        photographs / "flower_photos",
-        load_backbone("efficientnet_lite0", "default", 0, photograph_cache),
-    )
-    write_versions(flowers / "train", tmp_path / "photos", 25, 3, CHANGES[change])
+    flowers, data, fresh = photographs / "flower_photos" / "val", tmp_path / "data", tmp_path / "fresh"
+    write_versions(flowers, data, fresh, pictures=30, versions=3, change=CHANGES[change])
 
-    apart, together = compare(tmp_path / "photos", flowers / "val", backbone, photograph_cache)
+    backbone = load_backbone("efficientnet_lite0", "default", 0, photograph_cache)
+    apart, together = compare(data, fresh, backbone, photograph_cache)
 
     assert together.is_honest
-    assert not apart.is_honest
+    assert apart.holdout > apart.fresh + 0.05
     assert together.kept > 0.85
     assert together.c < apart.c
 

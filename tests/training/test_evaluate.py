@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regraft.artifact import FloatArray
 from regraft.card import Metrics
-from training.evaluate import measure, wilson_interval
+from training.evaluate import independent_images, measure, wilson_interval
 
 LABELS = ("ant", "bee", "wasp")
 Z = 1.959963984540054  # of a two-sided 95 % interval
@@ -146,3 +146,22 @@ def test_metrics_hold_together_and_do_not_depend_on_the_order_of_the_images(
     again = measured([guess for guess, _ in shuffled], [truth for _, truth in shuffled])
     assert again.model_copy(update={"log_loss": 0.0}) == metrics.model_copy(update={"log_loss": 0.0})
     assert again.log_loss == pytest.approx(metrics.log_loss)
+
+
+def test_images_that_belong_together_widen_the_interval_and_leave_the_rest() -> None:
+    truth = np.arange(60) % 3
+    said = answers([(int(label) + (number < 12)) % 3 for number, label in enumerate(truth)])
+
+    alone, together = (measure(said, truth, LABELS, group) for group in (np.arange(60), np.arange(60) // 3))
+
+    assert alone is not None
+    assert together is not None
+    assert alone == measure(said, truth, LABELS)
+    assert alone.accuracy_interval == wilson_interval(48, 60)
+    assert together.accuracy_interval == wilson_interval(16, 20)
+    assert together.model_copy(update={"accuracy_interval": alone.accuracy_interval}) == alone
+
+
+def test_a_large_group_among_single_images_counts_for_little() -> None:
+    assert independent_images(np.array([0] * 10 + list(range(1, 11)))) == 4
+    assert independent_images(np.arange(7)) == 7

@@ -369,13 +369,19 @@ def test_groups_and_weights_follow_their_rows_and_a_picture_is_a_group_that_coun
     patient = group_named("patient 7")
 
     features = assemble(
-        ("a", "b"), ROWS, vectors(names), groups=dict.fromkeys(names[:3], patient), weights={names[0]: 0.5}
+        ("a", "b"),
+        ROWS,
+        vectors(names),
+        groups=dict.fromkeys(names[:3], patient),
+        weights={names[0]: 0.5},
+        sources={names[1]: "ward 3"},
     )
 
     for part in (features, features.train(), features.holdout()):
         for sha256, group, weight in zip(part.sha256, part.group, part.weight, strict=True):
             assert group == (patient if sha256 in names[:3] else group_of_one(sha256))
             assert weight == (0.5 if sha256 == names[0] else 1)
+        assert part.sources() == ({names[1]: "ward 3"} if names[1] in part.sha256 else {})
 
 
 def digest_of(rows: Sequence[tuple[str, str, bool]], size: int = 3) -> str:
@@ -426,6 +432,7 @@ def test_saved_features_come_back_the_same_whatever_the_labels(
         vectors(names),
         groups={name: group_named("patient 7") for name in names[:2]},
         weights=dict.fromkeys(names[:3], 0.25),
+        sources=dict.fromkeys(names[1:4], "ward 3"),
     )
     path = tmp_path_factory.mktemp("features") / "features.npz"
 
@@ -435,7 +442,7 @@ def test_saved_features_come_back_the_same_whatever_the_labels(
 
 
 def same(one: Features, other: Features) -> None:
-    assert (one.labels, one.sha256) == (other.labels, other.sha256)
+    assert (one.labels, one.sha256, one.source) == (other.labels, other.sha256, other.source)
     for name in ("embedding", "label_index", "is_holdout", "group", "weight"):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
@@ -445,7 +452,7 @@ def same(one: Features, other: Features) -> None:
 def test_features_of_an_earlier_regraft_are_groups_of_one_that_count_once(tmp_path: Path) -> None:
     path, features = saved(tmp_path)
     with np.load(path) as file:
-        np.savez(path, **{name: file[name] for name in file.files if name not in ("group", "weight")})
+        np.savez(path, **{name: file[name] for name in file.files if name not in ("group", "weight", "source")})
 
     same(load_features(path), features)
 
@@ -552,5 +559,6 @@ def test_a_features_file_can_be_read_by_numpy_alone(tmp_path: Path) -> None:
         "sha256": [12],
         "group": [12],
         "weight": [12],
+        "source": [0],
     }
     assert features.labels == ("猫", "Hund")

@@ -21,6 +21,7 @@ from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.features import load_features
 from training.pretrained import ExportedBackbone
+from training.retrain_data import sources_of
 from training.settings import TrainSettings
 from training.strategy import Silent
 from training.train import TrainResult, train
@@ -299,6 +300,40 @@ def test_classes_too_small_for_a_holdout_are_trained_without_being_measured(tmp_
     assert fields["split"] == "nothing is held out (20% of each class by image hash)"
     assert result.card.settings["split"] == fields["split"]
     assert fields["notes"][-1].startswith("Nothing was held out, so nothing says how good it is on new pictures")
+
+
+def test_a_list_is_trained_on_and_its_groups_weights_and_sources_are_kept_with_the_version(tmp_path: Path) -> None:
+    write(tmp_path / "photos", colours({"blue": 8, "red": 8}))
+    lines = [
+        f"{c}/{n}.png,{c},{'val' if n < 2 else 'train'},{c}{n // 2},ward {n % 2},{n + 1}"
+        for c in ("blue", "red")
+        for n in range(8)
+    ]
+    (tmp_path / "photos/list.csv").write_text(
+        "\n".join(["image,class,set,patient,site,weight", *lines, "nowhere.png,red"])
+    )
+
+    result = run(tmp_path / "photos/list.csv", tmp_path / "models")
+
+    assert (result.name, result.split) == ("list", "list.csv: train on train; holdout val")
+    assert next(entry.reason for entry in result.left_out if "no file" in entry.reason).startswith(
+        "line 18: there is no"
+    )
+    features = load_features(result.path.with_name(FEATURES_FILE))
+    where = {image_hash(picture(c, n, side_px=24)): (c, n) for c in ("blue", "red") for n in range(8)}
+    assert features.sha256
+    for sha256, group, weight, source in zip(
+        features.sha256, features.group, features.weight, features.source, strict=True
+    ):
+        colour, number = where[sha256]
+        assert (weight, source) == (number + 1, f"ward {number % 2}")
+        alike = [
+            other == group
+            for other, name in zip(features.group, features.sha256, strict=True)
+            if where[name][0] == colour and where[name][1] // 2 == number // 2
+        ]
+        assert all(alike)
+    assert set(sources_of(features, [])) == {"ward 0", "ward 1"}
 
 
 def nothing_happened(store: Path) -> bool:
