@@ -4,10 +4,12 @@ import math
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from training.paired import Comparison, compare
-from training.plan import plan_finetune
+from training.plan import Plan, plan_finetune
 from training.strategy import Context, Made
-from training.tuned import carry_out
+from training.tuned import Trial, complete, try_out
 from training.tuner import Tuner
 
 _HOPE: Final = 0.5
@@ -33,7 +35,8 @@ def auto(probed: Made, context: Context, tuner: Tuner) -> Made:
     if not context.settings.resume and not room_for_gain(accuracy, images):
         return _with_note(probed, context, f"{found}: so few errors are left that fine-tuning could not show a gain.")
     plan = plan_finetune(probed, context)
-    minutes = tuner.estimate_s(plan.origin, plan.job) / 60
+    images = len(plan.job.learn) + (len(plan.whole.learn) if plan.whole else 0)
+    minutes = tuner.estimate_s(plan.origin, plan.job, images) / 60
     limit = context.settings.max_minutes
     if not context.settings.resume and minutes > limit:
         return _with_note(
@@ -43,28 +46,33 @@ def auto(probed: Made, context: Context, tuner: Tuner) -> Made:
             "--strategy finetune does it anyway.",
         )
     context.listener.note(f"{found}; fine-tuning, for at most about {minutes:.0f} minutes")
-    tuned = carry_out(plan, context, tuner, probed.findings)
-    if not len(tuned.fitted.unseen.rows):
+    if not plan.job.tune:
         return _with_note(
             probed, context, f"{found}. No images could be set aside to compare by, so the probe is kept."
         )
-    compared = _on_set_aside(probed, tuned)
+    trial = try_out(plan, context, tuner)
+    compared = _on_set_aside(plan, trial)
     verdict = (
-        f"On the {compared.images} images set aside fine-tuning changes the log loss by {-compared.gain:+.3f} "
-        f"(standard error {compared.error:.3f}) and the accuracy from {compared.accuracy[0]:.1%} to "
-        f"{compared.accuracy[1]:.1%}"
+        f"On the {compared.images} images set aside fine-tuning on the others changes the log loss of a probe on the "
+        f"others by {-compared.gain:+.3f} (standard error {compared.error:.3f}) and the accuracy from "
+        f"{compared.accuracy[0]:.1%} to {compared.accuracy[1]:.1%}"
     )
     if not compared.is_better:
         return _with_note(probed, context, f"{verdict}: not surely better, so the probe is kept.")
+    tuned = complete(plan, trial, context, tuner, probed.findings)
     return _with_note(tuned, context, f"{verdict}: it is kept.")
 
 
-def _on_set_aside(probed: Made, tuned: Made) -> Comparison:
-    """Compare both on the pictures that neither learned from: the probe by its out-of-fold predictions."""
-    rows = tuned.fitted.unseen.rows
-    probe = probed.fitted.unseen.probabilities[rows]  # a probe predicts every training row, in their order
-    labels = tuned.features.train().label_index[rows]
-    return compare(probe, tuned.fitted.unseen.probabilities, labels)
+def _on_set_aside(plan: Plan, trial: Trial) -> Comparison:
+    """Compare like with like: both learned from the same pictures, and are asked for others that chose nothing.
+
+    The probe was fitted, its strength and temperature chosen, without them. Of the fine-tuning each was asked by the
+    epoch and the temperature that others chose.
+    """
+    assert plan.probe is not None  # only a scratch training has none
+    assert trial.held is not None  # checked before
+    labels = np.array([sample.label_index for sample in plan.job.tune])
+    return compare(plan.probe, trial.held.probabilities, labels, trial.held.weight)
 
 
 def _with_note(made: Made, context: Context, note: str) -> Made:

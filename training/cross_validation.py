@@ -47,7 +47,7 @@ def cross_validate(
     for fold in range(folds):
         progress("cv", fold, folds)
         held = fold_of == fold
-        fitted = fit(train.select(~held), seed=seed, balance=balance, additional=_without(additional, held))
+        fitted = fit(train.select(~held), seed=seed, balance=balance, additional=without(additional, held))
         answers = fitted.head.probabilities(train.embedding[held]).argmax(axis=1)
         right[held] = answers == train.label_index[held]
     progress("cv", folds, folds)
@@ -95,7 +95,7 @@ def summarise(fold_of: Index, right: npt.NDArray[np.bool_], group: Index | None 
     )
 
 
-def _without(additional: Additional | None, held: npt.NDArray[np.bool_]) -> Additional | None:
+def without(additional: Additional | None, held: npt.NDArray[np.bool_]) -> Additional | None:
     """Drop the views of held rows, and number the parents of the others among the rows that stay."""
     if additional is None:
         return None

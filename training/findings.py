@@ -1,5 +1,6 @@
 """What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -163,7 +164,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch of fine-tuning; ``tune_*`` on training images that were set aside for it."""
+    """Figures of one epoch of fine-tuning.
+
+    Attributes:
+        tune_loss: on training images that were set aside for it, as is the accuracy; not a number where none were.
+        learning_rate: of the head, at the end of the epoch.
+        seconds: of all of it.
+        train_accuracy: on the images that were learned from, changed as they were to learn from, while they were.
+        backbone_rate: learning rate of the last stage of the backbone.
+        images_per_s: learned from.
+    """
 
     number: int
     train_loss: float
@@ -171,6 +181,48 @@ class Epoch:
     tune_accuracy: float
     learning_rate: float
     seconds: float
+    train_accuracy: float = math.nan
+    backbone_rate: float = math.nan
+    images_per_s: float = math.nan
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a fine-tuning did, as a textbook's table has it.
+
+    Attributes:
+        images: that were learned from in the end.
+        set_aside: images that told how many epochs are best; in a small set they were learned from afterwards.
+        epochs: that were learned.
+        train_accuracy: of the model that came out, on the images that it learned from, as they are served.
+        holdout_accuracy: likewise, None without holdout.
+        head_rate: peak learning rate.
+        backbone_rate: of its last stage.
+        first_rate: of the first stage that learns, None where the backbone is frozen.
+        frozen: stages of the backbone that do not learn.
+        optimizer: with its numbers.
+        schedule: of the learning rates.
+        batch: images a step.
+        augmentation: how images were changed.
+        images_per_s: learned from, median of the epochs.
+        device: that it ran on.
+    """
+
+    images: int
+    set_aside: int
+    epochs: int
+    train_accuracy: float
+    holdout_accuracy: float | None
+    head_rate: float
+    backbone_rate: float
+    first_rate: float | None
+    frozen: int
+    optimizer: str
+    schedule: str
+    batch: int
+    augmentation: str
+    images_per_s: float
+    device: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +267,7 @@ class Findings:
     extra: ExtraData | None = None
     start: Start | None = None
     epochs: tuple[Epoch, ...] = ()
+    tuning: Tuning | None = None
     agreement: Agreement | None = None
     doubted: tuple[Judged, ...] = ()
     doubted_found: int = 0

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from regraft.artifact import FloatArray
@@ -23,9 +22,10 @@ from training.augment import AugmentedPictures, PlainPictures, Schedule, loader,
 from training.backbones import PretrainedBackbone
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.distributed import Processes
+from training.export import Normalised
 from training.findings import Epoch
 from training.learner import Classifier, Learner
-from training.logistic import log_softmax
+from training.logistic import log_loss
 from training.recipe import Recipe, rate_factor
 from training.samples import Sample
 from training.stopping import TrainingStopped, wish_to_stop
@@ -48,6 +48,8 @@ class Job:
         settings: whatever else must be the same for a checkpoint to be of this run.
         checkpoint: where to write one after every epoch, or None.
         resume: whether to go on from there.
+        stop_after: epochs after which it ends, of those that the recipe plans its rates for; 0 for all of them.
+        is_followed: whether another run follows, so that a wish to stop counts at the very end too.
     """
 
     classes: int
@@ -59,6 +61,8 @@ class Job:
     settings: Mapping[str, str]
     checkpoint: Path | None = None
     resume: bool = False
+    stop_after: int = 0
+    is_followed: bool = False
 
     def fingerprint(self) -> dict[str, str]:
         """Return everything that decides the run's result, as text."""
@@ -68,12 +72,20 @@ class Job:
         head = hashlib.sha256(b"".join(part.tobytes() for part in self.head or ()))
         recipe = {name: str(value) for name, value in asdict(self.recipe).items()}
         data = {"pictures": pictures.hexdigest()[:12], "head": head.hexdigest()[:12], "seed": str(self.seed)}
+        data["stop_after"] = str(self.stop_after)
         return {**self.settings, **recipe, **data}
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuned classifier: ``network`` inside ``backbone`` has the new weights."""
+    """A fine-tuned classifier: ``network`` inside ``backbone`` has the new weights.
+
+    Attributes:
+        recipe: by which it was made.
+        tune_logits: float32 [epochs, m, K] of the averaged model on the tuning pictures, after each epoch.
+        first_rate: peak learning rate of the first stage that learned, None where only the head did.
+        device: that it ran on.
+    """
 
     backbone: PretrainedBackbone
     weight: FloatArray
@@ -81,6 +93,10 @@ class Tuned:
     epochs: tuple[Epoch, ...]
     best_epoch: int
     frozen: tuple[str, ...]
+    recipe: Recipe
+    tune_logits: FloatArray
+    first_rate: float | None
+    device: str
 
 
 class _Run:
@@ -94,9 +110,11 @@ class _Run:
         self.schedule = Schedule(len(job.learn), recipe.batch, job.seed, group.rank, group.count)
         self.batches = len(self.schedule)
         self.steps = recipe.epochs * self.batches
+        self.end = (job.stop_after or recipe.epochs) * self.batches
         self.learner = Learner(self.classifier, recipe, self.steps, group)
         self.step = 0
-        self.loss_sum = 0.0
+        self.loss_sum, self.right = 0.0, 0
+        self.tune_logits: list[torch.Tensor] = []
         self.epochs: list[Epoch] = []
         self.best_loss, self.best_epoch = float("inf"), 0
         self.best = self.learner.averaged()
@@ -117,6 +135,8 @@ class _Run:
             "learner": self.learner.state(),
             "step": self.step,
             "loss_sum": self.loss_sum,
+            "right": self.right,
+            "tune_logits": self.tune_logits,
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": self.best,
             "best_loss": self.best_loss,
@@ -127,7 +147,8 @@ class _Run:
         assert self.job.checkpoint is not None
         state = load_checkpoint(self.job.checkpoint, self.job.fingerprint()).state
         self.learner.restore(state["learner"])
-        self.step, self.loss_sum = state["step"], state["loss_sum"]
+        self.step, self.loss_sum, self.right = state["step"], state["loss_sum"], state["right"]
+        self.tune_logits = list(state["tune_logits"])
         self.epochs = [Epoch(**fields) for fields in state["epochs"]]
         self.best, self.best_loss, self.best_epoch = state["best"], state["best_loss"], state["best_epoch"]
 
@@ -169,19 +190,56 @@ def finetune(
     tune_schedule = Schedule(len(job.tune), job.recipe.batch, None, group.rank, group.count)
     tune = loader(PlainPictures(job.tune, backbone.spec), tune_schedule) if job.tune else None
     with wish_to_stop() as stop_is_wished:
-        while run.step < run.steps and not _is_exhausted(run):
+        while not _is_over(run):
             started = time.perf_counter()
-            _epoch(run, learn, progress, stop_is_wished)
-            _close_epoch(run, tune, started)
+            learned = _epoch(run, learn, progress, stop_is_wished)
+            _close_epoch(run, tune, started, learned / (time.perf_counter() - started))
             run.save()
             if group.is_first:
-                on_epoch(run.epochs[-1], job.recipe.epochs)
-            if group.any(stop_is_wished()) and run.step < run.steps and not _is_exhausted(run):
+                on_epoch(run.epochs[-1], job.stop_after or job.recipe.epochs)
+            if group.any(stop_is_wished()) and (job.is_followed or not _is_over(run)):
                 raise _stopped(run)
+    return _tuned(run, backbone)
+
+
+def _tuned(run: _Run, backbone: PretrainedBackbone) -> Tuned:
     run.classifier.load_state_dict(run.best)
     classifier = run.classifier.eval().to("cpu")
     weight, bias = (tensor.detach().numpy() for tensor in (classifier.head.weight, classifier.head.bias))
-    return Tuned(backbone, weight, bias, tuple(run.epochs), run.best_epoch, run.learner.frozen)
+    nothing = torch.empty(0, 0, run.job.classes)
+    return Tuned(
+        backbone,
+        weight,
+        bias,
+        tuple(run.epochs),
+        run.best_epoch,
+        run.learner.frozen,
+        run.job.recipe,
+        (torch.stack(run.tune_logits) if run.tune_logits else nothing).numpy(),
+        run.learner.first_rate,
+        _name_of(run.group),
+    )
+
+
+def _name_of(group: Processes) -> str:
+    each = (
+        torch.cuda.get_device_name(group.device)
+        if group.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    return each if group.count == 1 else f"{group.count} x {each}"
+
+
+def embed_samples(backbone: PretrainedBackbone, samples: Sequence[Sample]) -> FloatArray:
+    """Return the embeddings [n, D] that a network gives pictures, in their order."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    body = Normalised(backbone).eval().to(device)
+    rows = []
+    with torch.inference_mode():
+        for images, _ in loader(PlainPictures(samples, backbone.spec), Schedule(len(samples), 16, None)):
+            rows.append(body(images.to(device)).cpu().numpy())
+    body.to("cpu")
+    return np.concatenate(rows)
 
 
 def predict(
@@ -215,61 +273,89 @@ def _is_exhausted(run: _Run) -> bool:
     return done - max(run.best_epoch, recipe.small_epochs) >= recipe.patience and bool(run.job.tune)
 
 
-def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[], bool]) -> None:  # noqa: ANN401 - torch's loader says nothing of what it yields
-    """Learn from every batch of the epoch that is not behind us yet."""
+def _is_over(run: _Run) -> bool:
+    return run.step >= run.end or _is_exhausted(run)
+
+
+def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[], bool]) -> int:  # noqa: ANN401 - torch's loader says nothing of what it yields
+    """Learn from every batch of the epoch that is not behind us yet, and return how many pictures these had."""
     job, group = run.job, run.group
+    learned = 0
     epoch, first = divmod(run.step, run.batches)
     run.schedule.epoch, run.schedule.first = epoch, first
-    run.loss_sum = run.loss_sum if first else 0.0
+    if not first:
+        run.loss_sum, run.right = 0.0, 0
     labels = torch.tensor([sample.label_index for sample in job.learn])
     weights = torch.tensor([sample.weight for sample in job.learn])
     run.learner.start_epoch()
     for batch, (images, indices) in enumerate(learn, start=first):
         torch.manual_seed(seed_of(job.seed, "step", run.step, group.rank))  # dropout and mixing
         move = (batch + 1) % job.recipe.accumulate == 0 or batch + 1 == run.batches
-        loss = run.learner.learn(images, labels[indices], weights[indices], run.step, move=move)
-        if not np.isfinite(loss):
+        done = run.learner.learn(images, labels[indices], weights[indices], run.step, move=move)
+        if not np.isfinite(done.loss):
             raise TrainingError(_divergence(run, epoch, batch, [job.learn[index] for index in indices]))
         run.step += 1
-        run.loss_sum += loss
+        run.loss_sum += done.loss
+        run.right += int(group.total(done.right))
+        learned += int(group.total(len(indices)))
         if group.is_first:
-            progress("finetune", run.step, run.steps)
+            progress("finetune", run.step, run.end)
         # Not between two steps whose gradients are added up: a checkpoint has no gradients.
         if move and batch + 1 < run.batches and group.any(stop_is_wished()):
             run.save()
             raise _stopped(run)
+    return learned
 
 
 def _stopped(run: _Run) -> TrainingStopped:
     path = run.job.checkpoint
     kept = f"{path} has all of it; go on with --resume" if path else "nothing was kept"
-    return TrainingStopped(f"stopped after {run.step} of {run.steps} steps; {kept}")
+    return TrainingStopped(f"stopped after {run.step} of {run.end} steps; {kept}")
 
 
-def _close_epoch(run: _Run, tune: Any, started: float) -> None:  # noqa: ANN401 - as above
+def _close_epoch(run: _Run, tune: Any, started: float, images_per_s: float) -> None:  # noqa: ANN401 - as above
     """Measure the averaged model on the tuning pictures, and keep it if it is the best so far."""
-    loss, accuracy = _measure(run, tune) if tune is not None else (float("nan"), float("nan"))
+    loss, accuracy = float("nan"), float("nan")
+    if tune is not None:
+        run.tune_logits.append(_ask(run, tune))
+        loss, accuracy = _measure(run)
     number = run.step // run.batches
     if tune is None or loss < run.best_loss:
         run.best, run.best_loss, run.best_epoch = run.learner.averaged(), loss, number
     recipe = run.job.recipe
-    rate = recipe.head_lr * rate_factor(run.step - 1, run.steps, recipe.warmup)
+    share = rate_factor(run.step - 1, run.steps, recipe.warmup)
     seconds = time.perf_counter() - started
-    run.epochs.append(Epoch(number, run.loss_sum / run.batches, loss, accuracy, rate, round(seconds, 2)))
+    run.epochs.append(
+        Epoch(
+            number,
+            run.loss_sum / run.batches,
+            loss,
+            accuracy,
+            recipe.head_lr * share,
+            round(seconds, 2),
+            run.right / len(run.job.learn),
+            recipe.backbone_lr * share,
+            round(images_per_s, 2),
+        )
+    )
 
 
-def _measure(run: _Run, tune: Any) -> tuple[float, float]:  # noqa: ANN401 - as above
-    """Return log loss and accuracy; every picture is counted once, whichever process it fell to."""
-    labels = np.array([sample.label_index for sample in run.job.tune])
-    mine = [(indices, run.learner.predict(images)) for images, indices in tune]
-    losses: npt.NDArray[np.float64] = np.full(len(labels), np.nan)
-    right = np.zeros(len(labels), np.bool_)
-    for share in run.group.gather([(i.numpy(), logits.numpy()) for i, logits in mine]):
-        for indices, logits in share:
-            truth = labels[indices]
-            losses[indices] = -log_softmax(logits)[np.arange(len(truth)), truth]
-            right[indices] = logits.argmax(axis=1) == truth
-    return float(losses.mean()), float(right.mean())
+def _ask(run: _Run, tune: Any) -> torch.Tensor:  # noqa: ANN401 - as above
+    """Return the averaged model's logits [m, K] of the tuning pictures, whichever process these fell to."""
+    mine = [(indices.numpy(), run.learner.predict(images).numpy()) for images, indices in tune]
+    logits = torch.empty(len(run.job.tune), run.job.classes)
+    for share in run.group.gather(mine):
+        for indices, rows in share:
+            logits[torch.from_numpy(indices)] = torch.from_numpy(rows)
+    return logits
+
+
+def _measure(run: _Run) -> tuple[float, float]:
+    """Return log loss, where a picture counts its weight, and accuracy on the tuning pictures."""
+    tune, logits = run.job.tune, run.tune_logits[-1].numpy().astype(np.float64)
+    labels = np.array([sample.label_index for sample in tune])
+    weights = np.array([sample.weight for sample in tune])
+    return log_loss(logits, labels, weights), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _divergence(run: _Run, epoch: int, batch: int, samples: Sequence[Sample]) -> str:

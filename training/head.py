@@ -130,7 +130,7 @@ def fit(
     """
     train = features.train()
     y = train.label_index
-    shares, balanced = _class_weights(y, balance)
+    shares, balanced = class_weights(y, balance)
     folds = deal(y, FOLDS, seed, train.group)
     further = additional or _nothing(train.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
@@ -185,7 +185,7 @@ def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
     return mean, max(float(np.sqrt(squares / embedding.size)), 1e-12)
 
 
-def _class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
+def class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
     """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs.
 
     ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as

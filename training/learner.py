@@ -1,6 +1,7 @@
 """A classifier that learns: network, head, optimizer, and the running average of the weights. Imports torch."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,14 @@ class Classifier(nn.Module):
         """Return logits [N, K]."""
         logits: torch.Tensor = self.head(self.body(image))
         return logits
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of a batch: the mean loss of this process's pictures, and how many of them were answered right."""
+
+    loss: float
+    right: int
 
 
 class Learner:
@@ -75,12 +84,19 @@ class Learner:
         """The names of the frozen stages."""
         return self._frozen.names
 
+    @property
+    def first_rate(self) -> float | None:
+        """The peak learning rate of the first stage that learns, None where only the head does."""
+        of_head = {id(parameter) for parameter in self._model.head.parameters()}
+        groups = [group for group in self._optimizer.param_groups if id(group["params"][0]) not in of_head]
+        return min((float(group["peak"]) for group in groups), default=None)
+
     def start_epoch(self) -> None:
         """Put everything that learns into training mode."""
         self._model.train()
         self._frozen.train()
 
-    def learn(self, image: torch.Tensor, label: torch.Tensor, weight: torch.Tensor, step: int, *, move: bool) -> float:
+    def learn(self, image: torch.Tensor, label: torch.Tensor, weight: torch.Tensor, step: int, *, move: bool) -> Step:
         """Learn from a batch.
 
         Args:
@@ -91,7 +107,7 @@ class Learner:
             move: whether the weights move now; else the gradients are kept and added to the next ones.
 
         Returns:
-            The mean loss of this process's pictures; where it is not finite, nothing was changed.
+            Loss and right answers; where the loss is not finite, nothing was changed.
         """
         pictures, target = self._mixed(image.to(self._group.device, non_blocking=True), label.to(self._group.device))
         with torch.autocast(self._group.device.type, self._half, enabled=self._autocast):
@@ -101,15 +117,16 @@ class Learner:
         )
         summed = (losses * weight.to(self._group.device)).sum()
         value = float(summed.item())
+        right = int((logits.argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum())
         pictures_in_all = self._group.total(len(label))
         if self._group.any(not torch.isfinite(summed).item()):
-            return float("nan")
+            return Step(float("nan"), right)
         # The mean over the whole batch: processes' gradients are averaged, whatever the size of their shares.
         loss = summed * self._group.count / pictures_in_all / self._recipe.accumulate
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # as above
         if move:
             self._move(step)
-        return value / len(label)
+        return Step(value / len(label), right)
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:
         """Return the averaged model's logits float32 [N, K] of pictures uint8 [N, P, P, 3]."""

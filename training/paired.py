@@ -15,7 +15,7 @@ class Comparison:
     Attributes:
         gain: how much lower the second's log loss is, mean over the pictures, in nats.
         error: its standard error.
-        accuracy: of the first and of the second.
+        accuracy: of the first and of the second; each mean counts a picture as much as it weighs.
     """
 
     images: int
@@ -29,11 +29,19 @@ class Comparison:
         return self.gain > self.error and self.accuracy[1] >= self.accuracy[0]
 
 
-def compare(first: FloatArray, second: FloatArray, label_index: npt.NDArray[np.int64]) -> Comparison:
-    """Compare probabilities [n, K] of two heads, picture by picture."""
+def compare(
+    first: FloatArray,
+    second: FloatArray,
+    label_index: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float64] | None = None,
+) -> Comparison:
+    """Compare probabilities [n, K] of two heads, picture by picture; ``weight`` [n], 1 each unless given."""
     rows = np.arange(len(label_index))
+    share = np.full(len(rows), 1 / len(rows)) if weight is None else weight / weight.sum()
     losses = [-np.log(np.maximum(p[rows, label_index].astype(np.float64), 1e-12)) for p in (first, second)]
     gains = losses[0] - losses[1]
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
-    accuracy = tuple(float((p.argmax(axis=1) == label_index).mean()) for p in (first, second))
-    return Comparison(len(rows), float(gains.mean()), error, (accuracy[0], accuracy[1]))
+    gain, error = float(share @ gains), float("inf")
+    if len(gains) > 1:
+        error = float(np.sqrt((share**2 @ (gains - gain) ** 2) * len(gains) / (len(gains) - 1)))
+    accuracy = tuple(float(share @ (p.argmax(axis=1) == label_index)) for p in (first, second))
+    return Comparison(len(rows), gain, error, (accuracy[0], accuracy[1]))

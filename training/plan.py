@@ -5,19 +5,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
+from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidRequestError
+from training.cross_validation import without
 from training.dataset import Dataset
 from training.features import Features
 from training.findings import Start
 from training.finetune import Job
-from training.head import fit
+from training.head import class_weights, fit
 from training.pretrained import weights_origin
 from training.recipe import Kind, recipe_for
 from training.samples import Sample, samples_of, set_aside
 from training.settings import TrainSettings
 from training.start import SourceHead, head_from_source
-from training.strategy import CHECKPOINT_FILE, Context, Made
+from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Made
 from training.tuner import Origin
 
 _Rows = npt.NDArray[np.bool_]
@@ -28,19 +29,25 @@ class Plan:
     """A fine-tuning that could be run.
 
     Attributes:
+        job: learns from a part of the pictures, and is stopped and calibrated by the others.
+        whole: learns from all of them, for as many epochs as the first job finds best; None where it is not to be.
         dataset: whose training pictures the rows count.
-        learn: bool [n], those that it learns from.
+        learn: bool [n], those that ``job`` learns from.
         tune: bool [n], those that it is stopped and calibrated by.
         start: what the source classifier brought, where it was asked to.
+        probe: probabilities [m, K] of the pictures set aside, by a probe that learned from the others; None from
+            scratch.
     """
 
     kind: Kind
     origin: Origin
     job: Job
+    whole: Job | None
     dataset: Dataset
     learn: _Rows
     tune: _Rows
     start: Start | None = None
+    probe: FloatArray | None = None
 
 
 def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Plan:
@@ -51,13 +58,33 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     settings, train = context.settings, made.features.train()
     origin = Origin.of(settings, settings.weights)
     plan = _plan("finetune", origin, made.dataset, context, rows, made.extra, mirror=made.mirror)
-    learned = train.select(plan.learn)
+    learned, tune = train.select(plan.learn), train.select(plan.tune)
+    probe = _probe(made, context, plan.learn)
+    head, start = (probe.weight, probe.bias), None
     if settings.init == "source":
-        head, start = _from_source(origin, learned, train.select(plan.tune))
-    else:
-        fitted = fit(learned, seed=settings.seed, balance=settings.balance).head
-        head, start = (fitted.weight, fitted.bias), None
-    return replace(plan, job=replace(plan.job, head=head), start=start)
+        head, start = _from_source(origin, learned, tune)
+    whole = plan.whole
+    if whole is not None:
+        taken = plan.learn | plan.tune
+        if settings.init == "source":
+            all_head, _ = _from_source(origin, train.select(taken), tune)
+        else:
+            fitted = made.fitted.head if taken.all() else _probe(made, context, taken)
+            all_head = fitted.weight, fitted.bias
+        whole = replace(whole, head=all_head)
+    answers = probe.probabilities(tune.embedding)
+    return replace(plan, job=replace(plan.job, head=head), whole=whole, start=start, probe=answers)
+
+
+def _probe(made: Made, context: Context, rows: _Rows) -> Head:
+    """Fit the head of a probe on some of its training rows, and on what belongs to them."""
+    settings = context.settings
+    return fit(
+        made.features.train().select(rows),
+        seed=settings.seed,
+        balance=settings.balance,
+        additional=without(made.further, ~rows),
+    ).head
 
 
 def plan_scratch(dataset: Dataset, context: Context, rows: _Rows | None = None, *, mirror: bool) -> Plan:
@@ -84,18 +111,41 @@ def _plan(
     group = np.array([sample.group for sample in samples], np.int64)
     tune[taken] = set_aside(labels[taken], recipe.tune_share, settings.seed, group[taken])
     learn = taken & ~tune
+    shares, _ = class_weights(labels[taken], settings.balance)
+    # What int8 costs is judged by pictures that the network did not learn from.
+    to_learn_again = recipe.learn_all and settings.precision == "fp32" and bool(tune.any())
     job = Job(
         classes=len(dataset.labels),
         head=None,
-        learn=tuple(sample for sample, wanted in zip(samples, learn, strict=True) if wanted) + extra,
-        tune=tuple(sample for sample, wanted in zip(samples, tune, strict=True) if wanted),
+        learn=_weighed(samples, learn, extra, shares),
+        tune=_weighed(samples, tune, (), shares),
         recipe=recipe,
         seed=settings.seed,
         settings=_identity(kind, origin, settings),
         checkpoint=context.runs / CHECKPOINT_FILE if rows is None else None,
         resume=settings.resume and rows is None,
+        is_followed=to_learn_again,
     )
-    return Plan(kind, origin, job, dataset, learn, tune)
+    whole = None
+    if to_learn_again:
+        checkpoint = context.runs / WHOLE_CHECKPOINT_FILE if rows is None else None
+        whole = replace(
+            job,
+            learn=_weighed(samples, taken, extra, shares),
+            tune=(),
+            checkpoint=checkpoint,
+            resume=job.resume and checkpoint is not None and checkpoint.exists(),
+            is_followed=False,
+        )
+    return Plan(kind, origin, job, whole, dataset, learn, tune)
+
+
+def _weighed(
+    samples: tuple[Sample, ...], rows: _Rows, extra: tuple[Sample, ...], shares: npt.NDArray[np.float64]
+) -> tuple[Sample, ...]:
+    """Return some of the pictures, and all of the extra ones; each counts what its class does."""
+    chosen = (*(sample for sample, wanted in zip(samples, rows, strict=True) if wanted), *extra)
+    return tuple(replace(sample, weight=sample.weight * float(shares[sample.label_index])) for sample in chosen)
 
 
 def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, str]:

@@ -9,24 +9,27 @@ from itertools import islice
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
-from regraft.artifact import backbone_digest
+from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.progress import Progress
 from training.crops import readable_crops
-from training.head import FittedHead
+from training.features import Features
+from training.head import class_weights
 from training.objections import MAX_DROP
 from training.paired import Comparison, compare
 from training.pretrained import ExportedBackbone
 from training.probe import probe_on
 from training.quantise import CALIBRATION_CROPS, quantise, this_cpu
 from training.samples import samples_of
+from training.settings import TrainSettings
 from training.speed import ms_per_crop
 from training.strategy import Context, Made, embed
-from training.tuned_head import finish
+from training.tuned_head import HeldBack, cross_fitted, finish
 
 MIN_SPEED_UP: Final = 1.1
 """Less is not worth a second kind of arithmetic, and could be the noise of the clock."""
@@ -81,7 +84,7 @@ def in_precision(made: Made, context: Context) -> Made:
     with context.watch.stage("measure"):
         graphs = [each.model.SerializeToString() for each in (made.backbone, backbone)]
         before_ms, after_ms = ms_per_crop(graphs, crops, context.progress)
-    compared = _on_unseen(made.fitted, int8)
+    compared = _on_unseen(made, int8)
     verdict = decide(asked, compared, before_ms / after_ms)
     found = _figures(compared, before_ms, after_ms)
     if verdict.choice == "refused":
@@ -130,16 +133,35 @@ def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)
     tune[made.fitted.unseen.rows] = True
     head, temperature = made.fitted.head, np.float32(made.fitted.temperature)
-    fitted = finish(head.weight * temperature, head.bias * temperature, features, tune)
+    weight, bias = head.weight * temperature, head.bias * temperature
+    fitted = finish(weight, bias, features, _held_back(weight, bias, features.train(), tune, context.settings))
     return replace(made, dataset=dataset, backbone=backbone, features=features, fitted=fitted)
 
 
-def _on_unseen(fp32: FittedHead, int8: Made) -> Comparison | None:
+def _held_back(
+    weight: FloatArray, bias: FloatArray, train: Features, rows: npt.NDArray[np.bool_], settings: TrainSettings
+) -> HeldBack | None:
+    if not rows.any():
+        return None
+    truth = train.label_index[rows]
+    counts = class_weights(train.label_index, settings.balance)[0][truth]
+    logits = np.asarray(train.embedding[rows] @ weight.T + bias, np.float32)
+    return HeldBack(rows, logits, cross_fitted(logits[None], truth, counts, settings.seed), counts, None)
+
+
+def _on_unseen(fp32: Made, int8: Made) -> Comparison | None:
     rows = int8.fitted.unseen.rows
     if not len(rows):
         return None
-    labels = int8.features.train().label_index[rows]
-    return compare(fp32.unseen.probabilities, int8.fitted.unseen.probabilities, labels)
+    return compare(_answers(fp32), _answers(int8), int8.features.train().label_index[rows])
+
+
+def _answers(made: Made) -> FloatArray:
+    """Return what is said of images that were not learned from; of a fine-tuned head by the very one in the file."""
+    unseen = made.fitted.unseen
+    if made.strategy == "probe":
+        return unseen.probabilities
+    return made.fitted.head.probabilities(made.features.train().embedding[unseen.rows])
 
 
 def _objection(compared: Comparison | None, speed_up: float) -> str:

@@ -40,6 +40,7 @@ class Recipe:
         freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
         train_norms: whether BatchNorm learns its statistics anew; not in fine-tuning (Kumar et al., 2022).
         tune_share: of the training images, set aside for early stopping and the temperature.
+        learn_all: whether, once these have told how many epochs are best, a second run of so many learns from all.
     """
 
     epochs: int
@@ -61,6 +62,7 @@ class Recipe:
     freeze: str
     train_norms: bool
     tune_share: float
+    learn_all: bool
 
     @property
     def min_scale(self) -> float:
@@ -99,7 +101,8 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         patience=max(5, epochs // 3),
         freeze="0" if scratch else "0.4",
         train_norms=scratch,
-        tune_share=0.2 if images < 1000 else 0.1,
+        tune_share=0.2 if images < 1000 else 0.05 if large else 0.1,
+        learn_all=not large,
     )
     return replace(recipe, **(changes or {}))
 

@@ -19,6 +19,8 @@ from training.samples import Sample
 from training.settings import TrainSettings
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
+WHOLE_CHECKPOINT_FILE: Final = "checkpoint-whole.pt"
+"""Of the second run of a fine-tuning, which learns from the pictures set aside too."""
 
 
 @dataclass

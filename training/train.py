@@ -32,7 +32,7 @@ from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.samples import samples_of
 from training.settings import TrainSettings
-from training.strategy import CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
+from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
 from training.tracking import Tracked, tracking
 from training.train_gate import judge_trained
 from training.verdict import Verdict
@@ -226,7 +226,7 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
         return probe(dataset, context)
     from training.auto import auto  # noqa: PLC0415 - torch
     from training.plan import plan_finetune  # noqa: PLC0415 - torch
-    from training.tuned import carry_out, cross_validate_tuned, scratch  # noqa: PLC0415 - torch
+    from training.tuned import complete, cross_validate_tuned, scratch, try_out  # noqa: PLC0415 - torch
 
     if settings.strategy == "scratch":
         probed, made = None, scratch(dataset, context, tuner)
@@ -235,7 +235,8 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
         if settings.strategy == "auto":
             made = auto(probed, context, tuner)
         else:
-            made = carry_out(plan_finetune(probed, context), context, tuner, probed.findings)
+            plan = plan_finetune(probed, context)
+            made = complete(plan, try_out(plan, context, tuner), context, tuner, probed.findings)
     if settings.cv and made.strategy != "probe":
         validation = cross_validate_tuned(made, probed, context, tuner)
         made = replace(made, findings=replace(made.findings, cross_validation=validation))
@@ -328,7 +329,8 @@ def _publish(
         if promoted:
             reason = why if verdict else "trained from a folder"
             store.promote(name, version, who=who, why=reason, expected=before)
-        (context.runs / CHECKPOINT_FILE).unlink(missing_ok=True)
+        for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
+            (context.runs / file).unlink(missing_ok=True)
     return TrainResult(
         name,
         version,
@@ -368,6 +370,7 @@ def look_into(made: Made, target_error: float | None = None) -> Findings:
         extra=earlier.extra,
         start=earlier.start,
         epochs=earlier.epochs,
+        tuning=earlier.tuning,
         agreement=earlier.agreement,
     )
 

@@ -1,7 +1,7 @@
 """The strategies ``finetune`` and ``scratch``: the backbone learns too, and is exported anew. Imports torch."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,15 +15,15 @@ from training.cross_validation import outer_folds, summarise
 from training.dataset import Dataset
 from training.export import export_backbone
 from training.features import Features
-from training.findings import Agreement, CrossValidation, Findings
-from training.finetune import Tuned, predict
+from training.findings import Agreement, CrossValidation, Findings, Tuning
+from training.finetune import Tuned, embed_samples, predict
 from training.mirroring import some_of_each
 from training.plan import Plan, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone, load_backbone
 from training.probe import may_mirror
 from training.samples import samples_of
-from training.strategy import Context, Made, Silent, embed, without_unreadable
-from training.tuned_head import finish
+from training.strategy import WHOLE_CHECKPOINT_FILE, Context, Made, Silent, embed, without_unreadable
+from training.tuned_head import HeldBack, cross_fitted, finish
 from training.tuner import Origin, Tuner
 
 MAX_LOGIT_DIFFERENCE: Final = 1e-3
@@ -35,28 +35,69 @@ def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
     with context.watch.stage("check"):
         dataset = _readable(dataset, context)  # in the other strategies embedding finds the bad pictures
         mirror, notes = _may_mirror(dataset, context)
-    return carry_out(plan_scratch(dataset, context, mirror=mirror), context, tuner, Findings(notes=notes))
+    plan = plan_scratch(dataset, context, mirror=mirror)
+    return complete(plan, try_out(plan, context, tuner), context, tuner, Findings(notes=notes))
 
 
-def carry_out(plan: Plan, context: Context, tuner: Tuner, findings: Findings) -> Made:
-    """Fine-tune, export, and finish the head on what the exported file makes of the pictures.
+@dataclass(frozen=True)
+class Trial:
+    """A fine-tuning that some training pictures were held back from, and what it says of these.
+
+    Attributes:
+        held: None where no picture could be held back.
+    """
+
+    tuned: Tuned
+    held: HeldBack | None
+
+
+def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
+    """Fine-tune without the pictures that are set aside, until they say that it is enough."""
+    job = plan.job
+    if job.checkpoint is not None and not job.resume:  # or a later --resume would find that of another run
+        job.checkpoint.with_name(WHOLE_CHECKPOINT_FILE).unlink(missing_ok=True)
+    with context.watch.stage("finetune"):
+        tuned = tuner.finetune(plan.origin, job, context.progress, context.listener.epoch)
+    if not job.tune:
+        return Trial(tuned, None)
+    labels = np.array([sample.label_index for sample in job.tune])
+    weight = np.array([sample.weight for sample in job.tune])
+    answers = cross_fitted(tuned.tune_logits, labels, weight, job.seed)
+    return Trial(tuned, HeldBack(plan.tune, tuned.tune_logits[tuned.best_epoch - 1], answers, weight, None))
+
+
+def _learn_from_all(plan: Plan, trial: Trial, context: Context, tuner: Tuner, stage: str) -> Tuned:
+    """Fine-tune once more, with the pictures that were set aside, for as many epochs as these found best."""
+    if plan.whole is None:
+        return trial.tuned
+    job = replace(plan.whole, stop_after=trial.tuned.best_epoch)
+    return tuner.finetune(plan.origin, job, _named(context, stage), Silent().epoch)
+
+
+def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings: Findings) -> Made:
+    """Learn from all pictures, export, and finish the head on what the exported file makes of them.
 
     Raises:
         ArtifactError: the exported file answers otherwise than the network that was trained.
     """
+    held = trial.held
     with context.watch.stage("finetune"):
-        tuned = tuner.finetune(plan.origin, plan.job, context.progress, context.listener.epoch)
+        tuned = _learn_from_all(plan, trial, context, tuner, "finetune on all")
+        if held is not None and plan.whole is not None:
+            samples = samples_of(plan.dataset, holdout=False)
+            held = replace(held, embedding=embed_samples(trial.tuned.backbone, samples))
     with context.watch.stage("export"):
         backbone = _exported(tuned, plan)
     with context.watch.stage("embed"):
         dataset, features, _ = embed(plan.dataset, backbone, context)
     with context.watch.stage("fit"):
-        fitted = finish(tuned.weight, tuned.bias, features, plan.tune)
+        fitted = finish(tuned.weight, tuned.bias, features, held)
         agreement = _agreement(tuned, features, dataset)
     found = replace(
         findings,
-        notes=(*findings.notes, *_notes(tuned, plan)),
-        epochs=tuned.epochs,
+        notes=(*findings.notes, *_notes(tuned, trial, plan)),
+        epochs=trial.tuned.epochs,
+        tuning=_tuning(tuned, plan, features),
         start=plan.start,
         agreement=agreement,
     )
@@ -78,7 +119,9 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
                 if probed is not None
                 else plan_scratch(made.dataset, context, ~held, mirror=made.mirror)
             )
-            tuned = tuner.finetune(plan.origin, plan.job, _named(context, f"fold {fold + 1}"), Silent().epoch)
+            stage = f"fold {fold + 1}"
+            tried = Trial(tuner.finetune(plan.origin, plan.job, _named(context, stage), Silent().epoch), None)
+            tuned = _learn_from_all(plan, tried, context, tuner, f"{stage} on all")
             asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
             answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
         right[held] = answers == labels[held]
@@ -143,16 +186,52 @@ def _agreement(tuned: Tuned, features: Features, dataset: Dataset) -> Agreement:
     return Agreement(len(expected), difference, same)
 
 
-def _notes(tuned: Tuned, plan: Plan) -> list[str]:
-    job, epochs = plan.job, len(tuned.epochs)
-    notes = [
-        f"{'Trained' if plan.kind == 'scratch' else 'Fine-tuned'} on {len(job.learn)} images; "
-        f"{len(job.tune)} were set aside to stop by and to calibrate with."
-    ]
+def _tuning(tuned: Tuned, plan: Plan, features: Features) -> Tuning:
+    """Return what was done, and how right the result is on the pictures that it learned from and on the holdout."""
+    job = plan.whole or plan.job
+    recipe, learned = tuned.recipe, features.train()
+    if plan.whole is None:
+        learned = learned.select(~plan.tune)
+
+    def accuracy(rows: Features) -> float:
+        answers = (rows.embedding @ tuned.weight.T + tuned.bias).argmax(axis=1)
+        return float((answers == rows.label_index).mean())
+
+    holdout = features.holdout()
+    return Tuning(
+        images=len(job.learn),
+        set_aside=len(plan.job.tune),
+        epochs=tuned.best_epoch,
+        train_accuracy=accuracy(learned),
+        holdout_accuracy=accuracy(holdout) if holdout.sha256 else None,
+        head_rate=recipe.head_lr,
+        backbone_rate=recipe.backbone_lr,
+        first_rate=tuned.first_rate,
+        frozen=len(tuned.frozen),
+        optimizer=f"AdamW, weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}",
+        schedule=f"linear warm-up over {recipe.warmup:.0%} of {recipe.epochs} epochs, then a half cosine to 0",
+        batch=recipe.batch,
+        augmentation=f"{recipe.augment}, {'mirrored' if recipe.mirror else 'not mirrored'}",
+        images_per_s=float(np.median([epoch.images_per_s for epoch in tuned.epochs])),
+        device=tuned.device,
+    )
+
+
+def _notes(tuned: Tuned, trial: Trial, plan: Plan) -> list[str]:
+    job, tried = plan.job, trial.tuned
+    done = "Trained" if plan.kind == "scratch" else "Fine-tuned"
+    if plan.whole is not None:
+        notes = [
+            f"{done} on {len(plan.whole.learn)} images. {len(job.tune)} of them were set aside at first, to find the "
+            "number of epochs and to calibrate with."
+        ]
+    else:
+        notes = [f"{done} on {len(job.learn)} images; {len(job.tune)} were set aside to stop by and to calibrate with."]
     if tuned.frozen:
         notes.append(f"Frozen up to {tuned.frozen[-1]} ({len(tuned.frozen)} stages).")
-    ended = "" if epochs == job.recipe.epochs else f", after which {epochs - tuned.best_epoch} brought nothing better"
-    notes.append(f"Epoch {tuned.best_epoch} of at most {job.recipe.epochs} was kept{ended}.")
+    epochs = len(tried.epochs)
+    ended = "" if epochs == job.recipe.epochs else f", after which {epochs - tried.best_epoch} brought nothing better"
+    notes.append(f"Epoch {tried.best_epoch} of at most {job.recipe.epochs} was kept{ended}.")
     return notes
 
 

@@ -1,42 +1,105 @@
 """Finish the head that fine-tuning left: its temperature, its novelty threshold, what it says unseen."""
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
 from training.features import Features
+from training.folds import deal
 from training.head import FittedHead, Unseen, fit_temperature
-from training.logistic import log_loss
+from training.logistic import log_loss, log_softmax
 from training.novelty import choose_method, leave_classes_out, novelty_parts, novelty_threshold
 
+FOLDS: Final = 5
 
-def finish(weight: FloatArray, bias: FloatArray, features: Features, tune: npt.NDArray[np.bool_]) -> FittedHead:
-    """Calibrate a head on the rows that were set aside, since on all others it is surer than it should be.
+_Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """What a fine-tuned network says of training images that it did not learn from.
+
+    Attributes:
+        rows: bool [n], m training images are such.
+        logits: float32 [m, K].
+        probabilities: float32 [m, K], see `cross_fitted`.
+        weight: float64 [m], what each counts.
+        embedding: float32 [n, D] of all training images by this network; None where it is the one that is published.
+    """
+
+    rows: npt.NDArray[np.bool_]
+    logits: FloatArray
+    probabilities: FloatArray
+    weight: npt.NDArray[np.float64]
+    embedding: FloatArray | None
+
+
+def cross_fitted(logits: FloatArray, label_index: _Index, weight: npt.NDArray[np.float64], seed: int) -> FloatArray:
+    """Return what a run says of the images that it is stopped by, as if each had played no part in that.
+
+    Args:
+        logits: float32 [epochs, m, K], after every epoch.
+        label_index: int64 [m].
+        weight: float64 [m], what each image counts.
+        seed: deals the images to folds.
+
+    Returns:
+        Probabilities float32 [m, K]: of each fold by the epoch and the temperature that the other folds choose.
+    """
+    folds = deal(label_index, FOLDS, seed)
+    found = np.empty(logits.shape[1:], np.float32)
+    every = logits.astype(np.float64)
+    for fold in np.unique(folds):
+        held = folds == fold
+        others = ~held if (~held).any() else held  # a single image has no others
+        losses = [log_loss(epoch[others], label_index[others], weight[others]) for epoch in every]
+        best = every[int(np.argmin(losses))]
+        temperature = fit_temperature(best[others], label_index[others], weight[others])
+        found[held] = np.exp(log_softmax(best[held] / temperature))
+    return found
+
+
+def finish(weight: FloatArray, bias: FloatArray, features: Features, held: HeldBack | None) -> FittedHead:
+    """Calibrate a head by images that were held back, since on all others it is surer than it should be.
+
+    Where the network of the head learned from these in the end, the one that did not stands for it: its temperature,
+    and how new it found them.
 
     Args:
         weight: float32 [K, D], as it was trained.
         bias: float32 [K].
         features: of the fine-tuned backbone.
-        tune: bool [n], rows of ``features.train()`` that were not learned from; with none, the temperature stays 1 and
-            the threshold is that of the training images themselves.
+        held: None where no image was held back: the temperature stays 1 and the threshold is that of the training
+            images themselves.
     """
     train = features.train()
-    rows = np.flatnonzero(tune)
-    judged = train.select(tune) if len(rows) else train
-    logits, alike = (judged.embedding @ weight.T + bias).astype(np.float64), np.ones(len(judged.sha256))
-    temperature = fit_temperature(logits, judged.label_index, alike) if len(rows) else 1.0
-    learned = train.select(~tune)
+    learned = train.select(~held.rows) if held is not None and held.embedding is None else train
     with threadpool_limits(limits=1):
         left_out = leave_classes_out(learned.embedding, learned.label_index)
         method = choose_method(left_out, learned.label_index)
         parts = novelty_parts(method, learned.embedding, learned.label_index, len(features.labels))
+    if held is None:
+        head = Head(weight, bias, *parts)
+        threshold = novelty_threshold(head.novelty(train.embedding))
+        nothing = {"tune_images": 0, "tune_accuracy": None, "tune_log_loss": None}
+        return FittedHead(head, 1.0, method, threshold, nothing, Unseen.nothing(len(bias)), left_out)
+    truth = train.label_index[held.rows]
+    temperature = fit_temperature(held.logits.astype(np.float64), truth, held.weight)
     head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), *parts)
-    novelty = head.novelty(judged.embedding)
+    embedding = train.embedding if held.embedding is None else held.embedding
+    if held.embedding is not None:
+        with threadpool_limits(limits=1):
+            parts = novelty_parts(method, embedding[~held.rows], train.label_index[~held.rows], len(features.labels))
+    novelty = Head(weight, bias, *parts).novelty(embedding[held.rows])
+    given = held.probabilities[np.arange(len(truth)), truth].astype(np.float64)
     choices = {
-        "tune_images": len(rows),
-        "tune_accuracy": float((logits.argmax(axis=1) == judged.label_index).mean()) if len(rows) else None,
-        "tune_log_loss": log_loss(logits / temperature, judged.label_index, alike) if len(rows) else None,
+        "tune_images": len(truth),
+        "tune_accuracy": float((held.probabilities.argmax(axis=1) == truth).mean()),
+        "tune_log_loss": float(-np.log(np.maximum(given, 1e-12)).mean()),
     }
-    unseen = Unseen(rows, head.probabilities(judged.embedding), novelty) if len(rows) else Unseen.nothing(len(bias))
+    unseen = Unseen(np.flatnonzero(held.rows), held.probabilities, novelty)
     return FittedHead(head, temperature, method, novelty_threshold(novelty), choices, unseen, left_out)

@@ -52,8 +52,8 @@ class Tuner:
         self._group.from_first((origin, job))
         return finetune(origin.build(), job, self._group, progress, on_epoch)
 
-    def estimate_s(self, origin: Origin, job: Job) -> float:
-        """Return about how many seconds a job will take if it is not stopped early, from one step here."""
+    def estimate_s(self, origin: Origin, job: Job, images: int) -> float:
+        """Return about how many seconds it takes to learn from so many images an epoch, from one step here."""
         backbone = origin.build()
         classifier = Classifier(backbone, job.classes, job.head)
         # Alone: the others take no part in this.
@@ -68,7 +68,7 @@ class Tuner:
             started = time.perf_counter()
             learner.learn(image, label, weight, step, move=True)
             seconds = time.perf_counter() - started
-        return seconds / count * job.recipe.epochs * len(job.learn) / self._group.count
+        return seconds / count * job.recipe.epochs * images / self._group.count
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.tiny import SPEC, picture
 from tests.training.networks import tiny_torch_backbone
 from training.backbones import PretrainedBackbone
 from training.distributed import Processes
-from training.finetune import Job, Tuned, finetune
+from training.finetune import Job, Tuned, embed_samples, finetune
+from training.logistic import log_loss
 from training.recipe import recipe_for
 from training.samples import Sample
 from training.stopping import TrainingStopped
@@ -110,6 +112,67 @@ def test_patience_begins_after_the_small_epochs(samples: tuple[Sample, ...], sma
     job = job_of(samples, epochs=6, patience=1, small_epochs=small_epochs, head_lr=0.0, backbone_lr=0.0)
 
     assert len(run(job).epochs) == epochs
+
+
+def test_a_run_ends_after_the_epochs_that_were_found_best(samples: tuple[Sample, ...]) -> None:
+    job = replace(job_of(samples, epochs=6, batch=4), tune=())
+
+    short, whole = run(replace(job, stop_after=2)), run(job)
+
+    assert len(short.epochs) == short.best_epoch == 2
+    # Of the same schedule, so that two epochs mean what they meant in the run that found them best.
+    rates = [[(epoch.learning_rate, epoch.backbone_rate) for epoch in tuned.epochs[:2]] for tuned in (short, whole)]
+    assert rates[0] == rates[1]
+
+
+def test_epochs_are_told_apart_by_what_pictures_weigh(samples: tuple[Sample, ...]) -> None:
+    job = job_of(samples, batch=4)
+    weighed = replace(job, tune=tuple(replace(sample, weight=1 + 8 * sample.label_index) for sample in job.tune))
+
+    tuned = run(weighed)
+
+    labels, weights = (
+        np.array([getattr(sample, name) for sample in weighed.tune]) for name in ("label_index", "weight")
+    )
+    assert tuned.tune_logits.shape == (len(tuned.epochs), 4, 2)
+    for epoch, logits in zip(tuned.epochs, tuned.tune_logits.astype(np.float64), strict=True):
+        assert epoch.tune_loss == pytest.approx(log_loss(logits, labels, weights))
+        assert epoch.tune_loss != pytest.approx(log_loss(logits, labels, np.ones(4)), rel=1e-4)
+    assert tuned.best_epoch == 1 + int(np.argmin([epoch.tune_loss for epoch in tuned.epochs]))
+
+
+def test_an_epoch_says_how_right_and_how_fast_it_was_and_at_which_rates(samples: tuple[Sample, ...]) -> None:
+    tuned = run(job_of(samples, batch=4, head_lr=1e-2, backbone_lr=1e-3, freeze="0", layer_decay=0.5))
+
+    last = tuned.epochs[-1]
+    assert last.train_accuracy * 12 == pytest.approx(round(last.train_accuracy * 12))
+    assert last.backbone_rate == pytest.approx(last.learning_rate / 10)
+    assert last.images_per_s > 0
+    assert tuned.first_rate is not None
+    assert tuned.first_rate < 1e-3
+    assert "CPU" in tuned.device
+
+
+def test_where_only_the_head_learns_no_stage_has_a_rate(samples: tuple[Sample, ...]) -> None:
+    assert run(job_of(samples, freeze="1")).first_rate is None
+
+
+def test_a_wish_to_stop_in_the_last_step_counts_where_another_run_follows(
+    samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    job = replace(job_of(samples, tmp_path / "checkpoint.pt", batch=4), is_followed=True)
+
+    with pytest.raises(TrainingStopped, match="stopped after 9 of 9 steps"):
+        run(job, stop_after(9))
+
+
+def test_embeddings_come_in_the_order_of_the_pictures(samples: tuple[Sample, ...]) -> None:
+    backbone = tiny_torch_backbone()
+
+    whole = embed_samples(backbone, samples)
+    alone = np.concatenate([embed_samples(backbone, [sample]) for sample in samples])
+
+    np.testing.assert_allclose(whole, alone, atol=1e-5)
 
 
 def test_a_network_of_one_size_sees_no_small_pictures(samples: tuple[Sample, ...]) -> None:

@@ -50,7 +50,7 @@ def steps(learner: Learner, numbers: range, weight: torch.Tensor = ONES) -> list
     for step in numbers:
         learner.start_epoch()
         torch.manual_seed(step)
-        losses.append(learner.learn(random_pictures(8, seed=step), LABELS, weight, step, move=True))
+        losses.append(learner.learn(random_pictures(8, seed=step), LABELS, weight, step, move=True).loss)
     return losses
 
 
@@ -86,7 +86,7 @@ def test_learning_lowers_the_loss() -> None:
     pictures = random_pictures(8)
 
     learner.start_epoch()
-    losses = [learner.learn(pictures, LABELS, ONES, step, move=True) for step in range(40)]
+    losses = [learner.learn(pictures, LABELS, ONES, step, move=True).loss for step in range(40)]
 
     assert losses[-1] < 0.5 * losses[0]
 
@@ -96,7 +96,7 @@ def test_the_loss_is_the_mean_cross_entropy_with_smoothed_labels() -> None:
     pictures = random_pictures(8)
     expected = nn.functional.cross_entropy(classifier(pictures), LABELS, label_smoothing=0.1)
 
-    loss = learner_of(classifier, recipe(label_smoothing=0.1)).learn(pictures, LABELS, ONES, 0, move=True)
+    loss = learner_of(classifier, recipe(label_smoothing=0.1)).learn(pictures, LABELS, ONES, 0, move=True).loss
 
     assert loss == pytest.approx(expected.item(), rel=1e-5)
 
@@ -295,7 +295,7 @@ def test_mixed_pictures_teach_something_else(mixup: float, cutmix: float) -> Non
 def test_a_picture_alone_is_mixed_with_nothing() -> None:
     learner = learner_of(classifier_of(norms=False), recipe(mixup=0.5, cutmix=1.0))
 
-    loss = learner.learn(random_pictures(1), LABELS[:1], ONES[:1], 0, move=True)
+    loss = learner.learn(random_pictures(1), LABELS[:1], ONES[:1], 0, move=True).loss
 
     assert np.isfinite(loss)
 

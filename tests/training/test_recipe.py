@@ -107,6 +107,14 @@ def test_a_larger_set_never_gets_more_epochs_nor_larger_shares_to_tune_by(kind: 
     assert large.batch >= small.batch
 
 
+@pytest.mark.parametrize(("images", "all_of_them"), [(2, True), (300, True), (19_999, True), (20_000, False)])
+def test_small_sets_are_learned_from_as_a_whole_in_the_end(images: int, all_of_them: bool) -> None:
+    recipe = recipe_for("finetune", images)
+
+    assert recipe.learn_all == all_of_them
+    assert recipe.learn_all or recipe.tune_share <= 0.05
+
+
 @pytest.mark.parametrize(("images", "mixes"), [(2, False), (19_999, False), (20_000, True), (10**6, True)])
 def test_only_large_sets_are_mixed(images: int, mixes: bool) -> None:
     recipe = recipe_for("finetune", images)

@@ -59,12 +59,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 class StopsAfter(Silent):
     """Asks for an end like Ctrl-C, once so many steps of fine-tuning are done."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, stage: str = "finetune") -> None:
+        self._steps, self._stage = steps, stage
         self.epochs: list[Epoch] = []
 
     def progress(self, stage: str, done: int, _total: int) -> None:
-        if stage == "finetune" and done == self._steps:
+        if stage == self._stage and done == self._steps:
             signal.raise_signal(signal.SIGINT)
 
     def epoch(self, epoch: Epoch, _epochs: int) -> None:
@@ -88,6 +88,10 @@ def test_fine_tuning_publishes_a_backbone_of_its_own_that_agrees_with_torch(data
     assert found.agreement.same_answer == 1
     assert result.card.metrics is not None
     assert result.card.metrics.accuracy > 0.8
+    assert found.tuning is not None
+    assert found.tuning.images == card.train_images  # those that were set aside at first too
+    assert found.tuning.set_aside == result.card.settings["tune_images"] > 0
+    assert found.tuning.holdout_accuracy == card.metrics.accuracy if card.metrics else False
     assert not list((data.parent / "models" / ".runs").rglob("*.pt"))  # a finished run leaves no checkpoint
 
 
@@ -105,10 +109,12 @@ def test_the_same_seed_gives_the_same_network_again(data: Path, unbroken: TrainR
     assert not same_model(unbroken, train(settings(data, seed=1)))
 
 
-@pytest.mark.parametrize("steps", [2, 4])
-def test_an_interrupted_run_goes_on_to_the_very_same_result(data: Path, unbroken: TrainResult, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "stage"), [(2, "finetune"), (6, "finetune"), (2, "finetune on all")])
+def test_an_interrupted_run_goes_on_to_the_very_same_result(
+    data: Path, unbroken: TrainResult, steps: int, stage: str
+) -> None:
     with pytest.raises(TrainingStopped, match="--resume"):
-        train(settings(data, name="broken"), StopsAfter(steps))
+        train(settings(data, name="broken"), StopsAfter(steps, stage))
     assert ModelStore(data.parent / "models").versions("broken") == []
     resumed = train(settings(data, name="broken", resume=True))
 
