@@ -1,7 +1,8 @@
 """What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from training.data_changes import DataChanges
@@ -251,6 +252,7 @@ class Findings:
         duplicates: pairs across the splits first, then the likest first; the first of them.
         duplicates_found: how many there are in all.
         duplicates_across: how many of these have one picture in the holdout and one among the training images.
+        train_images: how many there are of each label.
     """
 
     notes: tuple[str, ...] = ()
@@ -273,6 +275,7 @@ class Findings:
     doubted_found: int = 0
     verdict: Verdict | None = None
     changes: DataChanges | None = None
+    train_images: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

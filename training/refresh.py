@@ -42,7 +42,7 @@ from training.retrain_end import reason_of
 from training.retrain_gate import anchor_of, answered_rightly
 from training.settings import TrainSettings
 from training.strategy import Context, Listener, Made, Silent
-from training.train import RUNS_FOLDER, challenge, look_into, make, tuner_for, with_judgement
+from training.train import RUNS_FOLDER, challenge, explain, look_into, make, shown_path, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
 from training.verdict import SuspectLabel, Verdict
 from training.version import Challenger, publish
@@ -163,7 +163,7 @@ def refresh(
         verdict = judged.verdict
         assert verdict is not None  # it was judged just now
         who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
-        version = _publish(store, challenger, made, judged, who, why)
+        version = _publish(store, challenger, made, judged, context, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
             store.promote(name, version, who=who, why=why, expected=champion.version)
@@ -178,15 +178,19 @@ def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, Trai
     return replace(context, settings=settings), settings
 
 
-def _publish(store: ModelStore, challenger: Challenger, made: Made, judged: Findings, who: str, why: str) -> int:
-    findings = with_judgement(look_into(made, challenger.card.settings.get("target_error")), judged)
+def _publish(
+    store: ModelStore, challenger: Challenger, made: Made, judged: Findings, context: Context, who: str, why: str
+) -> int:
+    data = context.settings.data
+    findings = with_judgement(look_into(made, context.settings), judged)
     return publish(
         store,
         challenger,
-        left_out=[(entry.name, entry.reason) for entry in made.dataset.left_out],
+        left_out=[(shown_path(entry.file, data), entry.reason) for entry in made.dataset.left_out],
         who=who,
         why=why,
         findings=findings,
+        looked=explain(made, findings, context),
         thumbnails=thumbnails(findings, {image.sha256: image.path for image in made.dataset.images}),
     )
 

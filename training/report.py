@@ -8,6 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -36,8 +37,17 @@ def render(
     findings: Findings,
     left_out: Sequence[LeftOutFile],
     thumbnails: Mapping[str, bytes] = NO_PICTURES,
+    looked: Mapping[str, bytes] = NO_PICTURES,
 ) -> str:
-    """Return the page for a version; ``thumbnails`` are JPEGs by image hash, see `training.diagnose.thumbnails`."""
+    """Return the page for a version.
+
+    Args:
+        card: of the version.
+        findings: of the run that made it.
+        left_out: files that took no part.
+        thumbnails: JPEGs by image hash, see `training.diagnose.thumbnails`.
+        looked: likewise, see `training.occlusion.where_it_looked`.
+    """
     metrics = card.metrics
     mixed = confusion(card.labels, metrics.confusion) if metrics else None
     return (
@@ -48,11 +58,12 @@ def render(
             metrics=metrics,
             findings=findings,
             verdict=_verdict(metrics, findings, mixed.worst) if metrics and mixed else "",
-            classes=sorted(metrics.per_class, key=_strength) if metrics else [],
+            classes=_classes(metrics, findings) if metrics else [],
             confusion=mixed,
             facts=_facts(card),
             left_out=left_out,
             thumbnails=thumbnails,
+            looked=looked,
         )
     )
 
@@ -101,6 +112,24 @@ def _verdict(metrics: Metrics, findings: Findings, worst: Sequence[Mix]) -> str:
     if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
         said.append("More holdout images would measure it better.")
     return " ".join(said)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class on the page; ``right`` are its holdout images that are answered right."""
+
+    metrics: ClassMetrics
+    right: int
+    train_images: int | None
+
+
+def _classes(metrics: Metrics, findings: Findings) -> list[ClassRow]:
+    """Return the classes, the weakest first; earlier reports do not know their training images."""
+    rows = [
+        ClassRow(entry, metrics.confusion[index][index], findings.train_images.get(entry.label))
+        for index, entry in enumerate(metrics.per_class)
+    ]
+    return sorted(rows, key=lambda row: _strength(row.metrics))
 
 
 def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:

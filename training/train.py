@@ -21,10 +21,12 @@ from training.abstention import selective
 from training.cross_validation import outer_folds
 from training.dataset import Dataset, check_trainable, scan
 from training.diagnose import diagnose, thumbnails
+from training.features import Embedder
 from training.findings import Findings
 from training.found import LeftOut, text_of
 from training.novelty_check import check
 from training.objections import Limits
+from training.occlusion import where_it_looked
 from training.precision import in_precision
 from training.probe import probe
 from training.remarks import remarks
@@ -281,7 +283,7 @@ def _look_closer(
 ) -> Findings:
     """Return what the run's data and head show, and what the gate says where there is a champion."""
     with context.watch.stage("report"):
-        found = look_into(made, context.settings.target_error)
+        found = look_into(made, context.settings)
     if champion is None:
         return found
     with context.watch.stage("judge"):
@@ -314,16 +316,19 @@ def _publish(
     before = champion.version if champion else None
     why = reason_of("train", verdict, gate) if verdict else "regraft train"
     who = user_name()
+    with context.watch.stage("occlusion"):
+        looked = explain(made, findings, context)
     with context.watch.stage("publish"):
         challenger = challenge(made, name, settings, parent_version=before)
         version = publish(
             store,
             challenger,
-            left_out=[(entry.name, entry.reason) for entry in dataset.left_out],
+            left_out=[(shown_path(entry.file, settings.data), entry.reason) for entry in dataset.left_out],
             who=who,
             why=why,
             findings=findings,
             thumbnails=thumbnails(findings, {image.sha256: image.path for image in dataset.images}),
+            looked=looked,
         )
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
@@ -346,9 +351,26 @@ def _publish(
     )
 
 
-def look_into(made: Made, target_error: float | None = None) -> Findings:
+def explain(made: Made, findings: Findings, context: Context) -> dict[str, bytes]:
+    """Draw where the model looked when it made its worst mistakes, see `training.occlusion`."""
+    if not findings.top_losses:
+        return {}
+    backbone = made.backbone
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    answers = {picture.sha256: made.features.labels.index(picture.answer) for picture in findings.top_losses}
+    files = {image.sha256: image.path for image in made.dataset.images}
+    return where_it_looked(embedder, made.fitted.head, answers, files, context.progress)
+
+
+def shown_path(path: Path, data: Path) -> str:
+    """Return a path as reports show it: from the data on, or the name alone of a file that lies elsewhere."""
+    root = data if data.is_dir() else data.parent
+    return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
+
+
+def look_into(made: Made, settings: TrainSettings) -> Findings:
     """Add what head and data show about each other to what was found on the way."""
-    files = {image.sha256: text_of(image.path) for image in made.dataset.images}
+    files = {image.sha256: shown_path(image.path, settings.data) for image in made.dataset.images}
     fitted = made.fitted
     unmeasured = [] if made.features.is_holdout.any() else [_UNMEASURED]
     found = diagnose(
@@ -360,7 +382,7 @@ def look_into(made: Made, target_error: float | None = None) -> Findings:
         notes=(
             *earlier.notes,
             *made.dataset.notes,
-            *remarks(fitted, made.features, earlier.cross_validation, target_error),
+            *remarks(fitted, made.features, earlier.cross_validation, settings.target_error),
             *found.notes,
             *unmeasured,
         ),

@@ -1,7 +1,7 @@
 """From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -178,14 +178,18 @@ def publish(
     job: str = "",
     findings: Findings = NOTHING_FOUND,
     thumbnails: Mapping[str, bytes] = NO_PICTURES,
+    looked: Mapping[str, bytes] = NO_PICTURES,
 ) -> int:
     """Write a version into the store and return its number. It does not serve before it is promoted."""
+    train = challenger.features.train()
+    counts = np.bincount(train.label_index, minlength=len(train.labels)).tolist()
+    findings = replace(findings, train_images=dict(zip(train.labels, counts, strict=True)))
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
         anchor = challenger.anchor.arrays() if challenger.anchor else {}
         challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further) | anchor)
-        page = render(challenger.card, findings, left_out, thumbnails)
+        page = render(challenger.card, findings, left_out, thumbnails, looked)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")
 

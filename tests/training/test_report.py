@@ -27,6 +27,7 @@ from training.findings import (
     Reliability,
     Selective,
     Start,
+    Tuning,
 )
 from training.gate import Answers, judge
 from training.objections import Limits
@@ -47,6 +48,23 @@ METRICS = Metrics(
     ),
     confusion=((6, 0), (2, 2)),
 )
+TUNING = Tuning(
+    images=240,
+    set_aside=48,
+    epochs=7,
+    train_accuracy=0.991,
+    holdout_accuracy=0.933,
+    head_rate=2e-3,
+    backbone_rate=2e-4,
+    first_rate=8e-5,
+    frozen=4,
+    optimizer="AdamW, weight decay 0.02",
+    schedule="linear warm-up, then a half cosine",
+    batch=32,
+    augmentation="full, not mirrored",
+    images_per_s=412.3,
+    device="a GPU",
+)
 EVERYTHING = Findings(
     notes=("the backbone was frozen: few images",),
     calibration=Calibration(
@@ -66,7 +84,8 @@ EVERYTHING = Findings(
     novelty=NoveltyCheck({"class means": 0.934, "Mahalanobis cosine": 0.951}, "Mahalanobis cosine", 0.512, 0.71, 0.052),
     extra=ExtraData("more_crayons", 312, 0.63, 0.801, 0.812, 0.9, 0.89),
     start=Start({"red": "strawberry"}, 0.553, 0.25),
-    epochs=(Epoch(1, 1.5, 1.6, 0.5, 1e-3, 20.0), Epoch(2, 0.9, 1.2, 0.75, 1e-3, 22.0)),
+    epochs=(Epoch(1, 1.5, 1.6, 0.5, 1e-3, 20.0, 0.4), Epoch(2, 0.9, 1.2, 0.75, 1e-3, 22.0, 0.7)),
+    tuning=TUNING,
     agreement=Agreement(8, 3.2e-6, 1.0),
 )
 SECTIONS = {  # the id of a section, and the findings it is drawn from
@@ -307,6 +326,74 @@ def test_a_picture_is_shown_where_it_is_at_hand() -> None:
     assert page.text.count("no picture") == 3
 
 
+def test_where_the_model_looked_is_shown_beside_the_mistake() -> None:
+    hashed = "a" * 64
+    page = Page(render(with_labels("red", "green"), EVERYTHING, [], {hashed: b"small"}, {hashed: b"looked"}))
+
+    assert [value for name, value in page.attributes if name == "src"] == [
+        "data:image/jpeg;base64,c21hbGw=",
+        "data:image/jpeg;base64,bG9va2Vk",
+    ]
+    assert "where the model looked" in page.text
+    assert words(page.text).count("red/odd.jpg") == 1
+
+
+def test_without_a_look_nothing_is_said_of_one() -> None:
+    assert "looked" not in Page(render(with_labels("red", "green"), EVERYTHING, [])).text
+
+
+def test_a_class_is_shown_with_its_training_images_and_its_right_answers() -> None:
+    counts = Findings(train_images={"red": 31, "green": 17})
+
+    text = words(Page(render(with_labels("red", "green"), counts, [])).text)
+
+    assert "red 0.750 1.000 0.857 6 of 6 31" in text
+    assert "green 1.000 0.500 0.667 2 of 4 17" in text
+
+
+def test_training_images_of_each_class_are_shown_without_holdout_too() -> None:
+    text = words(Page(render(CARD, Findings(train_images={"red": 31, "green": 17}), [])).text)
+
+    assert "class training images red 31 green 17" in text
+
+
+def test_the_report_says_what_a_fine_tuning_did() -> None:
+    text = words(Page(render(with_labels("red", "green"), EVERYTHING, [])).text)
+
+    for shown in (
+        "accuracy on training images 99.1%",
+        "accuracy on holdout images 93.3%",
+        "240 learned from; 48 set aside",
+        "7, batches of 32",
+        "learning rate of the head 0.002",
+        "8e-05 at its first stage that learns to 0.0002 at its last; 4 stages frozen",
+        "AdamW, weight decay 0.02",
+        "linear warm-up, then a half cosine",
+        "full, not mirrored",
+        "images a second 412 on a GPU",
+    ):
+        assert shown in text
+
+
+def test_a_frozen_backbone_has_no_rate_and_no_holdout_no_accuracy() -> None:
+    frozen = replace(EVERYTHING, tuning=replace(TUNING, first_rate=None, holdout_accuracy=None))
+
+    text = words(Page(render(with_labels("red", "green"), frozen, [])).text)
+
+    assert "learning rate of the backbone 0: it is frozen" in text
+    assert "accuracy on holdout images none were held out" in text
+
+
+def test_the_curves_show_accuracy_on_training_and_tuning_images() -> None:
+    html = render(with_labels("red", "green"), EVERYTHING, [])
+
+    accuracy = html[html.index('aria-label="Accuracy by epoch"') :]
+    accuracy = accuracy[: accuracy.index("</svg>")]
+    assert accuracy.count("<polyline") == 2
+    assert ">training</text>" in accuracy
+    assert ">tuning</text>" in accuracy
+
+
 def test_pairs_under_two_labels_are_marked() -> None:
     pair = Pair(Picture("a", "1.jpg", "train", "red"), Picture("b", "2.jpg", "train", "green"), 0.95)
 
@@ -365,7 +452,7 @@ def test_a_class_without_holdout_images_is_said_to_have_none() -> None:
 
     text = words(Page(render(CARD.model_copy(update={"metrics": metrics}), NOTHING_FOUND, [])).text)
 
-    assert "green no holdout images 0" in text
+    assert "green no holdout images 0 of 0" in text
     assert "The weakest class is green" not in text
 
 

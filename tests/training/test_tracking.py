@@ -15,8 +15,12 @@ from tests.training.conftest import REPOSITORY, block, in_a_child
 from training.findings import Epoch
 from training.tracking import Tracked, Tracker, Trackers, tracking
 
-EPOCHS = [Epoch(number, 1.5 / number, 2.0 / number, 0.5 + number / 10, 1e-3 / number, 0.25) for number in (1, 2, 3)]
+EPOCHS = [
+    Epoch(number, 1.5 / number, 2.0 / number, 0.5 + number / 10, 1e-3 / number, 0.25, 0.75, 1e-4 / number, 99.0)
+    for number in (1, 2, 3)
+]
 FIGURES = {"train_loss", "tune_loss", "tune_accuracy", "learning_rate", "seconds"}
+FIGURES |= {"train_accuracy", "backbone_rate", "images_per_s"}
 
 
 class Notebook:
@@ -67,6 +71,9 @@ def test_every_tracker_hears_everything() -> None:
             "tune_accuracy": 0.7,
             "learning_rate": 5e-4,
             "seconds": 0.25,
+            "train_accuracy": 0.75,
+            "backbone_rate": 5e-5,
+            "images_per_s": 99.0,
         }
         assert notebook.heard[2] == ("result", {"accuracy": 0.9}, Path("report.html"))
 

@@ -24,7 +24,7 @@ from training.pretrained import ExportedBackbone
 from training.retrain_data import sources_of
 from training.settings import TrainSettings
 from training.strategy import Silent
-from training.train import TrainResult, train
+from training.train import TrainResult, shown_path, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -435,3 +435,34 @@ def test_a_folder_that_no_model_can_be_called_after_is_refused_before_any_work(t
 
     with pytest.raises(InvalidRequestError, match="--name"):
         run(data, tmp_path / "models")
+
+
+def test_the_report_shows_paths_from_the_data_on_and_where_the_model_looked(tmp_path: Path) -> None:
+    files = {f"train/{name}": data for name, data in colours(dict.fromkeys(LABELS, 12)).items()}
+    files |= {f"val/{name}": data for name, data in colours(dict.fromkeys(LABELS, 4), first=50).items()}
+    files |= {f"val/blue/mistake{number}.png": picture("red", 90 + number, side_px=24) for number in range(3)}
+    files |= {"train/red/empty.png": b""}
+    data = write(tmp_path / "crayons", files)
+    told: list[tuple[str, int, int]] = []
+
+    settings = TrainSettings(data, store=tmp_path / "models", backbone=BACKBONE, weights="none")
+    result = train(settings, Heard(told))
+
+    assert sorted(picture.file for picture in result.findings.top_losses) == [
+        f"val/blue/mistake{number}.png" for number in range(3)
+    ]
+    page = result.path.with_name(REPORT_FILE).read_text()
+    assert page.count('alt="where the model looked"') == 3
+    assert ("occlusion", 3, 3) in told
+    report = json.loads(result.path.with_name(REPORT_JSON_FILE).read_text())
+    assert report["findings"]["train_images"] == dict.fromkeys(LABELS, 12)
+    assert [entry["file"] for entry in report["left_out"]] == ["train/red/empty.png"]
+    assert str(tmp_path) not in page
+
+
+def test_files_elsewhere_are_shown_by_their_names_alone(tmp_path: Path) -> None:
+    data = write(tmp_path / "photos", {"list.csv": b"", "red/a.png": b""})
+
+    assert shown_path(data / "red" / "a.png", data) == "red/a.png"
+    assert shown_path(data / "red" / "a.png", data / "list.csv") == "red/a.png"
+    assert shown_path(Path("/srv/examples/0123abcd"), data) == "0123abcd"
