@@ -34,6 +34,7 @@ class Plan:
         dataset: whose training pictures the rows count.
         learn: bool [n], those that ``job`` learns from.
         tune: bool [n], those that it is stopped and calibrated by.
+        tune_weight: float64 [m], what each of them counts as it comes; to stop by, what its class weighs counts too.
         start: what the source classifier brought, where it was asked to.
         probe: probabilities [m, K] of the pictures set aside, by a probe that learned from the others; None from
             scratch.
@@ -46,6 +47,7 @@ class Plan:
     dataset: Dataset
     learn: _Rows
     tune: _Rows
+    tune_weight: npt.NDArray[np.float64]
     start: Start | None = None
     probe: FloatArray | None = None
 
@@ -137,7 +139,8 @@ def _plan(
             resume=job.resume and checkpoint is not None and checkpoint.exists(),
             is_followed=False,
         )
-    return Plan(kind, origin, job, whole, dataset, learn, tune)
+    weight = np.array([sample.weight for sample in samples])[tune]
+    return Plan(kind, origin, job, whole, dataset, learn, tune, weight)
 
 
 def _weighed(

@@ -19,7 +19,6 @@ from regraft.image_files import ImageFile
 from regraft.progress import Progress
 from training.crops import readable_crops
 from training.features import Features
-from training.head import class_weights
 from training.objections import MAX_DROP
 from training.paired import Comparison, compare
 from training.pretrained import ExportedBackbone
@@ -144,9 +143,9 @@ def _held_back(
     if not rows.any():
         return None
     truth = train.label_index[rows]
-    counts = class_weights(train.label_index, settings.balance)[0][truth]
+    counts = train.weight[rows]
     logits = np.asarray(train.embedding[rows] @ weight.T + bias, np.float32)
-    return HeldBack(rows, logits, cross_fitted(logits[None], truth, counts, settings.seed), counts, None)
+    return HeldBack(rows, logits, cross_fitted(logits[None], truth, counts, counts, settings.seed), counts, None)
 
 
 def _on_unseen(fp32: Made, int8: Made) -> Comparison | None:

@@ -61,9 +61,10 @@ def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
     if not job.tune:
         return Trial(tuned, None)
     labels = np.array([sample.label_index for sample in job.tune])
-    weight = np.array([sample.weight for sample in job.tune])
-    answers = cross_fitted(tuned.tune_logits, labels, weight, job.seed)
-    return Trial(tuned, HeldBack(plan.tune, tuned.tune_logits[tuned.best_epoch - 1], answers, weight, None))
+    stopping = np.array([sample.weight for sample in job.tune])
+    answers = cross_fitted(tuned.tune_logits, labels, stopping, plan.tune_weight, job.seed)
+    best = tuned.tune_logits[tuned.best_epoch - 1]
+    return Trial(tuned, HeldBack(plan.tune, best, answers, plan.tune_weight, None))
 
 
 def _learn_from_all(plan: Plan, trial: Trial, context: Context, tuner: Tuner, stage: str) -> Tuned:

@@ -17,6 +17,7 @@ from training.novelty import choose_method, leave_classes_out, novelty_parts, no
 FOLDS: Final = 5
 
 _Index = npt.NDArray[np.int64]
+_Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class HeldBack:
         rows: bool [n], m training images are such.
         logits: float32 [m, K].
         probabilities: float32 [m, K], see `cross_fitted`.
-        weight: float64 [m], what each counts.
+        weight: float64 [m], what each counts as it comes: probabilities should hold for pictures as they come.
         embedding: float32 [n, D] of all training images by this network; None where it is the one that is published.
     """
 
@@ -38,13 +39,16 @@ class HeldBack:
     embedding: FloatArray | None
 
 
-def cross_fitted(logits: FloatArray, label_index: _Index, weight: npt.NDArray[np.float64], seed: int) -> FloatArray:
+def cross_fitted(
+    logits: FloatArray, label_index: _Index, stopping: _Weights, weight: _Weights, seed: int
+) -> FloatArray:
     """Return what a run says of the images that it is stopped by, as if each had played no part in that.
 
     Args:
         logits: float32 [epochs, m, K], after every epoch.
         label_index: int64 [m].
-        weight: float64 [m], what each image counts.
+        stopping: float64 [m], what each image counts where an epoch is chosen.
+        weight: float64 [m], what it counts where a temperature is.
         seed: deals the images to folds.
 
     Returns:
@@ -56,7 +60,7 @@ def cross_fitted(logits: FloatArray, label_index: _Index, weight: npt.NDArray[np
     for fold in np.unique(folds):
         held = folds == fold
         others = ~held if (~held).any() else held  # a single image has no others
-        losses = [log_loss(epoch[others], label_index[others], weight[others]) for epoch in every]
+        losses = [log_loss(epoch[others], label_index[others], stopping[others]) for epoch in every]
         best = every[int(np.argmin(losses))]
         temperature = fit_temperature(best[others], label_index[others], weight[others])
         found[held] = np.exp(log_softmax(best[held] / temperature))

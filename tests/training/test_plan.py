@@ -95,6 +95,7 @@ def test_classes_weigh_what_balance_says_in_every_part(tmp_path: Path, balance: 
     plan = plan_scratch(DATASET, context(tmp_path, balance=balance), mirror=True)
 
     assert plan.whole is not None
+    assert (plan.tune_weight == 1).all()  # probabilities are for pictures as they come
     for samples in (plan.job.learn, plan.job.tune, plan.whole.learn):
         assert {(sample.label_index, sample.weight) for sample in samples} == set(enumerate(shares.tolist()))
 

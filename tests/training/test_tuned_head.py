@@ -35,7 +35,7 @@ def held_back(seed: int = 0, *, embedding: FloatArray | None = None, weight: flo
     logits[np.flatnonzero(truth == 1)[:2]] *= -1
     counts = np.where(truth == 0, weight, 1.0)
     rows = np.asarray(logits, np.float32)
-    return HeldBack(ROWS, rows, cross_fitted(rows[None], truth, counts, 0), counts, embedding)
+    return HeldBack(ROWS, rows, cross_fitted(rows[None], truth, counts, counts, 0), counts, embedding)
 
 
 @given(SEEDS, st.integers(1, 4), st.integers(10, 40), st.sampled_from([0.5, 2.0, 3.0]))
@@ -45,7 +45,9 @@ def test_of_no_image_the_answer_is_fitted_to_the_image(seed: int, epochs: int, i
     sharper = logits.copy()
     sharper[:, held] *= scale  # a temperature fitted to these would take it back
 
-    before, after = (cross_fitted(each, labels, np.ones(images), seed)[held] for each in (logits, sharper))
+    before, after = (
+        cross_fitted(each, labels, np.ones(images), np.ones(images), seed)[held] for each in (logits, sharper)
+    )
 
     odds = [np.log(p.astype(np.float64)) - np.log(p[:, :1].astype(np.float64)) for p in (before, after)]
     np.testing.assert_allclose(odds[1], scale * odds[0], atol=1e-3)
@@ -58,7 +60,7 @@ def test_the_luckiest_of_many_epochs_is_worth_no_more_than_the_others() -> None:
         ones = np.ones(40)
         best = min(logits.astype(np.float64), key=lambda epoch: log_loss(epoch, labels, ones))
         flattered.append(log_loss(best / fit_temperature(best, labels, ones), labels, ones))
-        honest.append(loss_of(cross_fitted(logits, labels, ones, seed), labels))
+        honest.append(loss_of(cross_fitted(logits, labels, ones, ones, seed), labels))
 
     chance = np.log(CLASSES)
     assert np.mean(flattered) < chance - 0.01
@@ -69,7 +71,7 @@ def test_an_epoch_that_is_best_for_all_is_everybodys() -> None:
     labels = np.arange(30) % CLASSES
     poor, good = noise(1, 1, 30)[0][0], (3 * np.eye(CLASSES)[labels] + noise(2, 1, 30)[0][0]).astype(np.float32)
 
-    answers = cross_fitted(np.stack([poor, good, poor]), labels, np.ones(30), 0)
+    answers = cross_fitted(np.stack([poor, good, poor]), labels, np.ones(30), np.ones(30), 0)
 
     assert (answers.argmax(axis=1) == good.argmax(axis=1)).all()
 
@@ -78,7 +80,7 @@ def test_an_epoch_that_is_best_for_all_is_everybodys() -> None:
 def test_very_few_images_are_answered_too(images: int) -> None:
     logits, labels = noise(0, 2, images)
 
-    answers = cross_fitted(logits, labels, np.ones(images), 0)
+    answers = cross_fitted(logits, labels, np.ones(images), np.ones(images), 0)
 
     np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
 
@@ -97,7 +99,7 @@ def test_the_temperature_is_that_of_the_network_that_did_not_learn_from_the_imag
     assert fitted.choices["tune_images"] == ROWS.sum()
 
 
-def test_classes_that_weigh_more_decide_the_temperature() -> None:
+def test_pictures_that_count_more_decide_the_temperature() -> None:
     weight, bias = np.eye(CLASSES, 6, dtype=np.float32), np.zeros(CLASSES, np.float32)
 
     alike, more = (finish(weight, bias, FEATURES, held_back(weight=share)) for share in (1.0, 20.0))
