@@ -133,7 +133,7 @@ def test_the_result_has_everything_that_the_json_output_promises(tmp_path: Path)
     assert (fields["accuracy"], fields["macro_f1"]) == (1, 1)
     low, high = fields["accuracy_interval"]
     assert 0.6 < low < high == 1
-    assert fields["stage_seconds"].keys() == {"scan", "export", "embed", "fit", "report", "publish"}
+    assert fields["stage_seconds"].keys() == {"scan", "export", "embed", "fit", "report", "occlusion", "publish"}
     assert fields["seconds"] == pytest.approx(sum(fields["stage_seconds"].values()), abs=0.01)
     assert fields["labels"] == list(LABELS)
     assert [entry["label"] for entry in fields["per_class"]] == list(LABELS)
