@@ -12,6 +12,7 @@ from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
 from regraft.examples import ExamplesStore
 from regraft.image import ImageSpec, decode_crop
+from training.abstention import selective
 from training.anchor import Anchor, load_anchor
 from training.calibration import calibration
 from training.data_changes import data_changes
@@ -109,6 +110,7 @@ def judge_challenger(
     return Findings(
         notes=remarks(fitted, features, target_error=target_error),
         calibration=calibration(fitted.head, fitted.temperature, features),
+        selective=selective(fitted.unseen.probabilities, features.train().label_index[fitted.unseen.rows]),
         verdict=verdict,
         changes=data_changes(known, features),
         doubted=doubted,

@@ -475,6 +475,8 @@ def test_a_retrain_keeps_the_target_error_and_chooses_the_threshold_anew(tmp_pat
     assert after.abstention is not None
     assert after.abstention.target_error == 0.4
     assert after.abstention.images == after.train_images > before.abstention.images
+    report = json.loads((workshop.store.folder(MODEL, 3) / REPORT_JSON_FILE).read_text())
+    assert report["findings"]["selective"]["images"] == after.train_images
     workshop.examples.close()
 
 
