@@ -88,7 +88,7 @@ class Features:
         np.savez(
             path,
             labels=np.array(self.labels),
-            embedding=self.embedding,
+            embedding=_smallest(self.embedding),
             label_index=self.label_index,
             is_holdout=self.is_holdout,
             sha256=np.array(self.sha256),
@@ -97,6 +97,13 @@ class Features:
             source=np.array(self.source, np.str_),
             **further,
         )
+
+
+def _smallest(embedding: FloatArray) -> npt.NDArray[np.floating[Any]]:
+    """Return the embeddings in float16, where that can hold every one of them."""
+    with np.errstate(over="ignore"):
+        half = embedding.astype(np.float16)
+    return half if (half == embedding).all() else embedding
 
 
 def load_features(path: Path) -> Features:

@@ -1,6 +1,7 @@
 """The strategy ``probe``: the backbone stays as it is, a head is fitted on its embeddings."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from training.cross_validation import cross_validate
@@ -8,6 +9,7 @@ from training.dataset import Dataset, check_trainable
 from training.extra import join_extra
 from training.features import Embedder, Features
 from training.findings import Findings
+from training.half import fit_in_half
 from training.head import Additional, fit
 from training.mirroring import look
 from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
@@ -43,7 +45,11 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
         mirror, notes = may_mirror(dataset, features, embedder, context)
         views = _views(dataset, features, embedder, context, mirror=mirror)
     with watch.stage("fit"):
-        fitted = fit(features, context.progress, seed=settings.seed, balance=settings.balance, additional=views)
+        features, fitted = fit_in_half(
+            features,
+            partial(fit, progress=context.progress, seed=settings.seed, balance=settings.balance, additional=views),
+            lambda: embed(dataset, backbone, context)[1],
+        )
     findings = Findings(notes=(*backbone.notes, *notes))
     additional: Additional | None = views
     extra: tuple[Sample, ...] = ()

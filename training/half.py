@@ -1,0 +1,48 @@
+"""Embeddings of many pictures in half precision: half the file, and what was fitted on is exactly what is kept."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from regraft.artifact import FloatArray
+from training.features import Features
+from training.head import FittedHead
+from training.logistic import blocks
+
+WORTH_IT: Final = 4096
+"""Rows from which on the size of the file matters."""
+MOST_DIFFERENCE: Final = 8e-4
+"""Of a probability, between exact and rounded embeddings; the proof of the file allows 1e-3 for all that differs."""
+_SAMPLE: Final = 512
+
+
+def fit_in_half(
+    features: Features, fit: Callable[[Features], FittedHead], exact: Callable[[], Features]
+) -> tuple[Features, FittedHead]:
+    """Fit a head on embeddings rounded to float16, where there are many and the head allows it.
+
+    Args:
+        features: exact; where there are many, they are rounded in place, since two of them may not fit into memory.
+        fit: fits a head.
+        exact: makes the features once more, for a head that tells rounded embeddings from exact ones.
+
+    Returns:
+        What was fitted on, and the head.
+    """
+    if len(features.sha256) < WORTH_IT or np.abs(features.embedding).max() > np.finfo(np.float16).max:
+        return features, fit(features)
+    before = features.embedding[:_SAMPLE].copy()
+    _round(features.embedding)
+    fitted = fit(features)
+    answers = [fitted.head.probabilities(rows) for rows in (before, features.embedding[:_SAMPLE])]
+    if np.abs(answers[0] - answers[1]).max() <= MOST_DIFFERENCE:
+        return features, fitted
+    features = exact()
+    return features, fit(features)
+
+
+def _round(embedding: FloatArray) -> None:
+    """Round to what float16 can hold, in place."""
+    for block in blocks(len(embedding)):
+        embedding[block] = embedding[block].astype(np.float16)
