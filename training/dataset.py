@@ -6,7 +6,6 @@ it is, see `training.layout`. A list says the split itself, or is split by hash,
 
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from regraft.examples import image_hash
 from regraft.manifest import is_manifest
 from regraft.picture_folders import folders_in
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
+from training.ahead import map_ahead
 from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups, text_of
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
 
@@ -179,10 +178,9 @@ def _read_hashes(found: list[FoundImage], progress: Progress) -> list[LabelledIm
             return LeftOut(image.path, f"cannot be read: {error.strerror}", image.label)
 
     result = []
-    with ThreadPoolExecutor(cpu_budget()) as pool:
-        for done, image in enumerate(pool.map(read, found), start=1):
-            result.append(image)
-            progress("scan", done, len(found))
+    for done, image in enumerate(map_ahead(read, found), start=1):
+        result.append(image)
+        progress("scan", done, len(found))
     return result
 
 
