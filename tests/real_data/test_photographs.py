@@ -26,7 +26,13 @@ from training.tuned import MAX_LOGIT_DIFFERENCE
 
 # Columns: the set, the least accuracy on its holdout, training and holdout images, classes.
 SETS = {
-    "ants and bees": ("hymenoptera", 0.94, 244, 153, 2),
+    "ants and bees": (
+        "hymenoptera",
+        0.93,
+        244,
+        153,
+        2,
+    ),  # a bee that the holdout has too is not trained on: 0.941 -> 0.935
     "flowers": ("flower_photos", 0.91, 1500, 448, 5),
     "steel defects, far from ImageNet and split by hash": ("neu_surface_defects/all", 0.97, 720, 180, 6),
     "fruit, few and unbalanced": ("fruits4", 0.90, 240, 60, 4),
