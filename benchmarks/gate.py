@@ -18,6 +18,7 @@ import numpy.typing as npt
 from regraft.artifact import FloatArray, Head
 from regraft.examples import is_holdout
 from regraft.files import cache_folder
+from training.anchor import Anchor
 from training.calibration import squared_error
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
@@ -27,7 +28,7 @@ from training.objections import Limits
 from training.pretrained import embedding_cache, load_backbone
 from training.quarantine import Labels, find_wrong_labels
 from training.retrain_data import FIRST_SOURCE, RetrainData, Row, new_rows
-from training.retrain_gate import judge_challenger
+from training.retrain_gate import answered_rightly, judge_challenger
 from training.verdict import Verdict
 
 AXES: Final = 256
@@ -116,6 +117,7 @@ class Model:
         source: where each came from.
         quarantine: pictures whose labels are left out.
         challenger: the head that was judged last, and its labels.
+        anchor: what the best champions so far answered; None before the first retrain.
     """
 
     photographs: Photographs
@@ -126,6 +128,7 @@ class Model:
     source: _Labels = field(default_factory=dict)
     quarantine: set[str] = field(default_factory=set)
     challenger: tuple[Head, tuple[str, ...]] | None = None
+    anchor: Anchor | None = None
 
     @staticmethod
     def train(photographs: Photographs, names: Sequence[str]) -> "Model":
@@ -154,12 +157,20 @@ class Model:
             self.quarantine |= {entry.sha256 for entry in found}
             data, fitted = self._fitted()
         before = self.head.probabilities(data.features.holdout().embedding)
-        verdict = judge_challenger(self.features, before, data, fitted, Limits(), []).verdict
+        anchor = self._anchor().among(data.features)
+        verdict = judge_challenger(self.features, before, data, fitted, Limits(), [], anchor=anchor).verdict
         assert verdict is not None  # it was judged just now
         self.challenger = fitted.head, data.features.labels
         if verdict.blessed:
             self.features, self.head = data.features, fitted.head
+            self.anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
         return verdict
+
+    def _anchor(self) -> Anchor:
+        if self.anchor:
+            return self.anchor
+        right = self.head.probabilities(self.features.embedding).argmax(axis=1) == self.features.label_index
+        return Anchor.begin(self.features, right, np.isin(self.features.sha256, list(self.first)))
 
     def _fitted(self) -> tuple[RetrainData, FittedHead]:
         known = self.first | {name: label for name, label in self.sent.items() if name not in self.quarantine}

@@ -7,14 +7,17 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import binomtest, fisher_exact, ttest_1samp
 
 from regraft.artifact import FloatArray
+from training.calibration import squared_error
 from training.noninferiority import holm, largest_loss, p_value_of_loss
-from training.objections import Limits, cautions, objections
+from training.objections import MAX_LOG_LOSS_RISE, Limits, cautions, objections
 from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 _MOST_SLICES: Final = 50
+_LEAST: Final = 1e-3
+"""No probability counts for less in the log loss, or one picture would decide."""
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -108,7 +111,7 @@ def judge(
         loss_bound=_loss_bound(old_right, new_right),
         anchor=anchor,
     )
-    verdict = _adjusted(verdict)
+    verdict = _with_probabilities(_adjusted(verdict), answers, known, known & old_right & new_right)
     reasons = tuple(objections(verdict, limits))
     return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict, limits)))
 
@@ -118,6 +121,34 @@ def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
     only_first = int((first_right & ~second_right).sum())
     differing = int((first_right ^ second_right).sum())
     return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def _with_probabilities(verdict: Verdict, answers: Answers, known: _Mask, both_right: _Mask) -> Verdict:
+    """Add how far the probabilities of both can be taken at their word, on classes that both know.
+
+    Log loss is compared where both answer rightly, so that it is no second look at the accuracy.
+    """
+    truth, rows = answers.label_index[both_right], np.arange(int(both_right.sum()))
+    before, after = (
+        -np.log(np.maximum(each[both_right][rows, truth].astype(np.float64), _LEAST))
+        for each in (answers.champion, answers.challenger)
+    )
+    rise = after - before
+    # Where all rise alike, or there is one, there is nothing to test by.
+    varies = len(rise) > 1 and float(rise.std()) > 0
+    test = ttest_1samp(rise, MAX_LOG_LOSS_RISE, alternative="greater").pvalue if varies else 1.0
+    errors = [
+        max(0.0, squared_error(each[known], answers.label_index[known])) ** 0.5 if known.any() else 0.0
+        for each in (answers.champion, answers.challenger)
+    ]
+    return replace(
+        verdict,
+        champion_log_loss=float(before.mean()) if len(rows) else 0.0,
+        challenger_log_loss=float(after.mean()) if len(rows) else 0.0,
+        log_loss_p_value=float(test),
+        champion_calibration_error=errors[0],
+        challenger_calibration_error=errors[1],
+    )
 
 
 def _p_value_of_loss(old_right: _Mask, new_right: _Mask, limit: float) -> float:

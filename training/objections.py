@@ -14,6 +14,9 @@ from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 MAX_DROP: Final = 0.5
 MAX_CLASS_DROP: Final = 5.0
 MAX_SLICE_DROP: Final = 5.0
+MAX_LOG_LOSS_RISE: Final = 0.1
+"""In nats, on the images that both answer rightly; a rise beyond has to be shown."""
+_CALIBRATION_RISE: Final = 0.02
 LEVEL: Final = 0.05
 """Of the test, over everything that is tested at once."""
 _SURELY: Final = 0.001
@@ -82,6 +85,12 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
         )
     if 100 * verdict.challenger_accuracy < limits.min_accuracy - 1e-9:
         yield f"accuracy {verdict.challenger_accuracy:.4f} is below the floor of {limits.min_accuracy:g} %"
+    if verdict.log_loss_p_value < LEVEL and limits.max_drop is None:
+        yield (
+            f"log loss on the images that both answer rightly rises from {verdict.champion_log_loss:.3f} to "
+            f"{verdict.challenger_log_loss:.3f}: by more than {MAX_LOG_LOSS_RISE:g}, beyond chance "
+            f"(p = {verdict.log_loss_p_value:.2g})"
+        )
     for entry in verdict.classes:
         yield from _objections_to_class(entry, limits)
     for part in verdict.slices:
@@ -220,6 +229,9 @@ def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
         worst = sorted(old, key=lambda entry: -entry.loss_bound)
         each = [f"{e.label} (up to {100 * e.loss_bound:.0f} points, {e.holdout_images} images)" for e in worst]
         yield f"a loss of recall cannot be excluded: {_named(each)}"
+    before, now = verdict.champion_calibration_error, verdict.challenger_calibration_error
+    if now > before + _CALIBRATION_RISE:
+        yield f"on the classes that the champion knows the calibration error rises from {before:.3f} to {now:.3f}"
     for entry in verdict.classes:
         if entry.is_new and entry.challenger_recall == 0:
             seen = f"none of its {entry.holdout_images} holdout images is recognised"

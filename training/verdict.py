@@ -118,6 +118,13 @@ class Verdict:
         quarantined: how many of the suspects this retrain left out, the first of ``suspected``; see
             `training.quarantine`.
         in_quarantine: how many labels of the model are left out in all.
+        champion_log_loss: mean over the images that both answer rightly, in nats.
+        challenger_log_loss: over the same images.
+        log_loss_p_value: of the hypothesis that it rises by no more than `training.objections.MAX_LOG_LOSS_RISE`:
+            Student's one-sided paired t test.
+        champion_calibration_error: of all images whose class the champion knows, the root of
+            `training.calibration.squared_error`.
+        challenger_calibration_error: likewise.
         anchor: the challenger against the best version so far; None where nobody looked.
         loss_p_value: of the hypothesis that accuracy falls by no more than the gate's limit; see
             `training.noninferiority`. Adjusted (Holm) for all classes and sources that are tested beside it.
@@ -147,6 +154,11 @@ class Verdict:
     quarantined: int = 0
     in_quarantine: int = 0
     anchor: AnchorVerdict | None = None
+    champion_log_loss: float = 0.0
+    challenger_log_loss: float = 0.0
+    log_loss_p_value: float = 1.0
+    champion_calibration_error: float = 0.0
+    challenger_calibration_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

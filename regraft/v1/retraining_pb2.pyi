@@ -153,7 +153,7 @@ class RetrainJob(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor", "champion_log_loss", "challenger_log_loss", "log_loss_p_value", "champion_calibration_error", "challenger_calibration_error")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +177,11 @@ class Verdict(_message.Message):
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     IN_QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_LOG_LOSS_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_LOG_LOSS_FIELD_NUMBER: _ClassVar[int]
+    LOG_LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -200,7 +205,12 @@ class Verdict(_message.Message):
     quarantined: int
     in_quarantine: int
     anchor: AnchorVerdict
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ..., quarantined: _Optional[int] = ..., in_quarantine: _Optional[int] = ..., anchor: _Optional[_Union[AnchorVerdict, _Mapping]] = ...) -> None: ...
+    champion_log_loss: float
+    challenger_log_loss: float
+    log_loss_p_value: float
+    champion_calibration_error: float
+    challenger_calibration_error: float
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ..., quarantined: _Optional[int] = ..., in_quarantine: _Optional[int] = ..., anchor: _Optional[_Union[AnchorVerdict, _Mapping]] = ..., champion_log_loss: _Optional[float] = ..., challenger_log_loss: _Optional[float] = ..., log_loss_p_value: _Optional[float] = ..., champion_calibration_error: _Optional[float] = ..., challenger_calibration_error: _Optional[float] = ...) -> None: ...
 
 class AnchorVerdict(_message.Message):
     __slots__ = ("images", "best_accuracy", "accuracy", "loss_p_value", "classes")

@@ -439,3 +439,27 @@ def test_what_is_forgotten_counts_whatever_is_new() -> None:
     verdict = judge(Answers(answers(truth % 2, 2), answers(now, 3), truth, LABELS[:3]), Limits(max_class_drop=5))
 
     assert "class 'ant' loses 7.5 points of recall" in verdict.reasons[0]
+
+
+def unsure(images: int, probability: float, spread: float = 0.02) -> FloatArray:
+    """Return right answers of so much confidence, more or less."""
+    right = probability + spread * np.cos(np.arange(images))
+    return np.asarray(np.column_stack([right, 1 - right]), np.float32)
+
+
+def test_a_challenger_that_spoils_the_probabilities_of_old_classes_is_refused_though_every_answer_is_right() -> None:
+    truth = np.zeros(60, np.int64)
+
+    verdict = judge(Answers(unsure(60, 0.9), unsure(60, 0.6), truth, LABELS[:2]), Limits())
+
+    assert verdict.champion_accuracy == verdict.challenger_accuracy == 1
+    (reason,) = verdict.reasons
+    assert "log loss on the images that both answer rightly rises from 0.10" in reason
+    assert any("calibration error rises from" in caution for caution in verdict.cautions)
+
+
+@pytest.mark.parametrize("probability", [0.97, 0.9, 0.86])
+def test_probabilities_that_are_better_or_little_worse_are_no_reason(probability: float) -> None:
+    truth = np.zeros(60, np.int64)
+
+    assert judge(Answers(unsure(60, 0.9), unsure(60, probability), truth, LABELS[:2]), Limits()).blessed
