@@ -167,11 +167,11 @@ class Client:
         yield from self._exchange(self._classifier.ClassifyStream, requests)
 
     def add_examples(
-        self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = ""
+        self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = "", group: str = ""
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
-        """Send (picture, label) pairs; see `send_examples`."""
+        """Send (picture, label) pairs, all of one group if one is named; see `send_examples`."""
         requests = (
-            retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source)
+            retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source, group=group)
             for image, label in examples
         )
         return self.send_examples(requests)

@@ -70,6 +70,16 @@ label_history = Table(
 )
 """Every label that an example was ever given; only ever appended to. `examples` holds what is in force."""
 
+splits = Table(
+    "splits",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("is_holdout", Boolean),  # none: no retrain has used it yet
+)
+"""Which group a picture belongs to, and on which side of the split it is; both outlive the example."""
+
 kept_requests = Table(
     "kept_requests",
     metadata,

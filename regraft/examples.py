@@ -31,6 +31,7 @@ from regraft.database import (
     one_at_a_time,
     open_database,
     reading,
+    splits,
     sqlite_url,
     transaction,
 )
@@ -48,9 +49,14 @@ FOLDER: Final = ".examples"
 HOLDOUT_SHARE: Final = 0.2
 _WRITERS: Final = 8
 _QUOTA_PERIOD: Final = timedelta(hours=1)
+_WITH_GROUP: Final = examples.outerjoin(
+    splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
+)
+_GROUP: Final = func.coalesce(splits.c.group_name, "")
 _RELEASED: Final = "released from quarantine"
-_COLUMNS: Final = tuple(
-    examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")
+_COLUMNS: Final = (
+    *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
+    _GROUP,
 )
 """Of an `Example`, in its order."""
 
@@ -76,6 +82,7 @@ class Example:
         added_at: UTC, ISO 8601.
         quarantine: why no retrain learns from it until a person has looked; empty: it is learned from.
         vouched_by: who said that the label is right, of one that was in quarantine; empty: nobody had to.
+        group: what it shares with those that belong with it, see `NewExample`.
     """
 
     sha256: str
@@ -84,6 +91,7 @@ class Example:
     added_at: str = field(default="", compare=False)
     quarantine: str = ""
     vouched_by: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Bring the label to its one form, also that of an older row."""
@@ -100,6 +108,7 @@ class NewExample:
         source: where it comes from, free text.
         annotator: who says so.
         request_id: the prediction that it corrects.
+        group: of pictures that belong together, a patient's say: all are trained on, or all are held out.
     """
 
     data: bytes
@@ -107,6 +116,7 @@ class NewExample:
     source: str = ""
     annotator: str = ""
     request_id: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Bring the label to its one form."""
@@ -190,6 +200,7 @@ class ExamplesStore:
             check_note("source", new.source)
             check_note("annotator", new.annotator)
             check_note("request_id", new.request_id)
+            check_note("group", new.group)
         judged = self._foreseen(model, batch, caller, hourly_quota)
         welcome = [new for new, outcome in zip(batch, judged, strict=True) if outcome is not AddOutcome.REJECTED]
         if not welcome:
@@ -223,6 +234,7 @@ class ExamplesStore:
                 if outcome in (AddOutcome.ACCEPTED, AddOutcome.RELABELLED)
             ]
             _set(connection, model, labellings)
+            _group(connection, model, batch, outcomes)
         return outcomes
 
     def relabel(
@@ -310,7 +322,9 @@ class ExamplesStore:
         check_note("annotator", annotator)
         with transaction(self._engine, "cannot release the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(select(*_COLUMNS).where(_example(model, sha256))).one_or_none()
+            row = connection.execute(
+                select(*_COLUMNS).select_from(_WITH_GROUP).where(_example(model, sha256))
+            ).one_or_none()
             if row is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             before = Example(*row)
@@ -329,7 +343,7 @@ class ExamplesStore:
         here = _example(model, sha256)
         with transaction(self._engine, "cannot change the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(select(*_COLUMNS).where(here)).one_or_none()
+            row = connection.execute(select(*_COLUMNS).select_from(_WITH_GROUP).where(here)).one_or_none()
             before = Example(*row) if row else None
             if before is None and labelling.label is not None:
                 before = _as_removed(connection, model, sha256)
@@ -352,7 +366,8 @@ class ExamplesStore:
 
         They are ordered by hash, so that the order of arrival cannot matter.
         """
-        query = select(*_COLUMNS).where(examples.c.model == model).order_by(examples.c.sha256)
+        query = select(*_COLUMNS).select_from(_WITH_GROUP)
+        query = query.where(examples.c.model == model).order_by(examples.c.sha256)
         if quarantined:
             query = query.where(examples.c.quarantine != "")
         with reading(self._engine, "cannot read the examples") as connection:
@@ -386,6 +401,24 @@ class ExamplesStore:
         """Return the hashes of what was an example once and is none now: no retrain may use it."""
         with reading(self._engine, "cannot read the examples") as connection:
             return set(connection.execute(_removed(model)).scalars())
+
+    def sides(self, model: str) -> dict[str, bool]:
+        """Return whether each picture that a retrain has used is holdout; those that were removed since, too."""
+        query = select(splits.c.sha256, splits.c.is_holdout).where(
+            splits.c.model == model, splits.c.is_holdout.is_not(None)
+        )
+        with reading(self._engine, "cannot read the split") as connection:
+            return {row.sha256: row.is_holdout for row in connection.execute(query)}
+
+    def keep_sides(self, model: str, sides: Mapping[str, bool]) -> None:
+        """Keep on which side of the split pictures are; what has a side stays on it.
+
+        Raises:
+            StorageError: the database refused; all is as it was.
+        """
+        rows = [{"model": model, "sha256": sha256, "is_holdout": held} for sha256, held in sides.items()]
+        with transaction(self._engine, "cannot keep the split") as connection:
+            _keep_splits(connection, rows, "is_holdout", splits.c.is_holdout.is_(None))
 
     def history(self, model: str, sha256: str) -> builtins.list[Labelling]:
         """Return every label that an example was given, oldest first; of a removed one too."""
@@ -503,7 +536,9 @@ def _as_removed(connection: Connection, model: str, sha256: str) -> Example | No
     if not entries:
         return None
     source = next((entry.source for entry in reversed(entries) if entry.source), "")
-    return Example(sha256, "", source, entries[0].at)
+    named = select(splits.c.group_name).where(splits.c.model == model, splits.c.sha256 == sha256)
+    group = connection.execute(named).scalar_one_or_none() or ""
+    return Example(sha256, "", source, entries[0].at, group=group)
 
 
 def _set_lately(connection: Connection, caller: str) -> int:
@@ -527,6 +562,27 @@ def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Lab
         source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
         changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
         connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
+
+
+def _group(connection: Connection, model: str, batch: Sequence[NewExample], outcomes: Sequence[AddOutcome]) -> None:
+    """Note the groups that are stated, also of pictures that were there already."""
+    rows = [
+        {"model": model, "sha256": new.sha256, "group_name": new.group}
+        for new, outcome in zip(batch, outcomes, strict=True)
+        if new.group and outcome is not AddOutcome.REJECTED
+    ]
+    _keep_splits(connection, rows, "group_name")
+
+
+def _keep_splits(
+    connection: Connection, rows: Sequence[dict[str, Any]], column: str, where: ColumnElement[bool] | None = None
+) -> None:
+    if not rows:
+        return
+    upsert = insert_or(connection, splits)
+    changes = {column: upsert.excluded[column]}
+    upsert = upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes, where=where)
+    connection.execute(upsert, [{"group_name": "", **row} for row in rows])
 
 
 def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:

@@ -256,7 +256,7 @@ def list_examples(
     as_json: Json = False,
 ) -> None:
     """List the examples in force; with --json one a line."""
-    rows = show.table("sha256", "label", "source", "added", *(["why"] if quarantined else []))
+    rows = show.table("sha256", "label", "source", "group", "added", *(["why"] if quarantined else []))
     count = 0
     with Client(server) as client:
         found = client.list_examples(name=name, label=label, quarantined=quarantined)
@@ -265,7 +265,7 @@ def list_examples(
                 print_json(_fields(example))
             else:
                 why = [example.quarantine] if quarantined else []
-                rows.add_row(example.sha256[:12], example.label, example.source, example.added_at, *why)
+                rows.add_row(example.sha256[:12], example.label, example.source, example.group, example.added_at, *why)
     if quarantined and not as_json:
         if count:
             show.out.print(rows)
@@ -288,6 +288,8 @@ def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Js
     show.line(f"{found.example.sha256}: ", (found.example.label or _removal(found.history[-1]), "bold"))
     if found.example.quarantine:
         show.line(("in quarantine: ", "yellow"), found.example.quarantine)
+    if found.example.group:
+        show.line(f"group {found.example.group}")
     rows = show.table("when", "label", "annotator", "source", "request", "from", title="history")
     for entry in found.history:
         label = entry.label or "(removed)"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from regraft.errors import StorageError
 
-SCHEMA: Final = "0005"
+SCHEMA: Final = "0006"
 _UNVERSIONED: Final = "0001"
 """What a database has that was made before its schema had a version."""
 

@@ -118,7 +118,9 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return {**_limits(request), "gate": mode.value}
 
     async def _add(self, request: pb.AddExamplesRequest, sender: Sender) -> pb.AddExamplesResponse:
-        new = NewExample(request.image, request.label, request.source, request.annotator, request.request_id)
+        new = NewExample(
+            request.image, request.label, request.source, request.annotator, request.request_id, request.group
+        )
         added = await self._intake.add(request.name, new, sender)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)

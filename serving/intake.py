@@ -139,7 +139,7 @@ class Intake:
 
     async def _add(self, model: str, new: NewExample, sender: Sender) -> Added:
         check_label(new.label)
-        for name in ("source", "annotator", "request_id"):
+        for name in ("source", "annotator", "request_id", "group"):
             check_note(name, getattr(new, name))
         served = self._models.get(model)
         self.check_allowed(served, new.label)

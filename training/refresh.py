@@ -14,6 +14,7 @@ from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
 from regraft.interrupted import job_lock
+from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.anchor import Anchor
@@ -30,17 +31,21 @@ from training.refit import refit
 from training.retrain_data import (
     Champion,
     RetrainData,
+    embed_missing,
     gather,
+    labels_in_force,
     learned_from,
     left_out_with,
-    merge_rows,
     new_rows,
     read_champion,
+    remarks_on,
+    sides_of,
     sources_of,
 )
 from training.retrain_end import reason_of
 from training.retrain_gate import anchor_of, answered_rightly
 from training.settings import TrainSettings
+from training.sides import BOTH_SIDES
 from training.strategy import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, explain, look_into, make, shown_path, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
@@ -233,32 +238,44 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
     """
     found = scan(data, context.progress)
     here = {image.sha256: image.path for image in found.images}
-    learned, aside = learned_from(examples, name, champion.features)
-    in_folder = {image.sha256: image.label for image in found.images if image.sha256 not in aside}
-    sent = {example.sha256: example.label for example in learned}
-    rows = merge_rows(champion.features, list((in_folder | sent).items()), aside)
-    images = [
-        LabelledImage(here.get(sha256) or _fetched(examples, sha256, context), sha256, label, held)
-        for sha256, label, held in rows
-    ]
-    missing = [image for image in images if not image.path.is_file()]
-    if missing:
+    learned_examples, aside = learned_from(examples, name, champion.features)
+    in_folder = {image.sha256: one_form(image.label) for image in found.images if image.sha256 not in aside}
+    sent = {example.sha256: example for example in learned_examples}
+    in_force = {sha256: example.label for sha256, example in sent.items()}
+    labels = labels_in_force(champion.features, in_folder | in_force, aside)
+    paths = {sha256: here.get(sha256) or _fetched(examples, sha256, context) for sha256 in labels}
+    if missing := [sha256 for sha256, path in paths.items() if not path.is_file()]:
         raise DatasetError(
-            f"{len(missing)} of {len(images)} pictures are neither in {data} nor among the examples: all of them have "
-            f"to be embedded anew; the first is {missing[0].sha256}"
+            f"{len(missing)} of {len(paths)} pictures are neither in {data} nor among the examples: all of them have "
+            f"to be embedded anew; the first is {missing[0]}"
         )
+    embeddings, unreadable = embed_missing(champion, paths, examples, context.progress)
+    kept = examples.sides(name)
+    named = {image.sha256: set(image.group_names) for image in found.images}
+    for sha256, example in sent.items():
+        named.setdefault(sha256, set()).update({example.group} - {""})
+    sides = sides_of(champion, embeddings, labels, kept, named)
+    rows = [(each, label, sides.held[each]) for each, label in labels.items() if each in sides.held]
     classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
-    left_out = [LeftOut(here.get(sha256, Path(sha256)), reason) for sha256, reason in left_out_with(classes, rows)]
+    reasons = [*unreadable.items(), *left_out_with(classes, rows), *((each, BOTH_SIDES) for each in sorted(sides.both))]
+    weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
+    weights |= {image.sha256: image.weight for image in found.images}
+    images = [
+        LabelledImage(paths[each], each, label, held, group=sides.group[each], weight=weights.get(each, 1.0))
+        for each, label, held in rows
+    ]
+    learned = tuple(image for image in images if image.label not in classes.left_out)
+    examples.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in kept})
     return Collected(
         Dataset(
             classes.labels,
-            tuple(image for image in images if image.label not in classes.left_out),
-            (*found.left_out, *left_out),
-            f"as in version {champion.version}, new ones by image hash",
+            learned,
+            (*found.left_out, *(LeftOut(paths[sha256], reason) for sha256, reason in reasons)),
+            f"as in version {champion.version}, new ones by their groups",
             is_settled=True,
         ),
         tuple(image for image in images if image.label in classes.lost and image.is_holdout),
-        (*classes.remarks, *_told_otherwise(in_folder, sent)),
+        (*classes.remarks, *remarks_on(sides), *_told_otherwise(in_folder, in_force)),
     )
 
 

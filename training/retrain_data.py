@@ -1,7 +1,7 @@
 """What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +12,8 @@ from regraft import artifact
 from regraft.artifact import Artifact, FloatArray
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError
-from regraft.examples import Example, ExamplesStore, is_holdout
+from regraft.examples import Example, ExamplesStore
+from regraft.image_files import ImageFile
 from regraft.labels import one_form
 from regraft.progress import Progress
 from regraft.runtime import arithmetic_here
@@ -21,6 +22,8 @@ from training.classes import Classes, settle_classes
 from training.features import Embedder, Features, assemble, load_features, provider_for
 from training.further import carried_over, in_order, load_further
 from training.head import Additional
+from training.near_copies import near_copies
+from training.sides import BOTH_SIDES, Pair, Sides, settle_sides
 from training.views import augmentation_of, embed_views
 
 FIRST_SOURCE = "first training data"
@@ -135,19 +138,47 @@ def _in_one_form(champion: Champion) -> Champion:
     return replace(champion, features=features, further=further)
 
 
-def merge_rows(old: Features, new: list[tuple[str, str]], removed: Collection[str] = ()) -> list[Row]:
-    """Merge a version's images with the examples received since, without those that were removed.
+def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection[str] = ()) -> dict[str, str]:
+    """Return the label of every picture: of a version's own, and of those labelled since, without the removed ones."""
+    labels = {sha256: label for sha256, label, _ in rows_of(old)} | dict(newer)
+    return {sha256: label for sha256, label in sorted(labels.items()) if sha256 not in removed}
 
-    A picture that the version knows keeps its split, so that the holdout stays frozen, and takes the newer label.
 
-    Returns:
-        Rows ordered by hash.
+def sides_of(
+    champion: Champion,
+    embeddings: Mapping[str, FloatArray],
+    labels: Mapping[str, str],
+    kept: Mapping[str, bool],
+    named: Mapping[str, Collection[str]],
+) -> Sides:
+    """Bring pictures to the side of those that they belong with, by what the champion sees in them.
+
+    Args:
+        champion: whose own pictures stay where they are.
+        embeddings: of its backbone, of all pictures.
+        labels: in force.
+        kept: sides that were decided for other versions.
+        named: see `settle_sides`.
     """
-    merged = {sha256: (label, held) for sha256, label, held in rows_of(old) if sha256 not in removed}
-    for sha256, label in new:
-        held = merged[sha256][1] if sha256 in merged else is_holdout(sha256)
-        merged[sha256] = (label, held)
-    return [(sha256, label, held) for sha256, (label, held) in sorted(merged.items())]
+    old = champion.features
+    fixed = {**kept, **dict(zip(old.sha256, map(bool, old.is_holdout), strict=True))}
+    groups = dict(zip(old.sha256, old.group.tolist(), strict=True))
+    pairs = _copies(champion, embeddings, labels) if embeddings.keys() - fixed.keys() else []
+    return settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
+
+
+def _copies(champion: Champion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
+    """Return pairs of pictures that look nearly alike beside others of their class.
+
+    Their class is what the champion answers, since a label may be wrong; but where the champion does not know the
+    label, it is that, since what is new to the champion looks all alike to it.
+    """
+    names, known = sorted(embeddings), champion.features.labels
+    vectors = np.array([embeddings[name] for name in names], np.float32)
+    answers = champion.probabilities(vectors).argmax(axis=1)
+    new = {label: len(known) + number for number, label in enumerate(sorted({*labels.values()} - {*known}))}
+    classes = np.array([new.get(labels.get(name, ""), answer) for name, answer in zip(names, answers, strict=True)])
+    return [(names[first], names[second]) for first, second in near_copies(vectors, classes).tolist()]
 
 
 def rows_of(features: Features) -> list[Row]:
@@ -165,35 +196,53 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
 def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Progress) -> RetrainData:
     """Put together the version's own embeddings, those cached while serving, and what is still missing.
 
+    The sides of new pictures are kept for the retrains to come, whatever becomes of this one.
+
     Raises:
-        StorageError: the examples cannot be read.
+        PreconditionError: fewer than two classes are left.
+        StorageError: the examples cannot be read, or the sides not kept.
     """
-    sent, aside = learned_from(examples, model, champion.features)
-    rows = merge_rows(champion.features, [(example.sha256, example.label) for example in sent], aside)
-    embeddings, failures = _embed(champion, [sha256 for sha256, _, _ in rows], examples, progress)
+    (sent, aside), kept = learned_from(examples, model, champion.features), examples.sides(model)
+    before = champion.features
+    labels = labels_in_force(before, {example.sha256: example.label for example in sent}, aside)
+    files = {sha256: examples.image_file(sha256) for sha256 in labels}
+    embeddings, failures = embed_missing(champion, files, examples, progress)
     unreadable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
     for name, reason in unreadable:
         log.warning("example %s is left out: %s", name, reason)
-    rows = [row for row in rows if row[0] in embeddings]
-    classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
-    before = champion.features
+    # What was held out and then removed still keeps its like out of training.
+    every = embeddings | examples.embeddings.get(champion.key, aside & kept.keys())
+    named = {example.sha256: [example.group] for example in sent if example.group}
+    sides = sides_of(champion, every, labels, kept, named)
+    rows = [(name, label, sides.held[name]) for name, label in labels.items() if name in sides.held]
+    classes = settle_classes(before.labels, [(label, held) for _, label, held in rows])
     features = assemble(
         classes.labels,
         [row for row in rows if row[1] not in classes.left_out],
         embeddings,
-        groups=dict(zip(before.sha256, before.group.tolist(), strict=True)),
+        groups=sides.group,
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
+    examples.keep_sides(model, {sha256: held for sha256, _, held in rows_of(features) if sha256 not in kept})
     return RetrainData(
         features,
         _further(champion, features, examples, progress),
         sources_of(features, sent),
-        new_rows(champion.features, features),
-        (*unreadable, *left_out_with(classes, rows)),
+        new_rows(before, features),
+        (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.both))),
         assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
-        classes.remarks,
+        (*classes.remarks, *remarks_on(sides)),
     )
+
+
+def remarks_on(sides: Sides) -> Iterator[str]:
+    """Yield what is to be said of pictures that belong with both sides."""
+    if sides.both:
+        yield (
+            f"{len(sides.both)} images belong with training and with holdout images, so they are neither trained on "
+            f"nor judged by; the first is {min(sides.both)}"
+        )
 
 
 def learned_from(examples: ExamplesStore, model: str, known: Features) -> tuple[list[Example], set[str]]:
@@ -214,12 +263,19 @@ def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, 
             yield sha256, f"class {label!r} {classes.left_out[label]}"
 
 
-def _embed(
-    champion: Champion, names: list[str], examples: ExamplesStore, progress: Progress
+def embed_missing(
+    champion: Champion, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
-    """Return embeddings by hash, and by hash the reason why there is none."""
+    """Return what the champion's backbone makes of its own pictures and of others, and why there is none of some.
+
+    Args:
+        champion: has the embeddings of its own.
+        files: by image hash.
+        examples: has those that were made while serving, and takes the others.
+        progress: told the stage ``embed``.
+    """
     known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    wanted = {name: examples.image_file(name) for name in names if name not in known}
+    wanted = {name: file for name, file in files.items() if name not in known}
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}
     failures: dict[str, str] = {}

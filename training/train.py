@@ -14,6 +14,7 @@ from regraft.card import ModelCard
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.examples import FOLDER
 from regraft.files import cache_folder
+from regraft.labels import one_form
 from regraft.manifest import is_manifest
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
@@ -173,8 +174,10 @@ def _opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
 
 def _in_order_of(champion: Champion, dataset: Dataset) -> Dataset:
     """Return the dataset with labels in the champion's order, new ones behind: clients may know them by number."""
-    known = [label for label in champion.features.labels if label in dataset.labels]
-    return replace(dataset, labels=(*known, *(label for label in dataset.labels if label not in known)))
+    images = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
+    there = dict.fromkeys(map(one_form, dataset.labels))
+    known = [label for label in champion.features.labels if label in there]
+    return replace(dataset, images=images, labels=(*known, *(label for label in there if label not in known)))
 
 
 def _check_folds(dataset: Dataset, settings: TrainSettings) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingCache
 from regraft.examples import kept_images
-from regraft.image_files import ImageFile
+from regraft.image_files import ImageFile, ImageFiles
 from training.anchor import Anchor
 from training.features import Embedder, Features, assemble
 from training.findings import Findings
+from training.near_copies import relatives
 from training.objections import Limits
 from training.pretrained import embedding_cache
 from training.quarantine import NOTHING_QUARANTINED, Quarantined
@@ -26,8 +27,9 @@ def judge_trained(
 ) -> Findings:
     """Judge a training run that shares no split with the champion, by pictures that neither was fitted on.
 
-    They are the holdout of the run without what the champion learned from, and the champion's without what the run
-    did. A class of the champion that the run does not have is a reason to refuse: its pictures came from elsewhere.
+    They are the holdout of the run without what belongs with pictures that the champion learned from, and the
+    champion's without what belongs with those of the run. A class of the champion that the run does not have is a
+    reason to refuse: its pictures came from elsewhere.
 
     Args:
         champion: what it competes with.
@@ -38,33 +40,54 @@ def judge_trained(
         limits: of the gate.
     """
     now, before = made.features, champion.features
-    aside = set(before.train().sha256)
-    own = [row for row in rows_of(now) if not (row[2] and row[0] in aside)]
-    learned = {*now.train().sha256, *(sample.sha256 for sample in made.extra)}
-    there = learned.union(now.sha256)
-    older = [row for row in rows_of(before.holdout()) if row[0] not in there]
-    kept = kept_images(examples)
-    files: dict[str, ImageFile] = {sha256: kept.file(sha256) for sha256, _, _ in older}
-    embeddings = made_embeddings(champion, made, files, context)
-    data = RetrainData(
-        assemble(
-            now.labels,
-            [*own, *(row for row in older if row[1] in now.labels)],
-            dict(zip(now.sha256, now.embedding, strict=True)) | embeddings,
-        ),
-        None,
-        (),
-        np.empty(0, np.bool_),
-        (),
-        held_rows(before.labels, [row for row in older if row[1] not in now.labels], embeddings, now),
-        tuple(_remarks(champion, len(now.sha256) - len(own), len(older) - len(embeddings))),
-    )
-    features = data.features
-    data = replace(data, source=(FIRST_SOURCE,) * len(features.sha256), is_new=new_rows(before, features))
-    files |= {image.sha256: image.path for image in made.dataset.images}
+    files: dict[str, ImageFile] = {image.sha256: image.path for image in made.dataset.images}
     with embedding_cache(context.cache) as known:
+        aside = _learned_by_champion(champion, now.holdout(), files, known, context)
+        older = _older(champion, made, files, kept_images(examples), context)
+        rows = [row for row in rows_of(now) if row[0] not in aside]
+        old_rows = rows_of(older)
+        features = assemble(
+            now.labels,
+            [*rows, *(row for row in old_rows if row[1] in now.labels)],
+            {**_by_hash(now), **_by_hash(older)},
+        )
+        lost = older.select(np.array([label not in now.labels for _, label, _ in old_rows], np.bool_))
+        unseen = len(set(before.holdout().sha256) - set(now.sha256)) - len(old_rows)
+        data = RetrainData(
+            features,
+            None,
+            (FIRST_SOURCE,) * len(features.sha256),
+            new_rows(before, features),
+            (),
+            lost,
+            tuple(_remarks(champion, len(aside), unseen)),
+        )
         found = judge_made(champion, made, data, files, known, golden, context, limits)
     return _without_lost_classes(found, champion, now.labels)
+
+
+def _learned_by_champion(
+    champion: Champion, held: Features, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+) -> set[str]:
+    """Return the holdout pictures of a run that the champion was fitted on, or on pictures that belong with them."""
+    train = champion.features.train()
+    rest = held.select(~np.isin(held.sha256, train.sha256))
+    seen = champion_embeddings(champion, {sha256: files[sha256] for sha256 in rest.sha256}, known, context)
+    vectors = np.array([seen[sha256] for sha256 in rest.sha256], np.float32).reshape(-1, train.embedding.shape[1])
+    return (set(held.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
+
+
+def _older(champion: Champion, made: Made, files: dict[str, ImageFile], kept: ImageFiles, context: Context) -> Features:
+    """Return the champion's holdout beyond the run's pictures, as far as it is at hand; ``files`` learns where."""
+    now, before = made.features, champion.features.holdout()
+    learned = {*now.sha256, *(sample.sha256 for sample in made.extra)}
+    wanted = {sha256: kept.file(sha256) for sha256 in before.sha256 if sha256 not in learned}
+    files |= wanted
+    embeddings = made_embeddings(champion, made, wanted, context)
+    older = before.select(np.isin(before.sha256, list(embeddings)))
+    vectors = np.array([embeddings[sha256] for sha256 in older.sha256], np.float32)
+    older = replace(older, embedding=vectors.reshape(-1, now.embedding.shape[1]))
+    return older.select(~np.isin(older.sha256, list(relatives(older, now.train()))))
 
 
 def judge_made(
@@ -94,10 +117,7 @@ def judge_made(
         anchor: the best versions so far.
     """
     names = (*data.features.holdout().sha256, *data.lost.sha256)
-    embeddings = _of_champion(champion)
-    missing = {sha256: files[sha256] for sha256 in names if sha256 not in embeddings}
-    if missing:
-        embeddings |= champion.embedder.embed(missing, known, context.progress)[0]
+    embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, known, context)
     size = champion.features.embedding.shape[1]
     rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
     looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
@@ -108,11 +128,22 @@ def judge_made(
     )
 
 
+def champion_embeddings(
+    champion: Champion, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+) -> dict[str, FloatArray]:
+    """Return what the champion's backbone makes of pictures, by hash; ``known`` as in `judge_made`."""
+    embeddings = _by_hash(champion.features)
+    missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
+    if missing:
+        embeddings |= champion.embedder.embed(missing, known, context.progress)[0]
+    return embeddings
+
+
 def made_embeddings(
     champion: Champion, made: Made, files: Mapping[str, ImageFile], context: Context
 ) -> dict[str, FloatArray]:
     """Return what the new backbone makes of more pictures, by hash; what cannot be read is missing."""
-    same = _of_champion(champion) if made.backbone.key == champion.key else {}
+    same = _by_hash(champion.features) if made.backbone.key == champion.key else {}
     found = {sha256: same[sha256] for sha256 in files if sha256 in same}
     missing = {sha256: file for sha256, file in files.items() if sha256 not in found}
     if missing:
@@ -129,8 +160,8 @@ def held_rows(
     return assemble(labels, rows, embeddings) if rows else replace(like.select(nothing), labels=labels)
 
 
-def _of_champion(champion: Champion) -> dict[str, FloatArray]:
-    return dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
+def _by_hash(features: Features) -> dict[str, FloatArray]:
+    return dict(zip(features.sha256, features.embedding, strict=True))
 
 
 def _embedder(made: Made) -> Embedder:
@@ -140,11 +171,14 @@ def _embedder(made: Made) -> Embedder:
 
 def _remarks(champion: Champion, learned: int, unseen: int) -> Iterator[str]:
     if learned:
-        yield f"{learned} holdout images of this run judge nobody, since version {champion.version} was fitted on them"
+        yield (
+            f"{learned} holdout images of this run judge nobody, since version {champion.version} was fitted on them, "
+            "or on images that belong with them"
+        )
     if unseen:
         yield (
-            f"{unseen} holdout images of version {champion.version} judge nobody, since they are neither in the folder "
-            "nor among the labelled examples"
+            f"{unseen} holdout images of version {champion.version} judge nobody, since they are not at hand, or "
+            "belong with images that this run was fitted on"
         )
 
 

@@ -20,7 +20,7 @@ class ListExamplesRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by")
+    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Example(_message.Message):
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     VOUCHED_BY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     label: str
     source: str
@@ -35,7 +36,8 @@ class Example(_message.Message):
     image: bytes
     quarantine: str
     vouched_by: str
-    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[str] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ...) -> None: ...
+    group: str
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[str] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class GetExampleRequest(_message.Message):
     __slots__ = ("name", "sha256", "with_image")

@@ -19,20 +19,22 @@ MANUAL: GateMode
 OFF: GateMode
 
 class AddExamplesRequest(_message.Message):
-    __slots__ = ("image", "label", "name", "source", "annotator", "request_id")
+    __slots__ = ("image", "label", "name", "source", "annotator", "request_id", "group")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     label: str
     name: str
     source: str
     annotator: str
     request_id: str
-    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    group: str
+    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class AddExamplesResponse(_message.Message):
     __slots__ = ("outcome", "reason", "sha256")

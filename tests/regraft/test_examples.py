@@ -504,7 +504,7 @@ def test_of_a_batch_with_something_wrong_nothing_is_kept(store: ExamplesStore) -
     assert store.count(MODEL) == 0
 
 
-@pytest.mark.parametrize("field", ["source", "annotator", "request_id"])
+@pytest.mark.parametrize("field", ["source", "annotator", "request_id", "group"])
 @pytest.mark.parametrize(("text", "complaint"), [("x" * 201, "201 characters; the limit is 200"), ("a\0b", "control")])
 def test_a_note_that_cannot_be_kept_is_refused_by_its_name(
     store: ExamplesStore, field: str, text: str, complaint: str
@@ -513,6 +513,50 @@ def test_a_note_that_cannot_be_kept_is_refused_by_its_name(
         store.add_all(MODEL, [NewExample(data(1), "red", **{field: text})])
 
     assert store.count(MODEL) == 0
+
+
+def test_a_group_is_kept_with_the_picture_also_when_it_is_stated_later_and_outlives_a_removal(
+    store: ExamplesStore,
+) -> None:
+    store.add_all(MODEL, [NewExample(data(1), "red", group="patient 7"), NewExample(data(2), "red")])
+    later = store.add_all(MODEL, [NewExample(data(2), "red", group="patient 8"), NewExample(data(1), "red")])
+    store.remove(MODEL, image_hash(data(1)))
+    brought_back = store.relabel(MODEL, image_hash(data(1)), "blue")
+
+    assert later == [AddOutcome.DUPLICATE, AddOutcome.DUPLICATE]
+    assert brought_back.group == "patient 7"
+    assert {example.sha256: example.group for example in store.list(MODEL)} == {
+        image_hash(data(1)): "patient 7",
+        image_hash(data(2)): "patient 8",
+    }
+    assert store.list("another") == []
+
+
+def test_what_is_rejected_changes_no_group(store: ExamplesStore) -> None:
+    store.add_all(MODEL, [NewExample(data(1), "red", group="mine")], caller="one", hourly_quota=1)
+
+    store.add_all(MODEL, [NewExample(data(1), "blue", group="yours")], caller="one", hourly_quota=1)
+
+    assert store.find(MODEL, image_hash(data(1))).group == "mine"
+
+
+def test_a_side_that_was_decided_stays_whatever_is_said_or_removed_later(store: ExamplesStore) -> None:
+    store.add_all(MODEL, [NewExample(data(1), "red", group="patient 7")])
+    store.keep_sides(MODEL, {image_hash(data(1)): True, image_hash(data(2)): False})
+
+    store.keep_sides(MODEL, {image_hash(data(1)): False, image_hash(data(2)): True, image_hash(data(3)): True})
+    store.add_all(MODEL, [NewExample(data(2), "red", group="patient 8")])
+    store.remove(MODEL, image_hash(data(1)))
+
+    assert store.sides(MODEL) == {image_hash(data(1)): True, image_hash(data(2)): False, image_hash(data(3)): True}
+    assert store.sides("another") == {}
+    assert store.find(MODEL, image_hash(data(2))).group == "patient 8"
+
+
+def test_a_group_alone_is_no_side(store: ExamplesStore) -> None:
+    store.add_all(MODEL, [NewExample(data(1), "red", group="patient 7")])
+
+    assert store.sides(MODEL) == {}
 
 
 def test_beyond_its_quota_a_caller_is_rejected_and_others_are_not(store: ExamplesStore) -> None:

@@ -37,7 +37,7 @@ from training.features import load_features
 from training.further import load_further
 from training.head import Additional
 from training.retrain import run_job
-from training.retrain_data import merge_rows
+from training.retrain_data import labels_in_force
 from training.verify import verify
 from training.version import publish
 from training.version_diff import version_diff
@@ -1332,25 +1332,12 @@ SENT = st.dictionaries(st.sampled_from(HASHES), st.sampled_from(["blue", "red", 
 
 
 @settings(max_examples=80)
-@given(SENT)
-def test_merging_keeps_every_split_and_takes_every_newer_label(sent: dict[str, str]) -> None:
-    merged = merge_rows(OLD, list(sent.items()))
+@given(SENT, st.sets(st.sampled_from(HASHES)))
+def test_every_picture_has_its_newer_label_and_what_was_removed_leaves_although_the_champion_was_fitted_on_it(
+    sent: dict[str, str], removed: set[str]
+) -> None:
+    labels = labels_in_force(OLD, sent, removed)
 
-    assert [name for name, _, _ in merged] == sorted({*OLD.sha256, *sent})
-    for name, label, held in merged:
-        if name in OLD.sha256:
-            row = OLD.sha256.index(name)
-            assert held is bool(OLD.is_holdout[row])
-            assert label == sent.get(name, OLD.labels[OLD.label_index[row]])
-        else:
-            assert held is is_holdout(name)
-            assert label == sent[name]
-    assert merge_rows(OLD, list(reversed(sent.items()))) == merged
-
-
-def test_what_was_removed_leaves_although_the_champion_was_fitted_on_it() -> None:
-    gone = OLD.sha256[0]
-
-    merged = merge_rows(OLD, [], {gone})
-
-    assert {sha256 for sha256, _, _ in merged} == {*OLD.sha256} - {gone}
+    assert list(labels) == sorted({*OLD.sha256, *sent} - removed)
+    known = {sha256: OLD.labels[index] for sha256, index in zip(OLD.sha256, OLD.label_index, strict=True)}
+    assert all(label == sent.get(sha256, known.get(sha256)) for sha256, label in labels.items())

@@ -112,10 +112,7 @@ def test_with_the_gate_on_manual_it_waits(shop: Shop) -> None:
 
 def test_pictures_that_either_learned_from_judge_nobody(shop: Shop, tmp_path: Path) -> None:
     known = shop.features(1)
-    for side, held in (
-        ("train", True),
-        ("val", False),
-    ):  # what was held out is learned from now, and the other way round
+    for side, held in (("train", True), ("val", False)):  # what was held out is learned from now, and vice versa
         for sha256, index, is_held in zip(known.sha256, known.label_index, known.is_holdout, strict=True):
             if bool(is_held) == held:
                 folder = tmp_path / "swapped" / side / known.labels[index]
@@ -128,7 +125,7 @@ def test_pictures_that_either_learned_from_judge_nobody(shop: Shop, tmp_path: Pa
     assert (result.verdict.holdout_images, result.promoted) == (0, False)
     aside = int((~known.is_holdout).sum())
     remark = f"{aside} holdout images of this run judge nobody, since version 1 was fitted on them"
-    assert remark in result.verdict.cautions
+    assert any(told.startswith(remark) for told in result.verdict.cautions)
 
 
 def file_of(shop: Shop, sha256: str) -> Path:
