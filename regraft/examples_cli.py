@@ -48,7 +48,7 @@ def label(
         Path | None,
         typer.Argument(
             help="A folder for each class; a list, .csv, .jsonl or .parquet, with file and label, and if you like "
-            "source, annotator and request_id; with --label, a picture or a folder of them."
+            "source, group, annotator and request_id; with --label, a picture or a folder of them."
         ),
     ] = None,
     label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
@@ -153,6 +153,7 @@ class _Delivery:
             source=file.source or self._source,
             annotator=file.annotator or self._user,
             request_id=file.request_id,
+            group=file.group,
         )
         self._check_size(request.ByteSize())
         return request
@@ -364,7 +365,7 @@ def export(
         total = sum(1 for _ in client.list_examples(name=name, label=label))
         for example in client.list_examples(name=name, label=label, with_images=True):
             file = _write(folder, example.label, example.sha256, example.image)
-            rows.append({"file": file, "label": example.label, "source": example.source})
+            rows.append({"file": file, "label": example.label, "source": example.source, "group": example.group})
             progress("export", len(rows), total)
     _write_list(folder / "examples.csv", rows)
     if as_json:

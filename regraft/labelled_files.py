@@ -9,7 +9,7 @@ from regraft.labels import check_label, one_form
 from regraft.manifest import BadLine, LabelledFile, is_manifest, read_manifest
 from regraft.picture_folders import contents, folders_in
 
-FIELDS: Final = ("file", "label", "source", "annotator", "request_id")
+FIELDS: Final = ("file", "label", "source", "group", "annotator", "request_id")
 """The columns of the lists that are written here."""
 
 

@@ -68,6 +68,7 @@ def test_a_folder_is_labelled_listed_and_exported_again(live: LiveServer, folder
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_list_says_who_labelled_what(live: LiveServer, folder: Path, kind: str) -> None:
     row = {"file": "grey/1.png", "label": "grey", "source": "a camera", "annotator": "ada", "request_id": "r1"}
+    row["group"] = "patient 7"
     rows = [row, {"file": "red/50.png", "label": "red"}]
     path = folder / f"list.{kind}"
     with path.open("w", newline="") as file:
@@ -82,7 +83,7 @@ def test_a_list_says_who_labelled_what(live: LiveServer, folder: Path, kind: str
     (shown,) = run(live, "examples", "show", image_hash(picture("grey", 1))[:12])
 
     assert counts["accepted"] == 2
-    assert (shown["label"], shown["source"]) == ("grey", "a camera")
+    assert (shown["label"], shown["source"], shown["group"]) == ("grey", "a camera", "patient 7")
     assert [(entry["annotator"], entry["request_id"]) for entry in shown["history"]] == [("ada", "r1")]
 
 
