@@ -146,9 +146,11 @@ def test_the_champions_holdout_from_elsewhere_judges_too_also_on_another_backbon
     (shop.cache / "embeddings.sqlite").unlink()
     third = shop.train(backbone=SECOND, gate=GateMode.MANUAL).verdict
 
-    assert [verdict.holdout_images for verdict in seen if verdict] == [held, held]
+    first, second = (verdict.holdout_images for verdict in seen if verdict)
+    assert first == held
+    assert held - 3 <= second <= held  # another network sees other near-duplicates, so its split may differ a little
     assert third is not None
-    gone = held - third.holdout_images
+    gone = second - third.holdout_images
     assert gone > 0
     assert any(told.startswith(f"{gone} holdout images of version 2 judge nobody") for told in third.cautions)
 
