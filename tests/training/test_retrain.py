@@ -412,6 +412,7 @@ def test_the_report_says_what_is_new_since_the_version_before(workshop: Workshop
     pictures = new_pictures("green", 10, 4)
     workshop.add("green", pictures)
     workshop.add("blue", [known("red", held=False)])
+    workshop.vouch(known("red", held=False), "blue")
 
     workshop.retrain(max_suspects=100)
 
