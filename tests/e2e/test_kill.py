@@ -119,7 +119,7 @@ def _start_retrain(client: Client) -> retraining_pb2.RetrainJob:
 
 
 def _wait_until(client: Client, job_id: str, phase: str) -> None:
-    order = ["", "read", "embed", "fit", "judge", "publish"]
+    order = ["", "read", "embed", "fit", "check", "judge", "publish"]
     for job in client.watch_job(job_id):
         if order.index(job.phase) >= order.index(phase):
             return

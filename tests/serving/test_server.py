@@ -287,8 +287,8 @@ def test_a_retrain_finds_jobs_and_examples_that_are_kept_elsewhere(store: ModelS
         job = live.client.retrain()
         end = list(live.client.watch_job(job.id))[-1]
 
-    assert end.state == retraining_pb2.RetrainJob.FAILED
-    assert "'grey' has" in end.message
+    assert end.state == retraining_pb2.RetrainJob.REFUSED
+    assert "class 'grey' is left out" in end.message
 
 
 @pytest.fixture
