@@ -92,9 +92,11 @@ def test_weights_from_a_file_are_good_on_ants_and_bees(
 
 
 def test_a_mirrored_view_of_each_picture_helps_on_ants_and_bees(trainer: Trainer) -> None:
-    found = [accuracy(trainer("hymenoptera", f"seed{seed}", views=1, seed=seed)) for seed in range(5)]
+    without = accuracy(trainer("hymenoptera", "plain"))
+    found = accuracy(trainer("hymenoptera", "viewed", views=1))
 
-    assert np.mean(found) >= 0.945
+    assert found > without
+    assert found >= 0.94  # a picture that lies in train/ and in val/ is not trained on: one of 153 answers less
 
 
 def test_views_of_arrows_cost_nothing_since_mirroring_is_left_out(tmp_path: Path, photograph_cache: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli import app
-from regraft.examples import image_hash, is_holdout
 from regraft.store import ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
@@ -36,10 +35,11 @@ def test_waiting_is_well_where_a_head_went_live_and_where_there_was_nothing_new(
     assert second[1]["message"].startswith("nothing new")
 
 
-def test_waiting_fails_where_the_gate_refuses(live: LiveServer) -> None:
-    pictures = (picture("grey", number) for number in range(30))
-    to_train_on = [image for image in pictures if not is_holdout(image_hash(image))]
-    list(live.client.add_examples((image, "grey") for image in to_train_on))
+def test_waiting_fails_where_the_gate_refuses(live: LiveServer, tmp_path: Path) -> None:
+    golden = tmp_path / "store" / "colours" / "golden" / "blue"
+    golden.mkdir(parents=True)
+    (golden / "sky.png").write_bytes(picture("red"))
+    list(live.client.add_examples((picture("grey", number), "grey") for number in range(30)))
 
     code, job = retrain(live)
 

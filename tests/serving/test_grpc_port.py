@@ -1,8 +1,10 @@
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -128,11 +130,18 @@ def test_one_connection_has_no_more_calls_in_flight_than_the_limit(store: ModelS
         assert outcomes.count("red") >= 2
 
 
-def test_a_socket_of_this_machine_answers_and_is_reached(store: ModelStore, tmp_path: Path) -> None:
-    place = f"unix:{tmp_path}/regraft.sock"
-    with LiveServer(store, grpc=place, control=f"unix:{tmp_path}/control.sock"), Client(place) as client:
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A folder for sockets: of their names the system takes no more than 107 bytes, and pytest's folders are deep."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_a_socket_of_this_machine_answers_and_is_reached(store: ModelStore, sockets: Path) -> None:
+    place = f"unix:{sockets}/regraft.sock"
+    with LiveServer(store, grpc=place, control=f"unix:{sockets}/control.sock"), Client(place) as client:
         assert client.classify(picture("red")).predictions[0].label == "red"
-        with Client(f"unix:{tmp_path}/control.sock") as control:
+        with Client(f"unix:{sockets}/control.sock") as control:
             assert [model.name for model in control.list_models()] == ["colours"]
 
         with (
@@ -143,11 +152,11 @@ def test_a_socket_of_this_machine_answers_and_is_reached(store: ModelStore, tmp_
         assert client.classify(picture("red")).predictions[0].label == "red"
 
 
-def test_a_socket_that_a_crash_left_behind_is_replaced(store: ModelStore, tmp_path: Path) -> None:
+def test_a_socket_that_a_crash_left_behind_is_replaced(store: ModelStore, sockets: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(f"{tmp_path}/regraft.sock")
+        left_behind.bind(f"{sockets}/regraft.sock")
 
-    with LiveServer(store, grpc=f"unix:{tmp_path}/regraft.sock"), Client(f"unix:{tmp_path}/regraft.sock") as client:
+    with LiveServer(store, grpc=f"unix:{sockets}/regraft.sock"), Client(f"unix:{sockets}/regraft.sock") as client:
         assert client.is_serving()
 
 
