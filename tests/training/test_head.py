@@ -387,6 +387,17 @@ def test_a_tiny_class_leaves_the_probabilities_of_the_others_as_they_are(tiny: i
     assert loss[1] <= loss[0] + 0.04
 
 
+def test_a_class_of_few_rows_has_no_say_in_which_c_is_best() -> None:
+    """Its rows lie among those of others: answered wrong out of fold, they would ask for less sure answers to all."""
+    without, tiny = blobs([60] * 4, 30, apart=3.5), blobs([60] * 4 + [5], 30, apart=3.5)
+    embedding = tiny.embedding.copy()
+    embedding[tiny.label_index == 4] = embedding[tiny.label_index < 4][:5] + 0.1
+
+    before, after = fit(without), fit(with_embedding(tiny, embedding))
+
+    assert after.choices["c"] == before.choices["c"]
+
+
 def test_of_equal_counts_balance_changes_nothing() -> None:
     features = blobs([20, 20, 20], 10)
 
