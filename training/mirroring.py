@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
-from sklearn.linear_model import RidgeClassifierCV
 from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray
@@ -81,6 +80,8 @@ def out_of_fold(
     original: FloatArray, mirrored: FloatArray, label_index: _Index, group: _Index, seed: int
 ) -> tuple[_Index, _Index]:
     """Answer embeddings [n, D] of pictures and of their mirror images, by classifiers that saw neither: int64 [n]."""
+    from sklearn.linear_model import RidgeClassifierCV  # noqa: PLC0415 - slow to load, and most runs mirror nothing
+
     centre, scale = original.mean(axis=0), max(float(original.std()), 1e-12)
     x, y = (original - centre) / scale, (mirrored - centre) / scale
     folds = deal(label_index, FOLDS, seed, group)
