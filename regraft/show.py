@@ -163,13 +163,24 @@ def not_promoted(result: Mapping[str, Any]) -> None:
 
 
 def _extra(extra: Mapping[str, Any]) -> None:
-    """Show what a second labelled set brought."""
+    """Show what a second labelled set brought, and what of it took no part."""
+    line(extra_took_part(extra))
+    for reason, count in extra["left_out"].items():
+        line((f"  {count} left out: {reason}", "yellow"))
     rows = table(f"with {extra['images']} images of {extra['folder']}", numbers=("without", "with"))
     rows.add_row("cross-validated accuracy", f"{extra['cv_without']:.4f}", f"{extra['cv_with']:.4f}")
     if extra["holdout_with"] is not None:
         rows.add_row("accuracy on the holdout", f"{extra['holdout_without']:.4f}", f"{extra['holdout_with']:.4f}")
-    rows.add_row("mean weight of an image", "", f"{extra['mean_weight']:.3f}")
     out.print(rows)
+
+
+def extra_took_part(extra: Mapping[str, Any]) -> str:
+    """Return how many pictures of a second set joined, and for how many they count."""
+    joined = f"{extra['images']} of {extra['found']} files of {extra['folder']} joined the training images"
+    if extra["mean_weight"] == 1:
+        return joined
+    counted = extra["mean_weight"] * extra["images"]
+    return f"{joined}, and count as {counted:.1f} of them (mean weight {extra['mean_weight']:.3f})"
 
 
 def _left_out(entries: Sequence[Mapping[str, str]]) -> None:

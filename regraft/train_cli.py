@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,6 +11,8 @@ import typer
 
 from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
+from regraft.errors import InvalidRequestError
+from regraft.labels import one_form
 from regraft.options import Augment, Json, Mirror, NoAugment, Store, share_of, strength_of
 from regraft.store import GateMode
 
@@ -74,6 +76,12 @@ def train(
     ] = 0,
     extra: Annotated[
         Path | None, typer.Option(help="A second labelled folder that joins.", rich_help_panel=_DATA)
+    ] = None,
+    extra_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class of it that has another name here, as THEIRS=OURS; as often as needed.", rich_help_panel=_DATA
+        ),
     ] = None,
     extra_weighting: Annotated[
         bool, typer.Option("--extra-weighting", help="It counts as far as it is like the first.", rich_help_panel=_DATA)
@@ -173,6 +181,7 @@ def train(
         balance=balance,  # type: ignore[arg-type]
         views=views,
         extra=extra,
+        extra_classes=_renamed(extra_class or ()),
         extra_weighting=extra_weighting,
         augment=strength_of(augment, no_augment=no_augment),
         mirror=mirror,
@@ -196,6 +205,18 @@ def train(
         show.training_result(result)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
+
+
+def _renamed(pairs: Iterable[str]) -> dict[str, str]:
+    """Return what ``--extra-class THEIRS=OURS`` says, in one form."""
+    renamed: dict[str, str] = {}
+    for pair in pairs:
+        theirs, equals, ours = (one_form(part.strip()) for part in pair.partition("="))
+        if not (theirs and equals and ours):
+            raise InvalidRequestError(f"--extra-class: {pair!r}; need THEIRS=OURS, such as kitten=cat")
+        if renamed.setdefault(theirs, ours) != ours:
+            raise InvalidRequestError(f"--extra-class: {theirs!r} cannot be both {renamed[theirs]!r} and {ours!r}")
+    return renamed
 
 
 def compare(

@@ -1,6 +1,5 @@
 """What networks there are, how large, how good, and where their weights are. Imports torch; downloads nothing."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -12,7 +11,6 @@ import torch
 import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from regraft.errors import InvalidRequestError
 from training.catalogue import (
@@ -24,6 +22,7 @@ from training.catalogue import (
     weights_package,
 )
 from training.cutting import cut_timm, cut_torchvision
+from training.layers import WithoutNumbers
 
 LIMIT: Final = 50
 _MEGA: Final = 1e6
@@ -54,19 +53,6 @@ class BackboneEntry:
     top1: float | None
     top1_source: str
     weights: str
-
-
-class _WithoutMemory(TorchFunctionMode):
-    """Lets layers have shapes but no numbers.
-
-    ``torch.device("meta")`` would do so to every tensor, but some networks compute their widths while they are built.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - any function of torch
-        del types
-        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
 def describe(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
@@ -115,7 +101,7 @@ def _of_package(name: str) -> BackboneEntry:
 def _of_torchvision(name: str) -> BackboneEntry:
     entry = torchvision.models.get_model_weights(name).DEFAULT
     options = {"init_weights": False} if name in SLOW_TO_INITIALISE else {}
-    with _WithoutMemory():
+    with WithoutNumbers():
         network = torchvision.models.get_model(name, **options)
     size_mb = round(entry.meta["_file_size"] * 2**20 / _MEGA, 1)  # torchvision counts in 2**20 bytes
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
@@ -135,7 +121,7 @@ def _of_timm(name: str) -> BackboneEntry:
     known_as = name.removeprefix(TIMM_PREFIX)
     weights = "download" if timm.is_model_pretrained(known_as) else "none published"
     try:
-        with _WithoutMemory():
+        with WithoutNumbers():
             network: Any = timm.create_model(known_as)
     except Exception:  # noqa: BLE001 - a few need numbers while they are built, and each fails in its own way
         return BackboneEntry(name, None, None, _timm_px(known_as), None, None, "", weights)

@@ -18,7 +18,7 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError, first_line
 from regraft.image import ImageSpec
-from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights
+from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights, weights_file_name
 from training.cutting import Cut, cut_timm, cut_torchvision
 from training.input_size import take_image_px
 from training.weights import SourceClassifier, embedded_state, load_file, load_in_order
@@ -149,6 +149,7 @@ def _weights_to_be_had(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise InvalidRequestError(
-            f"--weights default: those of {name} cannot be had: {first_line(error)}; "
-            "give the file of a state dict instead"
+            f"--weights default: those of {name} cannot be had: {first_line(error)}. Without the network give "
+            f"--weights the file of a state dict, or put it as {weights_file_name(name)} into the folder that "
+            "REGRAFT_WEIGHTS names"
         ) from error

@@ -51,6 +51,11 @@ def weights_package(name: str) -> str:
     return "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
 
 
+def weights_file_name(name: str) -> str:
+    """Return what a network's own weights are called in the folder ``REGRAFT_WEIGHTS``."""
+    return f"{name.replace('/', '-')}.pth"
+
+
 def own_weights(name: str) -> Path | None:
     """Return the file that a network's ``--weights default`` is in the folder ``REGRAFT_WEIGHTS``, if it is there.
 
@@ -64,7 +69,7 @@ def own_weights(name: str) -> Path | None:
     folder = Path(os.environ["REGRAFT_WEIGHTS"])
     if not folder.is_dir():
         raise InvalidRequestError(f"REGRAFT_WEIGHTS: {str(folder)!r} is not a folder")
-    stem = glob.escape(name.replace("/", "-"))
+    stem = glob.escape(weights_file_name(name).removesuffix(".pth"))
     patterns = (f"{stem}{rest}{suffix}" for rest in ("", "-*") for suffix in (".pth", ".pt"))
     return next(chain.from_iterable(sorted(folder.glob(pattern)) for pattern in patterns), None)
 

@@ -107,6 +107,16 @@ def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset
     return keep_together(dataset)
 
 
+def labels_of(data: Path) -> tuple[str, ...]:
+    """Return the classes of a folder, or of a list, without reading a picture.
+
+    Raises:
+        DatasetError: there are none.
+        InvalidRequestError: no line of the list makes sense.
+    """
+    return (in_list(data) if is_manifest(data) else in_folders(data, grouped=True)).labels
+
+
 def check_trainable(dataset: Dataset, root: Path) -> None:
     """Check that every class has images to train on.
 

@@ -4,18 +4,25 @@ A weight is the probability that the probe of the first set gives to the image's
 Adaptive Transfer Learning with Specialist Models", 2018: data that is unlike the target does harm).
 """
 
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from regraft.errors import DatasetError
-from training.dataset import Dataset, scan
+from regraft.errors import DatasetError, InvalidRequestError
+from training.dataset import Dataset, LabelledImage, labels_of, scan
 from training.features import Embedder, Features, assemble
 from training.findings import ExtraData
 from training.head import Additional, FittedHead, fit
 from training.pretrained import embedding_cache
 from training.samples import Sample
 from training.strategy import Context
+
+_NAMED: Final = 10
+"""Classes that a text names at most."""
 
 
 def join_extra(
@@ -40,11 +47,11 @@ def join_extra(
     """
     settings = context.settings
     found = scan(folder, context.progress)
-    known = set(features.sha256)
-    images = {i.sha256: i for i in found.images if i.label in features.labels and i.sha256 not in known}
+    images, left_out = _taking_part(found, features, settings.extra_classes)
     files = {sha256: image.path for sha256, image in images.items()}
     with embedding_cache(context.cache) as cache:
-        embeddings, _ = embedder.embed(files, cache, context.progress)
+        embeddings, failures = embedder.embed(files, cache, context.progress)
+    left_out["cannot be read"] = len(failures)
     rows = assemble(features.labels, [(name, images[name].label, False) for name in embeddings], embeddings)
     if not rows.sha256:
         raise DatasetError(f"--extra: {folder}: no further image with a label of the first set {_labels(found)}")
@@ -64,6 +71,8 @@ def join_extra(
         cv_with=float(joined.choices["cv_accuracy"]),
         holdout_without=_accuracy(alone, features),
         holdout_with=_accuracy(joined, features),
+        found=len(found.images) + len(found.left_out),
+        left_out={reason: count for reason, count in left_out.items() if count},
     )
     samples = tuple(
         Sample(files[name], name, int(index), float(share))
@@ -72,8 +81,50 @@ def join_extra(
     return joined, additional, samples, data
 
 
+def check_extra(folder: Path, renamed: Mapping[str, str], labels: Collection[str]) -> None:
+    """Check ``--extra-class`` before any picture is read.
+
+    Args:
+        folder: the second set.
+        renamed: what its classes are called in the first.
+        labels: of the first.
+
+    Raises:
+        InvalidRequestError: one of the two sets has no class of such a name; the text says which it has.
+    """
+    for theirs, ours in renamed.items():
+        if ours not in labels:
+            raise InvalidRequestError(f"--extra-class: {ours!r} is no class of the first set ({_some(labels)})")
+        theirs_there = labels_of(folder)
+        if theirs not in theirs_there:
+            raise InvalidRequestError(f"--extra-class: {theirs!r} is no class of {folder} ({_some(theirs_there)})")
+
+
+def _taking_part(
+    found: Dataset, features: Features, renamed: Mapping[str, str]
+) -> tuple[dict[str, LabelledImage], dict[str, int]]:
+    """Return the pictures that can join, with the first set's labels, and how many cannot, by the reason."""
+    named = [replace(image, label=renamed.get(image.label, image.label)) for image in found.images]
+    strange = Counter(image.label for image in named if image.label not in features.labels)
+    known = set(features.sha256)
+    ours = [image for image in named if image.label in features.labels]
+    images = {image.sha256: image for image in ours if image.sha256 not in known}
+    unknown = f"of classes that the first set does not have ({_some(strange)}); --extra-class may name them anew"
+    left_out = {
+        "no picture, or the same as another": len(found.left_out),
+        "in the first set already": len(ours) - len(images),
+        unknown: strange.total(),
+    }
+    return images, left_out
+
+
+def _some(labels: Iterable[str]) -> str:
+    names = list(labels)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
 def _labels(dataset: Dataset) -> str:
-    return f"(it has: {', '.join(dataset.labels[:10])})"
+    return f"(it has: {_some(dataset.labels)}; --extra-class says what they are called in the first)"
 
 
 def _accuracy(fitted: FittedHead, features: Features) -> float | None:

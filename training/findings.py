@@ -132,11 +132,13 @@ class ExtraData:
 
     Attributes:
         images: that joined.
-        mean_weight: of them, 0 to 1; 1 without ``--extra-weighting``.
+        mean_weight: of them, 0 to 1; 1 without ``--extra-weighting``. Times ``images``: as many as they count for.
         cv_without: cross-validated accuracy without the second set.
         cv_with: with it.
         holdout_without: accuracy on the holdout, None where there is none.
         holdout_with: likewise.
+        found: files in the second set, with those that took no part.
+        left_out: how many of them took no part, by the reason.
     """
 
     folder: str
@@ -146,6 +148,8 @@ class ExtraData:
     cv_with: float
     holdout_without: float | None
     holdout_with: float | None
+    found: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class TrainSettings:
             counts differ much.
         views: further views of each training image that the probe learns from.
         extra: a second folder of labelled photos that joins the training images.
+        extra_classes: what classes of it are called in the first, where they are called otherwise.
         extra_weighting: whether its images count as much as the probe finds them like the first.
         augment: how far pictures are changed before they are learned from, by fine-tuning and in views.
         mirror: whether they are mirrored too; None where that does not change their answers.
@@ -64,6 +65,7 @@ class TrainSettings:
     balance: Balance = "auto"
     views: int = 0
     extra: Path | None = None
+    extra_classes: Mapping[str, str] = field(default_factory=dict)
     extra_weighting: bool = False
     augment: Strength = "full"
     mirror: bool | None = None
@@ -98,6 +100,8 @@ class TrainSettings:
         self._check_augmentation()
         if self.extra_weighting and self.extra is None:
             raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
+        if self.extra_classes and self.extra is None:
+            raise InvalidRequestError("--extra-class: names classes of --extra, which is not given")
         if self.strategy == "probe":
             idle = [*self.changes, *(["resume"] if self.resume else []), *(["init"] if self.init == "source" else [])]
             if idle:

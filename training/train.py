@@ -22,6 +22,7 @@ from training.abstention import selective
 from training.cross_validation import outer_folds
 from training.dataset import Dataset, check_trainable, scan
 from training.diagnose import diagnose, thumbnails
+from training.extra import check_extra
 from training.features import Embedder
 from training.findings import Findings
 from training.found import LeftOut, text_of
@@ -153,6 +154,8 @@ def train(
             dataset = dataset or scan(settings.data, context.progress, settings.group_by)
             check_trainable(dataset, settings.data)
             _check_folds(dataset, settings)
+            if settings.extra is not None:
+                check_extra(settings.extra, settings.extra_classes, dataset.labels)
             if champion:
                 dataset = _in_order_of(champion, dataset)
         made = make(dataset, context, tuner)
@@ -206,17 +209,22 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
 
     Raises:
         MissingPackageError: torch is not installed.
+        InvalidRequestError: no stage of the network has the name that ``--freeze`` says.
     """
     if settings.strategy == "probe":
         yield None
         return
     try:
+        from training.freezing import frozen_stages  # noqa: PLC0415 - torch
+        from training.layers import layers_of  # noqa: PLC0415 - torch
         from training.tuner import lead  # noqa: PLC0415 - torch
     except ImportError as error:
         raise MissingPackageError(
             f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
         ) from error
     with lead() as tuner:
+        if "freeze" in settings.changes:  # a wrong one is refused before any work
+            frozen_stages(layers_of(settings.backbone), settings.changes["freeze"])
         yield tuner
 
 

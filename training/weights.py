@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ import torch
 import torchvision
 from torch import nn
 
-from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.errors import InvalidRequestError, MissingPackageError, first_line
 from training.catalogue import EMBEDDED_WEIGHTS, weights_package
 
 State: TypeAlias = Mapping[str, torch.Tensor]
 
 AUXILIARY: Final = ("AuxLogits", "aux1", "aux2")
 """The extra heads of Inception and GoogLeNet, which only training uses."""
+
+_PICKLED: Final = re.compile(r"GLOBAL ([\w.]+)")
+"""In torch's refusal: what a file would have it import."""
 
 # torchvision renamed these layers of DenseNet, but the files that it publishes have the old names.
 _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -64,11 +68,13 @@ def read_state(path: Path) -> State:
         InvalidRequestError: there is no such file, or torch cannot load it safely.
     """
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is worth saying, we say
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InvalidRequestError(f"--weights: {path}: there is no such file") from error
     except Exception as error:
-        raise InvalidRequestError(f"--weights: {path}: not a state dict that torch can load safely: {error}") from error
+        raise InvalidRequestError(f"--weights: {path}: {_refusal(path, error)}") from error
     for key in ("state_dict", "model"):  # how training scripts wrap it
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -78,6 +84,23 @@ def read_state(path: Path) -> State:
     if hasattr(state, "_metadata"):  # torch keeps the versions of layers there, and some refuse to load without
         setattr(named, "_metadata", state._metadata)  # noqa: B010 - torch has no public name for it
     return named
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Return why torch would not load a file, and how to make a state dict of it."""
+    text = str(error)
+    if "TorchScript" in text:
+        what, load = "a TorchScript program", f'torch.jit.load("{path.name}", map_location="cpu")'
+    elif pickled := _PICKLED.search(text):
+        what = f"Python objects ({pickled[1]}), as torch.save(model) writes them"
+        load = f'torch.load("{path.name}", map_location="cpu", weights_only=False)'
+    else:
+        return f"not a state dict, nor anything else that torch can load safely: {first_line(error)}"
+    return (
+        f"not a state dict: it holds {what}, and to load these is to run the code that comes with them. Where you "
+        f"trust it, and its classes can be imported, make one in Python: import torch; model = {load}; "
+        'torch.save(model.state_dict(), "weights.pth")'
+    )
 
 
 def _today(name: str) -> str:

@@ -1,6 +1,8 @@
+import argparse
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -332,6 +334,63 @@ def test_a_file_that_is_no_state_dict_is_refused_and_runs_no_code(
     assert not (tmp_path / "was here").exists()
 
 
+def whole_model(path: Path) -> None:
+    torch.save(torchvision.models.squeezenet1_1(), path)
+
+
+def whole_model_of_old(path: Path) -> None:
+    torch.save(torchvision.models.squeezenet1_1(), path, _use_new_zipfile_serialization=False)
+
+
+def beside_its_arguments(path: Path) -> None:
+    torch.save({"state_dict": torchvision.models.squeezenet1_1().state_dict(), "args": argparse.Namespace()}, path)
+
+
+def program(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would like us to stop, but people have such files
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "held", "load"),
+    [
+        (whole_model, r"Python objects \(torchvision\.models\.[\w.]+\), as torch\.save\(model\)", "torch.load"),
+        (whole_model_of_old, r"Python objects \(torchvision\.models\.squeezenet\.\w+\)", "torch.load"),
+        (beside_its_arguments, r"Python objects \(argparse\.Namespace\)", "torch.load"),
+        (program, "a TorchScript program", "torch.jit.load"),
+    ],
+)
+def test_a_whole_model_is_refused_with_how_to_make_a_state_dict_of_it(
+    tmp_path: Path, write: Callable[[Path], None], held: str, load: str
+) -> None:
+    path = tmp_path / "model.pth"
+    write(path)
+
+    with pytest.raises(InvalidRequestError, match=f"not a state dict: it holds {held}") as refused:
+        build_backbone("squeezenet1_1", str(path), 0)
+
+    told = str(refused.value)
+    assert "\n" not in told
+    assert "weights_only=True" not in told
+    made = told.partition("import torch; ")[2]
+    assert made.startswith(f'model = {load}("model.pth"')
+    assert made.endswith('; torch.save(model.state_dict(), "weights.pth")')
+
+
+def test_what_the_refusal_says_makes_a_state_dict_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole_model(tmp_path / "model.pth")
+    with pytest.raises(InvalidRequestError) as refused:
+        build_backbone("squeezenet1_1", "model.pth", 0)
+
+    exec("import torch; " + str(refused.value).partition("import torch; ")[2], {})  # noqa: S102 - our own words
+
+    assert build_backbone("squeezenet1_1", "weights.pth", 0).network is not None
+
+
 def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"--weights: .*nowhere\.pth: there is no such file"):
         build_backbone("squeezenet1_1", str(tmp_path / "nowhere.pth"), 0)
@@ -474,3 +533,5 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_people_understand(t
     assert child.stdout.count("understood: ") == 2, child.stderr
     assert "squeezenet1_1" in child.stdout
     assert "test_resnet" in child.stdout
+    assert "put it as squeezenet1_1.pth into the folder that REGRAFT_WEIGHTS names" in child.stdout
+    assert "put it as timm-test_resnet.pth into the folder that REGRAFT_WEIGHTS names" in child.stdout

@@ -140,9 +140,32 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_what_to_do(data: Path) 
         train(settings(data, changes={**QUICK, "backbone_lr": 1e30, "head_lr": 1e30}))
 
 
-def test_a_stage_that_does_not_exist_is_refused_with_those_that_do(data: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"--freeze: no stage 'layer9'; a share such as 0.5, or one of: "):
-        train(settings(data, changes={**QUICK, "freeze": "layer9"}))
+class Stages(Silent):
+    """Keeps the names of the stages that a run came to."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def progress(self, stage: str, _done: int, _total: int) -> None:
+        self.begun.append(stage)
+
+
+@pytest.mark.parametrize("strategy", ["finetune", "scratch", "auto"])
+@pytest.mark.parametrize(
+    ("freeze", "told"),
+    [
+        ("layer9", r"--freeze: no stage 'layer9'; a share such as 0.5, or one of: .*layer4"),
+        ("1.5", "--freeze: 1.5 is not a share from 0 to 1"),
+        ("nan", "--freeze: nan is not a share from 0 to 1"),
+    ],
+)
+def test_a_wrong_freeze_is_refused_before_a_picture_is_read(data: Path, strategy: str, freeze: str, told: str) -> None:
+    heard = Stages()
+
+    with pytest.raises(InvalidRequestError, match=told):
+        train(settings(data, strategy, changes={"freeze": freeze}), heard)
+
+    assert heard.begun == []
 
 
 def test_auto_keeps_the_probe_where_too_few_errors_are_left(data: Path) -> None:
