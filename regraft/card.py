@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 Points = Annotated[tuple[float, ...], Field(min_length=1)]
 NoveltyMethod = Literal["class means", "Mahalanobis cosine"]
+RecipeValue: TypeAlias = str | int | float | bool | None
 
 
 class _Part(BaseModel):
@@ -119,6 +120,8 @@ class ModelCard(_Part):
         metrics: None where there were no holdout images.
         reference: None where there were too few images; cards from before there was one do not have it.
         abstention: None where no error was asked for.
+        recipe: how backbone and head were trained, see `training.provenance`; what is retrained, quantised or upgraded
+            from a version keeps its. Cards from before there was one do not have it.
     """
 
     schema_version: int
@@ -133,6 +136,7 @@ class ModelCard(_Part):
     novelty_threshold: float = Field(ge=0, le=2)
     strategy: str
     settings: dict[str, Any]
+    recipe: dict[str, RecipeValue] = Field(default_factory=dict)
     seed: int
     data_digest: Digest
     train_images: int = Field(ge=0)

@@ -106,10 +106,18 @@ def train(
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Steps whose gradients are added up.", rich_help_panel=_TUNING)
     ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adamw, or sgd with a momentum of 0.9.", rich_help_panel=_TUNING)
+    ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(min=0, help="Peak rate of the backbone; the head's is ten times that.", rich_help_panel=_TUNING),
+        typer.Option(
+            min=0,
+            help="Peak rate of the backbone; the head's is ten times that, from scratch the same.",
+            rich_help_panel=_TUNING,
+        ),
     ] = None,
+    head_lr: Annotated[float | None, typer.Option(min=0, help="That of the head.", rich_help_panel=_TUNING)] = None,
     layer_decay: Annotated[
         float | None, typer.Option(min=0, max=1, help="From stage to stage.", rich_help_panel=_TUNING)
     ] = None,
@@ -158,8 +166,9 @@ def train(
         "epochs": epochs,
         "batch": batch,
         "accumulate": accumulate,
+        "optimizer": optimizer,
         "backbone_lr": lr,
-        "head_lr": 10 * lr if lr is not None else None,
+        "head_lr": head_lr,
         "layer_decay": layer_decay,
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,

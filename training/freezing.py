@@ -95,10 +95,11 @@ class Frozen:
 def parameter_groups(
     network: nn.Module, head: nn.Module, *, head_lr: float, backbone_lr: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups: the last stage learns at ``backbone_lr``, each earlier one ``layer_decay`` times slower.
+    """Return an optimizer's parameter groups, with the learning rate of each.
 
-    Biases and the scales of norms are not decayed. Frozen parameters are in no group. The key ``peak`` holds each
-    group's highest rate, for the schedule.
+    The last stage learns at ``backbone_lr``, each earlier one ``layer_decay`` times slower. Biases
+    and the scales of norms are not decayed. Frozen parameters are in no group. The key ``peak`` holds each group's
+    highest rate, for the schedule.
     """
     found = stages(network)
     depths = [(stage.module.parameters(), len(found) - 1 - place) for place, stage in enumerate(found)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from training.distributed import Processes
 from training.export import Normalised
 from training.freezing import Frozen, parameter_groups
 from training.recipe import Recipe, rate_factor
+
+_MOMENTUM: Final = 0.9
 
 
 class Classifier(nn.Module):
@@ -57,16 +59,16 @@ class Learner:
         self._model = classifier.to(group.device).to(memory_format=torch.channels_last)
         network = self._model.body.network
         self._frozen = Frozen(network, recipe.freeze, train_norms=recipe.train_norms)
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(
-                network,
-                self._model.head,
-                head_lr=recipe.head_lr,
-                backbone_lr=recipe.backbone_lr,
-                layer_decay=recipe.layer_decay,
-                weight_decay=recipe.weight_decay,
-            )
+        groups = parameter_groups(
+            network,
+            self._model.head,
+            head_lr=recipe.head_lr,
+            backbone_lr=recipe.backbone_lr,
+            layer_decay=recipe.layer_decay,
+            weight_decay=recipe.weight_decay,
         )
+        sgd = recipe.optimizer == "sgd"
+        self._optimizer = torch.optim.SGD(groups, momentum=_MOMENTUM) if sgd else torch.optim.AdamW(groups)
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]  # torch declares no types for it
         self._averaged = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True)
         self._shared = group.share(self._model, with_buffers=recipe.train_norms)

@@ -127,7 +127,9 @@ def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:
     """Finish the head on what another precision of the same backbone makes of the pictures."""
     if made.strategy == "probe":
         probed = probe_on(backbone, made.dataset, context)
-        return replace(probed, findings=replace(probed.findings, notes=made.findings.notes))
+        measured = probed.findings
+        findings = replace(made.findings, cross_validation=measured.cross_validation, extra=measured.extra)
+        return replace(probed, findings=findings, tuned_by=made.tuned_by)
     dataset, features, _ = embed(made.dataset, backbone, context)
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)
     tune[made.fitted.unseen.rows] = True

@@ -145,6 +145,7 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
             "data": text_of(Path(data.resolve().name)),
         },
         seed=card.seed,
+        recipe=card.recipe and {**card.recipe, "precision": "int8"},
         parent_version=parent.version,
         precision="int8",
         kept=card.abstention,

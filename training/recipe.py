@@ -8,10 +8,18 @@ from typing import Any, Final, Literal
 from training.windows import Strength, smallest_window
 
 Kind = Literal["finetune", "scratch"]
+Optimizer = Literal["adamw", "sgd"]
 
 _PICTURES_SEEN: Final = 15_000
 """About 500 steps of 32, which Big Transfer's rule gives every set below 20,000 images (Kolesnikov et al., 2020)."""
 _LARGE_SET: Final = 20_000
+_PEAK_RATES: Final[Mapping[tuple[Kind, Optimizer], float]] = {
+    ("finetune", "adamw"): 2e-4,
+    ("scratch", "adamw"): 2e-3,
+    ("finetune", "sgd"): 1e-3,
+    ("scratch", "sgd"): 1e-2,
+}
+"""Of the backbone."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,8 @@ class Recipe:
         epochs: at most; `patience` may end it sooner.
         batch: pictures a step, over all processes.
         accumulate: steps whose gradients are added up before the weights move.
-        head_lr: peak learning rate of the head (AdamW).
+        optimizer: AdamW (Loshchilov and Hutter, 2019), or SGD with a momentum of 0.9.
+        head_lr: peak learning rate of the head.
         backbone_lr: that of the last stage of the backbone; a tenth of the head's after a probe.
         layer_decay: factor from each stage to the one before it.
         weight_decay: of matrices and kernels; none on biases and norms.
@@ -46,6 +55,7 @@ class Recipe:
     epochs: int
     batch: int
     accumulate: int
+    optimizer: Optimizer
     head_lr: float
     backbone_lr: float
     layer_decay: float
@@ -65,6 +75,11 @@ class Recipe:
     learn_all: bool
 
     @property
+    def schedule(self) -> str:
+        """How the learning rates move, for people; see `rate_factor`."""
+        return f"linear warm-up over {self.warmup:.0%} of {self.epochs} epochs, then a half cosine to 0"
+
+    @property
     def min_scale(self) -> float:
         """The smallest share of a picture's area that a random crop keeps."""
         return smallest_window(self.augment)
@@ -74,22 +89,26 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
     """Return the recipe for a set of so many training images; ``changes`` are what a person asked for.
 
     Small sets see about as many pictures in all as larger ones, so they get more epochs; they keep more of the
-    backbone frozen, for there is little to change it by; mixing pictures starts to pay only in large sets.
+    backbone frozen, for there is little to change it by; mixing pictures starts to pay only in large sets. Where the
+    head comes from a probe it learns ten times as fast as the backbone; from scratch all layers learn alike.
     """
     scratch = kind == "scratch"
     batch = 16 if images < 200 else 32
-    wished = (changes or {}).get("epochs")  # what hangs on the epochs must follow those that a person asked for
-    epochs = wished or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
+    wished = changes or {}  # what hangs on a number must follow what a person asked for
+    optimizer: Optimizer = wished.get("optimizer", "adamw")
+    backbone_lr = wished.get("backbone_lr", _PEAK_RATES[kind, optimizer])
+    epochs = wished.get("epochs") or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
     large = images >= _LARGE_SET
     steps = epochs * math.ceil(images / batch)
     recipe = Recipe(
         epochs=epochs,
         batch=batch,
         accumulate=1,
-        head_lr=2e-3,
-        backbone_lr=2e-3 if scratch else 2e-4,
+        optimizer=optimizer,
+        head_lr=backbone_lr * (1 if scratch else 10),
+        backbone_lr=backbone_lr,
         layer_decay=1.0 if scratch else 0.8,
-        weight_decay=0.05 if scratch else 0.02,
+        weight_decay=1e-4 if optimizer == "sgd" else 0.05 if scratch else 0.02,
         warmup=0.1,
         label_smoothing=0.1,
         mixup=0.2 if large else 0.0,
@@ -104,7 +123,7 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         tune_share=0.2 if images < 1000 else 0.05 if large else 0.1,
         learn_all=not large,
     )
-    return replace(recipe, **(changes or {}))
+    return replace(recipe, **wished)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:

@@ -156,6 +156,7 @@ def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: Retra
         strategy="retrain",
         settings={**{name: card.settings[name] for name in REFITTED_WITH if name in card.settings}, **job.settings},
         seed=card.seed,
+        recipe=card.recipe,
         parent_version=champion.version,
         precision=card.backbone.precision,
         further=data.further,

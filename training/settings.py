@@ -8,13 +8,14 @@ from typing import Any, Final, Literal, get_args
 from regraft.errors import InvalidRequestError
 from training.catalogue import DEFAULT_BACKBONE
 from training.head import Balance
+from training.recipe import Optimizer
 from training.windows import Strength
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Start = Literal["head", "source"]
 PrecisionChoice = Literal["fp32", "int8", "auto"]
 
-_FLAGS: Final = {"backbone_lr": "lr", "head_lr": "lr"}
+_FLAGS: Final = {"backbone_lr": "lr"}
 """Fields of the recipe whose flag has another name."""
 
 
@@ -98,6 +99,9 @@ class TrainSettings:
         if self.views < 0:
             raise InvalidRequestError(f"--views: {self.views}; need 0 or more")
         self._check_augmentation()
+        optimizer = self.changes.get("optimizer", "adamw")
+        if optimizer not in get_args(Optimizer):
+            raise InvalidRequestError(f"--optimizer: {optimizer!r}; there is: {', '.join(get_args(Optimizer))}")
         if self.extra_weighting and self.extra is None:
             raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
         if self.extra_classes and self.extra is None:

@@ -1,12 +1,13 @@
 """What every strategy works with and what it makes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from regraft.card import RecipeValue
 from regraft.errors import DatasetError
 from regraft.progress import Progress
 from training.crops import over_limits
@@ -95,6 +96,7 @@ class Made:
         extra: pictures of a second set that were learned from too.
         further: rows beside the features that the head was fitted on.
         mirror: whether pictures were mirrored to learn from, or may be.
+        tuned_by: what a fine-tuning or a training from scratch was done by, for the card; empty where there was none.
     """
 
     strategy: str
@@ -106,6 +108,7 @@ class Made:
     extra: tuple[Sample, ...] = ()
     further: Additional | None = None
     mirror: bool = True
+    tuned_by: Mapping[str, RecipeValue] = field(default_factory=dict)
 
 
 def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:

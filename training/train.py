@@ -31,6 +31,7 @@ from training.objections import Limits
 from training.occlusion import where_it_looked
 from training.precision import in_precision
 from training.probe import probe
+from training.provenance import recipe_of
 from training.remarks import remarks
 from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
@@ -280,6 +281,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
             **settings.changes,
         },
         seed=settings.seed,
+        recipe=recipe_of(made, settings),
         parent_version=parent_version,
         precision=made.backbone.precision,
         further=made.further,

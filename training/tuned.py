@@ -21,6 +21,7 @@ from training.mirroring import some_of_each
 from training.plan import Plan, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone, load_backbone
 from training.probe import may_mirror
+from training.provenance import tuned_by
 from training.samples import samples_of
 from training.strategy import WHOLE_CHECKPOINT_FILE, Context, Made, Silent, embed, without_unreadable
 from training.tuned_head import HeldBack, cross_fitted, finish
@@ -28,6 +29,7 @@ from training.tuner import Origin, Tuner
 
 MAX_LOGIT_DIFFERENCE: Final = 1e-3
 MIN_SAME_ANSWER: Final = 0.999
+_OPTIMIZERS: Final = {"adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
 
 
 def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
@@ -102,7 +104,16 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
         start=plan.start,
         agreement=agreement,
     )
-    return Made(plan.kind, dataset, backbone, features, fitted, found, mirror=plan.job.recipe.mirror)
+    return Made(
+        plan.kind,
+        dataset,
+        backbone,
+        features,
+        fitted,
+        found,
+        mirror=plan.job.recipe.mirror,
+        tuned_by=tuned_by(plan, trial.tuned),
+    )
 
 
 def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
@@ -209,8 +220,9 @@ def _tuning(tuned: Tuned, plan: Plan, features: Features) -> Tuning:
         backbone_rate=recipe.backbone_lr,
         first_rate=tuned.first_rate,
         frozen=len(tuned.frozen),
-        optimizer=f"AdamW, weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}",
-        schedule=f"linear warm-up over {recipe.warmup:.0%} of {recipe.epochs} epochs, then a half cosine to 0",
+        optimizer=f"{_OPTIMIZERS[recipe.optimizer]}, weight decay {recipe.weight_decay:g}, label smoothing "
+        f"{recipe.label_smoothing:g}",
+        schedule=recipe.schedule,
         batch=recipe.batch,
         augmentation=f"{recipe.augment}, {'mirrored' if recipe.mirror else 'not mirrored'}",
         images_per_s=float(np.median([epoch.images_per_s for epoch in tuned.epochs])),

@@ -114,6 +114,7 @@ def _upgrade(
         strategy="upgrade",
         settings={name: read.card.settings[name] for name in REFITTED_WITH if name in read.card.settings},
         seed=read.card.seed,
+        recipe=read.card.recipe,
         parent_version=older.version,
         precision=read.card.backbone.precision,
     )

@@ -6,13 +6,23 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import onnx
 
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
-from regraft.card import SCHEMA_VERSION, Abstention, BackboneCard, Metrics, ModelCard, Precision, Reference
+from regraft.card import (
+    SCHEMA_VERSION,
+    Abstention,
+    BackboneCard,
+    Metrics,
+    ModelCard,
+    Precision,
+    RecipeValue,
+    Reference,
+)
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
@@ -32,6 +42,7 @@ from training.report import NO_PICTURES, LeftOutFile, render, report_json
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
 _PROOF_IMAGES: Final = 8
+_NO_RECIPE: Final[Mapping[str, RecipeValue]] = MappingProxyType({})
 _REFERENCE_IMAGES: Final = 100
 """Holdout images that make a distribution; the heads of the folds are a little less sure than the one that serves."""
 
@@ -66,6 +77,7 @@ def build(
     strategy: str,
     settings: dict[str, Any],
     seed: int,
+    recipe: Mapping[str, RecipeValue] = _NO_RECIPE,
     parent_version: int | None = None,
     precision: Precision = "fp32",
     further: Additional | None = None,
@@ -83,6 +95,7 @@ def build(
         strategy: how it was made.
         settings: for the card; ``target_error`` among them asks for a threshold of abstention.
         seed: of everything that was random.
+        recipe: for the card.
         parent_version: the champion before.
         precision: of the backbone's arithmetic.
         further: rows beside the features.
@@ -101,6 +114,7 @@ def build(
         novelty_threshold=fitted.novelty_threshold,
         strategy=strategy,
         settings={**settings, **fitted.choices},
+        recipe=dict(recipe),
         seed=seed,
         data_digest=features.digest(),
         train_images=int((~features.is_holdout).sum()),

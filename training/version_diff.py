@@ -96,7 +96,7 @@ def _recalls(old: ModelCard, new: ModelCard) -> dict[str, tuple[float | None, fl
 
 
 def _settings(card: ModelCard) -> dict[str, Any]:
-    return {**{name: getattr(card, name) for name in _FIELDS}, **card.settings}
+    return {**card.recipe, **{name: getattr(card, name) for name in _FIELDS}, **card.settings}
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

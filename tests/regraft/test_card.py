@@ -109,7 +109,7 @@ def test_a_card_is_json_for_every_reader_even_where_a_number_would_be_infinite(f
     assert "Infinity" not in card.to_json()
 
 
-@pytest.mark.parametrize("field", sorted(ModelCard.model_fields.keys() - {"reference", "abstention"}))
+@pytest.mark.parametrize("field", sorted(ModelCard.model_fields.keys() - {"reference", "abstention", "recipe"}))
 def test_a_field_that_is_missing_is_named(field: str) -> None:
     damaged = fields()
     del damaged[field]
@@ -146,6 +146,18 @@ def test_a_reference_of_a_label_that_the_card_does_not_have_is_refused() -> None
 
     with pytest.raises(ArtifactError, match=r"reference\.probabilities: 'no such label' is none of the labels"):
         parse_card(json.dumps(damaged))
+
+
+def test_a_card_from_before_there_was_a_recipe_has_none_and_one_that_has_keeps_its_types() -> None:
+    older = fields()
+    del older["recipe"]
+    recipe = {"lr": 1.0, "batch": 32, "mirror": True, "frozen_up_to": None, "optimizer": "sgd"}
+
+    assert parse_card(json.dumps(older)).recipe == {}
+    kept = parse_card(parse_card(json.dumps({**older, "recipe": recipe})).to_json()).recipe
+    assert {name: (type(value), value) for name, value in kept.items()} == {
+        name: (type(value), value) for name, value in recipe.items()
+    }
 
 
 def test_a_card_from_before_there_was_a_reference_has_none() -> None:

@@ -10,7 +10,7 @@ from tests.training.networks import WIDTH, random_pictures, tiny_torch_backbone
 from training.backbones import build_backbone
 from training.distributed import Processes
 from training.learner import Classifier, Learner, half_precision
-from training.recipe import Kind, Recipe, recipe_for
+from training.recipe import Kind, Recipe, rate_factor, recipe_for
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -89,6 +89,26 @@ def test_learning_lowers_the_loss() -> None:
     losses = [learner.learn(pictures, LABELS, ONES, step, move=True).loss for step in range(40)]
 
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_sgd_moves_against_the_gradient_by_the_rate_and_keeps_its_momentum() -> None:
+    classifier = classifier_of(norms=False)
+    own = recipe(optimizer="sgd", head_lr=0.1, weight_decay=0.0, warmup=0.0, freeze="1")
+    learner, pictures = learner_of(classifier, own), random_pictures(8)
+    moves, found = [], []
+    for step in range(2):
+        before = classifier.head.weight.detach().clone()
+        learner.learn(pictures, LABELS, ONES, step, move=False)
+        found.append(classifier.head.weight.grad.clone() if classifier.head.weight.grad is not None else None)
+        learner.learn(pictures, LABELS, torch.zeros(8), step, move=True)  # adds no gradient, and moves
+        moves.append(classifier.head.weight.detach() - before)
+
+    first, second = found
+    assert first is not None
+    assert second is not None
+    torch.testing.assert_close(moves[0], -0.1 * first, rtol=1e-4, atol=1e-7)
+    rate = 0.1 * rate_factor(1, STEPS, 0.0)
+    torch.testing.assert_close(moves[1], -rate * (second + 0.9 * first), rtol=1e-4, atol=1e-7)
 
 
 def test_the_loss_is_the_mean_cross_entropy_with_smoothed_labels() -> None:
@@ -257,6 +277,7 @@ def test_a_copy_of_the_average_is_nobody_elses() -> None:
 RECIPES: dict[str, Recipe] = {
     "fine-tuning": recipe(),
     "scratch": recipe("scratch"),
+    "SGD": recipe(optimizer="sgd"),
     "mixup": recipe(mixup=0.5),
     "both mixes": recipe("scratch", mixup=0.5, cutmix=1.0),
 }

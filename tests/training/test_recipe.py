@@ -16,6 +16,7 @@ CHANGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "epochs": st.integers(1, 500),
         "batch": st.integers(1, 1024),
         "accumulate": st.integers(1, 16),
+        "optimizer": st.sampled_from(["adamw", "sgd"]),
         "head_lr": st.floats(0, 1),
         "backbone_lr": st.floats(0, 1),
         "layer_decay": st.floats(0, 1),
@@ -63,9 +64,10 @@ def test_the_average_of_the_weights_forgets_within_the_run(kind: Kind, images: i
 
 @given(KINDS, IMAGES, CHANGES)
 def test_what_a_person_asked_for_wins_and_all_the_rest_stays(kind: Kind, images: int, changes: dict[str, Any]) -> None:
-    epochs = {"epochs": changes["epochs"]} if "epochs" in changes else {}  # the average and the patience follow them
+    # The average and the patience follow the epochs, the rates the optimizer, the head's that of the backbone.
+    led: dict[str, Any] = {name: changes[name] for name in ("epochs", "optimizer", "backbone_lr") if name in changes}
 
-    assert asdict(recipe_for(kind, images, changes)) == {**asdict(recipe_for(kind, images, epochs)), **changes}
+    assert asdict(recipe_for(kind, images, changes)) == {**asdict(recipe_for(kind, images, led)), **changes}
 
 
 @given(KINDS, IMAGES)
@@ -145,3 +147,29 @@ def test_the_rate_never_jumps_after_the_warmup(steps: int, warmup: float) -> Non
     rising = max(1, round(warmup * steps))
 
     assert rate_factor(rising - 1, steps, warmup) == rate_factor(rising, steps, warmup) == 1
+
+
+@given(IMAGES, st.floats(1e-6, 1))
+def test_a_rate_that_was_asked_for_is_that_of_all_layers_from_scratch_and_a_tenth_of_the_heads_after_a_probe(
+    images: int, rate: float
+) -> None:
+    scratch, tuned = (recipe_for(kind, images, {"backbone_lr": rate}) for kind in ("scratch", "finetune"))
+
+    assert (scratch.backbone_lr, scratch.head_lr, scratch.layer_decay) == (rate, rate, 1)
+    assert (tuned.backbone_lr, tuned.head_lr) == (rate, 10 * rate)
+
+
+@given(KINDS, IMAGES, st.floats(0, 1))
+def test_the_head_has_a_rate_of_its_own_where_one_was_asked_for(kind: Kind, images: int, rate: float) -> None:
+    rule, asked = recipe_for(kind, images), recipe_for(kind, images, {"head_lr": rate})
+
+    assert (asked.head_lr, asked.backbone_lr) == (rate, rule.backbone_lr)
+
+
+@given(KINDS, IMAGES)
+def test_sgd_has_larger_rates_and_a_weight_decay_of_its_kind(kind: Kind, images: int) -> None:
+    adamw, sgd = recipe_for(kind, images), recipe_for(kind, images, {"optimizer": "sgd"})
+
+    assert adamw.optimizer == "adamw"
+    assert sgd.backbone_lr > adamw.backbone_lr
+    assert sgd.weight_decay < adamw.weight_decay  # it is coupled to the gradient there

@@ -28,6 +28,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "weights of nothing": ({"extra_weighting": True}, r"--extra-weighting: weights the images of --extra"),
     "a change to a probe": ({"changes": {"layer_decay": 0.5}}, r"--layer-decay: has no effect on a probe"),
     "a rate of a probe": ({"changes": {"backbone_lr": 1e-3, "head_lr": 1e-2}}, r"--lr: has no effect on a probe"),
+    "a rate of a probe's head": ({"changes": {"head_lr": 1e-2}}, r"--head-lr: has no effect on a probe"),
+    "no such optimizer": (
+        {"strategy": "finetune", "changes": {"optimizer": "adam"}},
+        r"--optimizer: 'adam'; there is: adamw, sgd",
+    ),
     "a probe that goes on": ({"resume": True}, r"--resume: has no effect on a probe: add --strategy finetune"),
     "a probe from the source": ({"init": "source"}, r"--init: has no effect on a probe"),
     "scratch from the source": ({"strategy": "scratch", "init": "source"}, r"--strategy scratch: takes no --init"),

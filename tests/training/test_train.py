@@ -100,6 +100,13 @@ def test_the_card_describes_the_file_and_the_run(tmp_path: Path, exported: Calla
     assert card.metrics is not None
     assert (card.metrics.images, card.metrics.accuracy) == (9, 1)
     assert {"regraft", "torch", "timm"} <= card.libraries.keys()
+    recipe = card.recipe
+    assert (recipe["strategy"], recipe["published"]) == ("probe", "probe")
+    assert (recipe["precision"], recipe["seed"]) == ("fp32", 0)
+    assert (recipe["backbone"], recipe["weights"], recipe["views"]) == (BACKBONE, "random, seed 0", 0)
+    assert (recipe["resize"], recipe["image_px"]) == (backbone.spec.resize, backbone.spec.crop_px)
+    assert {name: recipe[f"{name}_version"] for name in card.libraries} == card.libraries
+    assert "lr" not in recipe  # nothing but the head learned
 
 
 def test_the_metrics_are_those_of_the_finished_file_on_the_holdout_pictures(tmp_path: Path) -> None:

@@ -95,6 +95,23 @@ def test_fine_tuning_publishes_a_backbone_of_its_own_that_agrees_with_torch(data
     assert not list((data.parent / "models" / ".runs").rglob("*.pt"))  # a finished run leaves no checkpoint
 
 
+def test_the_card_says_by_what_numbers_a_network_was_fine_tuned(unbroken: TrainResult) -> None:
+    recipe, tuning = unbroken.card.recipe, unbroken.findings.tuning
+    assert tuning is not None
+
+    assert (recipe["strategy"], recipe["published"], recipe["init"]) == ("finetune", "finetune", "head")
+    assert recipe["weights"] == "random, seed 0"  # those that it began with
+    assert (recipe["optimizer"], recipe["lr"], recipe["head_lr"]) == ("adamw", 1e-3, 1e-2)
+    assert (recipe["batch"], recipe["accumulate"], recipe["epochs"]) == (8, 1, 2)
+    by_rule = {"weight_decay": 0.02, "label_smoothing": 0.1, "layer_decay": 0.8, "mixup": 0.0, "cutmix": 0.0}
+    assert {name: recipe[name] for name in by_rule} == by_rule
+    assert (recipe["freeze"], recipe["frozen_stages"]) == ("0.4", tuning.frozen)
+    assert (recipe["augment"], recipe["mirror"]) == ("full", True)
+    assert recipe["epochs_run"] == len(unbroken.findings.epochs)
+    assert recipe["epochs_kept"] == tuning.epochs
+    assert (recipe["schedule"], recipe["device"]) == (tuning.schedule, tuning.device)
+
+
 def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> None:
     result = train(settings(data, "scratch"))
 
@@ -102,6 +119,7 @@ def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> No
     assert not any(note.startswith("Frozen") for note in result.findings.notes)
     assert "embed" in result.stage_seconds
     assert "check" in result.stage_seconds
+    assert (result.card.recipe["init"], result.card.recipe["frozen_stages"]) == ("random", 0)
 
 
 def test_the_same_seed_gives_the_same_network_again(data: Path, unbroken: TrainResult) -> None:

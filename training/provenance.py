@@ -1,0 +1,72 @@
+"""How a version was trained, for its card: every number that a run went by, whether a person or a rule chose it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from regraft.card import RecipeValue
+from training.found import text_of
+from training.settings import TrainSettings
+from training.strategy import Made
+from training.version import library_versions
+
+if TYPE_CHECKING:  # torch
+    from training.finetune import Tuned
+    from training.plan import Plan
+
+LR: Final = "lr"
+"""What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
+
+
+def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
+    """Return a run's whole recipe by the names of its flags; what played no part in it is absent.
+
+    Attributes of the record that are no flags: ``published`` is the strategy that won, ``strategy`` the one that was
+    asked for; ``epochs_run`` were learned, ``epochs_kept`` are in the version, 0 where the probe won.
+    """
+    spec = made.backbone.spec
+    changed = bool(settings.views or made.tuned_by)
+    return {
+        "strategy": settings.strategy,
+        "published": made.strategy,
+        "backbone": made.backbone.name,
+        "weights": made.backbone.weights,
+        "precision": made.backbone.precision,
+        "image_px": spec.crop_px,
+        "resize": spec.resize,
+        "resize_px": spec.resize_px,
+        "interpolation": spec.interpolation,
+        "balance": settings.balance,
+        **({"views": settings.views} if settings.strategy != "scratch" else {}),
+        **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
+        **_extra(settings),
+        **({"target_error": settings.target_error} if settings.target_error is not None else {}),
+        **made.tuned_by,
+        "seed": settings.seed,
+        **{f"{name}_version": found for name, found in library_versions().items()},
+    }
+
+
+def tuned_by(plan: "Plan", tuned: "Tuned") -> dict[str, RecipeValue]:
+    """Return what a fine-tuning went by, of the run that chose the number of epochs."""
+    numbers = asdict(tuned.recipe)
+    return {
+        "weights": plan.job.settings["weights"],
+        "init": "random" if plan.kind == "scratch" else plan.job.settings["init"],
+        LR: numbers.pop("backbone_lr"),
+        **numbers,
+        "schedule": tuned.recipe.schedule,
+        "first_lr": tuned.first_rate,
+        "frozen_stages": len(tuned.frozen),
+        "frozen_up_to": tuned.frozen[-1] if tuned.frozen else None,
+        "epochs_run": len(tuned.epochs),
+        "epochs_kept": tuned.best_epoch,
+        "device": tuned.device,
+    }
+
+
+def _extra(settings: TrainSettings) -> Mapping[str, RecipeValue]:
+    if settings.extra is None:
+        return {}
+    return {"extra": text_of(Path(settings.extra.resolve().name)), "extra_weighting": settings.extra_weighting}
