@@ -1,11 +1,77 @@
 """How long work tells how far it is; the command line draws a bar from it, a retrain job writes it to its row."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the stage, the steps done and the steps in all; from one thread, often."""
+"""Called with the stage, the steps done and the steps in all; from one thread, often; with 0 done as it begins."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns seconds since some moment."""
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
     """Report to nobody."""
+
+
+@dataclass
+class Round:
+    """One time that a stage is gone through; a run may embed, say, several times.
+
+    Attributes:
+        began_s: by the clock.
+        told_s: when it was last heard of.
+    """
+
+    stage: str
+    began_s: float
+    told_s: float
+    done: int
+    total: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done."""
+        return 0 < self.total <= self.done
+
+
+class Rounds:
+    """Tells the rounds of stages apart: a new one begins where the count goes back, or on after its end."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        """Tell the time by ``clock``."""
+        self._clock = clock
+        self._latest: dict[str, Round] = {}
+
+    def hear(self, stage: str, done: int, total: int) -> tuple[Round, bool]:
+        """Return the round that a step belongs to, and whether it is over by this very step."""
+        now_s = self._clock()
+        last = self._latest.get(stage)
+        if last and last.is_over and (done, total) == (last.done, last.total):
+            return last, False
+        if last is None or last.is_over or done < last.done or not last.total:
+            last = self._latest[stage] = Round(stage, now_s, now_s, done, total)
+        last.told_s, last.done, last.total = now_s, done, total
+        return last, last.is_over
+
+    def unfinished(self) -> list[Round]:
+        """Return the rounds that were heard of and are not over."""
+        return [each for each in self._latest.values() if each.total and not each.is_over]
+
+
+@contextmanager
+def told_in_lines(say: Callable[[str], None], clock: Clock = time.monotonic) -> Iterator[Progress]:
+    """Yield a progress that says a line as each stage ends; what never came to its end is said last."""
+    rounds = Rounds(clock)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        heard, is_over = rounds.hear(stage, done, total)
+        if is_over:
+            say(f"{stage}: {total} in {heard.told_s - heard.began_s:.1f} s")
+
+    yield tell
+    for left in rounds.unfinished():
+        say(f"{left.stage}: {left.done} of {left.total} in {left.told_s - left.began_s:.1f} s")

@@ -70,7 +70,7 @@ def retrain(
         if wait:
             with show.progress_bars() as progress:
                 for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
-                    progress("retrain", round(100 * job.fraction), 100)
+                    progress("retrain", int(100 * job.fraction), 100)
     if as_json:
         print_json(message_to_dict(job))
     elif wait:

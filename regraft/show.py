@@ -1,7 +1,6 @@
 """What people see on the terminal: progress bars, tables. Machines get JSON instead, from `regraft.cli`."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any, Final
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from regraft.progress import Round, Rounds, told_in_lines
 from regraft.v1 import models_pb2
 
 # No markup: labels, file names and messages are other people's text, and '[cpu]' is not a style.
@@ -50,16 +50,20 @@ def remark(text: str) -> None:
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callable (stage, done, total): a bar for each stage on a terminal, a line for each elsewhere."""
     if not err.is_terminal:
-        yield _lines()
+        with told_in_lines(err.print) as tell:
+            yield tell
         return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err) as bars:
-        tasks: dict[str, Any] = {}
+        rounds = Rounds()
+        tasks: dict[str, tuple[Round, TaskID]] = {}
 
         def draw(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            heard, _ = rounds.hear(stage, done, total)
+            if total and (stage not in tasks or tasks[stage][0] is not heard):  # begun anew, it has a bar of its own
+                tasks[stage] = heard, bars.add_task(stage, total=total)
+            if total:
+                bars.update(tasks[stage][1], completed=done, total=total)
 
         yield draw
 
@@ -88,17 +92,6 @@ class TrainingView:
     def note(self, text: str) -> None:
         """Show what was decided."""
         remark(text)
-
-
-def _lines() -> Callable[[str, int, int], None]:
-    started: dict[str, float] = {}
-
-    def tell(stage: str, done: int, total: int) -> None:
-        began_s = started.setdefault(stage, time.monotonic())
-        if done == total and total > 0:
-            err.print(f"{stage}: {total} in {time.monotonic() - began_s:.1f} s")
-
-    return tell
 
 
 def training_result(result: Mapping[str, Any]) -> None:

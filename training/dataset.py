@@ -188,6 +188,7 @@ def _read_hashes(found: list[FoundImage], progress: Progress) -> list[LabelledIm
             return LeftOut(image.path, f"cannot be read: {error.strerror}", image.label)
 
     result = []
+    progress("scan", 0, len(found))
     for done, image in enumerate(map_ahead(read, found), start=1):
         result.append(image)
         progress("scan", done, len(found))

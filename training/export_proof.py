@@ -57,6 +57,7 @@ class Validation:
 def answers(ask: Answer, validation: Validation, lanes: int, progress: Progress) -> FloatArray:
     """Return probabilities [n, K] of the validation images."""
     found = []
+    progress("validate", 0, len(validation.files))
     with ThreadPoolExecutor(lanes) as pool:
         for done, row in enumerate(_mapped(pool, ask, validation.pictures()), start=1):
             found.append(row)

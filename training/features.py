@@ -218,6 +218,8 @@ class Embedder:
         failures: dict[str, str] = {}
         fresh: dict[str, FloatArray] = {}
         run = self._run_in_batches if self.opened.provider == "cuda" else self._run_alone
+        if missing:
+            progress("embed", 0, len(missing))
         for done, (name, made) in enumerate(run(missing), start=1):
             if isinstance(made, str):
                 failures[name] = made

@@ -288,6 +288,8 @@ def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[
     labels = torch.tensor([sample.label_index for sample in job.learn])
     weights = torch.tensor([sample.weight for sample in job.learn])
     run.learner.start_epoch()
+    if group.is_first:
+        progress("finetune", run.step, run.end)
     for batch, (images, indices) in enumerate(learn, start=first):
         torch.manual_seed(seed_of(job.seed, "step", run.step, group.rank))  # dropout and mixing
         move = (batch + 1) % job.recipe.accumulate == 0 or batch + 1 == run.batches

@@ -131,6 +131,7 @@ def fit(
             those of classes that have `ENOUGH`.
         additional: further rows.
     """
+    progress("fit", 0, len(C_GRID) + 1)
     train = features.train()
     y = train.label_index
     shares, balanced = class_weights(y, balance)

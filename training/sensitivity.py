@@ -40,6 +40,7 @@ def errors_of_layers(
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in rounded.graph.initializer}
     layers = [node for node in rounded.graph.node if node.op_type in LAYERS and node.input[0] in producers]
     found = {}
+    progress("layers", 0, len(layers))
     for done, layer in enumerate(layers, start=1):
         given, weight = (producers.get(name) for name in layer.input[:2])
         if given and weight and given.op_type == weight.op_type == "DequantizeLinear":

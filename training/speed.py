@@ -52,6 +52,7 @@ def in_turns(
 ) -> list[float]:
     """Measure what one call takes, each of its own pictures, by turns; see `ms_per_image`."""
     taken: list[list[float]] = [[] for _ in askers]
+    progress("measure", 0, _WARM_UP + RUNS)
     for turn in range(_WARM_UP + RUNS):
         for ask, mine, times in zip(askers, pictures, taken, strict=True):
             picture = mine[turn % len(mine)]

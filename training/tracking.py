@@ -3,9 +3,11 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,10 +32,10 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Events in a folder that ``tensorboard --logdir`` shows."""
+    """Events in a folder of the run's own below one that ``tensorboard --logdir`` shows."""
 
     def __init__(self, folder: Path) -> None:
-        """Write into ``folder``, which is created with the first epoch: a probe has none."""
+        """Write below ``folder``; the run's own is created with the first epoch: a probe has none."""
         self._folder = folder
         self._writer: Any = None
 
@@ -42,7 +44,7 @@ class TensorBoard:
         if self._writer is None:
             from tensorboard.summary import Writer  # noqa: PLC0415 - optional, and takes two seconds
 
-            self._writer = Writer(str(self._folder))
+            self._writer = Writer(str(folder_of_its_own(self._folder)))
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step=number)
         self._writer.flush()
@@ -54,6 +56,17 @@ class TensorBoard:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def folder_of_its_own(parent: Path) -> Path:
+    """Create a folder that no other run has, called after the time, such as ``2026-03-01T09-30-05Z``."""
+    name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    for number in count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("there is always another number")
 
 
 class MLflow:
@@ -144,7 +157,7 @@ def tracking(
     """Open the trackers of a run; closed when the block ends.
 
     Args:
-        folder: of TensorBoard's events.
+        folder: of TensorBoard's events, with a folder in it for each run.
         mlflow: URI, empty for none.
         name: of the model.
         settings: of the run, for people.

@@ -163,6 +163,7 @@ def _readable(dataset: Dataset, context: Context) -> Dataset:
         return ""
 
     failures = {}
+    context.progress("check", 0, len(images))
     with ThreadPoolExecutor(cpu_budget()) as pool:
         for number, reason in enumerate(pool.map(complaint, range(len(images)))):
             context.progress("check", number + 1, len(images))

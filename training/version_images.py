@@ -28,6 +28,7 @@ def find_images(wanted: Sequence[str], data: Path | None, examples: str, progres
         raise DatasetError(f"--data: {data}: not a folder")
     paths = contents(data).files if data else []
     there: dict[str, Path] = {}
+    progress("scan", 0, len(paths))
     for done, path in enumerate(paths, start=1):
         with suppress(OSError):  # what cannot be read will be missing
             there[image_hash(path.read_bytes())] = path

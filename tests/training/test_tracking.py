@@ -148,7 +148,8 @@ def test_tensorboard_reads_what_was_tracked(tmp_path: Path) -> None:
         for epoch in EPOCHS:
             trackers.epoch(epoch)
 
-    events = EventAccumulator(str(tmp_path / "events"))
+    (folder,) = (tmp_path / "events").iterdir()
+    events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()
     assert set(tags["scalars"] or tags["tensors"]) == FIGURES
@@ -167,6 +168,19 @@ def test_figures_that_are_no_numbers_are_tracked_too(tmp_path: Path) -> None:
         trackers.epoch(Epoch(1, 1.0, math.nan, math.nan, 1e-3, 1.0))
 
     assert len(list((tmp_path / "events").iterdir())) == 1
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed: pip install tensorboard")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_every_run_has_events_in_a_folder_of_its_own_also_where_two_begin_in_one_second(tmp_path: Path) -> None:
+    for _ in range(3):
+        with tracking(tmp_path / "events", "", "flowers", {}, tensorboard=True) as trackers:
+            for epoch in EPOCHS:
+                trackers.epoch(epoch)
+
+    runs = list((tmp_path / "events").iterdir())
+    assert len(runs) == 3
+    assert all(run.is_dir() and len(list(run.iterdir())) == 1 for run in runs)
 
 
 def test_mlflow_that_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
