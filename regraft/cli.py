@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; pro
 
 import io
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,6 +16,7 @@ import typer
 from regraft import (
     access_cli,
     bench_cli,
+    classify_cli,
     examples_cli,
     export_cli,
     lineage_cli,
@@ -29,11 +29,11 @@ from regraft import (
     train_cli,
     upgrade_cli,
 )
-from regraft.as_json import answer_to_dict, model_to_dict, print_json
+from regraft.as_json import model_to_dict, print_json
 from regraft.client import Client
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.options import Json, Name, Store, asks_a_server
+from regraft.options import Json, Name, asks_a_server
 from regraft.proxies import spare_loopback
 from regraft.user import user_name
 
@@ -51,6 +51,7 @@ app.command()(serve_cli.plan)
 app.command()(train_cli.train)
 app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
+app.command()(classify_cli.classify)
 app.command()(bench_cli.bench)
 app.command()(examples_cli.label)
 app.command()(examples_cli.suggest)
@@ -66,40 +67,6 @@ app.command()(refresh_cli.refresh)
 app.command()(upgrade_cli.upgrade)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
-
-
-@app.command()
-@asks_a_server
-def classify(
-    server: Connection,
-    images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False, readable=True)],
-    name: Name = "",
-    file: Annotated[
-        str, typer.Option(help="Without a server: a model.onnx, or NAME[:VERSION] of the store.", show_default=False)
-    ] = "",
-    store: Store = Path("models"),
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Ask a server what is in pictures, or a model file by itself."""
-    if file and name:
-        raise typer.BadParameter("--file says which model already", param_hint="--name")
-    pictures = ((str(path), path.read_bytes()) for path in images)
-    failed = False
-    with ExitStack() as stack:
-        if file:
-            answers = serve_cli.answers_without_server(file, store, pictures, top_k)
-        else:
-            answers = stack.enter_context(Client(server)).classify_stream(pictures, name=name, top_k=top_k)
-        for answer in answers:
-            result = answer_to_dict(answer)
-            failed |= "error" in result
-            if as_json:
-                print_json(result)
-            else:
-                show.classification(result)
-    if failed:
-        raise typer.Exit(1)
 
 
 @models_app.command("list")

@@ -33,6 +33,9 @@ _TOO_LATE: Final = "Deadline Exceeded"
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
 """What gRPC says of a request that is larger than one of the two sides allows: its bytes, and the limit."""
 
+MOST_BYTES: Final = 2**31 - 1
+"""Of a message, whatever a server takes: Protocol Buffers know no larger one."""
+
 _T = TypeVar("_T")
 
 

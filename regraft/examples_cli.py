@@ -10,7 +10,7 @@ import typer
 
 from regraft import labelled_files, show
 from regraft.as_json import message_to_dict, print_json
-from regraft.client import Client, MessageTooLargeError, too_large
+from regraft.client import MOST_BYTES, Client, MessageTooLargeError, too_large
 from regraft.connection import Connection
 from regraft.errors import InvalidRequestError, StorageError
 from regraft.file_kinds import read_kind
@@ -25,8 +25,6 @@ from regraft.v1 import examples_pb2, retraining_pb2
 app: Final = typer.Typer(help="The labelled pictures that a model learns from.", no_args_is_help=True)
 
 _OUTCOMES: Final = ("accepted", "duplicate", "relabelled", "conflicting", "rejected")
-_MOST_BYTES: Final = 2**31 - 1
-"""Of a message, whatever a server takes: Protocol Buffers know no larger one."""
 _ENDINGS: Final = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -80,7 +78,7 @@ class _Delivery:
         self._name = name
         self._source = source
         self._user = user_name()
-        self._limit_bytes = _MOST_BYTES
+        self._limit_bytes = MOST_BYTES
 
     def answers(self, client: Client) -> Iterator[retraining_pb2.AddExamplesResponse]:
         """Send what has no fate yet, and yield the server's answers.

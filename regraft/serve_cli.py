@@ -170,7 +170,7 @@ def serve(
 
 
 def answers_without_server(
-    wanted: str, store: Path, pictures: Iterable[tuple[str, bytes]], top_k: int
+    wanted: str, store: Path, pictures: Iterable[tuple[str, Path]], top_k: int
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     """Classify by a model file, or by NAME[:VERSION] of a store, as a server would."""
     from serving.alone import classify_alone  # noqa: PLC0415 - as in `serve`

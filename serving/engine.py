@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from regraft.image import Crop
 from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session, require_onnxruntime
 from serving.device import OUTPUTS, DeviceRunner
 from serving.plan import ExecutionPlan, Goal, Point, Run, choose, grid_of, measure, plan_file, recall, remember
+
+_CUDA_BATCH: Final = 32
+"""Pictures of a run where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,11 @@ def open_engine(
 
 
 def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
-    """Open a session for one picture at a time, with nothing measured; errors as `open_engine`."""
-    threads = cpu_budget()
-    opened = open_session(model, provider=provider, threads=threads)
-    return Engine(opened, ExecutionPlan(lanes=1, threads=threads, max_batch=1))
+    """Open a session with nothing measured: a thread a picture on a CPU, batches on a GPU; errors as `open_engine`."""
+    opened = open_session(model, provider=provider, threads=1)
+    if opened.provider == "cuda":
+        return Engine(opened, ExecutionPlan(lanes=1, threads=1, max_batch=_CUDA_BATCH))
+    return Engine(opened, ExecutionPlan(lanes=cpu_budget(), threads=1, max_batch=1))
 
 
 def measure_model(

@@ -24,6 +24,7 @@ from onnx import TensorProto
 from regraft import artifact
 from regraft.errors import InvalidRequestError, MissingPackageError, RegraftError, TrainingError
 from regraft.files import storage_errors, write_durably
+from regraft.picture_folders import text_of
 from regraft.runtime import cpu_budget, require_onnxruntime
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode
 from training.compare_settings import CompareSettings
@@ -31,7 +32,6 @@ from training.comparison import Comparison, Failure, Row, mark_pareto
 from training.comparison_chart import draw, require_matplotlib
 from training.comparison_page import render
 from training.dataset import Dataset, check_trainable, scan
-from training.found import text_of
 from training.settings import TrainSettings
 from training.speed import ms_per_image
 from training.strategy import Listener

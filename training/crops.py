@@ -8,8 +8,8 @@ from pathlib import Path
 from regraft.errors import InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop, upright_size
 from regraft.image_files import ImageFile
+from regraft.picture_folders import text_of
 from regraft.runtime import cpu_budget
-from training.found import text_of
 
 log = logging.getLogger("regraft.training")
 

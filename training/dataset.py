@@ -12,13 +12,13 @@ from typing import Final
 
 import numpy as np
 
+from regraft.ahead import map_ahead
 from regraft.errors import DatasetError
 from regraft.examples import image_hash
 from regraft.manifest import is_manifest
-from regraft.picture_folders import folders_in
+from regraft.picture_folders import folders_in, text_of
 from regraft.progress import Progress, silent
-from training.ahead import map_ahead
-from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups, text_of
+from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
 
 NO_HOLDOUT: Final = "nothing is held out"

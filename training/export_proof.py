@@ -14,13 +14,13 @@ from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, InvalidImageError
 from regraft.image import ImageSpec, decode_crop
 from regraft.image_files import ImageFile
+from regraft.picture_folders import text_of
 from regraft.progress import Progress
 from regraft.runtime import cpu_budget
 from training.calibration import reliability
 from training.evaluate import measure
 from training.export_result import Proof, Side
 from training.formats.answers import Answer, Picture, crop_answer
-from training.found import text_of
 from training.speed import in_turns
 
 _TIMED: Final = 8

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from regraft.ahead import map_ahead
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.card import Precision
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
@@ -18,7 +19,6 @@ from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import OpenSession, ProviderChoice, open_session
-from training.ahead import map_ahead
 from training.groups import group_of_one, groups_of_one
 
 _CUDA_BATCH: Final = 32

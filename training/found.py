@@ -11,7 +11,7 @@ from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import HOLDOUT_SHARE
 from regraft.labels import check_label, check_note, one_form
 from regraft.manifest import LabelledFile, read_manifest
-from regraft.picture_folders import contents, folders_in
+from regraft.picture_folders import contents, folders_in, text_of
 from training import layout
 from training.layout import Layout, check_classes, find_layout
 
@@ -69,11 +69,6 @@ class Found:
     split: str
     is_given: bool
     notes: tuple[str, ...] = ()
-
-
-def text_of(path: Path) -> str:
-    """Return a path as text; bytes in a file's name that are no text are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def in_folders(root: Path, *, grouped: bool) -> Found:

@@ -14,11 +14,11 @@ from regraft import artifact
 from regraft.artifact import FloatArray
 from regraft.errors import DatasetError, PreconditionError, TrainingError
 from regraft.image_files import ImageFile
+from regraft.picture_folders import text_of
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
-from training.found import text_of
 from training.gate import Answers, judge
 from training.head import FittedHead, Unseen
 from training.objections import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits

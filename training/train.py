@@ -16,6 +16,7 @@ from regraft.examples import FOLDER
 from regraft.files import cache_folder
 from regraft.labels import one_form
 from regraft.manifest import is_manifest
+from regraft.picture_folders import text_of
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.abstention import selective
@@ -25,7 +26,7 @@ from training.diagnose import diagnose, thumbnails
 from training.extra import check_extra
 from training.features import Embedder
 from training.findings import Findings
-from training.found import LeftOut, text_of
+from training.found import LeftOut
 from training.novelty_check import check
 from training.objections import Limits
 from training.occlusion import where_it_looked

@@ -17,11 +17,11 @@ from regraft.examples import ExamplesStore
 from regraft.image_files import ImageFile
 from regraft.interrupted import job_lock
 from regraft.older import OlderVersion, find_older, read_older
+from regraft.picture_folders import text_of
 from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
-from training.found import text_of
 from training.objections import Limits
 from training.pretrained import embedding_cache
 from training.refit import REFITTED_WITH, refit

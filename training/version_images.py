@@ -7,9 +7,8 @@ from pathlib import Path
 from regraft.errors import DatasetError
 from regraft.examples import image_hash, kept_images
 from regraft.image_files import ImageFile
-from regraft.picture_folders import contents
+from regraft.picture_folders import contents, text_of
 from regraft.progress import Progress
-from training.found import text_of
 
 
 def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:

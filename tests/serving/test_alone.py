@@ -25,8 +25,15 @@ def without_what_changes(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def asked(file: Path, pictures: list[tuple[str, bytes]], top_k: int = 0) -> list[dict[str, Any]]:
-    return [answer_to_dict(answer) for answer in classify_alone(file, pictures, top_k=top_k, limits=DEFAULT_LIMITS)]
+def asked(
+    file: Path, pictures: list[tuple[str, bytes]], top_k: int = 0, limits: Limits = DEFAULT_LIMITS
+) -> list[dict[str, Any]]:
+    """Write the pictures beside the model, and return what it answers."""
+    files = []
+    for number, (key, data) in enumerate(pictures):
+        files.append((key, file.with_name(f"{number}.picture")))
+        files[-1][1].write_bytes(data)
+    return [answer_to_dict(answer) for answer in classify_alone(file, files, top_k=top_k, limits=limits)]
 
 
 def test_a_file_answers_as_a_server_does(store: ModelStore) -> None:
@@ -51,11 +58,20 @@ def test_a_file_answers_as_a_server_does(store: ModelStore) -> None:
 
 def test_the_limits_of_pictures_hold(store: ModelStore) -> None:
     limits = Limits(max_bytes=1024, max_pixels=1024)
-    [answer] = classify_alone(
-        store.folder("colours", 1) / MODEL_FILE, [("large", picture("red", side_px=64))], top_k=1, limits=limits
-    )
+    [answer] = asked(store.folder("colours", 1) / MODEL_FILE, [("large", picture("red", side_px=64))], limits=limits)
 
-    assert "the limit is 1,024" in answer.error.message
+    assert "the limit is 1,024" in answer["error"]
+
+
+def test_a_file_that_is_gone_is_an_answer_of_its_own(store: ModelStore, tmp_path: Path) -> None:
+    file = store.folder("colours", 1) / MODEL_FILE
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    files = [("gone", tmp_path / "gone.png"), ("red", tmp_path / "red.png")]
+
+    gone, red = classify_alone(file, files, top_k=1, limits=DEFAULT_LIMITS)
+
+    assert gone.error.message == "cannot be read: No such file or directory"
+    assert red.response.predictions[0].label == "red"
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:

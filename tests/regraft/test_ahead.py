@@ -3,9 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from regraft.ahead import map_ahead
 from regraft.runtime import cpu_budget
 from tests.serving.waiting import PATIENCE_S
-from training.ahead import map_ahead
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
