@@ -23,17 +23,41 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class SourceVersion(_Part):
+    """A version of a store that another began with; ``digest`` is that of its backbone."""
+
+    name: str
+    version: int = Field(ge=1)
+    digest: Digest
+
+
+class KeptState(_Part):
+    """The weights that torch can go on from, in a file beside the version that they were trained for.
+
+    Attributes:
+        size_bytes: of the file.
+        sha256: of its content, by which versions with the same backbone find it.
+    """
+
+    size_bytes: int = Field(ge=1)
+    sha256: Digest
+
+
 class BackboneCard(_Part):
     """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph.
 
     Attributes:
         precision: of its arithmetic; cards from before there was a choice do not say it. fp16 is in exports only.
+        sources: the versions that it went on from, the nearest first; none where it began with a network's own weights.
+        state: None where nothing was kept, or there was nothing to keep.
     """
 
     name: str
     weights: str
     digest: Digest
     precision: Precision = "fp32"
+    sources: tuple[SourceVersion, ...] = ()
+    state: KeptState | None = None
 
 
 class ClassMetrics(_Part):

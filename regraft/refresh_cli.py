@@ -26,7 +26,7 @@ def refresh(
         typer.Option(help="Pictures labelled over gRPC. Default: .examples in the store.", envvar="REGRAFT_EXAMPLES"),
     ] = "",
     database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
-    backbone: Annotated[str, typer.Option(help="See `regraft backbones`. Default: the champion's.")] = "",
+    backbone: Annotated[str, typer.Option(help="As in `regraft train`. Default: the champion's.")] = "",
     weights: Annotated[
         str,
         typer.Option(

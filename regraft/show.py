@@ -238,6 +238,11 @@ def model(entry: models_pb2.Model, card: Mapping[str, Any]) -> None:
         precision = backbone.get("precision", "fp32")  # a server of an earlier Regraft does not say it
         made = f"{card['strategy']}, {precision}, {card['train_images']} images"
         line(f"backbone: {backbone['name']} ({backbone['weights']}), {made}")
+        if sources := backbone.get("sources"):
+            told = (f"{each['name']}:{each['version']} (backbone {each['digest'][:12]})" for each in sources)
+            line(f"went on from {', then '.join(told)}")
+        if state := backbone.get("state"):
+            line(f"weights kept to go on from: {state['size_bytes'] / 1e6:.1f} MB")
         if metrics:
             low, high = metrics["accuracy_interval"]
             line(f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images")

@@ -2,7 +2,8 @@
 
 ::
 
-    <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json: immutable; appears by one rename
+    <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json, and where a network was trained
+                                   state.safetensors: immutable; appears by one rename
     <store>/<name>/history.jsonl   every publication and every move of the alias
     <store>/<name>/golden/<label>/ pictures, if anybody puts some there, that every version has to answer rightly
 
@@ -31,6 +32,8 @@ MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
 REPORT_FILE: Final = "report.html"
 REPORT_JSON_FILE: Final = "report.json"
+STATE_FILE: Final = "state.safetensors"
+"""The trained weights, which a later fine-tuning goes on from; nothing serves them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY: Final = "history.jsonl"

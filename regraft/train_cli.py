@@ -34,7 +34,9 @@ def train(
     data: _Data,
     name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
     store: Store = Path("models"),
-    backbone: Annotated[str, typer.Option(help="See `regraft backbones`.")] = "efficientnet_lite0",
+    backbone: Annotated[
+        str, typer.Option(help="See `regraft backbones`; store:NAME[:VERSION] goes on from a version of the store.")
+    ] = "efficientnet_lite0",
     weights: _Weights = "default",
     image_px: Annotated[
         int | None, typer.Option(min=1, help="Side of the input; the network's own if not given.")
@@ -134,6 +136,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.", rich_help_panel=_TUNING)
     ] = False,
+    keep_state: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the trained weights beside the version, for --backbone store:NAME.", rich_help_panel=_TUNING
+        ),
+    ] = True,
     max_minutes: Annotated[
         float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
     ] = 30,
@@ -202,6 +210,7 @@ def train(
         precision=precision,  # type: ignore[arg-type]
         target_error=share_of(target_error, "--target-error") if target_error else None,
         group_by=group_by,
+        keep_state=keep_state,
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if helped_the_first(settings):

@@ -35,6 +35,7 @@ ONE_DOOR = {
         "training/learner.py",
         "training/weights.py",
     },
+    "safetensors": {"training/kept_state.py", "training/weights.py"},
     "timm": {"training/backbone_table.py", "training/backbones.py"},
     "mlflow": {"training/tracking.py"},
     "usearch": {"training/neighbours.py"},

@@ -18,10 +18,17 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError, first_line
 from regraft.image import ImageSpec
-from training.catalogue import EMBEDDED_WEIGHTS, SLOW_TO_INITIALISE, TIMM_PREFIX, resolve_weights, weights_file_name
+from training.catalogue import (
+    EMBEDDED_WEIGHTS,
+    SLOW_TO_INITIALISE,
+    STORE_PREFIX,
+    TIMM_PREFIX,
+    resolve_weights,
+    weights_file_name,
+)
 from training.cutting import Cut, cut_timm, cut_torchvision
 from training.input_size import take_image_px
-from training.weights import SourceClassifier, embedded_state, load_file, load_in_order
+from training.weights import SourceClassifier, State, embedded_state, load_file, load_in_order, load_without_head
 
 _KERNELS: Final = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos"}
 _RESIZE_RULES: Final = {"center": "crop", "squash": "squash", "border": "pad"}
@@ -67,11 +74,7 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
     torch.manual_seed(seed)
     weights = resolve_weights(name, weights)
     embedded = name in EMBEDDED_WEIGHTS
-    if embedded or name.startswith(TIMM_PREFIX):
-        known_as = f"tf_{name}" if embedded else name.removeprefix(TIMM_PREFIX)
-        backbone, cut = _from_timm(known_as, pretrained=weights == "default" and not embedded)
-    else:
-        backbone, cut = _from_torchvision(name, weights)
+    backbone, cut = _built(name, weights)
     if weights == "default":
         source = load_in_order(backbone.network, embedded_state(name)) if embedded else cut.source
         backbone = replace(backbone, source=source)
@@ -80,6 +83,45 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
         backbone = replace(backbone, source=source, notes=notes)
     backbone.network.eval()
     return backbone if image_px is None else _with_image_px(backbone, name, image_px)
+
+
+def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple[PretrainedBackbone, State]:
+    """Build a network of the file of a state dict, and return the tensors of the file's head beside it.
+
+    Args:
+        name: of the network.
+        path: of the state dict.
+        image_px: see `build_backbone`.
+
+    Raises:
+        InvalidRequestError: see `build_backbone`.
+    """
+    backbone, cut = _built(name, str(path))
+    head = load_without_head(backbone.network, path, name, cut.attributes)
+    backbone.network.eval()
+    return (backbone if image_px is None else _with_image_px(backbone, name, image_px)), head
+
+
+def build_classifier(name: str, classes: int) -> nn.Module:
+    """Build a whole network of random weights as its own library does, with a head of so many classes."""
+    if name in EMBEDDED_WEIGHTS or name.startswith(TIMM_PREFIX):
+        network: nn.Module = timm.create_model(_name_in_timm(name), num_classes=classes)
+        return network
+    options = {"init_weights": False, "transform_input": True} if name in SLOW_TO_INITIALISE else {}
+    whole: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    return whole
+
+
+def _built(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]:
+    """Build a network without its head; weights of a file are not loaded yet."""
+    embedded = name in EMBEDDED_WEIGHTS
+    if embedded or name.startswith(TIMM_PREFIX):
+        return _from_timm(_name_in_timm(name), pretrained=weights == "default" and not embedded)
+    return _from_torchvision(name, weights)
+
+
+def _name_in_timm(name: str) -> str:
+    return f"tf_{name}" if name in EMBEDDED_WEIGHTS else name.removeprefix(TIMM_PREFIX)
 
 
 def _with_image_px(backbone: PretrainedBackbone, name: str, image_px: int) -> PretrainedBackbone:
@@ -122,7 +164,8 @@ def _from_torchvision(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]
     if name not in models.list_models(module=models):
         raise InvalidRequestError(
             f"--backbone: no network {name!r}; use a classifier of torchvision (such as resnet18), "
-            f"timm/<name>, or one of {', '.join(EMBEDDED_WEIGHTS)}; `regraft backbones` lists them"
+            f"timm/<name>, or one of {', '.join(EMBEDDED_WEIGHTS)}; `regraft backbones` lists them. "
+            f"{STORE_PREFIX}NAME goes on from a version"
         )
     entries = list(models.get_model_weights(name))
     # A file of weights most likely has the classic recipe, which is the first that torchvision published.

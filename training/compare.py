@@ -164,6 +164,7 @@ def _run_of(settings: CompareSettings, backbone: str, strategy: str) -> TrainSet
         seed=settings.seed,
         changes=changes,
         tensorboard=False,
+        keep_state=False,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from regraft.errors import InvalidRequestError
+from training.catalogue import STORE_PREFIX
 from training.settings import Strategy
 
 
@@ -39,6 +40,11 @@ class CompareSettings:
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise InvalidRequestError(f"--{flag}: {twice[0]!r} is there twice")
+        if versions := [name for name in self.backbones if name.startswith(STORE_PREFIX)]:
+            raise InvalidRequestError(
+                f"--backbones: {versions[0]}: a comparison trains networks in a store of its own; "
+                "`regraft train --backbone store:...` goes on from a version"
+            )
         unknown = [strategy for strategy in self.strategies if strategy not in get_args(Strategy)]
         if unknown:
             raise InvalidRequestError(f"--strategies: {unknown[0]!r}; there is: {', '.join(get_args(Strategy))}")

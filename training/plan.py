@@ -13,7 +13,6 @@ from training.features import Features
 from training.findings import Start
 from training.finetune import Job
 from training.head import class_weights, fit
-from training.pretrained import weights_origin
 from training.recipe import Kind, recipe_for
 from training.samples import Sample, samples_of, set_aside
 from training.settings import TrainSettings
@@ -155,8 +154,8 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
     """Return what a checkpoint must have been made with, beside the job's own fields, by the names of the flags."""
     return {
         "strategy": kind,
-        "backbone": origin.name,
-        "weights": weights_origin(origin.name, origin.weights, origin.seed),
+        "backbone": settings.backbone,
+        "weights": ", ".join([origin.provenance, *(each.digest for each in origin.lineage[:1])]),
         "image_px": str(origin.image_px),
         "init": settings.init,
     }

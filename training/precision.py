@@ -69,7 +69,7 @@ def in_precision(made: Made, context: Context) -> Made:
         TrainingError: ``--precision int8``, and what it gives is nonsense.
     """
     asked = context.settings.precision
-    if asked == "fp32":
+    if asked == "fp32" or made.backbone.precision == "int8":
         return made
     try:
         with context.watch.stage("quantise"):

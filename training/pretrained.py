@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from regraft.artifact import backbone_digest, check_backbone
-from regraft.card import Precision
+from regraft.card import KeptState, Precision, SourceVersion
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
@@ -32,12 +32,15 @@ class ExportedBackbone:
 
     Attributes:
         model: see `regraft.artifact.check_backbone`.
-        name: as given to ``--backbone``.
+        name: of the network, as ``--backbone`` takes it.
         weights: where the numbers came from, for the card.
         spec: how pictures are prepared for it.
         digest: SHA-256 (hex) of the graph.
         notes: sentences on what was left out of the weights' file.
         precision: of its arithmetic, see `training.precision`.
+        sources: the versions that it went on from, see `regraft.card.BackboneCard`.
+        state: the weights that torch goes on from, see `training.kept_state`; or what a card says of them where they
+            lie beside another version already; None where nothing is kept.
     """
 
     model: onnx.ModelProto
@@ -47,6 +50,8 @@ class ExportedBackbone:
     digest: str
     notes: tuple[str, ...] = ()
     precision: Precision = "fp32"
+    sources: tuple[SourceVersion, ...] = ()
+    state: bytes | KeptState | None = None
 
     @property
     def key(self) -> EmbeddingKey:

@@ -14,6 +14,7 @@ from training.head import Additional, fit
 from training.mirroring import look
 from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 from training.samples import Sample
+from training.source_version import source_of
 from training.split import split_by_likeness
 from training.strategy import Context, Made, embed
 from training.views import embed_views
@@ -22,17 +23,23 @@ from training.windows import Augmentation
 
 def probe(dataset: Dataset, context: Context) -> Made:
     """Export, embed, fit, and look at what further views and a second set bring, where they are asked for."""
-    settings = context.settings
     with context.watch.stage("export"):
-        backbone = load_backbone(
-            settings.backbone,
-            settings.weights,
-            settings.seed,
-            context.cache,
-            context.progress,
-            image_px=settings.image_px,
-        )
+        backbone = _backbone(context)
     return probe_on(backbone, dataset, context)
+
+
+def _backbone(context: Context) -> ExportedBackbone:
+    settings, source = context.settings, source_of(context.settings)
+    if source is not None:
+        return source.backbone()
+    return load_backbone(
+        settings.backbone,
+        settings.weights,
+        settings.seed,
+        context.cache,
+        context.progress,
+        image_px=settings.image_px,
+    )
 
 
 def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> Made:

@@ -149,6 +149,8 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
         parent_version=parent.version,
         precision="int8",
         kept=card.abstention,
+        sources=card.backbone.sources,
+        state=card.backbone.state,
     )
 
 

@@ -18,7 +18,7 @@ from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.anchor import Anchor
-from training.catalogue import own_weights
+from training.catalogue import STORE_PREFIX, own_weights
 from training.classes import settle_classes
 from training.dataset import Dataset, LabelledImage, scan
 from training.diagnose import thumbnails
@@ -46,6 +46,7 @@ from training.retrain_end import reason_of
 from training.retrain_gate import anchor_of, answered_rightly
 from training.settings import TrainSettings
 from training.sides import BOTH_SIDES
+from training.source_version import IMPORTED, settle_source
 from training.strategy import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, explain, look_into, make, shown_path, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
@@ -77,19 +78,43 @@ def network_of(
     """Return what was asked for, and what the champion is where nothing was.
 
     Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default,
-    and its own size of pictures.
+    and its own size of pictures. One that went on from a version goes on from there again.
 
     Raises:
         PreconditionError: there is no champion.
-        InvalidRequestError: the champion's weights come from a file that is not at hand.
+        InvalidRequestError: the champion's weights come from a file that is not at hand, or a version that is gone.
     """
-    champion = read_champion(store, name).artifact.card
-    card, is_the_same = champion.backbone, backbone in ("", champion.backbone.name)
+    found = read_champion(store, name)
+    champion, card = found.artifact.card, found.artifact.card.backbone
+    if not backbone and not weights and (card.sources or card.weights.startswith(IMPORTED)):
+        backbone = f"{STORE_PREFIX}{_source(store, name, found)}"
+    is_the_same = backbone in ("", card.name)
     if not weights:
         weights = weights_of(card) if is_the_same else "default"
     if not image_px and is_the_same:
         image_px = champion.image.crop_px
     return Network(backbone or card.name, weights, precision or card.precision, image_px)
+
+
+def _source(store: ModelStore, name: str, champion: Champion) -> str:
+    """Return which version has the backbone that the champion's run began with, as NAME:VERSION.
+
+    That is the champion itself, unless it was fine-tuned: its own file has the backbone, whatever became of others.
+
+    Raises:
+        InvalidRequestError: it was fine-tuned from a version that is gone.
+    """
+    card = champion.artifact.card.backbone
+    source = card.sources[0] if card.sources else None
+    if source is None or source.digest == card.digest or card.precision == "int8":
+        return f"{name}:{champion.version}"
+    label = f"{source.name}:{source.version}"
+    if source.version not in store.versions(source.name):
+        raise InvalidRequestError(
+            f"--backbone: the champion was fine-tuned from {label}, which is gone: {STORE_PREFIX}{name} goes on from "
+            f"the champion, {card.name} from the original weights"
+        )
+    return label
 
 
 def weights_of(card: BackboneCard) -> str:
@@ -151,6 +176,7 @@ def refresh(
         DatasetError: a picture of the champion is missing, or there is too little to train on.
         StorageError: a store refused.
     """
+    settings = settle_source(settings)
     store, name = ModelStore(settings.store), settings.name
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
     with job_lock(examples, name), tuner_for(settings) as tuner:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from regraft.card import ClassMetrics, Metrics, ModelCard
+from regraft.card import BackboneCard, ClassMetrics, Metrics, ModelCard
 from training.charts import chart
 from training.confusion import Mix, confusion
 from training.findings import Findings
@@ -138,6 +138,7 @@ def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:
 
 def _facts(card: ModelCard) -> dict[str, Any]:
     """Return how the version was made, as it is called on the page."""
+    state = card.backbone.state
     return {
         "labels": ", ".join(card.labels),
         "precision": card.backbone.precision,
@@ -149,11 +150,17 @@ def _facts(card: ModelCard) -> dict[str, Any]:
         "parent version": card.parent_version if card.parent_version is not None else "none",
         "seed": card.seed,
         **{f"setting {name}": value for name, value in card.settings.items()},
+        **({"went on from": _sources(card.backbone)} if card.backbone.sources else {}),
+        **({"weights kept to go on from": f"{state.size_bytes / 1e6:.1f} MB, SHA-256 {state.sha256}"} if state else {}),
         "backbone digest": card.backbone.digest,
         "head digest": card.head_digest,
         "data digest": card.data_digest,
         **card.libraries,
     }
+
+
+def _sources(backbone: BackboneCard) -> str:
+    return ", ".join(f"{each.name}:{each.version} (backbone {each.digest})" for each in backbone.sources)
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON

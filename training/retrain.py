@@ -159,6 +159,8 @@ def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: Retra
         recipe=card.recipe,
         parent_version=champion.version,
         precision=card.backbone.precision,
+        sources=card.backbone.sources,
+        state=card.backbone.state,
         further=data.further,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from regraft.errors import InvalidRequestError
-from training.catalogue import DEFAULT_BACKBONE
+from training.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
 from training.head import Balance
 from training.recipe import Optimizer
 from training.windows import Strength
@@ -27,8 +27,8 @@ class TrainSettings:
         data: the folder of labelled photos, or a list of them, see `training.dataset`.
         name: of the model in the store; the folder's name if empty.
         store: the model store.
-        backbone: see `training.backbones`.
-        weights: likewise.
+        backbone: see `training.backbones`; or a version of the store, see `training.source_version`.
+        weights: see `training.backbones`.
         strategy: ``probe`` trains a head on the frozen backbone, ``finetune`` then the backbone too, ``scratch`` a
             network of random weights; ``auto`` probes, and fine-tunes if that pays.
         seed: of everything that is random.
@@ -51,6 +51,7 @@ class TrainSettings:
         group_by: what pictures that belong together share, see `training.found.name_groups`; empty for none.
         precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
         target_error: the share of the answers given that may be wrong, see `training.abstention`; None answers all.
+        keep_state: whether the weights that were trained are kept beside the version, for a run that goes on from it.
     """
 
     data: Path
@@ -78,6 +79,7 @@ class TrainSettings:
     precision: PrecisionChoice = "fp32"
     target_error: float | None = None
     group_by: str = ""
+    keep_state: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""
@@ -102,6 +104,7 @@ class TrainSettings:
         optimizer = self.changes.get("optimizer", "adamw")
         if optimizer not in get_args(Optimizer):
             raise InvalidRequestError(f"--optimizer: {optimizer!r}; there is: {', '.join(get_args(Optimizer))}")
+        self._check_source()
         if self.extra_weighting and self.extra is None:
             raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
         if self.extra_classes and self.extra is None:
@@ -115,6 +118,16 @@ class TrainSettings:
             raise InvalidRequestError(
                 "--strategy scratch: takes no --init source, --extra or --views: it knows nothing"
             )
+
+    def _check_source(self) -> None:
+        if not self.backbone.startswith(STORE_PREFIX):
+            return
+        if self.strategy == "scratch":
+            raise InvalidRequestError(
+                f"--backbone: {self.backbone}: scratch knows nothing, also of a version: name the network"
+            )
+        if self.weights != "default":
+            raise InvalidRequestError(f"--weights: {self.backbone} has its own: drop one of the two")
 
     def _check_augmentation(self) -> None:
         if self.augment == "none" and self.views:

@@ -38,6 +38,7 @@ from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.samples import samples_of
 from training.settings import TrainSettings
+from training.source_version import settle_source
 from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
 from training.tracking import Tracked, tracking
 from training.train_gate import judge_trained
@@ -142,6 +143,7 @@ def train(
     """
     name = settings.name or _name_after(settings.data)
     store = ModelStore(settings.store)
+    settings = settle_source(settings)
     champion = _opponent(store, name, gate)  # a bad name is refused before any work
     runs = settings.store / RUNS_FOLDER / name
     context = Context(settings, cache or cache_folder(), runs, listener or Silent(), watch or Stopwatch())
@@ -286,6 +288,8 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
         parent_version=parent_version,
         precision=made.backbone.precision,
         further=made.further,
+        sources=made.backbone.sources,
+        state=made.backbone.state,
     )
     files = {image.sha256: image.path for image in made.dataset.images}
     prove_on_files(challenger, made.fitted.head, files.__getitem__)

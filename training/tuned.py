@@ -17,6 +17,7 @@ from training.export import export_backbone
 from training.features import Features
 from training.findings import Agreement, CrossValidation, Findings, Tuning
 from training.finetune import Tuned, embed_samples, predict
+from training.kept_state import keep_state
 from training.mirroring import some_of_each
 from training.plan import Plan, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone, load_backbone
@@ -90,7 +91,7 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
             samples = samples_of(plan.dataset, holdout=False)
             held = replace(held, embedding=embed_samples(trial.tuned.backbone, samples))
     with context.watch.stage("export"):
-        backbone = _exported(tuned, plan)
+        backbone = _exported(tuned, plan, context)
     with context.watch.stage("embed"):
         dataset, features, _ = embed(plan.dataset, backbone, context)
     with context.watch.stage("fit"):
@@ -98,7 +99,7 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
         agreement = _agreement(tuned, features, dataset)
     found = replace(
         findings,
-        notes=(*findings.notes, *_notes(tuned, trial, plan)),
+        notes=(*findings.notes, *_notes(tuned, trial, plan), *backbone.notes),
         epochs=trial.tuned.epochs,
         tuning=_tuning(tuned, plan, features),
         start=plan.start,
@@ -172,11 +173,21 @@ def _readable(dataset: Dataset, context: Context) -> Dataset:
     return without_unreadable(dataset, failures, settings.data)
 
 
-def _exported(tuned: Tuned, plan: Plan) -> ExportedBackbone:
-    model = export_backbone(tuned.backbone)
-    weights = plan.job.settings["weights"]
-    origin = f"{weights}, {'trained from there' if plan.kind == 'scratch' else 'fine-tuned'}"
-    return ExportedBackbone(model, plan.origin.name, origin, tuned.backbone.spec, backbone_digest(model))
+def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:
+    """Export the network, and keep the weights that a later run goes on from, with a note on them."""
+    model, origin = export_backbone(tuned.backbone), plan.origin
+    done = ", trained from there" if plan.kind == "scratch" else ", fine-tuned"
+    state, note = keep_state(tuned.backbone, origin.name) if context.settings.keep_state else (None, "")
+    return ExportedBackbone(
+        model,
+        origin.name,
+        f"{origin.provenance.removesuffix(done)}{done}",
+        tuned.backbone.spec,
+        backbone_digest(model),
+        (note,) if note else (),
+        sources=origin.lineage,
+        state=state,
+    )
 
 
 def _agreement(tuned: Tuned, features: Features, dataset: Dataset) -> Agreement:

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
+from regraft.card import SourceVersion
 from regraft.errors import RegraftError
 from regraft.progress import Progress
 from training.augment import seed_of
 from training.backbones import PretrainedBackbone, build_backbone
 from training.distributed import Processes, processes
 from training.finetune import Job, OnEpoch, Tuned, finetune
+from training.kept_state import restore
 from training.learner import Classifier, Learner
+from training.pretrained import weights_origin
 from training.settings import TrainSettings
+from training.source_version import Source, source_of
 from training.stopping import TrainingStopped
 
 log = logging.getLogger("regraft.train")
@@ -23,21 +27,40 @@ log = logging.getLogger("regraft.train")
 
 @dataclass(frozen=True)
 class Origin:
-    """The network to fine-tune, as `training.backbones.build_backbone` takes it."""
+    """The network to fine-tune, as `training.backbones.build_backbone` takes it.
+
+    Attributes:
+        source: the version of the store that it goes on from, whose weights ``weights`` then tells of.
+    """
 
     name: str
     weights: str
     seed: int
     image_px: int | None
+    source: Source | None = None
 
     @staticmethod
     def of(settings: TrainSettings, weights: str) -> "Origin":
         """Return the run's network with other weights than its own, or with these."""
+        if source := source_of(settings):
+            return Origin(source.card.backbone.name, source.card.backbone.weights, settings.seed, None, source)
         return Origin(settings.backbone, weights, settings.seed, settings.image_px)
 
     def build(self) -> PretrainedBackbone:
         """Build it anew; fine-tuning changes it."""
+        if self.source is not None:
+            return restore(self.source.state(), self.source.artifact)
         return build_backbone(self.name, self.weights, self.seed, self.image_px)
+
+    @property
+    def provenance(self) -> str:
+        """Where its weights come from, for cards and people."""
+        return self.weights if self.source else weights_origin(self.name, self.weights, self.seed)
+
+    @property
+    def lineage(self) -> tuple[SourceVersion, ...]:
+        """The versions that it goes on from, the nearest first."""
+        return self.source.lineage if self.source else ()
 
 
 class Tuner:

@@ -117,6 +117,8 @@ def _upgrade(
         recipe=read.card.recipe,
         parent_version=older.version,
         precision=read.card.backbone.precision,
+        sources=read.card.backbone.sources,
+        state=read.card.backbone.state,
     )
     prove_on_files(challenger, fitted.head, files.__getitem__)
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]

@@ -1,5 +1,6 @@
 """From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,18 +18,20 @@ from regraft.card import (
     SCHEMA_VERSION,
     Abstention,
     BackboneCard,
+    KeptState,
     Metrics,
     ModelCard,
     Precision,
     RecipeValue,
     Reference,
+    SourceVersion,
 )
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
 from regraft.image import Crop, ImageSpec
 from regraft.image_files import ImageFile
 from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
 from training.abstention import abstention
 from training.anchor import Anchor
 from training.crops import readable_crops
@@ -57,6 +60,7 @@ class Challenger:
         features: what the next retrain will start from.
         further: rows beside them that the head was fitted on too.
         anchor: what the best versions up to this one answered; None of one that begins anew.
+        state: the file of the weights that torch goes on from; None where none is kept with this version.
     """
 
     model: onnx.ModelProto
@@ -64,6 +68,7 @@ class Challenger:
     features: Features
     further: Additional | None = None
     anchor: Anchor | None = None
+    state: bytes | None = None
 
 
 def build(
@@ -82,6 +87,8 @@ def build(
     precision: Precision = "fp32",
     further: Additional | None = None,
     kept: Abstention | None = None,
+    sources: tuple[SourceVersion, ...] = (),
+    state: bytes | KeptState | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head.
 
@@ -100,13 +107,22 @@ def build(
         precision: of the backbone's arithmetic.
         further: rows beside the features.
         kept: the abstention of a version whose very head this is.
+        sources: see `training.pretrained.ExportedBackbone`.
+        state: likewise.
     """
     card = ModelCard(
         schema_version=SCHEMA_VERSION,
         name=name,
         labels=features.labels,
         image=spec,
-        backbone=BackboneCard(name=origin[0], weights=origin[1], digest=backbone_digest(backbone), precision=precision),
+        backbone=BackboneCard(
+            name=origin[0],
+            weights=origin[1],
+            digest=backbone_digest(backbone),
+            precision=precision,
+            sources=sources,
+            state=_kept_state(state) if isinstance(state, bytes) else state,
+        ),
         embedding_size=embedding_size(backbone),
         head_digest=fitted.head.digest(),
         temperature=fitted.temperature,
@@ -125,7 +141,12 @@ def build(
         libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return Challenger(graft(backbone, fitted.head, card), card, features, further)
+    model = graft(backbone, fitted.head, card)
+    return Challenger(model, card, features, further, state=state if isinstance(state, bytes) else None)
+
+
+def _kept_state(state: bytes) -> KeptState:
+    return KeptState(size_bytes=len(state), sha256=hashlib.sha256(state).hexdigest())
 
 
 def measure_head(head: Head, features: Features) -> Metrics | None:
@@ -206,6 +227,8 @@ def publish(
         page = render(challenger.card, findings, left_out, thumbnails, looked)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")
+        if challenger.state is not None:
+            (folder / STATE_FILE).write_bytes(challenger.state)
 
     return store.publish(challenger.card.name, write, who=who, why=why, job=job)
 

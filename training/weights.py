@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import torch
 import torchvision
+from safetensors.torch import load_file as load_safetensors
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError, first_line
@@ -68,9 +69,7 @@ def read_state(path: Path) -> State:
         InvalidRequestError: there is no such file, or torch cannot load it safely.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is worth saying, we say
-            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except FileNotFoundError as error:
         raise InvalidRequestError(f"--weights: {path}: there is no such file") from error
     except Exception as error:
@@ -84,6 +83,12 @@ def read_state(path: Path) -> State:
     if hasattr(state, "_metadata"):  # torch keeps the versions of layers there, and some refuse to load without
         setattr(named, "_metadata", state._metadata)  # noqa: B010 - torch has no public name for it
     return named
+
+
+def _load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is worth saying, we say
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -134,17 +139,32 @@ def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
 def load_file(
     network: nn.Module, path: Path, name: str, heads: Iterable[str], width: int
 ) -> tuple[SourceClassifier | None, tuple[str, ...]]:
-    """Load the file of a state dict into a network without its head.
+    """Load the file of a state dict into a network without its head, see `load_without_head`.
+
+    Args:
+        network: likewise.
+        path: likewise.
+        name: likewise.
+        heads: likewise.
+        width: D.
+
+    Returns:
+        The file's head where it is ImageNet's, and what there is to say about it otherwise.
+
+    Raises:
+        InvalidRequestError: no state dict, or another network's; the text says which tensors differ.
+    """
+    return _old_head(load_without_head(network, path, name, heads), path, width)
+
+
+def load_without_head(network: nn.Module, path: Path, name: str, heads: Iterable[str]) -> State:
+    """Load the file of a state dict into a network without its head, and return the tensors of the head.
 
     Args:
         network: must find all of its tensors in the file.
         path: may hold a head and auxiliary heads too, but nothing else.
         name: of the network, for the text of errors.
         heads: the attributes of the network under which its heads were.
-        width: D.
-
-    Returns:
-        The file's head where it is ImageNet's, and what there is to say about it otherwise.
 
     Raises:
         InvalidRequestError: no state dict, or another network's; the text says which tensors differ.
@@ -159,7 +179,7 @@ def load_file(
     _check_names(path, name, missing, unknown)
     _check_shapes(path, name, state, wanted)
     network.load_state_dict(state, strict=False)
-    return _old_head(head, path, width)
+    return head
 
 
 def _check_names(path: Path, name: str, missing: list[str], unknown: list[str]) -> None:
