@@ -404,6 +404,18 @@ compression (CCITT) in TIFF damage is not told: libtiff fills a line that it can
 retrains, and for `regraft train`, `refresh`, `export` and the rest. What is over it, or cannot be read any more, is
 left out by hash and name.
 
+**How it becomes square** says the rule of the model file, `--resize` of `regraft train` and `refresh`; the server
+prepares every picture by the rule that the version was trained with, and so do retrains, exports and int8:
+
+| `--resize` | |
+|---|---|
+| `crop` | the short side to the size, then the middle, as most networks were pretrained: the ends are not seen |
+| `squash` | both sides to the size: all is seen, out of shape |
+| `pad` | the long side to the size: all is seen, in shape, between bars of grey (128 of 255, near the mean) |
+
+Where nothing is said a network keeps its own rule. The parts of pictures that fine-tuning and `--views` learn from are
+nearly square by `crop`, by the others of the picture's own shape, squashed or padded like the whole.
+
 **Everything else is refused by its name**, with what to do: HEIC, JPEG XL, JPEG 2000, camera raw (also in TIFF, where
 other programs show its preview), PSD, DICOM, OpenEXR, PDF, SVG, video, archives, and web pages that were saved in a
 picture's stead.

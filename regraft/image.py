@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -48,7 +48,7 @@ class ImageSpec:
 
     Attributes:
         resize: ``crop`` scales the short side to ``resize_px`` and keeps the middle; ``squash`` scales both sides
-            to ``resize_px``, whatever the shape; ``pad`` scales the long side and fills up with grey.
+            to ``resize_px``, whatever the shape; ``pad`` scales the long side and fills up with grey (128).
         resize_px: side after scaling, in pixels; at least ``crop_px``.
         crop_px: side of the square that is cut from the middle, in pixels.
         interpolation: kernel of the antialiased resize.
@@ -76,6 +76,12 @@ class ImageSpec:
                 f"image spec: made with image rule {self.rule_version}, this Regraft has rule {RULE_VERSION}: "
                 "`regraft upgrade` fits it anew, or serve it with the Regraft that made it"
             )
+
+    def resized_by(self, rule: ResizeRule | None) -> "ImageSpec":
+        """Return the spec with another rule, None for its own; by ``squash`` and ``pad`` all of the picture is seen."""
+        if rule is None or rule == self.resize:
+            return self
+        return replace(self, resize=rule, resize_px=self.resize_px if rule == "crop" else self.crop_px)
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) by which crops made under this spec, by this decoder, are told from others."""
@@ -140,11 +146,11 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits | None = None) -> C
 
 
 def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits | None = None) -> Crop:
-    """Decode one picture and scale a part of it, whatever its shape, to the crop's size; for training only.
+    """Decode one picture and make a crop of a part of it, as the rule does of the whole; for training only.
 
-    Formats, conversions, errors and thread safety are those of `decode_crop`; of ``spec`` only ``crop_px`` and
-    ``interpolation`` count. A large JPEG is decoded at the smallest DCT scale at which the window is still at least
-    twice the crop's size.
+    ``pad`` scales the part's long side to the crop's and fills up with grey; the other rules scale both sides, whatever
+    its shape. ``resize_px`` plays no part. Formats, conversions, errors and thread safety are those of `decode_crop`. A
+    large JPEG is decoded at the smallest DCT scale at which the window is still at least twice the crop's size.
 
     Args:
         data: the encoded picture.
@@ -158,9 +164,8 @@ def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits |
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    sides = (math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height))
-    image = read_rgb(data, limits or configured_limits(), lambda _: sides)
-    return np.array(_resize(image, _box_of(image.size, window, spec.crop_px), spec.interpolation))
+    image = read_rgb(data, limits or configured_limits(), partial(_useful_size_of_window, spec=spec, window=window))
+    return _fill(image, _box_of(image.size, window, spec), spec)
 
 
 def upright_size(data: bytes, limits: Limits | None = None) -> tuple[int, int]:
@@ -205,6 +210,15 @@ def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, 
     return math.ceil(width * scale), math.ceil(height * scale)
 
 
+def _useful_size_of_window(size: tuple[int, int], spec: ImageSpec, window: Window) -> tuple[int, int]:
+    """Return likewise twice what makes the window as large as the crop."""
+    width, height = size
+    if spec.resize == "pad":
+        scale = 2 * spec.crop_px / max(width * window.width, height * window.height)
+        return math.ceil(width * scale), math.ceil(height * scale)
+    return math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height)
+
+
 def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:
     width, height = size
     kept = spec.crop_px / spec.resize_px
@@ -215,26 +229,35 @@ def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:
         return _centred(size, width * kept, height * kept, spec.crop_px, spec.crop_px)
     side = max(width, height) * kept
     seen_width, seen_height = min(width, side), min(height, side)
-    scale = spec.crop_px / side
-    return _centred(
-        size, seen_width, seen_height, max(1, round(seen_width * scale)), max(1, round(seen_height * scale))
-    )
+    return _centred(size, seen_width, seen_height, *_fitted(seen_width, seen_height, spec.crop_px / side))
 
 
 def _centred(size: tuple[int, int], width: float, height: float, width_px: int, height_px: int) -> _Box:
     return _Box((size[0] - width) / 2, (size[1] - height) / 2, width, height, width_px, height_px)
 
 
-def _box_of(size: tuple[int, int], window: Window, crop_px: int) -> _Box:
+def _fitted(width: float, height: float, scale: float) -> tuple[int, int]:
+    """Return the scaled sides in whole pixels, at least one."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _box_of(size: tuple[int, int], window: Window, spec: ImageSpec) -> _Box:
     """Return the box of a window, within the picture to the last bit."""
     left, top = window.left * size[0], window.top * size[1]
     width, height = min(window.width * size[0], size[0] - left), min(window.height * size[1], size[1] - top)
-    return _Box(left, top, width, height, crop_px, crop_px)
+    sides = spec.crop_px, spec.crop_px
+    if spec.resize == "pad":
+        sides = _fitted(width, height, spec.crop_px / max(width, height))
+    return _Box(left, top, width, height, *sides)
 
 
 def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
     """Resize just the window that the crop keeps."""
-    box = _middle(image.size, spec)
+    return _fill(image, _middle(image.size, spec), spec)
+
+
+def _fill(image: Image.Image, box: _Box, spec: ImageSpec) -> Crop:
+    """Resize a part of a picture, and lay it on the middle of a grey crop where it does not fill it."""
     resized = _resize(image, box, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):
         return np.array(resized)

@@ -15,6 +15,14 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for ma
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 Store: TypeAlias = Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")]
 
+Resize: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="How pictures become square: crop cuts out the middle; squash shows all, out of shape; pad shows all, "
+        "between grey bars. [default: the network's own, mostly crop; of a refresh the champion's]"
+    ),
+]
+
 _CHANGING: Final = "How pictures are changed to learn more from them, by fine-tuning and --views"
 
 Augment: TypeAlias = Annotated[

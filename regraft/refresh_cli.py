@@ -8,7 +8,7 @@ import typer
 from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Augment, Json, Mirror, NoAugment, Store, strength_of
+from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, strength_of
 from regraft.store import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -37,6 +37,7 @@ def refresh(
     image_px: Annotated[
         int | None, typer.Option(min=1, help="Side of the input. Default: the champion's; of another backbone its own.")
     ] = None,
+    resize: Resize = None,
     strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
     precision: Annotated[str, typer.Option(help="fp32, int8 or auto. Default: the champion's.")] = "",
     views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
@@ -58,7 +59,7 @@ def refresh(
 ) -> None:
     """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
 
-    Backbone, weights, size of the input and precision stay the champion's unless you say otherwise.
+    Backbone, weights, size and shape of the input and precision stay the champion's unless you say otherwise.
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
@@ -79,7 +80,13 @@ def refresh(
     }
     limits = Limits.of({limit: points for limit, points in stated.items() if points is not None})
     network = network_of(
-        ModelStore(store), name, backbone=backbone, weights=weights, precision=precision, image_px=image_px
+        ModelStore(store),
+        name,
+        backbone=backbone,
+        weights=weights,
+        precision=precision,
+        image_px=image_px,
+        resize=resize,  # type: ignore[arg-type]  # checked below, as are strategy and precision
     )
     settings = TrainSettings(
         data,
@@ -93,6 +100,7 @@ def refresh(
         augment=strength_of(augment, no_augment=no_augment),
         mirror=mirror,
         image_px=network.image_px,
+        resize=network.resize,
         precision=network.precision,  # type: ignore[arg-type]
     )
     labelled = open_examples(store, examples, database)

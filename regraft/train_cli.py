@@ -13,7 +13,7 @@ from regraft import show, show_backbones, show_comparison
 from regraft.as_json import print_json
 from regraft.errors import InvalidRequestError
 from regraft.labels import one_form
-from regraft.options import Augment, Json, Mirror, NoAugment, Store, share_of, strength_of
+from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
 from regraft.store import GateMode
 
 _Data = Annotated[
@@ -41,6 +41,7 @@ def train(
     image_px: Annotated[
         int | None, typer.Option(min=1, help="Side of the input; the network's own if not given.")
     ] = None,
+    resize: Resize = None,
     strategy: Annotated[
         str,
         typer.Option(
@@ -193,6 +194,7 @@ def train(
         strategy,  # type: ignore[arg-type]  # checked there, as are the next two
         seed,
         image_px=image_px,
+        resize=resize,  # type: ignore[arg-type]
         cv=cv,
         init=init,  # type: ignore[arg-type]
         balance=balance,  # type: ignore[arg-type]

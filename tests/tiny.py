@@ -104,6 +104,7 @@ def publish_tiny(
     promote: bool = True,
     referenced: bool = True,
     abstention: Abstention | None = None,
+    spec: ImageSpec = SPEC,
 ) -> int:
     """Publish a version as training does, features and all, and return its number.
 
@@ -114,7 +115,8 @@ def publish_tiny(
     features = tiny_features(backbone, labels)
     answers = head.probabilities(features.embedding), head.novelty(features.embedding)
     reference = reference_of(*answers, labels, "holdout") if referenced and np.isfinite(scale) else None
-    card = tiny_card(backbone, head, labels, name).model_copy(update={"reference": reference, "abstention": abstention})
+    told = {"reference": reference, "abstention": abstention, "image": spec}
+    card = tiny_card(backbone, head, labels, name).model_copy(update=told)
     model = graft(backbone, head, card)
 
     def write(folder: Path) -> None:

@@ -20,11 +20,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
+from regraft.image import Crop, ImageSpec, decode_crop, decode_window
 from regraft.runtime import cpu_budget
 from training.recipe import Recipe
 from training.samples import Sample
-from training.windows import random_window
+from training.windows import window_for
 
 log = logging.getLogger("regraft.train")
 
@@ -71,7 +71,7 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
     def _cut(self, data: bytes, spec: ImageSpec, random: np.random.Generator) -> Crop:
         if self._recipe.augment == "none":
             return decode_crop(data, spec)
-        return decode_window(data, spec, random_window(upright_size(data), random, (self._recipe.min_scale, 1.0)))
+        return decode_window(data, spec, window_for(data, spec, random, (self._recipe.min_scale, 1.0)))
 
 
 class PlainPictures(Dataset[tuple[torch.Tensor, int]]):

@@ -158,6 +158,7 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
         "weights": ", ".join([origin.provenance, *(each.digest for each in origin.lineage[:1])]),
         "image_px": str(origin.image_px),
         "init": settings.init,
+        **({"resize": origin.resize} if origin.resize else {}),
     }
 
 

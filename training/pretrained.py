@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
-from regraft.image import RULE_VERSION, ImageSpec
+from regraft.image import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.progress import Progress, silent
 from training.catalogue import resolve_weights, weights_package
 
@@ -71,7 +71,14 @@ def embedding_cache(folder: Path) -> Iterator[EmbeddingCache]:
 
 
 def load_backbone(
-    name: str, weights: str, seed: int, folder: Path, progress: Progress = silent, *, image_px: int | None = None
+    name: str,
+    weights: str,
+    seed: int,
+    folder: Path,
+    progress: Progress = silent,
+    *,
+    image_px: int | None = None,
+    resize: ResizeRule | None = None,
 ) -> ExportedBackbone:
     """Return an exported backbone, from the cache where it is there.
 
@@ -82,6 +89,7 @@ def load_backbone(
         folder: the cache.
         progress: told the stage ``export``.
         image_px: side of the crop; the network's own if None.
+        resize: the rule by which pictures become crops; the network's own if None. It changes no number of the graph.
 
     Raises:
         InvalidRequestError: no such network or weights, or a crop that the network cannot take.
@@ -109,7 +117,7 @@ def load_backbone(
             write_durably(graph_file, model.SerializeToString(deterministic=True))
             write_durably(spec_file, json.dumps(fields).encode())
     progress("export", 1, 1)
-    return backbone
+    return replace(backbone, spec=backbone.spec.resized_by(resize))
 
 
 def weights_origin(name: str, weights: str, seed: int) -> str:

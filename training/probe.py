@@ -31,7 +31,8 @@ def probe(dataset: Dataset, context: Context) -> Made:
 def _backbone(context: Context) -> ExportedBackbone:
     settings, source = context.settings, source_of(context.settings)
     if source is not None:
-        return source.backbone()
+        backbone = source.backbone()
+        return replace(backbone, spec=backbone.spec.resized_by(settings.resize))
     return load_backbone(
         settings.backbone,
         settings.weights,
@@ -39,6 +40,7 @@ def _backbone(context: Context) -> ExportedBackbone:
         context.cache,
         context.progress,
         image_px=settings.image_px,
+        resize=settings.resize,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from regraft.card import RecipeValue
-from training.found import text_of
+from regraft.picture_folders import text_of
 from training.settings import TrainSettings
 from training.strategy import Made
 from training.version import library_versions
@@ -69,4 +69,9 @@ def tuned_by(plan: "Plan", tuned: "Tuned") -> dict[str, RecipeValue]:
 def _extra(settings: TrainSettings) -> Mapping[str, RecipeValue]:
     if settings.extra is None:
         return {}
-    return {"extra": text_of(Path(settings.extra.resolve().name)), "extra_weighting": settings.extra_weighting}
+    renamed = ", ".join(f"{theirs}={ours}" for theirs, ours in settings.extra_classes.items())
+    return {
+        "extra": text_of(Path(settings.extra.resolve().name)),
+        **({"extra_class": renamed} if renamed else {}),
+        "extra_weighting": settings.extra_weighting,
+    }

@@ -13,6 +13,7 @@ from regraft.card import BackboneCard, ModelCard
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
+from regraft.image import ResizeRule
 from regraft.interrupted import job_lock
 from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
@@ -64,6 +65,7 @@ class Network:
     weights: str
     precision: str
     image_px: int | None
+    resize: ResizeRule | None
 
 
 def network_of(
@@ -74,11 +76,13 @@ def network_of(
     weights: str = "",
     precision: str = "",
     image_px: int | None = None,
+    resize: ResizeRule | None = None,
 ) -> Network:
     """Return what was asked for, and what the champion is where nothing was.
 
     Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default,
-    and its own size of pictures. One that went on from a version goes on from there again.
+    and its own size of pictures. One that went on from a version goes on from there again. What shows all of a picture
+    goes on doing so by any backbone.
 
     Raises:
         PreconditionError: there is no champion.
@@ -93,7 +97,9 @@ def network_of(
         weights = weights_of(card) if is_the_same else "default"
     if not image_px and is_the_same:
         image_px = champion.image.crop_px
-    return Network(backbone or card.name, weights, precision or card.precision, image_px)
+    if resize is None and (is_the_same or champion.image.resize != "crop"):
+        resize = champion.image.resize
+    return Network(backbone or card.name, weights, precision or card.precision, image_px, resize)
 
 
 def _source(store: ModelStore, name: str, champion: Champion) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from regraft.errors import InvalidRequestError
+from regraft.image import ResizeRule
 from training.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
 from training.head import Balance
 from training.recipe import Optimizer
@@ -33,6 +34,7 @@ class TrainSettings:
             network of random weights; ``auto`` probes, and fine-tunes if that pays.
         seed: of everything that is random.
         image_px: side of the network's input, None for its own.
+        resize: the rule by which pictures become crops, see `regraft.image.ImageSpec`; None for the network's own.
         cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
         init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
         balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where
@@ -62,6 +64,7 @@ class TrainSettings:
     strategy: Strategy = "probe"
     seed: int = 0
     image_px: int | None = None
+    resize: ResizeRule | None = None
     cv: int = 0
     init: Start = "head"
     balance: Balance = "auto"
@@ -89,6 +92,7 @@ class TrainSettings:
             ("balance", self.balance, get_args(Balance)),
             ("augment", self.augment, get_args(Strength)),
             ("precision", self.precision, get_args(PrecisionChoice)),
+            ("resize", "crop" if self.resize is None else self.resize, get_args(ResizeRule)),
         ):
             if value not in choices:
                 raise InvalidRequestError(f"--{flag}: {value!r}; there is: {', '.join(choices)}")

@@ -38,7 +38,7 @@ from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.samples import samples_of
 from training.settings import TrainSettings
-from training.source_version import settle_source
+from training.source_version import settle_source, source_of
 from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
 from training.tracking import Tracked, tracking
 from training.train_gate import judge_trained
@@ -221,14 +221,16 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
     try:
         from training.freezing import frozen_stages  # noqa: PLC0415 - torch
         from training.layers import layers_of  # noqa: PLC0415 - torch
-        from training.tuner import lead  # noqa: PLC0415 - torch
+        from training.tuner import Origin, lead  # noqa: PLC0415 - torch
     except ImportError as error:
         raise MissingPackageError(
             f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
         ) from error
     with lead() as tuner:
         if "freeze" in settings.changes:  # a wrong one is refused before any work
-            frozen_stages(layers_of(settings.backbone), settings.changes["freeze"])
+            source = source_of(settings)
+            network = Origin.of(settings, "").build().network if source else layers_of(settings.backbone)
+            frozen_stages(network, settings.changes["freeze"])
         yield tuner
 
 

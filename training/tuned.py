@@ -148,7 +148,9 @@ def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ..
     chosen = some_of_each(np.array([sample.label_index for sample in samples]), settings.seed)
     names = {samples[row].sha256 for row in chosen}
     few = replace(dataset, images=tuple(image for image in dataset.images if image.sha256 in names))
-    backbone = load_backbone(settings.backbone, "none", settings.seed, context.cache, image_px=settings.image_px)
+    backbone = load_backbone(
+        settings.backbone, "none", settings.seed, context.cache, image_px=settings.image_px, resize=settings.resize
+    )
     return may_mirror(*embed(few, backbone, context), context)
 
 

@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from regraft.card import SourceVersion
 from regraft.errors import RegraftError
+from regraft.image import ResizeRule
 from regraft.progress import Progress
 from training.augment import seed_of
 from training.backbones import PretrainedBackbone, build_backbone
@@ -38,19 +39,23 @@ class Origin:
     seed: int
     image_px: int | None
     source: Source | None = None
+    resize: ResizeRule | None = None
 
     @staticmethod
     def of(settings: TrainSettings, weights: str) -> "Origin":
         """Return the run's network with other weights than its own, or with these."""
         if source := source_of(settings):
-            return Origin(source.card.backbone.name, source.card.backbone.weights, settings.seed, None, source)
-        return Origin(settings.backbone, weights, settings.seed, settings.image_px)
+            known = source.card.backbone
+            return Origin(known.name, known.weights, settings.seed, None, source, settings.resize)
+        return Origin(settings.backbone, weights, settings.seed, settings.image_px, resize=settings.resize)
 
     def build(self) -> PretrainedBackbone:
         """Build it anew; fine-tuning changes it."""
         if self.source is not None:
-            return restore(self.source.state(), self.source.artifact)
-        return build_backbone(self.name, self.weights, self.seed, self.image_px)
+            built = restore(self.source.state(), self.source.artifact)
+        else:
+            built = build_backbone(self.name, self.weights, self.seed, self.image_px)
+        return replace(built, spec=built.spec.resized_by(self.resize))
 
     @property
     def provenance(self) -> str:

@@ -14,12 +14,12 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.image import Crop, ImageSpec, decode_crop, decode_window, upright_size
+from regraft.image import Crop, ImageSpec, decode_crop, decode_window
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from training.features import Embedder, Features
 from training.head import Additional
-from training.windows import Augmentation, Strength, random_window
+from training.windows import Augmentation, Strength, window_for
 
 VIEW_VERSION: Final = 1
 """Raised whenever the same picture, number and seed would give another view."""
@@ -67,7 +67,7 @@ def embed_views(
             progress("views", before * total + done, count * total)
 
         cut = partial(view, spec=embedder.spec, number=number, seed=seed, augmentation=augmentation)
-        looking = replace(embedder, key=_key(embedder.key, number, seed, augmentation), cut=cut)
+        looking = replace(embedder, key=_key(embedder, number, seed, augmentation), cut=cut)
         embedded, _ = looking.embed({sha256: files[sha256] for sha256 in row_of}, cache, report)
         seen = [sha256 for sha256 in row_of if sha256 in embedded]
         vectors.append(np.array([embedded[sha256] for sha256 in seen], np.float32).reshape(len(seen), width))
@@ -83,7 +83,7 @@ def view(
     if _is_mirror_image(number, augmentation):
         return np.ascontiguousarray(decode_crop(data, spec)[:, ::-1])
     random = np.random.default_rng([int(sha256[:16], 16), number, seed])
-    crop = decode_window(data, spec, random_window(upright_size(data), random, augmentation.window_share))
+    crop = decode_window(data, spec, window_for(data, spec, random, augmentation.window_share))
     mirrored = augmentation.mirror and random.random() < 0.5
     return np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop
 
@@ -92,11 +92,13 @@ def _is_mirror_image(number: int, augmentation: Augmentation) -> bool:
     return number == 1 and augmentation.mirror
 
 
-def _key(key: EmbeddingKey, number: int, seed: int, augmentation: Augmentation) -> EmbeddingKey:
+def _key(embedder: Embedder, number: int, seed: int, augmentation: Augmentation) -> EmbeddingKey:
     """Name a view beside the image spec; the mirror image is the same however the others are drawn."""
+    key = embedder.key
     name = f"{key.image_spec} view {number} of rule {VIEW_VERSION}"
     if not _is_mirror_image(number, augmentation):
         name += f" seed {seed}"
         name += "" if augmentation.strength == "full" else f" {augmentation.strength}"
         name += "" if augmentation.mirror else " unmirrored"
+        name += "" if embedder.spec.resize == "crop" else " shaped as the picture"
     return replace(key, image_spec=hashlib.sha256(name.encode()).hexdigest())

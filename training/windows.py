@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from regraft.image import Window
+from regraft.image import ImageSpec, Window, upright_size
 
 Strength = Literal["none", "light", "full"]
 
@@ -37,6 +37,18 @@ class Augmentation:
 def smallest_window(strength: Strength) -> float:
     """Return the least share of a picture's area that a window keeps, 0 to 1."""
     return _SMALLEST[strength]
+
+
+def window_for(data: bytes, spec: ImageSpec, random: np.random.Generator, share: tuple[float, float]) -> Window:
+    """Draw a part of a picture that a rule makes a crop of as it does of whole pictures.
+
+    By ``crop`` whole pictures keep their proportions, so the part is nearly square; by ``squash`` and ``pad`` it has
+    nearly the picture's own shape, and is out of shape, or between bars, as far as the whole one.
+
+    Raises:
+        InvalidImageError: the bytes are no picture, or over the limits.
+    """
+    return random_window(upright_size(data) if spec.resize == "crop" else (1, 1), random, share)
 
 
 def random_window(size: tuple[int, int], random: np.random.Generator, share: tuple[float, float]) -> Window:

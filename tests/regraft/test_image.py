@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from threading import Barrier
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -570,10 +570,55 @@ def test_the_window_that_the_crop_keeps_gives_the_crop(size: tuple[int, int]) ->
     assert distance(decode_window(data, spec, window), decode_crop(data, spec)).max() <= 1
 
 
+@settings(max_examples=50)
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    crop_px=st.integers(1, 40),
+    rule=st.sampled_from(["squash", "pad"]),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+)
+def test_the_whole_picture_as_a_window_is_what_is_served_where_all_of_it_is_seen(
+    size: tuple[int, int], crop_px: int, rule: ResizeRule, interpolation: Interpolation
+) -> None:
+    data, spec = encode_png(np.asarray(noise(*size))), ImageSpec(rule, crop_px, crop_px, interpolation)
+
+    np.testing.assert_array_equal(decode_window(data, spec, Window(0, 0, 1, 1)), decode_crop(data, spec))
+
+
+def test_a_window_by_pad_keeps_its_proportions_between_grey_bars() -> None:
+    data = encoded(Image.new("RGB", (40, 40), (200, 100, 50)), "PNG")
+
+    crop = decode_window(data, ImageSpec("pad", 8, 8), Window(0.25, 0.5, 0.5, 0.25))
+
+    expected = np.full((8, 8, 3), 128, np.uint8)
+    expected[2:6] = (200, 100, 50)
+    np.testing.assert_array_equal(crop, expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (None, ImageSpec("crop", 256, 224)),
+        ("crop", ImageSpec("crop", 256, 224)),
+        ("squash", ImageSpec("squash", 224, 224)),
+        ("pad", ImageSpec("pad", 224, 224)),
+    ],
+)
+def test_another_rule_shows_all_of_the_picture_and_a_networks_own_stays_as_it_is(
+    rule: ResizeRule | None, expected: ImageSpec
+) -> None:
+    assert ImageSpec("crop", 256, 224).resized_by(rule) == expected
+    assert expected.resized_by(rule) == expected  # so that a refresh keeps it
+    assert ImageSpec("squash", 256, 224).resized_by("squash") == ImageSpec("squash", 256, 224)
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("rule", get_args(ResizeRule))
 @pytest.mark.parametrize("window", [Window(0, 0, 1, 1), Window(0.5, 0.25, 0.4, 0.7), Window(0.3, 0.3, 0.1, 0.1)])
-def test_a_window_of_a_large_jpeg_is_close_to_that_of_the_full_decode(window: Window, orientation: int) -> None:
-    spec, upright = ImageSpec("crop", 96, 80), waves(1600, 1000)
+def test_a_window_of_a_large_jpeg_is_close_to_that_of_the_full_decode(
+    window: Window, rule: ResizeRule, orientation: int
+) -> None:
+    spec, upright = ImageSpec(rule, 96, 80), waves(1600, 1000)
     data = stored(upright, orientation, "JPEG", quality=92)
 
     off = distance(decode_window(data, spec, window), decode_window(encode_png(np.asarray(upright)), spec, window))
@@ -600,23 +645,30 @@ def test_a_small_window_of_a_large_jpeg_keeps_its_detail() -> None:
     width=st.floats(0.001, 1),
     height=st.floats(0.001, 1),
     crop_px=st.integers(1, 40),
+    rule=st.sampled_from(get_args(ResizeRule)),
     interpolation=st.sampled_from(INTERPOLATIONS),
 )
-def test_any_window_of_any_picture_fills_the_crop(
+def test_any_window_of_any_picture_fills_the_crop_or_by_pad_lies_between_grey_bars(
     size: tuple[int, int],
     left: float,
     top: float,
     width: float,
     height: float,
     crop_px: int,
+    rule: ResizeRule,
     interpolation: Interpolation,
 ) -> None:
     data = encoded(Image.new("RGB", size, (20, 90, 200)), "PNG")
     window = Window(left, top, min(width, 1 - left), min(height, 1 - top))
 
-    crop = decode_window(data, ImageSpec("pad", 64, crop_px, interpolation), window)
+    crop = decode_window(data, ImageSpec(rule, 64, crop_px, interpolation), window)
 
-    np.testing.assert_array_equal(crop, np.full((crop_px, crop_px, 3), (20, 90, 200), np.uint8))
+    assert crop.shape == (crop_px, crop_px, 3)
+    shows = (crop == (20, 90, 200)).all(axis=2)
+    assert (shows | (crop == 128).all(axis=2)).all()
+    assert shows.any()
+    assert shows.all() or rule == "pad"
+    assert shows.any(axis=0).all() or shows.any(axis=1).all()  # the long side fills the crop
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from typing import Never
+from pathlib import Path
+from typing import Never, get_args
 
 import grpc
+import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.artifact import Head
+from regraft.artifact import EMBEDDING, IMAGE, Head
 from regraft.as_json import answer_to_dict
 from regraft.card import Abstention
 from regraft.client import Client, RemoteError
+from regraft.image import ResizeRule, decode_crop, encode_png
 from regraft.oip import inference_pb2, inference_pb2_grpc
+from regraft.runtime import open_session
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
@@ -24,7 +28,7 @@ from serving.server import PICTURES
 from tests.serving.live import LiveServer
 from tests.serving.test_classifier import expected
 from tests.serving.waiting import PATIENCE_S, wait_until
-from tests.tiny import picture, publish_tiny, tiny_head
+from tests.tiny import SPEC, picture, publish_tiny, tiny_backbone, tiny_head
 
 LABELS = ("red", "green", "blue")
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -51,6 +55,31 @@ def fails(client: Client, image: bytes, **options: str | int) -> RemoteError:
 
 def probabilities(response: pb.ClassifyResponse) -> dict[str, float]:
     return {prediction.label: prediction.probability for prediction in response.predictions}
+
+
+def striped(width: int = 64, height: int = 16) -> bytes:
+    """Return a wide picture: grey with a red end on the left and a blue one on the right."""
+    pixels = np.full((height, width, 3), 120, np.uint8)
+    pixels[:, : width // 4], pixels[:, -width // 4 :] = (200, 40, 40), (40, 40, 200)
+    return encode_png(pixels)
+
+
+def test_versions_of_one_backbone_cut_pictures_each_by_its_own_rule_also_after_a_swap(tmp_path: Path) -> None:
+    """One session serves them all: a served picture is prepared as its version's training pictures were."""
+    store, data = ModelStore(tmp_path / "store"), striped()
+    specs = [SPEC.resized_by(rule) for rule in get_args(ResizeRule)]
+    for spec in specs:
+        publish_tiny(store, spec=spec, promote=spec is specs[0])
+    head, session = tiny_head(LABELS), open_session(tiny_backbone().SerializeToString(), provider="cpu", threads=1)
+
+    with LiveServer(store) as live:
+        for version, spec in enumerate(specs, start=1):
+            live.client.promote(version, who="test")
+            served = probabilities(live.client.classify(data, top_k=3))
+            embedding = session.session.run([EMBEDDING], {IMAGE: decode_crop(data, spec)[None]})[0]
+            wanted = dict(zip(LABELS, head.probabilities(embedding)[0].tolist(), strict=True))
+            assert served == pytest.approx(wanted, abs=1e-5)
+    assert len({decode_crop(data, spec).tobytes() for spec in specs}) == 3
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])

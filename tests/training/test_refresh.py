@@ -256,11 +256,12 @@ def test_a_refresh_that_is_told_nothing_keeps_backbone_weights_and_precision(sho
 def test_what_is_told_goes_before_what_the_champion_is(shop: Shop) -> None:
     store, side_px = shop.store, shop.card(1).image.crop_px
 
-    assert network_of(store, MODEL) == Network(FIRST, "none", "fp32", side_px)
-    assert network_of(store, MODEL, backbone=SECOND) == Network(SECOND, "default", "fp32", None)
-    assert network_of(store, MODEL, weights="default") == Network(FIRST, "default", "fp32", side_px)
-    assert network_of(store, MODEL, precision="int8") == Network(FIRST, "none", "int8", side_px)
-    assert network_of(store, MODEL, image_px=96) == Network(FIRST, "none", "fp32", 96)
+    assert network_of(store, MODEL) == Network(FIRST, "none", "fp32", side_px, "crop")
+    assert network_of(store, MODEL, backbone=SECOND) == Network(SECOND, "default", "fp32", None, None)
+    assert network_of(store, MODEL, weights="default") == Network(FIRST, "default", "fp32", side_px, "crop")
+    assert network_of(store, MODEL, precision="int8") == Network(FIRST, "none", "int8", side_px, "crop")
+    assert network_of(store, MODEL, image_px=96) == Network(FIRST, "none", "fp32", 96, "crop")
+    assert network_of(store, MODEL, resize="pad") == Network(FIRST, "none", "fp32", side_px, "pad")
 
 
 @pytest.mark.parametrize(

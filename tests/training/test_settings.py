@@ -35,6 +35,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a probe that goes on": ({"resume": True}, r"--resume: has no effect on a probe: add --strategy finetune"),
     "a probe from the source": ({"init": "source"}, r"--init: has no effect on a probe"),
+    "no such rule of resizing": ({"resize": "stretch"}, r"--resize: 'stretch'; there is: crop, squash, pad"),
+    "an empty rule of resizing": ({"resize": ""}, r"--resize: ''; there is: crop, squash, pad"),
     "scratch from the source": ({"strategy": "scratch", "init": "source"}, r"--strategy scratch: takes no --init"),
     "scratch with more data": ({"strategy": "scratch", "extra": Path("more")}, r"--strategy scratch: .*--extra"),
     "scratch with views": ({"strategy": "scratch", "views": 2}, r"--strategy scratch: .*--views"),

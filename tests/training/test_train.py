@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from regraft import artifact
-from regraft.artifact import IMAGE, PROBABILITIES
+from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.card import SCHEMA_VERSION
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.examples import image_hash
-from regraft.image import decode_crop
+from regraft.image import decode_crop, encode_png
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
@@ -107,6 +107,36 @@ def test_the_card_describes_the_file_and_the_run(tmp_path: Path, exported: Calla
     assert (recipe["resize"], recipe["image_px"]) == (backbone.spec.resize, backbone.spec.crop_px)
     assert {name: recipe[f"{name}_version"] for name in card.libraries} == card.libraries
     assert "lr" not in recipe  # nothing but the head learned
+
+
+def wide(label: str, number: int) -> bytes:
+    """Return a wide picture of grey whose colour is at its ends, where no crop of the middle sees it."""
+    with Image.open(io.BytesIO(picture(label, number, side_px=16))) as small:
+        pixels = np.full((16, 64, 3), 120, np.uint8)
+        pixels[:, :16], pixels[:, -16:] = np.asarray(small), np.asarray(small)[:, ::-1]
+    return encode_png(pixels)
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_pictures_are_prepared_by_the_rule_that_was_asked_for_and_the_file_says_so(
+    tmp_path: Path, resize: str, exported: Callable[[str], ExportedBackbone]
+) -> None:
+    files = {f"{label}/{number}.png": wide(label, number) for label in ("blue", "red") for number in range(12)}
+    data, own = write(tmp_path / "wide", files), exported(BACKBONE)
+
+    result = run(data, tmp_path / "models", resize=resize, views=1)
+
+    card = artifact.read(result.path).card
+    side = own.spec.crop_px
+    assert (card.image.resize, card.image.resize_px, card.image.crop_px) == (resize, side, side)
+    assert card.backbone.digest == own.digest  # the very same network: one session serves all three
+    assert card.recipe["resize"] == resize
+    features = load_features(result.path.with_name(FEATURES_FILE))
+    session = open_session(result.path, provider="cpu", threads=1).session
+    crops = {image_hash(data): decode_crop(data, card.image) for data in files.values()}
+    seen = session.run([EMBEDDING], {IMAGE: np.stack([crops[sha256] for sha256 in features.sha256])})[0]
+    np.testing.assert_allclose(seen, features.embedding, rtol=1e-4, atol=1e-5)
+    assert f"{resize} to {side} px" in (result.path.with_name(REPORT_FILE)).read_text()
 
 
 def test_the_metrics_are_those_of_the_finished_file_on_the_holdout_pictures(tmp_path: Path) -> None:

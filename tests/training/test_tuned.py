@@ -158,6 +158,15 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_what_to_do(data: Path) 
         train(settings(data, changes={**QUICK, "backbone_lr": 1e30, "head_lr": 1e30}))
 
 
+def test_fine_tuning_prepares_pictures_by_the_rule_that_was_asked_for(data: Path) -> None:
+    result = train(settings(data, resize="pad", changes={**QUICK, "epochs": 1}))
+
+    card, agreement = artifact.read(result.path).card, result.findings.agreement
+    assert (card.image.resize, card.image.resize_px) == ("pad", card.image.crop_px)
+    assert agreement is not None
+    assert agreement.same_answer == 1
+
+
 class Stages(Silent):
     """Keeps the names of the stages that a run came to."""
 

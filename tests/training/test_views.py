@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache
 from regraft.examples import image_hash
-from regraft.image import decode_crop, decode_window, upright_size
+from regraft.image import decode_crop, decode_window, encode_png, upright_size
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
 from training.features import Embedder
@@ -36,6 +37,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
         found[image_hash(data)] = tmp_path / f"{number}.png"
         found[image_hash(data)].write_bytes(data)
     return found
+
+
+def wide_picture() -> bytes:
+    """Return a picture that squashing and padding make different crops of."""
+    return encode_png(np.tile(np.arange(0, 240, 5).astype(np.uint8)[None, :, None], (12, 1, 3)))
 
 
 def views_of(files: dict[str, Path], cache: EmbeddingCache, count: int, seed: int = 0) -> Additional:
@@ -125,6 +131,23 @@ def test_views_are_kept_apart_in_the_cache_and_read_back(files: dict[str, Path],
     assert len(np.unique(first.embedding.round(6), axis=0)) == 24
     assert len({additional.embedding[8:].tobytes() for additional in (first, *others)}) == 4
     assert cache.get(COLOUR_KEY, files) == {}
+
+
+def test_views_by_another_rule_are_kept_apart_and_prepared_by_it(files: dict[str, Path], cache: EmbeddingCache) -> None:
+    padding = SPEC.resized_by("pad")
+    padded = Embedder.open(
+        tiny_backbone().SerializeToString(), padding, replace(COLOUR_KEY, image_spec=padding.digest())
+    )
+    wide = {sha256: path for sha256, path in files.items() if path.write_bytes(wide_picture())}
+
+    squashed = embed_views(EMBEDDER, FEATURES, wide, 2, 0, cache)
+    found = embed_views(padded, FEATURES, wide, 2, 0, cache)
+
+    for number in (1, 2):
+        cut = [view(wide_picture(), sha256, spec=padding, number=number, seed=0) for sha256 in FEATURES.train().sha256]
+        rows = slice((number - 1) * len(cut), number * len(cut))
+        np.testing.assert_allclose(found.embedding[rows], padded.run(cut), rtol=1e-5)
+    assert not np.allclose(found.embedding, squashed.embedding)
 
 
 def test_another_seed_draws_other_windows_but_the_mirror_image_stays(

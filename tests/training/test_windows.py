@@ -4,11 +4,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.windows import random_window
+from regraft.image import ImageSpec, ResizeRule, encode_png
+from training.windows import random_window, window_for
 
 SIZES = st.tuples(st.integers(1, 8000), st.integers(1, 8000))
 SEEDS = st.integers(0, 2**63 - 1)
 SHARES = st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)).map(lambda two: (min(two), max(two)))
+
+
+def blank(size: tuple[int, int]) -> bytes:
+    return encode_png(np.zeros((size[1], size[0], 3), np.uint8))
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -46,6 +51,22 @@ def test_a_window_has_the_share_asked_for_or_is_the_largest_square(
     is_square = math.isclose(window.width * size[0], side) and math.isclose(window.height * size[1], side)
     is_centred = math.isclose(2 * window.left + window.width, 1) and math.isclose(2 * window.top + window.height, 1)
     assert within or (is_square and is_centred)
+
+
+@given(st.tuples(st.integers(1, 60), st.integers(1, 60)), SEEDS, SHARES, st.sampled_from(["squash", "pad"]))
+def test_a_rule_that_shows_all_of_a_picture_gets_windows_of_the_pictures_own_shape(
+    size: tuple[int, int], seed: int, share: tuple[float, float], rule: ResizeRule
+) -> None:
+    window = window_for(blank(size), ImageSpec(rule, 8, 8), generator(seed), share)
+
+    assert 3 / 4 * (1 - 1e-9) <= window.width / window.height <= 4 / 3 * (1 + 1e-9)
+
+
+@given(SEEDS)
+def test_crop_gets_windows_that_are_nearly_square_in_pixels(seed: int) -> None:
+    drawn = window_for(blank((60, 20)), ImageSpec("crop", 8, 8), generator(seed), (0.1, 0.3))
+
+    assert drawn == random_window((60, 20), generator(seed), (0.1, 0.3))
 
 
 @given(SEEDS)
