@@ -1,7 +1,7 @@
 """The front door: ``regraft <command>``.
 
-Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `refresh_cli`, `quantise_cli`, `lineage_cli`,
-`upgrade_cli` and `export_cli` into ``training``.
+Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `evaluate_cli`, `look_cli`, `refresh_cli`,
+`quantise_cli`, `lineage_cli`, `upgrade_cli` and `export_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
@@ -17,9 +17,11 @@ from regraft import (
     access_cli,
     bench_cli,
     classify_cli,
+    evaluate_cli,
     examples_cli,
     export_cli,
     lineage_cli,
+    look_cli,
     quantise_cli,
     refresh_cli,
     retrain_cli,
@@ -52,6 +54,8 @@ app.command()(train_cli.train)
 app.command()(train_cli.backbones)
 app.command()(train_cli.compare)
 app.command()(classify_cli.classify)
+app.command()(evaluate_cli.evaluate)
+app.command()(look_cli.look)
 app.command()(bench_cli.bench)
 app.command()(examples_cli.label)
 app.command()(examples_cli.suggest)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -90,17 +90,30 @@ _SERVER: Final[dict[str, tuple[Any, Any]]] = {
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, which takes a `Connection` named ``server``, the options that make one."""
+    return _with_options(command, "server", tuple(_SERVER), lambda options: Connection(**options))
+
+
+def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, which takes ``connect``, from HOST:PORT to a `Connection`, the options but for the target."""
+    names = tuple(name for name in _SERVER if name != "target")
+    return _with_options(command, "connect", names, lambda options: lambda target: Connection(target, **options))
+
+
+def _with_options(
+    command: Callable[..., None], taken: str, names: Sequence[str], make: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:
+    """Return a command with options of `_SERVER` in place of the parameter ``taken``, which is made of them."""
     signature = inspect.signature(command)
-    kept = [parameter for name, parameter in signature.parameters.items() if name != "server"]
+    kept = [parameter for name, parameter in signature.parameters.items() if name != taken]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in _SERVER.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=_SERVER[name][0], default=_SERVER[name][1])
+        for name in names
     ]
 
     @functools.wraps(command)
     def run(**options: Any) -> None:  # noqa: ANN401 - whatever the command takes
-        connection = Connection(**{name: options.pop(name) for name in _SERVER})
-        command(server=connection, **options)
+        made = make({name: options.pop(name) for name in names})
+        command(**{taken: made}, **options)
 
     run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}

@@ -1,9 +1,9 @@
 """The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from pydantic import ValidationError
@@ -18,6 +18,9 @@ from regraft.options import Json, Store
 from regraft.runtime import ProviderChoice
 from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
+
+if TYPE_CHECKING:  # numpy
+    from regraft.model_answers import Outcome
 
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
@@ -175,13 +178,25 @@ def answers_without_server(
     """Classify by a model file, or by NAME[:VERSION] of a store, as a server would."""
     from serving.alone import classify_alone  # noqa: PLC0415 - as in `serve`
 
+    return classify_alone(file_of(wanted, store), pictures, top_k=top_k, limits=configured_limits())
+
+
+def replies_without_server(file: Path) -> Callable[[Sequence[tuple[str, Path]]], Iterator["Outcome"]]:
+    """Open a model file, and return what asks it about (id, picture) pairs."""
+    from serving.alone import Alone  # noqa: PLC0415 - as in `serve`
+
+    return Alone.open(file, configured_limits()).replies
+
+
+def file_of(wanted: str, store: Path) -> Path:
+    """Return the model file that is meant: itself, or that of NAME[:VERSION] in a store."""
     file = Path(wanted)
     if not file.is_file():
         if file.suffix == ".onnx":
-            raise InvalidRequestError(f"--file {wanted}: there is no such file")
+            raise InvalidRequestError(f"{wanted}: there is no such file")
         models = ModelStore(store)
         file = models.folder(*models.find(wanted)) / MODEL_FILE
-    return classify_alone(file, pictures, top_k=top_k, limits=configured_limits())
+    return file
 
 
 def _place(address: str, port: int) -> str:

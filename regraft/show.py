@@ -96,7 +96,7 @@ class TrainingView:
 
 def training_result(result: Mapping[str, Any]) -> None:
     """Show what `training.train.TrainResult.to_dict` returns."""
-    _left_out(result["left_out"])
+    left_out(result["left_out"])
     title = f"{result['name']}, version {result['version']}, {result['precision']}"
     classes = table("class", title=title, numbers=("precision", "recall", "F1", "images"))
     for entry in result["per_class"]:
@@ -176,14 +176,17 @@ def extra_took_part(extra: Mapping[str, Any]) -> str:
     return f"{joined}, and count as {counted:.1f} of them (mean weight {extra['mean_weight']:.3f})"
 
 
-def _left_out(entries: Sequence[Mapping[str, str]]) -> None:
+def left_out(
+    entries: Sequence[Mapping[str, str]], rest: str = "all are in report.html beside the model, and in --json"
+) -> None:
+    """Show files that took no part, with their reasons; ``rest`` says where those are that do not fit."""
     if not entries:
         return
     line((f"{len(entries)} file(s) left out:", "yellow"))
     for entry in entries[:_LEFT_OUT_LINES]:
         line(f"  {entry['file']}: {entry['reason']}")
     if len(entries) > _LEFT_OUT_LINES:
-        line(f"  and {len(entries) - _LEFT_OUT_LINES} more; all are in report.html beside the model, and in --json")
+        line(f"  and {len(entries) - _LEFT_OUT_LINES} more; {rest}")
 
 
 def classification(result: Mapping[str, Any]) -> None:

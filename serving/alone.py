@@ -15,6 +15,7 @@ from regraft.errors import InvalidImageError
 from regraft.image import Crop, decode_crop
 from regraft.image_files import ImageFile
 from regraft.image_limits import Limits
+from regraft.model_answers import NEVER, Answering, Outcome, Reply
 from regraft.v1 import classifier_pb2 as pb
 from serving.classifier import Answer, ranked
 from serving.engine import Engine, Output, open_plain_engine
@@ -108,6 +109,23 @@ class Alone:
             )
             for each in batch
         ]
+
+    def replies(self, pictures: Iterable[tuple[str, ImageFile]]) -> Iterator[Outcome]:
+        """Yield what the network says of each (id, picture), with every probability."""
+        card = self.version.card
+        by = Answering(
+            card.name,
+            self.version.version,
+            card.labels,
+            card.novelty_threshold,
+            card.abstention.target_error if card.abstention else None,
+            card.abstention.threshold if card.abstention else NEVER,
+        )
+        for key, output, _ in self.outputs(pictures):
+            if isinstance(output, InvalidImageError):
+                yield key, str(output)
+            else:
+                yield key, Reply(by, output.probabilities, output.novelty)
 
 
 def classify_alone(

@@ -46,8 +46,10 @@ ONE_DOOR = {
 FRONT_DOORS = {
     "serving": {"regraft/serve_cli.py"},
     "training": {
+        "regraft/evaluate_cli.py",
         "regraft/export_cli.py",
         "regraft/lineage_cli.py",
+        "regraft/look_cli.py",
         "regraft/quantise_cli.py",
         "regraft/refresh_cli.py",
         "regraft/train_cli.py",

@@ -6,17 +6,18 @@ were wrong on pictures that they had not seen (Geifman and El-Yaniv, "Selective 
 Networks", 2017, with the beta-binomial distribution of what comes next instead of a bound on the rate alone).
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import betabinom
 
 from regraft.artifact import FloatArray
 from regraft.card import Abstention
-from training.features import Features
 from training.findings import Selective
-from training.head import Unseen
+
+if TYPE_CHECKING:  # it takes what scipy.stats takes
+    from training.features import Features
+    from training.head import Unseen
 
 _PART: Final = 4
 _DOUBT: Final = 0.05
@@ -38,6 +39,8 @@ def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int6
         The threshold, and what it would have done to these images. Where even the surest answers cannot keep the
         promise, be it that they are too few to show it, none is given.
     """
+    from scipy.stats import betabinom  # noqa: PLC0415 - it takes most of a second, which `selective` spares
+
     confidence, wrong = _surest_first(probabilities, label_index)
     ends = np.flatnonzero(np.diff(confidence, append=-1.0) < 0) + 1  # equal confidences are answered together or not
     answered = ends[np.unique(np.linspace(0, len(ends) - 1, _CANDIDATES).astype(np.int64))] if len(ends) else ends
@@ -59,7 +62,7 @@ def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int6
     )
 
 
-def abstention(unseen: Unseen, features: Features, target_error: float | None) -> Abstention | None:
+def abstention(unseen: "Unseen", features: "Features", target_error: float | None) -> Abstention | None:
     """Choose the threshold by what heads said of training images unseen, one of each group; None without a target."""
     if target_error is None:
         return None

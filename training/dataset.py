@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from regraft.examples import image_hash
 from regraft.manifest import is_manifest
 from regraft.picture_folders import folders_in, text_of
 from regraft.progress import Progress, silent
-from training.found import FoundImage, LeftOut, in_folders, in_list, name_groups
+from training.found import Found, FoundImage, LeftOut, in_folders, in_list, name_groups
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
 
 NO_HOLDOUT: Final = "nothing is held out"
 _MIN_IMAGES: Final = 2
+
+Part: TypeAlias = Literal["auto", "holdout", "train", "all"]
+"""Of labelled pictures, by the split."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,54 @@ def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset
         DatasetError: there is nothing to train on; the text says what the data should look like.
         InvalidRequestError: ``group_by`` is no pattern, or no line of the list makes sense.
     """
-    by_list = is_manifest(data)
-    root = data.parent if by_list else data
-    found = in_list(data) if by_list else in_folders(data, grouped=bool(group_by))
-    if group_by:
-        found = name_groups(found, root, group_by)
-    images, unusable = _distinct(root, _read_hashes(found.images, progress))
+    return _settled(_found(data, group_by), data, progress)
+
+
+def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str = "") -> Dataset:
+    """Find labelled images as `scan` does, of a part alone; of a split that somebody made no other file is read.
+
+    The split of what is returned says which part it is.
+
+    Args:
+        data: a folder, or a list of pictures.
+        part: ``auto`` is the holdout where somebody made a split, and else everything.
+        progress: told the stage ``scan``.
+        group_by: see `training.found.name_groups`; empty for none.
+
+    Raises:
+        DatasetError: there is nothing in it.
+        InvalidRequestError: as `scan`.
+    """
+    found = _found(data, group_by)
+    if part == "auto":
+        part = "holdout" if found.is_given else "all"
+    if found.is_given and part != "all":
+        found = replace(found, images=[image for image in found.images if image.is_holdout == (part == "holdout")])
+    dataset = _settled(found, data, progress)
+    if part == "all":
+        dataset = replace(dataset, split="all of it")
+    else:
+        wanted = tuple(image for image in dataset.images if image.is_holdout == (part == "holdout"))
+        dataset = replace(dataset, images=wanted, split=f"{part} ({dataset.split})")
+    if not dataset.images:
+        raise DatasetError(f"{text_of(data)}: no picture is in the part {part!r} ({found.split})")
+    return dataset
+
+
+def root_of(data: Path) -> Path:
+    """Return the folder that the paths of a folder's or a list's pictures begin at, for people."""
+    return data.parent if is_manifest(data) else data
+
+
+def _found(data: Path, group_by: str) -> Found:
+    """Return the pictures as they are found, none of them read."""
+    found = in_list(data) if is_manifest(data) else in_folders(data, grouped=bool(group_by))
+    return name_groups(found, root_of(data), group_by) if group_by else found
+
+
+def _settled(found: Found, data: Path, progress: Progress) -> Dataset:
+    """Return what was found, each picture once, with what belongs together on one side of the split."""
+    images, unusable = _distinct(root_of(data), _read_hashes(found.images, progress))
     left_out = tuple(found.left_out + unusable)
     dataset = Dataset(found.labels, tuple(images), left_out, found.split, found.is_given, notes=found.notes)
     return keep_together(dataset)

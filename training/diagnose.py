@@ -76,7 +76,11 @@ def thumbnails(findings: Findings, paths: Mapping[str, ImageFile]) -> dict[str, 
     judged = (*findings.top_losses, *findings.label_errors, *findings.doubted)
     shown: set[str] = {picture.sha256 for picture in judged}
     shown |= {picture.sha256 for pair in findings.duplicates for picture in (pair.first, pair.second)}
-    names = sorted(shown & paths.keys())
+    return small_pictures({name: paths[name] for name in sorted(shown & paths.keys())})
+
+
+def small_pictures(paths: Mapping[str, ImageFile]) -> dict[str, bytes]:
+    """Return a small JPEG of every picture, by image hash; unreadable ones are skipped."""
 
     def shrink(name: str) -> bytes:
         try:
@@ -85,7 +89,7 @@ def thumbnails(findings: Findings, paths: Mapping[str, ImageFile]) -> dict[str, 
             return b""
 
     with ThreadPoolExecutor(cpu_budget()) as pool:
-        return {name: small for name, small in zip(names, pool.map(shrink, names), strict=True) if small}
+        return {name: small for name, small in zip(paths, pool.map(shrink, paths), strict=True) if small}
 
 
 def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:

@@ -1,8 +1,10 @@
 """What a head is worth: metrics from probabilities and true labels."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from regraft.artifact import FloatArray
 from regraft.card import ClassMetrics, Metrics
@@ -63,6 +65,11 @@ def independent_images(group: npt.NDArray[np.int64]) -> int:
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927)."""
-    interval = binomtest(correct, images).proportion_ci(method="wilson")
-    return max(0.0, float(interval.low)), min(1.0, float(interval.high))
+    """Return the 95 % interval of a share (Wilson, 1927).
+
+    It is SciPy's, in a few lines, since importing scipy.stats takes longer than judging a thousand answers.
+    """
+    share, z2 = correct / images, NormalDist().inv_cdf(0.975) ** 2
+    middle, spread = share + z2 / (2 * images), math.sqrt(z2 / images * (share * (1 - share) + z2 / (4 * images)))
+    low, high = ((middle + sign * spread) / (1 + z2 / images) for sign in (-1, 1))
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding

@@ -71,6 +71,12 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
+def shown_path(path: Path, data: Path) -> str:
+    """Return a path as reports show it: from the data on, or the name alone of a file that lies elsewhere."""
+    root = data if data.is_dir() else data.parent
+    return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
+
+
 def in_folders(root: Path, *, grouped: bool) -> Found:
     """Find the pictures in class folders.
 

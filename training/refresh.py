@@ -24,7 +24,7 @@ from training.classes import settle_classes
 from training.dataset import Dataset, LabelledImage, scan
 from training.diagnose import thumbnails
 from training.findings import Findings
-from training.found import LeftOut
+from training.found import LeftOut, shown_path
 from training.objections import Limits
 from training.pretrained import weights_origin
 from training.quarantine import Quarantined, quarantine
@@ -49,7 +49,7 @@ from training.settings import TrainSettings
 from training.sides import BOTH_SIDES
 from training.source_version import IMPORTED, settle_source
 from training.strategy import Context, Listener, Made, Silent
-from training.train import RUNS_FOLDER, challenge, explain, look_into, make, shown_path, tuner_for, with_judgement
+from training.train import RUNS_FOLDER, challenge, explain, look_into, make, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
 from training.verdict import SuspectLabel, Verdict
 from training.version import Challenger, publish

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from regraft.card import BackboneCard, ClassMetrics, Metrics, ModelCard
 from training.charts import chart
 from training.confusion import Mix, confusion
-from training.findings import Findings
+from training.findings import Findings, Reliability
 
 LeftOutFile: TypeAlias = tuple[str, str]
 """A file, and the reason why it took no part."""
@@ -57,8 +57,8 @@ def render(
             card=card,
             metrics=metrics,
             findings=findings,
-            verdict=_verdict(metrics, findings, mixed.worst) if metrics and mixed else "",
-            classes=_classes(metrics, findings) if metrics else [],
+            verdict=verdict_on(metrics, _served(findings), mixed.worst, "holdout images") if metrics and mixed else "",
+            classes=classes_of(metrics, _train_images(findings)) if metrics else [],
             confusion=mixed,
             facts=_facts(card),
             left_out=left_out,
@@ -94,8 +94,15 @@ def templates() -> Environment:
     return made
 
 
-def _verdict(metrics: Metrics, findings: Findings, worst: Sequence[Mix]) -> str:
-    """Say in a line what the figures come to."""
+def verdict_on(metrics: Metrics, served: Reliability | None, worst: Sequence[Mix], judged: str) -> str:
+    """Return in a line what the figures come to.
+
+    Args:
+        metrics: the figures.
+        served: how far the probabilities can be taken at their word, if that was looked at.
+        worst: the most frequent mistakes first.
+        judged: what the pictures are called that it was measured on.
+    """
     wrong = metrics.images - round(metrics.accuracy * metrics.images)
     often = (
         f", most often {worst[0].truth} taken for {worst[0].answer} ({worst[0].images})"
@@ -106,30 +113,43 @@ def _verdict(metrics: Metrics, findings: Findings, worst: Sequence[Mix]) -> str:
     weakest = min(metrics.per_class, key=_strength)
     if weakest.f1 < _WEAK:
         said.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
-    served = findings.calibration.after if findings.calibration else None
     if served and served.unbiased > _OFF and served.p_value <= _SHOWN:
         said.append("Its probabilities are not to be taken at their word.")
     if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
-        said.append("More holdout images would measure it better.")
+        said.append(f"More {judged} would measure it better.")
     return " ".join(said)
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class on the page; ``right`` are its holdout images that are answered right."""
+    """A class on the page.
+
+    Attributes:
+        right: its images that are answered right.
+        further: what the last column says of it.
+    """
 
     metrics: ClassMetrics
     right: int
-    train_images: int | None
+    further: str
 
 
-def _classes(metrics: Metrics, findings: Findings) -> list[ClassRow]:
-    """Return the classes, the weakest first; earlier reports do not know their training images."""
+def classes_of(metrics: Metrics, further: Mapping[str, str]) -> list[ClassRow]:
+    """Return the classes, the weakest first; ``further`` is the last column, by label."""
     rows = [
-        ClassRow(entry, metrics.confusion[index][index], findings.train_images.get(entry.label))
+        ClassRow(entry, metrics.confusion[index][index], further.get(entry.label, "?"))
         for index, entry in enumerate(metrics.per_class)
     ]
     return sorted(rows, key=lambda row: _strength(row.metrics))
+
+
+def _served(findings: Findings) -> Reliability | None:
+    return findings.calibration.after if findings.calibration else None
+
+
+def _train_images(findings: Findings) -> dict[str, str]:
+    """Return how many training images each class has; earlier reports do not know."""
+    return {label: str(count) for label, count in findings.train_images.items()}
 
 
 def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:

@@ -131,13 +131,18 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     return dataset, features, embedder
 
 
+def with_hashes(failures: Mapping[str, str]) -> dict[str, str]:
+    """Return the reasons why pictures cannot be read, by hash, each with the hash in it."""
+    return {sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()}
+
+
 def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -> Dataset:
     """Return the dataset without pictures that cannot be read, by hash and reason.
 
     Raises:
         DatasetError: too few are left.
     """
-    dataset = dataset.without({sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()})
+    dataset = dataset.without(with_hashes(failures))
     if not dataset.images:
         raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
     check_trainable(dataset, root)

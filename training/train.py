@@ -26,7 +26,7 @@ from training.diagnose import diagnose, thumbnails
 from training.extra import check_extra
 from training.features import Embedder
 from training.findings import Findings
-from training.found import LeftOut
+from training.found import LeftOut, shown_path
 from training.novelty_check import check
 from training.objections import Limits
 from training.occlusion import where_it_looked
@@ -380,12 +380,6 @@ def explain(made: Made, findings: Findings, context: Context) -> dict[str, bytes
     answers = {picture.sha256: made.features.labels.index(picture.answer) for picture in findings.top_losses}
     files = {image.sha256: image.path for image in made.dataset.images}
     return where_it_looked(embedder, made.fitted.head, answers, files, context.progress)
-
-
-def shown_path(path: Path, data: Path) -> str:
-    """Return a path as reports show it: from the data on, or the name alone of a file that lies elsewhere."""
-    root = data if data.is_dir() else data.parent
-    return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
 
 
 def look_into(made: Made, settings: TrainSettings) -> Findings:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 
 from regraft.errors import DatasetError
@@ -9,6 +10,16 @@ from regraft.examples import image_hash, kept_images
 from regraft.image_files import ImageFile
 from regraft.picture_folders import contents, text_of
 from regraft.progress import Progress
+from regraft.store import FEATURES_FILE
+from training.features import load_features
+
+
+def trained_on(folder: Path) -> frozenset[str] | None:
+    """Return the hashes of the pictures that a version was fitted on, by its folder; None where that has none."""
+    if not (folder / FEATURES_FILE).is_file():
+        return None
+    features = load_features(folder / FEATURES_FILE)
+    return frozenset(compress(features.sha256, ~features.is_holdout))
 
 
 def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:

@@ -37,7 +37,8 @@ def test_every_command_works_in_the_order_of_the_page(
     monkeypatch.setenv("REGRAFT_METRICS", "127.0.0.1:0")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
-    train, serve, *others = commands("regraft ")
+    look, train, serve, *others = commands("regraft ")
+    assert "90 pictures: PNG 90" in _run(look)
     _run(train)
     with subprocess.Popen(shlex.split(serve), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
@@ -50,9 +51,10 @@ def test_every_command_works_in_the_order_of_the_page(
     [cron] = re.findall(r"`python -m (training\.retrain [^`]+)`", README)
     _run(f"{sys.executable} -m {cron}")
 
-    assert len(others) == 10
+    assert len(others) == 11
     assert "roses" in said["regraft classify photos/roses/1.jpg"].split()[1]
-    assert said["regraft classify --file flowers photos/roses/1.jpg"].split()[1] == "roses"
+    assert said["regraft classify --file flowers photos/roses"].split()[1] == "roses"
+    assert "of these pictures were trained on; on the other" in said["regraft evaluate flowers photos"]
     assert "30 accepted" in said["regraft label more"]
     assert "SUCCEEDED" in said["regraft retrain --wait"]
     assert "sunflowers" in said["regraft models show"]

@@ -78,6 +78,19 @@ def test_the_base_install_serves_labels_and_retrains(
     assert result["exit"] == 0
 
 
+def test_the_base_install_evaluates(fresh_environment: Path, store: ModelStore, tmp_path: Path) -> None:
+    photos = _photos(tmp_path, ("red", "blue"))
+
+    done = _run(
+        *(fresh_environment / "bin" / "regraft", "evaluate", "colours", photos, "--store", store.root),
+        *("--json", "--report", tmp_path / "page.html"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"][0]["metrics"]["accuracy"] == 1
+    assert "Most confident mistakes" not in (tmp_path / "page.html").read_text()
+
+
 def test_training_without_torch_says_which_extra_brings_it(
     fresh_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,11 +20,12 @@ from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FI
 from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.features import load_features
+from training.found import shown_path
 from training.pretrained import ExportedBackbone
 from training.retrain_data import sources_of
 from training.settings import TrainSettings
 from training.strategy import Silent
-from training.train import TrainResult, shown_path, train
+from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -1,0 +1,155 @@
+"""The command ``regraft evaluate``: versions, model files and served models, judged by labelled pictures."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from regraft import serve_cli, show, show_evaluation
+from regraft.as_json import print_json
+from regraft.client import Client, RemoteError
+from regraft.connection import Connection, is_socket
+from regraft.errors import InvalidRequestError
+from regraft.files import storage_errors
+from regraft.options import Json, Store, may_ask_servers
+from regraft.progress import Progress
+from regraft.store import ModelStore
+
+if TYPE_CHECKING:  # numpy
+    from regraft.model_answers import Outcome
+    from training.evaluation import Asked
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that can be asked; ``folder`` is where its file lies, None for a server."""
+
+    title: str
+    folder: Path | None
+    ask: Callable[[Sequence[tuple[str, Path]]], Iterator["Outcome"]]
+
+
+@may_ask_servers
+def evaluate(
+    connect: Callable[[str], Connection],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="NAME, NAME:VERSION, a model.onnx, or HOST:PORT of a server; two are compared, picture by picture.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Argument(help="Labelled pictures: a folder or a list, as `regraft train` takes.", exists=True)
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            help="auto: test, or else val, where the data has such a part, and otherwise everything. holdout: what a "
+            "training would hold out. train: the rest. all."
+        ),
+    ] = "auto",
+    group_by: Annotated[
+        str, typer.Option(help="Pictures that count as fewer, since they belong together; see `regraft train`.")
+    ] = "",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="The model of a server that has several; given twice, two are compared.", show_default=False),
+    ] = None,
+    store: Store = Path("models"),
+    report: Annotated[
+        Path | None, typer.Option(help="Write the page there, with the worst mistakes.", dir_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a model by labelled pictures, or compare two: of the store, by their files, or as servers answer."""
+    from training.dataset import Part, scan_part  # noqa: PLC0415 - scipy takes a moment, which other commands spare
+    from training.evaluation import pictures_of, summarise  # noqa: PLC0415 - likewise
+
+    if split not in get_args(Part):
+        raise typer.BadParameter(f"{split!r}: need one of {', '.join(get_args(Part))}", param_hint="--split")
+    opened = _models(models, name or [], ModelStore(store), connect)
+    with show.progress_bars() as progress:
+        dataset = scan_part(data, split, progress, group_by)  # type: ignore[arg-type]  # checked above
+        pictures = pictures_of(dataset, data)
+        result = summarise(pictures, [_ask(model, pictures.files, progress) for model in opened])
+    if report:
+        from training.evaluation_page import page  # noqa: PLC0415 - as above
+
+        with storage_errors(f"--report {report}"):
+            report.write_text(page(result, pictures), encoding="utf-8", errors="backslashreplace")
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        show_evaluation.evaluation(result.to_dict())
+        if report:
+            show.line(f"look at it: {report}")
+
+
+def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":
+    from regraft.model_answers import gather  # noqa: PLC0415 - numpy
+    from training.evaluation import Asked  # noqa: PLC0415 - as above
+    from training.version_images import trained_on  # noqa: PLC0415 - as above
+
+    began_s = time.perf_counter()
+    answers = gather(model.ask(files), len(files), progress)
+    seconds = time.perf_counter() - began_s
+    return Asked(model.title, answers, seconds, trained_on(model.folder) if model.folder else None)
+
+
+def _models(
+    texts: Sequence[str], names: Sequence[str], store: ModelStore, connect: Callable[[str], Connection]
+) -> list[_Model]:
+    """Return the one or two models that are meant, opened.
+
+    Raises:
+        InvalidRequestError: there are more, or a name is given and no server.
+    """
+    servers = [text for text in texts if _is_server(text, store)]
+    if len(texts) == 1 and servers and len(names) == 2:
+        texts = [*texts, *texts]
+    if len(texts) > 2:
+        raise InvalidRequestError(f"{len(texts)} models: one is judged, two are compared; the last argument is DATA")
+    if names and len(names) not in (1, len(servers), 2 * (len(servers) == 1)):
+        raise InvalidRequestError(f"--name: {len(names)} names, and {len(servers)} servers among the models")
+    if names and not servers:
+        raise InvalidRequestError("--name: says which model of a server, and none of the models is HOST:PORT")
+    named = iter(names if len(names) > 1 else [*names, *names])
+    return [
+        _of_server(text, next(named, ""), store, connect) if text in servers else _of_file(text, store)
+        for text in texts
+    ]
+
+
+def _is_server(text: str, store: ModelStore) -> bool:
+    """Return whether a model is meant that a server has: HOST:PORT, unless the store has such a name."""
+    host, colon, _ = text.partition(":")
+    return not Path(text).is_file() and (is_socket(text) or (bool(colon) and host not in store.names()))
+
+
+def _of_file(text: str, store: ModelStore) -> _Model:
+    file = serve_cli.file_of(text, store.root)
+    title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
+    return _Model(title, file.parent, serve_cli.replies_without_server(file))
+
+
+def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str], Connection]) -> _Model:
+    connection = connect(text)
+
+    def ask(files: Sequence[tuple[str, Path]]) -> Iterator["Outcome"]:
+        from regraft.model_answers import replies_of_server  # noqa: PLC0415 - numpy
+
+        try:
+            with Client(connection) as client:
+                yield from replies_of_server(client, files, name)
+        except RemoteError as error:
+            if error.code != "UNAVAILABLE":
+                raise
+            raise RemoteError(
+                error.code, f"{error}; nor is there a model {text.partition(':')[0]!r} in the store {store.root}"
+            ) from error
+
+    return _Model(f"{name} at {text}" if name else text, None, ask)

@@ -1,0 +1,57 @@
+"""The command ``regraft look``: what there is to train on, before anything is trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regraft import show
+from regraft.as_json import print_json
+from regraft.files import cache_folder, storage_errors
+from regraft.options import Json
+
+
+def look(
+    data: Annotated[
+        Path, typer.Argument(help="Labelled pictures: a folder or a list, as `regraft train` takes.", exists=True)
+    ],
+    group_by: Annotated[str, typer.Option(help="Pictures that stay together in the split; see `regraft train`.")] = "",
+    backbone: Annotated[
+        str, typer.Option(help="Finds near-duplicates too, by what this network sees; see `regraft backbones`.")
+    ] = "",
+    weights: Annotated[str, typer.Option(help="Of the backbone; see `regraft train`.")] = "default",
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a page there, with a contact sheet of each class.", dir_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at labelled pictures before training: counts, sizes, split, duplicates, what is left out and why.
+
+    Exit 1 where a training would refuse them.
+    """
+    from regraft import show_look  # noqa: PLC0415 - numpy and Pillow, which other commands spare
+    from training.look import look as run  # noqa: PLC0415 - likewise, scipy
+    from training.pretrained import embedding_cache, load_backbone  # noqa: PLC0415 - likewise
+
+    with show.progress_bars() as progress:
+        if backbone:
+            exported = load_backbone(backbone, weights, 0, cache_folder(), progress)
+            with embedding_cache(cache_folder()) as cache:
+                found = run(data, progress, group_by, exported, cache)
+        else:
+            found = run(data, progress, group_by)
+    if sheet:
+        from training.look_page import page  # noqa: PLC0415 - as above
+
+        with storage_errors(f"--sheet {sheet}"):
+            sheet.write_text(page(found), encoding="utf-8", errors="backslashreplace")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show_look.look(
+            found.to_dict(), {label: [image.path for image in images] for label, images in found.sheet.items()}
+        )
+        if sheet:
+            show.line(f"look at them: {sheet}")
+    if found.refused:
+        raise typer.Exit(1)

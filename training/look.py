@@ -1,0 +1,248 @@
+"""A look at data before anything is trained on it: by the very steps that a training takes, so that both agree."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from regraft.ahead import map_ahead
+from regraft.embeddings import EmbeddingCache
+from regraft.errors import DatasetError, InvalidImageError
+from regraft.file_kinds import read_kind
+from regraft.image import ImageSpec, decode_crop, upright_size
+from regraft.picture_folders import text_of
+from regraft.progress import Progress, silent
+from training.dataset import Dataset, LabelledImage, check_trainable, scan
+from training.duplicates import near_duplicates
+from training.features import Embedder, Features, assemble
+from training.findings import Pair, Picture
+from training.found import shown_path
+from training.pretrained import ExportedBackbone
+from training.split import split_by_likeness
+from training.strategy import with_hashes
+
+SHEET: Final = 24
+"""The most pictures of a class on a contact sheet."""
+_SHEETS: Final = 960
+"""The most pictures on all of them."""
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many pictures of a class take part, and how many files do not."""
+
+    label: str
+    train: int
+    holdout: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the middle and the largest of some figures."""
+
+    least: int
+    median: int
+    most: int
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Pairs that look nearly the same to a backbone, those across the split first; ``pairs`` are the first of them."""
+
+    backbone: str
+    found: int
+    across: int
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to train on.
+
+    Attributes:
+        data: the name of the folder or list.
+        split: where the split comes from.
+        classes: in the order of the labels.
+        images: that take part.
+        formats: how many there are of each.
+        short_side_px: of the upright pictures; likewise ``long_side_px``.
+        bytes: of the files.
+        left_out: files that take no part, each with its reason, exact duplicates among them.
+        near: where a backbone was asked.
+        refused: why a training would refuse the data; empty where it would not.
+        notes: what people should know.
+        sheet: by label, pictures for a contact sheet, spread over the class.
+    """
+
+    data: str
+    split: str
+    classes: tuple[ClassCount, ...]
+    images: int
+    formats: dict[str, int]
+    short_side_px: Spread
+    long_side_px: Spread
+    bytes: Spread
+    left_out: tuple[tuple[str, str], ...]
+    near: NearDuplicates | None
+    refused: str
+    notes: tuple[str, ...]
+    sheet: dict[str, tuple[LabelledImage, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("sheet", "left_out")}
+        return {
+            **{name: _plain(value) for name, value in fields.items()},
+            "left_out": [{"file": file, "reason": reason} for file, reason in self.left_out],
+        }
+
+
+def look(
+    data: Path,
+    progress: Progress = silent,
+    group_by: str = "",
+    backbone: ExportedBackbone | None = None,
+    cache: EmbeddingCache | None = None,
+) -> Look:
+    """Read all pictures of a folder or list, and decode each once.
+
+    Args:
+        data: as for `training.dataset.scan`, and ``group_by`` likewise.
+        progress: told the stages ``scan``, ``look`` and ``embed``.
+        group_by: empty for none.
+        backbone: finds near-duplicates, which a training keeps together; None not to look for any.
+        cache: of embeddings; needed beside a backbone.
+
+    Raises:
+        DatasetError: there are no pictures at all.
+        InvalidRequestError: as `scan`.
+    """
+    dataset = scan(data, progress, group_by)
+    spec = backbone.spec if backbone else ImageSpec()
+    files, failures = _read(dataset, spec, progress)
+    dataset = dataset.without(with_hashes(failures))
+    if not dataset.images:
+        raise DatasetError(
+            f"{text_of(data)}: no file can be read as an image; the first one: {next(iter(failures.values()))}"
+        )
+    near = None
+    if backbone and cache:
+        dataset, near = _near(dataset, data, backbone, cache, progress)
+    kept = [files[image.sha256] for image in dataset.images]
+    smaller = sum(file.short_px < spec.crop_px for file in kept)
+    small = (f"{smaller} pictures are smaller than the {spec.crop_px} px of the network's input.",) if smaller else ()
+    return Look(
+        data=text_of(Path(data.resolve().name)),
+        split=dataset.how_split,
+        classes=_classes(dataset),
+        images=len(kept),
+        formats=dict(Counter(file.kind for file in kept).most_common()),
+        short_side_px=_spread([file.short_px for file in kept]),
+        long_side_px=_spread([file.long_px for file in kept]),
+        bytes=_spread([file.size_bytes for file in kept]),
+        left_out=tuple((shown_path(entry.file, data), entry.reason) for entry in dataset.left_out),
+        near=near,
+        refused=_refusal(dataset, data),
+        notes=(*dataset.notes, *small),
+        sheet=_sheet(dataset),
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    kind: str
+    short_px: int
+    long_px: int
+    size_bytes: int
+
+
+def _read(dataset: Dataset, spec: ImageSpec, progress: Progress) -> tuple[dict[str, _File], dict[str, str]]:
+    """Return by hash what a picture's file is, or why it cannot be read."""
+
+    def read(image: LabelledImage) -> _File | str:
+        try:
+            data = image.path.read_bytes()
+            decode_crop(data, spec)
+        except (InvalidImageError, OSError) as error:
+            return str(error)
+        short, long = sorted(upright_size(data))
+        return _File(read_kind(data), short, long, len(data))
+
+    files, failures = {}, {}
+    for done, (image, made) in enumerate(zip(dataset.images, map_ahead(read, dataset.images), strict=True), start=1):
+        if isinstance(made, str):
+            failures[image.sha256] = made
+        else:
+            files[image.sha256] = made
+        progress("look", done, len(dataset.images))
+    return files, failures
+
+
+def _near(
+    dataset: Dataset, data: Path, backbone: ExportedBackbone, cache: EmbeddingCache, progress: Progress
+) -> tuple[Dataset, NearDuplicates]:
+    """Return the dataset with its near-duplicates on one side of the split, and which they are."""
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    files = {image.sha256: image.path for image in dataset.images}
+    embeddings, failures = embedder.embed(files, cache, progress)
+    dataset = dataset.without(with_hashes(failures))
+    rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
+    features = assemble(
+        dataset.labels, rows, embeddings, groups={image.sha256: image.group for image in dataset.images}
+    )
+    dataset, features = split_by_likeness(dataset, features)
+    found = near_duplicates(features.embedding, features.label_index, features.is_holdout)
+    shown = {image.sha256: shown_path(image.path, data) for image in dataset.images}
+    pairs = tuple(
+        Pair(_picture(features, first, shown), _picture(features, second, shown), float(cosine))
+        for (first, second), cosine in zip(found.pairs, found.cosine, strict=True)
+    )
+    return dataset, NearDuplicates(backbone.name, found.found, found.across, pairs)
+
+
+def _picture(features: Features, row: int, shown: dict[str, str]) -> Picture:
+    sha256 = features.sha256[row]
+    split = "holdout" if features.is_holdout[row] else "train"
+    return Picture(sha256, shown[sha256], split, features.labels[features.label_index[row]])
+
+
+def _classes(dataset: Dataset) -> tuple[ClassCount, ...]:
+    sides = Counter((image.label, image.is_holdout) for image in dataset.images)
+    lost = Counter(entry.label for entry in dataset.left_out)
+    return tuple(ClassCount(label, sides[label, False], sides[label, True], lost[label]) for label in dataset.labels)
+
+
+def _spread(values: Sequence[int]) -> Spread:
+    return Spread(min(values), int(np.median(values)), max(values))
+
+
+def _refusal(dataset: Dataset, data: Path) -> str:
+    try:
+        check_trainable(dataset, data)
+    except DatasetError as error:
+        return str(error)
+    return ""
+
+
+def _sheet(dataset: Dataset) -> dict[str, tuple[LabelledImage, ...]]:
+    """Return some pictures of each class, at even distances in the order of their paths."""
+    most = max(1, min(SHEET, _SHEETS // len(dataset.labels)))
+    by_label: dict[str, list[LabelledImage]] = {label: [] for label in dataset.labels}
+    for image in sorted(dataset.images, key=lambda image: image.path):
+        by_label[image.label].append(image)
+    return {
+        label: tuple(images[row] for row in np.unique(np.linspace(0, len(images) - 1, most).round().astype(int)))
+        for label, images in by_label.items()
+        if images
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a field of any kind
+    """Return a field as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

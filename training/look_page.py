@@ -1,0 +1,15 @@
+"""The page of a look at data: one HTML file without scripts or outside files, with a contact sheet of each class."""
+
+from training.diagnose import small_pictures
+from training.look import Look
+from training.report import templates
+
+
+def page(found: Look) -> str:
+    """Return the page; the pictures that it shows are read again."""
+    shown = {image.sha256: image.path for images in found.sheet.values() for image in images}
+    return (
+        templates()
+        .get_template("look.html.j2")
+        .render(found=found, thumbnails=small_pictures(shown), left_out=found.left_out)
+    )
