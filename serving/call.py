@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 TRACEPARENT: Final = "traceparent"
 _VALID: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -20,6 +20,7 @@ class Call:
         method: its name without the service's.
         model: whom it was found to be for; empty until then.
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
+        request: its one message, once that was read.
         on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
     """
 
@@ -28,6 +29,7 @@ class Call:
         self.method = method
         self.model = ""
         self.trace_id = trace_id
+        self.request: Any = None
         self.on_answer: Callable[[Mapping[str, float]], None] | None = None
 
 

@@ -1,14 +1,13 @@
 """A picture in, an answer out: permit, handle, decode, lane, answer. Knows nothing of gRPC."""
 
 import asyncio
-import math
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from regraft.card import ModelCard
 from regraft.errors import (
@@ -28,7 +27,6 @@ from serving.models import Models, ServedModel
 from serving.statistics import Statistics
 
 DEFAULT_TOP_K = 5
-_CROWDED_S: Final = 1.0
 
 
 class Version(Protocol):
@@ -99,7 +97,6 @@ class Classifier:
         self._keep = keep
         self._in_flight = 0
         metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
-        self._refused_s = -math.inf
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
@@ -162,11 +159,6 @@ class Classifier:
                 raise group.exceptions[0] from None  # the others were cancelled, or are as bad
             return Judgement(served, tuple(task.result()[0] for task in asked))
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether there is no permit, or somebody was refused a moment ago."""
-        return self._permits.locked() or time.perf_counter() - self._refused_s < _CROWDED_S
-
     def check_room(self, seconds_left: float | None) -> None:
         """Refuse whoever would be refused whatever the request says.
 
@@ -194,7 +186,6 @@ class Classifier:
     def _count(self, error: OverloadedError) -> OverloadedError:
         """Count a request that is refused."""
         self._metrics.shed.inc()
-        self._refused_s = time.perf_counter()
         return error
 
     @contextmanager

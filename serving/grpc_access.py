@@ -11,6 +11,7 @@ import grpc
 
 from regraft.errors import ForbiddenError, UnauthenticatedError
 from serving.access import LEAST_ROLE, Caller, Callers, Role, calling
+from serving.call import current
 from serving.interceptors import status_of
 
 audit = logging.getLogger("regraft.audit")
@@ -46,14 +47,14 @@ class Guard:
         return _audited_stream(method, guarded) if streams else _audited(method, guarded)
 
     def _admitting(self, least: Role, answer: _Answer) -> _Answer:
-        def admit(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message, any answer
+        def admit(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any answer
             caller = self._identify(context)
             calling.set(caller)
             if caller.role < least:
                 raise ForbiddenError(
                     f"{caller.name} has the role {caller.role.name.lower()}; this needs {least.name.lower()}"
                 )
-            return answer(request, context)
+            return answer(requests, context)
 
         return admit
 
@@ -74,17 +75,17 @@ class Guard:
 
 
 def _audited(method: str, answer: _Answer) -> _Answer:
-    async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
-        with _Line(method, request, context):
-            return await answer(request, context)
+    async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+        with _Line(method, context):
+            return await answer(requests, context)
 
     return call
 
 
 def _audited_stream(method: str, answer: _Answer) -> _Answer:
-    async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
-        with _Line(method, request, context):
-            async for response in answer(request, context):
+    async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        with _Line(method, context):
+            async for response in answer(requests, context):
                 yield response
 
     return call
@@ -93,8 +94,8 @@ def _audited_stream(method: str, answer: _Answer) -> _Answer:
 class _Line:
     """Writes who did what, from where, and what came of it, when a call ends."""
 
-    def __init__(self, method: str, request: Any, context: _Context) -> None:  # noqa: ANN401 - any message
-        self._method, self._request = method, request
+    def __init__(self, method: str, context: _Context) -> None:
+        self._method = method
         self._from = unquote(context.peer())  # when a call was cancelled there is no peer to ask for: gRPC crashes
 
     def __enter__(self) -> None:
@@ -109,17 +110,18 @@ class _Line:
             outcome = status_of(error)[0]
         else:
             outcome = grpc.StatusCode.CANCELLED
+        call = current()
         line = {
             "who": calling.get().name,
             "rpc": self._method,
-            "request": _fields(self._request),
+            "request": _fields(call.request if call else None),
             "from": self._from,
             "outcome": outcome.name,
         }
         audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
 
 
-def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, an iterator of them, or what was wrong
+def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read
     if not hasattr(request, "ListFields"):
         return {}
     return {field.name: str(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}

@@ -39,6 +39,8 @@ class GrpcPort:
         options = [
             ("grpc.max_receive_message_length", _ROOM * settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.max_concurrent_streams", settings.max_streams),
+            # What is not read yet may be as large as the window, which would grow with what is.
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_connection_age_ms", _ms_or_never(settings.max_connection_age)),
             ("grpc.max_connection_age_grace_ms", _ms_or_never(settings.max_connection_age_grace)),

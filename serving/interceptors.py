@@ -1,19 +1,26 @@
-"""What every RPC has in common: errors become status codes, in one table; calls are counted, failures logged."""
+"""What every RPC has in common: errors become status codes, in one table; calls are counted, failures logged.
+
+gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for; on the
+wire they are the same. So every method is a stream here: who calls, and whether there is room, is asked before the
+message is read, and its bytes stay with the client until then.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 
 from regraft import errors
-from regraft.errors import DrainingError
+from regraft.errors import RegraftError
 from serving.call import Call, set_current, trace_id_of
 from serving.metrics import Metrics
+from serving.reading import STOPPING, Cuttable, Draining, Reader
 from serving.tracing import CallSpan, Tracing
 from serving.wire import lenient
 
@@ -36,8 +43,6 @@ STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 _OURS: Final = ("/regraft.v1.", "/inference.")
-_STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
-_END: Final = object()
 _LONGEST_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
@@ -56,10 +61,6 @@ class Guard(Protocol):
 
 class Room(Protocol):
     """What takes in only so many requests at once."""
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether requests should ask for room before their messages are read, which costs each a little more."""
 
     def check_room(self, seconds_left: float | None) -> None:
         """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
@@ -92,38 +93,37 @@ def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
     return ((PUSHBACK, str(max(1, round(1000 * error.retry_after_s)))),)
 
 
-def _message(request: Any) -> Any:  # noqa: ANN401 - any message
-    """Return a request, or raise what was wrong with its bytes."""
-    if isinstance(request, errors.RegraftError):
-        raise request
-    return request
-
-
-def _of_messages(answer: _Answer) -> _Answer:
-    """Return ``answer``, but raising what was wrong with the bytes of its request."""
-    return lambda request, context: answer(_message(request), context)
-
-
 class RpcInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps Regraft's own methods, and drains them when the server stops; health and reflection pass through."""
+    """Wraps Regraft's own methods, and drains them when the server stops; bounds the reads of the others."""
 
     def __init__(
-        self, metrics: Metrics, guard: Guard, tracing: Tracing | None = None, rooms: Mapping[str, Room] | None = None
+        self,
+        metrics: Metrics,
+        guard: Guard,
+        tracing: Tracing | None = None,
+        rooms: Mapping[str, Room] | None = None,
+        read_timeout_s: float = 10.0,
     ) -> None:
-        """Count into ``metrics``, trace by ``tracing``; let ``guard`` stand before every method.
+        """Put everything that is common before the methods of one port.
 
-        While the room of a unary method is crowded, whoever finds no place there is refused before the message is read.
+        Args:
+            metrics: counts the calls.
+            guard: stands before every method of ours.
+            tracing: collects spans.
+            rooms: by unary method, what must have room for a request before its message is read.
+            read_timeout_s: how long the message of a unary request may take to come.
         """
         self._metrics = metrics
         self._guard = guard
         self._tracing = tracing
         self._rooms = rooms or {}
         self._wrapped: dict[str, Any] = {}
-        self._asking: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = _Draining()
+        self._draining = Draining()
+        self._reader = Reader(read_timeout_s, self._draining)
+        self._open_reader = Reader(read_timeout_s, Draining())  # health answers to the end
 
     async def drain(self, grace_s: float) -> int:
         """Refuse new calls, let streams end after what they have taken in, and wait for all calls in flight.
@@ -144,56 +144,80 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler, wrapped; the same for every call of it."""
         _arrived.set(handler_call_details)  # the block of the call looks into it, in the same task
         method = handler_call_details.method
-        room = self._rooms.get(method)
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
-            if handler is None or not method.startswith(_OURS):
-                return handler  # no method of ours: what strangers ask for must not fill the memory
-            self._wrapped[method] = self._wrap(method, handler)
-            if room:
-                self._asking[method] = self._ask_first(method, handler, room)
-        return self._asking[method] if room and room.is_crowded else self._wrapped[method]
+            if handler is None:
+                return None  # no method of this port: what strangers ask for must not fill the memory
+            is_ours = method.startswith(_OURS)
+            self._wrapped[method] = self._wrap(method, handler) if is_ours else self._wrap_open(handler)
+        return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
         name = method.rpartition("/")[2]
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
-            answer = self._guard(method, _of_messages(handler.unary_unary), streams=False)
-            return grpc.unary_unary_rpc_method_handler(self._unary(answer, name), *coders)
+            answer = self._guard(method, self._reading(method, handler.unary_unary), streams=False)
+            return grpc.stream_unary_rpc_method_handler(self._unary(answer, name), *coders)
         if handler.request_streaming:
             answer = self._guard(method, handler.stream_stream, streams=True)
             return grpc.stream_stream_rpc_method_handler(self._two_way(answer, name), *coders)
-        answer = self._guard(method, _of_messages(handler.unary_stream), streams=True)
-        return grpc.unary_stream_rpc_method_handler(self._one_way(answer, name), *coders)
+        answer = self._guard(method, self._reading_one(handler.unary_stream), streams=True)
+        return grpc.stream_stream_rpc_method_handler(self._one_way(answer, name), *coders)
 
-    def _ask_first(self, method: str, handler: Any, room: Room) -> Any:  # noqa: ANN401 - as above
-        """Return a unary method's handler that asks for room before it reads the message.
-
-        gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for;
-        on the wire they are the same.
-        """
-
-        async def answer(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-            room.check_room(context.time_remaining())
-            async for request in requests:
-                return await handler.unary_unary(_message(request), context)
-            raise errors.InvalidRequestError("the request has no message")
-
-        guarded = self._guard(method, answer, streams=False)
+    def _wrap_open(self, handler: Any) -> Any:  # noqa: ANN401 - as above
+        """Return a handler of health or reflection, which nobody stands before: who calls reads by turns."""
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(self._unary(guarded, method.rpartition("/")[2]), *coders)
+        if not handler.response_streaming:
+
+            async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+                async with _Aborting(context):
+                    return await handler.unary_unary(await self._open_reader.in_turn(requests, context), context)
+
+            return grpc.stream_unary_rpc_method_handler(call, *coders)
+
+        async def stream(requests: AsyncIterator[Any], context: _Context) -> None:
+            async with _Aborting(context):
+                if handler.request_streaming:
+                    answers = handler.stream_stream(self._open_reader.all_in_turn(requests, context), context)
+                else:
+                    answers = handler.unary_stream(await self._open_reader.in_turn(requests, context), context)
+                if isawaitable(answers):  # it writes by itself
+                    await answers
+                    return
+                async for response in answers:
+                    await context.write(response)
+
+        return grpc.stream_stream_rpc_method_handler(stream, *coders)
+
+    def _reading(self, method: str, answer: _Answer) -> _Answer:
+        """Return ``answer`` to a method's one message, which is read when there is room for it."""
+        room = self._rooms.get(method)
+
+        async def read(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+            if room:
+                room.check_room(context.time_remaining())
+            return await answer(await self._reader.one(requests), context)
+
+        return read
+
+    def _reading_one(self, answer: _Streaming) -> _Streaming:
+        async def read(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            async for response in answer(await self._reader.one(requests), context):
+                yield response
+
+        return read
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: _Context) -> Any:  # noqa: ANN401 - any message
+        async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
             async with _Block(self, name, context):
-                return await inner(request, context)
+                return await inner(requests, context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
-        async def call(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
+        async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             async with _Block(self, name, context):
-                responses = _Cuttable(inner(request, context), self._draining)
+                responses = Cuttable(inner(requests, context), self._draining)
                 async for response in responses:
                     yield response
                 responses.raise_if_cut()
@@ -203,7 +227,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             async with _Block(self, name, context):
-                requests = _Cuttable(incoming, self._draining)
+                requests = Cuttable(incoming, self._draining)
                 async for response in inner(requests, context):
                     yield response
                 requests.raise_if_cut()
@@ -214,7 +238,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Count a call in, or refuse it because the server drains."""
         if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
         self._in_flight += 1
         self._idle.clear()
 
@@ -268,49 +292,17 @@ class _Block(Call):
         await self._interceptor.end(self, self._context, error)
 
 
-class _Draining:
-    """Whether the server drains; when it begins to, whatever timeouts are in `cuts` pass."""
+class _Aborting:
+    """Ends a call that none of ours counts with the status of its error."""
 
-    def __init__(self) -> None:
-        self.is_set = False
-        self.cuts: set[asyncio.Timeout] = set()
+    def __init__(self, context: _Context) -> None:
+        self._context = context
 
-    def set(self) -> None:
-        self.is_set = True
-        for cut in self.cuts:
-            cut.reschedule(0)
+    async def __aenter__(self) -> None:
+        pass
 
-
-class _Cuttable:
-    """An iterator that ends early when the server drains, and remembers that it did."""
-
-    def __init__(self, items: AsyncIterator[Any], draining: _Draining) -> None:
-        self._items = items
-        self._draining = draining
-        self._is_cut = False
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while (item := await self._next()) is not _END:
-            yield _message(item)
-
-    async def _next(self) -> Any:  # noqa: ANN401 - any message
-        """Return the next item; `_END` after the last one, and where the server drains before it comes."""
-        # A timeout, since two tasks and a wait would cost each message of a stream as much as gRPC itself does.
-        cut = asyncio.timeout(0 if self._draining.is_set else None)
-        try:
-            async with cut:
-                self._draining.cuts.add(cut)
-                try:
-                    return await anext(self._items, _END)
-                finally:
-                    self._draining.cuts.discard(cut)
-        except TimeoutError:
-            if not cut.expired():
-                raise
-            self._is_cut = True
-            return _END
-
-    def raise_if_cut(self) -> None:
-        """Tell the client that the stream is not complete."""
-        if self._is_cut:
-            raise DrainingError(_STOPPING)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, RegraftError):
+            await self._context.abort(*status_of(error))

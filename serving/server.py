@@ -183,7 +183,8 @@ class Server:
         rooms = dict.fromkeys(PICTURES, self._classifier)
 
         def port(flag: str, address: str) -> GrpcPort:
-            return GrpcPort(flag, address, settings, RpcInterceptor(self.metrics, guard, self._tracing, rooms))
+            interceptor = RpcInterceptor(self.metrics, guard, self._tracing, rooms, settings.read_timeout)
+            return GrpcPort(flag, address, settings, interceptor)
 
         self._port = self._control_port = port("--grpc", settings.grpc)
         if settings.control:

@@ -93,6 +93,8 @@ class Settings(BaseSettings):
         max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
         max_image_pixels: the most pixels that a picture may have, decoded; likewise.
         max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
+        read_timeout: how long the message of a request may take to come (10s, 1m) when it is read: slow lines need more
+            for large pictures. Streams may pause for as long as they like.
         max_connections: to each gRPC port; one more is closed at once.
         max_connection_age: how long a connection lives (90s, 5m) before its client is asked to make another, which may
             lead to a server that was added meanwhile; calls in flight go on. For ever if 0.
@@ -145,7 +147,8 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1024)
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
-    max_streams: int = Field(default=1_000, ge=1)
+    max_streams: int = Field(default=100, ge=1)
+    read_timeout: Seconds = Field(default=10.0, gt=0)
     max_connections: int = Field(default=16_384, ge=1)
     max_connection_age: Seconds = Field(default=300.0, ge=0)
     max_connection_age_grace: Seconds = Field(default=0.0, ge=0)

@@ -1,8 +1,10 @@
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -59,6 +61,18 @@ def test_each_role_reaches_exactly_the_rpcs_of_its_own_and_lower_roles(channel: 
 def test_whoever_is_not_known_is_unauthenticated_on_every_rpc(channel: grpc.Channel, token: str) -> None:
     for rpc, method in rpcs_of(channel).items():
         assert outcome_of(channel, rpc, method, token) is Code.UNAUTHENTICATED, rpc
+
+
+def test_a_stranger_is_refused_before_the_message_has_come_on_every_rpc(channel: grpc.Channel) -> None:
+    for rpc in rpcs_of(channel):
+        opened: Any = channel.stream_stream(rpc)
+        never = threading.Event()
+        requests = iter(lambda event=never: bytes(event.wait(PATIENCE_S)), None)  # type: ignore[misc]  # mypy cannot infer defaults
+        with pytest.raises(grpc.RpcError) as failure:
+            list(opened(requests, timeout=PATIENCE_S))
+        never.set()
+
+        assert failure.value.code() is Code.UNAUTHENTICATED, rpc
 
 
 def test_a_stranger_learns_nothing_of_a_full_server(store: ModelStore, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def is_idle(live: LiveServer) -> bool:
 
 
 def test_deadlines_of_a_millisecond_pass_and_leave_nothing_behind(store: ModelStore) -> None:
-    with LiveServer(store, max_in_flight=400) as live, grpc.insecure_channel(live.target) as channel:
+    with LiveServer(store, max_in_flight=400, max_streams=400) as live, grpc.insecure_channel(live.target) as channel:
         classify = pb_grpc.ClassifierStub(channel).Classify
         request = pb.ClassifyRequest(image=picture("red"))
         with live.busy_lanes():
@@ -234,7 +234,7 @@ def test_deadlines_of_a_millisecond_pass_and_leave_nothing_behind(store: ModelSt
 
 def test_cancelling_at_any_moment_harms_only_who_cancels(store: ModelStore) -> None:
     chance = random.Random(7)
-    with LiveServer(store, max_in_flight=600) as live, grpc.insecure_channel(live.target) as channel:
+    with LiveServer(store, max_in_flight=600, max_streams=600) as live, grpc.insecure_channel(live.target) as channel:
         classify = pb_grpc.ClassifierStub(channel).Classify
         with ThreadPoolExecutor(2) as pool:
             others = [pool.submit(live.client.classify, picture("blue")) for _ in range(200)]

@@ -43,6 +43,9 @@ TABLE = {
 }
 RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL]
 CLASSIFY = "/regraft.v1.Classifier/Classify"
+HEALTH = "/grpc.health.v1.Health/Check"
+ONE_MESSAGE = [CLASSIFY, "/regraft.v1.Retraining/WatchRetrainJob", HEALTH]
+"""Methods of a request that is one message, one of each kind."""
 OPERATORS_OWN = "/home/operator/models"
 
 
@@ -116,12 +119,24 @@ class Servicer(pb_grpc.ClassifierServicer):
 class CrowdedRoom:
     """A room where whoever has not much time left finds no place."""
 
-    def __init__(self) -> None:
-        self.is_crowded = True
-
     def check_room(self, seconds_left: float | None) -> None:
         if seconds_left is not None and seconds_left < 2 * PATIENCE_S:
             raise errors.OverloadedError("no place", 0.2)
+
+
+class CountingGuard(Guard):
+    """Lets everybody pass, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.passed = 0
+
+    def __call__(self, method: str, answer: Any, *, streams: bool) -> Any:  # noqa: ANN401 - as the guard's
+        def count(requests: Any, context: Any) -> Any:  # noqa: ANN401 - likewise
+            self.passed += 1
+            return answer(requests, context)
+
+        return super().__call__(method, count, streams=streams)
 
 
 class Watched(retraining_pb2_grpc.RetrainingServicer):
@@ -141,6 +156,7 @@ class Stage:
     channel: grpc.aio.Channel
     metrics: Metrics
     interceptor: RpcInterceptor
+    guard: CountingGuard
 
     def counts(self) -> dict[tuple[str, str], float]:
         return {
@@ -152,9 +168,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(room: CrowdedRoom | None = None) -> AsyncIterator[Stage]:
-    metrics = Metrics()
-    interceptor = RpcInterceptor(metrics, Guard(None), rooms={CLASSIFY: room} if room else None)
+async def stage(room: CrowdedRoom | None = None, read_timeout_s: float = PATIENCE_S) -> AsyncIterator[Stage]:
+    metrics, guard = Metrics(), CountingGuard()
+    rooms = {CLASSIFY: room} if room else None
+    interceptor = RpcInterceptor(metrics, guard, rooms=rooms, read_timeout_s=read_timeout_s)
     server = grpc.aio.server(interceptors=[interceptor])
     servicer = Servicer()
     pb_grpc.add_ClassifierServicer_to_server(servicer, server)
@@ -163,7 +180,7 @@ async def stage(room: CrowdedRoom | None = None) -> AsyncIterator[Stage]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Stage(servicer, pb_grpc.ClassifierStub(channel), channel, metrics, interceptor)
+        yield Stage(servicer, pb_grpc.ClassifierStub(channel), channel, metrics, interceptor, guard)
     await server.stop(None)
 
 
@@ -267,7 +284,7 @@ async def test_an_error_of_the_caller_is_not_logged_as_an_error(caplog: pytest.L
 
 
 @asynchronous_with_grpc
-async def test_where_it_is_crowded_whoever_finds_no_place_is_refused_before_the_message_has_come() -> None:
+async def test_whoever_finds_no_room_is_refused_before_the_message_has_come() -> None:
     async with stage(CrowdedRoom()) as s:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await s.channel.stream_unary(CLASSIFY)(timeout=PATIENCE_S)  # and nothing is written
@@ -278,7 +295,7 @@ async def test_where_it_is_crowded_whoever_finds_no_place_is_refused_before_the_
 
 
 @asynchronous_with_grpc
-async def test_where_it_is_crowded_whoever_finds_a_place_is_answered_as_ever() -> None:
+async def test_whoever_finds_room_is_answered() -> None:
     async with stage(CrowdedRoom()) as s:
         assert (await s.stub.Classify(pb.ClassifyRequest(name="n"))).name == "n"
         s.servicer.error = errors.InvalidImageError("no picture")
@@ -289,25 +306,72 @@ async def test_where_it_is_crowded_whoever_finds_a_place_is_answered_as_ever() -
 
 
 @pytest.mark.parametrize(("sent", "why"), [([], "no message"), ([b"\xff"], "no such message")])
+@pytest.mark.parametrize("method", ONE_MESSAGE)
 @asynchronous_with_grpc
-async def test_where_it_is_crowded_a_bad_message_is_still_the_callers_fault(sent: list[bytes], why: str) -> None:
-    async with stage(CrowdedRoom()) as s:
-        call: Any = s.channel.stream_unary(CLASSIFY)()
+async def test_a_message_that_is_missing_or_bad_is_the_callers_fault(method: str, sent: list[bytes], why: str) -> None:
+    async with stage() as s:
+        stream: Any = s.channel.stream_stream(method)(timeout=PATIENCE_S)
         for message in sent:
-            await call.write(message)
-        await call.done_writing()
+            await stream.write(message)
+        await stream.done_writing()
         with pytest.raises(grpc.aio.AioRpcError, match=why) as failure:
-            await call
+            await stream.read()
 
         assert failure.value.code() is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("method", ONE_MESSAGE)
 @asynchronous_with_grpc
-async def test_where_it_is_not_crowded_nobody_is_asked() -> None:
-    room = CrowdedRoom()
-    room.is_crowded = False
-    async with stage(room) as s:
-        assert (await s.stub.Classify(pb.ClassifyRequest(name="n"), timeout=PATIENCE_S)).name == "n"
+async def test_a_message_that_does_not_come_is_not_waited_for_longer_than_the_limit(method: str) -> None:
+    async with stage(read_timeout_s=0.05) as s:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"within 0\.05 s") as failure:
+            await s.channel.stream_stream(method)(timeout=PATIENCE_S).read()
+
+        assert failure.value.code() is Code.DEADLINE_EXCEEDED
+
+
+@asynchronous_with_grpc
+async def test_a_stream_may_pause_for_longer_than_a_message_may_take() -> None:
+    async with stage(read_timeout_s=0.05) as s:
+        stream = s.stub.ClassifyStream()
+        await asyncio.sleep(0.1)  # twice the limit, which is what is tested
+        await stream.write(pb.ClassifyStreamRequest(id="a"))
+
+        assert (await stream.read()).id == "a"
+        stream.cancel()
+
+
+@asynchronous_with_grpc
+async def test_a_message_that_has_not_come_yet_does_not_hold_up_the_drain() -> None:
+    """Invariant 10."""
+    async with stage() as s:
+        calls: list[Any] = [
+            s.channel.stream_stream(method)(timeout=PATIENCE_S) for method in ONE_MESSAGE if method != HEALTH
+        ]
+        await until(lambda: s.guard.passed == 2)
+
+        assert await s.interceptor.drain(PATIENCE_S) == 0
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError, match="stopping") as failure:
+                await call.read()
+            assert failure.value.code() is Code.UNAVAILABLE
+
+
+@asynchronous_with_grpc
+async def test_of_one_address_no_more_than_two_messages_to_health_are_read_at_once() -> None:
+    """They are open to all, and a message may be as large as two pictures."""
+    async with stage() as s:
+        silent: list[Any] = [s.channel.stream_stream(HEALTH)(timeout=PATIENCE_S) for _ in range(2)]
+        stub = health_pb2_grpc.HealthStub(s.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:  # noqa: PT012 - until both are there
+            while True:
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=0.2)
+        assert failure.value.code() is Code.DEADLINE_EXCEEDED
+        silent[0].cancel()
+
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        silent[1].cancel()
 
 
 @asynchronous_with_grpc

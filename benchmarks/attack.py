@@ -1,0 +1,311 @@
+"""Attacks on a real server, and what each costs: memory at its peak, seconds, requests of others that are refused.
+
+``python -m benchmarks.attack STORE NAME``, on Linux. Every attack has a server of its own, with its defaults.
+"""
+
+import io
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Final, Self
+
+import grpc
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.preprocessing import photo
+from benchmarks.server_process import ServerProcess
+from regraft.client import Client, RemoteError
+from regraft.connection import Connection
+from regraft.runtime import cpu_budget
+from regraft.tokens import hash_token
+from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
+from tests.e2e.raw_http2 import RawConnection
+
+MB: Final = 2**20
+SAMPLE_S: Final = 0.02
+SCANS: Final = 1_500
+PATIENCE_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attack did: megabytes before, at the peak and some seconds after, and what else there is to say."""
+
+    idle_mb: float
+    peak_mb: float
+    after_mb: float
+    said: str
+
+
+class Peak:
+    """The most megabytes that a process has in memory, looked at all the while; a context manager."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        """Prepare to look at a server, which is idle."""
+        self._server = server
+        self.idle_mb = self.most_mb = server.resident_mb()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(SAMPLE_S):
+            self.most_mb = max(self.most_mb, self._server.resident_mb())
+
+
+class Stage:
+    """A server, and the means to attack it."""
+
+    def __init__(self, store: Path, name: str, *arguments: str) -> None:
+        """Start a server of the model ``name``."""
+        self.name = name
+        self.server = ServerProcess(store, range(cpu_budget()), "--name", name, *arguments)
+
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """A connection that is shared with nobody."""
+        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self.server.target, options=options) as channel:
+            yield channel
+
+    def warm_up(self, token: str = "") -> None:
+        """Ask a few things, so that what every server comes to hold is not the attack's."""
+        with Client(Connection(self.server.target, token=token)) as client:
+            for _ in range(50):
+                client.classify(photo(500, 375), name=self.name)
+
+    def measured(self, attack: Callable[[], str]) -> Cost:
+        """Run an attack, and wait a moment for what it took to be given back."""
+        with Peak(self.server) as peak:
+            said = attack()
+        time.sleep(3)
+        return Cost(peak.idle_mb, peak.most_mb, self.server.resident_mb(), said)
+
+
+def half_messages(stage: Stage, method: str) -> str:
+    """Send 20 messages of 60 MB on one connection, all but the last byte of each."""
+    with closing(RawConnection(stage.server.target)) as connection:
+        streams = [connection.call(method) for _ in range(20)]
+        taken = connection.upload(streams, 60 * MB, 60 * MB - 1, seconds=6)
+        time.sleep(1)
+    return f"{taken / MB:,.0f} MB were taken"
+
+
+def repeated_scans() -> bytes:
+    """Return a progressive JPEG of 4,000 x 4,000 px, one of whose scans comes again and again."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4_000, 4_000), "grey").save(buffer, "JPEG", progressive=True, quality=30)
+    data = buffer.getvalue()
+    starts = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+    last = data[starts[-1] : -2]
+    return data[:-2] + last * max(1, min(SCANS, 340_000 // len(last))) + b"\xff\xd9"
+
+
+def webp(side: int) -> bytes:
+    """Return a WebP with transparency, small as a file and large as a picture."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (side, side), (200, 100, 50, 128)).save(buffer, "WEBP", lossless=True, method=0)
+    return buffer.getvalue()
+
+
+def noise(megabytes: int) -> bytes:
+    """Return a PNG that has about so many megabytes, since nothing in it can be packed."""
+    side = int((megabytes * MB / 3) ** 0.5)
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def classify_all(stage: Stage, images: Iterable[bytes]) -> str:
+    """Classify pictures at once, and say what became of them, and how long it took."""
+
+    def ask(image: bytes) -> str:
+        with stage.channel() as channel:
+            request = classifier_pb2.ClassifyRequest(image=image, name=stage.name)
+            try:
+                classifier_pb2_grpc.ClassifierStub(channel).Classify(request, timeout=PATIENCE_S)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+        return "OK"
+
+    images, began_s = list(images), time.perf_counter()
+    with ThreadPoolExecutor(len(images)) as pool:
+        outcomes = Counter(pool.map(ask, images))
+    return f"{_said(outcomes)} in {time.perf_counter() - began_s:.2f} s"
+
+
+def streams_of_large_pictures(stage: Stage) -> str:
+    """Classify by four streams at once 40 pictures of 20 MB each."""
+    image = noise(20)
+
+    def ask(_number: int) -> Counter[str]:
+        requests = (
+            classifier_pb2.ClassifyStreamRequest(
+                id=str(number), request=classifier_pb2.ClassifyRequest(image=image, name=stage.name)
+            )
+            for number in range(40)
+        )
+        with stage.channel() as channel:
+            answers: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests, timeout=PATIENCE_S)
+            return Counter("error" if answer.HasField("error") else "OK" for answer in answers)
+
+    began_s = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = sum(pool.map(ask, range(4)), Counter[str]())
+    return f"{_said(outcomes)} in {time.perf_counter() - began_s:.1f} s"
+
+
+def labels_of_large_pictures(stage: Stage) -> str:
+    """Send by four streams at once 20 labelled pictures of 20 MB each."""
+    image = noise(20)
+
+    def ask(which: int) -> Counter[str]:
+        requests = (
+            retraining_pb2.AddExamplesRequest(
+                image=image + struct.pack("<II", which, number), label="attack", name=stage.name
+            )
+            for number in range(20)
+        )
+        with stage.channel() as channel:
+            answers: Any = retraining_pb2_grpc.RetrainingStub(channel).AddExamples(requests, timeout=PATIENCE_S)
+            return Counter(answer.reason or "kept" for answer in answers)
+
+    began_s = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = sum(pool.map(ask, range(4)), Counter[str]())
+    return f"{_said(outcomes)} in {time.perf_counter() - began_s:.1f} s"
+
+
+def nine_streams(stage: Stage) -> str:
+    """Let nine streams send all that they can, and ask beside them, one request at a time."""
+    over = threading.Event()
+
+    def stream(_number: int) -> int:
+        def requests() -> Iterator[classifier_pb2.ClassifyStreamRequest]:
+            request = classifier_pb2.ClassifyRequest(image=photo(500, 375), name=stage.name)
+            while not over.is_set():
+                yield classifier_pb2.ClassifyStreamRequest(id="", request=request)
+
+        with stage.channel() as channel:
+            answers: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests(), timeout=PATIENCE_S)
+            return sum(not answer.HasField("error") for answer in answers)
+
+    outcomes: Counter[str] = Counter()
+    seconds: list[float] = []
+    with ThreadPoolExecutor(9) as pool, Client(stage.server.target) as client:
+        streams = [pool.submit(stream, number) for number in range(9)]
+        time.sleep(3)
+        end_s = time.monotonic() + 10
+        while time.monotonic() < end_s:
+            began_s = time.perf_counter()
+            try:
+                client.classify(photo(500, 375), name=stage.name)
+                outcomes["OK"] += 1
+            except RemoteError as error:
+                outcomes[error.code] += 1
+                time.sleep(0.07)
+            seconds.append(time.perf_counter() - began_s)
+        over.set()
+        streamed = sum(each.result() for each in streams)
+    return f"single requests: {_said(outcomes)}, median {1000 * median(seconds):.0f} ms; streams: {streamed} answers"
+
+
+def full_server(stage: Stage) -> str:
+    """Send more than a server can take, and time what is refused."""
+    refused: list[float] = []
+    over = threading.Event()
+    image = photo(500, 375)
+
+    def ask(_number: int) -> int:
+        answered = 0
+        with stage.channel() as channel:
+            classify: Any = classifier_pb2_grpc.ClassifierStub(channel).Classify
+            request = classifier_pb2.ClassifyRequest(image=image, name=stage.name)
+            while not over.is_set():
+                began_s = time.perf_counter()
+                try:
+                    classify(request, timeout=PATIENCE_S)
+                    answered += 1
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        raise
+                    refused.append(1000 * (time.perf_counter() - began_s))
+                    over.wait(0.2)
+        return answered
+
+    with ThreadPoolExecutor(300) as pool:
+        asked = [pool.submit(ask, number) for number in range(300)]
+        time.sleep(10)
+        over.set()
+        answered = sum(each.result() for each in asked)
+    if len(refused) < 2:
+        return f"{answered} answered, {len(refused)} refused"
+    p99_ms = quantiles(refused, n=100)[98]
+    said = f"median {median(refused):.1f} ms, p99 {p99_ms:.0f} ms, seen by clients on the same CPUs"
+    return f"{answered} answered, {len(refused)} refused: {said}"
+
+
+def _said(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what[:60]}" for what, count in counts.most_common())
+
+
+def main() -> None:
+    """Attack a server in every way, or in those that are named, and print the figures."""
+    store, name, *wanted = sys.argv[1:]
+    attacks: dict[str, Callable[[Stage], str]] = {
+        "half": lambda stage: half_messages(stage, "/regraft.v1.Classifier/Classify"),
+        "half-control": lambda stage: half_messages(stage, "/regraft.v1.Models/Promote"),
+        "half-health": lambda stage: half_messages(stage, "/grpc.health.v1.Health/Check"),
+        "scans": lambda stage: classify_all(stage, [repeated_scans()]),
+        "webp": lambda stage: classify_all(stage, [webp(8_000)] * 5),
+        "webp-legal": lambda stage: classify_all(stage, [webp(4_500)] * 5),
+        "streams": streams_of_large_pictures,
+        "labels": labels_of_large_pictures,
+        "nine-streams": nine_streams,
+        "full": full_server,
+    }
+    table = Table("attack", "MB idle", "MB at the peak", "MB 3 s after", "what became of it")
+    for attack in wanted or attacks:
+        cost = _attack(Path(store), name, attack, attacks[attack])
+        table.add_row(attack, f"{cost.idle_mb:.0f}", f"{cost.peak_mb:.0f}", f"{cost.after_mb:.0f}", cost.said)
+        Console(stderr=True).print(attack, cost)
+    Console(width=160).print(table)
+
+
+def _attack(store: Path, name: str, attack: str, run: Callable[[Stage], str]) -> Cost:
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--examples", f"{folder}/examples"]
+        if attack.startswith("half"):
+            callers = Path(folder) / "callers"
+            callers.write_text(f"shop operate sha256:{hash_token('shop')}\n")
+            arguments += ["--callers", str(callers)]
+        stage = Stage(store, name, *arguments)
+        with stage.server:
+            stage.warm_up("shop" if attack.startswith("half") else "")
+            return stage.measured(lambda: run(stage))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Reads the messages of calls: within a time, by turns where anybody may call, no more once the server drains."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
+
+import grpc
+
+from regraft.errors import DeadlineError, DrainingError, InvalidRequestError, RegraftError
+from serving.call import current
+
+STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
+_END: Final = object()
+_MOST_OPEN_READS: Final = 2
+"""Messages read at once of one address where nobody is asked who calls: each may be as large as two pictures."""
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+def _message(request: Any) -> Any:  # noqa: ANN401 - any message
+    """Return a request, or raise what was wrong with its bytes."""
+    if isinstance(request, RegraftError):
+        raise request
+    return request
+
+
+class Draining:
+    """Whether the server drains; when it begins to, whatever timeouts are in `cuts` pass."""
+
+    def __init__(self) -> None:
+        """Begin without draining."""
+        self.is_set = False
+        self.cuts: set[asyncio.Timeout] = set()
+
+    def set(self) -> None:
+        """Drain from here on."""
+        self.is_set = True
+        for cut in self.cuts:
+            cut.reschedule(0)
+
+
+class Cuttable:
+    """An iterator that ends early when the server drains, and remembers that it did."""
+
+    def __init__(self, items: AsyncIterator[Any], draining: Draining) -> None:
+        """Pass ``items`` on until ``draining`` is set."""
+        self._items = items
+        self._draining = draining
+        self._is_cut = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield the items, or raise what was wrong with the bytes of one."""
+        while (item := await self._next()) is not _END:
+            yield _message(item)
+
+    async def _next(self) -> Any:  # noqa: ANN401 - any message
+        """Return the next item; `_END` after the last one, and where the server drains before it comes."""
+        # A timeout, since two tasks and a wait would cost each message of a stream as much as gRPC itself does.
+        cut = asyncio.timeout(0 if self._draining.is_set else None)
+        try:
+            async with cut:
+                self._draining.cuts.add(cut)
+                try:
+                    return await anext(self._items, _END)
+                finally:
+                    self._draining.cuts.discard(cut)
+        except TimeoutError:
+            if not cut.expired():
+                raise
+            self._is_cut = True
+            return _END
+
+    def raise_if_cut(self) -> None:
+        """Tell the client that the stream is not complete."""
+        if self._is_cut:
+            raise DrainingError(STOPPING)
+
+
+class Reader:
+    """Reads the message of a request, within a time, and no longer once the server drains."""
+
+    def __init__(self, timeout_s: float, draining: Draining) -> None:
+        """Wait so long for a message, and no longer than until ``draining`` is set."""
+        self._timeout_s = timeout_s
+        self._draining = draining
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def one(self, requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
+        """Return the message of a request that has one, and note it with the call."""
+        if (message := await self._next(requests)) is _END:
+            raise InvalidRequestError("the request has no message")
+        if call := current():
+            call.request = message
+        return message
+
+    async def in_turn(self, requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+        """Return the message likewise, but of one address only a few are read at once."""
+        async for message in self.all_in_turn(requests, context):
+            return message
+        raise InvalidRequestError("the request has no message")
+
+    async def all_in_turn(self, requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        """Yield all messages of a stream likewise, each within the time."""
+        address = unquote(context.peer()).rpartition(":")[0]
+        turns = self._turns.setdefault(address, asyncio.Semaphore(_MOST_OPEN_READS))
+        while True:
+            async with turns:
+                message = await self._next(requests)
+            if message is _END:
+                return
+            yield message
+
+    async def _next(self, requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
+        cut = asyncio.timeout(0 if self._draining.is_set else self._timeout_s)
+        self._draining.cuts.add(cut)
+        try:
+            async with cut:
+                return _message(await anext(requests, _END))
+        except TimeoutError:
+            if not cut.expired():
+                raise
+            if self._draining.is_set:
+                raise DrainingError(STOPPING) from None
+            raise DeadlineError(
+                f"the message did not come within {self._timeout_s:g} s (REGRAFT_READ_TIMEOUT): nobody waits longer"
+            ) from None
+        finally:
+            self._draining.cuts.discard(cut)
