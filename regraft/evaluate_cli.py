@@ -13,7 +13,6 @@ from regraft.as_json import print_json
 from regraft.client import Client, RemoteError
 from regraft.connection import Connection, is_socket
 from regraft.errors import InvalidRequestError
-from regraft.files import storage_errors
 from regraft.options import Json, Store, may_ask_servers
 from regraft.progress import Progress
 from regraft.store import ModelStore
@@ -76,17 +75,14 @@ def evaluate(
         dataset = scan_part(data, split, progress, group_by)  # type: ignore[arg-type]  # checked above
         pictures = pictures_of(dataset, data)
         result = summarise(pictures, [_ask(model, pictures.files, progress) for model in opened])
-    if report:
-        from training.evaluation_page import page  # noqa: PLC0415 - as above
-
-        with storage_errors(f"--report {report}"):
-            report.write_text(page(result, pictures), encoding="utf-8", errors="backslashreplace")
     if as_json:
         print_json(result.to_dict())
     else:
         show_evaluation.evaluation(result.to_dict())
-        if report:
-            show.line(f"look at it: {report}")
+    if report:
+        from training.evaluation_page import page  # noqa: PLC0415 - as above
+
+        show.write_page(report, page(result, pictures), "--report")
 
 
 def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":

@@ -7,7 +7,7 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.files import cache_folder, storage_errors
+from regraft.files import cache_folder
 from regraft.options import Json
 
 
@@ -40,18 +40,14 @@ def look(
                 found = run(data, progress, group_by, exported, cache)
         else:
             found = run(data, progress, group_by)
-    if sheet:
-        from training.look_page import page  # noqa: PLC0415 - as above
-
-        with storage_errors(f"--sheet {sheet}"):
-            sheet.write_text(page(found), encoding="utf-8", errors="backslashreplace")
     if as_json:
         print_json(found.to_dict())
     else:
-        show_look.look(
-            found.to_dict(), {label: [image.path for image in images] for label, images in found.sheet.items()}
-        )
-        if sheet:
-            show.line(f"look at them: {sheet}")
+        pictures = {label: [image.path for image in images] for label, images in found.sheet.items()}
+        show_look.look(found.to_dict(), pictures)
+    if sheet:
+        from training.look_page import page  # noqa: PLC0415 - as above
+
+        show.write_page(sheet, page(found), "--sheet")
     if found.refused:
         raise typer.Exit(1)

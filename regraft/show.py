@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from regraft.files import storage_errors
 from regraft.progress import Round, Rounds, told_in_lines
 from regraft.v1 import models_pb2
 
@@ -44,6 +45,17 @@ def error(text: str) -> None:
 def remark(text: str) -> None:
     """Print to standard error what belongs to no result."""
     err.print(Text(text))
+
+
+def write_page(file: Path, page: str, flag: str) -> None:
+    """Write a page, and say to standard error where it is.
+
+    Raises:
+        StorageError: it cannot be written; the text names the flag.
+    """
+    with storage_errors(f"{flag} {file}"):
+        file.write_text(page, encoding="utf-8", errors="backslashreplace")
+    remark(f"look at it: {file}")
 
 
 @contextmanager

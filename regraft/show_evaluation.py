@@ -34,7 +34,9 @@ def _model(found: Mapping[str, Any]) -> None:
     )
     if found["trained_on"]:
         _trained_on(found)
-    elif found["trained_on"] is None:
+    elif found["trained_on"] == 0:
+        show.line(("none of these pictures was trained on", "dim"))
+    else:
         show.line(("whether some of these pictures were trained on is not known", "dim"))
     served = found["reliability"]
     show.line(
@@ -114,8 +116,8 @@ def _paired(paired: Mapping[str, Any], models: list[str]) -> None:
     )
     show.line(
         f"right by the first alone {paired['only_first']}, by the second alone {paired['only_second']}: "
-        f"p = {paired['p_value']:.3g} (McNemar's exact test); the second's log loss is lower by {paired['gain']:.4f}, "
-        f"standard error {paired['gain_error']:.4f}"
+        f"p = {paired['p_value']:.3g} (McNemar's exact test); log loss of the second less that of the first "
+        f"{0.0 - paired['gain']:+.4f}, standard error {paired['gain_error']:.4f}"
     )
     if not paired["differing"]:
         show.line("no picture is answered differently")

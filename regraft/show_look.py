@@ -36,6 +36,7 @@ def look(found: Mapping[str, Any], sheet: Mapping[str, Sequence[Path]]) -> None:
         spread = found[key]
         show.line(f"{name}: {spread['least']:,} to {spread['most']:,}, median {spread['median']:,}")
     show.line(f"split: {found['split']}")
+    show.line(f"exact duplicates: {found['copies']}")
     if found["near"]:
         _near(found["near"])
     else:

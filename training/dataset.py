@@ -260,7 +260,7 @@ def _distinct(root: Path, found: list[LabelledImage | LeftOut]) -> tuple[list[La
         names = dict.fromkeys(name for copy in copies for name in copy.group_names)
         images.append(replace(kept, group_names=tuple(names)))
         left_out += [
-            LeftOut(copy.path, f"the same picture as {os.path.relpath(kept.path, root)}", copy.label)
+            LeftOut(copy.path, f"the same picture as {os.path.relpath(kept.path, root)}", copy.label, is_copy=True)
             for copy in copies
             if copy is not kept
         ]

@@ -40,11 +40,17 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that takes no part, and the reason; ``label`` is its class, where it has one."""
+    """A file that takes no part, and the reason.
+
+    Attributes:
+        label: its class, where it has one.
+        is_copy: whether another file, which has the same bytes, takes part.
+    """
 
     file: Path
     reason: str
     label: str = ""
+    is_copy: bool = False
 
     @property
     def name(self) -> str:

@@ -71,7 +71,8 @@ class Look:
         formats: how many there are of each.
         short_side_px: of the upright pictures; likewise ``long_side_px``.
         bytes: of the files.
-        left_out: files that take no part, each with its reason, exact duplicates among them.
+        left_out: files that take no part, each with its reason.
+        copies: how many of these are exact copies of a picture that takes part.
         near: where a backbone was asked.
         refused: why a training would refuse the data; empty where it would not.
         notes: what people should know.
@@ -87,6 +88,7 @@ class Look:
     long_side_px: Spread
     bytes: Spread
     left_out: tuple[tuple[str, str], ...]
+    copies: int
     near: NearDuplicates | None
     refused: str
     notes: tuple[str, ...]
@@ -145,6 +147,7 @@ def look(
         long_side_px=_spread([file.long_px for file in kept]),
         bytes=_spread([file.size_bytes for file in kept]),
         left_out=tuple((shown_path(entry.file, data), entry.reason) for entry in dataset.left_out),
+        copies=sum(entry.is_copy for entry in dataset.left_out),
         near=near,
         refused=_refusal(dataset, data),
         notes=(*dataset.notes, *small),

@@ -10,10 +10,14 @@ from typer.testing import CliRunner, Result
 from regraft.card import Abstention
 from regraft.cli import app
 from regraft.client import RemoteError
-from regraft.errors import DatasetError, InvalidRequestError, NotFoundError, PreconditionError
+from regraft.errors import DatasetError, InvalidRequestError, NotFoundError, PreconditionError, StorageError
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.tokens import hash_token
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.training.conftest import colour_challenger, crayons, features_of
+from training.dataset import scan
+from training.version import publish
 
 LABELS = ("red", "green", "blue")
 PROMISE = Abstention(target_error=0.05, threshold=0.9, answered=0.8, error=0.04, images=60)
@@ -98,6 +102,26 @@ def test_pictures_of_the_versions_training_are_told(served: LiveServer, photos: 
     assert f"{model['trained_on']} of these pictures were trained on; on the other" in said
 
 
+def test_the_holdout_of_a_versions_own_data_gives_the_figures_of_its_card(tmp_path: Path) -> None:
+    data = crayons(tmp_path / "photos", 15)
+    dataset = scan(data)
+    rows = [(image.path.read_bytes(), image.label, image.is_holdout) for image in dataset.images]
+    challenger = colour_challenger(features_of(dataset.labels, rows))
+    store = ModelStore(tmp_path / "store")
+    publish(store, challenger, left_out=[], who="test", why="test")
+
+    asked = ("colours:1", data, "--store", store.root, "--split", "holdout")
+    model = found(*asked)["models"][0]
+
+    card = challenger.card.metrics
+    assert card is not None
+    assert model["metrics"]["accuracy_interval"] == pytest.approx(card.accuracy_interval)
+    assert model["metrics"]["log_loss"] == pytest.approx(card.log_loss, abs=1e-5)
+    assert model["metrics"]["confusion"] == [list(row) for row in card.confusion]
+    assert model["trained_on"] == 0
+    assert "none of these pictures was trained on" in run(*asked).stdout
+
+
 def test_two_versions_are_compared_on_the_same_pictures(served: LiveServer, photos: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     result = found("colours:1", "colours:2", photos, "--store", served.settings.store, "--report", page)
@@ -180,6 +204,31 @@ def test_usage_that_makes_no_sense_is_refused_with_the_flag(served: LiveServer, 
         run("colours", photos, "--name", "colours", *store)
     with pytest.raises(InvalidRequestError, match="--name: 3 names, and 1 servers"):
         run(served.target, photos, *("--name", "colours") * 3)
+
+
+def test_a_page_that_cannot_be_written_costs_nobody_the_figures(
+    served: LiveServer, photos: Path, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere" / "page.html"
+
+    done = CliRunner().invoke(
+        app, ["evaluate", "colours", str(photos), "--store", str(served.settings.store), "--report", str(nowhere)]
+    )
+
+    assert isinstance(done.exception, StorageError)
+    assert f"--report {nowhere}" in str(done.exception)
+    assert "accuracy 0.9796" in done.stdout
+
+
+def test_the_least_role_of_a_server_is_enough(store: ModelStore, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "callers").write_text(f"shop classify sha256:{hash_token('secret')}")
+    with LiveServer(store, callers=tmp_path / "callers") as live:
+        model = found(live.target, photos, "--token", "secret")["models"][0]
+        with pytest.raises(RemoteError) as refused:
+            run(live.target, photos)
+
+    assert model["metrics"]["images"] == 49
+    assert refused.value.code == "UNAUTHENTICATED"
 
 
 def test_data_of_other_classes_is_refused(served: LiveServer, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_the_command_says_what_there_is_and_what_is_left_out(photos: Path, tmp_p
     assert done.exit_code == 0
     assert "red/notes.txt: not a picture in a format that is read here" in done.stdout
     assert "8 pictures: PNG 8" in done.stdout
+    assert "exact duplicates: 0" in done.stdout
     assert "near-duplicates, which a training keeps together, were not looked for: --backbone NAME" in done.stdout
     assert "data:image/jpeg;base64," in sheet.read_text()
 

@@ -64,6 +64,7 @@ def test_what_is_left_out_is_named_with_its_reason(messy: Path) -> None:
     assert reasons["blue/notes.txt"].startswith("not a picture in a format that is read here")
     assert reasons["loose.png"] == "not inside a class folder"
     assert len(reasons) == 6
+    assert look(messy).copies == 1
 
 
 def test_a_training_leaves_out_the_same_files_and_splits_likewise(messy: Path, tmp_path: Path) -> None:
