@@ -1,11 +1,13 @@
 """The gate's answers to right labels and to wrong ones: hundreds of retrains, five seeds each, deterministic.
 
-``python -m benchmarks.gate DATA [SCENARIO...] [--short]``, where DATA has the folders that `SETS` names; without names
-all of `SCENARIOS` are played. Fits, quarantine and gate are those of ``training.retrain``, stores and files are left
-out; embeddings are turned to `AXES` principal axes, on which heads are as good. Beside the labels that are sent some
-pictures are kept apart: "clean" figures are of these.
+``python -m benchmarks.gate DATA [SCENARIO...]``, where DATA has the folders that `SETS` names; without names all of
+`SCENARIOS` are played. ``--short`` in place of DATA plays less of each, in seconds, on generated embeddings. Fits,
+quarantine and gate are those of ``training.retrain``, stores and files are left out; embeddings are turned to `AXES`
+principal axes, on which heads are as good. Beside the labels that are sent some pictures are kept apart: "clean"
+figures are of these.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,15 +26,13 @@ from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
 from training.features import Embedder, Features, assemble
 from training.head import FittedHead, fit
-from training.objections import Limits
 from training.pretrained import embedding_cache, load_backbone
 from training.quarantine import Labels, find_wrong_labels
-from training.retrain_data import FIRST_SOURCE, RetrainData, Row, new_rows
-from training.retrain_gate import answered_rightly, judge_challenger
+from training.retrain_data import FIRST_SOURCE, NOTHING_ASIDE, Aside, RetrainData, Row, new_rows
+from training.retrain_gate import Terms, answered_rightly, judge_challenger
 from training.verdict import Verdict
 
 AXES: Final = 256
-BATCHES: Final = 12
 CAMERA: Final = "camera"
 MALLORY: Final = "Mallory"
 
@@ -46,7 +46,7 @@ class Set:
     Attributes:
         start: pictures of the first training, of a run of few batches.
         batch: pictures of each.
-        long: the same two, of a run of `BATCHES` batches; none where there are too few pictures.
+        long: the same two, of a run of many batches; none where there are too few pictures.
         victim: the class whose pictures are called another, and that other one.
     """
 
@@ -63,6 +63,33 @@ SETS: Final = (
     Set("hymenoptera", 100, 24),
     Set("fruits4", 90, 20),
 )
+GENERATED: Final = Set("generated", 120, 30, (120, 30), ("class 0", "class 1"))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of each scenario is played.
+
+    Attributes:
+        seeds: how often, each time with other pictures from the start.
+        batches: of a run of few.
+        long: of a run of many.
+        poison: shares of a batch that are pictures of the victim under another label; the first is the run to compare
+            with.
+        noise: shares of a batch that bear labels drawn by lot.
+        new: how many pictures of a new class come.
+    """
+
+    seeds: int
+    batches: int
+    long: int
+    poison: tuple[float, ...]
+    noise: tuple[float, ...]
+    new: tuple[int, ...]
+
+
+LONG: Final = Extent(5, 4, 12, (0.0, 0.02, 0.05, 0.08, 0.12), (0.02, 0.05, 0.1), (2, 5, 30))
+SHORT: Final = Extent(1, 1, 3, (0.0, 0.1), (0.1,), (5,))
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,16 @@ def embed(data: Path, sets: Sequence[Set]) -> list[Photographs]:
         labels = {image.sha256: image.label for image in images if image.sha256 in embeddings}
         found.append(Photographs(each, labels, _on_axes(embeddings)))
     return found
+
+
+def generate(of: Set, count: int = 400, classes: int = 4, size: int = 8) -> Photographs:
+    """Return embeddings that are drawn round a centre for each class, as of pictures that are mostly told apart."""
+    random = np.random.default_rng(0)
+    names = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
+    label = random.integers(classes, size=count)
+    x = np.asarray(1.5 * random.normal(size=(classes, size))[label] + random.normal(size=(count, size)), np.float32)
+    labels = {name: f"class {index}" for name, index in zip(names, label, strict=True)}
+    return Photographs(of, labels, dict(zip(names, x, strict=True)))
 
 
 def _on_axes(embeddings: dict[str, FloatArray]) -> dict[str, FloatArray]:
@@ -142,7 +179,7 @@ class Model:
         """Send labels, retrain, and promote the new head if the gate blesses it."""
         self.sent |= batch
         self.source |= dict.fromkeys(batch, source) if isinstance(source, str) else source
-        data, fitted = self._fitted()
+        data, fitted = self._fitted({})
         known = np.array([label in self.features.labels for label in data.features.labels])
         said = self.head.probabilities(data.features.embedding)
         labels = Labels(
@@ -151,14 +188,15 @@ class Model:
             np.array([name in self.sent for name in data.features.sha256]),
             data.is_new,
             known,
+            data.aside,
         )
         found = find_wrong_labels(labels, np.pad(said, ((0, 0), (0, len(known) - said.shape[1]))), fitted)
         if found:
             self.quarantine |= {entry.sha256 for entry in found}
-            data, fitted = self._fitted()
+            data, fitted = self._fitted({entry.sha256: entry.answer for entry in found})
         before = self.head.probabilities(data.features.holdout().embedding)
         anchor = self._anchor().among(data.features)
-        verdict = judge_challenger(self.features, before, data, fitted, Limits(), [], anchor=anchor).verdict
+        verdict = judge_challenger(self.features, before, data, fitted, Terms(anchor=anchor)).verdict
         assert verdict is not None  # it was judged just now
         self.challenger = fitted.head, data.features.labels
         if verdict.blessed:
@@ -166,20 +204,37 @@ class Model:
             self.anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
         return verdict
 
+    def _aside(self) -> Aside:
+        names = sorted(self.quarantine)
+        if not names:
+            return NOTHING_ASIDE
+        return Aside(
+            tuple(names),
+            tuple(self.sent[name] for name in names),
+            tuple(self.source[name] for name in names),
+            np.array([self.photographs.embedding[name] for name in names]),
+            np.array([is_holdout(name) for name in names]),
+        )
+
     def _anchor(self) -> Anchor:
         if self.anchor:
             return self.anchor
         right = self.head.probabilities(self.features.embedding).argmax(axis=1) == self.features.label_index
         return Anchor.begin(self.features, right, np.isin(self.features.sha256, list(self.first)))
 
-    def _fitted(self) -> tuple[RetrainData, FittedHead]:
+    def _fitted(self, found: _Labels) -> tuple[RetrainData, FittedHead]:
         known = self.first | {name: label for name, label in self.sent.items() if name not in self.quarantine}
         classes = (*self.features.labels, *sorted(set(known.values()) - set(self.features.labels)))
         rows: list[Row] = [(name, label, is_holdout(name)) for name, label in known.items()]
         features = assemble(classes, rows, self.photographs.embedding)
         source = tuple(self.source.get(name, FIRST_SOURCE) for name in features.sha256)
         lost = replace(features.select(np.zeros(len(source), np.bool_)), labels=self.features.labels)
-        return RetrainData(features, None, source, new_rows(self.features, features), (), lost), fit(features)
+        aside = self._aside()
+        answers = self.head.probabilities(aside.embedding.reshape(-1, features.embedding.shape[1])).argmax(axis=1)
+        read_as = (found.get(name, self.features.labels[row]) for name, row in zip(aside.sha256, answers, strict=True))
+        missing = aside.missing(read_as)
+        data = RetrainData(features, None, source, new_rows(self.features, features), (), lost, (), aside, missing)
+        return data, fit(features, missing=missing)
 
 
 @dataclass(frozen=True)
@@ -277,22 +332,24 @@ def _cut(names: list[str], start: int, batch: int, count: int) -> tuple[list[str
     return names[:start], parts, names[start + count * batch :]
 
 
-def right_labels(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def right_labels(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send further pictures drawn by lot, all labels right."""
     for photographs in sets:
         tally = Tally()
-        for seed in range(seeds):
-            first, parts, rest = _cut(photographs.shuffled(seed), photographs.of.start, photographs.of.batch, 4)
+        for seed in range(extent.seeds):
+            first, parts, rest = _cut(
+                photographs.shuffled(seed), photographs.of.start, photographs.of.batch, extent.batches
+            )
             model, clean = Model.train(photographs, first), Clean.of(photographs, rest)
             tally.play(model, clean, [(photographs.right(part), CAMERA) for part in parts])
         yield ["right labels", photographs.of.folder, *tally.cells()]
 
 
-def corrections(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def corrections(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send what the model answers wrongly of half of the other pictures, with the right labels."""
     for photographs in sets:
         tally = Tally()
-        for seed in range(seeds):
+        for seed in range(extent.seeds):
             first, (seen,), rest = _cut(
                 photographs.shuffled(seed),
                 photographs.of.start,
@@ -306,15 +363,17 @@ def corrections(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
         yield ["corrections only", photographs.of.folder, *tally.cells()]
 
 
-def noise(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def noise(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send batches of which a share bears labels drawn by lot."""
     for photographs in sets[:1]:
         classes = sorted(set(photographs.label.values()))
-        for rate in (0.02, 0.05, 0.1):
+        for rate in extent.noise:
             tally = Tally()
-            for seed in range(seeds):
+            for seed in range(extent.seeds):
                 draw = np.random.default_rng(seed)
-                first, parts, rest = _cut(photographs.shuffled(seed), photographs.of.start, photographs.of.batch, 4)
+                first, parts, rest = _cut(
+                    photographs.shuffled(seed), photographs.of.start, photographs.of.batch, extent.batches
+                )
                 batches: list[tuple[_Labels, str | _Labels]] = []
                 for part in parts:
                     labels = photographs.right(part)
@@ -325,11 +384,11 @@ def noise(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
             yield [f"{rate:.0%} of labels wrong, by lot", photographs.of.folder, *tally.cells()]
 
 
-def shift(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def shift(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send batches that are mostly of one class."""
     for photographs in sets[:2]:
         tally = Tally()
-        for seed in range(seeds):
+        for seed in range(extent.seeds):
             first, (coming,), rest = _cut(
                 photographs.shuffled(seed),
                 photographs.of.start,
@@ -346,13 +405,15 @@ def shift(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
         yield ["mostly one class", photographs.of.folder, *tally.cells()]
 
 
-def two_sources(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def two_sources(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send batches half of which come from Mallory, who calls a third of the victims another class."""
     for photographs in sets[:2]:
         tally = Tally()
         victim, called = photographs.of.victim
-        for seed in range(seeds):
-            first, parts, rest = _cut(photographs.shuffled(seed), photographs.of.start, 2 * photographs.of.batch, 4)
+        for seed in range(extent.seeds):
+            first, parts, rest = _cut(
+                photographs.shuffled(seed), photographs.of.start, 2 * photographs.of.batch, extent.batches
+            )
             batches: list[tuple[_Labels, str | _Labels]] = []
             for part in parts:
                 labels, half = photographs.right(part), part[: len(part) // 2]
@@ -363,13 +424,13 @@ def two_sources(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
         yield ["two sources, one of them 8 % wrong", photographs.of.folder, *tally.cells()]
 
 
-def new_class(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
+def new_class(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
     """Send a few pictures of a class that is new; the calibration error is that of the old ones."""
     for photographs in sets[:2]:
         new = photographs.of.victim[1]
-        for count in (2, 5, 30):
+        for count in extent.new:
             tally, before, after = Tally(), [], []
-            for seed in range(seeds):
+            for seed in range(extent.seeds):
                 names = photographs.shuffled(seed)
                 first, _, rest = _cut([n for n in names if photographs.label[n] != new], photographs.of.start, 0, 0)
                 model, clean = Model.train(photographs, first), Clean.of(photographs, rest)
@@ -384,16 +445,16 @@ def new_class(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
             yield [f"{count} pictures of a new class; calibration {errors}", photographs.of.folder, *tally.cells()]
 
 
-def poison(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
-    """Send `BATCHES` batches of one source of which a share are pictures of one class that are called another."""
+def poison(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
+    """Send many batches of one source of which a share are pictures of one class that are called another."""
     for photographs in sets[:2]:
         victim, called = photographs.of.victim
         right: list[float] = []
-        for rate in (0.0, 0.02, 0.05, 0.08, 0.12):
+        for rate in extent.poison:
             tally, recalls = Tally(), []
-            for seed in range(seeds):
+            for seed in range(extent.seeds):
                 start, size = photographs.of.long
-                first, parts, rest = _cut(photographs.shuffled(seed), start, size, BATCHES)
+                first, parts, rest = _cut(photographs.shuffled(seed), start, size, extent.long)
                 model, clean = Model.train(photographs, first), Clean.of(photographs, rest)
                 batches: list[tuple[_Labels, str | _Labels]] = []
                 for row, part in enumerate(parts):
@@ -410,7 +471,7 @@ def poison(sets: Sequence[Photographs], seeds: int) -> Iterator[list[str]]:
             yield [f"{rate:.0%} poison, {told}", photographs.of.folder, *tally.cells()]
 
 
-SCENARIOS: Final[dict[str, Callable[[Sequence[Photographs], int], Iterator[list[str]]]]] = {
+SCENARIOS: Final[dict[str, Callable[[Sequence[Photographs], Extent], Iterator[list[str]]]]] = {
     "right": right_labels,
     "corrections": corrections,
     "new-class": new_class,
@@ -426,18 +487,19 @@ def tell(cells: Sequence[str]) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201 - its output
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Play the scenarios, and print the table."""
-    data, *words = sys.argv[1:]
-    short = "--short" in words
-    wanted = [word for word in words if word != "--short"] or list(SCENARIOS)
-    sets = embed(Path(data), SETS)
+    if "--short" in words:
+        sets, extent = [generate(GENERATED)], SHORT
+    else:
+        sets, extent = embed(Path(words[0]), SETS), LONG
+    wanted = [word for word in words if word in SCENARIOS] or list(SCENARIOS)
     tell(["sent", *COLUMNS])
     tell(["---"] * (len(COLUMNS) + 1))
     for name in wanted:
-        for row in SCENARIOS[name](sets[2:] if short and name in ("right", "corrections") else sets, 1 if short else 5):
+        for row in SCENARIOS[name](sets, extent):
             tell(row)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

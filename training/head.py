@@ -4,6 +4,7 @@ Everything is chosen on the training rows alone. The same rows and seed give the
 arrival: rows come ordered by hash, folds are a function of it and the seed, and each fold is solved on one thread.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -26,6 +27,9 @@ FOLDS: Final = 5
 UNBALANCED: Final = 1.5
 """``auto`` balances where the largest class has more than so many times the images of the smallest."""
 _BEGIN: Final = 2
+MOST_FOR_MISSING: Final = 2.0
+"""What a row of a class counts at most for pictures of it that are missing: nobody makes a class of a few pictures the
+heaviest by sending pictures of it under another label."""
 ENOUGH: Final = 10
 """Rows of a class, two a fold, from which on it has a say in what C and temperature are best."""
 _FOLD_TOLERANCE: Final = 2e-3
@@ -94,8 +98,8 @@ class FittedHead:
         novelty_method: how novelty is measured, see `choose_method`.
         novelty_threshold: 95 % of the out-of-fold training images stay below it.
         choices: for the card: ``c`` (inverse strength of the penalty, on embeddings scaled to unit variance),
-            ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions, and
-            whether classes were ``balanced``.
+            ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions,
+            whether classes were ``balanced``, and where pictures were ``missing``, how many of each class.
         unseen: every training image, out of fold.
         left_out: by what the method was chosen, None where there was no choice.
     """
@@ -116,6 +120,7 @@ def fit(
     seed: int = 0,
     balance: Balance = "auto",
     additional: Additional | None = None,
+    missing: Mapping[str, int] | None = None,
 ) -> FittedHead:
     """Fit a head on the training rows of ``features``.
 
@@ -130,11 +135,16 @@ def fit(
             where their counts differ much, see `UNBALANCED`. C and the temperature are chosen by the rows as they are,
             those of classes that have `ENOUGH`.
         additional: further rows.
+        missing: how many training pictures of a class, by its label, were left out that would be there had they borne
+            it. The others count for them too, at most `MOST_FOR_MISSING`, as confident learning weighs what is left
+            after pruning (Northcutt et al., 2021): else a class would seem as rare as it was made.
     """
     progress("fit", 0, len(C_GRID) + 1)
     train = features.train()
     y = train.label_index
-    shares, balanced = class_weights(y, balance)
+    whole = _completed(y, features.labels, missing or {})
+    share, balanced = class_weights(y, balance, whole)
+    shares = share * whole
     folds = deal(y, FOLDS, seed, train.group)
     further = additional or _nothing(train.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
@@ -145,7 +155,7 @@ def fit(
         weight = np.concatenate([train.weight, further.weight]) * shares[label_index]
         rows = Rows(x, label_index, weight, len(features.labels))
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
-        judged = _judged(y, train.weight)
+        judged = _judged(y, train.weight * whole[y])
         chosen = _choose(rows, fold_of, judged, progress)
         logits, c = chosen.logits, C_GRID[chosen.number]
         final = solve(rows, c, _middle(chosen.models))
@@ -169,6 +179,7 @@ def fit(
             "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
             "cv_log_loss": log_loss(logits / temperature, y, np.ones(len(y))),
             "balanced": balanced,
+            **({"missing": dict(missing)} if missing else {}),
         },
         Unseen(
             np.arange(len(y)),
@@ -190,17 +201,30 @@ def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
     return mean, max(float(np.sqrt(squares / embedding.size)), 1e-12)
 
 
-def class_weights(label_index: Index, balance: Balance) -> tuple[Matrix, bool]:
+def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
     """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs.
 
     ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
     all of them. Which is enough to be found, and leaves the others' probabilities as they are.
+
+    Args:
+        label_index: int64 [n].
+        balance: see `fit`.
+        whole: what a row of each class counts for missing ones too [K]; None: only itself.
     """
-    counts = np.bincount(label_index)
+    counts = np.bincount(label_index) * (1.0 if whole is None else whole)
     if balance == "off" or (balance == "auto" and counts.max() <= UNBALANCED * counts.min()):
         return np.ones(len(counts)), False
     share = counts.max() / counts if balance == "on" else np.sqrt(counts.max() / counts)
     return share / share[label_index].mean(), True
+
+
+def _completed(label_index: Index, labels: tuple[str, ...], missing: Mapping[str, int]) -> Matrix:
+    """Return what a row of each class counts [K] where it counts for missing ones too."""
+    counts = np.bincount(label_index, minlength=len(labels))
+    return np.minimum(
+        1 + np.array([missing.get(label, 0) for label in labels]) / np.maximum(counts, 1), MOST_FOR_MISSING
+    )
 
 
 def _judged(label_index: Index, weight: Matrix) -> Matrix:

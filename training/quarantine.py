@@ -13,22 +13,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
+from regraft.artifact import FloatArray, Head
 from regraft.examples import ExamplesStore
 from training.features import Features
 from training.head import Balance, FittedHead, fit
 from training.label_noise import Foretold, wrong_labels
-from training.retrain_data import Champion, RetrainData
+from training.retrain_data import NOTHING_ASIDE, Aside, Champion, RetrainData
 from training.suspects import MIN_CLASS
 from training.verdict import SuspectLabel
 
 _LIKELY: Final = 0.3
-_CHAMPION: Final = 0.05
-_CHALLENGER: Final = 0.2
+_CHAMPION: Final = 0.02
+_CHALLENGER: Final = 0.1
 """A new label that the champion holds for less probable than the first, and the challenger than the second, is one that
 both contradict with confidence."""
-_HESITANT: Final = 0.2
-"""A label that is at least so probable is not contradicted with confidence, whatever its source."""
 _CONFIDENT: Final = 0.8
 """What the challenger holds for at least so probable, out of fold, the first training data need not know: pictures of a
 class that was merged with another, say."""
@@ -49,6 +47,7 @@ class Labels:
         sent: bool [n], labels that people sent since the first training, and that nobody has vouched for.
         is_new: bool [n], labels that the champion does not have.
         is_known: bool [K], classes that the champion knows.
+        aside: pictures whose labels are in quarantine already: they too speak against their source.
     """
 
     features: Features
@@ -56,6 +55,7 @@ class Labels:
     sent: _Mask
     is_new: _Mask
     is_known: _Mask
+    aside: Aside = NOTHING_ASIDE
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def quarantine(
     places = [before.index(label) for label in features.labels if label in before]
     said[:, known] = champion.probabilities(features.embedding)[:, places]
     found = find_wrong_labels(
-        Labels(features, data.source, np.array(sent, np.bool_), data.is_new, known),
+        Labels(features, data.source, np.array(sent, np.bool_), data.is_new, known, data.aside),
         said,
         fitted,
         seed=card.seed,
@@ -128,8 +128,9 @@ def find_wrong_labels(
     wrong = _both_contradict(champion, challenger, truth) & labels.is_new & examined & judged
     first = _said_by_first(labels, seed, balance)
     doubtful = examined & first.unseen & (challenger[np.arange(len(truth)), truth] < _CONFIDENT)
-    wrong |= _wrong_by_source(first.answers, labels, doubtful, ~labels.sent & first.unseen)
-    wrong |= _wrong_by_source(challenger, labels, examined & judged & ~first.knows, ~labels.sent & judged)
+    wrong |= _wrong_by_source(first, labels, doubtful)
+    now = _Said(challenger, judged, ~first.knows, _answers(fitted.head, labels.aside))
+    wrong |= _wrong_by_source(now, labels, examined & judged & now.knows)
     wrong |= _of_wrong_sources(labels.source, wrong, examined)
     rows = np.flatnonzero(wrong)
     doubt = challenger[rows, truth[rows]]
@@ -149,11 +150,19 @@ def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, 
 
 @dataclass(frozen=True)
 class _Said:
-    """What a head says of all rows, [n, K]; of which it was not fitted on the row, and of which it knows the class."""
+    """What a head says of all rows.
+
+    Attributes:
+        answers: [n, K].
+        unseen: bool [n], rows that it was not fitted on.
+        knows: bool [n], rows whose class it is asked about.
+        of_aside: [m, K], of pictures in quarantine.
+    """
 
     answers: FloatArray
     unseen: _Mask
     knows: _Mask
+    of_aside: FloatArray
 
 
 def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
@@ -162,10 +171,12 @@ def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
     counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
     classes = np.flatnonzero(counts >= MIN_CLASS)
     knows = np.isin(features.label_index, classes)
-    answers = np.zeros((len(knows), len(features.labels)), np.float32)
+    answers, of_aside = (
+        np.zeros((count, len(features.labels)), np.float32) for count in (len(knows), len(labels.aside.sha256))
+    )
     mine = knows & trusted
     if len(classes) < 2 or mine.sum() < _FEWEST_TRUSTED:
-        return _Said(answers, np.zeros_like(knows), np.zeros_like(knows))
+        return _Said(answers, np.zeros_like(knows), np.zeros_like(knows), of_aside)
     first = replace(
         features.select(mine),
         labels=tuple(features.labels[index] for index in classes),
@@ -173,11 +184,17 @@ def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
     )
     fitted = fit(first, seed=seed, balance=balance)
     answers[:, classes] = fitted.head.probabilities(features.embedding)
+    of_aside[:, classes] = _answers(fitted.head, labels.aside)
     of_mine, unseen_of_mine = unseen_answers(first, fitted)
     rows, unseen = np.flatnonzero(mine), knows & labels.sent
     answers[np.ix_(rows, classes)] = of_mine
     unseen[rows] = unseen_of_mine
-    return _Said(answers, unseen, knows)
+    return _Said(answers, unseen, knows, of_aside)
+
+
+def _answers(head: Head, aside: Aside) -> FloatArray:
+    """Return what a head says of pictures in quarantine [m, K]."""
+    return head.probabilities(aside.embedding.reshape(-1, head.weight.shape[1]))
 
 
 def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.NDArray[np.int64]) -> _Mask:
@@ -188,18 +205,25 @@ def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.ND
     return both
 
 
-def _wrong_by_source(answers: FloatArray, labels: Labels, examined: _Mask, trusted: _Mask) -> _Mask:
+def _wrong_by_source(said: _Said, labels: Labels, examined: _Mask) -> _Mask:
     """Return the labels that are likely wrong, of every source by itself."""
-    truth, source = labels.features.label_index, np.array(labels.source, np.str_)
+    features, aside = labels.features, labels.aside
+    truth, source = features.label_index, np.array(labels.source, np.str_)
     wrong = np.zeros(len(truth), np.bool_)
-    if trusted.sum() < _FEWEST_TRUSTED:
+    if (said.unseen & ~labels.sent).sum() < _FEWEST_TRUSTED:
         return wrong
-    foretold = Foretold.by(answers[trusted], truth[trusted])
-    contradicted = examined & (answers.argmax(axis=1) != truth)
+    foretold = Foretold.by(said.answers[said.unseen])
+    contradicted = examined & (said.answers.argmax(axis=1) != truth)
+    called = np.array(
+        [features.labels.index(each) if each in features.labels else -1 for each in aside.label], np.int64
+    )
+    older = (called >= 0) & (said.of_aside.argmax(axis=1) != called)
     for each in np.unique(source[contradicted]):
         rows = np.flatnonzero(contradicted & (source == each))
-        likely = wrong_labels(answers[rows], truth[rows], foretold) > _LIKELY
-        wrong[rows] = likely & (answers[rows, truth[rows]] < _HESITANT)
+        beside = np.flatnonzero(older & (np.array(aside.source, np.str_) == each))
+        answers = np.concatenate([said.answers[rows], said.of_aside[beside]])
+        doubt = wrong_labels(answers, np.concatenate([truth[rows], called[beside]]), foretold)
+        wrong[rows] = doubt[: len(rows)] > _LIKELY
     return wrong
 
 

@@ -1,5 +1,6 @@
 """Fit a head as a card says: what a retrain does, and what proves afterwards that a version is what it says it is."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from regraft.card import ModelCard
@@ -11,7 +12,23 @@ REFITTED_WITH: Final = ("balance", "views", "augment", "mirror", "target_error")
 """Settings of a training run that its retrains go by too."""
 
 
-def refit(card: ModelCard, features: Features, further: Additional | None, progress: Progress = silent) -> FittedHead:
-    """Fit a head with the seed and the settings of a card."""
+def refit(
+    card: ModelCard,
+    features: Features,
+    further: Additional | None,
+    progress: Progress = silent,
+    *,
+    missing: Mapping[str, int] | None = None,
+) -> FittedHead:
+    """Fit a head with the seed and the settings of a card.
+
+    Args:
+        card: of a version.
+        features: training rows.
+        further: rows beside them.
+        progress: told the stage ``fit``.
+        missing: see `fit`; None: as many as the card says.
+    """
     balance = card.settings.get("balance", "auto")
-    return fit(features, progress, seed=card.seed, balance=balance, additional=further)
+    missing = card.settings.get("missing") if missing is None else missing
+    return fit(features, progress, seed=card.seed, balance=balance, additional=further, missing=missing)

@@ -18,7 +18,6 @@ from regraft.interrupted import job_lock
 from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
-from training.anchor import Anchor
 from training.catalogue import STORE_PREFIX, own_weights
 from training.classes import settle_classes
 from training.dataset import Dataset, LabelledImage, scan
@@ -44,7 +43,7 @@ from training.retrain_data import (
     sources_of,
 )
 from training.retrain_end import reason_of
-from training.retrain_gate import anchor_of, answered_rightly
+from training.retrain_gate import Terms, anchor_of, answered_rightly
 from training.settings import TrainSettings
 from training.sides import BOTH_SIDES
 from training.source_version import IMPORTED, settle_source
@@ -194,7 +193,9 @@ def refresh(
         challenger = challenge(made, name, settings, parent_version=champion.version)
         anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
         anchor = anchor.among(made.features)
-        judged = _judge(champion, made, collected, examples, store, context, limits, aside, anchor)
+        judged = _judge(
+            champion, made, collected, examples, store, context, Terms(limits, quarantined=aside, anchor=anchor)
+        )
         right = answered_rightly(anchor, made.features, made.fitted.head)
         challenger = replace(challenger, anchor=anchor.moved(right))
         verdict = judged.verdict
@@ -253,7 +254,8 @@ def _quarantined(champion: Champion, examples: ExamplesStore, name: str, context
     if any(not example.quarantine for example in examples.list(name)):
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
             data = gather(champion, examples, name, context.progress)
-            fitted = refit(champion.artifact.card, data.features, data.further, context.progress)
+            card = champion.artifact.card
+            fitted = refit(card, data.features, data.further, context.progress, missing=data.missing)
             wrong = quarantine(champion, data, fitted, examples, name)
     return Quarantined(wrong, len(examples.list(name, quarantined=True)))
 
@@ -328,9 +330,7 @@ def _judge(
     examples: ExamplesStore,
     store: ModelStore,
     context: Context,
-    limits: Limits,
-    aside: Quarantined,
-    anchor: Anchor,
+    terms: Terms,
 ) -> Findings:
     features, name = made.features, context.settings.name
     lost = {image.sha256: image for image in collected.lost}
@@ -347,9 +347,7 @@ def _judge(
         collected.remarks,
     )
     files = paths | {image.sha256: image.path for image in made.dataset.images}
-    return judge_made(
-        champion, made, data, files, examples.embeddings, store.golden(name), context, limits, aside, anchor
-    )
+    return judge_made(champion, made, data, files, examples.embeddings, store.golden(name), context, terms)
 
 
 def _fetched(examples: ExamplesStore, sha256: str, context: Context) -> Path:

@@ -35,7 +35,7 @@ from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
 from training.retrain_data import Champion, RetrainData, gather, read_champion, rows_of
 from training.retrain_end import Published, conclude, published_before, reason, who
-from training.retrain_gate import anchor_of, answered_rightly, judge_retrained
+from training.retrain_gate import Terms, anchor_of, answered_rightly, judge_retrained
 from training.version import Challenger, build, prove_on_files, publish
 
 _REPORT_EVERY_S: Final = 0.3
@@ -113,19 +113,21 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     data = gather(champion, examples, job.model, progress)
     if _finished_without_news(champion, data, examples, job):
         return
-    fitted = refit(champion.artifact.card, data.features, data.further, progress)
+    fitted = refit(champion.artifact.card, data.features, data.further, progress, missing=data.missing)
     progress("check", 0, 1)
     if wrong := quarantine(champion, data, fitted, examples, job.model):
-        data = gather(champion, examples, job.model, progress.within("check"))
+        data = gather(champion, examples, job.model, progress.within("check"), wrong)
         if _finished_without_news(champion, data, examples, job):
             return
-        fitted = refit(champion.artifact.card, data.features, data.further, progress.within("check"))
+        fitted = refit(
+            champion.artifact.card, data.features, data.further, progress.within("check"), missing=data.missing
+        )
     progress("judge", 0, 1)
     aside = Quarantined(wrong, len(examples.list(job.model, quarantined=True)))
     anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
     anchor = anchor.among(data.features)
-    limits, golden = Limits.of(job.settings), store.golden(job.model)
-    findings = judge_retrained(champion, data, fitted, limits, golden, aside, anchor)
+    terms = Terms(Limits.of(job.settings), quarantined=aside, anchor=anchor)
+    findings = judge_retrained(champion, data, fitted, store.golden(job.model), terms)
     progress("publish", 0, 1)
     anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
     challenger = replace(_build(champion, data, fitted, job), anchor=anchor)

@@ -1,9 +1,11 @@
 """What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +26,12 @@ from training.further import carried_over, in_order, load_further
 from training.head import Additional
 from training.near_copies import near_copies
 from training.sides import BOTH_SIDES, Pair, Sides, settle_sides
+from training.verdict import SuspectLabel
 from training.views import augmentation_of, embed_views
 
-FIRST_SOURCE = "first training data"
+FIRST_SOURCE: Final = "first training data"
 """What the gate calls the source of pictures that no example tells of."""
+UNKNOWN_SOURCE: Final = "unknown"
 
 log = logging.getLogger("regraft.retrain")
 
@@ -77,6 +81,32 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """Pictures in quarantine, m of them, that nothing is fitted on.
+
+    Attributes:
+        sha256: their hashes.
+        label: what they were called.
+        source: where each came from.
+        embedding: float32 [m, D].
+        is_holdout: bool [m], what they would be.
+    """
+
+    sha256: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    embedding: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    is_holdout: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def missing(self, read_as: Iterable[str]) -> dict[str, int]:
+        """Count those for training by the class that each is read as."""
+        return dict(Counter(label for label, held in zip(read_as, self.is_holdout, strict=True) if not held))
+
+
+NOTHING_ASIDE: Final = Aside()
+
+
+@dataclass(frozen=True)
 class RetrainData:
     """Everything to fit on and to judge by.
 
@@ -88,6 +118,8 @@ class RetrainData:
         left_out: pictures by hash that take no part, and why.
         lost: holdout pictures of classes that the champion knows and the features do not.
         remarks: what people are told of the data, sentences without a full stop.
+        aside: pictures in quarantine, but for those that are known under another label.
+        missing: how many of them are for training, by the class that they are read as.
     """
 
     features: Features
@@ -97,6 +129,8 @@ class RetrainData:
     left_out: tuple[tuple[str, str], ...]
     lost: Features
     remarks: tuple[str, ...] = ()
+    aside: Aside = NOTHING_ASIDE
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_champion(store: ModelStore, model: str) -> Champion:
@@ -193,10 +227,23 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
     return np.array([known.get(sha256) != label for sha256, label, _ in rows_of(now)], np.bool_)
 
 
-def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Progress) -> RetrainData:
+def gather(
+    champion: Champion,
+    examples: ExamplesStore,
+    model: str,
+    progress: Progress,
+    wrong: Sequence[SuspectLabel] = (),
+) -> RetrainData:
     """Put together the version's own embeddings, those cached while serving, and what is still missing.
 
     The sides of new pictures are kept for the retrains to come, whatever becomes of this one.
+
+    Args:
+        champion: has its own embeddings.
+        examples: have all others, or their pictures.
+        model: its name.
+        progress: told the stage ``embed``.
+        wrong: labels that went into quarantine just now.
 
     Raises:
         PreconditionError: fewer than two classes are left.
@@ -225,6 +272,7 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         sources=before.sources(),
     )
     examples.keep_sides(model, {sha256: held for sha256, _, held in rows_of(features) if sha256 not in kept})
+    waiting = _aside(champion, examples, model, features)
     return RetrainData(
         features,
         _further(champion, features, examples, progress),
@@ -233,7 +281,39 @@ def gather(champion: Champion, examples: ExamplesStore, model: str, progress: Pr
         (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.both))),
         assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
         (*classes.remarks, *remarks_on(sides)),
+        waiting,
+        waiting.missing(_read_as(champion, waiting, wrong)),
     )
+
+
+def _aside(champion: Champion, examples: ExamplesStore, model: str, features: Features) -> Aside:
+    """Return the pictures in quarantine whose embeddings are at hand."""
+    held, learned = examples.sides(model), set(features.sha256)
+    listed = [each for each in examples.list(model, quarantined=True) if each.sha256 not in learned]
+    known = examples.embeddings.get(champion.key, [each.sha256 for each in listed])
+    listed = [each for each in listed if each.sha256 in known and each.sha256 in held]
+    if not listed:
+        return NOTHING_ASIDE
+    return Aside(
+        tuple(each.sha256 for each in listed),
+        tuple(each.label for each in listed),
+        tuple(each.source or UNKNOWN_SOURCE for each in listed),
+        np.array([known[each.sha256] for each in listed]),
+        np.array([held[each.sha256] for each in listed]),
+    )
+
+
+def _read_as(champion: Champion, aside: Aside, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
+    """Yield the class that each picture in quarantine is read as.
+
+    The champion reads them, which was not fitted on them; those that are found ``wrong`` just now, which it may have
+    learned, are read as they were then.
+    """
+    found = {entry.sha256: entry.answer for entry in wrong}
+    size = champion.features.embedding.shape[1]
+    answers = champion.probabilities(aside.embedding.reshape(-1, size)).argmax(axis=1)
+    for sha256, answer in zip(aside.sha256, answers, strict=True):
+        yield found.get(sha256, champion.features.labels[answer])
 
 
 def remarks_on(sides: Sides) -> Iterator[str]:
@@ -311,5 +391,5 @@ def _named(example: Example) -> str:
 
 def sources_of(features: Features, sent: list[Example]) -> tuple[str, ...]:
     """Return where each picture came from."""
-    told = features.sources() | {example.sha256: example.source or "unknown" for example in sent}
+    told = features.sources() | {example.sha256: example.source or UNKNOWN_SOURCE for example in sent}
     return tuple(told.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)

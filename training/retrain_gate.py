@@ -1,7 +1,7 @@
 """What a retrain puts before the gate, and what it tells people of the new labels."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,36 +32,45 @@ MOST_SUSPECTED: Final = 20
 """Labels that a verdict names: as many as a person puts right by hand. The report shows more."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a challenger is held to.
+
+    Attributes:
+        limits: of the gate.
+        golden: names of pictures that have to be answered rightly, and whether the challenger does.
+        quarantined: labels that were left out.
+        anchor: the best versions so far, of pictures of the challenger's own data alone.
+        target_error: that was asked for.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    golden: Sequence[tuple[str, bool]] = ()
+    quarantined: Quarantined = NOTHING_QUARANTINED
+    anchor: Anchor | None = None
+    target_error: float | None = None
+
+
 def judge_retrained(
     champion: Champion,
     data: RetrainData,
     fitted: FittedHead,
-    limits: Limits,
     golden: list[tuple[Path, str]],
-    quarantined: Quarantined = NOTHING_QUARANTINED,
-    anchor: Anchor | None = None,
+    terms: Terms,
 ) -> Findings:
-    """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`."""
+    """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`.
+
+    The ``golden`` pictures and the champion's target error join the terms.
+    """
     looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
     judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
     before = champion.probabilities(judged)
-    target_error = champion.artifact.card.settings.get("target_error")
-    return judge_challenger(
-        champion.features, before, data, fitted, limits, looks, quarantined, anchor, target_error=target_error
-    )
+    terms = replace(terms, golden=looks, target_error=champion.artifact.card.settings.get("target_error"))
+    return judge_challenger(champion.features, before, data, fitted, terms)
 
 
 def judge_challenger(
-    known: Features,
-    before: FloatArray,
-    data: RetrainData,
-    fitted: FittedHead,
-    limits: Limits,
-    golden: list[tuple[str, bool]],
-    quarantined: Quarantined = NOTHING_QUARANTINED,
-    anchor: Anchor | None = None,
-    *,
-    target_error: float | None = None,
+    known: Features, before: FloatArray, data: RetrainData, fitted: FittedHead, terms: Terms
 ) -> Findings:
     """Judge a new head, and look for wrong labels among the new ones.
 
@@ -70,11 +79,7 @@ def judge_challenger(
         before: what the champion says of the holdout, and then of the lost pictures, probabilities [n, K_old].
         data: what the new head was fitted on, and the holdout.
         fitted: the new head.
-        limits: of the gate.
-        golden: names of pictures that it has to answer rightly, and whether it does.
-        quarantined: labels that were left out.
-        anchor: the best versions so far, of the pictures of ``data`` alone.
-        target_error: that was asked for.
+        terms: what it is held to.
 
     Returns:
         The verdict, what is new since the champion, and the new labels to look at.
@@ -87,7 +92,7 @@ def judge_challenger(
     is_new, is_old = data.is_new & judged, ~data.is_new & judged
     after = np.concatenate([unseen[held], fitted.head.probabilities(data.lost.embedding)])
     answers = _answers(known, before, data, after)
-    aside = quarantined.now
+    aside, anchor = terms.quarantined.now, terms.anchor
     news = NewLabels(
         (*_where(is_new, data.source), *(entry.source for entry in aside)),
         np.concatenate([suspect[is_new], np.ones(len(aside), np.bool_)]),
@@ -99,16 +104,16 @@ def judge_challenger(
     doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
     doubted = (*map(_picture_of, aside), *doubted)[:MAX_LABEL_ERRORS]
     drift = anchor.compared(answered_rightly(anchor, features, fitted.head)) if anchor else None
-    verdict = judge(answers, limits, news=news, golden=golden, anchor=drift)
+    verdict = judge(answers, terms.limits, news=news, golden=terms.golden, anchor=drift)
     verdict = replace(
         verdict,
         cautions=(*verdict.cautions, *data.remarks),
         suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
         quarantined=len(aside),
-        in_quarantine=quarantined.in_all,
+        in_quarantine=terms.quarantined.in_all,
     )
     return Findings(
-        notes=remarks(fitted, features, target_error=target_error),
+        notes=remarks(fitted, features, target_error=terms.target_error),
         calibration=calibration(fitted.head, fitted.temperature, features),
         selective=selective(fitted.unseen.probabilities, features.train().label_index[fitted.unseen.rows]),
         verdict=verdict,

@@ -10,15 +10,13 @@ from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingCache
 from regraft.examples import kept_images
 from regraft.image_files import ImageFile, ImageFiles
-from training.anchor import Anchor
 from training.features import Embedder, Features, assemble
 from training.findings import Findings
 from training.near_copies import relatives
 from training.objections import Limits
 from training.pretrained import embedding_cache
-from training.quarantine import NOTHING_QUARANTINED, Quarantined
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData, Row, new_rows, rows_of
-from training.retrain_gate import golden_answers, judge_challenger
+from training.retrain_gate import Terms, golden_answers, judge_challenger
 from training.strategy import Context, Made
 
 
@@ -35,7 +33,7 @@ def judge_trained(
         champion: what it competes with.
         made: what the run made.
         examples: folder or URL of the examples, where pictures of the champion's holdout may be.
-        golden: see `judge_challenger`.
+        golden: see `judge_made`.
         context: of the run.
         limits: of the gate.
     """
@@ -62,7 +60,7 @@ def judge_trained(
             lost,
             tuple(_remarks(champion, len(aside), unseen)),
         )
-        found = judge_made(champion, made, data, files, known, golden, context, limits)
+        found = judge_made(champion, made, data, files, known, golden, context, Terms(limits))
     return _without_lost_classes(found, champion, now.labels)
 
 
@@ -98,9 +96,7 @@ def judge_made(
     known: EmbeddingCache,
     golden: list[tuple[Path, str]],
     context: Context,
-    limits: Limits,
-    quarantined: Quarantined = NOTHING_QUARANTINED,
-    anchor: Anchor | None = None,
+    terms: Terms,
 ) -> Findings:
     """Judge what a training run made; the champion looks at the holdout through its own backbone.
 
@@ -110,11 +106,10 @@ def judge_made(
         data: see `judge_challenger`; embeddings are those of the new backbone.
         files: by hash, of the pictures to judge by.
         known: has embeddings of the champion's backbone, and takes those that are missing.
-        golden: see `judge_challenger`.
+        golden: pictures that it has to answer rightly, and their labels; they and the champion's target error join the
+            terms.
         context: of the run.
-        limits: of the gate.
-        quarantined: labels that were left out.
-        anchor: the best versions so far.
+        terms: what it is held to.
     """
     names = (*data.features.holdout().sha256, *data.lost.sha256)
     embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, known, context)
@@ -122,10 +117,8 @@ def judge_made(
     rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
     looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
     before = champion.probabilities(rows)
-    target_error = champion.artifact.card.settings.get("target_error")
-    return judge_challenger(
-        champion.features, before, data, made.fitted, limits, looks, quarantined, anchor, target_error=target_error
-    )
+    terms = replace(terms, golden=looks, target_error=champion.artifact.card.settings.get("target_error"))
+    return judge_challenger(champion.features, before, data, made.fitted, terms)
 
 
 def champion_embeddings(

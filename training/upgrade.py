@@ -22,12 +22,11 @@ from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
-from training.objections import Limits
 from training.pretrained import embedding_cache
 from training.refit import REFITTED_WITH, refit
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.retrain_end import reason_of
-from training.retrain_gate import golden_answers, judge_challenger
+from training.retrain_gate import Terms, golden_answers, judge_challenger
 from training.verdict import Verdict
 from training.version import build, prove_on_files, publish
 from training.version_images import find_images
@@ -98,10 +97,8 @@ def _upgrade(
     looks = golden_answers(golden, embedder, fitted.head, features.labels) if golden else []
     old = champion.features.select(np.isin(champion.features.sha256, features.sha256))
     before = read.head.probabilities(old.holdout().embedding)  # as it answered while its own rule held
-    target_error = read.card.settings.get("target_error")
-    findings = judge_challenger(
-        champion.features, before, _data_of(features), fitted, Limits(), looks, target_error=target_error
-    )
+    terms = Terms(golden=looks, target_error=read.card.settings.get("target_error"))
+    findings = judge_challenger(champion.features, before, _data_of(features), fitted, terms)
     verdict = findings.verdict
     assert verdict is not None  # it was judged just now
     challenger = build(

@@ -398,6 +398,34 @@ def test_a_class_of_few_rows_has_no_say_in_which_c_is_best() -> None:
     assert after.choices["c"] == before.choices["c"]
 
 
+def test_the_rows_of_a_class_count_for_those_of_it_that_are_missing() -> None:
+    whole, fresh = blobs([300, 300], 8, apart=1), blobs([400, 400], 8, apart=1, seed=1)
+    left = whole.select((whole.label_index == 1) | (np.arange(len(whole.sha256)) % 2 == 0))
+    missing = {"class 0": 300 - int((left.label_index == 0).sum())}
+
+    def share(fitted: FittedHead) -> float:
+        return float((fitted.head.probabilities(fresh.embedding).argmax(axis=1) == 0).mean())
+
+    known, made_rare, completed = fit(whole), fit(left), fit(left, missing=missing)
+    assert share(made_rare) < share(known) - 0.05
+    assert share(completed) == pytest.approx(share(known), abs=0.03)
+    assert completed.choices["missing"] == missing
+
+
+def test_a_row_counts_for_one_missing_row_at_most() -> None:
+    features = blobs([30, 40], 8)
+
+    flooded, doubled = fit(features, missing={"class 0": 10_000}), fit(features, missing={"class 0": 30})
+
+    assert flooded.head.digest() == doubled.head.digest() != fit(features).head.digest()
+
+
+def test_what_is_missing_of_a_class_that_is_not_there_changes_nothing() -> None:
+    features = blobs([30, 40], 8)
+
+    assert fit(features, missing={"class 7": 10}).head.digest() == fit(features).head.digest()
+
+
 def test_of_equal_counts_balance_changes_nothing() -> None:
     features = blobs([20, 20, 20], 10)
 

@@ -23,7 +23,7 @@ def contradicted(probabilities: FloatArray, labels: npt.NDArray[np.int64]) -> tu
     return probabilities[rows], labels[rows]
 
 
-FORETOLD = Foretold.by(*calibrated(2000, 99))
+FORETOLD = Foretold.by(calibrated(2000, 99)[0])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -39,6 +39,28 @@ def test_of_many_batches_of_corrections_few_have_any_doubted_label() -> None:
     ]
 
     assert np.mean(doubted) < 0.2
+
+
+def test_many_mistakes_of_one_pair_of_classes_are_no_wrong_labels() -> None:
+    doubted = []
+    for seed in range(20):
+        probabilities, labels = contradicted(*calibrated(1500, seed))
+        mixed_up = (probabilities.argmax(axis=1) == 0) & (labels == 1)
+        doubted.append(bool((wrong_labels(probabilities[mixed_up], labels[mixed_up], FORETOLD) > 0.3).any()))
+
+    assert np.mean(doubted) < 0.2
+
+
+def test_labels_that_are_wrong_by_chance_are_found_though_no_pair_of_classes_stands_out() -> None:
+    probabilities, labels = contradicted(*calibrated(400, 5))
+    fresh, _ = calibrated(2000, 6)
+    sure = fresh[fresh.max(axis=1) > 0.99][:24]
+    called = (sure.argmax(axis=1) + 1 + np.arange(24) % (CLASSES - 1)) % CLASSES
+
+    found = wrong_labels(np.concatenate([probabilities, sure]), np.concatenate([labels, called]), FORETOLD) > 0.3
+
+    assert found[-24:].mean() > 0.9
+    assert found[:-24].mean() < 0.1
 
 
 @pytest.mark.parametrize("wrong", [8, 30])

@@ -7,6 +7,7 @@ from tests.training.conftest import blobs
 from training.features import Features
 from training.head import FittedHead, fit
 from training.quarantine import Labels, find_wrong_labels
+from training.retrain_data import Aside
 from training.verdict import SuspectLabel
 
 COUNTS = (60, 60, 60)
@@ -64,7 +65,7 @@ def sent(wrong: int, *, count: int = 30, apart: float = 6.0, source: str = "came
     return Sent(blobs(COUNTS, 8, apart=apart, holdout=15), called, [source] * len(batch.sha256)), names
 
 
-@pytest.mark.parametrize("wrong", [2, 6, 20])
+@pytest.mark.parametrize("wrong", [1, 2, 6, 20])
 def test_wrong_labels_are_found_and_all_others_are_learned(wrong: int) -> None:
     batch, names = sent(wrong)
 
@@ -139,6 +140,36 @@ def test_slow_poison_is_found_in_labels_that_were_learned_long_ago() -> None:
     found = find_wrong_labels(labels, head.head.probabilities(features.embedding), head)
 
     assert {entry.sha256 for entry in found} == names
+
+
+@pytest.mark.parametrize("source", ["camera", "another"])
+def test_what_is_in_quarantine_already_speaks_against_its_own_source(source: str) -> None:
+    batch, names = sent(12, count=60)
+    features, sources, is_sent = batch.joined()
+    last, *older = sorted(names)
+    is_older = np.isin(features.sha256, older)
+    aside = Aside(
+        tuple(older),
+        ("class 1",) * len(older),
+        (source,) * len(older),
+        features.select(is_older).embedding,
+        np.zeros(len(older), np.bool_),
+    )
+    left = features.select(~is_older)
+    of_left = [(sources[row], is_sent[row]) for row in np.flatnonzero(~is_older)]
+    labels = Labels(
+        left,
+        tuple(each for each, _ in of_left),
+        np.array([each for _, each in of_left]),
+        np.zeros(len(of_left), np.bool_),
+        np.ones(3, np.bool_),
+        aside,
+    )
+    head = fit(left)
+
+    found = find_wrong_labels(labels, head.head.probabilities(left.embedding), head)
+
+    assert {entry.sha256 for entry in found} == ({last} if source == "camera" else set())
 
 
 def test_where_nothing_was_sent_nothing_is_looked_for() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.artifact import read
 from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
 from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
@@ -214,9 +215,17 @@ def test_what_a_retrain_has_learned_is_nothing_new_to_the_next(workshop: Worksho
 
 
 def poison(workshop: Workshop) -> None:
-    """Send many red pictures that are called blue, and as many the other way round: a head weighs classes alike."""
-    workshop.add("blue", new_pictures("red", 60, 6))
-    workshop.add("red", new_pictures("blue", 60, 6))
+    """Send many red pictures that are called blue, and as many the other way round: a head weighs classes alike.
+
+    Somebody says that all of these labels are right, or they would be in quarantine.
+    """
+    for colour, called in (("red", "blue"), ("blue", "red")):
+        pictures = new_pictures(colour, 60, 6)
+        workshop.add(called, pictures)
+        hashes = [image_hash(data) for data in pictures]
+        workshop.examples.quarantine(MODEL, dict.fromkeys(hashes, (called, "likely wrong")))
+        for sha256 in hashes:
+            workshop.examples.release(MODEL, sha256, annotator="Mallory")
 
 
 def test_poisoned_labels_are_refused_with_the_reasons_and_the_champion_stays(workshop: Workshop) -> None:
@@ -301,6 +310,20 @@ def test_a_version_without_the_quarantined_labels_is_fitted_anew_to_the_same_byt
     workshop.retrain()
 
     assert verify(workshop.store, f"{MODEL}:2").holds
+
+
+def test_a_class_counts_in_the_fit_as_if_its_pictures_in_quarantine_were_there(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
+    for_training = [name for name in map(image_hash, wrong) if not is_holdout(name)]
+
+    def missing() -> object:
+        return read(workshop.store.folder(MODEL, workshop.retrain().version or 0) / MODEL_FILE).card.settings["missing"]
+
+    assert missing() == {"red": len(for_training)}
+    workshop.examples.relabel(MODEL, for_training[0], "red")
+    assert missing() == {"red": len(for_training) - 1}, "what was put right is there"
 
 
 def test_labels_in_quarantine_stay_out_of_later_retrains_until_they_are_released(
