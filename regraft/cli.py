@@ -17,6 +17,7 @@ from regraft import (
     access_cli,
     bench_cli,
     classify_cli,
+    compare_cli,
     evaluate_cli,
     examples_cli,
     export_cli,
@@ -52,8 +53,8 @@ app.command()(serve_cli.serve)
 app.command()(serve_cli.plan)
 app.command()(train_cli.train)
 app.command()(train_cli.backbones)
-app.command()(train_cli.compare)
 app.command()(classify_cli.classify)
+app.command()(compare_cli.compare)
 app.command()(evaluate_cli.evaluate)
 app.command()(look_cli.look)
 app.command()(bench_cli.bench)

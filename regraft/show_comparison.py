@@ -1,4 +1,4 @@
-"""A comparison on the terminal. Machines get JSON instead, from `regraft.train_cli`."""
+"""A comparison on the terminal. Machines get JSON instead, from `regraft.compare_cli`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,26 +10,72 @@ from regraft import show
 
 def comparison(result: Mapping[str, Any]) -> None:
     """Show what `training.comparison.Comparison.to_dict` returns, with the ``folder`` it was written to."""
-    made = [row for row in result["rows"] if not row["error"]]
-    best = _best(made)
-    title = f"{result['data']}: {result['labels']} classes, {result['holdout_images']} holdout images"
-    numbers = ("accuracy", "95 % interval", "macro F1", "MB", "M params", "ms an image", "training s")
-    rows = show.table("", "backbone", "strategy", title=title, numbers=numbers)
-    for row, following in zip(made, [*made[1:], {}], strict=True):
-        rows.add_row(*_cells(row, best), end_section=row["backbone"] != following.get("backbone"))
-    show.out.print(rows)
+    for data in result["datasets"]:
+        _models(data, [row for row in result["rows"] if row["data"] == data["name"] and row.get("model")])
+        _learning_curves(result, data["name"])
     for row in result["rows"]:
         if row["error"]:
-            show.line((f"{row['backbone']}, {row['strategy']}: ", "red"), row["error"])
+            run = ", ".join(str(row[key]) for key in ("backbone", "strategy", "share"))
+            show.line((f"{row['data']}, {run}, seed {row['seed']}: ", "red"), row["error"])
     show.line(
         ("★", "yellow"),
         " on the Pareto front: no other is at least as accurate, small and fast, and better in one; bold: the best",
     )
     for gain in result["gains"]:
-        colour = "green" if gain["points"] > 0 else "red"
-        show.line((gain["backbone"], "bold"), ": ", (gain["sentence"], colour))
+        if gain["share"] == "all":
+            data = f"{gain['data']}, " if len(result["datasets"]) > 1 else ""
+            colour = "green" if gain["points"] > 0 else "red"
+            style = colour if gain["is_clear"] else ""
+            show.line((f"{data}{gain['backbone']}", "bold"), ": ", (gain["sentence"], style))
+    for winner in result["published"]:
+        _published(winner)
     show.line(f"look at it: {result['folder']}/comparison.html")
     show.line(f"serve them: regraft serve --store {result['folder']}/models")
+
+
+def _models(data: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> None:
+    best = _best(made)
+    images = f"{data['train_images']} training and {data['holdout_images']} holdout images"
+    title = f"{data['name']}: {data['labels']} classes, {images}"
+    numbers = ("accuracy", "95 % interval", "macro F1", "on training", "MB", "M params", "ms", "training s", "images/s")
+    rows = show.table("", "backbone", "strategy", title=title, numbers=numbers)
+    for row, following in zip(made, [*made[1:], {}], strict=True):
+        rows.add_row(*_cells(row, best), end_section=row["backbone"] != following.get("backbone"))
+    show.out.print(rows)
+
+
+def _learning_curves(result: Mapping[str, Any], data: str) -> None:
+    """Show the accuracy that each number of training pictures gives: mean and range over the seeds."""
+    points = [point for point in result["learning_curves"] if point["data"] == data]
+    counts = sorted({round(point["train_images"]) for point in points})
+    if len(counts) < 2:
+        return
+    seeds = len(result["seeds"])
+    title = f"accuracy by training pictures{f', mean and range of {seeds} seeds' if seeds > 1 else ''}"
+    rows = show.table("backbone", "strategy", title=title, numbers=[str(count) for count in counts])
+    for backbone, strategy in dict.fromkeys((point["backbone"], point["strategy"]) for point in points):
+        mine = {
+            round(point["train_images"]): point
+            for point in points
+            if (point["backbone"], point["strategy"]) == (backbone, strategy)
+        }
+        rows.add_row(backbone, strategy, *(_range(mine.get(count)) for count in counts))
+    show.out.print(rows)
+
+
+def _range(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return "-"
+    spread = f" ({point['lowest']:.1%}-{point['highest']:.1%})" if point["seeds"] > 1 else ""
+    return f"{point['mean']:.1%}{spread}"
+
+
+def _published(winner: Mapping[str, Any]) -> None:
+    made = f"{winner['backbone']}, {winner['strategy']}"
+    show.line(f"published: {winner['name']}, version {winner['version']}: {made}: {winner['why']}")
+    show.objections(winner)
+    if not winner["promoted"]:
+        show.not_promoted(winner)
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -49,10 +95,12 @@ def _cells(row: Mapping[str, Any], best: Mapping[str, float]) -> list[Text]:
         _figure(row, "accuracy", best, "{:.1%}"),
         Text("" if low is None else f"{low:.1%} to {high:.1%}", "dim"),
         _figure(row, "macro_f1", best, "{:.3f}"),
+        Text(f"{row['train_accuracy']:.1%}"),
         _figure(row, "model_mb", best, "{:.1f}"),
         Text(f"{row['parameters'] / 1e6:.2f}"),
         _figure(row, "ms", best, "{:.2f}"),
         _figure(row, "seconds", best, "{:.1f}"),
+        Text(f"{row['images_per_s']:.0f}"),
     ]
 
 

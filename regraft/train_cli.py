@@ -1,15 +1,14 @@
-"""The commands that make models: ``regraft train``, ``backbones`` and ``compare``."""
+"""The commands that make models: ``regraft train`` and ``backbones``."""
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from regraft import show, show_backbones, show_comparison
+from regraft import show, show_backbones
 from regraft.as_json import print_json
 from regraft.errors import InvalidRequestError
 from regraft.labels import one_form
@@ -237,45 +236,6 @@ def _renamed(pairs: Iterable[str]) -> dict[str, str]:
         if renamed.setdefault(theirs, ours) != ours:
             raise InvalidRequestError(f"--extra-class: {theirs!r} cannot be both {renamed[theirs]!r} and {ours!r}")
     return renamed
-
-
-def compare(
-    data: _Data,
-    backbones: Annotated[str, typer.Option(help="Names with commas between, see `regraft backbones`.")],
-    strategies: Annotated[str, typer.Option(help="Some of probe, finetune, scratch, auto.")] = "probe",
-    out: Annotated[Path | None, typer.Option(help="The folder to write. [default: compare-<DATA>]")] = None,
-    weights: Annotated[
-        str, typer.Option(help="default or none; REGRAFT_WEIGHTS may name a folder of state dicts, <backbone>.pth.")
-    ] = "default",
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most, of finetune and scratch.")] = None,
-    seed: _Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Train several networks on the same photos in several ways, and weigh accuracy against speed and size.
-
-    Every one becomes a model with its own report in the store OUT/models; OUT/comparison.html has the chart.
-    """
-    from training.compare import compare as run  # noqa: PLC0415 - as in `train`
-    from training.compare_settings import CompareSettings  # noqa: PLC0415 - likewise
-
-    settings = CompareSettings(data, _names(backbones), _names(strategies), out, weights, seed, epochs)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    result = {"folder": str(settings.folder), **run(settings, _listen).to_dict()}
-    if as_json:
-        print_json(result)
-    else:
-        show_comparison.comparison(result)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
-
-
-@contextmanager
-def _listen(title: str) -> Iterator[show.TrainingView]:
-    show.remark(title)
-    with show.training() as listener:
-        yield listener
 
 
 def backbones(

@@ -46,6 +46,7 @@ ONE_DOOR = {
 FRONT_DOORS = {
     "serving": {"regraft/serve_cli.py"},
     "training": {
+        "regraft/compare_cli.py",
         "regraft/evaluate_cli.py",
         "regraft/export_cli.py",
         "regraft/lineage_cli.py",

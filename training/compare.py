@@ -1,52 +1,57 @@
 """The story of a comparison: every backbone with every strategy on the same pictures, then all on the same clock.
 
-Each combination is a training run of its own, whose version is published in the comparison's model store. It starts
-with an empty cache, so that the seconds are comparable; the holdout is the same for all.
+Each combination learns from all training pictures first, with nothing in any cache, so that the seconds are comparable;
+this model is published in the comparison's store. Then come smaller shares and further seeds, which are measured only.
+The holdout is the same for all.
 """
 
 import hashlib
 import json
-import logging
 import platform
-import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
-from math import prod
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
-from onnx import TensorProto
-
-from regraft import artifact
-from regraft.errors import InvalidRequestError, MissingPackageError, RegraftError, TrainingError
+from regraft.errors import InvalidRequestError, MissingPackageError, TrainingError
 from regraft.files import storage_errors, write_durably
-from regraft.picture_folders import text_of
 from regraft.runtime import cpu_budget, require_onnxruntime
-from regraft.store import MODEL_FILE, REPORT_FILE, GateMode
+from regraft.store import FEATURES_FILE
+from training.compare_run import attempt, train_settings
 from training.compare_settings import CompareSettings
-from training.comparison import Comparison, Failure, Row, mark_pareto
-from training.comparison_chart import draw, require_matplotlib
-from training.comparison_page import render
+from training.comparison import (
+    Comparison,
+    DataSet,
+    Failure,
+    Published,
+    Row,
+    Run,
+    mark_pareto,
+    read_row,
+    winner,
+)
+from training.comparison_chart import require_matplotlib
+from training.comparison_page import draw_charts, render
 from training.dataset import Dataset, check_trainable, scan
-from training.settings import TrainSettings
+from training.features import Features, load_features
+from training.shares import take_share
 from training.speed import ms_per_image
 from training.strategy import Listener
-from training.train import TrainResult, train
+from training.train import train
 
 COMPARISON_FILE: Final = "comparison.json"
 PAGE_FILE: Final = "comparison.html"
-CHART_FILE: Final = "comparison.svg"
-STORE_FOLDER: Final = "models"
-_LONGEST_NAME: Final = 64
+CHART_FOLDER: Final = "charts"
 
 Listen = Callable[[str], AbstractContextManager[Listener]]
 """Given the title of a part of the work, says who hears how far it is."""
 
-log = logging.getLogger("regraft.compare")
+_Datasets = dict[str, Dataset]
 
 
 def compare(settings: CompareSettings, listen: Listen) -> Comparison:
@@ -57,7 +62,7 @@ def compare(settings: CompareSettings, listen: Listen) -> Comparison:
         listen: hears how far it is.
 
     Raises:
-        InvalidRequestError: the folder to write to holds something else.
+        InvalidRequestError: the folder to write to holds something else, or a share does not fit the data.
         DatasetError: the data cannot be trained on.
         MissingPackageError: matplotlib or torch is not installed.
         TrainingError: every combination failed.
@@ -66,39 +71,21 @@ def compare(settings: CompareSettings, listen: Listen) -> Comparison:
     require_matplotlib()  # now, not after hours of training
     _import_torch()
     _claim(settings.folder)
-    with listen(text_of(settings.data)) as listener:
-        dataset = scan(settings.data, listener.progress)
-    check_trainable(dataset, settings.data)
-    comparison = _empty(settings, dataset)
+    datasets = _scanned(settings, listen)
+    comparison = _begin(settings, datasets)
     _save(settings.folder, comparison)  # so that the folder of an interrupted comparison is known as one
-    combinations = list(product(settings.backbones, settings.strategies))
-    for number, (backbone, strategy) in enumerate(combinations, start=1):
-        with listen(f"{number} of {len(combinations)}: {backbone}, {strategy}") as listener:
-            outcome, settled = _try(settings, backbone, strategy, dataset, listener)
-        if settled and not comparison.rows:  # the first that succeeds decides for all what is held out
-            dataset = replace(settled, is_settled=True)
-            comparison = replace(_empty(settings, dataset), outcomes=comparison.outcomes)
-        comparison = replace(comparison, outcomes=(*comparison.outcomes, outcome))
-        _save(settings.folder, comparison)
+    with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as caches:
+        comparison = _run_all(settings, comparison, datasets, Path(caches), listen)
     if not comparison.rows:
         first = comparison.failures[0]
         raise TrainingError(f"nothing could be compared; {first.backbone}, {first.strategy}: {first.error}")
-    with listen("time for a picture") as listener:
-        timed = iter(_timed(settings.folder, comparison.rows, dataset, listener))
-    outcomes = [next(timed) if isinstance(outcome, Row) else outcome for outcome in comparison.outcomes]
+    outcomes = _timed(settings.folder, comparison, datasets, listen)
     comparison = replace(comparison, outcomes=mark_pareto(outcomes))
-    _save(settings.folder, comparison)
     _save_page(settings.folder, comparison)
+    if settings.publish:
+        comparison = replace(comparison, published=tuple(_publish(settings, comparison, datasets, listen)))
+        _save_page(settings.folder, comparison)
     return comparison
-
-
-def model_name(backbone: str, strategy: str) -> str:
-    """Return what the model of a combination is called in the store: 'timm/x' probed gives timm-x-probe."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{backbone}-{strategy}").lstrip("-._")
-    if len(name) <= _LONGEST_NAME:
-        return name
-    ending = f"-{hashlib.sha256(backbone.encode()).hexdigest()[:6]}-{strategy}"
-    return name[: _LONGEST_NAME - len(ending)] + ending
 
 
 def _import_torch() -> None:
@@ -118,88 +105,164 @@ def _claim(folder: Path) -> None:
             raise InvalidRequestError(f"--out: {folder} holds something else than a comparison: name another folder")
 
 
-def _empty(settings: CompareSettings, dataset: Dataset) -> Comparison:
-    held = sum(image.is_holdout for image in dataset.images)
-    return Comparison(
-        data=text_of(Path(settings.data.resolve().name)),
-        labels=len(dataset.labels),
-        train_images=len(dataset.images) - held,
-        holdout_images=held,
-        split=dataset.how_split,
-        seed=settings.seed,
-        epochs=settings.epochs,
+def _scanned(settings: CompareSettings, listen: Listen) -> _Datasets:
+    """Look at all data before the first run, so that what is wrong with any is known before the hours."""
+    datasets = {}
+    for name, data in zip(settings.names, settings.data, strict=True):
+        with listen(name) as listener:
+            dataset = scan(data, listener.progress)
+        check_trainable(dataset, data)
+        for share in settings.all_shares:
+            take_share(dataset, share, settings.seed)
+        datasets[name] = dataset
+    return datasets
+
+
+def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
+    """Return a comparison without runs, or with those that an interrupted one has finished.
+
+    Raises:
+        InvalidRequestError: that one was of other pictures, or by another recipe.
+    """
+    comparison = Comparison(
+        datasets=tuple(_facts(name, dataset, _digest(dataset)) for name, dataset in datasets.items()),
+        seeds=settings.all_seeds,
+        recipe={"weights": settings.weights, "init": settings.init, **settings.changes},
         machine=f"{platform.machine()}, {cpu_budget()} CPUs, ONNX Runtime {require_onnxruntime().__version__}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if not settings.resume:
+        return comparison
+    before = _read(settings.folder)
+    digests = {each["name"]: each["digest"] for each in before.get("datasets", ())}
+    if digests and digests != {each.name: each.digest for each in comparison.datasets}:
+        raise InvalidRequestError(f"--resume: the pictures are others than those of {settings.folder}: drop the flag")
+    if digests and before["recipe"] != comparison.recipe:
+        raise InvalidRequestError(f"--resume: {settings.folder} was made by {before['recipe']}: drop the flag")
+    wanted = set(_runs(settings))
+    rows = [read_row(entry) for entry in before.get("rows", ()) if not entry["error"]]
+    rows = [row for row in rows if _run_of(row) in wanted and (settings.folder / row.model).exists()]
+    for row in rows:
+        if row.model and not datasets[row.data].is_settled:
+            features = load_features((settings.folder / row.model).with_name(FEATURES_FILE))
+            datasets[row.data] = _settled_as(datasets[row.data], features)
+    return replace(_with_facts(comparison, datasets), outcomes=tuple(rows))
 
 
-def _try(
-    settings: CompareSettings, backbone: str, strategy: str, dataset: Dataset, listener: Listener
-) -> tuple[Row | Failure, Dataset | None]:
-    """Train one combination; return it with the split that it found to be right."""
+def _run_all(
+    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
+) -> Comparison:
+    """Carry out the runs that are missing; a combination that failed on all pictures is not tried again."""
+    runs = list(_runs(settings))
+    for number, run in enumerate(runs, start=1):
+        if any(_run_of(row) == run for row in comparison.rows):
+            continue
+        if any(failure.combination == run.combination for failure in comparison.failures):
+            continue
+        with listen(f"{number} of {len(runs)}: {run.title}{_left(runs[number - 1 :], comparison.rows)}") as listener:
+            outcome, settled = attempt(run, settings, datasets[run.data], caches, listener)
+        if isinstance(outcome, Row) and not datasets[run.data].is_settled:
+            # the first that succeeds decides for all what is held out
+            datasets[run.data] = replace(settled, is_settled=True)
+            comparison = _with_facts(comparison, datasets)
+        comparison = replace(comparison, outcomes=(*comparison.outcomes, outcome))
+        _save(settings.folder, comparison)
+    return comparison
+
+
+def _runs(settings: CompareSettings) -> Iterator[Run]:
+    """Yield the runs, those that tell most first: all pictures, then their shares, then the same by further seeds."""
+    for seed, share, data, backbone, strategy in product(
+        settings.all_seeds, settings.all_shares, settings.names, settings.backbones, settings.strategies
+    ):
+        yield Run(data=data, backbone=backbone, strategy=strategy, share=share, seed=seed)
+
+
+def _run_of(row: Row) -> Run:
+    return Run(data=row.data, backbone=row.backbone, strategy=row.strategy, share=row.share, seed=row.seed)
+
+
+def _left(runs: Sequence[Run], rows: Sequence[Row]) -> str:
+    """Say how long the runs take that are left, once all have been seen by another seed."""
+    times = [
+        [row.seconds for row in rows if (row.combination, row.share) == (run.combination, run.share)] for run in runs
+    ]
+    return f"; about {sum(map(fmean, times)) / 60:.0f} min to go" if all(times) else ""
+
+
+def _facts(name: str, dataset: Dataset, digest: str) -> DataSet:
+    held = sum(image.is_holdout for image in dataset.images)
+    return DataSet(name, len(dataset.labels), len(dataset.images) - held, held, dataset.how_split, digest)
+
+
+def _with_facts(comparison: Comparison, datasets: _Datasets) -> Comparison:
+    facts = tuple(_facts(each.name, datasets[each.name], each.digest) for each in comparison.datasets)
+    return replace(comparison, datasets=facts)
+
+
+def _digest(dataset: Dataset) -> str:
+    lines = sorted(f"{image.sha256} {image.label} {image.is_holdout}" for image in dataset.images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _settled_as(dataset: Dataset, features: Features) -> Dataset:
+    """Return the dataset with the split and groups that a model of it was trained by."""
+    held = dict(
+        zip(features.sha256, zip(features.is_holdout.tolist(), features.group.tolist(), strict=True), strict=True)
+    )
+    gone = [image.sha256 for image in dataset.images if image.sha256 not in held]
+    kept = dataset.without(dict.fromkeys(gone, "took no part in the comparison that goes on"))
+    images = [replace(image, is_holdout=held[image.sha256][0], group=held[image.sha256][1]) for image in kept.images]
+    return replace(kept, images=tuple(images), is_settled=True)
+
+
+def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Listen) -> list[Row | Failure]:
+    """Return the outcomes with the time that each model takes for a picture, those of a data set by turns."""
+    times: dict[str, float] = {}
+    for name, dataset in datasets.items():
+        models = [row.model for row in comparison.of(name).models]
+        held_first = sorted(dataset.images, key=lambda image: (not image.is_holdout, image.sha256))
+        with listen(f"{name}: time for a picture") as listener:
+            paths, pictures = [folder / model for model in models], [image.path for image in held_first]
+            times |= dict(zip(models, ms_per_image(paths, pictures, listener.progress), strict=True))
+    return [
+        replace(outcome, ms=times[outcome.model]) if isinstance(outcome, Row) and outcome.model else outcome
+        for outcome in comparison.outcomes
+    ]
+
+
+def _publish(
+    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, listen: Listen
+) -> Iterator[Published]:
+    """Train the winner of each data set once more, into the store and through its gate, as ``regraft train`` does."""
+    for name, dataset in datasets.items():
+        best = winner(comparison.of(name).rows)
+        if best is None:
+            continue
+        asked = replace(
+            train_settings(_run_of(best), settings), name=settings.name, store=settings.store, keep_state=True
+        )
+        with listen(f"{name}: {best.backbone}, {best.strategy} goes before the gate") as listener:
+            result = train(asked, listener, gate=settings.gate, dataset=dataset)
+        yield Published(
+            data=name,
+            backbone=best.backbone,
+            strategy=best.strategy,
+            why=f"it answers {best.unseen_accuracy:.1%} of training pictures that it had not seen rightly",
+            name=result.name,
+            version=result.version,
+            promoted=result.promoted,
+            reasons=result.verdict.reasons if result.verdict else (),
+        )
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    """Return what is left of an interrupted comparison; nothing of one that an earlier Regraft made."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as cache:
-            # its models compete with each other only
-            run = _run_of(settings, backbone, strategy)
-            result = train(run, listener, cache=Path(cache), gate=GateMode.OFF, dataset=dataset)
-        return _row(result, backbone, strategy, settings.folder), result.dataset
-    except RegraftError as error:
-        reason = str(error)
-    except Exception as error:  # a bug or a machine too small costs this row, not the hours of the others
-        log.exception("%s, %s", backbone, strategy)
-        reason = f"{type(error).__name__}: {error}"
-    listener.note(f"{backbone}, {strategy}: {reason}")
-    return Failure(backbone, strategy, reason), None
-
-
-def _run_of(settings: CompareSettings, backbone: str, strategy: str) -> TrainSettings:
-    changes = {} if strategy == "probe" or settings.epochs is None else {"epochs": settings.epochs}
-    return TrainSettings(
-        settings.data,
-        name=model_name(backbone, strategy),
-        store=settings.folder / STORE_FOLDER,
-        backbone=backbone,
-        weights=settings.weights,
-        strategy=strategy,  # type: ignore[arg-type]  # was checked
-        seed=settings.seed,
-        changes=changes,
-        tensorboard=False,
-        keep_state=False,
-    )
-
-
-def _row(result: TrainResult, backbone: str, strategy: str, folder: Path) -> Row:
-    card, metrics, place = result.card, result.card.metrics, result.path.parent.relative_to(folder)
-    return Row(
-        backbone=backbone,
-        strategy=strategy,
-        carried_out=card.strategy,
-        weights=card.backbone.weights,
-        name=result.name,
-        version=result.version,
-        model=(place / MODEL_FILE).as_posix(),
-        report=(place / REPORT_FILE).as_posix(),
-        accuracy=metrics.accuracy if metrics else None,
-        accuracy_interval=metrics.accuracy_interval if metrics else None,
-        macro_f1=metrics.macro_f1 if metrics else None,
-        model_mb=round(result.path.stat().st_size / 1e6, 3),
-        parameters=_parameters(result.path),
-        ms=0.0,  # all models are measured together at the end
-        seconds=round(sum(result.stage_seconds.values()), 3),
-        stage_seconds=result.stage_seconds,
-    )
-
-
-def _parameters(model: Path) -> int:
-    tensors: Any = artifact.read(model).model.graph.initializer
-    return sum(prod(tensor.dims) for tensor in tensors if tensor.data_type == TensorProto.FLOAT)
-
-
-def _timed(folder: Path, rows: Sequence[Row], dataset: Dataset, listener: Listener) -> list[Row]:
-    held_first = sorted(dataset.images, key=lambda image: (not image.is_holdout, image.sha256))
-    models = [folder / row.model for row in rows]
-    times = ms_per_image(models, [image.path for image in held_first], listener.progress)
-    return [replace(row, ms=ms) for row, ms in zip(rows, times, strict=True)]
+        found = json.loads((folder / COMPARISON_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "datasets" in found else {}
 
 
 def _save(folder: Path, comparison: Comparison) -> None:
@@ -209,7 +272,11 @@ def _save(folder: Path, comparison: Comparison) -> None:
 
 
 def _save_page(folder: Path, comparison: Comparison) -> None:
-    chart = draw(comparison)
+    _save(folder, comparison)
+    charts = draw_charts(comparison)
     with storage_errors("cannot write the comparison"):
-        write_durably(folder / CHART_FILE, chart)
-        write_durably(folder / PAGE_FILE, render(comparison, chart).encode())
+        (folder / CHART_FOLDER).mkdir(exist_ok=True)
+        for name, of_data in charts.items():
+            for kind, chart in of_data.items():
+                write_durably(folder / CHART_FOLDER / f"{name}-{kind}.svg", chart)
+        write_durably(folder / PAGE_FILE, render(comparison, charts).encode())

@@ -1,16 +1,15 @@
-"""The chart of a comparison: accuracy against time, with the size as the area of a bubble. Draws with matplotlib."""
+"""The charts of a comparison, as textbooks have them. Draws with matplotlib."""
 
 import io
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from regraft.errors import MissingPackageError
-from training.comparison import Comparison, Row, pareto_front, times_of
-from training.label_places import Box, Bubble, place
+from training.comparison import Learned, Moment, Row, pareto_front, times_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,25 +21,28 @@ COLOURS: Final = {"probe": "#2f6fde", "finetune": "#0d8a72", "scratch": "#c8551b
 _INK: Final = "#1b2330"
 _SOFT: Final = "#5d6778"
 _LINE: Final = "#dfe3ea"
-_WIDTH_IN: Final = 11.0
-_HEIGHT_IN: Final = 6.2
-_PLOT: Final = (0.07, 0.1, 0.735, 0.79)
-"""Left, bottom, width and height of the plot as shares of the figure; what remains on the right is the legend's."""
-
-_POINTS: Final = 72
-"""An inch; also the resolution, so that what matplotlib calls a pixel is a point."""
+_DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+"""By backbone, where there are several."""
 _LARGEST: Final = 30.0
 """Radius of the largest bubble, in points."""
-_SMALLEST: Final = 4.0
-_LABEL: Final = 10.5
+_SMALLEST: Final = 5.0
 _STYLE: Final = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "text.color": _INK,
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _SOFT,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _LINE,
     "xtick.color": _SOFT,
     "ytick.color": _SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
     "svg.fonttype": "path",
     "svg.hashsalt": "regraft",
 }
@@ -60,182 +62,152 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - a module
     return mpl
 
 
-def draw(comparison: Comparison) -> bytes:
-    """Return the chart as an SVG. Its letters are shapes, so that it looks the same everywhere."""
-    mpl = require_matplotlib()
-    rows = [row for row in comparison.rows if row.accuracy is not None]
-    with mpl.rc_context(_STYLE):
-        figure = mpl.figure.Figure((_WIDTH_IN, _HEIGHT_IN), dpi=_POINTS, facecolor="white")
-        axes = _axes(figure, comparison, rows)
-        if rows:
-            _bubbles(axes, rows)
-            front = _front(axes, rows)
-            _labels(figure, axes, rows, front)
-            _legend(figure, rows, with_front=len(front) > 1)
+def speed_chart(models: Sequence[Row]) -> bytes:
+    """Draw accuracy against time as an SVG, with the size as the area of a bubble; numbers are those of the models."""
+    measured = [(number, row) for number, row in enumerate(models, start=1) if row.accuracy is not None]
+    with _figure((11.0, 6.2)) as (figure, finish):
+        axes = figure.add_subplot()
+        axes.set_xlabel("ms a picture, one thread (log scale); faster to the left")
+        axes.set_ylabel("holdout accuracy, %, with 95% interval")
+        if measured:
+            _bubbles(axes, measured)
+            _front(axes, [row for _, row in measured])
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+            _log_ticks(axes, [row.ms for _, row in measured])
         else:
-            axes.text(0.5, 0.5, "no holdout images: no accuracy", ha="center", transform=axes.transAxes)
-        buffer = io.BytesIO()
+            axes.text(0.5, 0.5, "no holdout pictures: no accuracy", ha="center", transform=axes.transAxes)
+    return finish()
+
+
+def learning_chart(points: Sequence[Learned]) -> bytes:
+    """Draw accuracy against the number of training pictures as an SVG, a line for each combination."""
+    with _figure((11.0, 6.2)) as (figure, finish):
+        axes = figure.add_subplot()
+        for combination, style in _styles(points).items():
+            mine = [point for point in points if (point.backbone, point.strategy) == combination]
+            counts = [point.train_images for point in mine]
+            several = any(point.seeds > 1 for point in mine)
+            bands = [(point.lowest, point.highest) if several else point.interval for point in mine]
+            axes.plot(counts, [100 * point.mean for point in mine], marker="o", linewidth=2.2, **style)
+            low, high = zip(*bands, strict=True)
+            axes.fill_between(
+                counts,
+                [100 * value for value in low],
+                [100 * value for value in high],
+                color=style["color"],
+                alpha=0.15,
+                linewidth=0,
+            )
+        _log_ticks(axes, sorted({round(point.train_images) for point in points}), at_values=True)
+        axes.set_xlabel("training pictures (log scale)")
+        axes.set_ylabel("holdout accuracy, %")
+        axes.legend(loc="lower right")
+    return finish()
+
+
+def training_chart(rows: Sequence[Row]) -> bytes:
+    """Draw accuracy over epochs and over seconds as an SVG, a line for each combination.
+
+    Args:
+        rows: all runs on all pictures; the seconds are those of the runs whose models were kept, which began with
+            nothing in a cache. A run that ended sooner counts with the accuracy that it ended with.
+    """
+    with _figure((11.0, 5.2)) as (figure, finish):
+        epochs, seconds = figure.subplots(1, 2, sharey=True)
+        for (backbone, strategy), style in _styles(rows).items():
+            mine = [row for row in rows if (row.backbone, row.strategy) == (backbone, strategy)]
+            curves = [row.curve for row in mine if row.curve]
+            if curves:
+                _over_epochs(epochs, curves, style)
+            for row in mine:
+                if row.model and row.curve:
+                    times, values = zip(*((moment.seconds, 100 * moment.accuracy) for moment in row.curve), strict=True)
+                    seconds.plot(times, values, linewidth=2.2, **style)
+                elif row.model and row.unseen_accuracy is not None:
+                    level = 100 * row.unseen_accuracy
+                    epochs.axhline(level, linewidth=1.6, **{**style, "linestyle": (0, (2, 2))})
+                    seconds.plot(row.seconds, level, marker="o", markersize=9, **style)
+        epochs.set_xlabel("epoch")
+        seconds.set_xlabel("seconds since the start (log scale)")
+        seconds.set_xscale("log")
+        epochs.set_ylabel("accuracy on training pictures set aside, %")
+        epochs.legend(loc="lower right")
+    return finish()
+
+
+@contextmanager
+def _figure(size_in: tuple[float, float]) -> Iterator[tuple["Figure", Callable[[], bytes]]]:
+    """Yield a figure, and what returns it as an SVG afterwards; its letters are shapes, the same everywhere."""
+    mpl = require_matplotlib()
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure = mpl.figure.Figure(size_in, facecolor="white", layout="constrained")
+        yield figure, buffer.getvalue
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "Regraft"})
-    return buffer.getvalue()
 
 
-def _axes(figure: "Figure", comparison: Comparison, rows: Sequence[Row]) -> "Axes":
-    axes = figure.add_axes(_PLOT)
-    axes.set_xscale("log")
-    times = [row.ms for row in rows] or [1.0, 10.0]
-    # At least a factor of four, or the noise of the clock would fill the chart.
-    margin = max(1.35, math.sqrt(4 * min(times) / max(times)))
-    axes.set_xlim(min(times) / margin, max(times) * margin)
-    ticks = _ticks(min(times) / margin, max(times) * margin)
-    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    axes.set_xticks([], minor=True)
-    low = min((row.accuracy_interval[0] for row in rows if row.accuracy_interval), default=0.0)
-    high = max((row.accuracy_interval[1] for row in rows if row.accuracy_interval), default=1.0)
-    room = max(0.09 * (high - low), 0.01)
-    axes.set_ylim(100 * (low - room), 100 * (high + room))
-    axes.set_xlabel("ms an image, one thread (log scale); faster to the left")
-    axes.set_ylabel("holdout accuracy, %, with 95% interval")
-    axes.grid(color=_LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0)
-    told = f"{comparison.labels} classes, accuracy on {comparison.holdout_images} holdout images"
-    figure.text(_PLOT[0], 0.945, comparison.data, fontsize=16, fontweight="bold", parse_math=False)
-    figure.text(_PLOT[0], 0.908, told, color=_SOFT)
-    return axes
+def _styles(rows: Sequence[Row | Learned]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return colour, dashes and label of each backbone and strategy."""
+    dashes = dict(zip(dict.fromkeys(row.backbone for row in rows), cycle(_DASHES), strict=False))
+    return {
+        (row.backbone, row.strategy): {
+            "color": COLOURS[row.strategy],
+            "linestyle": dashes[row.backbone],
+            "label": row.strategy if len(dashes) == 1 else f"{row.backbone}, {row.strategy}",
+        }
+        for row in rows
+    }
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    coarse = [value for value in _round(1, 2, 5) if low <= value <= high]
-    fine = [value for value in _round(1, 1.5, 2, 3, 4, 5, 7) if low <= value <= high]
-    return coarse if len(coarse) >= 4 else fine
-
-
-def _round(*digits: float) -> list[float]:
-    return [digit * 10.0**power for power in range(-4, 6) for digit in digits]
-
-
-def _radius(row: Row, rows: Sequence[Row]) -> float:
-    """Return a radius in points whose square, the area, goes with the size."""
-    return max(_SMALLEST, _LARGEST * math.sqrt(row.model_mb / max(other.model_mb for other in rows)))
-
-
-def _bubbles(axes: "Axes", rows: Sequence[Row]) -> None:
-    for row in sorted(rows, key=lambda row: -row.model_mb):  # the small ones on top
-        accuracy, radius, colour = 100 * (row.accuracy or 0.0), _radius(row, rows), COLOURS[row.strategy]
-        axes.scatter(row.ms, accuracy, s=(2 * radius) ** 2, color=colour, alpha=0.28, linewidths=0, zorder=3)
+def _bubbles(axes: "Axes", measured: Sequence[tuple[int, Row]]) -> None:
+    largest = max(row.model_mb for _, row in measured)
+    for number, row in sorted(measured, key=lambda each: -each[1].model_mb):  # the small ones on top
+        accuracy, colour = 100 * (row.accuracy or 0.0), COLOURS[row.strategy]
+        radius = max(_SMALLEST, _LARGEST * math.sqrt(row.model_mb / largest))
+        edge = _INK if row.is_pareto else colour
+        axes.scatter(row.ms, accuracy, s=(2 * radius) ** 2, color=colour, alpha=0.25, linewidths=0, zorder=3)
         axes.scatter(
-            row.ms,
-            accuracy,
-            s=(2 * radius) ** 2,
-            facecolors="none",
-            edgecolors=_INK if row.is_pareto else colour,
-            linewidths=1.8 if row.is_pareto else 1.0,
-            zorder=4,
+            row.ms, accuracy, s=(2 * radius) ** 2, facecolors="none", edgecolors=edge, linewidths=1.4, zorder=4
         )
         if row.accuracy_interval:
-            below, above = (abs(100 * end - accuracy) for end in row.accuracy_interval)
-            axes.errorbar(
-                row.ms, accuracy, [[below], [above]], color=colour, elinewidth=1.4, capsize=3.5, capthick=1.4, zorder=5
-            )
-        axes.scatter(row.ms, accuracy, s=14, color=colour, zorder=6)
+            ends = [[abs(100 * end - accuracy)] for end in row.accuracy_interval]
+            axes.errorbar(row.ms, accuracy, ends, color=colour, elinewidth=1.2, capsize=3, zorder=5)
+        axes.annotate(
+            str(number), (row.ms, accuracy), (5, 4), textcoords="offset points", fontweight="bold", color=edge, zorder=6
+        )
+    for number, row in measured:  # of the legend, in the order of the table
+        label = f"{number}  {row.backbone}, {row.strategy}, {row.model_mb:.1f} MB{' ★' if row.is_pareto else ''}"
+        axes.scatter([], [], s=60, color=COLOURS[row.strategy], alpha=0.6, label=label)
 
 
-def _front(axes: "Axes", rows: Sequence[Row]) -> list[tuple[float, float]]:
-    """Draw the best accuracy for each time as a line, and return its corners; size plays no part in it."""
+def _front(axes: "Axes", rows: Sequence[Row]) -> None:
+    """Draw the best accuracy for each time as a line; size plays no part in it."""
     costs = [(time, -(row.accuracy or 0.0)) for time, row in zip(times_of(rows), rows, strict=True)]
     best = sorted((rows[index].ms, 100 * (rows[index].accuracy or 0.0)) for index in pareto_front(costs))
     if len(best) > 1:
-        axes.plot(*zip(*best, strict=True), color=_SOFT, linewidth=1.6, linestyle=(0, (5, 3)), zorder=2)
-    return best
+        label = "Pareto front: accuracy, speed"
+        axes.plot(*zip(*best, strict=True), color=_SOFT, linewidth=1.6, linestyle=(0, (5, 3)), zorder=2, label=label)
 
 
-def _labels(figure: "Figure", axes: "Axes", rows: Sequence[Row], front: Sequence[tuple[float, float]]) -> None:
-    """Write the backbones where there is room; a thin line leads to a label that had to move away."""
-    texts = [
-        axes.text(
-            row.ms,
-            0,
-            row.backbone,
-            fontsize=_LABEL,
-            fontweight="bold" if row.is_pareto else "normal",
-            color=COLOURS[row.strategy],
-            parse_math=False,
-            zorder=8,
-        )
-        for row in rows
-    ]
-    figure.canvas.draw()
-    bubbles = []
-    for row, text in zip(rows, texts, strict=True):
-        extent = text.get_window_extent()
-        x, y = axes.transData.transform((row.ms, 100 * (row.accuracy or 0.0)))
-        ends = [axes.transData.transform((row.ms, 100 * end))[1] for end in row.accuracy_interval or (0.0, 1.0)]
-        bubbles.append(Bubble(x, y, _radius(row, rows), ends[0], ends[1], extent.width, extent.height))
-    area = axes.get_window_extent()
-    frame = Box(area.x0, area.y0, area.x1, area.y1)
-    line = [axes.transData.transform(corner) for corner in front]
-    for text, bubble, box in zip(texts, bubbles, place(bubbles, frame, _along(line)), strict=True):
-        left, bottom = axes.transData.inverted().transform((box.left, box.bottom))
-        text.set_position((left, bottom))
-        text.set_verticalalignment("bottom")
-        _lead(axes, bubble, box, str(text.get_color()))
+def _over_epochs(axes: "Axes", curves: Sequence[Sequence[Moment]], style: dict[str, Any]) -> None:
+    """Draw the mean over the seeds, and their range."""
+    longest = max(curves, key=len)
+    at = [[100 * curve[min(place, len(curve) - 1)].accuracy for curve in curves] for place in range(len(longest))]
+    numbers = [moment.epoch for moment in longest]
+    axes.plot(numbers, [fmean(values) for values in at], linewidth=2.2, **style)
+    axes.fill_between(
+        numbers, [min(values) for values in at], [max(values) for values in at], color=style["color"], alpha=0.15
+    )
 
 
-def _along(corners: Sequence[Any], step: float = 4.0) -> list[Box]:
-    """Return small boxes along a line."""
-    boxes = []
-    for start, end in pairwise(corners):
-        count = max(2, int(math.dist(start, end) / step))
-        boxes += [Box(x, y, x, y).grown(2) for x, y in np.linspace(start, end, count)]
-    return boxes
-
-
-def _lead(axes: "Axes", bubble: Bubble, box: Box, colour: str) -> None:
-    x = min(max(bubble.x, box.left), box.right)
-    y = min(max(bubble.y, box.bottom), box.top)
-    away = math.hypot(x - bubble.x, y - bubble.y)
-    if away < bubble.radius + 9:
-        return
-    start = (bubble.x + (x - bubble.x) * bubble.radius / away, bubble.y + (y - bubble.y) * bubble.radius / away)
-    ends = axes.transData.inverted().transform([start, (x, y)])
-    axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=0.8, alpha=0.7, zorder=7)
-
-
-def _legend(figure: "Figure", rows: Sequence[Row], *, with_front: bool) -> None:
-    """Explain colours, sizes, outline and line in the right margin, whose units are points from its top left."""
-    left, width, height = _PLOT[0] + _PLOT[2] + 0.02, 1 - _PLOT[0] - _PLOT[2] - 0.02, _PLOT[3]
-    margin = figure.add_axes((left, _PLOT[1], width, height))
-    margin.set_xlim(0, width * _WIDTH_IN * _POINTS)
-    margin.set_ylim(height * _HEIGHT_IN * _POINTS, 0)
-    margin.set_axis_off()
-    y = 10.0
-    for strategy, colour in COLOURS.items():
-        if any(row.strategy == strategy for row in rows):
-            margin.scatter(14, y, s=150, color=colour, alpha=0.28, linewidths=0)
-            margin.scatter(14, y, s=14, color=colour)
-            margin.text(32, y, strategy, va="center", color=colour)
-            y += 22
-    y += 8
-    margin.scatter(14, y, s=150, facecolors="none", edgecolors=_INK, linewidths=1.8)
-    margin.text(32, y, "Pareto front:\naccuracy, speed, size", va="center", fontsize=9.5)
-    y += 32
-    if with_front:
-        margin.plot((3, 25), (y, y), color=_SOFT, linewidth=1.6, linestyle=(0, (5, 3)))
-        margin.text(32, y, "Pareto front:\naccuracy, speed", va="center", fontsize=9.5)
-        y += 32
-    margin.text(3, y + 8, "area: size of the model file", fontsize=9.5, va="center")
-    y += 24
-    largest = max(row.model_mb for row in rows)
-    for size in _round_sizes(largest):
-        radius = _LARGEST * math.sqrt(size / largest)
-        y += radius
-        margin.scatter(34, y, s=(2 * radius) ** 2, facecolors="none", edgecolors=_SOFT, linewidths=1)
-        margin.text(72, y, f"{size:g} MB", va="center", fontsize=9.5)
-        y += radius + 8
-
-
-def _round_sizes(largest: float) -> list[float]:
-    """Return three round sizes, the first at most the largest, each about a quarter of the one before."""
-    fits = [value for value in _round(1, 2, 5) if value <= largest]
-    return [fits[-1], fits[-3], fits[-5]]
+def _log_ticks(axes: "Axes", values: Sequence[float], *, at_values: bool = False) -> None:
+    """Make the horizontal axis logarithmic, with round numbers on it, or with the values themselves."""
+    axes.set_xscale("log")
+    # At least a factor of four, or the noise of the clock would fill the chart.
+    margin = 1.15 if at_values else max(1.35, math.sqrt(4 * min(values) / max(values)))
+    low, high = min(values) / margin, max(values) * margin
+    axes.set_xlim(low, high)
+    rounds = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 1.5, 2, 3, 5, 7)]
+    ticks = list(values) if at_values else [value for value in rounds if low <= value <= high]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.set_xticks([], minor=True)

@@ -3,12 +3,11 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.test_compare import row
-from training.comparison import Failure, Row, gains_of, levels, mark_pareto, pareto_front
-from training.label_places import Box, Bubble, place
+from tests.training.test_compare import failure, row
+from training.comparison import Row, gains_of, learning_curves, levels, mark_pareto, pareto_front, winner
 
 COSTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12)
 POSITIVE = st.lists(st.floats(0.01, 1e4), max_size=30)
@@ -51,10 +50,15 @@ def test_the_noise_of_the_clock_puts_nothing_on_the_front() -> None:
     bad = row("net", "scratch", accuracy=0.5, mb=10.001, ms=5.0)
     small = row("squeeze", accuracy=0.7, mb=2, ms=5)
 
-    marked = mark_pareto([good, Failure("x", "probe", "no"), bad, small])
+    marked = mark_pareto([good, failure("x", "no"), bad, small])
 
     assert [outcome.is_pareto for outcome in marked if isinstance(outcome, Row)] == [True, False, True]
-    assert isinstance(marked[1], Failure)
+
+
+def test_each_data_set_has_a_front_of_its_own() -> None:
+    marked = mark_pareto([row("net", accuracy=0.9), row("net", accuracy=0.6, data="steel")])
+
+    assert [outcome.is_pareto for outcome in marked if isinstance(outcome, Row)] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -68,42 +72,50 @@ def test_the_noise_of_the_clock_puts_nothing_on_the_front() -> None:
     ],
 )
 def test_what_transfer_brought_is_said_in_a_sentence(accuracy: float, seconds: float, sentence: str) -> None:
-    probe = Row(**{**vars(row("net", accuracy=accuracy)), "seconds": seconds})
-    scratch = Row(**{**vars(row("net", "scratch", accuracy=0.5)), "seconds": 100.0})
+    probe = row("net", accuracy=accuracy, seconds=seconds)
+    scratch = row("net", "scratch", accuracy=0.5, seconds=100.0)
 
     (gain,) = gains_of([probe, row("other"), scratch])
 
     assert gain.sentence == sentence
 
 
-ONE_ON_ANOTHER = (
-    *((503.2610170256629, 106.94659148790078, 4.657230505538295),) * 2,
-    (503.2610170256629, 50.0, 4.657230505538295),
-    (99.98543691983093, 70.0, 9.236300071302395),
-    (117.32871570617118, 265.233636915408, 21.540295307365017),
-    *((70.0, 54.127761171002156, 21.540295307365017),) * 3,
-)
-"""Once one of their labels left the frame by a hair."""
-BUBBLES = st.lists(
-    st.builds(
-        lambda x, y, radius: Bubble(x, y, radius, y - 30, y + 30, 90, 12),
-        st.floats(50, 550),
-        st.floats(50, 350),
-        st.floats(4, 25),
-    ),
-    max_size=8,
-)
+def test_fine_tuning_is_held_against_the_probe_seed_by_seed() -> None:
+    runs = [
+        row("net", strategy, accuracy=accuracy, seed=seed)
+        for seed, accuracies in enumerate([(0.90, 0.92), (0.91, 0.90), (0.92, 0.95)])
+        for strategy, accuracy in zip(("probe", "finetune"), accuracies, strict=True)
+    ]
+
+    (gain,) = gains_of([*runs, row("net", "probe", seed=9), row("net", "finetune", share="20")])
+
+    assert (gain.strategy, gain.against, gain.seeds) == ("finetune", "probe", 3)
+    assert (gain.points, gain.lowest, gain.highest) == (1.3, -1.0, 3.0)
+    assert gain.p_value == pytest.approx(0.125)  # of four pictures that differ, the median of the three seeds
+    assert gain.sentence.startswith("finetune is 1.3 points above (3 seeds: -1.0 to +3.0) probe, which may be chance,")
 
 
-@given(BUBBLES)
-@example([Bubble(*circle, circle[1] - 30, circle[1] + 30, 90, 12) for circle in ONE_ON_ANOTHER])
-def test_labels_stay_in_the_frame_and_off_each_other(bubbles: list[Bubble]) -> None:
-    frame = Box(0, 0, 600, 400)
+def test_a_learning_curve_rises_by_pictures_and_tells_mean_and_range() -> None:
+    runs = [
+        row("net", accuracy=accuracy, share=share, train_images=count, seed=seed)
+        for share, count, accuracies in (("all", 800, (0.9, 0.8)), ("20", 20, (0.5, 0.7)))
+        for seed, accuracy in enumerate(accuracies)
+    ]
 
-    boxes = place(bubbles, frame)
+    small, large = learning_curves(runs)
 
-    assert len(boxes) == len(bubbles)
-    for box in boxes:
-        assert box.overlap(frame) == pytest.approx(box.area)
-    for one, other in combinations(boxes, 2):
-        assert one.overlap(other) == 0
+    assert (small.share, small.train_images, small.seeds) == ("20", 20, 2)
+    assert (small.lowest, small.highest, large.lowest, large.highest) == (0.5, 0.7, 0.8, 0.9)
+    assert small.mean == pytest.approx(0.6)
+    assert large.mean == pytest.approx(0.85)
+
+
+def test_the_winner_is_chosen_by_pictures_it_had_not_seen_and_never_by_the_holdout() -> None:
+    lucky = row("lucky", accuracy=0.99, unseen_accuracy=0.8)
+    good = row("good", accuracy=0.9, unseen_accuracy=0.9, ms=5)
+    fast = row("fast", accuracy=0.8, unseen_accuracy=0.9, ms=2)
+    worse_on_average = [row("luck", unseen_accuracy=0.95), row("luck", unseen_accuracy=0.8, seed=1, model="")]
+    unknown = row("unknown", unseen_accuracy=None)
+
+    assert winner([lucky, good, fast, *worse_on_average, unknown]) is fast
+    assert winner([unknown]) is None

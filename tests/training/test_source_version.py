@@ -310,7 +310,7 @@ def test_refreshes_do_not_lengthen_the_lineage(store: ModelStore, data: Path) ->
 
 def test_a_comparison_refuses_a_version_and_says_why(data: Path) -> None:
     with pytest.raises(InvalidRequestError, match="a comparison trains networks in a store of its own"):
-        CompareSettings(data, ("store:tuned", "resnet18"))
+        CompareSettings((data,), ("store:tuned", "resnet18"))
 
 
 def test_cards_of_before_have_no_lineage(store: ModelStore) -> None:
