@@ -13,8 +13,8 @@ are the layout that Triton and TensorFlow Serving read. Writers take a lock; rea
 
 import json
 import os
-import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +26,7 @@ from typing import Final, Literal
 from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
 from regraft.files import fsync_folder, locked, storage_errors
 from regraft.labels import one_form
+from regraft.model_names import is_model_name, model_name, taken_for
 from regraft.picture_folders import contents, folders_in
 
 MODEL_FILE: Final = "model.onnx"
@@ -35,7 +36,6 @@ REPORT_JSON_FILE: Final = "report.json"
 STATE_FILE: Final = "state.safetensors"
 """The trained weights, which a later fine-tuning goes on from; nothing serves them."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
@@ -85,7 +85,8 @@ class ModelStore:
         """Return the names of the models that have a folder, sorted."""
         if not self.root.is_dir():
             return []
-        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+        names = {one_form(entry.name) for entry in self.root.iterdir() if entry.is_dir()}
+        return sorted(filter(is_model_name, names))
 
     def versions(self, name: str) -> list[int]:
         """Return the published versions of a model in ascending order."""
@@ -123,7 +124,7 @@ class ModelStore:
         name, _, number = wanted.partition(":")
         if number and not (number.isascii() and number.isdecimal()):
             raise InvalidRequestError(f"{wanted!r}: need NAME or NAME:VERSION, such as flowers:3")
-        version = int(number) if number else self.champion(name)
+        name, version = model_name(name), int(number) if number else self.champion(name)
         if version is None:
             raise PreconditionError(f"model {name!r} has no champion in {self.root}: name a version, as in {name}:1")
         self.folder(name, version)
@@ -143,9 +144,12 @@ class ModelStore:
             The version's number, which was never used before.
 
         Raises:
+            InvalidRequestError: it is new, and another differs from it by capital letters alone.
             StorageError: the disk refused; the store is as it was.
         """
         folder = self._folder(name)
+        if one_form(name) not in (names := self.names()) and (other := taken_for(one_form(name), names)):
+            raise InvalidRequestError(f"model name {name!r}: some file systems take it for {other!r}, which is there")
         with storage_errors(f"cannot publish a version of {name!r}"):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / ".lock"):
@@ -262,11 +266,12 @@ class ModelStore:
         return list(self._read_history(name))
 
     def _folder(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise InvalidRequestError(
-                f"model name {name!r}: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
-            )
-        return self.root / name
+        name = model_name(name)
+        folder = self.root / name
+        if name.isascii() or folder.is_dir():
+            return folder
+        taken_apart = self.root / unicodedata.normalize("NFD", name)  # as a Mac wrote it, and a copy kept it
+        return taken_apart if taken_apart.is_dir() else folder
 
     def _expect(self, name: str, expected: int | None) -> int | None:
         """Return the champion, which must be ``expected`` where that is given; call under the lock."""

@@ -8,6 +8,7 @@ import grpc
 
 from regraft.errors import InvalidRequestError
 from regraft.examples import ExamplesStore, NewExample
+from regraft.labels import one_form
 from regraft.retrain_jobs import MAX_KEY_LENGTH, JobState, RetrainJob
 from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
@@ -97,7 +98,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, request: pb.ListRetrainJobsRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListRetrainJobsResponse:
         """List the jobs, newest first."""
-        jobs = await asyncio.to_thread(self._examples.jobs.list, request.name)
+        jobs = await asyncio.to_thread(self._examples.jobs.list, one_form(request.name))
         return pb.ListRetrainJobsResponse(jobs=[to_message(job) for job in jobs])
 
     async def CancelRetrainJob(  # noqa: N802 - gRPC's name

@@ -25,6 +25,7 @@ from regraft.errors import (
     RegraftError,
 )
 from regraft.image_limits import DEFAULT_LIMITS, Limits
+from regraft.labels import one_form
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
 from serving.call import current
@@ -90,7 +91,7 @@ class Models:
         self._open_engine = open_engine
         self._max_queue = max_queue
         self._limits = limits
-        self._only = frozenset(only)
+        self._only = frozenset(map(one_form, only))
         self._metrics = metrics
         self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
         self._served: dict[str, ServedModel] = {}
@@ -111,7 +112,7 @@ class Models:
             PreconditionError: it is empty and there are none.
         """
         if name:
-            return name
+            return one_form(name)
         names = sorted({*self._served, *self._stored})
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ from onnx import TensorProto
 from regraft import artifact
 from regraft.artifact import Head
 from regraft.errors import RegraftError
+from regraft.model_names import MAX_NAME_LENGTH, name_like
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode
 from training.compare_settings import CompareSettings
 from training.comparison import Failure, Moment, Row, Run
@@ -32,7 +32,6 @@ from training.strategy import Context, Listener, Stopwatch
 from training.train import make, train, tuner_for
 
 STORE_FOLDER: Final = "models"
-_LONGEST_NAME: Final = 64
 _HASH_DIGITS: Final = 12
 
 log = logging.getLogger("regraft.compare")
@@ -90,11 +89,11 @@ def train_settings(run: Run, settings: CompareSettings) -> TrainSettings:
 def model_name(run: Run, *, prefixed: bool = False) -> str:
     """Return what the model of a combination is called in the store: 'timm/x' probed gives timm-x-probe."""
     full = f"{run.data}-{run.backbone}" if prefixed else run.backbone
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{full}-{run.strategy}").lstrip("-._")
-    if len(name) <= _LONGEST_NAME:
+    name = name_like(f"{full}-{run.strategy}")
+    if name.endswith(f"-{run.strategy}"):
         return name
     ending = f"-{sha256(full.encode()).hexdigest()[:6]}-{run.strategy}"
-    return name[: _LONGEST_NAME - len(ending)] + ending
+    return name[: MAX_NAME_LENGTH - len(ending)] + ending
 
 
 @dataclass

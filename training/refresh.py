@@ -19,7 +19,7 @@ from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.catalogue import STORE_PREFIX, own_weights
-from training.classes import refuse_unseen, settle_classes
+from training.classes import settle_classes
 from training.dataset import Dataset, LabelledImage, scan
 from training.diagnose import thumbnails
 from training.findings import Findings
@@ -39,7 +39,6 @@ from training.retrain_data import (
     new_rows,
     read_champion,
     remarks_on,
-    seen_labels,
     sides_of,
     sources_of,
 )
@@ -183,6 +182,7 @@ def refresh(
         StorageError: a store refused.
     """
     settings = settle_source(settings)
+    settings = replace(settings, name=one_form(settings.name))
     store, name = ModelStore(settings.store), settings.name
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
     with job_lock(examples, name), tuner_for(settings) as tuner:
@@ -291,9 +291,7 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
         named.setdefault(sha256, set()).update({example.group} - {""})
     sides = sides_of(champion, embeddings, labels, kept, named)
     rows = [(each, label, sides.held[each]) for each, label in labels.items() if each in sides.held]
-    labelled = [(label, held) for _, label, held in rows]
-    refuse_unseen(champion.features.labels, seen_labels(champion.features), labelled, f"{name}:{champion.version}")
-    classes = settle_classes(champion.features.labels, labelled)
+    classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
     reasons = [*unreadable.items(), *left_out_with(classes, rows), *((each, BOTH_SIDES) for each in sorted(sides.both))]
     weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
     weights |= {image.sha256: image.weight for image in found.images}

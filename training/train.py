@@ -1,7 +1,6 @@
 """The story of a training run: folder, backbone, embeddings, head, file, version."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from regraft.examples import FOLDER
 from regraft.files import cache_folder
 from regraft.labels import one_form
 from regraft.manifest import is_manifest
+from regraft.model_names import name_like
 from regraft.picture_folders import text_of
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
@@ -49,8 +49,6 @@ if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
     from training.tuner import Tuner
 
 _UNMEASURED: Final = "Nothing was held out, so nothing says how good it is on new pictures: add some, or a val folder."
-_FIRST: Final = {"train": "trained from a folder", "import": "imported"}
-"""Why a version without a champion before it goes live."""
 RUNS_FOLDER: Final = ".runs"
 """Inside the model store: checkpoints and events of runs, by the model's name."""
 
@@ -143,10 +141,10 @@ def train(
         ArtifactError: the champion is damaged, and the gate is not off.
         StorageError: the store could not be written.
     """
-    name = settings.name or _name_after(settings.data)
+    name = one_form(settings.name) or _name_after(settings.data)
     store = ModelStore(settings.store)
     settings = settle_source(settings)
-    champion = opponent(store, name, gate)  # a bad name is refused before any work
+    champion = _opponent(store, name, gate)  # a bad name is refused before any work
     runs = settings.store / RUNS_FOLDER / name
     context = Context(settings, cache or cache_folder(), runs, listener or Silent(), watch or Stopwatch())
     facts = {key: str(value) for key, value in asdict(settings).items()}
@@ -165,13 +163,13 @@ def train(
             if champion:
                 dataset = _in_order_of(champion, dataset)
         made = make(dataset, context, tuner)
-        found = look_closer(champion, made, store, name, examples, context)
-        result = publish_made(made, found, champion, store, name, gate, context)
+        found = _look_closer(champion, made, store, name, examples, context)
+        result = _publish(made, found, champion, store, name, gate, context)
         trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
     return result
 
 
-def opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
+def _opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
     """Return the version that serves; None where there is none, or it is damaged and the gate off."""
     try:
         return None if store.champion(name) is None else read_champion(store, name)
@@ -300,7 +298,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
     return challenger
 
 
-def look_closer(
+def _look_closer(
     champion: Champion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
 ) -> Findings:
     """Return what the run's data and head show, and what the gate says where there is a champion."""
@@ -325,7 +323,7 @@ def with_judgement(found: Findings, judged: Findings) -> Findings:
     )
 
 
-def publish_made(
+def _publish(
     made: Made,
     findings: Findings,
     champion: Champion | None,
@@ -333,23 +331,10 @@ def publish_made(
     name: str,
     gate: GateMode,
     context: Context,
-    what: str = "train",
 ) -> TrainResult:
-    """Publish what was made, and promote it unless the gate forbids.
-
-    Args:
-        made: backbone and head.
-        findings: see `look_closer`.
-        champion: that it competes with.
-        store: the model store.
-        name: of the model.
-        gate: who has the last word.
-        context: of the run.
-        what: the command that made it, for the history.
-    """
     settings, dataset, verdict = context.settings, made.dataset, findings.verdict
     before = champion.version if champion else None
-    why = reason_of(what, verdict, gate) if verdict else f"regraft {what}"
+    why = reason_of("train", verdict, gate) if verdict else "regraft train"
     who = user_name()
     with context.watch.stage("occlusion"):
         looked = explain(made, findings, context)
@@ -367,7 +352,7 @@ def publish_made(
         )
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
-            reason = why if verdict else _FIRST.get(what, why)
+            reason = why if verdict else "trained from a folder"
             store.promote(name, version, who=who, why=reason, expected=before)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)
@@ -435,7 +420,7 @@ def _figures(result: TrainResult) -> dict[str, float]:
 def _name_after(folder: Path) -> str:
     """Return a model's name after its folder, or list: 'my photos' gives my-photos."""
     place = folder.resolve()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.stem if is_manifest(folder) else place.name).strip("-._")[:64]
+    name = name_like(place.stem if is_manifest(folder) else place.name)
     if not name:
         raise InvalidRequestError(f"--name: no model can be called after {text_of(folder)!r}: say a name")
     return name

@@ -21,7 +21,7 @@ from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, HistoryEntry, 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "colours"
-BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "-x", "_x", "a b", "a\n", "a\0b", "é", "a" * 65, "a\\b"]
+BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "-x", "_x", "a b", "a\n", "a\0b", "a:b", "a" * 65, "a\\b"]
 
 
 def write(folder: Path) -> None:
@@ -474,11 +474,42 @@ def test_a_name_that_could_leave_the_store_is_refused_everywhere(store: ModelSto
     assert not store.root.exists()
 
 
-@pytest.mark.parametrize("name", ["a", "Cats-and_dogs.v2", "0", "a" * 64])
-def test_ordinary_names_are_taken(store: ModelStore, name: str) -> None:
+@pytest.mark.parametrize("name", ["a", "Cats-and_dogs.v2", "0", "a" * 64, "热狗", "حصان", "कुत्ता", "Möwe", "热" * 64])
+def test_ordinary_names_of_any_script_are_taken_and_are_folders(store: ModelStore, name: str) -> None:
     publish(store, 1, name)
+    store.promote(name, 1, who="tester", why="")
 
     assert store.names() == [name]
+    assert store.folder(name, 1) == store.root / name / "1"
+    assert store.find(f"{name}:1") == store.find(name) == (name, 1)
+
+
+def test_both_forms_of_a_name_are_one_model(store: ModelStore) -> None:
+    publish(store, 1, "Mo\u0308we")
+
+    assert store.names() == ["M\u00f6we"]
+    assert store.find("Mo\u0308we:1") == ("M\u00f6we", 1)
+    assert publish(store, 1, "M\u00f6we") == [2]
+
+
+def test_a_folder_that_came_from_a_mac_is_found_by_its_one_form(store: ModelStore) -> None:
+    publish(store, 1, "M\u00f6we")
+    (store.root / "M\u00f6we").rename(store.root / "Mo\u0308we")
+
+    assert store.names() == ["M\u00f6we"]
+    assert store.versions("M\u00f6we") == [1]
+    assert publish(store, 1, "M\u00f6we") == [2]
+    assert [path.name for path in store.root.iterdir()] == ["Mo\u0308we"]
+
+
+def test_a_new_name_that_some_file_systems_take_for_another_is_refused(store: ModelStore) -> None:
+    publish(store, 1, "Cats")
+
+    with pytest.raises(InvalidRequestError, match="'cats': some file systems take it for 'Cats', which is there"):
+        publish(store, 1, "cats")
+
+    (store.root / "cats").mkdir()  # of a store that has both already, both go on
+    assert publish(store, 1, "cats") == [1]
 
 
 TORN_AFTER = {"its first byte": 1, "half of it": 60, "all but its last byte": -2, "all but the end of the line": -1}

@@ -57,6 +57,27 @@ def probabilities(response: pb.ClassifyResponse) -> dict[str, float]:
     return {prediction.label: prediction.probability for prediction in response.predictions}
 
 
+def test_models_of_any_script_are_served_and_either_form_of_a_name_will_do(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    publish_tiny(store, name="热狗")
+    publish_tiny(store, name="M\u00f6we")
+
+    with LiveServer(store) as live:
+        client = live.client
+        taken_apart = "Mo\u0308we"
+        assert {model.name for model in client.list_models()} == {"热狗", "M\u00f6we"}
+        assert client.classify(picture("red"), name="热狗").name == "热狗"
+        assert client.classify(picture("red"), name=taken_apart).name == "M\u00f6we"
+        list(client.add_examples([(picture("blue", 7), "blue")], name=taken_apart))
+        assert [example.label for example in client.list_examples(name="M\u00f6we")] == ["blue"]
+        assert client.promote(1, name=taken_apart, who="test").name == "M\u00f6we"
+        assert client.list_jobs(taken_apart) == []
+        with grpc.insecure_channel(live.target) as channel:
+            triton = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            assert triton.ModelReady(inference_pb2.ModelReadyRequest(name="热狗")).ready
+        assert live.metric("regraft_served_version", model="热狗") == 1
+
+
 def striped(width: int = 64, height: int = 16) -> bytes:
     """Return a wide picture: grey with a red end on the left and a blue one on the right."""
     pixels = np.full((height, width, 3), 120, np.uint8)

@@ -241,6 +241,12 @@ def test_long_names_stay_apart() -> None:
     assert all(len(name) == 64 and name.endswith("-finetune") for name in names)
 
 
+def test_models_of_data_of_any_script_are_called_after_it() -> None:
+    runs = [Run(data=data, backbone="a", strategy="probe") for data in ("热狗", "寿司")]
+
+    assert [model_name(run, prefixed=True) for run in runs] == ["热狗-a-probe", "寿司-a-probe"]
+
+
 class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -340,6 +346,17 @@ def test_charts_are_well_formed_and_the_same_every_time() -> None:
     assert set(charts) == {"speed", "pictures", "epochs"}
     assert all(ET.fromstring(chart).tag.endswith("svg") for chart in charts.values())  # noqa: S314 - we made it
     assert draw_charts(found)["photos"] == charts
+
+
+@pytest.mark.parametrize("data", ["热狗", "صور", "फूल", "ไก่"])
+def test_data_of_any_script_is_named_as_text_that_a_browser_has_letters_for(data: str) -> None:
+    """Warnings are errors here: matplotlib warns of each letter that its own font lacks."""
+    curve = (Moment(1, 2.0, 0.5), Moment(2, 4.0, 0.7))
+    found = comparison(row("a", data=data), row("b", "finetune", data=data, curve=curve), data=data)
+
+    page = Page(render(found, draw_charts(found)))
+
+    assert data in page.text
 
 
 @pytest.mark.parametrize("count", [0, 1])

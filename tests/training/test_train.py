@@ -460,7 +460,8 @@ def test_progress_is_told_of_every_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"), [("my photos", "my-photos"), ("été 2026", "t-2026"), (".hidden", "hidden"), ("a_b.c", "a_b.c")]
+    ("folder", "name"),
+    [("my photos", "my-photos"), ("été 2026", "été-2026"), ("热狗", "热狗"), (".hidden", "hidden"), ("a_b.c", "a_b.c")],
 )
 def test_a_model_without_a_name_is_called_after_its_folder(tmp_path: Path, folder: str, name: str) -> None:
     data = write(tmp_path / folder, colours(dict.fromkeys(LABELS, 15)))
@@ -469,7 +470,7 @@ def test_a_model_without_a_name_is_called_after_its_folder(tmp_path: Path, folde
 
 
 def test_a_folder_that_no_model_can_be_called_after_is_refused_before_any_work(tmp_path: Path) -> None:
-    data = write(tmp_path / "写真", colours(dict.fromkeys(LABELS, 15)))
+    data = write(tmp_path / "🌭", colours(dict.fromkeys(LABELS, 15)))
 
     with pytest.raises(InvalidRequestError, match="--name"):
         run(data, tmp_path / "models")
