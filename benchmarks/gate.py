@@ -1,10 +1,10 @@
-"""The gate's answers to right labels and to wrong ones: hundreds of retrains, five seeds each, deterministic.
+"""Play retrains on right labels and on wrong ones, and print the gate's answers.
 
-``python -m benchmarks.gate DATA [SCENARIO...]``, where DATA has the folders that `SETS` names; without names all of
-`SCENARIOS` are played. ``--short`` in place of DATA plays less of each, in seconds, on generated embeddings. Fits,
-quarantine and gate are those of ``training.retrain``, stores and files are left out; embeddings are turned to `AXES`
-principal axes, on which heads are as good. Beside the labels that are sent some pictures are kept apart: "clean"
-figures are of these.
+Hundreds of them, five seeds each, deterministic. ``python -m benchmarks.gate DATA [SCENARIO...]``, where DATA has the
+folders that `SETS` names; without names all of `SCENARIOS` are played. ``--short`` in place of DATA plays less of each,
+in seconds, on generated embeddings. Fits, quarantine and gate are those of ``training.retrain``, stores and files are
+left out; embeddings are turned to `AXES` principal axes, on which heads are as good. Beside the labels that are sent
+some pictures are kept apart: "clean" figures are of these.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _Labels = dict[str, str]
 
 @dataclass(frozen=True)
 class Set:
-    """A set of photographs, and how much of it is there from the start and comes in each batch.
+    """A set of photographs, and the sizes of its first training and batches.
 
     Attributes:
         start: pictures of the first training, of a run of few batches.
@@ -68,7 +68,7 @@ GENERATED: Final = Set("generated", 120, 30, (120, 30), ("class 0", "class 1"))
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of each scenario is played.
+    """The extent to which each scenario is played.
 
     Attributes:
         seeds: how often, each time with other pictures from the start.
@@ -111,7 +111,7 @@ class Photographs:
 
 
 def embed(data: Path, sets: Sequence[Set]) -> list[Photographs]:
-    """Embed photographs through the default backbone; what was embedded before is read from the cache."""
+    """Embed photographs through the default backbone, or read them from the cache."""
     backbone = load_backbone(DEFAULT_BACKBONE, "default", 0, cache_folder())
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
     found = []
@@ -126,7 +126,7 @@ def embed(data: Path, sets: Sequence[Set]) -> list[Photographs]:
 
 
 def generate(of: Set, count: int = 400, classes: int = 4, size: int = 8) -> Photographs:
-    """Return embeddings that are drawn round a centre for each class, as of pictures that are mostly told apart."""
+    """Draw embeddings round a centre for each class, which mostly tell them apart."""
     random = np.random.default_rng(0)
     names = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
     label = random.integers(classes, size=count)
@@ -268,7 +268,7 @@ class Clean:
 
 @dataclass
 class Tally:
-    """What came of some retrains; accuracies on clean pictures.
+    """The outcome of some retrains; accuracies on clean pictures.
 
     Attributes:
         good: of the challengers, those that were as good on clean pictures as the champion.
@@ -346,7 +346,7 @@ def right_labels(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[s
 
 
 def corrections(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
-    """Send what the model answers wrongly of half of the other pictures, with the right labels."""
+    """Send right labels of the pictures that the model answers wrongly."""
     for photographs in sets:
         tally = Tally()
         for seed in range(extent.seeds):
@@ -406,7 +406,7 @@ def shift(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
 
 
 def two_sources(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
-    """Send batches half of which come from Mallory, who calls a third of the victims another class."""
+    """Send batches half of which come from Mallory, 8 % of them poison."""
     for photographs in sets[:2]:
         tally = Tally()
         victim, called = photographs.of.victim
@@ -425,7 +425,7 @@ def two_sources(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[st
 
 
 def new_class(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
-    """Send a few pictures of a class that is new; the calibration error is that of the old ones."""
+    """Send a few pictures of a new class; calibration is that of the old."""
     for photographs in sets[:2]:
         new = photographs.of.victim[1]
         for count in extent.new:
@@ -446,7 +446,7 @@ def new_class(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]
 
 
 def poison(sets: Sequence[Photographs], extent: Extent) -> Iterator[list[str]]:
-    """Send many batches of one source of which a share are pictures of one class that are called another."""
+    """Send many batches in which some pictures of one class are called another."""
     for photographs in sets[:2]:
         victim, called = photographs.of.victim
         right: list[float] = []

@@ -15,7 +15,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 Points = Annotated[tuple[float, ...], Field(min_length=1)]
-NoveltyMethod = Literal["class means", "Mahalanobis cosine"]
+NoveltyMethod = Literal["class means", "Mahalanobis cosine", "none"]
 RecipeValue: TypeAlias = str | int | float | bool | None
 
 
@@ -137,7 +137,8 @@ class ModelCard(_Part):
     Attributes:
         labels: in the order of the probabilities; new classes are appended, never sorted in.
         temperature: already folded into the head (Guo et al., 2017); kept to tell how far the raw head was off.
-        novelty_method: how novelty is measured; the one that told left-out classes better.
+        novelty_method: how novelty is measured; the one that told left-out classes better. ``none`` where no pictures
+            were there to measure by: it is 1 for every picture, and the threshold above all.
         novelty_threshold: images above it are less like the training images than 95 % of held-out ones, range 0-2.
         data_digest: SHA-256 over the (image hash, label) pairs the head was fitted on.
         parent_version: the champion that this head was retrained from, or None.

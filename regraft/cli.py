@@ -1,7 +1,7 @@
 """The front door: ``regraft <command>``.
 
 Only `regraft.serve_cli` reaches into ``serving``; `train_cli`, `evaluate_cli`, `look_cli`, `refresh_cli`,
-`quantise_cli`, `lineage_cli`, `upgrade_cli` and `export_cli` into ``training``.
+`quantise_cli`, `lineage_cli`, `upgrade_cli`, `import_cli` and `export_cli` into ``training``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
@@ -21,6 +21,7 @@ from regraft import (
     evaluate_cli,
     examples_cli,
     export_cli,
+    import_cli,
     lineage_cli,
     look_cli,
     quantise_cli,
@@ -61,6 +62,7 @@ app.command()(bench_cli.bench)
 app.command()(examples_cli.label)
 app.command()(examples_cli.suggest)
 app.command()(export_cli.export)
+app.command("import")(import_cli.import_)
 app.command()(retrain_cli.retrain)
 app.command()(retrain_cli.jobs)
 app.command()(access_cli.token)

@@ -105,14 +105,14 @@ def _models(
         InvalidRequestError: there are more, or a name is given and no server.
     """
     servers = [text for text in texts if _is_server(text, store)]
-    if len(texts) == 1 and servers and len(names) == 2:
-        texts = [*texts, *texts]
+    if len(texts) == 1 and len(names) == 2:  # two models of one server
+        texts, servers = [*texts, *texts], [*servers, *servers]
     if len(texts) > 2:
         raise InvalidRequestError(f"{len(texts)} models: one is judged, two are compared; the last argument is DATA")
-    if names and len(names) not in (1, len(servers), 2 * (len(servers) == 1)):
-        raise InvalidRequestError(f"--name: {len(names)} names, and {len(servers)} servers among the models")
     if names and not servers:
         raise InvalidRequestError("--name: says which model of a server, and none of the models is HOST:PORT")
+    if len(names) not in (0, 1, len(servers)):
+        raise InvalidRequestError(f"--name: {len(names)} names, and {len(servers)} of the models are servers")
     named = iter(names if len(names) > 1 else [*names, *names])
     return [
         _of_server(text, next(named, ""), store, connect) if text in servers else _of_file(text, store)

@@ -49,6 +49,7 @@ FRONT_DOORS = {
         "regraft/compare_cli.py",
         "regraft/evaluate_cli.py",
         "regraft/export_cli.py",
+        "regraft/import_cli.py",
         "regraft/lineage_cli.py",
         "regraft/look_cli.py",
         "regraft/quantise_cli.py",
@@ -132,9 +133,10 @@ def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
     }
 
     # `export` and `version` open one to compare a finished file with what it should compute, and drop it again;
+    # `import_onnx` asks a file that somebody brought what it answers by itself;
     # `formats/answers` asks what `regraft export` wrote; `speed` takes the time of finished files; `activations` and
     # `sensitivity` look at what layers are given, and what 8 bits do to them.
-    modules = ("export", "version", "formats/answers", "speed", "activations", "sensitivity")
+    modules = ("export", "import_onnx", "version", "formats/answers", "speed", "activations", "sensitivity")
     checks = {f"training/{module}.py" for module in modules}
     assert openers == {"serving/engine.py", "training/features.py"} | checks
 

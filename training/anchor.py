@@ -1,7 +1,8 @@
-"""The best versions so far on the holdout of the first training: how far all steps together may go.
+"""Compare challengers with the best version so far, over all steps together.
 
-Each retrain is held against the one before, so that many small losses pass one by one. New labels never enter the
-pictures here; what the best versions answered of them goes from version to version beside the features.
+Each retrain is held against the one before, so that many small losses pass one by one. The pictures here are the
+holdout of the first training, which new labels never enter; what the best versions answered of them goes from version
+to version beside the features.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Anchor:
-    """Pictures of the holdout of the first training, n of them, and what was answered rightly.
+    """The holdout of the first training, n pictures, and right answers on it.
 
     Attributes:
         sha256: their hashes.
@@ -94,7 +95,10 @@ class Anchor:
         )
 
     def moved(self, right: _Mask) -> "Anchor":
-        """Return the anchor of what comes after a version with these right answers [n]: of each, the better one."""
+        """Return the anchor after a version with these right answers [n].
+
+        Of all, and of each class, the better of both stays.
+        """
         labels, best = np.array(self.label, np.str_), self.right_of_class.copy()
         for label in set(self.label):
             rows = labels == label
@@ -108,7 +112,7 @@ class Anchor:
 
 
 def load_anchor(path: Path) -> Anchor | None:
-    """Read what a version keeps beside its features; None of one without, or of an earlier Regraft.
+    """Read the anchor beside a version's features; None where there is none.
 
     Raises:
         ArtifactError: the file is missing or damaged.

@@ -1,12 +1,13 @@
 """Classes come and go with their pictures: which ones the next version can learn, and what is said of the others."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import PreconditionError
 
+_NAMED: Final = 5
 FEWEST: Final = 2
 """Training images that a class needs; of fewer, cross-validation could never set one aside."""
 
@@ -29,6 +30,29 @@ class Classes:
     def remarks(self) -> tuple[str, ...]:
         """What people are told."""
         return tuple(f"class {label!r} {reason}" for label, reason in self.left_out.items())
+
+
+def refuse_unseen(known: Sequence[str], seen: Collection[str], labelled: Iterable[tuple[str, bool]], who: str) -> None:
+    """Refuse to fit a head without a picture of classes that an imported classifier knows, which would be dropped.
+
+    Args:
+        known: labels of the champion.
+        seen: those of them that it has pictures of; these leave with their pictures.
+        labelled: the label of each image, and whether it is holdout.
+        who: the champion, NAME:VERSION.
+
+    Raises:
+        PreconditionError: there are such classes; the text says what to do.
+    """
+    counts = Counter(label for label, held in labelled if not held)
+    unseen = [label for label in known if label not in seen and counts[label] < FEWEST]
+    if unseen:
+        named = ", ".join(map(repr, unseen[:_NAMED])) + (f" and {len(unseen) - _NAMED} more" * (len(unseen) > _NAMED))
+        raise PreconditionError(
+            f"{who} was imported, and a head is fitted on pictures: label at least {FEWEST} to train on of each of its "
+            f"classes; too few there are of {named}. Or import it again with --data, or train on its backbone, for the "
+            f"classes that you have: regraft train DATA --backbone store:{who} --name ANOTHER"
+        )
 
 
 def settle_classes(known: Sequence[str], labelled: Iterable[tuple[str, bool]]) -> Classes:

@@ -1,4 +1,4 @@
-"""The gate: may the challenger replace the champion? One pure function, every number in its answer."""
+"""Judge whether a challenger may replace the champion: the gate, one pure function."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Answers:
-    """What two heads say of the same frozen holdout.
+    """The answers of two heads on the same frozen holdout.
 
     Attributes:
         champion: probabilities [n, K_old] over the first K_old labels.
@@ -43,7 +43,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class NewLabels:
-    """Labels that the champion does not have, training images and holdout alike, and how the others fare.
+    """Labels that are new to the champion, training and holdout, beside the old.
 
     Attributes:
         source: m of them.
@@ -117,14 +117,14 @@ def judge(
 
 
 def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
-    """Return the exact two-sided p value of McNemar's test on two classifiers' right answers [n]."""
+    """Compute McNemar's exact two-sided p value on two classifiers' right answers [n]."""
     only_first = int((first_right & ~second_right).sum())
     differing = int((first_right ^ second_right).sum())
     return float(binomtest(only_first, differing).pvalue) if differing else 1.0
 
 
 def _with_probabilities(verdict: Verdict, answers: Answers, known: _Mask, both_right: _Mask) -> Verdict:
-    """Add how far the probabilities of both can be taken at their word, on classes that both know.
+    """Add the log loss and calibration error of both, on classes both know.
 
     Log loss is compared where both answer rightly, so that it is no second look at the accuracy.
     """
@@ -162,7 +162,10 @@ def _loss_bound(old_right: _Mask, new_right: _Mask) -> float:
 
 
 def _adjusted(verdict: Verdict) -> Verdict:
-    """Return a verdict whose tests of a loss may all be read at one level; where there are no pictures is no test."""
+    """Adjust the p values of all losses for each other (Holm).
+
+    Where there are no pictures is no test.
+    """
     tested: list[Verdict | ClassVerdict | SliceVerdict] = [verdict]
     tested += [entry for entry in verdict.classes if entry.holdout_images and not entry.is_new]
     tested += [part for part in verdict.slices if part.holdout_images]
@@ -216,7 +219,7 @@ def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit:
 
 
 def _more_suspects(suspect: _Mask, news: NewLabels) -> float:
-    """Return the one-sided p value of Fisher's exact test that these labels are wrong no more often than old ones."""
+    """Compute the one-sided p value of Fisher's test for more suspects than before."""
     wrong = int(suspect.sum())
     if not wrong:
         return 1.0

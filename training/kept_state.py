@@ -4,7 +4,7 @@ The model file has the same numbers, but folded into a graph that only computes.
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,6 @@ from safetensors.torch import save
 
 from regraft.artifact import Artifact
 from regraft.errors import ArtifactError, first_line
-from regraft.image import ImageSpec
 from training.backbones import PretrainedBackbone, build_backbone
 from training.input_size import take_image_px
 from training.weights import SourceClassifier
@@ -44,7 +43,6 @@ def keep_state(backbone: PretrainedBackbone, name: str) -> tuple[bytes | None, s
         )
     facts = {
         "backbone": name,
-        "image": asdict(backbone.spec),
         "mean": backbone.mean,
         "std": backbone.std,
         _TRANSFORM_INPUT: bool(getattr(backbone.network, _TRANSFORM_INPUT, False)),
@@ -64,7 +62,8 @@ def restore(path: Path, version: Artifact) -> PretrainedBackbone:
 
     Args:
         path: the file.
-        version: whose weights it has; its head is the classifier that the network comes from.
+        version: whose weights it has, also how its pictures are prepared; its head is the classifier that the network
+            comes from.
 
     Raises:
         ArtifactError: the file does not fit the network.
@@ -74,7 +73,7 @@ def restore(path: Path, version: Artifact) -> PretrainedBackbone:
             facts = json.loads(file.metadata()[_FACTS])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
         backbone = build_backbone(facts["backbone"], "none", seed=0)
-        spec, network = ImageSpec(**facts["image"]), backbone.network
+        spec, network = version.card.image, backbone.network
         if spec.crop_px != backbone.spec.crop_px:
             take_image_px(network, spec.crop_px)
         if hasattr(network, _TRANSFORM_INPUT):

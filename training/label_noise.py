@@ -1,4 +1,4 @@
-"""Wrong labels among those that a head contradicts: a mixture of its own mistakes and of labels that are wrong.
+"""Tell wrong labels from a head's own mistakes, among those it contradicts.
 
 Whoever corrects a model sends what it got wrong, so that a contradiction by itself says nothing, nor do many of one
 kind: a head mixes up some pairs of classes. But the mistakes of a calibrated head are mostly hesitant, as its
@@ -43,7 +43,7 @@ class Foretold:
 
     @staticmethod
     def by(probabilities: FloatArray) -> "Foretold":
-        """Average what a head said, [n, K], of pictures that it was not fitted on."""
+        """Average a head's probabilities [n, K] of pictures that it never saw."""
         classes, answers = probabilities.shape[1], probabilities.argmax(axis=1)
         label, answer = np.full((classes, classes), _LEAST), np.ones(classes)
         for each in np.unique(answers):
@@ -55,7 +55,7 @@ class Foretold:
 
 
 def wrong_labels(probabilities: FloatArray, label_index: _Rows, foretold: Foretold) -> _Matrix:
-    """Return how likely each of the labels of one source that a head contradicts is wrong [n].
+    """Estimate the probability [n] that each contradicted label of a source is wrong.
 
     Of each pair of label and answer the rows are a mixture of two parts. Where the head is mistaken, a picture is the
     more frequent the more probable its label is; where the label is wrong, the more probable the answer is. A pair
@@ -87,19 +87,24 @@ def wrong_labels(probabilities: FloatArray, label_index: _Rows, foretold: Foreto
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Mistakes and wrong labels, n rows: how likely each is a wrong one, and a test that none is."""
+    """A mixture of mistakes and wrong labels, n rows.
+
+    Attributes:
+        doubt: float64 [n], how likely each is a wrong label.
+        p_value: of the hypothesis that none is.
+    """
 
     doubt: _Matrix
     p_value: float
 
     @staticmethod
     def fitted(mistake: _Matrix, wrong: _Matrix) -> "_Mixture":
-        """Fit the share of wrong labels to the densities of both parts; it is at the edge of what it can be at 0."""
+        """Fit the share of wrong labels to the densities of both parts."""
 
         def surprise(share: float) -> float:
             return -float(np.log(share * wrong + (1 - share) * mistake).sum())
 
         share = float(minimize_scalar(surprise, bounds=(0.0, 1.0), method="bounded").x)
-        ratio = 2 * max(0.0, surprise(0.0) - surprise(share))
+        ratio = 2 * max(0.0, surprise(0.0) - surprise(share))  # a share of 0 is at its edge: half the chi-square tail
         likely = share * wrong
         return _Mixture(likely / (likely + (1 - share) * mistake), float(chi2.sf(ratio, 1)) / 2)

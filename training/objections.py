@@ -25,7 +25,7 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """How much worse the challenger may be, and how bad at most; all in percentage points, None where nobody typed it.
+    """Limits of the gate, in percentage points; None where nobody typed one.
 
     Attributes:
         max_drop: of accuracy over the whole holdout; None: no loss beyond `MAX_DROP` may be shown.
@@ -53,7 +53,7 @@ class Limits:
 
     @property
     def margins(self) -> "Margins":
-        """What a loss is tested against."""
+        """The margins that a loss is tested against."""
         return Margins(
             MAX_DROP if self.max_drop is None else self.max_drop,
             MAX_CLASS_DROP if self.max_class_drop is None else self.max_class_drop,
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Margins:
-    """What may be lost at most, in percentage points: of all, of a class, of a source."""
+    """The largest losses in percentage points: of all, a class, a source."""
 
     drop: float
     class_drop: float
@@ -105,7 +105,7 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
 
 
 def _objections_to_drift(anchor: AnchorVerdict, limits: Limits) -> Iterator[str]:
-    """Object to what all steps together lost, unless somebody typed that one step may lose as much."""
+    """Object to losses of all steps together, beyond what one step may lose."""
     best_of_all = (anchor.best_accuracy, anchor.accuracy, anchor.loss_p_value)
     whole = [("accuracy", anchor.images, *best_of_all, limits.max_drop or 0)]
     classes = [
@@ -165,7 +165,7 @@ def _loss(
     evidence: tuple[int, float, float],
     limit: tuple[float | None, float],
 ) -> Iterator[str]:
-    """Object to a loss beyond what was typed, or to one that is shown to be beyond the margin.
+    """Object to a loss beyond the typed limit, or shown beyond the margin.
 
     Where there are more labels to mistake it for, a class is recognised a little less often, which is no forgetting: of
     a typed limit, a loss to new labels counts only if it is beyond chance.
@@ -215,7 +215,7 @@ def _suspect_share(suspects: int, images: int) -> float:
 
 
 def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
-    """Yield what the evidence does not show, above all the losses that it cannot exclude."""
+    """Yield cautions, above all the losses that the evidence cannot exclude."""
     margins = limits.margins
     if 100 * verdict.loss_bound > margins.drop + 1e-9 and verdict.holdout_images:
         yield (

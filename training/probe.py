@@ -49,6 +49,7 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
     settings, watch = context.settings, context.watch
     with watch.stage("embed"):
         dataset, features, embedder = embed(dataset, backbone, context)
+        check_trainable(dataset, settings.data)
         dataset, features = split_by_likeness(dataset, features)
         check_trainable(dataset, settings.data)
         mirror, notes = may_mirror(dataset, features, embedder, context)

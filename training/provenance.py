@@ -25,18 +25,22 @@ def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
     Attributes of the record that are no flags: ``published`` is the strategy that won, ``strategy`` the one that was
     asked for; ``epochs_run`` were learned, ``epochs_kept`` are in the version, 0 where the probe won.
     """
-    spec = made.backbone.spec
+    if made.imported:
+        return {
+            "strategy": made.strategy,
+            "published": made.strategy,
+            **_network(made),
+            **made.imported,
+            **_libraries(),
+        }
     changed = bool(settings.views or made.tuned_by)
+    network = _network(made)
+    if made.backbone.sources:  # the version that it went on from: its network alone would not repeat it
+        network["backbone"] = settings.backbone
     return {
         "strategy": settings.strategy,
         "published": made.strategy,
-        "backbone": made.backbone.name,
-        "weights": made.backbone.weights,
-        "precision": made.backbone.precision,
-        "image_px": spec.crop_px,
-        "resize": spec.resize,
-        "resize_px": spec.resize_px,
-        "interpolation": spec.interpolation,
+        **network,
         "balance": settings.balance,
         **({"views": settings.views} if settings.strategy != "scratch" else {}),
         **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
@@ -44,8 +48,25 @@ def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
         **({"target_error": settings.target_error} if settings.target_error is not None else {}),
         **made.tuned_by,
         "seed": settings.seed,
-        **{f"{name}_version": found for name, found in library_versions().items()},
+        **_libraries(),
     }
+
+
+def _network(made: Made) -> dict[str, RecipeValue]:
+    spec = made.backbone.spec
+    return {
+        "backbone": made.backbone.name,
+        "weights": made.backbone.weights,
+        "precision": made.backbone.precision,
+        "image_px": spec.crop_px,
+        "resize": spec.resize,
+        "resize_px": spec.resize_px,
+        "interpolation": spec.interpolation,
+    }
+
+
+def _libraries() -> dict[str, RecipeValue]:
+    return {f"{name}_version": found for name, found in library_versions().items()}
 
 
 def tuned_by(plan: "Plan", tuned: "Tuned") -> dict[str, RecipeValue]:

@@ -67,7 +67,7 @@ def quantise_version(
     Raises:
         NotFoundError: no such version.
         InvalidRequestError: ``wanted`` is no name and version.
-        PreconditionError: the version is int8 already, or there is no champion.
+        PreconditionError: the version is int8 already or has no pictures, or there is no champion.
         DatasetError: a picture is missing, or none can be read any more; single ones are left out.
         ArtifactError: the backbone cannot be quantised, or the file was made with another image rule.
         TrainingError: what int8 gives is nonsense.
@@ -101,7 +101,12 @@ def _read(store: ModelStore, wanted: str) -> _Parent:
     found = artifact.read(folder / MODEL_FILE)
     if found.card.backbone.precision == "int8":
         raise PreconditionError(f"{name}:{version} is int8 already")
-    return _Parent(version, folder, found, load_features(folder / FEATURES_FILE))
+    features = load_features(folder / FEATURES_FILE)
+    if not (~features.is_holdout).any():
+        raise PreconditionError(
+            f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
+        )
+    return _Parent(version, folder, found, features)
 
 
 def _embed(

@@ -1,4 +1,4 @@
-"""Labels that are left out of the fit until a person has looked: what others' labels contradict with confidence.
+"""Quarantine labels that others' labels contradict, until a person has looked.
 
 Those that look at a label were not fitted on it: a head of the first training data alone, which no label that was sent
 since has entered, so that slow poison does not change it; the challenger's heads, out of fold; and the champion, where
@@ -77,7 +77,7 @@ NOTHING_QUARANTINED: Final = Quarantined()
 def quarantine(
     champion: Champion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
 ) -> list[SuspectLabel]:
-    """Put what is likely wrong of the labels that people sent into quarantine, and return it.
+    """Put the likely wrong labels among those sent into quarantine, and return them.
 
     Raises:
         StorageError: the examples cannot be read or changed.
@@ -138,9 +138,9 @@ def find_wrong_labels(
 
 
 def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, _Mask]:
-    """Return probabilities [n, K], and whether [n] they are of heads that were not fitted on the row.
+    """Return probabilities [n, K], and which rows [n] their head never saw.
 
-    Out of fold on training images, of the head itself on the holdout.
+    They are out of fold on training images, of the head itself on the holdout.
     """
     answers, judged = fitted.head.probabilities(features.embedding), features.is_holdout.copy()
     rows = np.flatnonzero(~features.is_holdout)[fitted.unseen.rows]
@@ -150,7 +150,7 @@ def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, 
 
 @dataclass(frozen=True)
 class _Said:
-    """What a head says of all rows.
+    """A head's answers on all rows.
 
     Attributes:
         answers: [n, K].
@@ -166,7 +166,7 @@ class _Said:
 
 
 def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
-    """Fit a head on the labels that nobody sent since, of the classes that have enough of them."""
+    """Fit a head on the first labels, of the classes that have enough."""
     features, trusted = labels.features, ~labels.sent
     counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
     classes = np.flatnonzero(counts >= MIN_CLASS)

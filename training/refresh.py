@@ -19,7 +19,7 @@ from regraft.labels import one_form
 from regraft.store import FEATURES_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.catalogue import STORE_PREFIX, own_weights
-from training.classes import settle_classes
+from training.classes import refuse_unseen, settle_classes
 from training.dataset import Dataset, LabelledImage, scan
 from training.diagnose import thumbnails
 from training.findings import Findings
@@ -39,6 +39,7 @@ from training.retrain_data import (
     new_rows,
     read_champion,
     remarks_on,
+    seen_labels,
     sides_of,
     sources_of,
 )
@@ -291,7 +292,9 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
         named.setdefault(sha256, set()).update({example.group} - {""})
     sides = sides_of(champion, embeddings, labels, kept, named)
     rows = [(each, label, sides.held[each]) for each, label in labels.items() if each in sides.held]
-    classes = settle_classes(champion.features.labels, [(label, held) for _, label, held in rows])
+    labelled = [(label, held) for _, label, held in rows]
+    refuse_unseen(champion.features.labels, seen_labels(champion.features), labelled, f"{name}:{champion.version}")
+    classes = settle_classes(champion.features.labels, labelled)
     reasons = [*unreadable.items(), *left_out_with(classes, rows), *((each, BOTH_SIDES) for each in sorted(sides.both))]
     weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
     weights |= {image.sha256: image.weight for image in found.images}

@@ -20,7 +20,7 @@ from regraft.labels import one_form
 from regraft.progress import Progress
 from regraft.runtime import arithmetic_here
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.classes import Classes, settle_classes
+from training.classes import Classes, refuse_unseen, settle_classes
 from training.features import Embedder, Features, assemble, load_features, provider_for
 from training.further import carried_over, in_order, load_further
 from training.head import Additional
@@ -221,6 +221,11 @@ def rows_of(features: Features) -> list[Row]:
     return list(zip(features.sha256, labels, [bool(held) for held in features.is_holdout], strict=True))
 
 
+def seen_labels(features: Features) -> set[str]:
+    """Return the labels that there are pictures of; an imported classifier may know others."""
+    return {features.labels[index] for index in np.unique(features.label_index)}
+
+
 def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
     """Return for each row of ``now`` whether it is not in ``before``, or not under this label."""
     known = {sha256: label for sha256, label, _ in rows_of(before)}
@@ -262,7 +267,9 @@ def gather(
     named = {example.sha256: [example.group] for example in sent if example.group}
     sides = sides_of(champion, every, labels, kept, named)
     rows = [(name, label, sides.held[name]) for name, label in labels.items() if name in sides.held]
-    classes = settle_classes(before.labels, [(label, held) for _, label, held in rows])
+    labelled = [(label, held) for _, label, held in rows]
+    refuse_unseen(before.labels, seen_labels(before), labelled, f"{model}:{champion.version}")
+    classes = settle_classes(before.labels, labelled)
     features = assemble(
         classes.labels,
         [row for row in rows if row[1] not in classes.left_out],

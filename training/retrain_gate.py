@@ -1,4 +1,4 @@
-"""What a retrain puts before the gate, and what it tells people of the new labels."""
+"""Put a retrain before the gate, and report on its new labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ MOST_SUSPECTED: Final = 20
 
 @dataclass(frozen=True)
 class Terms:
-    """What a challenger is held to.
+    """The terms that a challenger is held to.
 
     Attributes:
         limits: of the gate.
@@ -124,7 +124,7 @@ def judge_challenger(
 
 
 def _answers(known_features: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
-    """Return what both say of the holdout and the lost pictures, over the same labels.
+    """Return both heads' answers on the holdout and lost pictures, over common labels.
 
     A class of the champion that no picture is left of is taken from its answers: it is judged by what both know.
     """
@@ -144,7 +144,7 @@ def _answers(known_features: Features, before: FloatArray, data: RetrainData, af
 
 
 def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
-    """Return probabilities [n, K] of the wanted labels in their order, 0 for one that is not there."""
+    """Return probabilities [n, K] of the wanted labels, 0 for a missing one."""
     there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
     columns = np.zeros((len(probabilities), len(wanted)), np.float32)
     columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
@@ -164,7 +164,7 @@ def anchor_of(champion: Champion, file: Path, examples: ExamplesStore, model: st
 
 
 def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:
-    """Return which pictures of an anchor, all of which ``features`` have, a head answers rightly."""
+    """Return which pictures of an anchor, all in ``features``, a head answers rightly."""
     row_of = {sha256: row for row, sha256 in enumerate(features.sha256)}
     rows = np.array([row_of[sha256] for sha256 in anchor.sha256], np.int64)
     right: npt.NDArray[np.bool_] = (
@@ -181,7 +181,10 @@ def gain(what: str, verdict: Verdict) -> str:
 def golden_answers(
     golden: list[tuple[Path, str]], embedder: Embedder, head: Head, labels: tuple[str, ...]
 ) -> list[tuple[str, bool]]:
-    """Return for each golden picture its name and whether a head answers it rightly; one that is no picture is not."""
+    """Return each golden picture's name, and whether a head answers it rightly.
+
+    What is no picture is answered wrongly.
+    """
     return [(f"{label}/{path.name}", _answer(path, embedder, head, labels) == label) for path, label in golden]
 
 
@@ -211,7 +214,7 @@ def _picture_of(entry: SuspectLabel) -> Judged:
 
 
 def _suspected(picture: Judged) -> SuspectLabel:
-    """Return a picture of `judge_challenger`, whose file is the name of its source, for the verdict."""
+    """Return a judged picture, its file the name of its source, for the verdict."""
     return SuspectLabel(
         picture.sha256,
         picture.label,
@@ -225,7 +228,10 @@ def _suspected(picture: Judged) -> SuspectLabel:
 def _doubted(
     features: Features, is_new: npt.NDArray[np.bool_], unseen: FloatArray, suspect: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """Return the new rows that are answered otherwise: likely wrong ones first, the least probable label first."""
+    """Return the new rows that are answered otherwise, likely wrong ones first.
+
+    Within both the least probable label comes first.
+    """
     truth = features.label_index
     rows = np.flatnonzero(is_new & (unseen.argmax(axis=1) != truth))
     return rows[np.lexsort((unseen[rows, truth[rows]], ~suspect[rows]))]

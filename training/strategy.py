@@ -11,7 +11,7 @@ from regraft.card import RecipeValue
 from regraft.errors import DatasetError
 from regraft.progress import Progress
 from training.crops import over_limits
-from training.dataset import Dataset, check_trainable
+from training.dataset import Dataset
 from training.features import Embedder, Features, assemble
 from training.findings import Epoch, Findings
 from training.head import Additional, FittedHead
@@ -91,11 +91,12 @@ class Made:
     """A backbone with a head that fits it, ready to become a version.
 
     Attributes:
-        strategy: what was done in the end: ``probe``, ``finetune`` or ``scratch``.
+        strategy: what was done in the end: ``probe``, ``finetune``, ``scratch`` or ``import``.
         dataset: without the pictures that could not be read.
         extra: pictures of a second set that were learned from too.
         further: rows beside the features that the head was fitted on.
         mirror: whether pictures were mirrored to learn from, or may be.
+        imported: what an import rests on, for the card; empty of all that was trained here.
         tuned_by: what a fine-tuning or a training from scratch was done by, for the card; empty where there was none.
     """
 
@@ -109,13 +110,14 @@ class Made:
     further: Additional | None = None
     mirror: bool = True
     tuned_by: Mapping[str, RecipeValue] = field(default_factory=dict)
+    imported: Mapping[str, RecipeValue] = field(default_factory=dict)
 
 
 def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:
     """Embed every picture; those that cannot be decoded leave the dataset, with the reason.
 
     Raises:
-        DatasetError: too few pictures are left.
+        DatasetError: none is left.
     """
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
     files = {image.sha256: image.path for image in dataset.images}
@@ -140,10 +142,9 @@ def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -
     """Return the dataset without pictures that cannot be read, by hash and reason.
 
     Raises:
-        DatasetError: too few are left.
+        DatasetError: none is left.
     """
     dataset = dataset.without(with_hashes(failures))
     if not dataset.images:
         raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
-    check_trainable(dataset, root)
     return dataset

@@ -1,4 +1,4 @@
-"""Pictures that a person should look at: labels that are likely wrong, and the worst mistakes.
+"""Find labels that are likely wrong, and the worst mistakes.
 
 Everything here speaks of rows; `training.diagnose` gives them names.
 """
@@ -24,11 +24,12 @@ def top_losses(probabilities: FloatArray, label_index: _Rows) -> _Rows:
 
 
 def label_errors(probabilities: FloatArray, label_index: _Rows) -> _Rows:
-    """Find labels that are likely wrong by confident learning (Northcutt et al., 2021), worst first.
+    """Find labels that are likely wrong by confident learning, worst first.
 
-    A class is told confidently of a picture where it is as probable as it is, on average, of pictures that bear its
-    label. A label is suspect where another class is told confidently, and is the answer. On photographs with a fifth of
-    a batch mislabelled, the paper's pruning on top of that found no more wrong labels and marked no fewer right ones.
+    (Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.) A class is told
+    confidently of a picture where it is as probable as it is, on average, of pictures that bear its label. A label is
+    suspect where another class is told confidently, and is the answer. On photographs with a fifth of a batch
+    mislabelled, the paper's pruning on top of that found no more wrong labels and marked no fewer right ones.
 
     Args:
         probabilities: float32 [n, K] of heads that were not fitted on the row.

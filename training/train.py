@@ -49,6 +49,8 @@ if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
     from training.tuner import Tuner
 
 _UNMEASURED: Final = "Nothing was held out, so nothing says how good it is on new pictures: add some, or a val folder."
+_FIRST: Final = {"train": "trained from a folder", "import": "imported"}
+"""Why a version without a champion before it goes live."""
 RUNS_FOLDER: Final = ".runs"
 """Inside the model store: checkpoints and events of runs, by the model's name."""
 
@@ -144,7 +146,7 @@ def train(
     name = one_form(settings.name) or _name_after(settings.data)
     store = ModelStore(settings.store)
     settings = settle_source(settings)
-    champion = _opponent(store, name, gate)  # a bad name is refused before any work
+    champion = opponent(store, name, gate)  # a bad name is refused before any work
     runs = settings.store / RUNS_FOLDER / name
     context = Context(settings, cache or cache_folder(), runs, listener or Silent(), watch or Stopwatch())
     facts = {key: str(value) for key, value in asdict(settings).items()}
@@ -163,13 +165,13 @@ def train(
             if champion:
                 dataset = _in_order_of(champion, dataset)
         made = make(dataset, context, tuner)
-        found = _look_closer(champion, made, store, name, examples, context)
-        result = _publish(made, found, champion, store, name, gate, context)
+        found = look_closer(champion, made, store, name, examples, context)
+        result = publish_made(made, found, champion, store, name, gate, context)
         trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
     return result
 
 
-def _opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
+def opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
     """Return the version that serves; None where there is none, or it is damaged and the gate off."""
     try:
         return None if store.champion(name) is None else read_champion(store, name)
@@ -298,7 +300,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
     return challenger
 
 
-def _look_closer(
+def look_closer(
     champion: Champion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
 ) -> Findings:
     """Return what the run's data and head show, and what the gate says where there is a champion."""
@@ -323,7 +325,7 @@ def with_judgement(found: Findings, judged: Findings) -> Findings:
     )
 
 
-def _publish(
+def publish_made(
     made: Made,
     findings: Findings,
     champion: Champion | None,
@@ -331,10 +333,23 @@ def _publish(
     name: str,
     gate: GateMode,
     context: Context,
+    what: str = "train",
 ) -> TrainResult:
+    """Publish what was made, and promote it unless the gate forbids.
+
+    Args:
+        made: backbone and head.
+        findings: see `look_closer`.
+        champion: that it competes with.
+        store: the model store.
+        name: of the model.
+        gate: who has the last word.
+        context: of the run.
+        what: the command that made it, for the history.
+    """
     settings, dataset, verdict = context.settings, made.dataset, findings.verdict
     before = champion.version if champion else None
-    why = reason_of("train", verdict, gate) if verdict else "regraft train"
+    why = reason_of(what, verdict, gate) if verdict else f"regraft {what}"
     who = user_name()
     with context.watch.stage("occlusion"):
         looked = explain(made, findings, context)
@@ -352,7 +367,7 @@ def _publish(
         )
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
-            reason = why if verdict else "trained from a folder"
+            reason = why if verdict else _FIRST.get(what, why)
             store.promote(name, version, who=who, why=reason, expected=before)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)

@@ -184,6 +184,16 @@ def _without_lost_classes(found: Findings, champion: Champion, labels: tuple[str
         for label, count in zip(champion.features.labels, counts, strict=True)
         if count and label not in labels
     ]
+    strange = [
+        label
+        for label, count in zip(champion.features.labels, counts, strict=True)
+        if not count and label not in labels
+    ]
+    if strange:
+        gone.append(
+            f"{len(strange)} classes would be gone that version {champion.version} was imported with, the first is "
+            f"{strange[0]!r}: give the new model another --name"
+        )
     verdict = found.verdict
     if not gone or verdict is None:
         return found

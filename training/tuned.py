@@ -12,7 +12,7 @@ from regraft.image import decode_crop
 from regraft.progress import Progress
 from regraft.runtime import cpu_budget
 from training.cross_validation import outer_folds, summarise
-from training.dataset import Dataset
+from training.dataset import Dataset, check_trainable
 from training.export import export_backbone
 from training.features import Features
 from training.findings import Agreement, CrossValidation, Findings, Tuning
@@ -172,7 +172,9 @@ def _readable(dataset: Dataset, context: Context) -> Dataset:
             context.progress("check", number + 1, len(images))
             if reason:
                 failures[images[number].sha256] = reason
-    return without_unreadable(dataset, failures, settings.data)
+    dataset = without_unreadable(dataset, failures, settings.data)
+    check_trainable(dataset, settings.data)
+    return dataset
 
 
 def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:

@@ -138,6 +138,8 @@ def _embed(
     with embedding_cache(cache) as known:
         embeddings, failures = embedder.embed(files, known, progress)
     kept = champion.features.select(~np.isin(champion.features.sha256, list(failures)))
+    if not champion.features.sha256:
+        raise DatasetError(f"{card.name}:{champion.version} has no pictures to fit a head on: import it again")
     if not kept.sha256:
         raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
     vectors = np.array([embeddings[sha256] for sha256 in kept.sha256], np.float32)

@@ -1,4 +1,4 @@
-"""What the gate saw, and what it decided; plain JSON types in `Verdict.to_dict`."""
+"""Verdicts of the gate, with every number; plain JSON types in `Verdict.to_dict`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """One class on the holdout; shares 0 to 1; p values and ``loss_bound`` as in `Verdict`.
+    """One class on the holdout.
+
+    Shares are from 0 to 1; p values and ``loss_bound`` as in `Verdict`.
 
     Attributes:
         challenger_old_labels_recall: where the challenger may answer only with labels that the champion has too.
@@ -25,7 +27,7 @@ class ClassVerdict:
 
 @dataclass(frozen=True)
 class SliceVerdict:
-    """The pictures of one source: those of the holdout, and those whose labels the champion does not have.
+    """The pictures of one source, on the holdout and among the new labels.
 
     Attributes:
         challenger_old_labels_accuracy: where the challenger may answer only with labels that the champion has too.
@@ -50,7 +52,7 @@ class SliceVerdict:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """A new label that is likely wrong, and what heads that did not see the picture answer.
+    """A new label that is likely wrong, and the answer of unfitted heads.
 
     Attributes:
         sha256: of the picture.
@@ -80,7 +82,7 @@ class AnchorClass:
 
 @dataclass(frozen=True)
 class AnchorVerdict:
-    """The challenger against the best version so far, on the holdout of the first training; see `training.anchor`.
+    """The challenger against the best version so far; see `training.anchor`.
 
     Attributes:
         loss_p_value: of the hypothesis that all steps together lost no more than they may; adjusted for all classes.
@@ -95,7 +97,7 @@ class AnchorVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate saw, and what it decided.
+    """The gate's evidence and decision.
 
     Attributes:
         blessed: whether the challenger may become champion.

@@ -24,9 +24,11 @@ RELEASE = f"examples release {SHA256} --name colours"
 
 COMMANDS = f"""
 backbones resnet18
+look photos --backbone {NETWORK} --weights none --sheet look.html
 train photos --store store --name colours --backbone {NETWORK} --weights none
 train photos --store store --name tuned --backbone {NETWORK} --weights none --mlflow sqlite:///runs.db
 compare photos --backbones {NETWORK} --weights none --out compared
+evaluate colours photos --store store --report evaluated.html
 plan colours --store store
 export colours --to onnx --out exported --data photos --store store --max-drop 100
 export colours --to openvino --out exported-openvino --data photos --store store --max-drop 100

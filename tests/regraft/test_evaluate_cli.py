@@ -202,8 +202,10 @@ def test_usage_that_makes_no_sense_is_refused_with_the_flag(served: LiveServer, 
         run("colours", "colours:1", "colours:2", photos, *store)
     with pytest.raises(InvalidRequestError, match="--name: says which model of a server"):
         run("colours", photos, "--name", "colours", *store)
-    with pytest.raises(InvalidRequestError, match="--name: 3 names, and 1 servers"):
+    with pytest.raises(InvalidRequestError, match="--name: 3 names, and 1 of the models are servers"):
         run(served.target, photos, *("--name", "colours") * 3)
+    with pytest.raises(InvalidRequestError, match="--name: 2 names, and 1 of the models are servers"):
+        run("colours", served.target, photos, *("--name", "colours") * 2, *store)
 
 
 def test_a_page_that_cannot_be_written_costs_nobody_the_figures(

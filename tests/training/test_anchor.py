@@ -16,7 +16,7 @@ COUNTS = (100, 100)
 
 
 def anchor(right: npt.NDArray[np.bool_] | None = None) -> Anchor:
-    """Return an anchor of two classes of a hundred pictures each, all of which were answered rightly."""
+    """Return an anchor of two classes of a hundred pictures, all answered rightly."""
     rights = np.ones(sum(COUNTS), np.bool_) if right is None else right
     names = tuple(f"{row:03}" for row in range(sum(COUNTS)))
     return Anchor(names, ("ant",) * COUNTS[0] + ("bee",) * COUNTS[1], rights, rights)
@@ -30,7 +30,7 @@ def rights(ants_lost: int, bees_lost: int = 0) -> npt.NDArray[np.bool_]:
 
 
 def reasons(held: Anchor, right: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    """Judge a challenger that is as good as its champion and so far off the anchor."""
+    """Judge a challenger as good as its champion, and so far off the anchor."""
     same = np.asarray(np.eye(2, dtype=np.float32)[np.zeros(9, np.int64)])
     answers = Answers(same, same, np.zeros(9, np.int64), ("ant", "bee"))
     return judge(answers, Limits(), anchor=held.compared(right)).reasons

@@ -20,7 +20,7 @@ def answers(predicted: npt.NDArray[np.int64], classes: int) -> FloatArray:
 
 
 def right_answers(images: list[int], right: list[int], known: int) -> FloatArray:
-    """Return probabilities [n, known]: of class k, the first ``right[k]`` of ``images[k]`` are answered rightly."""
+    """Return probabilities [n, known] that answer the first ``right[k]`` of class k rightly."""
     predicted = []
     for label, (count, correct) in enumerate(zip(images, right, strict=True)):
         wrong = (label + 1) % known
@@ -193,7 +193,7 @@ def test_a_verdict_is_plain_json(case: Case) -> None:
 
 @st.composite
 def holdouts(draw: st.DrawFn) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64], tuple[str, ...]]:
-    """Draw what two heads answer on a holdout of up to 40 images of 2 to 4 classes, some new to the champion."""
+    """Draw the answers of two heads on a holdout of some classes."""
     classes = draw(st.integers(2, 4))
     known = draw(st.integers(2, classes))
     images = draw(st.integers(0, 40))

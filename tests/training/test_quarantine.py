@@ -55,7 +55,7 @@ def fitted(features: Features) -> FittedHead:
 
 
 def sent(wrong: int, *, count: int = 30, apart: float = 6.0, source: str = "camera") -> tuple[Sent, set[str]]:
-    """Return a batch of which the first pictures of class 0 are called class 1, and the hashes of these."""
+    """Return a batch with ``wrong`` pictures of class 0 called class 1, and their hashes."""
     batch = blobs((count, count, count), 8, apart=apart, seed=1)
     rows = np.flatnonzero(batch.label_index == 0)[:wrong]
     label_index = batch.label_index.copy()
