@@ -124,6 +124,20 @@ def test_what_somebody_vouched_for_is_not_doubted_again() -> None:
     assert batch.found(vouched=names) == []
 
 
+def test_pictures_of_a_known_class_that_look_new_and_like_another_are_learned() -> None:
+    batch, _ = sent(0)
+    rows = batch.batch.label_index == 0
+    means = np.array([batch.first.embedding[batch.first.label_index == each].mean(axis=0) for each in range(3)])
+    elsewhere = 8 * np.linalg.svd(means)[2][-1]  # along an axis on which the known pictures do not differ
+    embedding = batch.batch.embedding.copy()
+    embedding[rows] += means[1] + elsewhere - embedding[rows].mean(axis=0)
+    batch.batch = replace(batch.batch, embedding=embedding)
+    read = fit(batch.first).head.probabilities(embedding[rows]).argmax(axis=1)
+
+    assert (read != 0).mean() > 0.9, "the champion answers them otherwise"
+    assert len(batch.found()) <= 0.1 * rows.sum()
+
+
 def test_a_class_that_is_new_to_the_champion_is_not_doubted() -> None:
     batch, names = sent(4)
 
