@@ -489,11 +489,13 @@ def tell(cells: Sequence[str]) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Play the scenarios, and print the table."""
-    if "--short" in words:
+    if not words or set(words[1:]) - set(SCENARIOS):
+        raise SystemExit(f"usage: python -m benchmarks.gate DATA|--short [{'|'.join(SCENARIOS)}]...")
+    if words[0] == "--short":
         sets, extent = [generate(GENERATED)], SHORT
     else:
         sets, extent = embed(Path(words[0]), SETS), LONG
-    wanted = [word for word in words if word in SCENARIOS] or list(SCENARIOS)
+    wanted = words[1:] or list(SCENARIOS)
     tell(["sent", *COLUMNS])
     tell(["---"] * (len(COLUMNS) + 1))
     for name in wanted:

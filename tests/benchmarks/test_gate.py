@@ -26,3 +26,9 @@ def test_the_short_form_plays_every_scenario_and_prints_the_table(capsys: pytest
     assert float(re.findall(r"([-\d.]+) points less", sent)[0]) <= 5, sent
     assert caught.split(" of ")[0] != "0"
     assert int(right) <= 3
+
+
+@pytest.mark.parametrize("words", [[], ["--short", "poisn"]])
+def test_what_it_does_not_know_is_refused_with_what_it_does(words: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"usage: .*\|poison\]"):
+        main(words)
