@@ -19,7 +19,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.image import ImageSpec
-from regraft.runtime import open_session
+from regraft.runtime import open_session, require_onnxruntime
 from training.imported import IMAGENET_MEAN, IMAGENET_STD, Channels, ImageRule, Imported, Tail, labels_for
 from training.pretrained import ExportedBackbone
 from training.source_version import IMPORTED
@@ -28,6 +28,7 @@ ANY_NETWORK: Final = "onnx"
 """What the backbone is called where nobody says which network it is."""
 _PREFIX: Final = "net."
 _CROP_PX: Final = 224
+_FATAL: Final = 4
 _RESIZE_SHARE: Final = 0.875
 _TAILS: Final[Mapping[str, Tail]] = {"Softmax": "probabilities", "LogSoftmax": "log probabilities"}
 _LOGITS: Tail = "logits"
@@ -46,12 +47,13 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Input:
-    """What the classifier takes: float of some kind, or uint8, channels first or last."""
+    """What the classifier takes: float of some kind, or uint8, channels first or last; a batch of 0 is any."""
 
     name: str
     type: int
     channels_first: bool
     side: int
+    batch: int
 
 
 def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]) -> Imported:
@@ -132,7 +134,7 @@ def _input_of(model: onnx.ModelProto, rule: ImageRule) -> _Input:
             f"its input {inputs[0].name!r} is {_shape(tensor)}: pictures are squares here"
             + (f", and not of --image-px {asked}" if asked else "")
         )
-    return _Input(inputs[0].name, tensor.elem_type, first, side)
+    return _Input(inputs[0].name, tensor.elem_type, first, side, sides[0])
 
 
 def _shape(tensor: Any) -> str:  # noqa: ANN401 - protobuf's own types are not public
@@ -148,6 +150,8 @@ def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Cha
     """Return the classifier with what prepares the pictures before it: it takes crops as they come, any number."""
     named = compose.add_prefix(model, _PREFIX)
     graph = named.graph
+    if taken.batch:
+        _free_batch(graph, taken.batch)
     nodes, numbers = _preparing(taken, normal)
     kept = [*nodes, *graph.node]
     del graph.node[:], graph.input[:], graph.value_info[:]
@@ -161,6 +165,29 @@ def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Cha
     graph.name = "backbone"
     del named.metadata_props[:]
     return named
+
+
+def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
+    """Let shapes that were written down for one size of batch, as exporters do by default, hold for any.
+
+    Whether that was right shows when the classifier is asked in batches of other sizes.
+    """
+    numbers = {tensor.name: tensor for tensor in graph.initializer}
+    numbers |= {
+        node.output[0]: attribute.t
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    }
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in numbers:
+            continue
+        shape = np.array(numpy_helper.to_array(numbers[node.input[1]]), np.int64)
+        if len(shape) > 1 and shape[0] == batch:
+            shape[0] = 0 if -1 in shape else -1  # 0 is the size that comes in
+            name = f"{node.output[0]}.shape"
+            graph.initializer.append(numpy_helper.from_array(shape, name))
+            node.input[1] = name
 
 
 def _preparing(taken: _Input, normal: tuple[Channels, Channels]) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
@@ -315,8 +342,10 @@ def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `I
 def _check_batches(backbone: onnx.ModelProto, side: int) -> None:
     """Refuse a graph that takes one picture at a time, whatever its shapes say."""
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
+    quiet = require_onnxruntime().RunOptions()
+    quiet.log_severity_level = _FATAL  # what it would write on standard error beside, we say
     try:
-        made = np.asarray(session.run([EMBEDDING], {IMAGE: np.zeros((2, side, side, 3), np.uint8)})[0])
+        made = np.asarray(session.run([EMBEDDING], {IMAGE: np.zeros((2, side, side, 3), np.uint8)}, quiet)[0])
     except Exception as error:
         raise InvalidRequestError(
             f"it takes pictures one at a time ({first_line(error)[:200]}): export it with a batch axis of any size "

@@ -128,8 +128,13 @@ def test_names_that_are_ours_do_not_matter(tmp_path: Path) -> None:
     assert prove_imported(import_onnx(path, "", ImageRule(), LABELS), []).difference <= 1e-3
 
 
-def test_a_fixed_batch_axis_that_nothing_hangs_on_becomes_any(tmp_path: Path) -> None:
-    path = save_classifier(tmp_path / "net.onnx", shape=(1, 3, SIDE, SIDE))
+RESHAPE = (BODY[0], helper.make_node("Reshape", ["quarters", "shape"], ["flat"]))
+
+
+@pytest.mark.parametrize("shape", [[1, WIDTH], [1, -1], [0, -1]])
+def test_a_file_that_exporters_wrote_for_one_picture_takes_any_number(shape: list[int], tmp_path: Path) -> None:
+    numbers = {"shape": np.array(shape, np.int64)}
+    path = save_classifier(tmp_path / "net.onnx", body=RESHAPE, numbers=numbers, shape=(1, 3, SIDE, SIDE))
 
     assert prove_imported(import_onnx(path, "", ImageRule(), LABELS), []).asked == 10
 
@@ -140,7 +145,19 @@ def relu(name: str) -> tuple[NodeProto, ...]:
     )
 
 
-ONE_AT_A_TIME = (BODY[0], helper.make_node("Reshape", ["quarters", "one"], ["flat"]))
+ONE_AT_A_TIME = (
+    *RESHAPE[:1],
+    helper.make_node("Flatten", ["quarters"], ["one"]),
+    helper.make_node("Concat", ["one", "token"], ["two"], axis=1),
+    helper.make_node("Slice", ["two", "from", "to", "axis"], ["flat"]),
+)
+"""A token for one picture, as transformers have them."""
+TOKEN = {
+    "token": np.zeros((1, 1), np.float32),
+    "from": np.array([0], np.int64),
+    "to": np.array([WIDTH], np.int64),
+    "axis": np.array([1], np.int64),
+}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +180,7 @@ ONE_AT_A_TIME = (BODY[0], helper.make_node("Reshape", ["quarters", "one"], ["fla
         ((GEMM,), {"kind": TensorProto.INT32}, "is of type TensorProto.INT32, not float or uint8"),
         (
             (GEMM,),
-            {"body": ONE_AT_A_TIME, "numbers": {"one": np.array([1, WIDTH], np.int64)}, "shape": (1, 3, SIDE, SIDE)},
+            {"body": ONE_AT_A_TIME, "numbers": TOKEN, "shape": (1, 3, SIDE, SIDE)},
             "it takes pictures one at a time .*: export it with a batch axis of any size",
         ),
         ((GEMM,), {"numbers": {"w": WEIGHT[:, :7]}}, "ONNX Runtime refuses the model"),
