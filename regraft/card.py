@@ -24,7 +24,7 @@ class _Part(BaseModel):
 
 
 class SourceVersion(_Part):
-    """A version of a store that another began with; ``digest`` is that of its backbone."""
+    """Source version of a backbone; ``digest`` is that of its own."""
 
     name: str
     version: int = Field(ge=1)
@@ -32,7 +32,7 @@ class SourceVersion(_Part):
 
 
 class KeptState(_Part):
-    """The weights that torch can go on from, in a file beside the version that they were trained for.
+    """Trained weights in a file beside a version, to fine-tune from.
 
     Attributes:
         size_bytes: of the file.

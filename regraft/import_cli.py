@@ -65,7 +65,7 @@ def import_(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Bring a finished classifier into the store: from here on it is served, retrained and exported like any other.
+    """Import a finished classifier; it is served, retrained and exported like any other.
 
     It is published only if it answers as it did by itself, on DATA or on generated pictures. Exit 1 where the gate
     refused.

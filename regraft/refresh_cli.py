@@ -44,6 +44,9 @@ def refresh(
     augment: Augment = "full",
     no_augment: NoAugment = False,
     mirror: Mirror = None,
+    keep_state: Annotated[
+        bool, typer.Option(help="Keep the trained weights beside the version, as in `regraft train`.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
@@ -101,6 +104,7 @@ def refresh(
         mirror=mirror,
         image_px=network.image_px,
         resize=network.resize,
+        keep_state=keep_state,
         precision=network.precision,  # type: ignore[arg-type]
     )
     labelled = open_examples(store, examples, database)

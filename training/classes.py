@@ -33,7 +33,7 @@ class Classes:
 
 
 def refuse_unseen(known: Sequence[str], seen: Collection[str], labelled: Iterable[tuple[str, bool]], who: str) -> None:
-    """Refuse to fit a head without a picture of classes that an imported classifier knows, which would be dropped.
+    """Check that no imported class would be dropped for want of pictures.
 
     Args:
         known: labels of the champion.

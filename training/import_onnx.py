@@ -1,4 +1,4 @@
-"""Classifiers in ONNX files, split at their last layer into a backbone and a head. No torch.
+"""Import of ONNX classifiers, split into backbone and linear head. No torch.
 
 The last layer is a Gemm, or a MatMul and perhaps an Add, with numbers that the file has; Softmax or LogSoftmax may
 follow. The backbone gets what prepares the pictures into its graph, as every backbone here has it.
@@ -47,7 +47,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Input:
-    """What the classifier takes: float of some kind, or uint8, channels first or last; a batch of 0 is any."""
+    """Input of a classifier: float or uint8, channels first or last; batch 0 is any."""
 
     name: str
     type: int
@@ -147,7 +147,7 @@ def _spec(side: int) -> ImageSpec:
 
 
 def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Channels]) -> onnx.ModelProto:
-    """Return the classifier with what prepares the pictures before it: it takes crops as they come, any number."""
+    """Return the classifier with normalisation before it, for any number of uint8 crops."""
     named = compose.add_prefix(model, _PREFIX)
     graph = named.graph
     if taken.batch:
@@ -168,7 +168,7 @@ def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Cha
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
-    """Let shapes that were written down for one size of batch, as exporters do by default, hold for any.
+    """Free the batch axis of shapes that an exporter fixed, as most do.
 
     Whether that was right shows when the classifier is asked in batches of other sizes.
     """
@@ -264,7 +264,7 @@ class _Graph:
         self._numbers = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def maker(self, name: str) -> onnx.NodeProto:
-        """Return the node that makes a value; what only hands it on is passed over."""
+        """Return the node that computes a value, Identity and Cast passed over."""
         node = self._makers.get(name)
         while node is not None and node.op_type in {"Identity", "Cast"}:
             node = self._makers.get(node.input[0])
@@ -319,7 +319,7 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `Imported.answers`
-    """Return what asks the whole classifier, a picture at a time: it may be made for batches of one.
+    """Return a function that runs the whole classifier, a picture at a time.
 
     Raises:
         InvalidRequestError: it does not run.
@@ -340,7 +340,11 @@ def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `I
 
 
 def _check_batches(backbone: onnx.ModelProto, side: int) -> None:
-    """Refuse a graph that takes one picture at a time, whatever its shapes say."""
+    """Check that a backbone takes several pictures at once.
+
+    Raises:
+        InvalidRequestError: it does not, whatever its shapes say.
+    """
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
     quiet = require_onnxruntime().RunOptions()
     quiet.log_severity_level = _FATAL  # what it would write on standard error beside, we say

@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm, read from the file of a state dict or from their own weights. Imports torch."""
+"""Import of torchvision and timm classifiers, from files or their own weights. Imports torch."""
 
 import hashlib
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ def _imported(
 
 
 def _linear(head: State, path: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight [K, D] and bias [K] of a head that is one linear layer.
+    """Return weight [K, D] and bias [K] of a linear head.
 
     Raises:
         InvalidRequestError: it is not.
@@ -124,7 +124,7 @@ def _linear(head: State, path: Path, name: str) -> tuple[torch.Tensor, torch.Ten
 
 
 def _whole(name: str, backbone: PretrainedBackbone, head: tuple[torch.Tensor, torch.Tensor]) -> nn.Module:
-    """Build the network with its head as its own library does, apart from our backbone, to compare with.
+    """Build the whole network as its own library does, to compare with.
 
     Raises:
         InvalidRequestError: the head does not fit the network.

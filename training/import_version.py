@@ -1,7 +1,8 @@
-"""The story of ``regraft import``: a finished classifier becomes a version, proven to answer as it did by itself.
+"""Import a finished classifier as a version: the story of ``regraft import``.
 
-Nothing is fitted on its pictures but novelty, and the temperature where that is asked for: the head is the one that
-came. What it knows of its classes are rows of numbers; a retrain fits on pictures, and wants some of each.
+It is published only if it answers as it did by itself. Nothing is fitted on its pictures but novelty, and the
+temperature where that is asked for: the head is the one that came. What it knows of its classes are rows of numbers; a
+retrain fits on pictures, and wants some of each.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from training.import_onnx import import_onnx
 from training.imported import ImageRule, Imported, Proof, prove_imported
 from training.logistic import log_softmax
 from training.novelty import fit_novelty, novelty_threshold
+from training.retrain_data import Champion
 from training.settings import TrainSettings
 from training.split import split_by_likeness
 from training.strategy import Context, Listener, Made, Silent, embed
@@ -52,7 +54,7 @@ _SEEN: Final = (
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What to import, as the flags of ``regraft import`` say it.
+    """Settings of an import; every field is a flag of ``regraft import``.
 
     Attributes:
         file: a state dict or an ONNX file; None for the ImageNet classifier of a network.
@@ -80,7 +82,7 @@ class ImportSettings:
     keep_state: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, by the name of the flag."""
+        """Refuse contradictions, by the name of the flag."""
         if self.file is None and not self.backbone:
             raise InvalidRequestError("--head source: the classifier of which network? Add --backbone")
         if self.file is not None and self.weights != "default":
@@ -101,7 +103,7 @@ def import_version(
     gate: GateMode = GateMode.AUTO,
     examples: str = "",
 ) -> TrainResult:
-    """Bring a classifier into the store; a first version goes live, any other where the gate agrees.
+    """Publish a classifier; a first version goes live, any other through the gate.
 
     Args:
         settings: what to import.
@@ -128,6 +130,9 @@ def import_version(
     with context.watch.stage("prove"):
         dataset = _dataset(settings.data, imported.labels, context)
         proof = prove_imported(imported, _crops(dataset, imported))
+    if champion is not None:
+        imported = _in_order_of(champion, imported)
+        dataset = replace(dataset, labels=imported.labels)
     made = _made(settings, imported, dataset, proof, context)
     if dataset.images:
         found = look_closer(champion, made, store, settings.name, examples, context)
@@ -175,6 +180,17 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     if not named:
         raise DatasetError(f"{data}: has no picture")
     return replace(found, images=named, labels=labels)
+
+
+def _in_order_of(champion: Champion, imported: Imported) -> Imported:
+    """Return the classifier with its answers in the champion's order, new ones behind.
+
+    Clients may know them by number.
+    """
+    known = [label for label in champion.features.labels if label in imported.labels]
+    labels = (*known, *(label for label in imported.labels if label not in known))
+    rows = [imported.labels.index(label) for label in labels]
+    return replace(imported, labels=labels, weight=imported.weight[rows], bias=imported.bias[rows])
 
 
 def _crops(dataset: Dataset, imported: Imported) -> list[Crop]:
@@ -225,7 +241,7 @@ def _right_of(head: Head, features: Features) -> str:
 
 
 def _fitted(weight: FloatArray, bias: FloatArray, features: Features, *, calibrate: bool) -> FittedHead:
-    """Return the head that came, with what can be known of novelty, and of the temperature where that is asked for."""
+    """Return the head that came, with novelty fitted and, if asked for, temperature."""
     train = features.train()
     counts = np.bincount(train.label_index, minlength=len(features.labels))
     rows = np.flatnonzero(counts[train.label_index] >= _FEWEST)

@@ -1,4 +1,4 @@
-"""A finished classifier as somebody brought it: its backbone, its last layer, what it answers by itself. No torch."""
+"""Imported classifiers: backbone, linear head, and their own answers to compare with. No torch."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ _ROUNDING: Final = 1e-5
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How pictures are prepared, as far as somebody says it; None is the network's own, or ImageNet's usual.
+    """Preprocessing that a person states; None is the network's own, or ImageNet's.
 
     Attributes:
         mean: of each channel, of values in 0 to 1.
@@ -94,7 +94,7 @@ class Imported:
 
 
 def labels_for(given: Sequence[str], count: int, origin: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the labels of so many answers: those that are given, else those that are known.
+    """Return the labels of the answers: those given, else those known.
 
     Args:
         given: by ``--labels``; none where nothing was said.
@@ -121,7 +121,7 @@ def labels_for(given: Sequence[str], count: int, origin: str, known: tuple[str, 
 
 @dataclass(frozen=True)
 class Proof:
-    """How near the backbone and the head come to the classifier that they were taken from.
+    """Agreement of backbone and head with the classifier that they came from.
 
     Attributes:
         given: pictures that were asked about; 0 where generated ones stood in.
@@ -135,7 +135,9 @@ class Proof:
 
 
 def prove_imported(imported: Imported, crops: Sequence[Crop]) -> Proof:
-    """Ask both about pictures, or generated ones where none are given, in batches of several sizes.
+    """Compare the answers of both on pictures, in batches of several sizes.
+
+    Generated pictures stand in where none are given.
 
     Raises:
         ArtifactError: they answer differently.

@@ -1,4 +1,4 @@
-"""The weights that torch goes on from, kept beside a version in one safetensors file. Imports torch.
+"""Trained weights beside a version, as a safetensors file, to fine-tune from. Imports torch.
 
 The model file has the same numbers, but folded into a graph that only computes.
 """
@@ -25,14 +25,14 @@ _TRANSFORM_INPUT: Final = "transform_input"
 
 
 def keep_state(backbone: PretrainedBackbone, name: str) -> tuple[bytes | None, str]:
-    """Return the file of a trained network's weights, and what there is to say of it.
+    """Serialise a trained network's weights, with a note on their size.
 
     Args:
         backbone: after training.
         name: of the network, see `training.backbones`.
 
     Returns:
-        None where it would be larger than `MOST_BYTES`.
+        The file, None where it would be larger than `MOST_BYTES`; and the note.
     """
     tensors = backbone.network.state_dict()
     size = sum(tensor.nbytes for tensor in tensors.values())

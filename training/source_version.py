@@ -35,22 +35,22 @@ class Source:
 
     @cached_property
     def artifact(self) -> Artifact:
-        """Its file, read once."""
+        """The model file, read once."""
         return artifact.read(ModelStore(self.root).folder(self.name, self.version) / MODEL_FILE)
 
     @property
     def card(self) -> ModelCard:
-        """Its card."""
+        """The model card."""
         return self.artifact.card
 
     @property
     def label(self) -> str:
-        """What it is called: NAME:VERSION."""
+        """The name for people: NAME:VERSION."""
         return f"{self.name}:{self.version}"
 
     @property
     def lineage(self) -> tuple[SourceVersion, ...]:
-        """It and the versions that it went on from itself, the nearest first.
+        """The version and those that it went on from, the nearest first.
 
         Of versions of one model with one backbone, which refreshes make, the newest stands for all.
         """
@@ -90,7 +90,7 @@ class Source:
         raise PreconditionError(f"--backbone: {STORE_PREFIX}{self.label} {self._lack(kept)}: {self._way_out()}")
 
     def _folders(self) -> Iterator[Path]:
-        """Yield the folders of versions whose state may be its own: its model's, and those that it went on from."""
+        """Yield the folders that may hold its state, of its own model first."""
         store, own = ModelStore(self.root), dict.fromkeys([self.name, *(each.name for each in self.lineage)])
         for name in own:
             for version in reversed(store.versions(name)):
@@ -112,7 +112,7 @@ class Source:
 
 
 def source_of(settings: TrainSettings) -> Source | None:
-    """Return the version that a run goes on from, None where it begins with a network.
+    """Return the version that a run goes on from; None for a network.
 
     Raises:
         InvalidRequestError: what is given is no name and version.
@@ -125,7 +125,7 @@ def source_of(settings: TrainSettings) -> Source | None:
 
 
 def settle_source(settings: TrainSettings) -> TrainSettings:
-    """Return a run's settings with the version named that it goes on from; one that could not is refused now.
+    """Check the version that a run goes on from, and name it in the settings.
 
     Raises:
         InvalidRequestError: a flag that makes no sense with it.

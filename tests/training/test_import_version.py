@@ -12,7 +12,7 @@ from regraft.examples import FOLDER, ExamplesStore
 from regraft.retrain_jobs import JobState
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from tests.tiny import picture
-from tests.training.classifiers import LABELS, WEIGHT, save_classifier
+from tests.training.classifiers import BIAS, LABELS, WEIGHT, save_classifier
 from tests.training.conftest import crayons
 from training.export_version import export_version
 from training.features import load_features
@@ -163,6 +163,19 @@ def test_an_import_onto_a_champion_asks_the_gate(file: Path, data: Path, tmp_pat
     assert not judged.verdict.blessed
     assert not judged.promoted
     assert anyhow.promoted
+
+
+def test_labels_keep_the_champions_order(file: Path, data: Path, tmp_path: Path, proven: TrainResult) -> None:
+    other = {"w": WEIGHT[::-1].copy(), "b": BIAS[::-1].copy()}
+    bring(tmp_path / "models", file, data=data)
+
+    made = bring(
+        tmp_path / "models", save_classifier(tmp_path / "other.onnx", numbers=other), labels=LABELS[::-1], data=data
+    )
+
+    assert made.promoted
+    assert made.card.labels == LABELS
+    np.testing.assert_array_equal(artifact.read(made.path).head.weight, artifact.read(proven.path).head.weight)
 
 
 def test_a_training_does_not_drop_the_classes_that_were_imported(file: Path, tmp_path: Path, data: Path) -> None:

@@ -19,7 +19,9 @@ from regraft.older import find_older, read_older
 from regraft.store import MODEL_FILE, GateMode, ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
+from tests.training.classifiers import save_classifier
 from training.features import assemble, load_features
+from training.import_version import ImportSettings, import_version
 from training.retrain_data import read_version, rows_of
 from training.upgrade import Upgraded, upgrade
 from training.verify import verify
@@ -227,3 +229,16 @@ def publish_with_damage(store: ModelStore, photos: Path) -> str:
     path.unlink()
     assemble(features.labels, [*rows_of(features), (name, "red", False)], embeddings).save(path)
     return name
+
+
+def test_an_imported_version_without_pictures_has_to_be_imported_again(
+    tmp_path: Path, redo: Callable[..., list[Upgraded]], store: ModelStore
+) -> None:
+    file = save_classifier(tmp_path / "net.onnx")
+    import_version(
+        ImportSettings(file, "brought", store.root, labels=("red", "green", "blue")), cache=tmp_path / "cache"
+    )
+    make(store, 1, of_rule(1), "brought")
+
+    with pytest.raises(DatasetError, match="brought:1 has no pictures to fit a head on: import it again"):
+        redo()
