@@ -160,11 +160,13 @@ class Start:
         matched: label to the source label whose row it took; the others took a mean of rows.
         accuracy: on the images kept for tuning, before any training.
         chance: the share of the commonest class among them.
+        replaced_accuracy: likewise, of the fitted head that the rows replace; reports of before do not have it.
     """
 
     matched: dict[str, str]
     accuracy: float
     chance: float
+    replaced_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,12 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     probe = _probe(made, context, plan.learn)
     head, start = (probe.weight, probe.bias), None
     if settings.init == "source":
-        head, start = _from_source(origin, learned, tune)
+        head, start = _from_source(origin, learned, tune, probe)
     whole = plan.whole
     if whole is not None:
         taken = plan.learn | plan.tune
         if settings.init == "source":
-            all_head, _ = _from_source(origin, train.select(taken), tune)
+            all_head, _ = _from_source(origin, train.select(taken), tune, probe)
         else:
             fitted = made.fitted.head if taken.all() else _probe(made, context, taken)
             all_head = fitted.weight, fitted.bias
@@ -162,14 +162,22 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
     }
 
 
-def _from_source(origin: Origin, learned: Features, tune: Features) -> tuple[tuple[FloatArray, FloatArray], Start]:
+def _from_source(
+    origin: Origin, learned: Features, tune: Features, replaced: Head
+) -> tuple[tuple[FloatArray, FloatArray], Start | None]:
+    """Return a head of the source classifier's rows, and what pictures set aside say of it, where there are any."""
     found = origin.build().source
     if found is None:
         raise InvalidRequestError(
             f"--init source: the weights of {origin.name} ({origin.weights}) come without an ImageNet classifier"
         )
     head = head_from_source(SourceHead(found.weight.numpy(), found.bias.numpy(), found.labels), learned)
-    answers = (tune.embedding @ head.weight.T + head.bias).argmax(axis=1)
+    if not tune.sha256:
+        return (head.weight, head.bias), None
+
+    def accuracy(weight: FloatArray, bias: FloatArray) -> float:
+        return float(((tune.embedding @ weight.T + bias).argmax(axis=1) == tune.label_index).mean())
+
     chance = np.bincount(tune.label_index).max() / len(tune.label_index)
-    start = Start(head.matched, float((answers == tune.label_index).mean()), float(chance))
-    return (head.weight, head.bias), start
+    before, instead = accuracy(head.weight, head.bias), accuracy(replaced.weight, replaced.bias)
+    return (head.weight, head.bias), Start(head.matched, before, float(chance), instead)

@@ -1,13 +1,21 @@
 """Sentences on how a head was fitted that its reader should know."""
 
+from typing import Final
+
 import numpy as np
 
 from regraft.card import Abstention, Metrics
 from training.abstention import abstention, fewest_images
 from training.evaluate import measure, wilson_interval
 from training.features import Features
-from training.findings import CrossValidation
+from training.findings import CrossValidation, Start
 from training.head import C_GRID, FittedHead
+
+_INSTEAD: Final = "Leave out --weights none to begin with what ImageNet taught, or take --strategy scratch as control."
+_NOTHING_TRANSFERRED: Final = {
+    "probe": f"Nothing is transferred: the head was fitted on what random weights make of the pictures. {_INSTEAD}",
+    "finetune": f"Nothing is transferred: random weights were tuned by rates meant for trained ones. {_INSTEAD}",
+}
 
 
 def remarks(
@@ -30,6 +38,37 @@ def remarks(
     said = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
     said.append(_unkept(abstention(fitted.unseen, features, target_error)))
     return tuple(filter(None, said))
+
+
+def remarks_on_transfer(weights: str, strategy: str, near_duplicates: int, start: Start | None) -> tuple[str, ...]:
+    """Return remarks on what a backbone brought with it.
+
+    Args:
+        weights: where its numbers come from, see `training.pretrained.weights_origin`.
+        strategy: what was done.
+        near_duplicates: pairs that its embeddings show.
+        start: what the source classifier brought, where fine-tuning began with it.
+    """
+    is_random = weights.startswith("random,")
+    said = []
+    if is_random and strategy != "scratch":
+        said.append(_NOTHING_TRANSFERRED[strategy])
+    if is_random and near_duplicates:
+        said.append(
+            f"{near_duplicates} pairs look like near-duplicates to a network that began with random weights, to which "
+            "pictures that differ look alike: look at them before you remove any, or ask a pretrained one."
+        )
+    if start and start.replaced_accuracy is not None:
+        said.append(_replaced(start.accuracy, start.replaced_accuracy))
+    return tuple(said)
+
+
+def _replaced(source: float, fitted: float) -> str:
+    better = "; --init head begins better" if fitted > source else ""
+    return (
+        f"Before any training the source classifier's rows are right on {source:.1%} of the images set aside, the "
+        f"fitted head that they replace on {fitted:.1%}{better}."
+    )
 
 
 def _end_of_grid(fitted: FittedHead) -> str:

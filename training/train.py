@@ -33,7 +33,7 @@ from training.occlusion import where_it_looked
 from training.precision import in_precision
 from training.probe import probe
 from training.provenance import recipe_of
-from training.remarks import remarks
+from training.remarks import remarks, remarks_on_transfer
 from training.retrain_data import Champion, read_champion
 from training.retrain_end import reason_of
 from training.samples import samples_of
@@ -412,6 +412,7 @@ def look_into(made: Made, settings: TrainSettings) -> Findings:
             *earlier.notes,
             *made.dataset.notes,
             *remarks(fitted, made.features, earlier.cross_validation, settings.target_error),
+            *remarks_on_transfer(made.backbone.weights, made.strategy, found.duplicates_found, earlier.start),
             *found.notes,
             *unmeasured,
         ),

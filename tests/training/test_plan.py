@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 from regraft.artifact import backbone_digest
 from regraft.examples import image_hash
@@ -62,6 +64,27 @@ def test_the_second_run_starts_from_the_probe_of_all_pictures(tmp_path: Path) ->
     assert plan.job.head is not None
     np.testing.assert_array_equal(plan.whole.head[0], PROBED.fitted.head.weight)
     assert not np.array_equal(plan.job.head[0], plan.whole.head[0])
+
+
+def test_rows_of_the_source_are_held_against_the_head_that_they_replace_on_the_pictures_set_aside(
+    tmp_path: Path,
+) -> None:
+    network = timm.create_model("test_resnet")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    wide = np.pad(FEATURES.embedding, ((0, 0), (0, network.num_features - FEATURES.embedding.shape[1])))
+    features = replace(FEATURES, embedding=wide)
+    run = context(tmp_path, init="source", backbone="timm/test_resnet")
+    run = replace(run, settings=replace(run.settings, weights=str(tmp_path / "weights.pth")))
+
+    plan = plan_finetune(replace(PROBED, features=features, fitted=fit(features)), run)
+
+    assert plan.start is not None
+    assert plan.probe is not None
+    labels = features.label_index[plan.tune]
+    assert plan.start.replaced_accuracy == (plan.probe.argmax(axis=1) == labels).mean()
+    assert plan.job.head is not None
+    weight, bias = plan.job.head
+    assert plan.start.accuracy == ((wide[plan.tune] @ weight.T + bias).argmax(axis=1) == labels).mean()
 
 
 def test_of_a_fold_only_the_other_folds_are_learned_from(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import pytest
 
 from tests.training.conftest import blobs
 from training.features import Features
-from training.findings import CrossValidation
+from training.findings import CrossValidation, Start
 from training.head import C_GRID, FittedHead, fit
-from training.remarks import remarks
+from training.remarks import remarks, remarks_on_transfer
 
 FEATURES = blobs([60, 60, 60], 12, apart=2, holdout=60)
 
@@ -69,3 +69,32 @@ def test_a_target_error_that_the_data_cannot_show_is_said_with_what_it_takes() -
 
     assert "takes 3997 images" in remark
     assert remarks(fit(FEATURES), FEATURES, target_error=0.5) == ()
+
+
+@pytest.mark.parametrize("strategy", ["probe", "finetune"])
+@pytest.mark.parametrize("weights", ["random, seed 0", "random, seed 3, fine-tuned"])
+def test_random_weights_transfer_nothing_and_that_is_said(strategy: str, weights: str) -> None:
+    (remark,) = remarks_on_transfer(weights, strategy, 0, None)
+
+    assert remark.startswith("Nothing is transferred: ")
+    assert "--strategy scratch" in remark
+
+
+def test_near_duplicates_by_a_network_that_knows_nothing_are_warned_of_with_their_number() -> None:
+    (remark,) = remarks_on_transfer("random, seed 0, trained from there", "scratch", 94, None)
+
+    assert remark.startswith("94 pairs look like near-duplicates to a network that began with random weights")
+
+
+def test_pretrained_weights_need_no_remark() -> None:
+    assert remarks_on_transfer("torchvision 0.29", "probe", 94, None) == ()
+    assert remarks_on_transfer("file resnet18.pth, sha256 00, fine-tuned", "finetune", 2, None) == ()
+    assert remarks_on_transfer("random, seed 0, trained from there", "scratch", 0, None) == ()
+
+
+@pytest.mark.parametrize(("fitted", "advice"), [(0.83, "; --init head begins better."), (0.5, "on 50.0%.")])
+def test_rows_of_the_source_are_compared_with_the_fitted_head_that_they_replace(fitted: float, advice: str) -> None:
+    (remark,) = remarks_on_transfer("torchvision 0.29", "finetune", 0, Start({}, 0.553, 0.25, fitted))
+
+    assert f"55.3% of the images set aside, the fitted head that they replace on {fitted:.1%}" in remark
+    assert remark.endswith(advice)
