@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from onnx import TensorProto
@@ -25,7 +26,7 @@ from training.comparison import Failure, Moment, Row, Run
 from training.dataset import Dataset
 from training.evaluate import measure
 from training.features import Features, load_features
-from training.findings import Epoch, Tuning
+from training.findings import Epoch
 from training.settings import TrainSettings
 from training.shares import ALL, take_share
 from training.strategy import Context, Listener, Stopwatch
@@ -98,11 +99,12 @@ def model_name(run: Run, *, prefixed: bool = False) -> str:
 
 @dataclass
 class _Curve:
-    """A listener that passes on all it hears, and keeps when the epochs ended."""
+    """A listener that passes on all it hears, and keeps when the epochs ended and how fast they were."""
 
     listener: Listener
     started: float = field(default_factory=time.perf_counter)
     moments: list[Moment] = field(default_factory=list)
+    images_per_s: list[float] = field(default_factory=list)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hear of a step of a stage."""
@@ -113,6 +115,8 @@ class _Curve:
         if math.isfinite(epoch.tune_accuracy):  # nothing may have been set aside
             seconds = round(time.perf_counter() - self.started, 3)
             self.moments.append(Moment(epoch.number, seconds, epoch.tune_accuracy))
+        if epoch.number and math.isfinite(epoch.images_per_s):  # nothing is learned in epoch 0
+            self.images_per_s.append(epoch.images_per_s)
         self.listener.epoch(epoch, epochs)
 
     def note(self, text: str) -> None:
@@ -137,7 +141,6 @@ def _kept(
         carried_out=result.card.strategy,
         weights=result.card.backbone.weights,
         unseen_accuracy=unseen.accuracy[-1] if unseen and unseen.accuracy else None,
-        tuning=result.findings.tuning,
         stage_seconds=result.stage_seconds,
         curve=curve,
     )
@@ -167,7 +170,6 @@ def _measured(run: Run, settings: CompareSettings, dataset: Dataset, caches: Pat
         carried_out=made.strategy,
         weights=made.backbone.weights,
         unseen_accuracy=float(right.mean()) if len(right) else None,
-        tuning=made.findings.tuning,
         stage_seconds=watch.seconds,
         curve=curve,
     )
@@ -181,7 +183,6 @@ def _row(
     carried_out: str,
     weights: str,
     unseen_accuracy: float | None,
-    tuning: Tuning | None,
     stage_seconds: dict[str, float],
     curve: _Curve,
 ) -> Row:
@@ -202,7 +203,7 @@ def _row(
         mistakes=tuple(name[:_HASH_DIGITS] for name in held.select(wrong).sha256),
         train_accuracy=float(right.mean()),
         unseen_accuracy=unseen_accuracy,
-        images_per_s=round(tuning.images_per_s if tuning else embedded, 1),
+        images_per_s=round(median(curve.images_per_s) if curve.images_per_s else embedded, 1),
         seconds=round(sum(stage_seconds.values()), 3),
         stage_seconds=stage_seconds,
         curve=tuple(curve.moments),

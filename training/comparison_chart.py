@@ -23,6 +23,7 @@ _SOFT: Final = "#5d6778"
 _LINE: Final = "#dfe3ea"
 _DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 """By backbone, where there are several."""
+_DIGITS: Final = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 _LARGEST: Final = 30.0
 """Radius of the largest bubble, in points."""
 _SMALLEST: Final = 5.0
@@ -129,7 +130,10 @@ def training_chart(rows: Sequence[Row]) -> bytes:
                     seconds.plot(row.seconds, level, marker="o", markersize=9, **style)
         epochs.set_xlabel("epoch")
         seconds.set_xlabel("seconds since the start (log scale)")
-        seconds.set_xscale("log")
+        kept = [row for row in rows if row.model]
+        _log_ticks(
+            seconds, [time for row in kept for time in [moment.seconds for moment in row.curve] or [row.seconds]]
+        )
         epochs.set_ylabel("accuracy on training pictures set aside, %")
         epochs.legend(loc="lower right")
     return finish()
@@ -200,6 +204,10 @@ def _over_epochs(axes: "Axes", curves: Sequence[Sequence[Moment]], style: dict[s
     )
 
 
+def _round(digits: Sequence[float]) -> list[float]:
+    return [digit * 10.0**power for power in range(-4, 7) for digit in digits]
+
+
 def _log_ticks(axes: "Axes", values: Sequence[float], *, at_values: bool = False) -> None:
     """Make the horizontal axis logarithmic, with round numbers on it, or with the values themselves."""
     axes.set_xscale("log")
@@ -207,7 +215,7 @@ def _log_ticks(axes: "Axes", values: Sequence[float], *, at_values: bool = False
     margin = 1.15 if at_values else max(1.35, math.sqrt(4 * min(values) / max(values)))
     low, high = min(values) / margin, max(values) * margin
     axes.set_xlim(low, high)
-    rounds = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 1.5, 2, 3, 5, 7)]
-    ticks = list(values) if at_values else [value for value in rounds if low <= value <= high]
+    coarse, fine = ([value for value in _round(digits) if low <= value <= high] for digits in _DIGITS)
+    ticks = list(values) if at_values else coarse if len(coarse) > 3 else fine
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
     axes.set_xticks([], minor=True)
