@@ -1,4 +1,4 @@
-"""What a training run on many pictures takes: seconds and peak memory of each stage.
+"""What a training run on many pictures takes: seconds, CPU seconds and peak memory of each stage.
 
 python -m benchmarks.scale [PICTURES] [--image-px N]
 
@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -31,9 +32,10 @@ AGAIN = 50
 
 @dataclass
 class Meter(Stopwatch):
-    """A stopwatch that knows the peak of the resident memory of each stage, in MB, and what there was before."""
+    """A stopwatch that knows each stage's CPU seconds and peak of resident memory, in MB, and what there was before."""
 
     base_mb: float = 0.0
+    cpu_s: dict[str, float] = field(default_factory=dict)
     peak_mb: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -41,8 +43,10 @@ class Meter(Stopwatch):
         """Measure the block."""
         self.base_mb = self.base_mb or _memory_mb("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
+        began_s = time.process_time()
         with super().stage(name):
             yield
+        self.cpu_s[name] = self.cpu_s.get(name, 0.0) + time.process_time() - began_s
         self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), _memory_mb("VmHWM"))
 
 
@@ -100,14 +104,15 @@ def _report(meter: Meter, result: TrainResult, pictures: int) -> None:
     rows = []
     for name, seconds in meter.seconds.items():
         peak = meter.peak_mb[name]
-        rows.append(f"| {name} | {seconds:.1f} | {peak:.0f} | {(peak - meter.base_mb) / embeddings:.2f} |")
+        beyond = (peak - meter.base_mb) / embeddings
+        rows.append(f"| {name} | {seconds:.1f} | {meter.cpu_s[name]:.1f} | {peak:.0f} | {beyond:.2f} |")
     lines = (
         f"{pictures} pictures, {result.card.backbone.name} at {result.card.image.crop_px} px, "
         f"accuracy {result.to_dict()['accuracy']}, near-duplicates {result.findings.duplicates_found}",
         f"base {meter.base_mb:.0f} MB, embeddings {embeddings:.0f} MB, {FEATURES_FILE} {features:.0f} MB",
         "",
-        "| stage | seconds | peak, MB | beyond the base, in embeddings |",
-        "|---|---|---|---|",
+        "| stage | seconds | CPU seconds | peak, MB | beyond the base, in embeddings |",
+        "|---|---|---|---|---|",
         *rows,
     )
     sys.stdout.write("\n".join(lines) + "\n")

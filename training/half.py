@@ -30,7 +30,7 @@ def fit_in_half(
     Returns:
         What was fitted on, and the head.
     """
-    if len(features.sha256) < WORTH_IT or np.abs(features.embedding).max() > np.finfo(np.float16).max:
+    if len(features.sha256) < WORTH_IT or _largest(features.embedding) > float(np.finfo(np.float16).max):
         return features, fit(features)
     before = features.embedding[:_SAMPLE].copy()
     _round(features.embedding)
@@ -40,6 +40,11 @@ def fit_in_half(
         return features, fitted
     features = exact()
     return features, fit(features)
+
+
+def _largest(embedding: FloatArray) -> float:
+    """Return the largest absolute value; no array of them all, which would take as much memory again."""
+    return max(float(embedding.max()), -float(embedding.min()))
 
 
 def _round(embedding: FloatArray) -> None:

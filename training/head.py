@@ -32,8 +32,6 @@ MOST_FOR_MISSING: Final = 2.0
 heaviest by sending pictures of it under another label."""
 ENOUGH: Final = 10
 """Rows of a class, two a fold, from which on it has a say in what C and temperature are best."""
-_FOLD_TOLERANCE: Final = 2e-3
-"""Of the fits that are only compared: their logits are within some hundredths of their standard deviation."""
 _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
 
@@ -140,22 +138,23 @@ def fit(
             after pruning (Northcutt et al., 2021): else a class would seem as rare as it was made.
     """
     progress("fit", 0, len(C_GRID) + 1)
-    train = features.train()
-    y = train.label_index
+    learned = np.flatnonzero(~features.is_holdout)  # not ``features.train()``, which copies their embeddings
+    y, group, counted = features.label_index[learned], features.group[learned], features.weight[learned]
     whole = _completed(y, features.labels, missing or {})
     share, balanced = class_weights(y, balance, whole)
     shares = share * whole
-    folds = deal(y, FOLDS, seed, train.group)
-    further = additional or _nothing(train.embedding.shape[1])
+    folds = deal(y, FOLDS, seed, group)
+    further = additional or _nothing(features.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
-        measuring_novelty = aside.submit(fit_novelty, train.embedding, y, seed, train.group)
-        mean, scale = _mean_and_scale(train.embedding)
-        x, rotation = principal_axes(_joined(train.embedding, further.embedding), mean, scale)
+        measuring_novelty = aside.submit(fit_novelty, features.embedding, y, seed, group, learned)
+        mean, scale = _mean_and_scale(features.embedding, learned)
+        embedding, taken = _joined(features.embedding, learned, further.embedding)
+        x, rotation = principal_axes(embedding, mean, scale, taken)
         label_index = np.concatenate([y, further.label_index])
-        weight = np.concatenate([train.weight, further.weight]) * shares[label_index]
+        weight = np.concatenate([counted, further.weight]) * shares[label_index]
         rows = Rows(x, label_index, weight, len(features.labels))
         fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
-        judged = _judged(y, train.weight * whole[y])
+        judged = _judged(y, counted * whole[y])
         chosen = _choose(rows, fold_of, judged, progress)
         logits, c = chosen.logits, C_GRID[chosen.number]
         final = solve(rows, c, _middle(chosen.models))
@@ -190,15 +189,19 @@ def fit(
     )
 
 
-def _joined(embedding: FloatArray, further: FloatArray) -> FloatArray:
-    """Return all rows; not a copy where there are no further ones, which may be most of the memory that there is."""
-    return np.concatenate([embedding, further]) if len(further) else embedding
+def _joined(embedding: FloatArray, learned: Index, further: FloatArray) -> tuple[FloatArray, Index]:
+    """Return embeddings, and which of them to fit on, further ones last; a copy only where there are further ones."""
+    if not len(further):
+        return embedding, learned
+    return np.concatenate([embedding[learned], further]), np.arange(len(learned) + len(further))
 
 
-def _mean_and_scale(embedding: FloatArray) -> tuple[Matrix, float]:
-    mean = embedding.mean(axis=0, dtype=np.float64)
-    squares = sum(float(np.square(embedding[block] - mean).sum()) for block in blocks(len(embedding)))
-    return mean, max(float(np.sqrt(squares / embedding.size)), 1e-12)
+def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, float]:
+    """Return the mean [D] of the rows to fit on, and the standard deviation about it; in blocks, without a copy."""
+    count, size = len(learned), embedding.shape[1]
+    mean = sum((embedding[learned[b]].sum(axis=0, dtype=np.float64) for b in blocks(count)), np.zeros(size)) / count
+    squares = sum(float(np.square(embedding[learned[b]] - mean).sum()) for b in blocks(count))
+    return mean, max(float(np.sqrt(squares / (count * size))), 1e-12)
 
 
 def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
@@ -293,7 +296,7 @@ def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], poo
     def solved(fold: int) -> Linear:
         weight = np.where(fold_of == fold, 0, rows.weight)
         start = starts[fold] if starts else None
-        return solve(Rows(rows.x, rows.label_index, weight, rows.classes), c, start, _FOLD_TOLERANCE)
+        return solve(Rows(rows.x, rows.label_index, weight, rows.classes), c, start, exactly=False)
 
     return list(pool.map(solved, range(int(fold_of.max()) + 1)))
 
@@ -303,7 +306,8 @@ def _out_of_fold(models: list[Linear], x: FloatArray, fold_of: Index) -> Matrix:
     logits = np.empty((len(fold_of), len(models[0].intercepts)))
     for fold, model in enumerate(models):
         rows = np.flatnonzero(fold_of == fold)
-        logits[rows] = model.logits(x[rows])
+        for block in blocks(len(rows)):
+            logits[rows[block]] = model.logits(x[rows[block]])
     return logits
 
 

@@ -1,8 +1,8 @@
 """Multinomial logistic regression with an L2 penalty and weighted rows; the same rows give the same bytes.
 
 L-BFGS (Liu and Nocedal, 1989) from SciPy. The columns must be uncorrelated, see `principal_axes`: then the square root
-of its curvature is a good unit for each. scikit-learn has no units of columns, so its solver takes several times the
-steps to the same distance from the optimum.
+of the loss's curvature along each column, for each class, is a good unit. scikit-learn has no units of columns, so its
+solver takes several times the steps to the same distance from the optimum.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ Matrix = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 _Precision = Literal["float32", "float64"]
 
-CONVERGED: Final = 3e-5
+CONVERGED: Final = 1e-4
 """Logits are then within a thousandth of their standard deviation of the optimum."""
-_ROUGHLY: Final = 2e-3
-"""As far as float32 leads, in half the time of float64."""
-_CURVATURE: Final = 0.02
-"""A typical p (1 - p) under a strong penalty; a weak one tells rows more surely. Only the speed depends on it."""
+_ROUGHLY: Final = 1e-3
+"""Logits are then within some hundredths of it, as far as float32 leads, in half the time of float64."""
+_LEAST: Final = 1e-6
+"""Of the curvature of an intercept, which no penalty bends."""
 _OPTIONS: Final = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 0, "gtol": 0, "maxcor": 10}
 _BLOCK: Final = 128
 """Rows at a time: they stay in a core's cache between the product that gives logits and the one that gives slopes."""
@@ -58,10 +58,10 @@ class Linear:
         return np.asarray(x @ self.coefficients.T + self.intercepts)
 
 
-def solve(rows: Rows, c: float, start: Linear | None = None, tolerance: float = CONVERGED) -> Linear:
+def solve(rows: Rows, c: float, start: Linear | None = None, *, exactly: bool = True) -> Linear:
     """Minimise ``c * sum(weight * log loss) + |coefficients|^2 / 2``.
 
-    It ends where the slope is at most ``tolerance`` times the length of the coefficients. Since the penalty's curvature
+    It ends where the slope is at most `CONVERGED` times the length of the coefficients. Since the penalty's curvature
     is 1, they are then no further than that from the optimum, in parts of their length, whatever c and the rows are.
 
     One thread does it all, so the number of CPUs does not change a bit of the solution while BLAS keeps to one thread.
@@ -70,24 +70,63 @@ def solve(rows: Rows, c: float, start: Linear | None = None, tolerance: float = 
         rows: what to fit on.
         c: inverse strength of the penalty, in scikit-learn's unit.
         start: a solution to begin at, such as that of a somewhat smaller c.
-        tolerance: see above.
+        exactly: false ends it where the logits are about right, see `_Units.logits_off`: for fits that are only
+            compared, in a fraction of the time.
     """
     parameters = np.zeros((rows.classes, rows.x.shape[1] + 1))
     if start is not None:
         parameters = np.column_stack([start.coefficients, start.intercepts])
-    parameters = _descend(rows, c, parameters, max(tolerance, _ROUGHLY), "float32")
-    if tolerance < _ROUGHLY:
-        parameters = _descend(rows, c, parameters, tolerance, "float64")
+    parameters = _descend(rows, c, parameters, "float32")
+    if exactly:
+        parameters = _descend(rows, c, parameters, "float64")
     return Linear(parameters[:, :-1], parameters[:, -1])
 
 
-def _descend(rows: Rows, c: float, start: Matrix, tolerance: float, precision: _Precision) -> Matrix:
-    """Return coefficients beside intercepts [K, d + 1]; it also ends where rounding hides any further descent."""
-    total = c * float(rows.weight.sum())
-    spread = sum(rows.weight[block] @ np.square(rows.x[block]) for block in blocks(len(rows.x))) / rows.weight.sum()
-    curvature = _CURVATURE * total / np.sqrt(1 + total)
-    unit = 1 / np.sqrt(np.append(1 + curvature * spread, curvature))
-    weak = min(1.0, curvature)  # what bends the loss along the intercepts, which are free of penalty
+@dataclass(frozen=True)
+class _Units:
+    """Units of coefficients beside intercepts, in which the loss bends alike along all of them.
+
+    Attributes:
+        spread: mean square of each column [d].
+        curvature: float64 [K, d + 1], what bends the loss along each parameter, nearly.
+    """
+
+    spread: Matrix
+    curvature: Matrix
+
+    @staticmethod
+    def at(rows: Rows, c: float, start: Matrix) -> "_Units":
+        """Take how doubtful the classes are at the start, on average, and how far the columns spread."""
+        doubt, spread = np.zeros(rows.classes), np.zeros(rows.x.shape[1])
+        factors = start[:, :-1].astype(np.float32)
+        for block in blocks(len(rows.x)):
+            p = np.exp(log_softmax(rows.x[block] @ factors.T + start[:, -1]))
+            doubt += rows.weight[block] @ (p * (1 - p))
+            spread += rows.weight[block] @ np.square(rows.x[block])
+        spread /= rows.weight.sum()
+        doubt = np.maximum(c * doubt, _LEAST)
+        return _Units(spread, np.column_stack([1 + doubt[:, None] * spread, doubt]))
+
+    def logits_off(self, parameters: Matrix, slope: Matrix) -> float:
+        """Return about how far logits are from the optimum, root mean square, in parts of theirs."""
+        step = slope / self.curvature
+        squares = self.spread @ np.square(step[:, :-1]).sum(axis=0) + np.square(step[:, -1]).sum()
+        return float(np.sqrt(squares / max(self.spread @ np.square(parameters[:, :-1]).sum(axis=0), 1e-300)))
+
+    def distance(self, parameters: Matrix, slope: Matrix) -> float:
+        """Return how far coefficients are from the optimum at most, in parts of their length."""
+        weak = np.minimum(1.0, self.curvature[:, -1])
+        size = np.linalg.norm(parameters[:, :-1])
+        return float(np.hypot(np.linalg.norm(slope[:, :-1]), np.linalg.norm(slope[:, -1] / weak)) / max(size, 1e-300))
+
+
+def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matrix:
+    """Return coefficients beside intercepts [K, d + 1]: about right in float32, else all but exact.
+
+    It also ends where rounding hides any further descent.
+    """
+    units = _Units.at(rows, c, start)
+    unit = 1 / np.sqrt(units.curvature)
     slope = np.empty_like(start)
 
     def objective(flat: Matrix) -> tuple[float, Matrix]:
@@ -96,9 +135,11 @@ def _descend(rows: Rows, c: float, start: Matrix, tolerance: float, precision: _
         return loss, (slope * unit).ravel()
 
     def stop_if_converged(intermediate_result: OptimizeResult) -> None:
-        coefficients = intermediate_result.x.reshape(start.shape)[:, :-1] * unit[:-1]
-        distance = np.hypot(np.linalg.norm(slope[:, :-1]), np.linalg.norm(slope[:, -1]) / weak)
-        if distance <= tolerance * np.linalg.norm(coefficients):
+        parameters = intermediate_result.x.reshape(start.shape) * unit
+        is_rough = precision == "float32"
+        if is_rough and units.logits_off(parameters, slope) <= _ROUGHLY:
+            raise StopIteration
+        if units.distance(parameters, slope) <= CONVERGED:
             raise StopIteration
 
     begin = (start / unit).ravel()
@@ -133,31 +174,35 @@ def blocks(count: int) -> Iterator[slice]:
     return (slice(begin, begin + _BLOCK) for begin in range(0, count, _BLOCK))
 
 
-def principal_axes(embedding: FloatArray, mean: Matrix, scale: float) -> tuple[FloatArray, Matrix]:
+def principal_axes(
+    embedding: FloatArray, mean: Matrix, scale: float, rows: Index | None = None
+) -> tuple[FloatArray, Matrix]:
     """Turn rows [n, D] onto their principal axes, of which there are m = min(n, D).
 
     Args:
-        embedding: float32 [n, D].
+        embedding: float32 [n, D], or more.
         mean: float64 [D], is subtracted; not necessarily of these very rows.
         scale: they are divided by it.
+        rows: int64 [n], which of the embeddings take part; None for all of them.
 
     Returns:
         The rows float32 [n, m], and the rotation [m, D]: coefficients times it are coefficients on rows that were not
         turned. It leaves the L2 penalty as it is.
     """
-    if len(embedding) < embedding.shape[1]:  # the eigenvectors of the smaller of the two products
-        x = (embedding - mean) / scale
+    rows = np.arange(len(embedding)) if rows is None else rows
+    if len(rows) < embedding.shape[1]:  # the eigenvectors of the smaller of the two products
+        x = (embedding[rows] - mean) / scale
         variance, left = np.linalg.eigh(x @ x.T)
         length = np.sqrt(np.maximum(variance, variance.max(initial=0) * 1e-14 + 1e-30))
         return (left * length).astype(np.float32), (left / length).T @ x
     product = np.zeros((embedding.shape[1], embedding.shape[1]))
-    for block in blocks(len(embedding)):  # so that a copy in float64 never exists as a whole
-        x = (embedding[block] - mean) / scale
+    for block in blocks(len(rows)):  # so that a copy in float64 never exists as a whole
+        x = (embedding[rows[block]] - mean) / scale
         product += x.T @ x
     _, right = np.linalg.eigh(product)
-    turned = np.empty(embedding.shape, np.float32)
-    for block in blocks(len(embedding)):
-        turned[block] = (embedding[block] - mean) / scale @ right
+    turned = np.empty((len(rows), embedding.shape[1]), np.float32)
+    for block in blocks(len(rows)):
+        turned[block] = (embedding[rows[block]] - mean) / scale @ right
     return turned, right.T
 
 

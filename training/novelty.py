@@ -79,37 +79,39 @@ class FittedNovelty:
 
 
 def fit_novelty(
-    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None
+    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
 ) -> FittedNovelty:
-    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1; a group [n] stays in one fold."""
-    left_out = leave_classes_out(embedding, label_index, seed, group)
+    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1; see `leave_classes_out` for the arguments."""
+    left_out = leave_classes_out(embedding, label_index, seed, group, rows)
     method = choose_method(left_out, label_index)
     count = min(max(_FOLDED_ROWS // len(label_index), _FEWEST_FOLDS), _MOST_FOLDS)
-    out_of_fold = _out_of_fold(method, embedding, label_index, deal(label_index, count, seed, group))
-    parts = novelty_parts(method, embedding, label_index, int(label_index.max()) + 1)
+    directions = _Directions.of(embedding, rows)
+    out_of_fold = _out_of_fold(method, directions, label_index, deal(label_index, count, seed, group))
+    parts = _parts(method, directions, label_index, int(label_index.max()) + 1)
     return FittedNovelty(method, out_of_fold, *parts, left_out)
 
 
 def leave_classes_out(
-    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None
+    embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
 ) -> LeftOut | None:
     """Score some 500 rows by each method with each class left out in turn, the ten largest at most.
 
     Args:
-        embedding: [n, D].
+        embedding: [n, D], or more.
         label_index: int64 [n].
         seed: draws the rows and deals the folds.
         group: int64 [n], rows that stay in one fold.
+        rows: int64 [n], which of the embeddings take part; None for all of them.
 
     Returns:
         The scores, or None where fewer than three classes have two rows.
     """
-    rows = sample(label_index, seed)
-    if len(np.unique(label_index[rows])) < _FEWEST_CLASSES:
+    drawn = sample(label_index, seed)
+    if len(np.unique(label_index[drawn])) < _FEWEST_CLASSES:
         return None
-    y = np.unique(label_index[rows], return_inverse=True)[1]
-    together = None if group is None else group[rows]
-    x, folds = unit(np.asarray(embedding)[rows]), deal(y, _FOLDS, seed, together)
+    y = np.unique(label_index[drawn], return_inverse=True)[1]
+    together = None if group is None else group[drawn]
+    x, folds = _Directions.of(embedding, rows).some(drawn).all(), deal(y, _FOLDS, seed, together)
     return LeftOut(x, y, folds, {method: _left_out_scores(method, x, y, folds) for method in METHODS})
 
 
@@ -146,9 +148,15 @@ class _Directions:
     rows: Index
 
     @staticmethod
-    def of(embedding: npt.ArrayLike) -> "_Directions":
+    def of(embedding: npt.ArrayLike, rows: Index | None = None) -> "_Directions":
         array = np.asarray(embedding)
-        return _Directions(array, np.arange(len(array)))
+        return _Directions(array, np.arange(len(array)) if rows is None else rows)
+
+    def some(self, rows: Index) -> "_Directions":
+        return _Directions(self.embedding, self.rows[rows])
+
+    def all(self) -> FloatArray:
+        return unit(self.embedding[self.rows])
 
     def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         for start in range(0, len(self.rows), _BLOCK):
@@ -177,12 +185,12 @@ def novelty_threshold(novelty: npt.ArrayLike) -> float:
     return float(np.clip(np.quantile(np.asarray(novelty), NOVELTY_QUANTILE), 0, 2))
 
 
-def _out_of_fold(method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, folds: Index) -> FloatArray:
-    array, novelty = np.asarray(embedding), np.empty(len(label_index), np.float32)
+def _out_of_fold(method: NoveltyMethod, directions: _Directions, label_index: Index, folds: Index) -> FloatArray:
+    novelty = np.empty(len(label_index), np.float32)
 
     def fill(fold: int) -> None:
         held, known = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        novelty[held] = _score(method, _Directions(array, known), label_index[known], _Directions(array, held))
+        novelty[held] = _score(method, directions.some(known), label_index[known], directions.some(held))
 
     with ThreadPoolExecutor(cpu_budget()) as pool:
         list(pool.map(fill, np.unique(folds)))

@@ -27,6 +27,7 @@ from training.extra import check_extra
 from training.features import Embedder
 from training.findings import Findings
 from training.found import LeftOut, shown_path
+from training.memory import give_back_freed_memory
 from training.novelty_check import check
 from training.objections import Limits
 from training.occlusion import where_it_looked
@@ -218,6 +219,7 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
         InvalidRequestError: no stage of the network has the name that ``--freeze`` says.
     """
     if settings.strategy == "probe":
+        give_back_freed_memory()
         yield None
         return
     try:

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 from dataclasses import replace
 from functools import cache
 
@@ -496,3 +497,17 @@ def test_further_rows_are_joined_in_order() -> None:
 
     np.testing.assert_array_equal(joined.embedding, features.train().embedding[:3])
     assert (joined.weight.tolist(), joined.parent.tolist()) == ([0.5, 0.5, 1.0], [0, 1, -1])
+
+
+def test_of_further_rows_a_fit_makes_no_copy_but_the_one_on_principal_axes() -> None:
+    def peak_bytes(features: Features) -> int:
+        tracemalloc.start()
+        try:
+            fit(features)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = (blobs([count, count], 128, apart=0.5, holdout=100) for count in (1_500, 4_500))
+
+    assert peak_bytes(many) - peak_bytes(few) < 2 * (many.embedding.nbytes - few.embedding.nbytes)
