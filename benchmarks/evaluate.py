@@ -70,22 +70,33 @@ def main() -> None:
             with ThreadPoolExecutor(cpu_budget()) as pool:
                 list(pool.map(lambda crop: session.run(None, {"image": crop[None]}), crops))
 
+        def decode_and_run(file: Path) -> None:
+            session.run(None, {"image": decode_crop(file.read_bytes(), spec)[None]})
+
+        def both() -> None:
+            with ThreadPoolExecutor(cpu_budget()) as pool:
+                list(pool.map(decode_and_run, files))
+
         def evaluate() -> None:
             subprocess.run(command, check=True, capture_output=True)
 
-        rounds = [[seconds(work) for work in (decode, one_pass, evaluate)] for _ in range(ROUNDS)]
-    decoding, passing, whole = (
-        [min(each) for each in zip(*column, strict=True)] for column in zip(*rounds, strict=True)
-    )
+        works = {
+            "decoding": decode,
+            "one pass": one_pass,
+            "the two at once": both,
+            "the whole command": evaluate,
+        }
+        rounds = [[seconds(work) for work in works.values()] for _ in range(ROUNDS)]
+    columns = zip(*rounds, strict=True)
+    best = {
+        name: [min(each) for each in zip(*column, strict=True)] for name, column in zip(works, columns, strict=True)
+    }
+    best["beyond the two"] = [
+        whole - least for whole, least in zip(best["the whole command"], best["the two at once"], strict=True)
+    ]
     print(f"{len(files)} pictures, {cpu_budget()} CPUs, best of {ROUNDS} rounds")  # noqa: T201 - its output
-    beyond = [each[2] - each[0] - each[1] for each in zip(decoding, passing, whole, strict=True)]
-    for name, figures in (
-        ("decoding", decoding),
-        ("one pass", passing),
-        ("the whole command", whole),
-        ("beyond the two", beyond),
-    ):
-        print(f"{name:18} {figures[0]:6.2f} s   of all CPUs {figures[1]:6.2f} s")  # noqa: T201 - likewise
+    for name, (clock_s, busy_s) in best.items():
+        print(f"{name:18} {clock_s:6.2f} s   of all CPUs {busy_s:6.2f} s")  # noqa: T201 - likewise
 
 
 if __name__ == "__main__":

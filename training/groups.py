@@ -11,8 +11,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from regraft.examples import HOLDOUT_SHARE
 
@@ -58,6 +56,11 @@ def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS
 
 def merged(group: Index, pairs: Index) -> Index:
     """Return the groups [n] when the rows of pairs [p, 2] are of one group; what is joined has a new name."""
+    if not len(pairs):
+        return group
+    from scipy.sparse import coo_array  # noqa: PLC0415 - it takes a quarter of a second, which most data spare
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - likewise
+
     first, number = np.unique(group, return_inverse=True)
     count = len(first)
     links = coo_array((np.ones(len(pairs), np.bool_), (number[pairs[:, 0]], number[pairs[:, 1]])), (count, count))
