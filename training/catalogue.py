@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.progress import Progress, silent
 
 DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
@@ -82,8 +83,10 @@ def resolve_weights(name: str, weights: str) -> str:
     return str(file) if file else weights
 
 
-def list_backbones(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
-    """Describe the networks that match a pattern, or `NETWORKS`; see `training.backbone_table`.
+def list_backbones(
+    pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
+) -> tuple[list[dict[str, Any]], int]:
+    """Describe the networks that match a pattern, or `NETWORKS`; see `training.backbone_table.describe`.
 
     Returns:
         A description of each, and how many more match.
@@ -96,4 +99,4 @@ def list_backbones(pattern: str = "") -> tuple[list[dict[str, Any]], int]:
         from training.backbone_table import describe  # noqa: PLC0415 - torch: only when it is asked for
     except ImportError as error:
         raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
-    return describe(pattern)
+    return describe(pattern, measured_in, progress)

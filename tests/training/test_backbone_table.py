@@ -13,6 +13,7 @@ from regraft import show_backbones
 from regraft.cli import app
 from regraft.errors import InvalidRequestError
 from tests.training.conftest import block, in_a_child
+from training.backbone_advice import BEGIN, SMALL, SMALL_MB, suits
 from training.backbone_table import LIMIT
 from training.backbones import build_backbone
 from training.catalogue import EMBEDDED_WEIGHTS, NETWORKS, list_backbones
@@ -49,6 +50,9 @@ def test_what_torchvision_published_is_told_with_its_source() -> None:
         "top1": 80.858,
         "top1_source": "torchvision IMAGENET1K_V2",
         "weights": "download of 102 MB",
+        "at_hand": False,
+        "ms": None,
+        "suits": (),
     }
 
 
@@ -143,13 +147,66 @@ def test_the_command_prints_a_table_or_json() -> None:
     assert (table.exit_code, machine.exit_code) == (0, 0)
     for said in ("squeezenet1_0", "squeezenet1_1", "58.1", "IMAGENET1K_V1", "download of 5 MB"):
         assert said in table.stdout
-    assert json.loads(machine.stdout) == list_backbones("squeezenet*")[0]
+    assert json.loads(machine.stdout) == json.loads(json.dumps(list_backbones("squeezenet*")[0]))
+
+
+def test_a_network_is_measured_here_and_one_that_cannot_be_is_named_and_left_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "timm-test_vit.pth").write_text("these are no weights")
+    monkeypatch.setenv("REGRAFT_CACHE", str(tmp_path))
+    monkeypatch.setenv("REGRAFT_WEIGHTS", str(weights))
+
+    measured = CliRunner().invoke(app, ["backbones", "timm/test_resnet", "--measure", "--json"])
+    damaged, _ = list_backbones("timm/test_vit", tmp_path)
+
+    assert 0 < json.loads(measured.stdout)[0]["ms"] < 1000
+    assert not list(tmp_path.rglob("*.onnx"))  # of random weights nothing is kept
+    assert damaged[0]["ms"] is None
+    assert "timm/test_vit cannot be measured: --weights: " in caplog.text
+
+
+def test_advice_says_where_to_begin_what_suits_a_small_device_and_what_is_at_hand(
+    families: list[dict[str, Any]],
+) -> None:
+    begin, small, at_hand = show_backbones.advice_of(families)
+
+    assert begin == "where to begin: efficientnet_lite0"
+    assert small.startswith("for a small device, nothing as small being more accurate: ")
+    names = small.partition(": ")[2].split(", ")
+    known = {entry["name"]: entry for entry in families}
+    assert "squeezenet1_1" in names
+    assert all(known[name]["size_mb"] <= SMALL_MB for name in names)
+    assert at_hand.startswith("weights at hand, without a download: efficientnet_lite0")
+
+
+def entry(name: str, *, mb: float = 10, ms: float | None = None, top1: float | None = 70, at_hand: bool = False) -> Any:  # noqa: ANN401 - an entry of the list
+    return {"name": name, "size_mb": mb, "ms": ms, "top1": top1, "at_hand": at_hand}
+
+
+@pytest.mark.parametrize(
+    ("entries", "advice"),
+    [
+        ([entry("efficientnet_lite0"), entry("a")], [(BEGIN, SMALL), (SMALL,)]),
+        ([entry("efficientnet_lite0"), entry("a", at_hand=True)], [(SMALL,), (BEGIN, SMALL)]),
+        ([entry("efficientnet_lite0", at_hand=True), entry("a", at_hand=True)], [(BEGIN, SMALL), (SMALL,)]),
+        ([entry("a", at_hand=True, top1=None), entry("b", at_hand=True, mb=99)], [(), (BEGIN,)]),
+        ([entry("a", mb=5, top1=60), entry("b", mb=6, top1=59)], [(SMALL,), ()]),
+        ([entry("a", mb=5, top1=60, ms=9), entry("b", mb=6, top1=59, ms=3)], [(SMALL,), (SMALL,)]),
+        ([entry("a", mb=5, top1=60, ms=3), entry("b", mb=6, top1=59, ms=9)], [(SMALL,), ()]),
+    ],
+)
+def test_advice_goes_by_figures(entries: list[Any], advice: list[tuple[str, ...]]) -> None:
+    assert suits(entries) == advice
 
 
 def test_the_table_fits_a_terminal_of_120_columns(families: list[dict[str, Any]]) -> None:
     paper = io.StringIO()
 
-    Console(file=paper, width=120, soft_wrap=True).print(show_backbones.rows(families))
+    measured = [{**entry, "ms": 1234.5} for entry in families]
+    Console(file=paper, width=120, soft_wrap=True).print(show_backbones.rows(measured))
 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 120
