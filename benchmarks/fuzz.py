@@ -7,11 +7,14 @@ some bytes are then spoilt; the same seed spoils the same bytes.
 
 import argparse
 import io
+import re
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -95,13 +98,49 @@ def whole_pictures() -> list[bytes]:
     return files
 
 
-def fuzz_pictures(count: int, spoiler: Spoiler) -> Counter[str]:
+@dataclass
+class Dearest:
+    """The inputs that took the most seconds, and the most memory, of all and for each of their bytes."""
+
+    seconds: float = 0.0
+    megabytes: float = 0.0
+    seconds_a_byte: float = 0.0
+    megabytes_a_byte: float = 0.0
+
+    @contextmanager
+    def watch(self, size_bytes: int) -> Iterator[None]:
+        """Measure the block, which decodes so many bytes."""
+        Path("/proc/self/clear_refs").write_text("5")
+        before_mb, began_s = _peak_mb(), time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds, megabytes = time.perf_counter() - began_s, _peak_mb() - before_mb
+            self.seconds, self.megabytes = max(self.seconds, seconds), max(self.megabytes, megabytes)
+            self.seconds_a_byte = max(self.seconds_a_byte, seconds / max(1, size_bytes))
+            self.megabytes_a_byte = max(self.megabytes_a_byte, megabytes / max(1, size_bytes))
+
+    def said(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.seconds:.3f} s, {1e6 * self.seconds_a_byte:.0f} us a byte; "
+            f"{self.megabytes:.1f} MB, {1e3 * self.megabytes_a_byte:.1f} kB a byte"
+        )
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # it is there
+
+
+def fuzz_pictures(count: int, spoiler: Spoiler, dearest: Dearest) -> Counter[str]:
     """Decode broken pictures, and count what became of them; anything but a crop or a refusal is raised."""
     files, outcomes = whole_pictures(), Counter[str]()
     for number in track(range(count), "pictures", console=Console(stderr=True)):
         data = spoiler.spoil(files[number % len(files)])
         try:
-            crop = decode_crop(data, SPEC, LIMITS)
+            with dearest.watch(len(data)):
+                crop = decode_crop(data, SPEC, LIMITS)
         except InvalidImageError:
             outcomes["refused"] += 1
         else:
@@ -191,8 +230,10 @@ def main() -> None:
     table = Table("inputs", "what", "became", title=f"{options.inputs} broken inputs, seed {options.seed}")
 
     half = options.inputs // 2
-    outcomes = fuzz_pictures(half, spoiler)
+    dearest = Dearest()
+    outcomes = fuzz_pictures(half, spoiler, dearest)
     table.add_row(str(half), "pictures to decode_crop", _said(outcomes))
+    table.add_row("", "the dearest of them", dearest.said())
     with tempfile.TemporaryDirectory() as folder:
         store = ModelStore(Path(folder))
         publish_tiny(store)

@@ -281,9 +281,15 @@ class Client:
 
     def list_jobs(self, name: str = "") -> list[retraining_pb2.RetrainJob]:
         """Return the jobs, newest first."""
+        jobs: list[retraining_pb2.RetrainJob] = []
         request = retraining_pb2.ListRetrainJobsRequest(name=name)
         with self._errors():
-            return list(self._retraining.ListRetrainJobs(request, timeout=self._timeout_s).jobs)
+            while True:
+                page = self._retraining.ListRetrainJobs(request, timeout=self._timeout_s)
+                jobs += page.jobs
+                request.page_token = page.next_page_token
+                if not request.page_token:
+                    return jobs
 
     def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
         """Ask for the end of a job."""

@@ -20,7 +20,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlug
 from regraft.errors import InvalidImageError
 from regraft.file_kinds import read_kind, unread_kind
 from regraft.image_limits import Limits
-from regraft.jpeg_scans import has_every_scan
+from regraft.jpeg_scans import MOST_SCANS, look_through
 from regraft.png_chunks import SIGNATURE, bits_a_channel, pixels_alone
 
 DECODER_VERSION: Final = 2
@@ -31,6 +31,8 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 Size: TypeAlias = tuple[int, int]
 LeastSize: TypeAlias = Callable[[Size], Size]
 """Of the size of an upright picture, the size below which the decoder must not scale it."""
+KeptPart: TypeAlias = Callable[[Size], tuple[int, int, int, int]]
+"""Of the same size, the part that is looked at: left, top, right, bottom."""
 
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
@@ -60,6 +62,7 @@ _DNG_VERSION: Final = 50706
 _PLANAR: Final = 2
 _PREDICTED: Final = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd", "lzma")
 
+_ROWS_AT_ONCE: Final = 64
 _FEWEST_BITS: Final = 9
 _SENSOR_BITS: Final = 12
 
@@ -71,13 +74,14 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def read_rgb(data: bytes, limits: Limits, least: LeastSize) -> Image.Image:
+def read_rgb(data: bytes, limits: Limits, least: LeastSize, kept: KeptPart | None = None) -> Image.Image:
     """Decode a picture, whole or not at all, and put it upright.
 
     Args:
         data: the encoded picture.
         limits: the most bytes and pixels accepted.
         least: how far a JPEG may be scaled down while it is decoded.
+        kept: outside this part of the upright picture, pixels that are not opaque may be anything; all of it if None.
 
     Returns:
         The first frame, as RGB: transparency laid on white, CMYK converted, 16 bits a channel brought to 8.
@@ -93,8 +97,22 @@ def read_rgb(data: bytes, limits: Limits, least: LeastSize) -> Image.Image:
             pixels = _jpeg(image, data, size[::-1] if lying else size)
         else:
             pixels = _loaded(image, data)
-        rgb = _to_rgb(pixels, _bits(image, data))
-        return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+        bits = _bits(image, data)
+        if pixels.has_transparency_data and not pixels.mode.startswith("I;16"):
+            if bits > 8:
+                _check_levels(pixels)
+            return _on_white(_turned(pixels, orientation), kept)
+        return _turned(_to_rgb(pixels, bits), orientation)
+
+
+def look_at(data: bytes, limits: Limits) -> tuple[str, Size]:
+    """Return the format, and width and height as they are stored, without decoding.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _opened(data, limits) as image:
+        return image.format or "", image.size
 
 
 def read_size(data: bytes, limits: Limits) -> Size:
@@ -165,13 +183,16 @@ def _orientation(image: Image.Image) -> int:
 
 def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
     """Decode a JPEG that Pillow opened, at the smallest DCT scale that is no smaller than ``least``."""
+    scans = look_through(data)
+    if scans.number > MOST_SCANS:
+        raise InvalidImageError(f"its JPEG has more than {MOST_SCANS} scans, each of which takes as long: save it anew")
     whole = image.size
     image.draft(None, least)
     width, height = (0, 0) if image.size == whole else image.size
     pixels = _strictly(data, _COLOURS[image.mode], width, height)
     if pixels.shape[1::-1] != image.size:
         raise InvalidImageError("the image cannot be decoded: it has two sizes")
-    if not has_every_scan(data):
+    if not scans.are_all_there:
         raise InvalidImageError("the image cannot be decoded: scans of its JPEG are missing")
     if image.mode == "CMYK":
         return Image.fromarray(255 - pixels, "CMYK")  # as Adobe stores it
@@ -277,11 +298,22 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
         return _grey_of_16_bits(image, bits)
     if bits > 8:
         _check_levels(image)
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _on_white(image: Image.Image, kept: KeptPart | None) -> Image.Image:
+    """Lay a picture on white, a few rows at a time: each step of it is a copy of what it is done to."""
+    left, top, right, bottom = kept(image.size) if kept else (0, 0, *image.size)
+    rgb = Image.new("RGB", image.size, "white")
+    for upper in range(top, bottom, _ROWS_AT_ONCE):
+        rows = image.crop((left, upper, right, min(bottom, upper + _ROWS_AT_ONCE))).convert("RGBA")
+        white = Image.new("RGBA", rows.size, "white")
+        rgb.paste(Image.alpha_composite(white, rows).convert("RGB"), (left, upper))
+    return rgb
 
 
 def _grey_of_16_bits(image: Image.Image, bits: int) -> Image.Image:

@@ -141,8 +141,8 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits | None = None) -> C
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    image = read_rgb(data, limits or configured_limits(), partial(_smallest_useful_size, spec=spec))
-    return _cut(image, spec)
+    least, kept = partial(smallest_useful_size, spec=spec), partial(_kept_part, spec=spec)
+    return _cut(read_rgb(data, limits or configured_limits(), least, kept), spec)
 
 
 def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits | None = None) -> Crop:
@@ -186,7 +186,7 @@ def thumbnail(data: bytes, side_px: int, limits: Limits | None = None) -> bytes:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
     whole = ImageSpec("pad", side_px, side_px)
-    small = read_rgb(data, limits or configured_limits(), partial(_smallest_useful_size, spec=whole))
+    small = read_rgb(data, limits or configured_limits(), partial(smallest_useful_size, spec=whole))
     small.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=None)
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(small)).save(buffer, "JPEG", quality=80)
@@ -200,7 +200,7 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+def smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     """Return the size below which the decoder must not scale: twice what the resize will make of the whole picture."""
     width, height = size
     if spec.resize == "squash":
@@ -217,6 +217,17 @@ def _useful_size_of_window(size: tuple[int, int], spec: ImageSpec, window: Windo
         scale = 2 * spec.crop_px / max(width * window.width, height * window.height)
         return math.ceil(width * scale), math.ceil(height * scale)
     return math.ceil(2 * spec.crop_px / window.width), math.ceil(2 * spec.crop_px / window.height)
+
+
+def _kept_part(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, int, int]:
+    """Return the part of a picture that its crop depends on."""
+    return _reach_of(_middle(size, spec), size)
+
+
+def _reach_of(box: _Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, columns = _span(box.left, box.width, box.width_px, size[0])
+    top, rows = _span(box.top, box.height, box.height_px, size[1])
+    return left, top, left + columns, top + rows
 
 
 def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:

@@ -1,7 +1,7 @@
 """How large a picture may be: one setting for the server, training, retrains and the command line."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from regraft.errors import InvalidRequestError
@@ -17,6 +17,10 @@ class Limits:
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
+
+    def at_most(self, pixels: int) -> "Limits":
+        """Return these limits for a picture that says that it has so many pixels."""
+        return self if pixels >= self.max_pixels else replace(self, max_pixels=pixels)
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which another process gets these limits, see `configured_limits`."""

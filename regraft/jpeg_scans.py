@@ -1,12 +1,15 @@
-"""The scans of a JPEG: whether all are there that its picture is made of.
+"""The scans of a JPEG: whether all are there that its picture is made of, and how many there are.
 
-Decoders say nothing of a scan that is missing: they show the picture coarser, or without its colours.
+Decoders say nothing of a scan that is missing: they show the picture coarser, or without its colours. Each scan takes
+about as long as the whole picture, and may be a few bytes long.
 """
 
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+MOST_SCANS: Final = 64
+"""Encoders make ten, and those that tell bits apart a few dozen."""
 _COEFFICIENTS: Final = 64
 _PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
 _FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
@@ -22,9 +25,16 @@ class _Segment(NamedTuple):
     body: bytes
 
 
-def has_every_scan(data: bytes) -> bool:
-    """Tell whether the scans of a JPEG bring every component in full; so does a file that cannot be told from."""
-    progressive, wanted = False, set[int]()
+class Scans(NamedTuple):
+    """How many scans there are, up to one more than the most; whether every component comes in full."""
+
+    number: int
+    are_all_there: bool
+
+
+def look_through(data: bytes) -> Scans:
+    """Look through the scans of a JPEG; a file that cannot be told from has all."""
+    progressive, wanted, count = False, set[int](), 0
     missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come
     for marker, body in _segments(data):
         if marker in _FRAMES and len(body) > 5:
@@ -32,15 +42,18 @@ def has_every_scan(data: bytes) -> bool:
             wanted = set(body[6 : 6 + 3 * body[5] : 3])
             missing = {(each, number) for each in wanted for number in range(_COEFFICIENTS if progressive else 1)}
         elif marker == _SCAN and len(body) > 2 * body[0] + 3:
+            count += 1
+            if count > MOST_SCANS:
+                break
             components = set(body[1 : 1 + 2 * body[0] : 2])
             if not progressive and components >= wanted:
-                return True  # the usual file: one scan, whose end is not looked for
+                return Scans(count, True)  # the usual file: one scan, whose end is not looked for
             first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
             if not progressive:
                 missing -= {(each, 0) for each in components}
             elif not bits & 0x0F:
                 missing -= {(each, number) for each in components for number in range(first, last + 1)}
-    return not missing
+    return Scans(count, not missing)
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:

@@ -34,13 +34,13 @@ def check_label(label: str) -> None:
         raise InvalidRequestError(f"label {label!r}: control characters and path separators are not allowed")
 
 
-def check_note(field: str, text: str) -> None:
-    """Check free text that comes with a label, such as its source: empty, or a line that can be shown and kept.
+def check_note(field: str, text: str, most: int = MAX_NOTE_LENGTH) -> None:
+    """Check free text such as the source of a label: empty, or a line that can be shown and kept.
 
     Raises:
         InvalidRequestError: the text names the field and says why it cannot.
     """
-    if len(text) > MAX_NOTE_LENGTH:
-        raise InvalidRequestError(f"{field}: {len(text)} characters; the limit is {MAX_NOTE_LENGTH}")
+    if len(text) > most:
+        raise InvalidRequestError(f"{field}: {len(text)} characters; the limit is {most}")
     if not text.isprintable():
         raise InvalidRequestError(f"{field}: control characters are not allowed")

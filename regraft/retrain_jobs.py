@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, insert, not_, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, and_, insert, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from regraft.database import reading, retrain_jobs, transaction
@@ -127,9 +127,26 @@ class RetrainJobs:
         """Return the job of a model that was asked for with this key, if there is one."""
         return next((job for job in self.list(model) if job.idempotency_key == idempotency_key), None)
 
-    def list(self, model: str = "", state: JobState | None = None) -> list[RetrainJob]:
-        """Return the jobs, of one model or of all, in one state or in any, newest first."""
-        query = select(retrain_jobs).order_by(retrain_jobs.c.created_at.desc())
+    def list(
+        self,
+        model: str = "",
+        state: JobState | None = None,
+        *,
+        before: tuple[str, str] | None = None,
+        most: int | None = None,
+    ) -> list[RetrainJob]:
+        """Return the jobs, of one model or of all, in one state or in any, newest first.
+
+        Args:
+            model: whose; of all if empty.
+            state: which; any if None.
+            before: only those that come after this one, named by its time of creation and its id.
+            most: no more than so many.
+        """
+        created_at, job_id = retrain_jobs.c.created_at, retrain_jobs.c.id
+        query = select(retrain_jobs).order_by(created_at.desc(), job_id.desc()).limit(most)
+        if before:
+            query = query.where(or_(created_at < before[0], and_(created_at == before[0], job_id < before[1])))
         if model:
             query = query.where(retrain_jobs.c.model == model)
         if state:

@@ -1,5 +1,6 @@
 """A backbone in memory, and the way of a picture through it: decode, lane, network."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,13 @@ class Question:
         image: an encoded picture, or a crop uint8 [crop_px, crop_px, 3].
         spec: how it is cut.
         head: whose labels it gets.
+        most_pixels: it is refused if it turns out to have more.
     """
 
     image: bytes | Crop
     spec: ImageSpec
     head: Head
+    most_pixels: int = sys.maxsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,5 +164,5 @@ class Backbone:
         if not isinstance(question.image, bytes):
             return question.image, 0.0
         started_s = time.perf_counter()
-        crop = decode_crop(question.image, question.spec, self._limits)
+        crop = decode_crop(question.image, question.spec, self._limits.at_most(question.most_pixels))
         return crop, time.perf_counter() - started_s

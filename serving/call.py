@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
+from serving.access import calling
+
 TRACEPARENT: Final = "traceparent"
 _VALID: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
@@ -20,13 +22,15 @@ class Call:
         method: its name without the service's.
         model: whom it was found to be for; empty until then.
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
+        address: whom it is from.
         request: its one message, once that was read.
         on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
     """
 
-    def __init__(self, method: str, trace_id: str = "") -> None:
+    def __init__(self, method: str, trace_id: str = "", address: str = "") -> None:
         """Begin a call."""
         self.method = method
+        self.address = address
         self.model = ""
         self.trace_id = trace_id
         self.request: Any = None
@@ -36,6 +40,12 @@ class Call:
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 set_current = _current.set
 current = _current.get
+
+
+def caller() -> str:
+    """Return who calls: by name where callers have one, else by address."""
+    call = current()
+    return calling.get().name or (call.address if call else "")
 
 
 def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:

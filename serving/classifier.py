@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from regraft.card import ModelCard
+from regraft.decoding_cost import DecodingCost
 from regraft.errors import (
     CallerError,
     DeadlineError,
@@ -20,13 +21,17 @@ from regraft.errors import (
 )
 from regraft.image import Crop
 from serving.backbone import Question, Reply
-from serving.call import current
+from serving.call import caller, current
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
+from serving.picture_memory import DEFAULT_BYTES, PATIENT_PART, PictureMemory
+from serving.shares import Shares, Taken
 from serving.statistics import Statistics
 
 DEFAULT_TOP_K = 5
+_PATIENT_PART: Final = 4
+"""Streams have one in so many permits: what waits for a lane before a single request is so much shorter."""
 
 
 class Version(Protocol):
@@ -78,6 +83,7 @@ class Classifier:
         *,
         max_in_flight: int,
         metrics: Metrics,
+        memory: Shares | None = None,
         on_answer: Callable[[ServedModel, Output], None] = lambda _served, _output: None,
         keep: Callable[[str, ServedModel, bytes, Output], None] | None = None,
     ) -> None:
@@ -85,23 +91,30 @@ class Classifier:
 
         Args:
             models: what is served.
-            max_in_flight: the most requests at once.
+            max_in_flight: the most pictures at once.
             metrics: counts them.
+            memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
             on_answer: told of each answer.
             keep: told the id, the model, the bytes and the output of each picture that came encoded; must not wait.
         """
         self._models = models
-        self._permits = asyncio.Semaphore(max_in_flight)
+        self._permits = Shares(max_in_flight, _PATIENT_PART)
+        self._memory = PictureMemory(memory or Shares(DEFAULT_BYTES, PATIENT_PART), models.limits)
         self._metrics = metrics
         self._on_answer = on_answer
         self._keep = keep
-        self._in_flight = 0
-        metrics.watch_in_flight(lambda: self._in_flight, max_in_flight)
+        metrics.watch_in_flight(lambda: self._permits.taken, max_in_flight)
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
         self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
     async def classify(
-        self, image: bytes, *, name: str = "", top_k: int = 0, deadline_s: float | None = None, wait: bool = False
+        self,
+        image: bytes,
+        *,
+        name: str = "",
+        top_k: int = 0,
+        deadline_s: float | None = None,
+        on_admitted: Callable[[], object] | None = None,
     ) -> Answer:
         """Classify one encoded picture.
 
@@ -110,19 +123,23 @@ class Classifier:
             name: the model; may be empty while there is one.
             top_k: how many labels; 0 means 5.
             deadline_s: on the event loop's clock; work that would come too late is not begun.
-            wait: wait for a permit instead of being refused, as a stream may, whose client is held back meanwhile.
+            on_admitted: wait for room instead of being refused, as a stream may, whose client is held back until this
+                is called.
 
         Raises:
-            OverloadedError: every permit is taken.
+            OverloadedError: every permit is taken, or there is no memory for the picture now.
             InvalidImageError: the bytes are no picture.
             DeadlineError: the deadline passed.
             NotFoundError: no such model.
             PreconditionError: the model has no version that could be loaded.
         """
-        await self._admit(wait=wait)
-        with self._visit(name, None) as served:
+        with await self._permit(1, patient=on_admitted is not None), self._visit(name, None) as served:
             request_id = uuid.uuid4().hex
-            output, seconds = await self._judge(served, image, deadline_s, request_id)
+            costs = [await self._cost(served, image, deadline_s)]
+            with await self._memory.take(costs, caller(), patient=on_admitted is not None):
+                if on_admitted:
+                    on_admitted()
+                output, seconds = await self._judge(served, image, costs[0], deadline_s, request_id)
         return Answer(served, ranked(output, served.card.labels, top_k), output.novelty, seconds, request_id)
 
     async def judge(
@@ -132,7 +149,7 @@ class Classifier:
         name: str = "",
         version: int | None = None,
         deadline_s: float | None = None,
-        wait: bool = False,
+        on_admitted: Callable[[], object] | None = None,
     ) -> Judgement:
         """Classify several pictures at once; all of them, or none.
 
@@ -141,23 +158,36 @@ class Classifier:
             name: as in `classify`, and so the next arguments.
             version: that must answer; None for whichever does.
             deadline_s: see there.
-            wait: see there.
+            on_admitted: see there.
 
         Raises:
-            InvalidRequestError: a crop has another size than the model's.
+            InvalidRequestError: a crop has another size than the model's, or there are more than ever fit at once.
             RegraftError: what `classify` raises, of the first picture that fails.
         """
-        await self._admit(wait=wait)
-        with self._visit(name, version) as served:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    asked = [
-                        tasks.create_task(self._judge(served, image, deadline_s, uuid.uuid4().hex, f"image {number}: "))
-                        for number, image in enumerate(images)
-                    ]
-            except BaseExceptionGroup as group:
-                raise group.exceptions[0] from None  # the others were cancelled, or are as bad
-            return Judgement(served, tuple(task.result()[0] for task in asked))
+        patient = on_admitted is not None
+        with await self._permit(len(images), patient=patient), self._visit(name, version) as served:
+            costs = [await self._cost(served, image, deadline_s, _whose(number)) for number, image in enumerate(images)]
+            with await self._memory.take(costs, caller(), patient=patient):
+                if on_admitted:
+                    on_admitted()
+                return await self._judge_all(served, images, costs, deadline_s)
+
+    async def _judge_all(
+        self,
+        served: ServedModel,
+        images: Sequence[bytes | Crop],
+        costs: Sequence[DecodingCost],
+        deadline_s: float | None,
+    ) -> Judgement:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                asked = [
+                    tasks.create_task(self._judge(served, image, cost, deadline_s, uuid.uuid4().hex, _whose(number)))
+                    for number, (image, cost) in enumerate(zip(images, costs, strict=True))
+                ]
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the others were cancelled, or are as bad
+        return Judgement(served, tuple(task.result()[0] for task in asked))
 
     def check_room(self, seconds_left: float | None) -> None:
         """Refuse whoever would be refused whatever the request says.
@@ -165,23 +195,40 @@ class Classifier:
         Raises:
             OverloadedError: every permit is taken, or so many wait that the deadline would pass.
         """
-        if error := self._without_permit() or self._models.refusal(seconds_left):
+        is_full = self._permits.is_refused(caller()) or self._memory.is_used_up(caller())
+        if error := self._full() if is_full else self._models.refusal(seconds_left):
             raise self._count(error)
 
     def statistics(self, name: str) -> Statistics:
         """Return what a model has done so far."""
         return self._statistics[name]
 
-    async def _admit(self, *, wait: bool) -> None:
-        """Take a permit, which the end of a visit gives back."""
-        if not wait and (error := self._without_permit()):
-            raise self._count(error)
-        await self._permits.acquire()
+    async def _permit(self, pictures: int, *, patient: bool) -> Taken:
+        """Take the permits of a request."""
+        if pictures > self._permits.most:
+            raise InvalidRequestError(
+                f"image: {pictures} pictures; this server takes no more than {self._permits.most} at once "
+                "(REGRAFT_MAX_IN_FLIGHT): send fewer"
+            )
+        taken = await self._permits.take(pictures, caller(), patient=patient)
+        if taken is None:
+            raise self._count(self._full())
+        return taken
 
-    def _without_permit(self) -> OverloadedError | None:
-        if not self._permits.locked():
-            return None
+    def _full(self) -> OverloadedError:
         return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
+
+    async def _cost(
+        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, whose: str = ""
+    ) -> DecodingCost:
+        """Tell what a picture costs, before anything of it is decoded."""
+        if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
+            raise DeadlineError("the deadline passed before the picture was looked at")
+        _check_crop(served, image, whose)
+        try:
+            return await self._memory.cost(image, served.card.image)
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{whose}{error}") from error
 
     def _count(self, error: OverloadedError) -> OverloadedError:
         """Count a request that is refused."""
@@ -190,8 +237,7 @@ class Classifier:
 
     @contextmanager
     def _visit(self, name: str, version: int | None) -> Iterator[ServedModel]:
-        """Hold a handle for the block, count how it ends, and give the permit back."""
-        self._in_flight += 1
+        """Hold a handle for the block, and count how it ends."""
         try:
             with self._models.acquire(name) as served:
                 served.check_version(version)
@@ -213,19 +259,20 @@ class Classifier:
         except DeadlineError:
             self._metrics.expired.inc()
             raise
-        finally:
-            self._in_flight -= 1
-            self._permits.release()
 
     async def _judge(
-        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, request_id: str, whose: str = ""
+        self,
+        served: ServedModel,
+        image: bytes | Crop,
+        cost: DecodingCost,
+        deadline_s: float | None,
+        request_id: str,
+        whose: str = "",
     ) -> tuple[Output, dict[str, float]]:
-        if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
-            raise DeadlineError("the deadline passed before the picture was looked at")
-        _check_crop(served, image, whose)
         started_s = time.perf_counter()
+        question = Question(image, served.card.image, served.head, cost.pixels)
         try:
-            reply = await served.backbone.ask(Question(image, served.card.image, served.head), deadline_s)
+            reply = await served.backbone.ask(question, deadline_s)
         except InvalidImageError as error:
             raise InvalidImageError(f"{whose}{error}") from error
         seconds = {
@@ -260,6 +307,10 @@ class Classifier:
 def ranked(output: Output, labels: Sequence[str], top_k: int) -> tuple[tuple[str, float], ...]:
     """Return the ``top_k`` most probable labels, 5 if that is 0, with their probabilities."""
     return tuple((labels[index], float(output.probabilities[index])) for index in output.best(top_k or DEFAULT_TOP_K))
+
+
+def _whose(number: int) -> str:
+    return f"image {number}: "
 
 
 def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:

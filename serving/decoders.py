@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from regraft.runtime import cpu_budget
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture to decode; ``is_wanted`` is asked in a thread, just before."""
+    """A picture to decode; ``is_wanted`` is asked in a thread, just before; with more pixels it is refused."""
 
     image: bytes
     spec: ImageSpec
     is_wanted: Callable[[], bool] = lambda: True
+    most_pixels: int = sys.maxsize
 
 
 class Decoders:
@@ -54,7 +56,7 @@ class Decoders:
         if not picture.is_wanted():
             return RegraftError("nobody waits for this picture any more")
         try:
-            return decode_crop(picture.image, picture.spec, self._limits)
+            return decode_crop(picture.image, picture.spec, self._limits.at_most(picture.most_pixels))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever sent the picture
             return error
         except BaseException as error:  # noqa: BLE001 - a panic of native code: it shall not take the neighbours along

@@ -1,7 +1,8 @@
 """The Classifier service: messages to calls of `serving.classifier`, and back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -27,7 +28,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ClassifyResponse:
         """Classify one picture."""
-        return await self._classify(request, deadline_of(context), wait=False)
+        return await self._classify(request, deadline_of(context))
 
     async def ClassifyStream(  # noqa: N802 - gRPC's name
         self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -36,25 +37,26 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         deadline_s = deadline_of(context)
         first, requests = await with_first(requests)
         any_order = bool(first and first.any_order)
-        async for response in answers(
-            requests, lambda request: self._outcome(request, deadline_s), any_order=any_order
-        ):
+        outcome = partial(self._outcome, deadline_s=deadline_s)
+        async for response in answers(requests, outcome, any_order=any_order):
             yield response
 
-    async def _outcome(self, request: pb.ClassifyStreamRequest, deadline_s: float | None) -> pb.ClassifyStreamResponse:
+    async def _outcome(
+        self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
+    ) -> pb.ClassifyStreamResponse:
         try:
-            response = await self._classify(request.request, deadline_s, wait=True)
+            response = await self._classify(request.request, deadline_s, on_admitted)
         except RegraftError as error:
             return outcome_of_error(request.id, error)
         return pb.ClassifyStreamResponse(id=request.id, response=response)
 
     async def _classify(
-        self, request: pb.ClassifyRequest, deadline_s: float | None, *, wait: bool
+        self, request: pb.ClassifyRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
     ) -> pb.ClassifyResponse:
         if request.top_k > _MAX_TOP_K:
             raise InvalidRequestError(f"top_k: {request.top_k}; the most is {_MAX_TOP_K}")
         answer = await self._classifier.classify(
-            request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, wait=wait
+            request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, on_admitted=on_admitted
         )
         return to_message(answer)
 

@@ -1,7 +1,7 @@
 """The Open Inference Protocol: messages to calls of `serving.classifier`, and back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ModelInferResponse:
         """Classify the pictures of one request."""
-        return await self._infer(request, deadline_of(context), wait=False)
+        return await self._infer(request, deadline_of(context))
 
     async def ModelStreamInfer(  # noqa: N802 - gRPC's name
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -103,9 +103,12 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         """Classify a stream of requests: several at once, answers in order."""
         deadline_s = deadline_of(context)
 
-        async def outcome(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def outcome(
+            request: pb.ModelInferRequest, on_admitted: Callable[[], None]
+        ) -> pb.ModelStreamInferResponse:
             try:
-                return pb.ModelStreamInferResponse(infer_response=await self._infer(request, deadline_s, wait=True))
+                inferred = await self._infer(request, deadline_s, on_admitted)
+                return pb.ModelStreamInferResponse(infer_response=inferred)
             except RegraftError as error:
                 _, text = status_of(error)
                 whose = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
@@ -139,7 +142,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         return served
 
     async def _infer(
-        self, request: pb.ModelInferRequest, deadline_s: float | None, *, wait: bool
+        self, request: pb.ModelInferRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
     ) -> pb.ModelInferResponse:
         counts = {output.name: _class_count(output.name, output.parameters) for output in request.outputs}
         judged = await self._classifier.judge(
@@ -147,7 +150,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             name=request.model_name,
             version=_version(request.model_version),
             deadline_s=_sooner(deadline_s, request.parameters["timeout"].int64_param),
-            wait=wait,
+            on_admitted=on_admitted,
         )
         response = pb.ModelInferResponse(
             id=request.id, model_name=judged.served.name, model_version=str(judged.served.version)

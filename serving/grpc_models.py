@@ -9,6 +9,7 @@ import grpc
 
 from regraft.errors import InvalidRequestError, NotFoundError
 from regraft.examples import ExamplesStore
+from regraft.labels import check_note
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from serving.access import who
@@ -16,9 +17,11 @@ from serving.baking import Baker
 from serving.models import Models
 from serving.observer import Observer, Shadowed
 from serving.traffic import DriftState, Traffic
+from serving.wire import MOST_ANSWER_BYTES, card_json
 
 _HISTORY: Final = 50
 _FLIPS: Final = 20
+_LONGEST_WHY: Final = 1_000
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
     "not known": pb.Drift.NOT_KNOWN,
     "too few": pb.Drift.TOO_FEW,
@@ -50,7 +53,11 @@ class ModelsService(pb_grpc.ModelsServicer):
     ) -> pb.ListModelsResponse:
         """List every model of the store."""
         names = sorted({*self._models.names(), *self._models.store.names()})
-        return pb.ListModelsResponse(models=[await self._describe(name) for name in names])
+        models = [await self._describe(name) for name in names]
+        if sum(model.ByteSize() for model in models) > MOST_ANSWER_BYTES:
+            for model in models:
+                model.ClearField("card_json")
+        return pb.ListModelsResponse(models=models)
 
     async def GetModel(  # noqa: N802 - gRPC's name
         self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -62,6 +69,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, request: pb.PromoteRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Make a version the champion."""
+        _check_by(request)
         name = self._existing(request.name)
         if request.version < 1:
             raise InvalidRequestError("version: which one? The first is 1")
@@ -74,6 +82,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, request: pb.RollbackRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Go back to the champion before."""
+        _check_by(request)
         name = self._existing(request.name)
         store = self._models.store
         move = partial(store.rollback, name, who=who(request.who), why=request.why)
@@ -89,6 +98,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, request: pb.ShadowRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Let a version judge beside the champion, or none."""
+        _check_by(request)
         name = self._existing(request.name)
         if request.version < 0:
             raise InvalidRequestError("version: which one? The first is 1, and 0 is none")
@@ -119,7 +129,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.labels.extend(served.card.labels)
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
-            model.card_json = served.card.to_json()
+            model.card_json = await asyncio.to_thread(card_json, served.card)
         await self._describe_traffic(model)
         return model
 
@@ -156,6 +166,12 @@ class ModelsService(pb_grpc.ModelsServicer):
                 for entry in history
             ],
         )
+
+
+def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
+    """Refuse what no history should keep of who and why."""
+    check_note("who", request.who)
+    check_note("why", request.why, _LONGEST_WHY)
 
 
 def _shadow(shadowed: Shadowed) -> pb.Shadow:

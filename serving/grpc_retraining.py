@@ -1,14 +1,15 @@
 """The Retraining service: labelled pictures in, retrain jobs started and watched."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
 
 from regraft.errors import InvalidRequestError
 from regraft.examples import ExamplesStore, NewExample
-from regraft.labels import one_form
+from regraft.labels import check_note, one_form
 from regraft.retrain_jobs import MAX_KEY_LENGTH, JobState, RetrainJob
 from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
@@ -20,7 +21,10 @@ from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.streams import answers
+from serving.wire import as_many_as_fit
 
+_MOST_JOBS: Final = 200
+"""In one answer."""
 _LIMITS: Final = (
     "max_drop",
     "max_class_drop",
@@ -67,7 +71,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Keep labelled pictures; an answer is given only when the picture is on the disk."""
         sender = Sender(caller_of(context))
-        async for response in answers(requests, lambda request: self._add(request, sender)):
+        async for response in answers(requests, partial(self._add, sender=sender)):
             yield response
 
     async def Retrain(  # noqa: N802 - gRPC's name
@@ -77,6 +81,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         served = self._models.get(request.name)
         if len(request.idempotency_key) > MAX_KEY_LENGTH:
             raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
+        check_note("requested_by", request.requested_by)
         asked_by, key = who(request.requested_by), request.idempotency_key
         job = await self._runner.start(served.name, self._settings(request), asked_by, key)
         return to_message(job)
@@ -97,9 +102,20 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     async def ListRetrainJobs(  # noqa: N802 - gRPC's name
         self, request: pb.ListRetrainJobsRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListRetrainJobsResponse:
-        """List the jobs, newest first."""
-        jobs = await asyncio.to_thread(self._examples.jobs.list, one_form(request.name))
-        return pb.ListRetrainJobsResponse(jobs=[to_message(job) for job in jobs])
+        """List the jobs, newest first, a page at a time."""
+        if request.page_size < 0:
+            raise InvalidRequestError(f"page_size: {request.page_size}; it is 1 or more, or 0 for the server's own")
+        most = min(request.page_size or _MOST_JOBS, _MOST_JOBS)
+        created_at, _, job_id = request.page_token.partition("/")
+        before = (created_at, job_id) if request.page_token else None
+        listing = partial(self._examples.jobs.list, one_form(request.name), before=before, most=most + 1)
+        jobs = await asyncio.to_thread(listing)
+        messages = as_many_as_fit(map(to_message, jobs[:most]))
+        page = pb.ListRetrainJobsResponse(jobs=messages)
+        if messages and len(messages) < len(jobs):
+            last = jobs[len(messages) - 1]
+            page.next_page_token = f"{last.created_at}/{last.id}"
+        return page
 
     async def CancelRetrainJob(  # noqa: N802 - gRPC's name
         self, request: pb.CancelRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -118,11 +134,13 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
         return {**_limits(request), "gate": mode.value}
 
-    async def _add(self, request: pb.AddExamplesRequest, sender: Sender) -> pb.AddExamplesResponse:
+    async def _add(
+        self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
+    ) -> pb.AddExamplesResponse:
         new = NewExample(
             request.image, request.label, request.source, request.annotator, request.request_id, request.group
         )
-        added = await self._intake.add(request.name, new, sender)
+        added = await self._intake.add(request.name, new, sender, on_admitted)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)
 

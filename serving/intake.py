@@ -18,6 +18,8 @@ from regraft.image import Crop
 from regraft.labels import check_label, check_note, one_form
 from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
+from serving.picture_memory import DEFAULT_BYTES, PATIENT_PART, PictureMemory
+from serving.shares import Shares
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
 
@@ -73,6 +75,7 @@ class _Waiting:
     served: ServedModel
     caller: str
     new: NewExample
+    pixels: int
     kept: "asyncio.Future[_Kept]"
 
     @property
@@ -82,7 +85,7 @@ class _Waiting:
 
     @property
     def encoded(self) -> Encoded:
-        return Encoded(self.new.data, self.served.card.image, lambda: self.is_wanted)
+        return Encoded(self.new.data, self.served.card.image, lambda: self.is_wanted, self.pixels)
 
     def end(self, end: _Kept | Exception) -> None:
         if not self.is_wanted:
@@ -103,6 +106,7 @@ class Intake:
         decoders: Decoders,
         on_kept: Callable[[ServedModel, str, Crop], object],
         rules: Rules = Rules(),
+        memory: Shares | None = None,
     ) -> None:
         """Make an intake.
 
@@ -112,32 +116,37 @@ class Intake:
             decoders: decode what comes.
             on_kept: told the model, the hash and the crop of every picture that was kept and is not a duplicate.
             rules: what is taken.
+            memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
         """
         self._models = models
         self._examples = examples
         self._decoders = decoders
         self._on_kept = on_kept
         self.rules = rules
+        self._memory = PictureMemory(memory or Shares(DEFAULT_BYTES, PATIENT_PART), models.limits)
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
         self._working: asyncio.Task[None] | None = None
 
-    async def add(self, model: str, new: NewExample, sender: Sender) -> Added:
+    async def add(
+        self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object] = lambda: None
+    ) -> Added:
         """Take in one picture; when this returns with a promise, it is on the disk.
 
         Args:
             model: may be empty while there is one.
             new: without ``data``, the picture of the kept request ``request_id``.
             sender: the stream that it comes by.
+            on_admitted: called when there is memory for the picture.
 
         Raises:
             RegraftError: what is nobody's fault who sends it, such as a full disk.
         """
         try:
-            return await self._add(model, new, sender)
+            return await self._add(model, new, sender, on_admitted)
         except CallerError as error:
             return Added(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
 
-    async def _add(self, model: str, new: NewExample, sender: Sender) -> Added:
+    async def _add(self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]) -> Added:
         check_label(new.label)
         for name in ("source", "annotator", "request_id", "group"):
             check_note(name, getattr(new, name))
@@ -150,7 +159,10 @@ class Intake:
             why = f"this stream called the same picture {first.label!r} before"
             return Added(AddOutcome.CONFLICTING, new.sha256, why)
         async with first.turn:
-            kept = await self._keep(served, sender.caller, new)
+            cost = await self._memory.cost(new.data, served.card.image)
+            with await self._memory.take([cost], sender.caller, patient=True):
+                on_admitted()
+                kept = await self._keep(served, sender.caller, new, cost.pixels)
         if kept.outcome is AddOutcome.REJECTED:
             return Added(kept.outcome, new.sha256, quota_used_up(sender.caller, self.rules.per_hour))
         if kept.outcome is not AddOutcome.DUPLICATE:
@@ -179,9 +191,9 @@ class Intake:
             await asyncio.to_thread(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
         return replace(new, data=data)
 
-    async def _keep(self, served: ServedModel, caller: str, new: NewExample) -> _Kept:
+    async def _keep(self, served: ServedModel, caller: str, new: NewExample, pixels: int) -> _Kept:
         whose = served.name, caller
-        waiting = _Waiting(served, caller, new, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(served, caller, new, pixels, asyncio.get_running_loop().create_future())
         self._waiting[whose].append(waiting)
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._keep_waiting())

@@ -13,14 +13,15 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 
 from regraft import errors
 from regraft.errors import RegraftError
 from serving.call import Call, set_current, trace_id_of
+from serving.grpc_reading import STOPPING, Cuttable, Draining, Reader
 from serving.metrics import Metrics
-from serving.reading import STOPPING, Cuttable, Draining, Reader
 from serving.tracing import CallSpan, Tracing
 from serving.wire import lenient
 
@@ -275,7 +276,8 @@ class _Block(Call):
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
         arrived = _arrived.get()
-        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()))
+        address = unquote(context.peer()).rpartition(":")[0]  # asked now: when a call was cancelled gRPC crashes
+        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address)
         self._interceptor, self._context = interceptor, context
         self.span = interceptor.trace(arrived)
         if self.span:
@@ -289,6 +291,7 @@ class _Block(Call):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.request = None  # timers that were cancelled keep the call for a while
         await self._interceptor.end(self, self._context, error)
 
 

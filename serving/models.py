@@ -90,7 +90,7 @@ class Models:
         self.store = store
         self._open_engine = open_engine
         self._max_queue = max_queue
-        self._limits = limits
+        self.limits = limits
         self._only = frozenset(map(one_form, only))
         self._metrics = metrics
         self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
@@ -231,7 +231,7 @@ class Models:
         if backbone is None:
             engine = await asyncio.to_thread(self._open_engine, path, card)
             backbone = self._backbones[digest] = Backbone(
-                engine, max_queue=self._max_queue, limits=self._limits, on_batch=self._metrics.batch_size.observe
+                engine, max_queue=self._max_queue, limits=self.limits, on_batch=self._metrics.batch_size.observe
             )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:

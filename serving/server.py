@@ -44,6 +44,7 @@ from serving.grpc_inference import InferenceService
 from serving.grpc_models import ModelsService
 from serving.grpc_port import GrpcPort
 from serving.grpc_retraining import RetrainingService
+from serving.heap import give_back
 from serving.intake import Intake, Rules
 from serving.interceptors import RpcInterceptor
 from serving.jobs import JobRunner
@@ -52,8 +53,10 @@ from serving.metrics import Metrics
 from serving.metrics_port import MetricsPort
 from serving.models import Models
 from serving.observer import Observer
+from serving.picture_memory import PATIENT_PART
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
+from serving.shares import Shares
 from serving.tracing import Tracing
 from serving.triton_metrics import triton_metrics
 
@@ -73,6 +76,8 @@ CONTROL: Final = (
 _KILL_AFTER_S: Final = 30.0
 """So much longer than its limit may a retrain live that cannot keep it."""
 
+_WORTH_A_TRIM_BYTES: Final = 64 * 2**20
+"""So much has to be free again before the C library is told to give it back, which takes milliseconds."""
 _SELDOM: Final = 20
 """What other processes left to do is looked for so much more seldom than a new champion: each look asks a database."""
 
@@ -125,10 +130,12 @@ class Server:
         )
         bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
         self._keeper = RequestKeeper(self._examples.requests, settings.keep_requests, bounds, self.metrics)
+        memory = self._memory = Shares(settings.picture_memory_mb * 2**20, PATIENT_PART)
         self._classifier = Classifier(
             self.models,
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
+            memory=memory,
             on_answer=self._observer.saw,
             keep=self._keeper.offer if settings.keep_requests else None,
         )
@@ -152,6 +159,7 @@ class Server:
             self._decoders,
             self._embedder.offer,
             Rules(settings.labels, settings.labels_per_hour),
+            memory,
         )
         places = ["--store", str(settings.store)]
         places += ["--examples", settings.examples] if settings.examples else []
@@ -298,6 +306,9 @@ class Server:
     async def _watch_store(self) -> None:
         while True:
             await asyncio.sleep(self.settings.reload_every_s)
+            if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
+                self._memory.peak = self._memory.taken
+                await asyncio.to_thread(give_back)
             try:
                 await self._refresh()
             except (RegraftError, OSError) as error:

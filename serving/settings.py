@@ -14,6 +14,7 @@ from regraft.logs import LogFormat, LogLevel
 from regraft.runtime import ProviderChoice
 from regraft.store import GateMode
 from serving.intake import LabelPolicy
+from serving.picture_memory import DEFAULT_BYTES
 from serving.plan import Goal
 
 _HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
@@ -89,9 +90,12 @@ class Settings(BaseSettings):
             are off by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a
             version was judged by, and since nothing is learned from such embeddings, a retrain makes its own.
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
-        max_in_flight: requests admitted at once; one more is answered RESOURCE_EXHAUSTED.
+        max_in_flight: pictures admitted at once; one more is answered RESOURCE_EXHAUSTED. Callers have equal shares,
+            and all streams together a quarter.
         max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
         max_image_pixels: the most pixels that a picture may have, decoded; likewise.
+        picture_memory_mb: megabytes that pictures may take at once, encoded and decoded, of requests and labels
+            together. One that never fits is refused by its header: WebP of 8,000 x 8,000 pixels takes 1,300.
         max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
         read_timeout: how long the message of a request may take to come (10s, 1m) when it is read: slow lines need more
             for large pictures. Streams may pause for as long as they like.
@@ -147,6 +151,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1024)
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
+    picture_memory_mb: int = Field(default=DEFAULT_BYTES // 2**20, ge=16)
     max_streams: int = Field(default=100, ge=1)
     read_timeout: Seconds = Field(default=10.0, gt=0)
     max_connections: int = Field(default=16_384, ge=1)

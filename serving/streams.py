@@ -17,7 +17,7 @@ _WINDOW: Final = 32
 
 async def answers(
     requests: AsyncIterator[RequestT],
-    answer: Callable[[RequestT], Coroutine[Any, Any, AnswerT]],
+    answer: Callable[[RequestT, Callable[[], None]], Coroutine[Any, Any, AnswerT]],
     *,
     any_order: bool = False,
 ) -> AsyncIterator[AnswerT]:
@@ -25,7 +25,8 @@ async def answers(
 
     Args:
         requests: read no further than the window, so that a client that reads slowly is held back.
-        answer: its errors end the stream.
+        answer: calls what it is given when it has room for the request, and only then the next is read; its errors
+            end the stream.
         any_order: yield each as soon as it is there, rather than in the order of the requests.
     """
     works: set[asyncio.Task[AnswerT]] = set()
@@ -36,12 +37,16 @@ async def answers(
         try:
             async for request in requests:
                 await room.acquire()
-                work = asyncio.create_task(answer(request))
+                admitted = asyncio.Event()
+                work = asyncio.create_task(answer(request, admitted.set))
                 works.add(work)
+                work.add_done_callback(lambda _work, over=admitted: over.set())  # type: ignore[misc]  # mypy cannot infer defaults
                 if any_order:
                     work.add_done_callback(queue.put_nowait)
                 else:
                     queue.put_nowait(work)
+                del request  # or it would be kept until the next one comes
+                await admitted.wait()
         finally:
             if works:
                 await asyncio.wait(works)

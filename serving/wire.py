@@ -1,16 +1,55 @@
-"""Bytes from a client to messages; whatever is wrong with them is the caller's fault."""
+"""Bytes from a client to messages, whatever is wrong with them being the caller's fault; answers that clients take."""
 
-from collections.abc import Callable
-from typing import Any, Final
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
+from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError
 
 _MOST_FIELDS: Final = 1_000
 """Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
 
 _FIXED: Final = {1: 8, 5: 4}  # bytes, by wire type
+
+
+MOST_ANSWER_BYTES: Final = 3 * 2**20
+"""Every client takes 4 MiB, unless it was told to take more; the rest is for what else an answer says."""
+
+_MOST_DENSE: Final = 100
+"""Classes."""
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
+    """Return the first messages, as many as one answer may hold; at least one, if there is one."""
+    fitting: list[MessageT] = []
+    left = MOST_ANSWER_BYTES
+    for message in messages:
+        left -= message.ByteSize()
+        if left < 0 and fitting:
+            break
+        fitting.append(message)
+    return fitting
+
+
+def card_json(card: ModelCard) -> str:
+    """Return a card as it is sent: a table of all classes against all would outgrow what clients take."""
+    if card.metrics is None or len(card.labels) <= _MOST_DENSE:
+        return card.to_json()
+    metrics = card.metrics.model_copy(update={"confusion": ()})
+    fields = card.model_copy(update={"metrics": metrics}).model_dump(mode="json")
+    cells = [
+        [true, answered, images]
+        for true, row in enumerate(card.metrics.confusion)
+        for answered, images in enumerate(row)
+        if images
+    ]
+    fields["metrics"]["confusion"] = {"classes": len(card.metrics.confusion), "cells": cells}
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.damage import generated
 from regraft.errors import InvalidImageError
 from regraft.image import ImageSpec, decode_crop
-from regraft.jpeg_scans import has_every_scan
+from regraft.jpeg_scans import MOST_SCANS, look_through
 
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 
@@ -20,6 +20,20 @@ def jpeg(mode: str = "RGB", *, progressive: bool = True) -> bytes:
 def scans(data: bytes) -> list[int]:
     """Return where the scans begin; in what is compressed this marker cannot be."""
     return [at for at in range(len(data)) if data.startswith(SCAN, at)]
+
+
+def has_every_scan(data: bytes) -> bool:
+    return look_through(data).are_all_there
+
+
+def test_scans_are_counted_up_to_one_more_than_the_most() -> None:
+    data = jpeg("RGB", progressive=True)
+    last = data[scans(data)[-1] : -2]
+
+    assert look_through(data).number == len(scans(data))
+    assert look_through(data[:-2] + (MOST_SCANS - len(scans(data))) * last + END).number == MOST_SCANS
+    assert look_through(data[:-2] + 10 * MOST_SCANS * last + END).number == MOST_SCANS + 1
+    assert look_through(jpeg("RGB", progressive=False)).number == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])

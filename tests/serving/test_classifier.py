@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regraft.artifact import Head
+from regraft.decoding_cost import quick_cost
 from regraft.errors import (
     DeadlineError,
     InvalidImageError,
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     PreconditionError,
@@ -26,6 +28,7 @@ from serving.classifier import DEFAULT_TOP_K, Answer, Classifier
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
+from serving.shares import Shares
 from tests.serving.fakes import Engines, GatedSession, SlowPicture
 from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
@@ -71,13 +74,19 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    store: ModelStore, *, max_in_flight: int = 32, max_image_bytes: int = 100_000, lanes: int = 1, max_batch: int = 4
+    store: ModelStore,
+    *,
+    max_in_flight: int = 32,
+    max_image_bytes: int = 100_000,
+    lanes: int = 1,
+    max_batch: int = 4,
+    memory_bytes: int = 2**29,
 ) -> AsyncIterator[Stage]:
     engines, metrics = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics()
     limits = Limits(max_bytes=max_image_bytes)
     models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, limits=limits)
     await models.refresh()
-    classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics)
+    classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics, memory=Shares(memory_bytes))
     try:
         yield Stage(store, engines, models, classifier, metrics)
     finally:
@@ -315,13 +324,51 @@ async def test_who_may_wait_gets_a_permit_when_one_is_free(store: ModelStore) ->
     async with stage(store, max_in_flight=1) as s:
         with s.session.held():
             taken = await s.begin(picture("red"))
-            patient = asyncio.create_task(s.classifier.classify(picture("blue"), wait=True))
+            patient = asyncio.create_task(s.classifier.classify(picture("blue"), on_admitted=lambda: None))
             await asyncio.sleep(0)
             assert not patient.done()
             assert s.metric("regraft_in_flight") == 1
 
         assert (await taken).predictions[0][0] == "red"
         assert (await patient).predictions[0][0] == "blue"
+
+
+@asynchronous
+async def test_the_pictures_of_a_batch_have_a_permit_each_and_more_than_there_are_is_the_callers_fault(
+    store: ModelStore,
+) -> None:
+    async with stage(store, max_in_flight=3) as s:
+        with pytest.raises(InvalidRequestError, match="4 pictures; this server takes no more than 3 at once"):
+            await s.classifier.judge([picture("red")] * 4)
+        with s.session.held():
+            batch = asyncio.create_task(s.classifier.judge([picture("red"), picture("blue")]))
+            await until(lambda: s.metric("regraft_in_flight") == 2)
+            with pytest.raises(OverloadedError, match="full"):
+                await s.classifier.judge([picture("red")] * 2)
+            single = await s.begin(picture("green"))
+
+        assert len((await batch).outputs) == 2
+        assert (await single).predictions[0][0] == "green"
+        assert s.metric("regraft_in_flight") == 0
+
+
+@asynchronous
+async def test_a_picture_for_which_there_is_no_memory_now_is_refused_and_a_stream_waits(store: ModelStore) -> None:
+    image = picture("red")
+    cost = quick_cost(image, lambda size: size)
+    assert cost
+    async with stage(store, memory_bytes=round(2.5 * cost.memory_bytes)) as s:
+        with s.session.held():
+            taken = [await s.begin(image), await s.begin(image)]
+            with pytest.raises(OverloadedError, match="no memory"):
+                await s.classifier.classify(image)
+            patient = asyncio.create_task(s.classifier.classify(image, on_admitted=lambda: None))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not patient.done()
+
+        for request in (*taken, patient):
+            assert (await request).predictions[0][0] == "red"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from typing import Any
 
+import grpc
 import pytest
 
 from regraft.client import Client, RemoteError
 from regraft.store import ModelStore
+from regraft.v1 import models_pb2 as pb
+from regraft.v1 import models_pb2_grpc as pb_grpc
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer
 from tests.serving.spoil import SPOIL
@@ -52,6 +56,18 @@ def test_all_models_are_listed_served_or_not(store: ModelStore) -> None:
     ]
     assert [bool(model.problem) for model in models] == [False, True, False]
     assert models[0].provider == models[1].provider == models[1].card_json == ""
+
+
+@pytest.mark.parametrize("method", ["Promote", "Rollback", "Shadow"])
+def test_who_and_why_have_limits(shared: LiveServer, method: str) -> None:
+    kinds: dict[str, Any] = {"Promote": pb.PromoteRequest, "Rollback": pb.RollbackRequest, "Shadow": pb.ShadowRequest}
+    with grpc.insecure_channel(shared.target) as channel:
+        call = getattr(pb_grpc.ModelsStub(channel), method)
+        for fields, text in (({"who": "x" * 201}, "who: 201"), ({"why": "x" * 1_001}, "why: 1001")):
+            with pytest.raises(grpc.RpcError) as failure:
+                call(kinds[method](name="colours", **fields))
+            assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert text in str(failure.value.details())
 
 
 def test_an_empty_store_has_no_models(empty_store: ModelStore) -> None:

@@ -3,6 +3,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from regraft.client import Client, RemoteError
 from regraft.embeddings import EmbeddingKey
 from regraft.examples import ExamplesStore, image_hash, is_holdout
+from regraft.retrain_jobs import JobState
 from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
@@ -312,6 +314,35 @@ def test_a_new_class_is_learned_while_the_server_runs(live: LiveServer, store: M
     assert live.metric("regraft_swaps_total", model="colours", kind="head") == 1
     assert (store.folder("colours", 2) / "report.html").is_file()
     assert [entry.id for entry in client.list_jobs()] == [job.id]
+
+
+def test_jobs_come_in_pages_that_every_client_takes_newest_first(live: LiveServer, store: ModelStore) -> None:
+    """Of a month, say."""
+    ids = []
+    with closing(ExamplesStore(store.root / ".examples")) as examples:
+        for _ in range(7):
+            job = examples.jobs.create("colours", {}, "ada")
+            examples.jobs.finish(job.id, JobState.REFUSED, "x" * 1_000_000)
+            ids.append(job.id)
+    with grpc.insecure_channel(live.target) as channel:
+        stub = pb_grpc.RetrainingStub(channel)
+        pages = [stub.ListRetrainJobs(pb.ListRetrainJobsRequest())]
+        while pages[-1].next_page_token:
+            pages.append(stub.ListRetrainJobs(pb.ListRetrainJobsRequest(page_token=pages[-1].next_page_token)))
+        two = stub.ListRetrainJobs(pb.ListRetrainJobsRequest(page_size=2, name="colours"))
+
+    assert [job.id for page in pages for job in page.jobs] == ids[::-1]
+    assert len(pages) == 3
+    assert [job.id for job in two.jobs] == ids[:-3:-1]
+    assert [job.id for job in live.client.list_jobs()] == ids[::-1]
+    assert live.client.list_jobs("others") == []
+
+
+def test_who_asks_for_a_retrain_has_a_limit(shared: LiveServer) -> None:
+    with pytest.raises(RemoteError, match="requested_by: 201 characters") as failure:
+        shared.client.retrain(requested_by="x" * 201)
+
+    assert failure.value.code == "INVALID_ARGUMENT"
 
 
 def test_a_retrain_without_anything_new_is_refused(live: LiveServer) -> None:

@@ -72,6 +72,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_MAX_IMAGE_PIXELS": "8192",
         "REGRAFT_MAX_STREAMS": "4",
         "REGRAFT_READ_TIMEOUT": "14",
+        "REGRAFT_PICTURE_MEMORY_MB": "100",
         "REGRAFT_MAX_CONNECTIONS": "5",
         "REGRAFT_RELOAD_EVERY_S": "5",
         "REGRAFT_GATE": "manual",

@@ -1,14 +1,28 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import pytest
 
-from serving.streams import answers as in_order
+from serving import streams
 from serving.streams import with_first
 from tests.serving.waiting import asynchronous, until
 
 Answers = Callable[..., AsyncIterator[int]]
+Answer = Callable[[int], Coroutine[Any, Any, int]]
+
+
+def in_order(requests: AsyncIterator[int], answer: Answer, *, any_order: bool = False) -> AsyncIterator[int]:
+    """Answer requests that there is always room for."""
+
+    async def admitted(number: int, on_admitted: Callable[[], None]) -> int:
+        on_admitted()
+        return await answer(number)
+
+    return streams.answers(requests, admitted, any_order=any_order)
+
+
 as_ready = partial(in_order, any_order=True)
 
 
@@ -73,6 +87,28 @@ async def test_a_stream_is_read_no_further_than_the_answers_are_taken(answers: A
     assert len(taken) < 40
 
     assert sorted([number async for number in stream]) == sorted(set(range(1000)) - {0})
+
+
+@asynchronous
+async def test_the_next_request_is_read_when_there_is_room_for_the_one_before() -> None:
+    rooms, taken = [asyncio.Event(), asyncio.Event()], list[int]()
+
+    async def answer(number: int, on_admitted: Callable[[], None]) -> int:
+        await rooms[number].wait()
+        on_admitted()
+        return number
+
+    stream = streams.answers(numbers(2, taken), answer)
+    first = asyncio.ensure_future(anext(stream))
+    await until(lambda: taken == [0])
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert taken == [0]
+    rooms[0].set()
+    await until(lambda: taken == [0, 1])
+    rooms[1].set()
+
+    assert [await first, *[number async for number in stream]] == [0, 1]
 
 
 @pytest.mark.parametrize("answers", [in_order, as_ready])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import Context
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
@@ -13,6 +14,8 @@ from serving.call import current
 
 STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
 _END: Final = object()
+_LOOKS: Final = 8
+"""In the time that a message may take."""
 _MOST_OPEN_READS: Final = 2
 """Messages read at once of one address where nobody is asked who calls: each may be as large as two pictures."""
 
@@ -85,6 +88,8 @@ class Reader:
         """Wait so long for a message, and no longer than until ``draining`` is set."""
         self._timeout_s = timeout_s
         self._draining = draining
+        self._began_s: dict[asyncio.Timeout, float] = {}
+        self._looking: asyncio.TimerHandle | None = None
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def one(self, requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
@@ -113,8 +118,11 @@ class Reader:
             yield message
 
     async def _next(self, requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
-        cut = asyncio.timeout(0 if self._draining.is_set else self._timeout_s)
+        loop = asyncio.get_running_loop()
+        cut = asyncio.timeout(0 if self._draining.is_set else None)
         self._draining.cuts.add(cut)
+        self._began_s[cut] = loop.time()
+        self._look_later(loop)
         try:
             async with cut:
                 return _message(await anext(requests, _END))
@@ -128,3 +136,18 @@ class Reader:
             ) from None
         finally:
             self._draining.cuts.discard(cut)
+            del self._began_s[cut]
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer for all: the loop keeps one that was cancelled to its time, with the context and so the call.
+        if self._looking is None and self._began_s:
+            self._looking = loop.call_later(self._timeout_s / _LOOKS, self._look, loop, context=Context())
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what has been read for too long."""
+        for cut, began_s in self._began_s.items():
+            if loop.time() - began_s < self._timeout_s:
+                break  # they are in the order in which they began
+            cut.reschedule(0)
+        self._looking = None
+        self._look_later(loop)

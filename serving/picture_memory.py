@@ -1,0 +1,70 @@
+"""One budget of memory for all pictures that are in the server, encoded and decoded: of requests and of labels."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from regraft.decoding_cost import DecodingCost, quick_cost, read_cost
+from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
+from regraft.image import Crop, ImageSpec, smallest_useful_size
+from regraft.image_limits import Limits
+from serving.shares import Shares, Taken
+
+DEFAULT_BYTES: Final = 512 * 2**20
+PATIENT_PART: Final = 2
+"""Streams have one in so many bytes."""
+_MB: Final = 2**20
+_SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
+
+
+class PictureMemory:
+    """Use from one event loop."""
+
+    def __init__(self, shares: Shares, limits: Limits) -> None:
+        """Take from ``shares``, in bytes, what pictures within ``limits`` cost."""
+        self._shares = shares
+        self._limits = limits
+
+    async def cost(self, image: bytes | Crop, spec: ImageSpec) -> DecodingCost:
+        """Tell what a picture costs, by its header.
+
+        Raises:
+            InvalidImageError: the bytes are no picture, or one that never fits; the text says which.
+        """
+        if not isinstance(image, bytes):
+            return DecodingCost(0, 2 * image.nbytes)
+        found = quick_cost(image, partial(smallest_useful_size, spec=spec))
+        if found is None:
+            found = await asyncio.to_thread(read_cost, image, self._limits)
+        if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
+            return DecodingCost(found.pixels, len(image))  # refused by the decoder, which says so, and decodes nothing
+        if found.memory_bytes > self._shares.most:
+            raise InvalidImageError(
+                f"to decode the image, {found.pixels:,} pixels in {len(image):,} bytes, takes "
+                f"{found.memory_bytes / _MB:,.0f} MB of memory; the limit is {self._shares.most / _MB:,.0f} "
+                f"({_SETTING}): scale it down, or send it as JPEG"
+            )
+        return found
+
+    def is_used_up(self, caller: str) -> bool:
+        """Tell whether any picture of a single request would be refused."""
+        return self._shares.is_refused(caller)
+
+    async def take(self, costs: Sequence[DecodingCost], caller: str, *, patient: bool) -> Taken:
+        """Take what the pictures of a request cost; patiently, or not at all.
+
+        Raises:
+            InvalidRequestError: together they never fit.
+            OverloadedError: there is not enough now.
+        """
+        wanted = sum(cost.memory_bytes for cost in costs)
+        if wanted > self._shares.most:
+            raise InvalidRequestError(
+                f"image: to decode the {len(costs)} pictures takes {wanted / _MB:,.0f} MB of memory; "
+                f"the limit is {self._shares.most / _MB:,.0f} ({_SETTING}): send fewer at once"
+            )
+        taken = await self._shares.take(wanted, caller, patient=patient)
+        if taken is None:
+            raise OverloadedError("the server has no memory for the picture now: try again later, or another replica")
+        return taken
