@@ -16,8 +16,9 @@ from regraft.v1 import retraining_pb2
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS
 from training.import_version import ImportSettings, import_version
+from training.imported import ImageRule
 
-SIDE = 256
+SIDE, CROP = 72, 64
 """Of pictures that need no resizing, so that a plain script's crop of the middle is the server's."""
 
 
@@ -34,7 +35,12 @@ def asked(model: torch.nn.Module, pictures: list[bytes]) -> np.ndarray:
     """Return the logits of pictures, prepared as tutorials do."""
     v2 = torchvision.transforms
     prepare = v2.Compose(
-        [v2.Resize(256), v2.CenterCrop(224), v2.ToTensor(), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+        [
+            v2.Resize(SIDE),
+            v2.CenterCrop(CROP),
+            v2.ToTensor(),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
     )
     with torch.inference_mode():
         logits: torch.Tensor = model(torch.stack([prepare(Image.open(BytesIO(data))) for data in pictures]))
@@ -55,7 +61,10 @@ def test_a_resnet_of_two_labels_is_imported_served_and_retrained_with_a_third(
     monkeypatch.setenv("REGRAFT_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     model = script(tmp_path / "two.pth")
-    settings = ImportSettings(tmp_path / "two.pth", "two", tmp_path / "models", "resnet18", labels=("red", "green"))
+    rule = ImageRule(image_px=CROP, resize_px=SIDE)
+    settings = ImportSettings(
+        tmp_path / "two.pth", "two", tmp_path / "models", "resnet18", labels=("red", "green"), rule=rule
+    )
     pictures = [data for label in ("red", "green") for data in photographs_of(label, 4)]
     expected = asked(model, pictures)
 
