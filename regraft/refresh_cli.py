@@ -8,7 +8,7 @@ import typer
 from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, strength_of
+from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
 from regraft.store import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -40,6 +40,12 @@ def refresh(
     resize: Resize = None,
     strategy: Annotated[str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`.")] = "probe",
     precision: Annotated[str, typer.Option(help="fp32, int8 or auto. Default: the champion's.")] = "",
+    target_error: Annotated[
+        str, typer.Option(help="As in `regraft train`, such as 2%. Default: the champion's, where it has one.")
+    ] = "",
+    group_by: Annotated[
+        str, typer.Option(help="Keeps pictures that are new together in the split, as in `regraft train`.")
+    ] = "",
     views: Annotated[int, typer.Option(help="Further views of each training image for the probe.")] = 0,
     augment: Augment = "full",
     no_augment: NoAugment = False,
@@ -99,6 +105,8 @@ def refresh(
         network.weights,
         strategy,  # type: ignore[arg-type]  # checked there, as is the precision
         seed,
+        target_error=share_of(target_error, "--target-error") if target_error else None,
+        group_by=group_by,
         views=views,
         augment=strength_of(augment, no_augment=no_augment),
         mirror=mirror,

@@ -27,13 +27,20 @@ _CANDIDATES: Final = 500
 _POINTS: Final = 20
 
 
-def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int64], target_error: float) -> Abstention:
+def choose_threshold(
+    probabilities: FloatArray,
+    label_index: npt.NDArray[np.int64],
+    target_error: float,
+    weight: npt.NDArray[np.float64] | None = None,
+) -> Abstention:
     """Choose what an answer's probability must exceed.
 
     Args:
         probabilities: float32 [n, K], of images that the heads had not seen; of near-duplicates one each.
         label_index: int64 [n], the true labels.
         target_error: the share of the answers given that may be wrong, above 0 and below 1.
+        weight: float64 [n] above 0, what each image counts; None where all count alike. Images of uneven weight are
+            evidence as their effective number is (Kish, "Survey Sampling", 1965).
 
     Returns:
         The threshold, and what it would have done to these images. Where even the surest answers cannot keep the
@@ -41,13 +48,14 @@ def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int6
     """
     from scipy.stats import betabinom  # noqa: PLC0415 - it takes most of a second, which `selective` spares
 
-    confidence, wrong = _surest_first(probabilities, label_index)
+    confidence, wrong, order = _surest_first(probabilities, label_index)
+    counts = np.ones(len(wrong)) if weight is None else weight[order] * (weight.sum() / np.square(weight).sum())
     ends = np.flatnonzero(np.diff(confidence, append=-1.0) < 0) + 1  # equal confidences are answered together or not
     answered = ends[np.unique(np.linspace(0, len(ends) - 1, _CANDIDATES).astype(np.int64))] if len(ends) else ends
-    errors = np.cumsum(wrong)[answered - 1]
-    further = -(-answered // _PART)
+    errors, evidence = (np.cumsum(each)[answered - 1] for each in (counts * wrong, counts))
+    further = np.ceil(evidence / _PART - 1e-9)
     allowed = np.floor(target_error * further + 1e-9)
-    kept = betabinom.sf(allowed, further, errors + 1, np.maximum(answered - errors, 0.5)) <= _DOUBT
+    kept = betabinom.sf(allowed, further, errors + 1, np.maximum(evidence - errors, 0.5)) <= _DOUBT
     if not kept.any():
         return Abstention(target_error=target_error, threshold=_NEVER, answered=0, error=0, images=len(wrong))
     last = int(np.flatnonzero(kept)[-1])
@@ -56,24 +64,31 @@ def choose_threshold(probabilities: FloatArray, label_index: npt.NDArray[np.int6
     return Abstention(
         target_error=target_error,
         threshold=float(confidence[given - 1] + lower) / 2,
-        answered=given / len(wrong),
-        error=float(errors[last]) / given,
+        answered=min(float(evidence[last] / counts.sum()), 1.0),
+        error=float(errors[last] / evidence[last]),
         images=len(wrong),
     )
 
 
 def abstention(unseen: "Unseen", features: "Features", target_error: float | None) -> Abstention | None:
-    """Choose the threshold by what heads said of training images unseen, one of each group; None without a target."""
+    """Choose the threshold by what heads said of training images unseen, one of each group; None without a target.
+
+    What counts nothing in the fit says nothing here either.
+    """
     if target_error is None:
         return None
-    train = features.train()
-    one_each = np.unique(train.group[unseen.rows], return_index=True)[1]
-    return choose_threshold(unseen.probabilities[one_each], train.label_index[unseen.rows[one_each]], target_error)
+    rows = np.flatnonzero(~features.is_holdout)[unseen.rows]
+    counting = np.flatnonzero(features.weight[rows] > 0)
+    one_each = counting[np.unique(features.group[rows[counting]], return_index=True)[1]]
+    asked = rows[one_each]
+    return choose_threshold(
+        unseen.probabilities[one_each], features.label_index[asked], target_error, features.weight[asked]
+    )
 
 
 def selective(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> Selective | None:
     """Return the accuracy of the surest answers by the share that is answered; None without images."""
-    _, wrong = _surest_first(probabilities, label_index)
+    _, wrong, _ = _surest_first(probabilities, label_index)
     if not len(wrong):
         return None
     shares = np.arange(1, _POINTS + 1) / _POINTS
@@ -89,9 +104,9 @@ def fewest_images(target_error: float) -> int:
 
 def _surest_first(
     probabilities: FloatArray, label_index: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return confidences [n], falling, and whether each answer is wrong; of equal ones the wrong come first."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Return confidences [n], falling, whether each answer is wrong, and its row; of equal ones the wrong first."""
     confidence = probabilities.max(axis=1, initial=0).astype(np.float64)
     wrong = probabilities.argmax(axis=1) != label_index
     order = np.lexsort((~wrong, -confidence))
-    return confidence[order], wrong[order]
+    return confidence[order], wrong[order], order

@@ -144,10 +144,10 @@ def _held_back(
 ) -> HeldBack | None:
     if not rows.any():
         return None
-    truth = train.label_index[rows]
-    counts = train.weight[rows]
+    truth, counts, group = train.label_index[rows], train.weight[rows], train.group[rows]
     logits = np.asarray(train.embedding[rows] @ weight.T + bias, np.float32)
-    return HeldBack(rows, logits, cross_fitted(logits[None], truth, counts, counts, settings.seed), counts, None)
+    answers = cross_fitted(logits[None], truth, counts, counts, settings.seed, group)
+    return HeldBack(rows, logits, answers, counts, None)
 
 
 def _on_unseen(fp32: Made, int8: Made) -> Comparison | None:

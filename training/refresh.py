@@ -272,7 +272,7 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
         DatasetError: a picture of the champion is neither in ``data`` nor among the examples.
         PreconditionError: fewer than two classes are left.
     """
-    found = scan(data, context.progress)
+    found = scan(data, context.progress, context.settings.group_by)
     here = {image.sha256: image.path for image in found.images}
     learned_examples, aside = learned_from(examples, name, champion.features)
     in_folder = {image.sha256: one_form(image.label) for image in found.images if image.sha256 not in aside}

@@ -65,7 +65,8 @@ def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
         return Trial(tuned, None)
     labels = np.array([sample.label_index for sample in job.tune])
     stopping = np.array([sample.weight for sample in job.tune])
-    answers = cross_fitted(tuned.tune_logits, labels, stopping, plan.tune_weight, job.seed)
+    group = np.array([sample.group for sample in job.tune])
+    answers = cross_fitted(tuned.tune_logits, labels, stopping, plan.tune_weight, job.seed, group)
     best = tuned.tune_logits[tuned.best_epoch - 1]
     return Trial(tuned, HeldBack(plan.tune, best, answers, plan.tune_weight, None))
 

@@ -40,7 +40,12 @@ class HeldBack:
 
 
 def cross_fitted(
-    logits: FloatArray, label_index: _Index, stopping: _Weights, weight: _Weights, seed: int
+    logits: FloatArray,
+    label_index: _Index,
+    stopping: _Weights,
+    weight: _Weights,
+    seed: int,
+    group: _Index | None = None,
 ) -> FloatArray:
     """Return what a run says of the images that it is stopped by, as if each had played no part in that.
 
@@ -50,11 +55,12 @@ def cross_fitted(
         stopping: float64 [m], what each image counts where an epoch is chosen.
         weight: float64 [m], what it counts where a temperature is.
         seed: deals the images to folds.
+        group: int64 [m], images that stay in one fold: a near-duplicate would choose for its like; None for none.
 
     Returns:
         Probabilities float32 [m, K]: of each fold by the epoch and the temperature that the other folds choose.
     """
-    folds = deal(label_index, FOLDS, seed)
+    folds = deal(label_index, FOLDS, seed, group)
     found = np.empty(logits.shape[1:], np.float32)
     every = logits.astype(np.float64)
     for fold in np.unique(folds):

@@ -113,6 +113,44 @@ def test_near_duplicates_are_one_picture_of_evidence() -> None:
     assert together.answered == 0  # 67 pictures cannot show it
 
 
+def test_pictures_that_count_alike_are_evidence_as_they_are_whatever_they_count() -> None:
+    probabilities, truth = drawn(300, np.random.default_rng(1))
+
+    plain, halved = (choose_threshold(probabilities, truth, 0.05, weight) for weight in (None, np.full(300, 0.5)))
+
+    assert plain.model_dump() == pytest.approx(halved.model_dump())
+
+
+def test_a_mistake_that_counts_little_costs_little() -> None:
+    right = np.arange(400) % 20 != 0
+    probabilities, truth = answers(np.linspace(0.99, 0.6, 400), right)
+
+    plain, weighed = (choose_threshold(probabilities, truth, 0.04, weight) for weight in (None, right * 0.9 + 0.1))
+
+    assert plain.answered < 0.5
+    assert weighed.answered == 1
+    assert weighed.error == pytest.approx(20 * 0.1 / (380 + 20 * 0.1))
+
+
+def test_few_pictures_that_count_much_are_no_more_evidence_than_they_are() -> None:
+    probabilities, truth = answers([0.9] * 400, [True] * 400)
+    nearly_all_of_a_few = np.where(np.arange(400) < 50, 1.0, 1e-6)
+
+    assert choose_threshold(probabilities, truth, 0.02).answered == 1
+    assert choose_threshold(probabilities, truth, 0.02, nearly_all_of_a_few).answered == 0
+
+
+def test_a_picture_that_counts_nothing_in_the_fit_says_nothing_of_abstention() -> None:
+    features = blobs([100, 100], 12, apart=8)
+    fitted = fit(features)
+    weight = np.where(np.arange(200) < 60, 0.0, 1.0)
+
+    kept = abstention(fitted.unseen, replace(features, weight=weight), 0.02)
+
+    assert kept is not None
+    assert kept.images == 140
+
+
 def test_without_a_target_there_is_no_threshold() -> None:
     features = blobs([20, 20], 6)
 

@@ -253,6 +253,23 @@ def test_a_refresh_that_is_told_nothing_keeps_backbone_weights_and_precision(sho
     assert shop.store.champion(MODEL) == 2
 
 
+def test_a_refresh_takes_a_target_error_and_keeps_new_pictures_of_a_group_together(shop: Shop) -> None:
+    burst = [picture("red", number, side_px=24) for number in range(300, 306)]
+    for number, data in enumerate(burst):
+        (shop.data / "red" / f"burst_7_{number}.png").write_bytes(data)
+    words = ["refresh", str(shop.data), "--name", MODEL, "--store", str(shop.store.root), "--gate", "off"]
+    words += ["--target-error", "40%", "--group-by", "burst_([0-9])"]
+
+    done = CliRunner().invoke(app, words, env={"REGRAFT_CACHE": str(shop.cache)})
+
+    assert done.exit_code == 0, done.output
+    kept, features = shop.card(2).abstention, shop.features(2)
+    assert kept is not None
+    assert kept.target_error == 0.4
+    rows = [features.sha256.index(image_hash(data)) for data in burst]
+    assert len(set(features.group[rows])) == len(set(features.is_holdout[rows])) == 1
+
+
 def test_what_is_told_goes_before_what_the_champion_is(shop: Shop) -> None:
     store, side_px = shop.store, shop.card(1).image.crop_px
 

@@ -76,6 +76,19 @@ def test_an_epoch_that_is_best_for_all_is_everybodys() -> None:
     assert (answers.argmax(axis=1) == good.argmax(axis=1)).all()
 
 
+def test_images_of_one_group_choose_nothing_for_each_other() -> None:
+    """Each of 20 scenes is there three times, and an epoch that knows a scene by heart is right on all three."""
+    scenes, times = 20, 3
+    labels = np.repeat(np.arange(scenes) % CLASSES, times)
+    random = np.random.default_rng(0)
+    by_heart = np.repeat(random.normal(size=(40, scenes, CLASSES)), times, axis=1).astype(np.float32)
+    ones, group = np.ones(scenes * times), np.repeat(np.arange(scenes), times)
+
+    apart, together = (cross_fitted(by_heart, labels, ones, ones, 0, each) for each in (None, group))
+
+    assert loss_of(together, labels) > loss_of(apart, labels) + 0.05
+
+
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_very_few_images_are_answered_too(images: int) -> None:
     logits, labels = noise(0, 2, images)
