@@ -42,6 +42,14 @@ def test_a_whole_jpeg_has_every_scan(mode: str, progressive: bool) -> None:
     assert has_every_scan(jpeg(mode, progressive=progressive))
 
 
+def test_a_jpeg_whose_scans_never_end_is_refused_before_it_is_decoded() -> None:
+    data = jpeg()
+    last = data[scans(data)[-1] : -2]
+
+    with pytest.raises(InvalidImageError, match="more than 64 scans"):
+        decode_crop(data[:-2] + 1_000 * last + END, ImageSpec())
+
+
 def test_a_progressive_jpeg_without_its_later_scans_is_refused() -> None:
     data = jpeg()
     assert len(scans(data)) > 5

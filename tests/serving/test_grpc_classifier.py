@@ -551,3 +551,33 @@ def test_20_promotions_under_load_fail_no_request_and_every_answer_is_its_versio
         head, scale = heads[answer.version]
         right = expected(picture("red", number), head, LABELS, scale)
         assert probabilities(answer) == pytest.approx(right, abs=1e-4)
+
+
+def test_streams_wait_for_their_part_and_a_single_request_beside_them_is_not_refused(store: ModelStore) -> None:
+    pictures = [("p", picture("red", number)) for number in range(12)]
+    with LiveServer(store, max_in_flight=8) as live, ThreadPoolExecutor(5) as pool:
+        with live.busy_lanes():
+            streams = [pool.submit(lambda: list(live.client.classify_stream(pictures))) for _ in range(4)]
+            wait_until(lambda: live.metric("regraft_in_flight") == 2)
+            single = pool.submit(live.client.classify, picture("blue"))
+            wait_until(lambda: live.metric("regraft_in_flight") == 3)
+
+        assert single.result(PATIENCE_S).predictions[0].label == "blue"
+        for stream in streams:
+            assert [answer.response.predictions[0].label for answer in stream.result(PATIENCE_S)] == 12 * ["red"]
+        assert live.metric("regraft_shed_total") == 0
+
+
+def test_a_picture_that_takes_more_memory_than_there_is_is_the_callers_fault_in_a_request_and_as_a_label(
+    store: ModelStore,
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (1_000, 1_000)).save(buffer, "WEBP", lossless=True, method=0)
+    with LiveServer(store, picture_memory_mb=16) as live:
+        with pytest.raises(RemoteError, match="REGRAFT_PICTURE_MEMORY_MB") as failure:
+            live.client.classify(buffer.getvalue())
+        [added] = live.client.add_examples([(buffer.getvalue(), "red")])
+
+        assert failure.value.code == "INVALID_ARGUMENT"
+        assert "REGRAFT_PICTURE_MEMORY_MB" in added.reason
+        assert live.client.classify(picture("red")).predictions[0].label == "red"
