@@ -13,6 +13,7 @@ from regraft.as_json import print_json
 from regraft.client import Client, RemoteError
 from regraft.connection import Connection, is_socket
 from regraft.errors import InvalidRequestError
+from regraft.labels import one_form
 from regraft.options import Json, Store, may_ask_servers
 from regraft.progress import Progress
 from regraft.store import ModelStore
@@ -123,7 +124,7 @@ def _models(
 def _is_server(text: str, store: ModelStore) -> bool:
     """Return whether a model is meant that a server has: HOST:PORT, unless the store has such a name."""
     host, colon, _ = text.partition(":")
-    return not Path(text).is_file() and (is_socket(text) or (bool(colon) and host not in store.names()))
+    return not Path(text).is_file() and (is_socket(text) or (bool(colon) and one_form(host) not in store.names()))
 
 
 def _of_file(text: str, store: ModelStore) -> _Model:

@@ -13,7 +13,7 @@ from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.examples import ExamplesStore, image_hash, is_holdout, open_examples
 from regraft.interrupted import job_lock
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
-from tests.tiny import picture
+from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.conftest import crayons
 from training.features import Features, load_features
 from training.objections import Limits
@@ -279,6 +279,14 @@ def test_what_is_told_goes_before_what_the_champion_is(shop: Shop) -> None:
     assert network_of(store, MODEL, precision="int8") == Network(FIRST, "none", "int8", side_px, "crop")
     assert network_of(store, MODEL, image_px=96) == Network(FIRST, "none", "fp32", 96, "crop")
     assert network_of(store, MODEL, resize="pad") == Network(FIRST, "none", "fp32", side_px, "pad")
+
+
+def test_what_shows_all_of_a_picture_goes_on_doing_so_by_any_backbone(tmp_path: Path) -> None:
+    publish_tiny(store := ModelStore(tmp_path / "store"), spec=SPEC.resized_by("pad"))
+
+    assert network_of(store, "colours").resize == "pad"
+    assert network_of(store, "colours", backbone=SECOND).resize == "pad"
+    assert network_of(store, "colours", backbone=SECOND, resize="crop").resize == "crop"
 
 
 @pytest.mark.parametrize(
