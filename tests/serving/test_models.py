@@ -331,17 +331,21 @@ async def test_a_model_whose_folder_is_gone_goes_on_answering(store: ModelStore)
         assert (await s.ask("colours"))[0] == 1
 
 
+@pytest.mark.parametrize("labels", [("blue", "red", "grey", "green"), ("blue", "red")], ids=["more", "fewer"])
 @asynchronous
-async def test_a_head_on_the_same_backbone_goes_into_the_session_that_is_there(store: ModelStore) -> None:
-    """Invariant 9."""
+async def test_a_head_on_the_same_backbone_goes_into_the_session_that_is_there(
+    store: ModelStore, labels: tuple[str, ...]
+) -> None:
+    """Invariant 9, with more labels or fewer."""
     with stage(store) as s:
         await s.models.refresh()
-        publish_tiny(store, ("blue", "red", "grey", "green"), sharpness=5.0)
+        publish_tiny(store, labels, sharpness=5.0)
         await s.models.refresh()
         version, output = await s.ask()
 
         assert version == 2
-        assert head_of(output, tiny_head(("blue", "red", "grey", "green"), 5.0))
+        assert len(output.probabilities) == len(labels)
+        assert head_of(output, tiny_head(labels, 5.0))
         assert len(s.engines.sessions) == 1
         assert s.metric("regraft_swaps_total", model="colours", kind="session") == 1
         assert s.metric("regraft_swaps_total", model="colours", kind="head") == 1

@@ -32,6 +32,7 @@ def photos(folder: Path) -> Path:
 
 def publish_float(
     store: ModelStore,
+    labels: tuple[str, ...] = LABELS,
     *,
     loud: float = 1.0,
     offset: float = 0.1,
@@ -47,7 +48,7 @@ def publish_float(
     backbone = conv_backbone(loud=loud, offset=offset, depth=depth)
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
     rows, embeddings = [], {}
-    for label in LABELS:
+    for label in labels:
         for number in range(PICTURES):
             data = picture(label, number)
             rows.append((image_hash(data), label, holdout and number % 3 == 0))
@@ -55,7 +56,7 @@ def publish_float(
     for number, data in enumerate(unreadable):
         rows.append((image_hash(data), "red", number == 0))
         embeddings[image_hash(data)] = embeddings[image_hash(picture("red", number))]
-    features = assemble(LABELS, rows, embeddings)
+    features = assemble(labels, rows, embeddings)
     challenger = build(
         backbone,
         fit(features),

@@ -70,6 +70,23 @@ def test_the_new_version_is_int8_with_the_very_same_head_and_its_own_embeddings(
     np.testing.assert_array_equal(session.run([EMBEDDING], {IMAGE: crop[None]})[0][0], features.embedding[row])
 
 
+def test_a_class_that_has_left_stays_away_though_its_pictures_are_still_in_the_folder(
+    store: ModelStore, data: Path
+) -> None:
+    publish_float(store)
+    left = publish_float(store, ("blue", "red"))
+
+    result = run(store, data)
+
+    after = artifact.read(result.path)
+    features = load_features(store.folder(NAME, result.version) / FEATURES_FILE)
+    assert (result.parent_version, after.card.labels, features.labels) == (left, ("blue", "red"), ("blue", "red"))
+    assert after.head.weight.shape[0] == 2
+    assert after.card.metrics is not None
+    assert [entry.label for entry in after.card.metrics.per_class] == ["blue", "red"]
+    assert image_hash(picture("green", 1)) not in features.sha256
+
+
 def test_what_its_retrains_go_by_and_the_threshold_of_abstention_stay(store: ModelStore, data: Path) -> None:
     publish_float(store, settings={"balance": "on", "target_error": 0.4})
     before = artifact.read(store.folder(NAME, 1) / MODEL_FILE).card
