@@ -1,4 +1,4 @@
-"""``regraft evaluate`` on 1,000 pictures against the least it could cost: decoding each, and one pass of the model.
+"""Times ``regraft evaluate`` against decoding 1,000 pictures and one pass.
 
 Run it with ``python -m benchmarks.evaluate FOLDER``; the folder is one that ``regraft train`` takes. A probe is trained
 on it. Where it has fewer pictures, they come again under other names, with a comment in them that makes each another.
@@ -43,7 +43,7 @@ def copied(folder: Path, to: Path) -> list[Path]:
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Return how long some work takes, and for how long it keeps CPUs busy, with those of its child processes."""
+    """Return the seconds that work takes, and those of all CPUs."""
     began_s, busy_s = time.perf_counter(), sum(os.times()[:4])
     work()
     return time.perf_counter() - began_s, sum(os.times()[:4]) - busy_s

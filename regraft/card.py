@@ -131,6 +131,10 @@ class Abstention(_Part):
         return not probability > self.threshold
 
 
+IMPORTED: Final = "import"
+"""The strategy of a version whose head was fitted elsewhere, on pictures that nobody here knows."""
+
+
 class ModelCard(_Part):
     """The card. Serving has no default for any of it: a field that is absent is an error.
 

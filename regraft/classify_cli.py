@@ -31,7 +31,10 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Ask a server what is in pictures, or a model file by itself; exit 1 where one cannot be read."""
+    """Ask a server, or a model file, what is in pictures.
+
+    Exit 1 where one cannot be read.
+    """
     if file and name:
         raise typer.BadParameter("--file says which model already", param_hint="--name")
     files, failures = _pictures(images)
@@ -47,7 +50,7 @@ def classify(
 
 
 def _pictures(paths: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[dict[str, str]]]:
-    """Return the files with their names, of folders all that is in them, and what there can be no file."""
+    """Return all files with their names, and what is none."""
     files: list[Path] = []
     failures = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Files of pictures classified by a server: each gets an answer, also where it cannot be read or sent."""
+"""Sends files of pictures to a server to be classified, whatever their size."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,9 @@ _INVALID_ARGUMENT: Final = 3
 def classify_files(
     client: Client, files: Sequence[tuple[str, Path]], *, name: str = "", top_k: int = 0
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
-    """Yield the server's answer to each (id, file), in order; pictures are read as the server takes them.
+    """Yield the answer to each (id, file), in order.
+
+    Pictures are read as the server takes them; one that cannot be read or sent is answered by the reason.
 
     A message that is larger than the server's limit ends a stream, with what was on its way. Another takes up what
     has no answer yet, and leaves out what is over the limit that the first has told.
@@ -46,7 +48,7 @@ def classify_files(
 def _sendable(
     files: Sequence[tuple[str, Path]], taken: "deque[tuple[str, str]]", limit_bytes: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (id, picture) of the files that can be sent, and note each that is taken."""
+    """Yield (id, picture) of what can be sent, and note what is taken."""
     for key, file in files:
         try:
             size_bytes = file.stat().st_size + len(key.encode())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # numpy
 
 @dataclass(frozen=True)
 class _Model:
-    """A model that can be asked; ``folder`` is where its file lies, None for a server."""
+    """A model to ask; ``folder`` knows its training, None where nobody does."""
 
     title: str
     folder: Path | None
@@ -65,7 +65,10 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a model by labelled pictures, or compare two: of the store, by their files, or as servers answer."""
+    """Judge a model, or compare two, by labelled pictures.
+
+    A model is a version of the store, a file, or what a server answers with.
+    """
     from training.dataset import Part, scan_part  # noqa: PLC0415 - scipy takes a moment, which other commands spare
     from training.evaluation import pictures_of, summarise  # noqa: PLC0415 - likewise
 
@@ -122,15 +125,18 @@ def _models(
 
 
 def _is_server(text: str, store: ModelStore) -> bool:
-    """Return whether a model is meant that a server has: HOST:PORT, unless the store has such a name."""
+    """Tell HOST:PORT from NAME:VERSION: the latter is a name of the store."""
     host, colon, _ = text.partition(":")
     return not Path(text).is_file() and (is_socket(text) or (bool(colon) and one_form(host) not in store.names()))
 
 
 def _of_file(text: str, store: ModelStore) -> _Model:
     file = serve_cli.file_of(text, store.root)
+    from regraft.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
+
     title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
-    return _Model(title, file.parent, serve_cli.replies_without_server(file))
+    opened = serve_cli.open_without_server(file)
+    return _Model(title, None if opened.version.card.strategy == IMPORTED else file.parent, opened.replies)
 
 
 def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str], Connection]) -> _Model:

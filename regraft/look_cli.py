@@ -25,8 +25,9 @@ def look(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at labelled pictures before training: counts, sizes, split, duplicates, what is left out and why.
+    """Look at labelled pictures before anything is trained.
 
+    Counts, sizes, formats, the split, duplicates, and which files are left out and why.
     Exit 1 where a training would refuse them.
     """
     from regraft import show_look  # noqa: PLC0415 - numpy and Pillow, which other commands spare

@@ -1,4 +1,4 @@
-"""Answers of a model to files of pictures, every probability of them, by a server or by a model file alike."""
+"""A model's answers with every probability, by a server or a file alike."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is said of one picture: probabilities float32 [K] in the order of the labels, and novelty."""
+    """An answer to one picture: its probabilities, float32 [K], and its novelty."""
 
     by: Answering
     probabilities: FloatArray
@@ -125,7 +125,7 @@ def replies_of_server(client: Client, files: Sequence[tuple[str, Path]], name: s
 
 
 def _answering(response: classifier_pb2.ClassifyResponse) -> Answering:
-    """Return the version that a server answered by; its labels, which come by their probabilities, are sorted."""
+    """Return the version that a server answered by; its labels are sorted."""
     declines = response.HasField("abstention")
     return Answering(
         response.name,

@@ -94,7 +94,7 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, which takes ``connect``, from HOST:PORT to a `Connection`, the options but for the target."""
+    """Give a command ``connect``, from HOST:PORT to a `Connection`, and its options."""
     names = tuple(name for name in _SERVER if name != "target")
     return _with_options(command, "connect", names, lambda options: lambda target: Connection(target, **options))
 
@@ -102,7 +102,7 @@ def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
 def _with_options(
     command: Callable[..., None], taken: str, names: Sequence[str], make: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., None]:
-    """Return a command with options of `_SERVER` in place of the parameter ``taken``, which is made of them."""
+    """Return a command with server options in place of one parameter."""
     signature = inspect.signature(command)
     kept = [parameter for name, parameter in signature.parameters.items() if name != taken]
     added = [

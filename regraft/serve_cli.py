@@ -1,7 +1,7 @@
 """The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -20,7 +20,7 @@ from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
 
 if TYPE_CHECKING:  # numpy
-    from regraft.model_answers import Outcome
+    from serving.alone import Alone
 
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
@@ -181,11 +181,11 @@ def answers_without_server(
     return classify_alone(file_of(wanted, store), pictures, top_k=top_k, limits=configured_limits())
 
 
-def replies_without_server(file: Path) -> Callable[[Sequence[tuple[str, Path]]], Iterator["Outcome"]]:
-    """Open a model file, and return what asks it about (id, picture) pairs."""
+def open_without_server(file: Path) -> "Alone":
+    """Open a model file, to be asked about pictures."""
     from serving.alone import Alone  # noqa: PLC0415 - as in `serve`
 
-    return Alone.open(file, configured_limits()).replies
+    return Alone.open(file, configured_limits())
 
 
 def file_of(wanted: str, store: Path) -> Path:

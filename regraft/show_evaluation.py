@@ -1,4 +1,4 @@
-"""What ``regraft evaluate`` found, in the terminal."""
+"""Tables of ``regraft evaluate`` in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,7 +35,7 @@ def _model(found: Mapping[str, Any]) -> None:
     if found["trained_on"]:
         _trained_on(found)
     elif found["trained_on"] == 0:
-        show.line(("none of these pictures was trained on", "dim"))
+        show.line(("this version was fitted on none of these pictures", "dim"))
     else:
         show.line(("whether some of these pictures were trained on is not known", "dim"))
     served = found["reliability"]

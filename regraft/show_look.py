@@ -1,4 +1,4 @@
-"""What ``regraft look`` found, in the terminal, with a few pictures of each class where it shows colours."""
+"""Tables and small pictures of ``regraft look`` in the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def look(found: Mapping[str, Any], sheet: Mapping[str, Sequence[Path]]) -> None:
 
 
 def half_blocks(pixels: Crop) -> Text:
-    """Draw pixels, uint8 [2 H, W, 3], as H lines of half blocks, two pixels a character."""
+    """Draw pixels, uint8 [2 H, W, 3], as H lines of half blocks."""
     text = Text()
     for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
         for above, below in zip(upper, lower, strict=True):

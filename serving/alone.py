@@ -72,7 +72,7 @@ class Alone:
     def outputs(
         self, pictures: Iterable[tuple[str, ImageFile]]
     ) -> Iterator[tuple[str, Output | InvalidImageError, Seconds]]:
-        """Yield what the network says of each (id, picture), in order, or why a picture cannot be read.
+        """Yield the output for each (id, picture), in order, or its error.
 
         On a CPU each is decoded and run in a thread, several at once; on a GPU the threads decode for batches.
         """
@@ -131,7 +131,7 @@ class Alone:
 def classify_alone(
     file: Path, pictures: Iterable[tuple[str, ImageFile]], *, top_k: int, limits: Limits
 ) -> Iterator[pb.ClassifyStreamResponse]:
-    """Yield the answer to each (id, picture), or the error of one that cannot be read.
+    """Yield the answer to each (id, picture), or its error.
 
     Raises:
         ArtifactError: the file is no model that can be run; the text says why.

@@ -103,9 +103,9 @@ def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset
 
 
 def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str = "") -> Dataset:
-    """Find labelled images as `scan` does, of a part alone; of a split that somebody made no other file is read.
+    """Find the labelled images of one part, as `scan` does.
 
-    The split of what is returned says which part it is.
+    Of a split that somebody made no other file is read. The split of what is returned says which part it is.
 
     Args:
         data: a folder, or a list of pictures.
@@ -134,7 +134,7 @@ def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str
 
 
 def root_of(data: Path) -> Path:
-    """Return the folder that the paths of a folder's or a list's pictures begin at, for people."""
+    """Return the folder that the paths of pictures begin at."""
     return data.parent if is_manifest(data) else data
 
 
@@ -145,7 +145,7 @@ def _found(data: Path, group_by: str) -> Found:
 
 
 def _settled(found: Found, data: Path, progress: Progress) -> Dataset:
-    """Return what was found, each picture once, with what belongs together on one side of the split."""
+    """Return each picture once, groups on one side of the split."""
     images, unusable = _distinct(root_of(data), _read_hashes(found.images, progress))
     left_out = tuple(found.left_out + unusable)
     dataset = Dataset(found.labels, tuple(images), left_out, found.split, found.is_given, notes=found.notes)

@@ -1,4 +1,4 @@
-"""A model judged by labelled pictures, and two models judged by the same: every figure of ``regraft evaluate``."""
+"""One model judged by labelled pictures, or two compared on the same ones."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Declined:
-    """How far the promise of a target error is kept: ``answered`` of the images, ``wrong`` of those."""
+    """The promise of a target error, with the answers given and those wrong."""
 
     target_error: float
     threshold: float
@@ -53,7 +53,7 @@ class Declined:
 
 @dataclass(frozen=True)
 class UnknownLabel:
-    """A label of the data that the model does not know, and how many of its pictures are called novel."""
+    """A label that the model does not know, with its novel pictures."""
 
     label: str
     novel: Share
@@ -61,7 +61,7 @@ class UnknownLabel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth on labelled pictures.
+    """A model's figures on labelled pictures.
 
     Attributes:
         model: what people call it.
@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def images_per_s(self) -> float:
-        """Pictures asked a second, those of unknown labels and those that could not be read too."""
+        """Pictures a second, with those unknown or unreadable."""
         asked = self.metrics.images + sum(each.novel.images for each in self.unknown) + len(self.failures)
         return asked / self.seconds if self.seconds else 0.0
 
@@ -208,7 +208,7 @@ def evaluate(asked: Asked, pictures: Pictures) -> Evaluation:
 
 
 def _known(answers: ModelAnswers, pictures: Pictures) -> tuple[npt.NDArray[np.bool_], _Rows]:
-    """Return of which answers the model knows the label [n], and the indexes of those labels."""
+    """Return a mask [n] of known labels, and their indexes."""
     index = {one_form(label): row for row, label in enumerate(answers.by.labels)}
     truth = np.array([index.get(one_form(pictures.images[key].label), -1) for key in answers.ids], np.int64)
     return truth >= 0, truth[truth >= 0]
@@ -271,7 +271,7 @@ def _judged(
 
 @dataclass(frozen=True)
 class Differing:
-    """A picture that one of two models answers rightly and the other does not, or that both get wrong differently."""
+    """A picture that two models answer differently."""
 
     sha256: str
     file: str
@@ -283,7 +283,9 @@ class Differing:
 
 @dataclass(frozen=True)
 class PairedEvaluation:
-    """Two models on the very same pictures: those that both answered, and whose label both know.
+    """Two models on the same pictures.
+
+    These are the pictures that both answered, and whose label both know.
 
     Attributes:
         accuracy: of the first and of the second.
@@ -355,7 +357,7 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
 
 
 def _in_common(first: ModelAnswers, second: ModelAnswers, pictures: Pictures) -> tuple[list[str], list[str]]:
-    """Return the pictures that both answered and whose label both know, and all labels of the two."""
+    """Return the pictures to compare on, and all labels of the two."""
     theirs = [[one_form(label) for label in answers.by.labels] for answers in (first, second)]
     both = set(theirs[0]) & set(theirs[1])
     answered = set(second.ids)
@@ -364,7 +366,7 @@ def _in_common(first: ModelAnswers, second: ModelAnswers, pictures: Pictures) ->
 
 
 def _aligned(answers: ModelAnswers, kept: Sequence[str], labels: Sequence[str]) -> FloatArray:
-    """Return the probabilities [n, L] of the pictures kept, over all labels of both models."""
+    """Return the probabilities [n, L] over all labels of both models."""
     row = {key: number for number, key in enumerate(answers.ids)}
     place = {label: number for number, label in enumerate(labels)}
     aligned = np.zeros((len(kept), len(labels)), np.float32)
@@ -375,7 +377,7 @@ def _aligned(answers: ModelAnswers, kept: Sequence[str], labels: Sequence[str]) 
 
 @dataclass(frozen=True)
 class Result:
-    """What ``regraft evaluate`` found.
+    """All that ``regraft evaluate`` found.
 
     Attributes:
         data: see `Pictures`, as is the split.

@@ -1,4 +1,4 @@
-"""The page of an evaluation, without scripts or outside files, of the same parts as a training's report."""
+"""The page of an evaluation, made of the parts of a training's report."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,7 +30,7 @@ def page(result: Result, pictures: Pictures) -> str:
 
 
 def _model(found: Evaluation, place: str, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return what the parts of the page show of one model; ``place`` begins the names that links lead to."""
+    """Return one model's part of the page; ``place`` begins its anchors."""
     metrics = found.metrics
     mixed = confusion([entry.label for entry in metrics.per_class], metrics.confusion)
     novel = {label: f"{share.count} of {share.images}" for label, share in found.novel_by_label.items()}

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from regraft.artifact import FloatArray, Head
-from regraft.card import RecipeValue
+from regraft.card import IMPORTED, RecipeValue
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
 from regraft.files import cache_folder
 from regraft.image import Crop
@@ -37,7 +37,6 @@ from training.split import split_by_likeness
 from training.strategy import Context, Listener, Made, Silent, embed
 from training.train import RUNS_FOLDER, TrainResult, look_closer, opponent, publish_made
 
-STRATEGY: Final = "import"
 _MOST_PROVEN: Final = 32
 _NEVER: Final = 2.0
 """A threshold that no novelty exceeds."""
@@ -139,7 +138,7 @@ def import_version(
     else:
         found = made.findings
         _refuse_unjudged(champion is not None, gate, settings.name)
-    return publish_made(made, found, champion, store, settings.name, gate, context, STRATEGY)
+    return publish_made(made, found, champion, store, settings.name, gate, context, IMPORTED)
 
 
 def _refuse_unjudged(has_champion: bool, gate: GateMode, name: str) -> None:
@@ -223,7 +222,7 @@ def _made(
         "calibrated": settings.calibrate,
     }
     findings = Findings(notes=(*imported.backbone.notes, *notes))
-    return Made(STRATEGY, dataset, imported.backbone, features, fitted, findings, imported=facts)
+    return Made(IMPORTED, dataset, imported.backbone, features, fitted, findings, imported=facts)
 
 
 def _said_of(proof: Proof) -> str:

@@ -1,4 +1,4 @@
-"""A look at data before anything is trained on it: by the very steps that a training takes, so that both agree."""
+"""A look at data before a training, by a training's own steps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _SHEETS: Final = 960
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many pictures of a class take part, and how many files do not."""
+    """Counts of a class: pictures on each side, and files left out."""
 
     label: str
     train: int
@@ -51,7 +51,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs that look nearly the same to a backbone, those across the split first; ``pairs`` are the first of them."""
+    """Pairs that look nearly the same to a backbone, the first of them."""
 
     backbone: str
     found: int
@@ -61,7 +61,7 @@ class NearDuplicates:
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to train on.
+    """All that can be trained on, and all that cannot.
 
     Attributes:
         data: the name of the folder or list.
@@ -188,7 +188,7 @@ def _read(dataset: Dataset, spec: ImageSpec, progress: Progress) -> tuple[dict[s
 def _near(
     dataset: Dataset, data: Path, backbone: ExportedBackbone, cache: EmbeddingCache, progress: Progress
 ) -> tuple[Dataset, NearDuplicates]:
-    """Return the dataset with its near-duplicates on one side of the split, and which they are."""
+    """Keep near-duplicates on one side of the split, and return both."""
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
     files = {image.sha256: image.path for image in dataset.images}
     embeddings, failures = embedder.embed(files, cache, progress)
@@ -232,7 +232,7 @@ def _refusal(dataset: Dataset, data: Path) -> str:
 
 
 def _sheet(dataset: Dataset) -> dict[str, tuple[LabelledImage, ...]]:
-    """Return some pictures of each class, at even distances in the order of their paths."""
+    """Return some pictures of each class, at even distances by path."""
     most = max(1, min(SHEET, _SHEETS // len(dataset.labels)))
     by_label: dict[str, list[LabelledImage]] = {label: [] for label in dataset.labels}
     for image in sorted(dataset.images, key=lambda image: image.path):

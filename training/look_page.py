@@ -1,4 +1,4 @@
-"""The page of a look at data: one HTML file without scripts or outside files, with a contact sheet of each class."""
+"""The page of a look at data, with a contact sheet a class."""
 
 from training.diagnose import small_pictures
 from training.look import Look

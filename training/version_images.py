@@ -15,7 +15,7 @@ from training.features import load_features
 
 
 def trained_on(folder: Path) -> frozenset[str] | None:
-    """Return the hashes of the pictures that a version was fitted on, by its folder; None where that has none."""
+    """Return the hashes that a version was fitted on; None if unknown."""
     if not (folder / FEATURES_FILE).is_file():
         return None
     features = load_features(folder / FEATURES_FILE)

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from typer.testing import CliRunner, Result
 
-from regraft.card import Abstention
+from regraft.artifact import read, rehead
+from regraft.card import IMPORTED, Abstention
 from regraft.cli import app
 from regraft.client import RemoteError
 from regraft.errors import DatasetError, InvalidRequestError, NotFoundError, PreconditionError, StorageError
@@ -119,7 +121,7 @@ def test_the_holdout_of_a_versions_own_data_gives_the_figures_of_its_card(tmp_pa
     assert model["metrics"]["log_loss"] == pytest.approx(card.log_loss, abs=1e-5)
     assert model["metrics"]["confusion"] == [list(row) for row in card.confusion]
     assert model["trained_on"] == 0
-    assert "none of these pictures was trained on" in run(*asked).stdout
+    assert "this version was fitted on none of these pictures" in run(*asked).stdout
 
 
 def test_two_versions_are_compared_on_the_same_pictures(served: LiveServer, photos: Path, tmp_path: Path) -> None:
@@ -179,6 +181,18 @@ def test_a_file_that_lies_elsewhere_does_not_know_what_it_was_trained_on(
 
     assert "whether some of these pictures were trained on is not known" in said
     assert "of these pictures were trained on; on the other" in run(tmp_path / MODEL_FILE, photos).stdout
+
+
+def test_nobody_knows_what_an_imported_classifier_was_trained_on(
+    served: LiveServer, photos: Path, tmp_path: Path
+) -> None:
+    version = ModelStore(served.settings.store).folder("colours", 1)
+    artifact = read(version / MODEL_FILE)
+    imported = artifact.card.model_copy(update={"strategy": IMPORTED})
+    onnx.save_model(rehead(artifact, artifact.head, imported), tmp_path / MODEL_FILE)
+    shutil.copy(version / FEATURES_FILE, tmp_path)  # of the pictures that it was proven on
+
+    assert found(tmp_path / MODEL_FILE, photos)["models"][0]["trained_on"] is None
 
 
 def test_what_nobody_knows_is_neither_a_model_nor_a_server(served: LiveServer, photos: Path, tmp_path: Path) -> None:
