@@ -3,6 +3,7 @@
 Where the header is at the very start, `quick_cost` takes microseconds, whatever the file; `read_cost` opens the others.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -23,8 +24,10 @@ _OPAQUE_PNG_BYTES: Final = 9
 _OUT_BYTES: Final = 12
 """Of a pixel that a JPEG is decoded to: simplejpeg's, Pillow's, and once more where it is turned upright."""
 _COEFFICIENT_BYTES: Final = 2
-_ROW_BYTES: Final = 0.5
+_ROW_BYTES: Final = 0.1
 """Of a pixel of a JPEG that is decoded row by row."""
+_SCALES: Final = (8, 4, 2, 1)
+"""By which a JPEG may be scaled down while it is decoded."""
 _MOST_SEGMENTS: Final = 100
 _FRAMES: Final = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _ROW_BY_ROW: Final = (0xC0, 0xC1, 0xC9)
@@ -33,10 +36,16 @@ _SCAN: Final = 0xDA
 
 @dataclass(frozen=True)
 class DecodingCost:
-    """What decoding takes: pixels of the whole picture, and bytes of memory at its peak, the file's own included."""
+    """What a picture takes: its pixels, and bytes of memory, of the file and at the peak of decoding it."""
 
     pixels: int
-    memory_bytes: int
+    encoded_bytes: int
+    decoded_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """Both together."""
+        return self.encoded_bytes + self.decoded_bytes
 
 
 def quick_cost(data: bytes, least: LeastSize) -> DecodingCost | None:
@@ -63,7 +72,7 @@ def read_cost(data: bytes, limits: Limits) -> DecodingCost:
 
 
 def _cost(data: bytes, pixels: int, each: float) -> DecodingCost:
-    return DecodingCost(pixels, _COPIES * len(data) + round(each * pixels))
+    return DecodingCost(pixels, _COPIES * len(data), round(each * pixels))
 
 
 def _cost_of_jpeg(data: bytes, least: LeastSize) -> DecodingCost | None:
@@ -87,10 +96,12 @@ def _cost_of_jpeg(data: bytes, least: LeastSize) -> DecodingCost | None:
     height, width, components = struct.unpack_from(">HHB", frame, 1)
     pixels = width * height
     width_least, height_least = least((width, height))
-    scaled = max(min(pixels, 4 * width_least * height_least), pixels // 64)
+    room = min(width // max(1, width_least), height // max(1, height_least))
+    scale = next(scale for scale in _SCALES if scale <= max(1, room))
+    scaled = math.ceil(width / scale) * math.ceil(height / scale)
     in_rows = kind in _ROW_BY_ROW and body[0] == components
     each = _ROW_BYTES if in_rows else _COEFFICIENT_BYTES * components + _ROW_BYTES
-    return DecodingCost(pixels, (_COPIES - 1) * len(data) + _OUT_BYTES * scaled + round(each * pixels))
+    return DecodingCost(pixels, (_COPIES - 1) * len(data), _OUT_BYTES * scaled + round(each * pixels))
 
 
 def _pixels_of_webp(data: bytes) -> int:

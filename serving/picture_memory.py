@@ -14,6 +14,8 @@ from serving.shares import Shares, Taken
 DEFAULT_BYTES: Final = 512 * 2**20
 PATIENT_PART: Final = 2
 """Streams have one in so many bytes."""
+_A_THREADS_OWN: Final = 8 * 2**20
+"""So much a thread that decodes may take anyway; it is not counted, since most of what is counted only waits."""
 _MB: Final = 2**20
 _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 
@@ -33,13 +35,15 @@ class PictureMemory:
             InvalidImageError: the bytes are no picture, or one that never fits; the text says which.
         """
         if not isinstance(image, bytes):
-            return DecodingCost(0, 2 * image.nbytes)
+            return DecodingCost(0, 2 * image.nbytes, 0)
         found = quick_cost(image, partial(smallest_useful_size, spec=spec))
         if found is None:
             found = await asyncio.to_thread(read_cost, image, self._limits)
         if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
-            return DecodingCost(found.pixels, len(image))  # refused by the decoder, which says so, and decodes nothing
-        if found.memory_bytes > self._shares.most:
+            return DecodingCost(
+                found.pixels, len(image), 0
+            )  # refused by the decoder, which says so, and decodes nothing
+        if _held_bytes(found) > self._shares.most:
             raise InvalidImageError(
                 f"to decode the image, {found.pixels:,} pixels in {len(image):,} bytes, takes "
                 f"{found.memory_bytes / _MB:,.0f} MB of memory; the limit is {self._shares.most / _MB:,.0f} "
@@ -58,7 +62,7 @@ class PictureMemory:
             InvalidRequestError: together they never fit.
             OverloadedError: there is not enough now.
         """
-        wanted = sum(cost.memory_bytes for cost in costs)
+        wanted = sum(map(_held_bytes, costs))
         if wanted > self._shares.most:
             raise InvalidRequestError(
                 f"image: to decode the {len(costs)} pictures takes {wanted / _MB:,.0f} MB of memory; "
@@ -68,3 +72,7 @@ class PictureMemory:
         if taken is None:
             raise OverloadedError("the server has no memory for the picture now: try again later, or another replica")
         return taken
+
+
+def _held_bytes(cost: DecodingCost) -> int:
+    return cost.encoded_bytes + max(0, cost.decoded_bytes - _A_THREADS_OWN)

@@ -95,7 +95,8 @@ class Settings(BaseSettings):
         max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
         max_image_pixels: the most pixels that a picture may have, decoded; likewise.
         picture_memory_mb: megabytes that pictures may take at once, encoded and decoded, of requests and labels
-            together. One that never fits is refused by its header: WebP of 8,000 x 8,000 pixels takes 1,300.
+            together, beside 8 for every thread that decodes: about sixty photographs of 12 megapixels. One that never
+            fits is refused by its header: WebP of 8,000 x 8,000 pixels takes 1,300.
         max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
         read_timeout: how long the message of a request may take to come (10s, 1m) when it is read: slow lines need more
             for large pictures. Streams may pause for as long as they like.

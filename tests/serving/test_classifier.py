@@ -357,7 +357,7 @@ async def test_a_picture_for_which_there_is_no_memory_now_is_refused_and_a_strea
     image = picture("red")
     cost = quick_cost(image, lambda size: size)
     assert cost
-    async with stage(store, memory_bytes=round(2.5 * cost.memory_bytes)) as s:
+    async with stage(store, memory_bytes=round(2.5 * cost.encoded_bytes)) as s:
         with s.session.held():
             taken = [await s.begin(image), await s.begin(image)]
             with pytest.raises(OverloadedError, match="no memory"):

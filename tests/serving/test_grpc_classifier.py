@@ -572,7 +572,7 @@ def test_a_picture_that_takes_more_memory_than_there_is_is_the_callers_fault_in_
     store: ModelStore,
 ) -> None:
     buffer = io.BytesIO()
-    Image.new("RGBA", (1_000, 1_000)).save(buffer, "WEBP", lossless=True, method=0)
+    Image.new("RGBA", (1_200, 1_200)).save(buffer, "WEBP", lossless=True, method=0)
     with LiveServer(store, picture_memory_mb=16) as live:
         with pytest.raises(RemoteError, match="REGRAFT_PICTURE_MEMORY_MB") as failure:
             live.client.classify(buffer.getvalue())

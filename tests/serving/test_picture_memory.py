@@ -26,7 +26,7 @@ async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_s
     memory = PictureMemory(Shares(16 * MB), Limits())
 
     with pytest.raises(InvalidImageError, match=r"the limit is 16 \(REGRAFT_PICTURE_MEMORY_MB\): scale it down"):
-        await memory.cost(webp(1_000), SPEC)
+        await memory.cost(webp(1_200), SPEC)
     assert (await memory.cost(webp(500), SPEC)).pixels == 250_000
 
 
@@ -39,8 +39,8 @@ async def test_a_picture_over_the_limits_is_left_to_the_decoder_which_says_so() 
 
 @asynchronous
 async def test_pictures_that_never_fit_together_are_refused_and_those_that_may_later_are_told_so() -> None:
-    memory = PictureMemory(Shares(16 * MB), Limits())
-    cost = await memory.cost(webp(600), SPEC)
+    memory = PictureMemory(Shares(50 * MB), Limits())
+    cost = await memory.cost(webp(1_200), SPEC)
 
     with pytest.raises(InvalidRequestError, match="send fewer at once"):
         await memory.take(3 * [cost], "ada", patient=False)
