@@ -135,6 +135,35 @@ IMPORTED: Final = "import"
 """The strategy of a version whose head was fitted elsewhere, on pictures that nobody here knows."""
 
 
+class Candidate(_Part):
+    """What a run could have published, on the images that were set aside to choose by.
+
+    Attributes:
+        log_loss: mean negative log probability of the true label, in nats.
+        holdout_accuracy: None where it was not measured, or nothing was held out; it chose nothing.
+    """
+
+    strategy: str
+    log_loss: float = Field(ge=0)
+    accuracy: Share
+    holdout_accuracy: Share | None
+
+
+class Choice(_Part):
+    """Which of a run's two ways is published, and why.
+
+    Attributes:
+        published: the strategy of one of the candidates.
+        images: that were set aside: neither candidate learned from them, and each chose its own numbers without the
+            image that it was asked for.
+    """
+
+    published: str
+    images: int = Field(ge=1)
+    candidates: tuple[Candidate, Candidate]
+    reason: str
+
+
 class ModelCard(_Part):
     """The card. Serving has no default for any of it: a field that is absent is an error.
 
@@ -149,6 +178,7 @@ class ModelCard(_Part):
         metrics: None where there were no holdout images.
         reference: None where there were too few images; cards from before there was one do not have it.
         abstention: None where no error was asked for.
+        choice: None where there was one way only.
         recipe: how backbone and head were trained, see `training.provenance`; what is retrained, quantised or upgraded
             from a version keeps its. Cards from before there was one do not have it.
     """
@@ -173,6 +203,7 @@ class ModelCard(_Part):
     metrics: Metrics | None
     reference: Reference | None = None
     abstention: Abstention | None = None
+    choice: Choice | None = None
     libraries: dict[str, str]
     created_at: str
 

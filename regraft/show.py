@@ -96,6 +96,12 @@ class TrainingView:
 
     def epoch(self, epoch: Any, epochs: int) -> None:  # noqa: ANN401 - a training.findings.Epoch
         """Show the figures of an epoch."""
+        if epoch.number == 0:
+            remark(
+                f"to begin with, on images set aside: loss {epoch.tune_loss:.3f}, accuracy {epoch.tune_accuracy:.3f}; "
+                f"{epochs} epochs at most"
+            )
+            return
         remark(
             f"epoch {epoch.number:>3} of {epochs}: loss {epoch.train_loss:.3f}; on images set aside: "
             f"loss {epoch.tune_loss:.3f}, accuracy {epoch.tune_accuracy:.3f}; {epoch.seconds:.0f} s"
@@ -142,6 +148,8 @@ def training_result(result: Mapping[str, Any]) -> None:
         )
     for note in result["notes"]:
         line((f"- {note}", "dim"))
+    if result["choice"]:
+        _choice(result["choice"])
     line(f"split: {result['split']}; trained on {result['train_images']} images")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["stage_seconds"].items())
     line(f"{result['seconds']:.1f} seconds: {stages}")
@@ -165,6 +173,19 @@ def not_promoted(result: Mapping[str, Any]) -> None:
     """Show the command that lets a published version serve."""
     line(f"version {result['version']} is published, not promoted:")
     line((f"regraft models promote {result['version']} --name {result['name']}", "bold"))
+
+
+def _choice(choice: Mapping[str, Any]) -> None:
+    """Show what a run could have published, and why it took what it took."""
+    rows = table(f"on {choice['images']} images set aside", numbers=("log loss", "accuracy", "accuracy on the holdout"))
+    for entry in choice["candidates"]:
+        held = entry["holdout_accuracy"]
+        name = entry["strategy"] + (", published" if entry["strategy"] == choice["published"] else "")
+        rows.add_row(
+            name, f"{entry['log_loss']:.3f}", f"{entry['accuracy']:.4f}", "" if held is None else f"{held:.4f}"
+        )
+    out.print(rows)
+    line(choice["reason"])
 
 
 def _extra(extra: Mapping[str, Any]) -> None:

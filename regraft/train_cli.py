@@ -45,8 +45,9 @@ def train(
     strategy: Annotated[
         str,
         typer.Option(
-            help="probe: a head on the frozen backbone. finetune: then the backbone too. scratch: random weights. "
-            "auto: probe, and fine-tune if that pays."
+            help="probe: a head on the frozen backbone. finetune: then the backbone too, and the better of both is "
+            "published. scratch: random weights. auto: finetune where the probe leaves room for it and --max-minutes "
+            "the time."
         ),
     ] = "probe",
     precision: Annotated[
@@ -143,6 +144,13 @@ def train(
             help="Keep the trained weights beside the version, for --backbone store:NAME.", rich_help_panel=_TUNING
         ),
     ] = True,
+    publish: Annotated[
+        str,
+        typer.Option(
+            help="Of finetune: better, which may be the probe that it began with; or finetuned, however it fared.",
+            rich_help_panel=_TUNING,
+        ),
+    ] = "better",
     max_minutes: Annotated[
         float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
     ] = 30,
@@ -206,6 +214,7 @@ def train(
         mirror=mirror,
         changes={key: value for key, value in changes.items() if value is not None},
         resume=resume,
+        publish=publish,  # type: ignore[arg-type]  # likewise
         max_minutes=max_minutes,
         tensorboard=tensorboard,
         mlflow=mlflow,

@@ -1,15 +1,18 @@
-"""The strategy ``auto``: probe, fine-tune if that can pay, and keep what proved better. Imports torch."""
+"""The strategies ``finetune`` and ``auto``: probe, fine-tune, and keep what proved better. Imports torch.
+
+Both judge alike. ``auto`` decides first whether to begin: only where enough errors are left, and the time allows.
+"""
 
 import math
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
-from training.paired import Comparison, compare
+from regraft.card import Candidate, Choice
+from training.paired import ENOUGH, Comparison
 from training.plan import Plan, plan_finetune
+from training.provenance import tuned_by
 from training.strategy import Context, Made
-from training.tuned import Trial, complete, try_out
+from training.tuned import Trial, complete, judge, try_out
 from training.tuner import Tuner
 
 _HOPE: Final = 0.5
@@ -46,33 +49,61 @@ def auto(probed: Made, context: Context, tuner: Tuner) -> Made:
             "--strategy finetune does it anyway.",
         )
     context.listener.note(f"{found}; fine-tuning, for at most about {minutes:.0f} minutes")
-    if not plan.job.tune:
-        return _with_note(
-            probed, context, f"{found}. No images could be set aside to compare by, so the probe is kept."
-        )
+    return _better(probed, plan, context, tuner)
+
+
+def finetune(probed: Made, context: Context, tuner: Tuner) -> Made:
+    """Fine-tune what a probe made, and return that or the probe, with the reason."""
+    return _better(probed, plan_finetune(probed, context), context, tuner)
+
+
+def _better(probed: Made, plan: Plan, context: Context, tuner: Tuner) -> Made:
+    insists = context.settings.publish == "finetuned"
+    if not plan.job.tune and not insists:
+        return _with_note(probed, context, "No images could be set aside to compare by, so the probe is kept.")
     trial = try_out(plan, context, tuner)
-    compared = _on_set_aside(plan, trial)
-    verdict = (
+    if not plan.job.tune:
+        return complete(plan, trial, context, tuner, probed.findings)
+    compared = judge(plan, trial)
+    found = (
         f"On the {compared.images} images set aside fine-tuning on the others changes the log loss of a probe on the "
         f"others by {-compared.gain:+.3f} (standard error {compared.error:.3f}) and the accuracy from "
         f"{compared.accuracy[0]:.1%} to {compared.accuracy[1]:.1%}"
     )
-    if not compared.is_better:
-        return _with_note(probed, context, f"{verdict}: not surely better, so the probe is kept.")
-    tuned = complete(plan, trial, context, tuner, probed.findings)
-    return _with_note(tuned, context, f"{verdict}: it is kept.")
+    if compared.is_better or insists:
+        made = complete(plan, trial, context, tuner, probed.findings)
+        reason = f"{found}: {'it is kept' if compared.is_better else 'it was asked for, and is published'}."
+        candidates = _candidates(compared, probed, made)
+    else:
+        doubt = "not surely better" if compared.is_enough else f"fewer than {ENOUGH} cannot tell a gain from luck"
+        made, reason = _untouched(probed, plan, trial), f"{found}: {doubt}, so the probe is kept."
+        candidates = _candidates(compared, probed, None)
+    context.listener.note(reason)
+    choice = Choice(published=made.strategy, images=compared.images, candidates=candidates, reason=reason)
+    return replace(made, choice=choice)
 
 
-def _on_set_aside(plan: Plan, trial: Trial) -> Comparison:
-    """Compare like with like: both learned from the same pictures, and are asked for others that chose nothing.
+def _untouched(probed: Made, plan: Plan, trial: Trial) -> Made:
+    """Return the probe, with what the fine-tuning that it won against was done by, and its curves."""
+    findings = replace(probed.findings, epochs=trial.tuned.every_epoch, start=plan.start)
+    return replace(probed, findings=findings, tuned_by=tuned_by(plan, trial.tuned, 0))
 
-    The probe was fitted, its strength and temperature chosen, without them. Of the fine-tuning each was asked by the
-    epoch and the temperature that others chose.
-    """
-    assert plan.probe is not None  # only a scratch training has none
-    assert trial.held is not None  # checked before
-    labels = np.array([sample.label_index for sample in plan.job.tune])
-    return compare(plan.probe, trial.held.probabilities, labels, trial.held.weight)
+
+def _candidates(compared: Comparison, probed: Made, tuned: Made | None) -> tuple[Candidate, Candidate]:
+    rows = zip(("probe", "finetune"), (probed, tuned), compared.log_loss, compared.accuracy, strict=True)
+    probe, finetune = (
+        Candidate(strategy=strategy, log_loss=loss, accuracy=accuracy, holdout_accuracy=_on_holdout(made))
+        for strategy, made, loss, accuracy in rows
+    )
+    return probe, finetune
+
+
+def _on_holdout(made: Made | None) -> float | None:
+    if made is None or not made.features.is_holdout.any():
+        return None
+    holdout = made.features.holdout()
+    answers = made.fitted.head.probabilities(holdout.embedding).argmax(axis=1)
+    return float((answers == holdout.label_index).mean())
 
 
 def _with_note(made: Made, context: Context, note: str) -> Made:

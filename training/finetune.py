@@ -2,7 +2,8 @@
 
 The head comes from a probe (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022), learns ten times
 faster than the backbone, and each stage of the backbone slower than the one after it. What is kept is a running average
-of the weights, from the epoch with the lowest loss on the images that were set aside for tuning.
+of the weights, from the epoch with the lowest loss on the images that were set aside for tuning. What a run begins with
+is measured on these images like every epoch: it is epoch 0, and `training.auto` may well prefer it.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ class Job:
         settings: whatever else must be the same for a checkpoint to be of this run.
         checkpoint: where to write one after every epoch, or None.
         resume: whether to go on from there.
-        stop_after: epochs after which it ends, of those that the recipe plans its rates for; 0 for all of them.
+        stop_after: epochs after which it ends, of those that the recipe plans its rates for; None for all of them.
         is_followed: whether another run follows, so that a wish to stop counts at the very end too.
     """
 
@@ -61,7 +62,7 @@ class Job:
     settings: Mapping[str, str]
     checkpoint: Path | None = None
     resume: bool = False
-    stop_after: int = 0
+    stop_after: int | None = None
     is_followed: bool = False
 
     def fingerprint(self) -> dict[str, str]:
@@ -71,8 +72,10 @@ class Job:
             pictures.update(f"{sample.sha256} {sample.label_index} {sample.weight}\n".encode())
         head = hashlib.sha256(b"".join(part.tobytes() for part in self.head or ()))
         recipe = {name: str(value) for name, value in asdict(self.recipe).items()}
+        if self.recipe.optimizer == "adamw":
+            del recipe["optimizer"]  # checkpoints from before there was a choice do not say it
         data = {"pictures": pictures.hexdigest()[:12], "head": head.hexdigest()[:12], "seed": str(self.seed)}
-        data["stop_after"] = str(self.stop_after)
+        data["stop_after"] = str(self.stop_after or 0)
         return {**self.settings, **recipe, **data}
 
 
@@ -81,6 +84,8 @@ class Tuned:
     """A fine-tuned classifier: ``network`` inside ``backbone`` has the new weights.
 
     Attributes:
+        start: epoch 0, what the run began with; None of random weights, or without tuning pictures.
+        start_logits: float32 [m, K] of it; likewise.
         recipe: by which it was made.
         tune_logits: float32 [epochs, m, K] of the averaged model on the tuning pictures, after each epoch.
         first_rate: peak learning rate of the first stage that learned, None where only the head did.
@@ -91,12 +96,19 @@ class Tuned:
     weight: FloatArray
     bias: FloatArray
     epochs: tuple[Epoch, ...]
+    start: Epoch | None
+    start_logits: FloatArray | None
     best_epoch: int
     frozen: tuple[str, ...]
     recipe: Recipe
     tune_logits: FloatArray
     first_rate: float | None
     device: str
+
+    @property
+    def every_epoch(self) -> tuple[Epoch, ...]:
+        """Epoch 0 too, where it was measured."""
+        return self.epochs if self.start is None else (self.start, *self.epochs)
 
 
 class _Run:
@@ -110,12 +122,15 @@ class _Run:
         self.schedule = Schedule(len(job.learn), recipe.batch, job.seed, group.rank, group.count)
         self.batches = len(self.schedule)
         self.steps = recipe.epochs * self.batches
-        self.end = (job.stop_after or recipe.epochs) * self.batches
+        self.epochs_at_most = recipe.epochs if job.stop_after is None else job.stop_after
+        self.end = self.epochs_at_most * self.batches
         self.learner = Learner(self.classifier, recipe, self.steps, group)
         self.step = 0
         self.loss_sum, self.right = 0.0, 0
         self.tune_logits: list[torch.Tensor] = []
         self.epochs: list[Epoch] = []
+        self.start: Epoch | None = None
+        self.start_logits: torch.Tensor | None = None
         self.best_loss, self.best_epoch = float("inf"), 0
         self.best = self.learner.averaged()
 
@@ -184,11 +199,15 @@ def finetune(
         )
     job = replace(job, recipe=_feasible(job.recipe, backbone))
     run = _Run(backbone, job, group)
-    if job.resume:
-        run.restore()
     learn = loader(AugmentedPictures(job.learn, backbone.spec, job.recipe, job.seed), run.schedule)
     tune_schedule = Schedule(len(job.tune), job.recipe.batch, None, group.rank, group.count)
     tune = loader(PlainPictures(job.tune, backbone.spec), tune_schedule) if job.tune else None
+    if tune is not None and job.head is not None:
+        _measure_start(run, tune)
+    if job.resume:
+        run.restore()
+    elif run.start is not None and group.is_first:
+        on_epoch(run.start, run.epochs_at_most)
     with wish_to_stop() as stop_is_wished:
         while not _is_over(run):
             started = time.perf_counter()
@@ -196,7 +215,7 @@ def finetune(
             _close_epoch(run, tune, started, learned / (time.perf_counter() - started))
             run.save()
             if group.is_first:
-                on_epoch(run.epochs[-1], job.stop_after or job.recipe.epochs)
+                on_epoch(run.epochs[-1], run.epochs_at_most)
             if group.any(stop_is_wished()) and (job.is_followed or not _is_over(run)):
                 raise _stopped(run)
     return _tuned(run, backbone)
@@ -212,6 +231,8 @@ def _tuned(run: _Run, backbone: PretrainedBackbone) -> Tuned:
         weight,
         bias,
         tuple(run.epochs),
+        run.start,
+        None if run.start_logits is None else run.start_logits.numpy(),
         run.best_epoch,
         run.learner.frozen,
         run.job.recipe,
@@ -315,12 +336,22 @@ def _stopped(run: _Run) -> TrainingStopped:
     return TrainingStopped(f"stopped after {run.step} of {run.end} steps; {kept}")
 
 
+def _measure_start(run: _Run, tune: Any) -> None:  # noqa: ANN401 - as above
+    """Measure what the run begins with, before anything has moved."""
+    started = time.perf_counter()
+    run.start_logits = _ask(run, tune)
+    loss, accuracy = _measure(run.job.tune, run.start_logits)
+    nothing = float("nan")
+    seconds = round(time.perf_counter() - started, 2)
+    run.start = Epoch(0, nothing, loss, accuracy, 0.0, seconds, nothing, 0.0, nothing)
+
+
 def _close_epoch(run: _Run, tune: Any, started: float, images_per_s: float) -> None:  # noqa: ANN401 - as above
     """Measure the averaged model on the tuning pictures, and keep it if it is the best so far."""
     loss, accuracy = float("nan"), float("nan")
     if tune is not None:
         run.tune_logits.append(_ask(run, tune))
-        loss, accuracy = _measure(run)
+        loss, accuracy = _measure(run.job.tune, run.tune_logits[-1])
     number = run.step // run.batches
     if tune is None or loss < run.best_loss:
         run.best, run.best_loss, run.best_epoch = run.learner.averaged(), loss, number
@@ -352,12 +383,12 @@ def _ask(run: _Run, tune: Any) -> torch.Tensor:  # noqa: ANN401 - as above
     return logits
 
 
-def _measure(run: _Run) -> tuple[float, float]:
+def _measure(tune: Sequence[Sample], logits: torch.Tensor) -> tuple[float, float]:
     """Return log loss, where a picture counts its weight, and accuracy on the tuning pictures."""
-    tune, logits = run.job.tune, run.tune_logits[-1].numpy().astype(np.float64)
+    answers = logits.numpy().astype(np.float64)
     labels = np.array([sample.label_index for sample in tune])
     weights = np.array([sample.weight for sample in tune])
-    return log_loss(logits, labels, weights), float((logits.argmax(axis=1) == labels).mean())
+    return log_loss(answers, labels, weights), float((answers.argmax(axis=1) == labels).mean())
 
 
 def _divergence(run: _Run, epoch: int, batch: int, samples: Sequence[Sample]) -> str:

@@ -1,11 +1,17 @@
 """Two heads on the same pictures, picture by picture."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from regraft.artifact import FloatArray
+
+ENOUGH: Final = 20
+"""Of fewer pictures most heads get all right: to be surer of them says nothing of mistakes elsewhere."""
+LEVEL: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -16,17 +22,26 @@ class Comparison:
         gain: how much lower the second's log loss is, mean over the pictures, in nats.
         error: its standard error.
         accuracy: of the first and of the second; each mean counts a picture as much as it weighs.
+        log_loss: likewise, in nats.
     """
 
     images: int
     gain: float
     error: float
     accuracy: tuple[float, float]
+    log_loss: tuple[float, float]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether so many pictures can tell a gain from luck at all, see `ENOUGH`."""
+        return self.images >= ENOUGH
 
     @property
     def is_better(self) -> bool:
-        """Whether the second is surely enough better: less loss by more than the noise, and no less accurate."""
-        return self.gain > self.error and self.accuracy[1] >= self.accuracy[0]
+        """Whether the second is surely better: less loss by a one-sided t test at 5 %, and no less accurate."""
+        if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
+            return False
+        return self.gain > float(stdtrit(self.images - 1, 1 - LEVEL)) * self.error
 
 
 def compare(
@@ -38,10 +53,11 @@ def compare(
     """Compare probabilities [n, K] of two heads, picture by picture; ``weight`` [n], 1 each unless given."""
     rows = np.arange(len(label_index))
     share = np.full(len(rows), 1 / len(rows)) if weight is None else weight / weight.sum()
-    losses = [-np.log(np.maximum(p[rows, label_index].astype(np.float64), 1e-12)) for p in (first, second)]
+    losses = [-np.log(np.clip(p[rows, label_index].astype(np.float64), 1e-12, 1)) for p in (first, second)]
     gains = losses[0] - losses[1]
     gain, error = float(share @ gains), float("inf")
     if len(gains) > 1:
         error = float(np.sqrt((share**2 @ (gains - gain) ** 2) * len(gains) / (len(gains) - 1)))
-    accuracy = tuple(float(share @ (p.argmax(axis=1) == label_index)) for p in (first, second))
-    return Comparison(len(rows), gain, error, (accuracy[0], accuracy[1]))
+    right = [float(share @ (p.argmax(axis=1) == label_index)) for p in (first, second)]
+    log_loss = float(share @ losses[0]), float(share @ losses[1])
+    return Comparison(len(rows), gain, error, (min(right[0], 1), min(right[1], 1)), log_loss)

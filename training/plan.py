@@ -60,7 +60,7 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
     origin = Origin.of(settings, settings.weights)
     plan = _plan("finetune", origin, made.dataset, context, rows, made.extra, mirror=made.mirror)
     learned, tune = train.select(plan.learn), train.select(plan.tune)
-    probe = _probe(made, context, plan.learn)
+    probe = fit_probe(made, context, plan.learn)
     head, start = (probe.weight, probe.bias), None
     if settings.init == "source":
         head, start = _from_source(origin, learned, tune, probe)
@@ -70,14 +70,14 @@ def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Pl
         if settings.init == "source":
             all_head, _ = _from_source(origin, train.select(taken), tune, probe)
         else:
-            fitted = made.fitted.head if taken.all() else _probe(made, context, taken)
+            fitted = made.fitted.head if taken.all() else fit_probe(made, context, taken)
             all_head = fitted.weight, fitted.bias
         whole = replace(whole, head=all_head)
     answers = probe.probabilities(tune.embedding)
     return replace(plan, job=replace(plan.job, head=head), whole=whole, start=start, probe=answers)
 
 
-def _probe(made: Made, context: Context, rows: _Rows) -> Head:
+def fit_probe(made: Made, context: Context, rows: _Rows) -> Head:
     """Fit the head of a probe on some of its training rows, and on what belongs to them."""
     settings = context.settings
     return fit(

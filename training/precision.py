@@ -128,7 +128,8 @@ def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:
     if made.strategy == "probe":
         probed = probe_on(backbone, made.dataset, context)
         measured = probed.findings
-        findings = replace(made.findings, cross_validation=measured.cross_validation, extra=measured.extra)
+        validation = made.findings.cross_validation if made.tuned_by else measured.cross_validation
+        findings = replace(made.findings, cross_validation=validation, extra=measured.extra)
         return replace(probed, findings=findings, tuned_by=made.tuned_by)
     dataset, features, _ = embed(made.dataset, backbone, context)
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)

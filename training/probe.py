@@ -67,7 +67,7 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
         with watch.stage("extra"):
             fitted, additional, extra, found = join_extra(settings.extra, features, fitted, views, embedder, context)
             findings = replace(findings, extra=found)
-    if settings.cv and settings.strategy == "probe":
+    if settings.cv:
         with watch.stage("cv"):
             validation = cross_validate(
                 features,

@@ -39,6 +39,7 @@ def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
         network["backbone"] = settings.backbone
     return {
         "strategy": settings.strategy,
+        **({"publish": settings.publish} if settings.strategy == "finetune" else {}),
         "published": made.strategy,
         **network,
         "balance": settings.balance,
@@ -69,7 +70,7 @@ def _libraries() -> dict[str, RecipeValue]:
     return {f"{name}_version": found for name, found in library_versions().items()}
 
 
-def tuned_by(plan: "Plan", tuned: "Tuned") -> dict[str, RecipeValue]:
+def tuned_by(plan: "Plan", tuned: "Tuned", epochs_kept: int) -> dict[str, RecipeValue]:
     """Return what a fine-tuning went by, of the run that chose the number of epochs."""
     numbers = asdict(tuned.recipe)
     return {
@@ -82,7 +83,7 @@ def tuned_by(plan: "Plan", tuned: "Tuned") -> dict[str, RecipeValue]:
         "frozen_stages": len(tuned.frozen),
         "frozen_up_to": tuned.frozen[-1] if tuned.frozen else None,
         "epochs_run": len(tuned.epochs),
-        "epochs_kept": tuned.best_epoch,
+        "epochs_kept": epochs_kept,
         "device": tuned.device,
     }
 

@@ -15,6 +15,7 @@ from training.windows import Strength
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Start = Literal["head", "source"]
 PrecisionChoice = Literal["fp32", "int8", "auto"]
+Published = Literal["better", "finetuned"]
 
 _FLAGS: Final = {"backbone_lr": "lr"}
 """Fields of the recipe whose flag has another name."""
@@ -47,6 +48,7 @@ class TrainSettings:
         mirror: whether they are mirrored too; None where that does not change their answers.
         changes: fields of `training.recipe.Recipe` that a person decided.
         resume: whether to go on from the checkpoint of an interrupted run.
+        publish: of a fine-tuning and the probe that it began with the better, or the fine-tuning however it fared.
         max_minutes: the longest fine-tuning that ``auto`` starts.
         tensorboard: whether to write events where TensorBoard is installed.
         mlflow: URI of an MLflow server or folder, empty for none.
@@ -76,6 +78,7 @@ class TrainSettings:
     mirror: bool | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    publish: Published = "better"
     max_minutes: float = 30.0
     tensorboard: bool = True
     mlflow: str = ""
@@ -92,6 +95,7 @@ class TrainSettings:
             ("balance", self.balance, get_args(Balance)),
             ("augment", self.augment, get_args(Strength)),
             ("precision", self.precision, get_args(PrecisionChoice)),
+            ("publish", self.publish, get_args(Published)),
             ("resize", "crop" if self.resize is None else self.resize, get_args(ResizeRule)),
         ):
             if value not in choices:
@@ -105,19 +109,24 @@ class TrainSettings:
         if self.views < 0:
             raise InvalidRequestError(f"--views: {self.views}; need 0 or more")
         self._check_augmentation()
-        optimizer = self.changes.get("optimizer", "adamw")
-        if optimizer not in get_args(Optimizer):
-            raise InvalidRequestError(f"--optimizer: {optimizer!r}; there is: {', '.join(get_args(Optimizer))}")
         self._check_source()
         if self.extra_weighting and self.extra is None:
             raise InvalidRequestError("--extra-weighting: weights the images of --extra, which is not given")
         if self.extra_classes and self.extra is None:
             raise InvalidRequestError("--extra-class: names classes of --extra, which is not given")
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        optimizer = self.changes.get("optimizer", "adamw")
+        if optimizer not in get_args(Optimizer):
+            raise InvalidRequestError(f"--optimizer: {optimizer!r}; there is: {', '.join(get_args(Optimizer))}")
         if self.strategy == "probe":
             idle = [*self.changes, *(["resume"] if self.resume else []), *(["init"] if self.init == "source" else [])]
             if idle:
                 flag = _FLAGS.get(idle[0], idle[0]).replace("_", "-")
                 raise InvalidRequestError(f"--{flag}: has no effect on a probe: add --strategy finetune or auto")
+        if self.publish == "finetuned" and self.strategy != "finetune":
+            raise InvalidRequestError("--publish finetuned: goes with --strategy finetune")
         if self.strategy == "scratch" and (self.init == "source" or self.extra is not None or self.views):
             raise InvalidRequestError(
                 "--strategy scratch: takes no --init source, --extra or --views: it knows nothing"

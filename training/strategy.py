@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from regraft.card import RecipeValue
+from regraft.card import Choice, RecipeValue
 from regraft.errors import DatasetError
 from regraft.progress import Progress
 from training.crops import over_limits
@@ -96,6 +96,7 @@ class Made:
         extra: pictures of a second set that were learned from too.
         further: rows beside the features that the head was fitted on.
         mirror: whether pictures were mirrored to learn from, or may be.
+        choice: why this and not another way, where there were two.
         imported: what an import rests on, for the card; empty of all that was trained here.
         tuned_by: what a fine-tuning or a training from scratch was done by, for the card; empty where there was none.
     """
@@ -109,6 +110,7 @@ class Made:
     extra: tuple[Sample, ...] = ()
     further: Additional | None = None
     mirror: bool = True
+    choice: Choice | None = None
     tuned_by: Mapping[str, RecipeValue] = field(default_factory=dict)
     imported: Mapping[str, RecipeValue] = field(default_factory=dict)
 

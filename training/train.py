@@ -98,6 +98,7 @@ class TrainResult:
             "abstention": self.card.abstention.model_dump() if self.card.abstention else None,
             "calibration_error": found.calibration.after.unbiased if found.calibration else None,
             "extra": asdict(found.extra) if found.extra else None,
+            "choice": self.card.choice.model_dump() if self.card.choice else None,
             "notes": list(found.notes),
             "images": self.card.train_images + (metrics.images if metrics else 0),
             "train_images": self.card.train_images,
@@ -247,20 +248,15 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
     settings = context.settings
     if tuner is None:
         return probe(dataset, context)
-    from training.auto import auto  # noqa: PLC0415 - torch
-    from training.plan import plan_finetune  # noqa: PLC0415 - torch
-    from training.tuned import complete, cross_validate_tuned, scratch, try_out  # noqa: PLC0415 - torch
+    from training.auto import auto, finetune  # noqa: PLC0415 - torch
+    from training.tuned import cross_validate_tuned, scratch  # noqa: PLC0415 - torch
 
     if settings.strategy == "scratch":
         probed, made = None, scratch(dataset, context, tuner)
     else:
         probed = probe(dataset, context)
-        if settings.strategy == "auto":
-            made = auto(probed, context, tuner)
-        else:
-            plan = plan_finetune(probed, context)
-            made = complete(plan, try_out(plan, context, tuner), context, tuner, probed.findings)
-    if settings.cv and made.strategy != "probe":
+        made = (auto if settings.strategy == "auto" else finetune)(probed, context, tuner)
+    if settings.cv and made.tuned_by:  # a probe has done that itself
         validation = cross_validate_tuned(made, probed, context, tuner)
         made = replace(made, findings=replace(made.findings, cross_validation=validation))
     return made
@@ -296,6 +292,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
         further=made.further,
         sources=made.backbone.sources,
         state=made.backbone.state,
+        choice=made.choice,
     )
     files = {image.sha256: image.path for image in made.dataset.images}
     prove_on_files(challenger, made.fitted.head, files.__getitem__)

@@ -2,14 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from regraft.artifact import backbone_digest
+from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image import decode_crop
-from regraft.progress import Progress
+from regraft.progress import Progress, silent
 from regraft.runtime import cpu_budget
 from training.cross_validation import outer_folds, summarise
 from training.dataset import Dataset, check_trainable
@@ -19,17 +20,19 @@ from training.findings import Agreement, CrossValidation, Findings, Tuning
 from training.finetune import Tuned, embed_samples, predict
 from training.kept_state import keep_state
 from training.mirroring import some_of_each
-from training.plan import Plan, plan_finetune, plan_scratch
+from training.paired import Comparison, compare
+from training.plan import Plan, fit_probe, plan_finetune, plan_scratch
 from training.pretrained import ExportedBackbone, load_backbone
 from training.probe import may_mirror
 from training.provenance import tuned_by
-from training.samples import samples_of
-from training.strategy import WHOLE_CHECKPOINT_FILE, Context, Made, Silent, embed, without_unreadable
+from training.samples import Sample, samples_of
+from training.strategy import WHOLE_CHECKPOINT_FILE, Context, Made, Silent, Stopwatch, embed, without_unreadable
 from training.tuned_head import HeldBack, cross_fitted, finish
 from training.tuner import Origin, Tuner
 
 MAX_LOGIT_DIFFERENCE: Final = 1e-3
 MIN_SAME_ANSWER: Final = 0.999
+_NO_PROBE: Final = "From scratch there is no probe to begin with, nor to compare with."
 _OPTIMIZERS: Final = {"adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
 
 
@@ -39,7 +42,8 @@ def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
         dataset = _readable(dataset, context)  # in the other strategies embedding finds the bad pictures
         mirror, notes = _may_mirror(dataset, context)
     plan = plan_scratch(dataset, context, mirror=mirror)
-    return complete(plan, try_out(plan, context, tuner), context, tuner, Findings(notes=notes))
+    findings = Findings(notes=(*notes, _NO_PROBE))
+    return complete(plan, try_out(plan, context, tuner), context, tuner, findings)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,42 @@ def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
         tuned = tuner.finetune(plan.origin, job, context.progress, context.listener.epoch)
     if not job.tune:
         return Trial(tuned, None)
+    learned = _held_back(plan, tuned.tune_logits, tuned.best_epoch - 1)
+    if plan.start is None or tuned.start_logits is None:
+        return Trial(tuned, learned)
+    # A head of the source classifier's rows is no probe, which is compared with elsewhere: it is a result of its own.
+    begun = _held_back(plan, tuned.start_logits[None], 0)
     labels = np.array([sample.label_index for sample in job.tune])
-    stopping = np.array([sample.weight for sample in job.tune])
-    group = np.array([sample.group for sample in job.tune])
-    answers = cross_fitted(tuned.tune_logits, labels, stopping, plan.tune_weight, job.seed, group)
-    best = tuned.tune_logits[tuned.best_epoch - 1]
-    return Trial(tuned, HeldBack(plan.tune, best, answers, plan.tune_weight, None))
+    if compare(begun.probabilities, learned.probabilities, labels, plan.tune_weight).is_better:
+        return Trial(tuned, learned)
+    nothing = replace(job, stop_after=0, checkpoint=None, resume=False)
+    untouched = tuner.finetune(plan.origin, nothing, silent, Silent().epoch)
+    return Trial(replace(tuned, **_network_of(untouched), best_epoch=0), begun)
+
+
+def _held_back(plan: Plan, logits: FloatArray, best: int) -> HeldBack:
+    """Return what a run says of the pictures set aside, by what it said after each epoch [epochs, m, K]."""
+    labels = np.array([sample.label_index for sample in plan.job.tune])
+    stopping = np.array([sample.weight for sample in plan.job.tune])
+    group = np.array([sample.group for sample in plan.job.tune])
+    answers = cross_fitted(logits, labels, stopping, plan.tune_weight, plan.job.seed, group)
+    return HeldBack(plan.tune, logits[best], answers, plan.tune_weight, None)
+
+
+def _network_of(tuned: Tuned) -> dict[str, Any]:
+    return {"backbone": tuned.backbone, "weight": tuned.weight, "bias": tuned.bias}
+
+
+def judge(plan: Plan, trial: Trial) -> Comparison:
+    """Compare like with like: both learned from the same pictures, and are asked for others that chose nothing.
+
+    The probe was fitted, its strength and temperature chosen, without them. Of the fine-tuning each was asked by the
+    epoch and the temperature that others chose.
+    """
+    assert plan.probe is not None  # only a scratch training has none
+    assert trial.held is not None  # checked before
+    labels = np.array([sample.label_index for sample in plan.job.tune])
+    return compare(plan.probe, trial.held.probabilities, labels, trial.held.weight)
 
 
 def _learn_from_all(plan: Plan, trial: Trial, context: Context, tuner: Tuner, stage: str) -> Tuned:
@@ -101,8 +135,8 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
     found = replace(
         findings,
         notes=(*findings.notes, *_notes(tuned, trial, plan), *backbone.notes),
-        epochs=trial.tuned.epochs,
-        tuning=_tuning(tuned, plan, features),
+        epochs=trial.tuned.every_epoch,
+        tuning=_tuning(tuned, trial, plan, features),
         start=plan.start,
         agreement=agreement,
     )
@@ -114,12 +148,19 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
         fitted,
         found,
         mirror=plan.job.recipe.mirror,
-        tuned_by=tuned_by(plan, trial.tuned),
+        tuned_by=tuned_by(plan, trial.tuned, trial.tuned.best_epoch),
     )
 
 
 def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
-    """Repeat the whole strategy without each fold of the training images in turn, and ask it for that fold."""
+    """Repeat the whole strategy without each fold of the training images in turn, and ask it for that fold.
+
+    Args:
+        made: what the strategy made of all training images.
+        probed: what a fine-tuning began with; None from scratch.
+        context: of the run.
+        tuner: who fine-tunes.
+    """
     settings, samples = context.settings, samples_of(made.dataset, holdout=False)
     labels = np.array([sample.label_index for sample in samples])
     train = made.features.train()
@@ -127,19 +168,44 @@ def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tune
     right = np.zeros(len(samples), np.bool_)
     for fold in range(settings.cv):
         held = folds == fold
+        asked = tuple(sample for sample, wanted in zip(samples, held, strict=True) if wanted)
+        inner = replace(context, listener=_Fold(context.progress, fold + 1), watch=Stopwatch())
         with context.watch.stage("cv"):
-            plan = (
-                plan_finetune(probed, context, ~held)
-                if probed is not None
-                else plan_scratch(made.dataset, context, ~held, mirror=made.mirror)
-            )
-            stage = f"fold {fold + 1}"
-            tried = Trial(tuner.finetune(plan.origin, plan.job, _named(context, stage), Silent().epoch), None)
-            tuned = _learn_from_all(plan, tried, context, tuner, f"{stage} on all")
-            asked = [sample for sample, wanted in zip(samples, held, strict=True) if wanted]
-            answers = predict(tuned.backbone, tuned.weight, tuned.bias, asked).argmax(axis=1)
-        right[held] = answers == labels[held]
+            if probed is None:
+                plan = plan_scratch(made.dataset, inner, ~held, mirror=made.mirror)
+                answers = _answers(plan, try_out(plan, inner, tuner), inner, tuner, asked)
+            else:
+                answers = _tuned_or_probed(probed, ~held, inner, tuner, asked)
+        right[held] = answers.argmax(axis=1) == labels[held]
     return summarise(folds, right, train.group)
+
+
+class _Fold(Silent):
+    """Hears of a fold's progress under the fold's own name."""
+
+    def __init__(self, progress: Progress, number: int) -> None:
+        self._progress, self._name = progress, f"fold {number}"
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._progress(stage.replace("finetune", self._name), done, total)
+
+
+def _tuned_or_probed(
+    probed: Made, rows: npt.NDArray[np.bool_], context: Context, tuner: Tuner, asked: tuple[Sample, ...]
+) -> FloatArray:
+    """Return what a fine-tuning on some rows says of pictures, or the probe where that is what would be published."""
+    plan = plan_finetune(probed, context, rows)
+    insists = context.settings.publish == "finetuned"
+    if plan.job.tune or insists:
+        trial = try_out(plan, context, tuner)
+        if insists or judge(plan, trial).is_better:
+            return _answers(plan, trial, context, tuner, asked)
+    return fit_probe(probed, context, rows).probabilities(probed.features.train().embedding[~rows])
+
+
+def _answers(plan: Plan, trial: Trial, context: Context, tuner: Tuner, asked: tuple[Sample, ...]) -> FloatArray:
+    tuned = _learn_from_all(plan, trial, context, tuner, "finetune on all")
+    return predict(tuned.backbone, tuned.weight, tuned.bias, asked)
 
 
 def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ...]]:
@@ -186,7 +252,7 @@ def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:
     return ExportedBackbone(
         model,
         origin.name,
-        f"{origin.provenance.removesuffix(done)}{done}",
+        f"{origin.provenance.removesuffix(done)}{done}" if tuned.best_epoch else origin.provenance,
         tuned.backbone.spec,
         backbone_digest(model),
         (note,) if note else (),
@@ -215,7 +281,7 @@ def _agreement(tuned: Tuned, features: Features, dataset: Dataset) -> Agreement:
     return Agreement(len(expected), difference, same)
 
 
-def _tuning(tuned: Tuned, plan: Plan, features: Features) -> Tuning:
+def _tuning(tuned: Tuned, trial: Trial, plan: Plan, features: Features) -> Tuning:
     """Return what was done, and how right the result is on the pictures that it learned from and on the holdout."""
     job = plan.whole or plan.job
     recipe, learned = tuned.recipe, features.train()
@@ -242,7 +308,7 @@ def _tuning(tuned: Tuned, plan: Plan, features: Features) -> Tuning:
         schedule=recipe.schedule,
         batch=recipe.batch,
         augmentation=f"{recipe.augment}, {'mirrored' if recipe.mirror else 'not mirrored'}",
-        images_per_s=float(np.median([epoch.images_per_s for epoch in tuned.epochs])),
+        images_per_s=float(np.median([epoch.images_per_s for epoch in tuned.epochs or trial.tuned.epochs])),
         device=tuned.device,
     )
 

@@ -18,6 +18,7 @@ from regraft.card import (
     SCHEMA_VERSION,
     Abstention,
     BackboneCard,
+    Choice,
     KeptState,
     Metrics,
     ModelCard,
@@ -89,6 +90,7 @@ def build(
     kept: Abstention | None = None,
     sources: tuple[SourceVersion, ...] = (),
     state: bytes | KeptState | None = None,
+    choice: Choice | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head.
 
@@ -109,6 +111,7 @@ def build(
         kept: the abstention of a version whose very head this is.
         sources: see `training.pretrained.ExportedBackbone`.
         state: likewise.
+        choice: for the card.
     """
     card = ModelCard(
         schema_version=SCHEMA_VERSION,
@@ -138,6 +141,7 @@ def build(
         metrics=measure_head(fitted.head, features),
         reference=_reference(fitted, features),
         abstention=kept or abstention(fitted.unseen, features, settings.get("target_error")),
+        choice=choice,
         libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -181,13 +181,13 @@ class Rehearsed(Tuner):
             raise SecondRunError
         logits = self._logits(np.array([sample.label_index for sample in job.tune]))
         nothing: Any = None
-        return Tuned(nothing, *(np.zeros(1, np.float32),) * 2, (), 2, (), job.recipe, logits, None, "here")
+        return Tuned(nothing, *(np.zeros(1, np.float32),) * 2, (), None, None, 2, (), job.recipe, logits, None, "here")
 
 
 def doubtful(folder: Path, tuner: Tuner) -> Made:
     """Run ``auto`` on a probe that is right in half of all cases; the labels of many pictures are drawn by lot."""
     random = np.random.default_rng(0)
-    rows = [(picture("grey", number), LABELS[number % 3], False) for number in range(60)]
+    rows = [(picture("grey", number), LABELS[number % 3], False) for number in range(120)]
     features = features_of(LABELS, rows)
     embedding = features.embedding + random.normal(scale=0.02, size=features.embedding.shape).astype(np.float32)
     features = replace(features, embedding=embedding)
@@ -204,7 +204,9 @@ def test_auto_is_not_taken_in_by_the_luckiest_of_many_epochs(tmp_path: Path) -> 
     made = doubtful(tmp_path, tuner)
 
     assert made.strategy == "probe"
-    assert "not surely better, so the probe is kept" in made.findings.notes[-1]
+    assert made.choice is not None
+    assert made.choice.published == "probe"
+    assert "not surely better, so the probe is kept" in made.choice.reason
     assert len(tuner.jobs) == 1  # the second run is for what is kept
 
 
@@ -215,7 +217,7 @@ def test_what_auto_keeps_is_learned_from_all_pictures_for_the_best_number_of_epo
         doubtful(tmp_path, tuner)
 
     first, second = tuner.jobs
-    assert (len(first.learn) + len(first.tune), len(second.learn)) == (60, 60)
+    assert (len(first.learn) + len(first.tune), len(second.learn)) == (120, 120)
     assert second.stop_after == 2
 
 

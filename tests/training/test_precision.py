@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ COMPARISONS = st.builds(
 
 
 def compared(fp32: float, int8: float, *, images: int = 1000, gain: float = 0.0, error: float = 0.01) -> Comparison:
-    return Comparison(images, gain, error, (fp32, int8))
+    return Comparison(images, gain, error, (fp32, int8), (1.0, 1.0 - gain))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_better_int8_is_never_refused_where_a_worse_one_was_taken(
     comparison: Comparison, speed_up: float, accuracy: float
 ) -> None:
     fp32, int8 = comparison.accuracy
-    better = Comparison(comparison.images, comparison.gain, comparison.error, (fp32, max(int8, accuracy)))
+    better = replace(comparison, accuracy=(fp32, max(int8, accuracy)))
 
     taken = decide("auto", comparison, speed_up).choice == "int8"
 

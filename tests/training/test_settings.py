@@ -29,6 +29,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a change to a probe": ({"changes": {"layer_decay": 0.5}}, r"--layer-decay: has no effect on a probe"),
     "a rate of a probe": ({"changes": {"backbone_lr": 1e-3, "head_lr": 1e-2}}, r"--lr: has no effect on a probe"),
     "a rate of a probe's head": ({"changes": {"head_lr": 1e-2}}, r"--head-lr: has no effect on a probe"),
+    "no such choice of what is published": ({"publish": "best"}, r"--publish: 'best'; there is: better, finetuned"),
+    "a fine-tuning that is not made": (
+        {"strategy": "auto", "publish": "finetuned"},
+        r"--publish finetuned: goes with --strategy finetune",
+    ),
     "no such optimizer": (
         {"strategy": "finetune", "changes": {"optimizer": "adam"}},
         r"--optimizer: 'adam'; there is: adamw, sgd",

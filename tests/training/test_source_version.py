@@ -75,7 +75,8 @@ def run(store: ModelStore, data: Path, name: str, strategy: str = "probe", **oth
 
 
 def settings(store: ModelStore, data: Path, name: str, strategy: str = "probe", **others: object) -> TrainSettings:
-    given = {"changes": QUICK if strategy == "finetune" else {}, "tensorboard": False, **others}
+    tuned = {"changes": QUICK, "publish": "finetuned"} if strategy == "finetune" else {}
+    given = {"tensorboard": False, **tuned, **others}
     return TrainSettings(data, name, store.root, strategy=strategy, **given)  # type: ignore[arg-type]  # checked there
 
 

@@ -1,5 +1,6 @@
 """The strategies that train the backbone, each as a whole, on networks so small that a run takes seconds."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,12 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from regraft import artifact
+from regraft import artifact, show
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
-from regraft.store import ModelStore
+from regraft.store import REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import CRAYONS, crayons
 from training.findings import Epoch
@@ -52,8 +52,14 @@ def settings(data: Path, strategy: str = "finetune", **others: object) -> TrainS
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """Train once, from beginning to end and in a folder of its own, what others are compared with."""
-    return train(settings(crayons(tmp_path_factory.mktemp("unbroken") / "crayons", 12)))
+    """Train once from scratch, from beginning to end and in a folder of its own, what others are compared with."""
+    return train(settings(crayons(tmp_path_factory.mktemp("unbroken") / "crayons", 12), "scratch"))
+
+
+@pytest.fixture(scope="module")
+def beaten(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Fine-tune once where that cannot pay: the probe makes no mistake."""
+    return train(settings(crayons(tmp_path_factory.mktemp("beaten") / "crayons", 12)))
 
 
 class StopsAfter(Silent):
@@ -75,30 +81,26 @@ def same_model(one: TrainResult, other: TrainResult) -> bool:
     return (one.card.backbone.digest, one.card.head_digest) == (other.card.backbone.digest, other.card.head_digest)
 
 
-def test_fine_tuning_publishes_a_backbone_of_its_own_that_agrees_with_torch(data: Path) -> None:
-    result = train(settings(data))
+def test_a_fine_tuning_that_is_insisted_on_publishes_a_backbone_of_its_own_that_agrees_with_torch(data: Path) -> None:
+    made = train(settings(data, publish="finetuned"))
 
-    found, card = result.findings, artifact.read(result.path).card
+    found, tuning, card = made.findings, made.findings.tuning, made.card
+    recipe = card.recipe
     assert (card.strategy, card.backbone.weights) == ("finetune", "random, seed 0, fine-tuned")
-    assert card.backbone.digest != train(settings(data, "probe")).card.backbone.digest
-    assert [epoch.number for epoch in found.epochs] == [1, 2]
+    assert card.choice is not None
+    assert card.choice.published == "finetune"
+    assert "it was asked for" in card.choice.reason
+    assert [epoch.number for epoch in found.epochs] == [0, 1, 2]
     assert found.agreement is not None
     assert found.agreement.images == card.metrics.images if card.metrics else False
     assert found.agreement.max_logit_difference < 1e-3
     assert found.agreement.same_answer == 1
-    assert result.card.metrics is not None
-    assert result.card.metrics.accuracy > 0.8
-    assert found.tuning is not None
-    assert found.tuning.images == card.train_images  # those that were set aside at first too
-    assert found.tuning.set_aside == result.card.settings["tune_images"] > 0
-    assert found.tuning.holdout_accuracy == card.metrics.accuracy if card.metrics else False
-    assert not list((data.parent / "models" / ".runs").rglob("*.pt"))  # a finished run leaves no checkpoint
-
-
-def test_the_card_says_by_what_numbers_a_network_was_fine_tuned(unbroken: TrainResult) -> None:
-    recipe, tuning = unbroken.card.recipe, unbroken.findings.tuning
     assert tuning is not None
-
+    assert tuning.images == card.train_images  # those that were set aside at first too
+    assert tuning.set_aside == card.settings["tune_images"] > 0
+    assert tuning.holdout_accuracy == card.choice.candidates[1].holdout_accuracy
+    assert tuning.holdout_accuracy is not None
+    assert tuning.holdout_accuracy > 0.8
     assert (recipe["strategy"], recipe["published"], recipe["init"]) == ("finetune", "finetune", "head")
     assert recipe["weights"] == "random, seed 0"  # those that it began with
     assert (recipe["optimizer"], recipe["lr"], recipe["head_lr"]) == ("adamw", 1e-3, 1e-2)
@@ -107,15 +109,60 @@ def test_the_card_says_by_what_numbers_a_network_was_fine_tuned(unbroken: TrainR
     assert {name: recipe[name] for name in by_rule} == by_rule
     assert (recipe["freeze"], recipe["frozen_stages"]) == ("0.4", tuning.frozen)
     assert (recipe["augment"], recipe["mirror"]) == ("full", True)
-    assert recipe["epochs_run"] == len(unbroken.findings.epochs)
-    assert recipe["epochs_kept"] == tuning.epochs
+    assert (recipe["epochs_run"], recipe["epochs_kept"]) == (2, tuning.epochs)
     assert (recipe["schedule"], recipe["device"]) == (tuning.schedule, tuning.device)
+
+
+def test_where_fine_tuning_cannot_pay_the_probe_that_it_began_with_is_published(
+    data: Path, beaten: TrainResult
+) -> None:
+    probed, choice = train(settings(data, "probe")), beaten.card.choice
+
+    assert same_model(beaten, probed)
+    assert beaten.card.strategy == "probe"
+    assert choice is not None
+    assert choice.published == "probe"
+    assert [candidate.strategy for candidate in choice.candidates] == ["probe", "finetune"]
+    assert choice.candidates[0].holdout_accuracy == probed.to_dict()["accuracy"]
+    assert "so the probe is kept" in choice.reason
+    recipe = beaten.card.recipe
+    assert (recipe["strategy"], recipe["published"]) == ("finetune", "probe")
+    assert (recipe["epochs_run"], recipe["epochs_kept"]) == (2, 0)
+    assert not list((data.parent / "models" / ".runs").rglob("*.pt"))  # a finished run leaves no checkpoint
+
+
+def test_what_a_fine_tuning_begins_with_is_epoch_0_and_is_the_probe(beaten: TrainResult) -> None:
+    first, choice = beaten.findings.epochs[0], beaten.card.choice
+
+    assert choice is not None
+    assert [epoch.number for epoch in beaten.findings.epochs] == [0, 1, 2]
+    assert first.tune_accuracy == pytest.approx(choice.candidates[0].accuracy)
+    assert first.tune_loss == pytest.approx(choice.candidates[0].log_loss, rel=0.02, abs=1e-3)
+
+
+def test_both_ways_and_the_reason_are_in_the_report_and_in_the_last_lines(
+    beaten: TrainResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = beaten.card.choice
+    assert choice is not None
+
+    show.training_result(beaten.to_dict())
+
+    shown = " ".join(capsys.readouterr().out.split())
+    page = beaten.path.with_name(REPORT_FILE).read_text()
+    report = json.loads(beaten.path.with_name(REPORT_JSON_FILE).read_text())
+    assert report["card"]["choice"] == choice.model_dump(mode="json")
+    for text in (shown, page):
+        assert "so the probe is kept" in text
+        assert all(f"{candidate.log_loss:.3f}" in text for candidate in choice.candidates)
 
 
 def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> None:
     result = train(settings(data, "scratch"))
 
     assert result.card.strategy == "scratch"
+    assert result.card.choice is None
+    assert "there is no probe to begin with" in " ".join(result.findings.notes)
     assert not any(note.startswith("Frozen") for note in result.findings.notes)
     assert "embed" in result.stage_seconds
     assert "check" in result.stage_seconds
@@ -123,8 +170,8 @@ def test_from_scratch_nothing_is_frozen_and_no_probe_is_needed(data: Path) -> No
 
 
 def test_the_same_seed_gives_the_same_network_again(data: Path, unbroken: TrainResult) -> None:
-    assert same_model(unbroken, train(settings(data)))
-    assert not same_model(unbroken, train(settings(data, seed=1)))
+    assert same_model(unbroken, train(settings(data, "scratch")))
+    assert not same_model(unbroken, train(settings(data, "scratch", seed=1)))
 
 
 @pytest.mark.parametrize(("steps", "stage"), [(2, "finetune"), (6, "finetune"), (2, "finetune on all")])
@@ -132,9 +179,9 @@ def test_an_interrupted_run_goes_on_to_the_very_same_result(
     data: Path, unbroken: TrainResult, steps: int, stage: str
 ) -> None:
     with pytest.raises(TrainingStopped, match="--resume"):
-        train(settings(data, name="broken"), StopsAfter(steps, stage))
+        train(settings(data, "scratch", name="broken"), StopsAfter(steps, stage))
     assert ModelStore(data.parent / "models").versions("broken") == []
-    resumed = train(settings(data, name="broken", resume=True))
+    resumed = train(settings(data, "scratch", name="broken", resume=True))
 
     assert same_model(resumed, unbroken)
     assert [epoch.tune_loss for epoch in resumed.findings.epochs] == [e.tune_loss for e in unbroken.findings.epochs]
@@ -158,8 +205,8 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_what_to_do(data: Path) 
         train(settings(data, changes={**QUICK, "backbone_lr": 1e30, "head_lr": 1e30}))
 
 
-def test_fine_tuning_prepares_pictures_by_the_rule_that_was_asked_for(data: Path) -> None:
-    result = train(settings(data, resize="pad", changes={**QUICK, "epochs": 1}))
+def test_training_the_backbone_prepares_pictures_by_the_rule_that_was_asked_for(data: Path) -> None:
+    result = train(settings(data, "scratch", resize="pad", changes={**QUICK, "epochs": 1}))
 
     card, agreement = artifact.read(result.path).card, result.findings.agreement
     assert (card.image.resize, card.image.resize_px) == ("pad", card.image.crop_px)
@@ -230,7 +277,7 @@ def test_a_source_classifier_that_is_not_there_is_said(data: Path) -> None:
         train(settings(data, init="source"))
 
 
-def test_two_processes_of_torchrun_give_what_one_gives(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
+def test_two_processes_of_torchrun_give_what_one_gives(data: Path, beaten: TrainResult, tmp_path: Path) -> None:
     """The command is the same; the answers on the holdout are too, but for the order of additions."""
     flags = ["--strategy", "finetune", "--backbone", BACKBONE, "--weights", "none", "--epochs", "2", "--batch", "8"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
@@ -242,8 +289,10 @@ def test_two_processes_of_torchrun_give_what_one_gives(data: Path, unbroken: Tra
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
-    together = artifact.read(tmp_path / "both" / "crayons" / "1" / "model.onnx")
-    assert together.card.metrics is not None
-    assert unbroken.card.metrics is not None
-    assert together.card.metrics.accuracy == pytest.approx(unbroken.card.metrics.accuracy)
-    np.testing.assert_allclose(together.head.weight, artifact.read(unbroken.path).head.weight, atol=0.02)
+    together = artifact.read(tmp_path / "both" / "crayons" / "1" / "model.onnx").card.choice
+    alone = beaten.card.choice
+    assert together is not None
+    assert alone is not None
+    for one, other in zip(together.candidates, alone.candidates, strict=True):
+        assert one.log_loss == pytest.approx(other.log_loss, abs=0.02)
+        assert (one.accuracy, one.holdout_accuracy) == (other.accuracy, other.holdout_accuracy)
