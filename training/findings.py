@@ -234,11 +234,16 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The exported file against torch on real pictures: largest difference of a logit, and share of equal answers."""
+    """The exported file against torch on real pictures: largest difference of a logit, and share of equal answers.
+
+    Attributes:
+        logit_spread: between the largest and the smallest logit of torch; reports of before do not say it.
+    """
 
     images: int
     max_logit_difference: float
     same_answer: float
+    logit_spread: float = math.nan
 
 
 @dataclass(frozen=True)

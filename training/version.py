@@ -45,6 +45,8 @@ from training.report import NO_PICTURES, LeftOutFile, render, report_json
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
+EMBEDDING_TOLERANCE: Final = 1e-2
+"""Of the largest value: rounding grows with the activations."""
 _PROOF_IMAGES: Final = 8
 _NO_RECIPE: Final[Mapping[str, RecipeValue]] = MappingProxyType({})
 _REFERENCE_IMAGES: Final = 100
@@ -179,11 +181,15 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
         served, served_embedding = (np.asarray(a) for a in session.run([PROBABILITIES, EMBEDDING], {IMAGE: crop[None]}))
         measured = np.asarray(embedding, np.float32)[None]
         size = max(float(np.abs(measured).max()), 1e-12)
-        difference = float(
-            max(np.abs(served - head.probabilities(measured)).max(), np.abs(served_embedding - measured).max() / size)
-        )
-        if not difference <= PROOF_TOLERANCE:
-            raise ArtifactError(f"the finished model file differs from what was measured by {difference:.2g}")
+        grafted = float(np.abs(served - head.probabilities(served_embedding)).max())
+        moved = float(np.abs(served_embedding - measured).max() / size)
+        expected = head.probabilities(measured)
+        # A steep head makes much of rounding: its answer counts, not how sure of it it is.
+        answers = float(np.abs(served - expected).max()) if served.argmax() != expected.argmax() else 0.0
+        if not max(grafted, answers) <= PROOF_TOLERANCE or not moved <= EMBEDDING_TOLERANCE:
+            raise ArtifactError(
+                f"the finished model file differs from what was measured by {max(grafted, answers, moved):.2g}"
+            )
 
 
 def prove_on_files(

@@ -6,21 +6,30 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from regraft import artifact, show
-from regraft.errors import DatasetError, InvalidRequestError, TrainingError
+from regraft.errors import ArtifactError, DatasetError, InvalidRequestError, TrainingError
+from regraft.files import cache_folder
+from regraft.progress import Progress
 from regraft.store import REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import CRAYONS, crayons
+from training.dataset import scan
 from training.findings import Epoch
+from training.finetune import Job, OnEpoch, Tuned
 from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
 from training.stopping import TrainingStopped
-from training.strategy import Silent
-from training.train import TrainResult, train
+from training.strategy import Context, Silent
+from training.train import RUNS_FOLDER, TrainResult, train
+from training.tuned import scratch
+from training.tuner import Origin, Tuner, lead
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -296,3 +305,46 @@ def test_two_processes_of_torchrun_give_what_one_gives(data: Path, beaten: Train
     for one, other in zip(together.candidates, alone.candidates, strict=True):
         assert one.log_loss == pytest.approx(other.log_loss, abs=0.02)
         assert (one.accuracy, one.holdout_accuracy) == (other.accuracy, other.holdout_accuracy)
+
+
+class Branching(nn.Module):
+    """A network that torch runs and cannot export: what it does hangs on the pictures' values."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Return the network's embeddings."""
+        embedding: torch.Tensor = self.network(pictures if float(pictures.mean()) < 1e9 else -pictures)
+        return embedding
+
+
+class TrainsBranching(Tuner):
+    """Trains, and hands over what cannot be exported."""
+
+    def __init__(self, tuner: Tuner) -> None:
+        self._tuner = tuner
+
+    def finetune(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> Tuned:
+        """Train as any other."""
+        tuned = self._tuner.finetune(origin, job, progress, on_epoch)
+        return replace(tuned, backbone=replace(tuned.backbone, network=Branching(tuned.backbone.network)))
+
+
+def test_a_trained_network_is_kept_whatever_fails_after_it_and_resume_goes_on_from_there(
+    data: Path, unbroken: TrainResult
+) -> None:
+    given = settings(data, "scratch")
+    context = Context(given, cache_folder(), given.store / RUNS_FOLDER / "crayons", Silent())
+    with (
+        lead() as tuner,
+        pytest.raises(ArtifactError, match=r"kept at .*checkpoint-whole\.pt: the same command with --resume"),
+    ):
+        scratch(scan(data), context, TrainsBranching(tuner))
+    listener = StopsAfter(0)
+
+    resumed = train(replace(given, resume=True), listener)
+
+    assert same_model(resumed, unbroken)
+    assert listener.epochs == []  # nothing was trained again
