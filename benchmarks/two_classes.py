@@ -2,8 +2,8 @@
 
     python -m benchmarks.two_classes DATA CLASS LIST.csv [--train 750] [--holdout 248]
 
-DATA has train/<class>/ and val/<class>/. All pictures of the class are taken, and of the others in turn as many as are
-missing; nothing is copied. What the class is not is called "not <class>".
+DATA has train/<class>/ and val/<class>/. Half of the pictures are of the class, or all that there are, the rest of the
+others in turn; nothing is copied. What the class is not is called "not <class>".
 """
 
 import argparse
@@ -21,7 +21,7 @@ def pictures(folder: Path) -> list[Path]:
 
 def chosen(split: Path, label: str, count: int) -> Iterator[tuple[Path, str]]:
     """Yield ``count`` pictures of a split with what they are called."""
-    mine = pictures(split / label)
+    mine = pictures(split / label)[: count // 2]
     others = [pictures(folder) for folder in sorted(split.iterdir()) if folder.is_dir() and folder.name != label]
     in_turn = [path for path in chain.from_iterable(zip_longest(*others)) if path is not None]
     yield from ((path, label) for path in mine)

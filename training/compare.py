@@ -22,7 +22,7 @@ from regraft.errors import InvalidRequestError, MissingPackageError, TrainingErr
 from regraft.files import storage_errors, write_durably
 from regraft.runtime import cpu_budget, require_onnxruntime
 from regraft.store import FEATURES_FILE
-from training.compare_run import attempt, train_settings
+from training.compare_run import attempt, cache_for, train_settings
 from training.compare_settings import CompareSettings
 from training.comparison import (
     Comparison,
@@ -76,15 +76,16 @@ def compare(settings: CompareSettings, listen: Listen) -> Comparison:
     _save(settings.folder, comparison)  # so that the folder of an interrupted comparison is known as one
     with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as caches:
         comparison = _run_all(settings, comparison, datasets, Path(caches), listen)
-    if not comparison.rows:
-        first = comparison.failures[0]
-        raise TrainingError(f"nothing could be compared; {first.backbone}, {first.strategy}: {first.error}")
-    outcomes = _timed(settings.folder, comparison, datasets, listen)
-    comparison = replace(comparison, outcomes=mark_pareto(outcomes))
-    _save_page(settings.folder, comparison)
-    if settings.publish:
-        comparison = replace(comparison, published=tuple(_publish(settings, comparison, datasets, listen)))
+        if not comparison.rows:
+            first = comparison.failures[0]
+            raise TrainingError(f"nothing could be compared; {first.backbone}, {first.strategy}: {first.error}")
+        outcomes = _timed(settings.folder, comparison, datasets, listen)
+        comparison = replace(comparison, outcomes=mark_pareto(outcomes))
         _save_page(settings.folder, comparison)
+        if settings.publish:
+            published = _publish(settings, comparison, datasets, Path(caches), listen)
+            comparison = replace(comparison, published=tuple(published))
+            _save_page(settings.folder, comparison)
     return comparison
 
 
@@ -159,7 +160,8 @@ def _run_all(
             continue
         if any(failure.combination == run.combination for failure in comparison.failures):
             continue
-        with listen(f"{number} of {len(runs)}: {run.title}{_left(runs[number - 1 :], comparison.rows)}") as listener:
+        title = f"{number} of {len(runs)}: {run.data}, {run.title}"
+        with listen(title + _left(runs[number - 1 :], comparison.rows)) as listener:
             outcome, settled = attempt(run, settings, datasets[run.data], caches, listener)
         if isinstance(outcome, Row) and not datasets[run.data].is_settled:
             # the first that succeeds decides for all what is held out
@@ -232,7 +234,7 @@ def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Li
 
 
 def _publish(
-    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, listen: Listen
+    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
 ) -> Iterator[Published]:
     """Train the winner of each data set once more, into the store and through its gate, as ``regraft train`` does."""
     for name, dataset in datasets.items():
@@ -242,8 +244,9 @@ def _publish(
         asked = replace(
             train_settings(_run_of(best), settings), name=settings.name, store=settings.store, keep_state=True
         )
-        with listen(f"{name}: {best.backbone}, {best.strategy} goes before the gate") as listener:
-            result = train(asked, listener, gate=settings.gate, dataset=dataset)
+        title = f"{name}: {best.backbone}, {best.strategy} goes before the gate"
+        with listen(title) as listener, cache_for(_run_of(best), caches) as cache:
+            result = train(asked, listener, cache=cache, gate=settings.gate, dataset=dataset)
         yield Published(
             data=name,
             backbone=best.backbone,

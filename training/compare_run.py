@@ -66,6 +66,25 @@ def attempt(
     return Failure(**vars(run), error=reason), dataset
 
 
+@contextmanager
+def cache_for(run: Run, caches: Path, *, begin_empty: bool = False) -> Iterator[Path]:
+    """Yield a cache for a run; what a pretrained backbone made of the pictures is handed on to the next runs.
+
+    Each has a copy of its own, or the embeddings of every backbone that was ever fine-tuned would pile up.
+    """
+    shared = caches / sha256(f"{run.data}\n{run.backbone}".encode()).hexdigest()[:_HASH_DIGITS]
+    with tempfile.TemporaryDirectory(dir=caches) as own:
+        cache = Path(own) / "cache"
+        if begin_empty or run.strategy == "scratch" or not shared.is_dir():
+            cache.mkdir()
+        else:
+            shutil.copytree(shared, cache)
+        yield cache
+        if run.strategy == "probe" or (run.strategy != "scratch" and not shared.is_dir()):
+            shutil.rmtree(shared, ignore_errors=True)
+            cache.rename(shared)
+
+
 def train_settings(run: Run, settings: CompareSettings) -> TrainSettings:
     """Return what ``regraft train`` would be asked for a run."""
     data = dict(zip(settings.names, settings.data, strict=True))[run.data]
@@ -129,7 +148,7 @@ def _kept(
 ) -> tuple[Row, Dataset]:
     """Train a model, with nothing in the cache, and publish it in the comparison's own store."""
     curve = _Curve(listener)
-    with _cache(run, caches, begin_empty=True) as cache:
+    with cache_for(run, caches, begin_empty=True) as cache:
         # its models compete with each other only
         result = train(train_settings(run, settings), curve, cache=cache, gate=GateMode.OFF, dataset=dataset)
     features, head = load_features(result.path.with_name(FEATURES_FILE)), artifact.read(result.path).head
@@ -159,7 +178,7 @@ def _kept(
 def _measured(run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener) -> Row:
     """Train only to measure: nothing is published."""
     asked, curve, watch = train_settings(run, settings), _Curve(listener), Stopwatch()
-    with tuner_for(asked) as tuner, _cache(run, caches) as cache:
+    with tuner_for(asked) as tuner, cache_for(run, caches) as cache:
         made = make(dataset, Context(asked, cache, cache / "run", curve, watch), tuner)
     unseen, labels = made.fitted.unseen, made.features.train().label_index
     right = unseen.probabilities.argmax(axis=1) == labels[unseen.rows]
@@ -213,23 +232,3 @@ def _row(
 def _parameters(model: Path) -> int:
     tensors: Any = artifact.read(model).model.graph.initializer
     return sum(prod(tensor.dims) for tensor in tensors if tensor.data_type == TensorProto.FLOAT)
-
-
-@contextmanager
-def _cache(run: Run, caches: Path, *, begin_empty: bool = False) -> Iterator[Path]:
-    """Yield a cache for a run; what a pretrained backbone made of the pictures is handed on to the next runs.
-
-    Each has a copy of its own, or the embeddings of every backbone that was ever fine-tuned would pile up.
-    """
-    shared = caches / sha256(run.backbone.encode()).hexdigest()[:_HASH_DIGITS]
-    with tempfile.TemporaryDirectory(dir=caches) as own:
-        cache = Path(own) / "cache"
-        if begin_empty or run.strategy == "scratch" or not shared.is_dir():
-            cache.mkdir()
-        else:
-            shutil.copytree(shared, cache)
-        yield cache
-        is_first = run.strategy != "scratch" and not shared.is_dir()
-        if is_first or (run.strategy == "probe" and not begin_empty):
-            shutil.rmtree(shared, ignore_errors=True)
-            cache.rename(shared)

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import median
@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from regraft import artifact, show_comparison
@@ -19,6 +20,7 @@ from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.store import ModelStore
 from tests.training.conftest import CRAYONS, crayons
+from training.backbones import build_backbone
 from training.compare import CHART_FOLDER, COMPARISON_FILE, PAGE_FILE, compare
 from training.compare_run import STORE_FOLDER, model_name
 from training.compare_settings import CompareSettings
@@ -148,7 +150,9 @@ def test_an_interrupted_comparison_goes_on_with_the_runs_that_are_missing(
 
     found = compare(replace(wider, resume=True), listen)
 
-    assert [title for title in titles if " of 2: " in title] == [f"2 of 2: {NETWORK}, finetune, 12 pictures, seed 3"]
+    assert [title for title in titles if " of 2: " in title] == [
+        f"2 of 2: crayons, {NETWORK}, finetune, 12 pictures, seed 3"
+    ]
     whole, share = found.rows
     assert replace(whole, ms=0, is_pareto=False) == replace(compared.rows[0], ms=0, is_pareto=False)
     assert (share.train_images, len(share.curve) >= 2, share.model) == (12, True, "")
@@ -393,26 +397,68 @@ def test_the_terminal_shows_every_row_the_stars_and_what_transfer_brought(
     assert "net: probe is 40.0 points above scratch in about the same time" in shown
 
 
-Learned = tuple[CompareSettings, dict[str, Any]]
+@dataclass(frozen=True)
+class Learned:
+    """A comparison, what it says, and the pictures that each run put through the network."""
+
+    settings: CompareSettings
+    result: dict[str, Any]
+    embedded: dict[str, int]
+
+
+class Counting(Silent):
+    """Hears how many pictures a run embeds."""
+
+    def __init__(self) -> None:
+        self.embedded = 0
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.embedded += stage == "embed" and done == total and total
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
-    """Probe shares of two sets by two seeds, and publish the best of each, on the command line."""
+    """Probe shares of two sets by two seeds, and publish the best of each."""
     place = tmp_path_factory.mktemp("learned")
     data = crayons(place / "crayons", 10), crayons(place / "chalk", 9)
-    flags = ["--weights", "none", "--shares", "12,all", "--seeds", "2", "--publish", "best", "--json"]
-    places = ["--out", str(place / "out"), "--store", str(place / "store")]
+    torch.save(build_backbone(NETWORK, "none", 7).network.state_dict(), place / "timm-test_resnet.pth")
+    settings = CompareSettings(
+        data,
+        (NETWORK,),
+        out=place / "out",
+        shares=("12", "all"),
+        seeds=2,
+        publish="best",
+        store=place / "store",
+    )
+    heard: dict[str, Counting] = {}
 
-    answer = CliRunner().invoke(app, ["compare", *map(str, data), "--backbones", NETWORK, *flags, *places])
+    @contextmanager
+    def listen(title: str) -> Iterator[Listener]:
+        yield heard.setdefault(title, Counting())
 
-    assert answer.exit_code == 0, answer.output
-    settings = CompareSettings(data, (NETWORK,), out=place / "out", weights="none", seeds=2, store=place / "store")
-    return settings, json.loads(answer.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGRAFT_WEIGHTS", str(place))
+        found = compare(settings, listen)
+    return Learned(
+        settings,
+        json.loads(json.dumps(found.to_dict())),
+        {title: listener.embedded for title, listener in heard.items() if NETWORK in title},
+    )
+
+
+def test_every_picture_is_embedded_once_however_many_shares_and_seeds_there_are(learned: Learned) -> None:
+    sizes = {each["name"]: each["train_images"] + each["holdout_images"] for each in learned.result["datasets"]}
+
+    assert {title: count for title, count in learned.embedded.items() if count} == {
+        f"1 of 8: crayons, {NETWORK}, probe, seed 0": sizes["crayons"],
+        f"2 of 8: chalk, {NETWORK}, probe, seed 0": sizes["chalk"],
+    }
+    assert len(learned.embedded) == 8 + len(sizes)  # the winners go through it again, before the gate
 
 
 def test_every_share_and_seed_is_a_run_on_the_same_holdout(learned: Learned) -> None:
-    _, result = learned
+    result = learned.result
 
     sizes = {each["name"]: each["train_images"] for each in result["datasets"]}
     runs = [(row["seed"], row["share"], row["data"], row["strategy"], row["train_images"]) for row in result["rows"]]
@@ -427,7 +473,7 @@ def test_every_share_and_seed_is_a_run_on_the_same_holdout(learned: Learned) -> 
 
 
 def test_only_the_first_run_on_all_pictures_is_kept_as_a_model(learned: Learned) -> None:
-    settings, result = learned
+    settings, result = learned.settings, learned.result
 
     kept = [row for row in result["rows"] if row["model"]]
     assert {(row["share"], row["seed"]) for row in kept} == {("all", 0)}
@@ -438,7 +484,7 @@ def test_only_the_first_run_on_all_pictures_is_kept_as_a_model(learned: Learned)
 
 
 def test_learning_curves_are_means_and_ranges_of_the_seeds(learned: Learned) -> None:
-    _, result = learned
+    result = learned.result
 
     for point in result["learning_curves"]:
         mine = [row for row in result["rows"] if all(row[key] == point[key] for key in ("data", "strategy", "share"))]
@@ -457,7 +503,7 @@ def test_what_learns_by_epochs_tells_accuracy_over_epochs_and_seconds(compared: 
 
 
 def test_the_winner_goes_into_the_store_and_is_the_model_that_was_compared(learned: Learned) -> None:
-    settings, result = learned
+    settings, result = learned.settings, learned.result
     store = ModelStore(settings.store)
 
     for published in result["published"]:
@@ -473,12 +519,13 @@ def test_the_winner_goes_into_the_store_and_is_the_model_that_was_compared(learn
 def test_a_winner_that_the_gate_refuses_waits_and_a_comparison_may_be_made_anew_in_its_folder(
     learned: Learned, tmp_path: Path
 ) -> None:
-    settings, _ = learned
+    settings = learned.settings
     again = tmp_path / "again"
     shutil.copytree(settings.folder, again)
     shutil.copytree(settings.data[0], tmp_path / "crayons")
     shutil.rmtree(tmp_path / "crayons" / "blue")  # which the champion knows
-    options = ["--backbones", NETWORK, "--weights", "none", "--publish", "best", "--store", str(settings.store)]
+    options = ["--backbones", NETWORK, "--weights", "none", "--shares", "8,all", "--seeds", "1", "--publish", "best"]
+    options += ["--store", str(settings.store)]
 
     answer = CliRunner().invoke(app, ["compare", str(tmp_path / "crayons"), *options, "--out", str(again), "--json"])
 
@@ -496,7 +543,7 @@ def test_a_winner_that_the_gate_refuses_waits_and_a_comparison_may_be_made_anew_
 def test_a_share_that_does_not_fit_is_refused_before_anything_is_trained(
     share: str, learned: Learned, tmp_path: Path
 ) -> None:
-    settings, _ = learned
+    settings = learned.settings
 
     with pytest.raises(InvalidRequestError, match=f"--shares: {share}: of these .* a share has 6 to 2"):
         compare(replace(settings, shares=(share,), out=tmp_path / "out"), unheard)
