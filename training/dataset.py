@@ -6,7 +6,7 @@ it is, see `training.layout`. A list says the split itself, or is split by hash,
 
 import os
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -29,24 +29,16 @@ Part: TypeAlias = Literal["auto", "holdout", "train", "all"]
 
 
 @dataclass(frozen=True)
-class LabelledImage:
-    """One picture, its class and its split.
+class LabelledImage(FoundImage):
+    """A picture that could be read, with its class and its split.
 
     Attributes:
-        group_names: what it shares with those that belong with it.
-        weight: what it counts in the fit.
-        source: where it comes from, as far as a list says so.
+        sha256: of its bytes (hex).
         group: see `training.groups`; -1 where it belongs with no other, as far as is known.
     """
 
-    path: Path
-    sha256: str
-    label: str
-    is_holdout: bool
-    group_names: tuple[str, ...] = ()
-    weight: float = 1.0
-    source: str = ""
-    group: int = -1
+    sha256: str = field(kw_only=True)
+    group: int = field(default=-1, kw_only=True)
 
 
 @dataclass(frozen=True)

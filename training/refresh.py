@@ -299,7 +299,7 @@ def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, 
     weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
     weights |= {image.sha256: image.weight for image in found.images}
     images = [
-        LabelledImage(paths[each], each, label, held, group=sides.group[each], weight=weights.get(each, 1.0))
+        LabelledImage(paths[each], label, held, sha256=each, group=sides.group[each], weight=weights.get(each, 1.0))
         for each, label, held in rows
     ]
     learned = tuple(image for image in images if image.label not in classes.left_out)

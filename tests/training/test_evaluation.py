@@ -24,7 +24,7 @@ def pictures_of(labels: Sequence[str], folder: Path = Path("photos")) -> Picture
     """Return pictures of these labels, ``00`` and on, each a group of its own."""
     keys = [f"{number:064}" for number in range(len(labels))]
     images = {
-        key: LabelledImage(folder / f"{number}.png", key, label, is_holdout=False, group=number)
+        key: LabelledImage(folder / f"{number}.png", label, is_holdout=False, sha256=key, group=number)
         for number, (key, label) in enumerate(zip(keys, labels, strict=True))
     }
     return Pictures(images, {key: f"{number}.png" for number, key in enumerate(keys)}, "photos", "all of it", ())
@@ -149,7 +149,7 @@ def test_of_a_thousand_labels_those_are_shown_that_the_data_has_or_is_answered_w
 def test_pictures_that_belong_together_make_the_interval_wider() -> None:
     pictures = pictures_of(["red"] * 20)
     alike = {
-        key: LabelledImage(image.path, key, "red", is_holdout=False, group=row // 4)
+        key: LabelledImage(image.path, "red", is_holdout=False, sha256=key, group=row // 4)
         for row, (key, image) in enumerate(pictures.images.items())
     }
     grouped = Pictures(alike, pictures.shown, "photos", "all of it", ())

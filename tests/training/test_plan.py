@@ -28,7 +28,7 @@ LABELS = ("blue", "green", "red")
 COUNTS = {"blue": 30, "green": 12, "red": 8}
 ROWS = [row for label in LABELS for row in colour_rows(label, range(COUNTS[label]), held=False)]
 FEATURES = features_of(LABELS, ROWS)
-IMAGES = tuple(LabelledImage(Path(f"{label}.png"), image_hash(data), label, False) for data, label, _ in ROWS)
+IMAGES = tuple(LabelledImage(Path(f"{label}.png"), label, False, sha256=image_hash(data)) for data, label, _ in ROWS)
 DATASET = Dataset(LABELS, IMAGES, (), "a test")
 BACKBONE = ExportedBackbone(tiny_backbone(), "tiny", "none", SPEC, backbone_digest(tiny_backbone()))
 PROBED = Made("probe", DATASET, BACKBONE, FEATURES, fit(FEATURES), Findings())
@@ -191,7 +191,7 @@ def doubtful(folder: Path, tuner: Tuner) -> Made:
     features = features_of(LABELS, rows)
     embedding = features.embedding + random.normal(scale=0.02, size=features.embedding.shape).astype(np.float32)
     features = replace(features, embedding=embedding)
-    images = tuple(LabelledImage(Path("p.png"), image_hash(data), label, False) for data, label, _ in rows)
+    images = tuple(LabelledImage(Path("p.png"), label, False, sha256=image_hash(data)) for data, label, _ in rows)
     dataset = Dataset(LABELS, images, (), "a test")
     settings = TrainSettings(folder, strategy="auto", weights="none")
     probed = Made("probe", dataset, BACKBONE, features, fit(features), Findings())

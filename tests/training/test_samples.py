@@ -75,7 +75,7 @@ def folder_of(tmp_path: Path) -> Dataset:
             data = picture(label, number)
             path = tmp_path / f"{label}{number}.png"
             path.write_bytes(data)
-            images.append(LabelledImage(path, image_hash(data), label, is_holdout=number % 3 == 0))
+            images.append(LabelledImage(path, label, is_holdout=number % 3 == 0, sha256=image_hash(data)))
     return Dataset(("blue", "red"), tuple(images), (), "a test")
 
 
@@ -110,7 +110,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_a_holdout_has_no_samples_of_it() -> None:
-    dataset = Dataset(("a",), (LabelledImage(Path("x.png"), "0" * 64, "a", is_holdout=False),), (), "a test")
+    dataset = Dataset(("a",), (LabelledImage(Path("x.png"), "a", is_holdout=False, sha256="0" * 64),), (), "a test")
 
     assert samples_of(dataset, holdout=True) == ()
     assert samples_of(dataset, holdout=False) == (Sample(Path("x.png"), "0" * 64, 0, group=0),)

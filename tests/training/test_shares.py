@@ -18,7 +18,9 @@ SIZES = st.lists(st.integers(2, 30), min_size=2, max_size=4)
 def dataset(sizes: list[int]) -> Dataset:
     labels = tuple(f"class {number}" for number in range(len(sizes)))
     images = [
-        LabelledImage(Path(f"{label}/{number}.png"), image_hash(f"{label}/{number}".encode()), label, number >= size)
+        LabelledImage(
+            Path(f"{label}/{number}.png"), label, number >= size, sha256=image_hash(f"{label}/{number}".encode())
+        )
         for label, size in zip(labels, sizes, strict=True)
         for number in range(size + 2)
     ]

@@ -25,7 +25,7 @@ def versions(pictures: int, each: int, *, given: bool = False) -> tuple[Dataset,
                 name = f"{label}{picture}.{version}"
                 sha256 = image_hash(name.encode())
                 held = given and ((picture % 4 == 0 and version == each - 1) or picture % 5 == 0)
-                images.append(LabelledImage(Path(name), sha256, label, held))
+                images.append(LabelledImage(Path(name), label, held, sha256=sha256))
                 embeddings[sha256] = np.asarray(original + random.normal(0, 0.1, 32), np.float32)
     dataset = Dataset(LABELS, tuple(images), (), "a test", is_given=given)
     return dataset, features_of(dataset, embeddings)
