@@ -14,7 +14,7 @@ from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
 from regraft.labels import one_form
 from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
-from regraft.store import GateMode
+from regraft.store import MODEL_FILE, GateMode, ModelStore
 
 _Data = Annotated[
     Path,
@@ -31,6 +31,7 @@ _DATA: Final = "More from the data"
 
 
 def train(
+    context: typer.Context,
     data: _Data,
     name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
     store: Store = Path("models"),
@@ -42,6 +43,12 @@ def train(
         int | None, typer.Option(min=1, help="Side of the input; the network's own if not given.")
     ] = None,
     resize: Resize = None,
+    like: Annotated[
+        str,
+        typer.Option(
+            help="NAME or NAME:VERSION in the store, whose whole recipe is repeated; flags that you give go before it."
+        ),
+    ] = "",
     strategy: Annotated[
         str,
         typer.Option(
@@ -223,6 +230,8 @@ def train(
         group_by=group_by,
         keep_state=keep_state,
     )
+    if like:
+        settings = _like(settings, like, _typed(context))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if helped_the_first(settings):
         return
@@ -234,6 +243,25 @@ def train(
         show.training_result(result)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
+
+
+def _typed(context: typer.Context) -> set[str]:
+    """Return the names of the flags that were given, by hand or by the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    return given | ({"augment"} if "no_augment" in given else set())
+
+
+def _like(settings: Any, like: str, typed: set[str]) -> Any:  # noqa: ANN401 - training's settings, which take a second
+    from regraft import artifact  # noqa: PLC0415 - onnx, likewise
+    from training.like import settings_like  # noqa: PLC0415 - likewise
+
+    store = ModelStore(settings.store)
+    name, version = store.find(like)
+    found = settings_like(artifact.read(store.folder(name, version) / MODEL_FILE).card, settings, typed)
+    yours = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(typed - {"data", "like", "store", "name"}))
+    show.remark(f"like {name}:{version}: {found.strategy} of {found.backbone}" + (f"; yours: {yours}" if yours else ""))
+    return found
 
 
 def _renamed(pairs: Iterable[str]) -> dict[str, str]:

@@ -42,6 +42,8 @@ def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
         **({"publish": settings.publish} if settings.strategy == "finetune" else {}),
         "published": made.strategy,
         **network,
+        "own_image_px": settings.image_px is None,
+        "own_resize": settings.resize is None,
         "balance": settings.balance,
         **({"views": settings.views} if settings.strategy != "scratch" else {}),
         **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),

@@ -160,6 +160,9 @@ def test_both_ways_and_the_reason_are_in_the_report_and_in_the_last_lines(
     shown = " ".join(capsys.readouterr().out.split())
     page = beaten.path.with_name(REPORT_FILE).read_text()
     report = json.loads(beaten.path.with_name(REPORT_JSON_FILE).read_text())
+    assert report["card"]["recipe"] == beaten.card.recipe
+    for name in ("weight decay", "label smoothing", "first lr", "frozen stages", "epochs kept", "torch version"):
+        assert f"<td>{name}<td>" in page
     assert report["card"]["choice"] == choice.model_dump(mode="json")
     for text in (shown, page):
         assert "so the probe is kept" in text

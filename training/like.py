@@ -1,0 +1,69 @@
+"""A version's recipe as the defaults of another training run; what a person types goes before it."""
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from regraft.card import IMPORTED, ModelCard
+from regraft.errors import PreconditionError
+from training.catalogue import STORE_PREFIX
+from training.provenance import LR
+from training.recipe import Recipe
+from training.refresh import weights_of
+from training.settings import TrainSettings
+
+_SETTINGS: Final = ("strategy", "publish", "backbone", "precision", "balance", "views", "augment", "mirror", "seed")
+_FOLLOW: Final = {
+    "backbone_lr": ("head_lr",),
+    "optimizer": ("backbone_lr", "head_lr", "weight_decay"),
+    "epochs": ("small_epochs", "ema_decay", "patience"),
+}
+"""Numbers that the rule derives from one that may be typed."""
+
+
+def settings_like(card: ModelCard, given: TrainSettings, typed: Collection[str]) -> TrainSettings:
+    """Return settings that repeat how a version was made.
+
+    Args:
+        card: of the version.
+        given: what was typed, with the usual defaults for all else.
+        typed: the names of the flags that were typed.
+
+    Raises:
+        PreconditionError: the version does not say how it was made, or was made elsewhere.
+        InvalidRequestError: its weights come from a file that is not at hand.
+    """
+    recipe = card.recipe
+    if not recipe or recipe["strategy"] == IMPORTED:
+        raise PreconditionError(
+            f"--like: {card.name} does not say how it was trained: it was imported, or made before cards said it"
+        )
+    taken: dict[str, Any] = {name: recipe[name] for name in _SETTINGS if name in recipe and name not in typed}
+    strategy = taken.get("strategy", given.strategy)
+    if recipe.get("target_error") is not None and "target_error" not in typed:
+        taken["target_error"] = recipe["target_error"]
+    for name, own in (("image_px", "own_image_px"), ("resize", "own_resize")):
+        if not recipe.get(own, True) and not {name, "backbone"} & set(typed):
+            taken[name] = recipe[name]
+    if not {"weights", "backbone"} & set(typed) and not str(recipe["backbone"]).startswith(STORE_PREFIX):
+        taken["weights"] = weights_of(card.backbone)
+    if strategy == recipe["strategy"] and strategy != "probe":
+        taken["changes"] = {**_numbers(card, given), **given.changes}
+        if "init" not in typed and recipe.get("init") == "source":
+            taken["init"] = "source"
+    elif strategy == "probe" and not taken.get("views", given.views):
+        taken = {name: value for name, value in taken.items() if name not in ("augment", "mirror")}
+    if strategy != "finetune":
+        taken.pop("publish", None)
+    return replace(given, **taken)
+
+
+def _numbers(card: ModelCard, given: TrainSettings) -> dict[str, Any]:
+    """Return the recipe's numbers, but for those that follow from one that was typed."""
+    follow = {name for led in given.changes for name in _FOLLOW.get(led, ())}
+    called = {field.name: LR if field.name == "backbone_lr" else field.name for field in fields(Recipe)}
+    return {
+        name: card.recipe[key]
+        for name, key in called.items()
+        if key in card.recipe and name not in (*follow, "augment", "mirror")
+    }
