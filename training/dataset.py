@@ -241,7 +241,8 @@ def _distinct(root: Path, found: list[LabelledImage | LeftOut]) -> tuple[list[La
             by_hash[entry.sha256].append(entry)
     images = []
     for copies in by_hash.values():
-        kept = next((copy for copy in copies if copy.is_holdout), copies[0])
+        # Of copies on several sides the one that is learned from least stays.
+        kept = max(copies, key=lambda copy: (copy.is_holdout, copy.is_tuning))
         labels = sorted({copy.label for copy in copies})
         if len(labels) > 1:
             left_out += [

@@ -28,6 +28,7 @@ class FoundImage:
         group_names: what it shares with those that belong with it.
         weight: what it counts in the fit.
         source: where it comes from, as far as a list says so.
+        is_tuning: whether it stops and tunes a fine-tuning instead of being learned from.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class FoundImage:
     group_names: tuple[str, ...] = ()
     weight: float = 1.0
     source: str = ""
+    is_tuning: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,21 @@ def in_folders(root: Path, *, grouped: bool) -> Found:
     places = find_layout(root)
     if not grouped:
         check_classes(places)
-    loose = {root, *places.train, *places.holdout}
+    loose = {root, *places.train, *places.tune, *places.holdout}
     left_out = [entry for folder in sorted(loose) for entry in _loose(folder)]
     left_out += [LeftOut(folder, "has no labelled pictures") for folder in places.unlabelled]
     left_out += [_beside(folder, places) for folder in places.beside]
     images: list[FoundImage] = []
     labels: set[str] = set()
-    for folder in (*places.train, *places.holdout):
+    for folder in (*places.train, *places.tune, *places.holdout):
         for class_folder in folders_in(folder):
             label = _label_of(class_folder)
             labels.add(label)
             inside = contents(class_folder)
-            images += [FoundImage(path, label, folder in places.holdout) for path in sorted(inside.files)]
+            images += [
+                FoundImage(path, label, folder in places.holdout, is_tuning=folder in places.tune)
+                for path in sorted(inside.files)
+            ]
             left_out += [LeftOut(path, reason, label) for path, reason in inside.left_out]
     if not labels:
         raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
@@ -122,7 +127,8 @@ def _split_of(places: Layout, root: Path) -> str:
     def names(folders: Sequence[Path]) -> str:
         return ", ".join(folder.relative_to(root).as_posix() for folder in folders)
 
-    given = f"folders: train on {names(places.train)}; holdout {names(places.holdout)}"
+    tune = f"; stop and tune by {names(places.tune)}" if places.tune else ""
+    given = f"folders: train on {names(places.train)}{tune}; holdout {names(places.holdout)}"
     empty = f"; {names(places.unlabelled)} has no labelled pictures" if places.unlabelled else ""
     return (given if places.holdout else _BY_HASH) + empty
 
@@ -145,7 +151,8 @@ def in_list(path: Path) -> Found:
             continue
         held = roles.get(file.split.casefold()) == "holdout"
         names = (file.group,) if file.group else ()
-        images.append(FoundImage(file.path, one_form(file.label), held, names, file.weight, file.source))
+        tuning = roles.get(file.split.casefold()) == "tune"
+        images.append(FoundImage(file.path, one_form(file.label), held, names, file.weight, file.source, tuning))
     if not images:
         raise DatasetError(f"{path}: no line can be trained on; the first: {left_out[0].reason}")
     notes = []
@@ -156,8 +163,11 @@ def in_list(path: Path) -> Found:
             f"The split is not taken from {path.name}: {split!r} and the like are neither train, val nor test."
         )
     given = any(image.is_holdout for image in images)
+    tune = f"; stop and tune by {_called(roles, 'tune')}" if "tune" in roles.values() else ""
     split = (
-        f"{path.name}: train on {_called(roles, 'train')}; holdout {_called(roles, 'holdout')}" if given else _BY_HASH
+        f"{path.name}: train on {_called(roles, 'train')}{tune}; holdout {_called(roles, 'holdout')}"
+        if given
+        else _BY_HASH
     )
     labels = tuple(sorted({image.label for image in images}))
     return Found(images, left_out, labels, split, given, tuple(notes))
@@ -168,7 +178,8 @@ def _roles(files: Sequence[LabelledFile]) -> dict[str, str]:
     names = {file.split.casefold() for file in files}
     known = {*layout.TRAIN, *layout.VAL, *layout.TEST}
     holdout = set(layout.TEST) & names or set(layout.VAL) & names
-    return {name: "holdout" if name in holdout else "train" for name in names & known}
+    tune = set(layout.VAL) - holdout
+    return {name: "holdout" if name in holdout else "tune" if name in tune else "train" for name in names & known}
 
 
 def _called(roles: Mapping[str, str], wanted: str) -> str:

@@ -25,6 +25,7 @@ class Layout:
     Attributes:
         train: to train on; where nothing is held out, to be split by hash.
         holdout: to judge by.
+        tune: to stop and tune by, where others are there to judge by.
         unlabelled: holdout folders in which there are no labelled pictures.
         beside: folders that are not looked into, because of what lies beside them.
     """
@@ -33,12 +34,13 @@ class Layout:
     holdout: tuple[Path, ...] = ()
     unlabelled: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
+    tune: tuple[Path, ...] = ()
 
 
 def find_layout(root: Path) -> Layout:
     """Find the class folders under ``root``, in any case and by any common name of train, val and test.
 
-    Test pictures are held out where there are any, and those of val then join the training pictures.
+    Test pictures are held out where there are any, and those of val then stop and tune what is trained.
     """
     inner, beside = _unwrapped(root)
     roles = _roles(inner)
@@ -51,7 +53,7 @@ def find_layout(root: Path) -> Layout:
     unlabelled = tuple(folder for folder in (*val, *test) if not _has_labelled(folder, classes))
     val, test = (tuple(folder for folder in part if folder not in unlabelled) for part in (val, test))
     if test:
-        return Layout((*train, *val), test, unlabelled, beside)
+        return Layout(train, test, unlabelled, beside, val)
     return Layout(train, val, unlabelled, beside)
 
 

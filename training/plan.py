@@ -110,11 +110,15 @@ def _plan(
     labels = np.array([sample.label_index for sample in samples])
     tune = np.zeros(len(samples), np.bool_)
     group = np.array([sample.group for sample in samples], np.int64)
-    tune[taken] = set_aside(labels[taken], recipe.tune_share, settings.seed, group[taken])
+    given = np.array([sample.is_tuning for sample in samples], np.bool_) & taken
+    tune[taken] = (
+        given[taken] if given.any() else set_aside(labels[taken], recipe.tune_share, settings.seed, group[taken])
+    )
     learn = taken & ~tune
     shares, _ = class_weights(labels[taken], settings.balance)
     # What int8 costs is judged by pictures that the network did not learn from.
-    to_learn_again = recipe.learn_all and settings.precision == "fp32" and bool(tune.any())
+    # So it is where somebody said what to tune by.
+    to_learn_again = recipe.learn_all and settings.precision == "fp32" and bool(tune.any()) and not given.any()
     job = Job(
         classes=len(dataset.labels),
         head=None,

@@ -22,6 +22,7 @@ class Sample:
     label_index: int
     weight: float = 1.0
     group: int = -1
+    is_tuning: bool = False
 
 
 def samples_of(dataset: Dataset, *, holdout: bool) -> tuple[Sample, ...]:
@@ -35,6 +36,7 @@ def samples_of(dataset: Dataset, *, holdout: bool) -> tuple[Sample, ...]:
             index[image.label],
             image.weight,
             group_of_one(image.sha256) if image.group < 0 else image.group,
+            image.is_tuning,
         )
         for image in images
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from regraft.errors import DatasetError
 from regraft.examples import image_hash
+from tests.tiny import picture
 from training.dataset import Dataset, check_trainable, scan
 
 
@@ -115,7 +116,9 @@ def test_a_folder_that_is_split_is_taken_as_it_is(
     assert {i.path.relative_to(tmp_path).parts[0] for i in dataset.images if not i.is_holdout} == set(train)
     assert {i.path.relative_to(tmp_path).parts[0] for i in dataset.images if i.is_holdout} == {holdout}
     assert len(dataset.images) == 5 * len(folders)
-    assert dataset.split == f"folders: train on {', '.join(train)}; holdout {holdout}"
+    first, *tune = train  # a val beside a test stops and tunes
+    by = f"; stop and tune by {', '.join(tune)}" if tune else ""
+    assert dataset.split == f"folders: train on {first}{by}; holdout {holdout}"
     check_trainable(dataset, tmp_path)
 
 
@@ -389,3 +392,22 @@ def test_every_file_is_either_used_once_or_left_out_with_a_reason(
         path = str(image.path.relative_to(root))
         assert image.sha256 == image_hash(names[path])
         assert image.label in Path(path).parts
+
+
+@pytest.mark.parametrize("by_list", [False, True])
+def test_a_val_beside_a_test_is_there_to_tune_by(tmp_path: Path, by_list: bool) -> None:
+    rows = []
+    for number, (part, label) in enumerate((p, c) for p in ("train", "val", "test") for c in ("blue", "red")):
+        for copy in range(3):
+            file = tmp_path / part / label / f"{copy}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(picture(label, 10 * number + copy))
+            rows.append(f"{file.relative_to(tmp_path)},{label},{part}")
+    (tmp_path / "list.csv").write_text("\n".join(["file,label,split", *rows]))
+
+    found = scan(tmp_path / "list.csv" if by_list else tmp_path)
+
+    for part in ("train", "val", "test"):
+        images = [image for image in found.images if image.path.parts[-3] == part]
+        assert [(image.is_tuning, image.is_holdout) for image in images] == [(part == "val", part == "test")] * 6
+    assert "stop and tune by val; holdout test" in found.how_split

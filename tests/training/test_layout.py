@@ -51,7 +51,9 @@ def test_common_names_of_a_split_are_known_in_any_case(
     assert dataset.labels == ("cats", "dogs")
     assert folders_of(dataset, tmp_path, holdout=False) == set(train)
     assert folders_of(dataset, tmp_path, holdout=True) == set(holdout)
-    assert dataset.how_split == f"folders: train on {', '.join(train)}; holdout {', '.join(holdout)}"
+    first, *tune = train  # a val beside a test stops and tunes
+    by = f"; stop and tune by {', '.join(tune)}" if tune else ""
+    assert dataset.how_split == f"folders: train on {first}{by}; holdout {', '.join(holdout)}"
     assert dataset.left_out == ()
 
 

@@ -226,3 +226,17 @@ def test_a_training_from_scratch_has_no_probe_to_compare_with(tmp_path: Path) ->
 
     assert plan.probe is None
     assert not plan.job.recipe.mirror
+
+
+def test_pictures_of_a_val_beside_a_test_stop_and_tune_and_are_never_learned_from(tmp_path: Path) -> None:
+    val = {image.sha256 for image in IMAGES[::5]}
+    images = tuple(replace(image, is_tuning=image.sha256 in val) for image in IMAGES)
+    made = replace(PROBED, dataset=replace(DATASET, images=images))
+
+    for plan in (
+        plan_finetune(made, context(tmp_path)),
+        plan_scratch(made.dataset, context(tmp_path), mirror=False),
+    ):
+        assert {sample.sha256 for sample in plan.job.tune} == val
+        assert shas(plan.job) == set(FEATURES.sha256) - val
+        assert plan.whole is None
