@@ -27,6 +27,8 @@ _DIGITS: Final = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 _LARGEST: Final = 30.0
 """Radius of the largest bubble, in points."""
 _SMALLEST: Final = 5.0
+_CORNERS: Final = ((5, 4), (-11, 4), (5, -13), (-11, -13))
+"""Where a number stands beside the middle of its bubble, in points; by turns, for models that are alike."""
 _STYLE: Final = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -176,8 +178,9 @@ def _bubbles(axes: "Axes", measured: Sequence[tuple[int, Row]]) -> None:
         if row.accuracy_interval:
             ends = [[abs(100 * end - accuracy)] for end in row.accuracy_interval]
             axes.errorbar(row.ms, accuracy, ends, color=colour, elinewidth=1.2, capsize=3, zorder=5)
+        corner = _CORNERS[(number - 1) % len(_CORNERS)]
         axes.annotate(
-            str(number), (row.ms, accuracy), (5, 4), textcoords="offset points", fontweight="bold", color=edge, zorder=6
+            str(number), (row.ms, accuracy), corner, textcoords="offset points", fontweight="bold", color=edge, zorder=6
         )
     for number, row in measured:  # of the legend, in the order of the table
         label = f"{number}  {row.backbone}, {row.strategy}, {row.model_mb:.1f} MB{' ★' if row.is_pareto else ''}"
