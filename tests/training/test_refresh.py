@@ -7,59 +7,26 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft import artifact
-from regraft.card import BackboneCard, ModelCard
+from regraft.card import BackboneCard
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
-from regraft.examples import ExamplesStore, image_hash, is_holdout, open_examples
+from regraft.examples import image_hash, is_holdout
 from regraft.interrupted import job_lock
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.store import MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
-from tests.training.conftest import crayons
-from training.features import Features, load_features
+from tests.training.shop import FIRST, MODEL, SECOND, Shop
+from training.features import Features
 from training.objections import Limits
 from training.pretrained import ExportedBackbone
-from training.refresh import Network, Refreshed, network_of, refresh, weights_of
+from training.refresh import Network, network_of, weights_of
 from training.retrain_data import rows_of
 from training.settings import TrainSettings
 from training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-FIRST, SECOND = "timm/test_resnet", "timm/test_vit"
-MODEL = "crayons"
 UNREACHABLE = Limits(max_drop=-100)
 """Who gets nothing wrong is refused too, unless the champion gets everything wrong."""
-
-
-class Shop:
-    """A model that was trained on a folder, and examples."""
-
-    def __init__(self, root: Path, cache: Path) -> None:
-        self.data, self.cache = crayons(root / MODEL, 20), cache
-        self.store = ModelStore(root / "models")
-        train(TrainSettings(self.data, MODEL, self.store.root, FIRST, "none", tensorboard=False), cache=cache)
-        self.examples: ExamplesStore = open_examples(self.store.root)
-
-    def refresh(
-        self,
-        backbone: str = FIRST,
-        gate: GateMode = GateMode.AUTO,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-    ) -> Refreshed:
-        settings = TrainSettings(self.data, MODEL, self.store.root, backbone, "none", tensorboard=False)
-        return refresh(settings, self.examples, cache=self.cache, gate=gate, limits=limits)
-
-    def add(self, label: str, numbers: range, called: str = "") -> list[bytes]:
-        pictures = [picture(label, number) for number in numbers]
-        for data in pictures:
-            self.examples.add(MODEL, data, called or label)
-        return pictures
-
-    def card(self, version: int) -> ModelCard:
-        return artifact.read(self.store.folder(MODEL, version) / MODEL_FILE).card
-
-    def features(self, version: int) -> Features:
-        return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
 
 
 @pytest.fixture

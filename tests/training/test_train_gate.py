@@ -9,51 +9,14 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import ArtifactError
-from regraft.examples import ExamplesStore, image_hash, open_examples
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
+from regraft.examples import image_hash
+from regraft.store import MODEL_FILE, GateMode
 from tests.tiny import picture
-from tests.training.conftest import CRAYONS, crayons
-from training.features import Features, load_features
+from tests.training.conftest import CRAYONS
+from tests.training.shop import FIRST, MODEL, SECOND, Shop
 from training.pretrained import ExportedBackbone
-from training.retrain import run_job
-from training.settings import TrainSettings
-from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-FIRST, SECOND = "timm/test_resnet", "timm/test_vit"
-MODEL = "crayons"
-
-
-class Shop:
-    """A model that was trained on a folder, and examples."""
-
-    def __init__(self, root: Path, cache: Path) -> None:
-        self.data, self.cache = crayons(root / MODEL, 20), cache
-        self.store = ModelStore(root / "models")
-        self.train()
-        self.examples: ExamplesStore = open_examples(self.store.root)
-
-    def train(
-        self, data: Path | None = None, backbone: str = FIRST, gate: GateMode = GateMode.AUTO, seed: int = 0
-    ) -> TrainResult:
-        settings = TrainSettings(
-            data or self.data, MODEL, self.store.root, backbone, "none", seed=seed, tensorboard=False
-        )
-        return train(settings, cache=self.cache, gate=gate)
-
-    def learn(self, label: str, numbers: range) -> list[str]:
-        """Let the champion learn pictures over gRPC, and return their hashes."""
-        pictures = [picture(label, number) for number in numbers]
-        for data in pictures:
-            self.examples.add(MODEL, data, label)
-        job = run_job(self.store, self.examples, self.examples.jobs.create(MODEL, {"gate": "off"}, "Ann").id)
-        assert job.state is JobState.SUCCEEDED, job.message
-        return [image_hash(data) for data in pictures]
-
-    def features(self, version: int) -> Features:
-        return load_features(self.store.folder(MODEL, version) / FEATURES_FILE)
 
 
 @pytest.fixture
