@@ -171,7 +171,7 @@ class ModelsService(pb_grpc.ModelsServicer):
 def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
     """Refuse what no history should keep of who and why."""
     check_note("who", request.who)
-    check_note("why", request.why, _LONGEST_WHY)
+    check_note("why", request.why.replace("\n", " "), _LONGEST_WHY)  # a reason may have several lines
 
 
 def _shadow(shadowed: Shadowed) -> pb.Shadow:

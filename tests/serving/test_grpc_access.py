@@ -14,11 +14,13 @@ from regraft.store import ModelStore
 from regraft.tokens import hash_token
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from regraft.v1.classifier_pb2 import ClassifyRequest
+from regraft.v1.classifier_pb2_grpc import ClassifierStub
 from serving.access import LEAST_ROLE, Role
 from tests.serving.live import LiveServer
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import PATIENCE_S, wait_until
-from tests.tiny import publish_tiny
+from tests.tiny import picture, publish_tiny
 
 Code = grpc.StatusCode
 
@@ -84,7 +86,8 @@ def test_a_stranger_learns_nothing_of_a_full_server(store: ModelStore, tmp_path:
     ):
         rpc = "/regraft.v1.Classifier/Classify"
         method = rpcs_of(channel)[rpc]
-        pool.submit(outcome_of, channel, rpc, method, "classify")
+        request = ClassifyRequest(image=picture("red"))
+        pool.submit(ClassifierStub(channel).Classify, request, metadata=(("authorization", "Bearer classify"),))
         wait_until(lambda: live.metric("regraft_in_flight") == 1)
 
         assert outcome_of(channel, rpc, method, "classify") is Code.RESOURCE_EXHAUSTED
