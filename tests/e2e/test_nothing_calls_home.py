@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import typer
 
 from regraft import cli
@@ -28,6 +30,7 @@ look photos --backbone {NETWORK} --weights none --sheet look.html
 train photos --store store --name colours --backbone {NETWORK} --weights none
 train photos --store store --name tuned --backbone {NETWORK} --weights none --mlflow sqlite:///runs.db
 compare photos --backbones {NETWORK} --weights none --out compared
+import finished.pth --store store --name finished --backbone {NETWORK} --labels no,yes
 evaluate colours photos --store store --report evaluated.html
 plan colours --store store
 export colours --to onnx --out exported --data photos --store store --max-drop 100
@@ -84,6 +87,7 @@ def test_no_command_asks_for_anything_that_it_was_not_told_to(
         folder.mkdir(parents=True)
         for number in range(10):
             (folder / f"{number}.png").write_bytes(picture(colour or label, number + (20 if colour else 0), side_px=32))
+    torch.save(timm.create_model(NETWORK.removeprefix("timm/"), num_classes=2).state_dict(), tmp_path / "finished.pth")
     (tmp_path / "store").mkdir()
     commands = COMMANDS.strip().splitlines()
 
