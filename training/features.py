@@ -14,7 +14,7 @@ from regraft.ahead import map_ahead
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.card import Precision
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import ArtifactError, InvalidImageError
+from regraft.errors import ArtifactError, DatasetError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
@@ -231,6 +231,19 @@ class Embedder:
                 fresh = {}
             progress("embed", done, len(missing))
         return found.by_name, failures
+
+    def embed_again(self, features: Features, images: Mapping[str, ImageFile], cache: EmbeddingCache) -> None:
+        """Write the embeddings of all rows into ``features`` anew, some hundred at a time.
+
+        Raises:
+            DatasetError: an embedding is no longer in the cache, and its picture cannot be read any more.
+        """
+        for start in range(0, len(features.sha256), _FLUSH):
+            names = features.sha256[start : start + _FLUSH]
+            found, failures = self.embed({name: images[name] for name in names}, cache)
+            for name, reason in failures.items():
+                raise DatasetError(f"{images[name]}: {reason} (SHA-256 {name}); it could be read before")
+            features.embedding[start : start + len(names)] = [found[name] for name in names]
 
     def run(self, crops: list[Crop]) -> FloatArray:
         """Return the embeddings float32 [N, D] of N crops."""

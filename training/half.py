@@ -18,28 +18,26 @@ _SAMPLE: Final = 512
 
 
 def fit_in_half(
-    features: Features, fit: Callable[[Features], FittedHead], exact: Callable[[], Features]
-) -> tuple[Features, FittedHead]:
+    features: Features, fit: Callable[[Features], FittedHead], restore: Callable[[Features], None]
+) -> FittedHead:
     """Fit a head on embeddings rounded to float16, where there are many and the head allows it.
 
     Args:
         features: exact; where there are many, they are rounded in place, since two of them may not fit into memory.
+            Afterwards they are what the head was fitted on.
         fit: fits a head.
-        exact: makes the features once more, for a head that tells rounded embeddings from exact ones.
-
-    Returns:
-        What was fitted on, and the head.
+        restore: makes them exact again in place, for a head that tells rounded embeddings from exact ones.
     """
     if len(features.sha256) < WORTH_IT or _largest(features.embedding) > float(np.finfo(np.float16).max):
-        return features, fit(features)
+        return fit(features)
     before = features.embedding[:_SAMPLE].copy()
     _round(features.embedding)
     fitted = fit(features)
     answers = [fitted.head.probabilities(rows) for rows in (before, features.embedding[:_SAMPLE])]
     if np.abs(answers[0] - answers[1]).max() <= MOST_DIFFERENCE:
-        return features, fitted
-    features = exact()
-    return features, fit(features)
+        return fitted
+    restore(features)
+    return fit(features)
 
 
 def _largest(embedding: FloatArray) -> float:

@@ -55,10 +55,10 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
         mirror, notes = may_mirror(dataset, features, embedder, context)
         views = _views(dataset, features, embedder, context, mirror=mirror)
     with watch.stage("fit"):
-        features, fitted = fit_in_half(
+        fitted = fit_in_half(
             features,
             partial(fit, progress=context.progress, seed=settings.seed, balance=settings.balance, additional=views),
-            lambda: embed(dataset, backbone, context)[1],
+            partial(_restore, dataset=dataset, embedder=embedder, context=context),
         )
     findings = Findings(notes=(*backbone.notes, *notes))
     additional: Additional | None = views
@@ -79,6 +79,13 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
             )
             findings = replace(findings, cross_validation=validation)
     return Made("probe", dataset, backbone, features, fitted, findings, extra, additional, mirror)
+
+
+def _restore(features: Features, dataset: Dataset, embedder: Embedder, context: Context) -> None:
+    """Make the embeddings exact again, mostly out of the cache."""
+    files = {image.sha256: image.path for image in dataset.images}
+    with embedding_cache(context.cache) as known:
+        embedder.embed_again(features, files, known)
 
 
 def may_mirror(

@@ -15,7 +15,7 @@ from PIL import Image
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import ArtifactError, InvalidRequestError
+from regraft.errors import ArtifactError, DatasetError, InvalidRequestError
 from regraft.examples import image_hash
 from regraft.image import Crop, decode_crop
 from regraft.labels import check_label
@@ -281,6 +281,28 @@ def test_a_batch_of_nothing_but_bad_files_is_not_run(tmp_path: Path, cache: Embe
     embeddings, failures = embedder.embed(keep(tmp_path, [b"one", b"two"]), cache)
 
     assert (session.batches, embeddings, len(failures)) == ([], {}, 2)
+
+
+def test_embeddings_that_were_rounded_are_exact_again_out_of_the_cache_or_by_the_picture(
+    tmp_path: Path, cache: EmbeddingCache
+) -> None:
+    files = keep(tmp_path, [picture("red", number) for number in range(3)])
+    vanished = next(iter(files))
+    embedder, session = counting()
+    embeddings, _ = embedder.embed(files, cache)
+    features = assemble(("red",), [(name, "red", False) for name in files], embeddings)
+    exact = features.embedding.copy()
+
+    features.embedding[:] = np.round(exact)
+    embedder.embed_again(features, files, cache)
+    assert features.embedding.tobytes() == exact.tobytes()
+    assert len(session.batches) == 3, "nothing ran again"
+
+    files[vanished].unlink()
+    engine = open_database(sqlite_url(tmp_path / "emptied.sqlite"))
+    with pytest.raises(DatasetError, match=f"{files[vanished].name}.*{vanished}"):
+        embedder.embed_again(features, files, EmbeddingCache(engine))
+    engine.dispose()
 
 
 def test_an_interrupted_run_loses_little(tmp_path: Path, cache: EmbeddingCache) -> None:
