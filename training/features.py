@@ -79,8 +79,8 @@ class Features:
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) over the (image hash, label) pairs of the training rows."""
-        train = self.train()
-        lines = [f"{name} {self.labels[index]}" for name, index in zip(train.sha256, train.label_index, strict=True)]
+        rows = zip(self.sha256, self.label_index, self.is_holdout, strict=True)  # not `train`, which copies embeddings
+        lines = [f"{name} {self.labels[index]}" for name, index, held in rows if not held]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self, path: Path, further: Mapping[str, Any] = NOTHING) -> None:
@@ -102,8 +102,11 @@ class Features:
 def _smallest(embedding: FloatArray) -> npt.NDArray[np.floating[Any]]:
     """Return the embeddings in float16, where that can hold every one of them."""
     with np.errstate(over="ignore"):
-        half = embedding.astype(np.float16)
-    return half if (half == embedding).all() else embedding
+        for start in range(0, len(embedding), _FLUSH):
+            block = embedding[start : start + _FLUSH]
+            if (block.astype(np.float16) != block).any():
+                return embedding
+        return embedding.astype(np.float16)
 
 
 def load_features(path: Path) -> Features:
