@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from html.parser import HTMLParser
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from regraft import artifact, show_comparison
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.store import ModelStore
+from tests.page import Page
 from tests.training.conftest import CRAYONS, crayons
 from training.backbones import build_backbone
 from training.compare import CHART_FOLDER, COMPARISON_FILE, PAGE_FILE, compare
@@ -253,23 +253,6 @@ def test_models_of_data_of_any_script_are_called_after_it() -> None:
     assert [model_name(run, prefixed=True) for run in runs] == ["热狗-a-probe", "寿司-a-probe"]
 
 
-class Page(HTMLParser):
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def row(
     backbone: str,
     strategy: str = "probe",
@@ -325,7 +308,9 @@ def test_the_page_is_one_file_and_escapes_what_others_wrote() -> None:
 
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert page.text.count(NASTY) >= 4
-    assert [address for address in page.addresses if not address.startswith("data:")] == ["models/model/1/report.html"]
+    assert [address for address in page.values("src", "href", "xlink:href") if not address.startswith("data:")] == [
+        "models/model/1/report.html"
+    ]
 
 
 def test_the_charts_are_in_the_page_and_beside_it(compared: Comparison, folder: Path) -> None:

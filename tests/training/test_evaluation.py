@@ -1,6 +1,5 @@
 import json
 from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.stats import binomtest
 from regraft.errors import DatasetError
 from regraft.examples import image_hash
 from regraft.model_answers import Answering, ModelAnswers
+from tests.page import Page
 from tests.tiny import picture
 from training.dataset import LabelledImage
 from training.evaluation import Asked, Pictures, evaluate, evaluate_pair, summarise
@@ -232,25 +232,6 @@ def on_disk(folder: Path, labels: Sequence[str]) -> Pictures:
     for number, image in enumerate(pictures.images.values()):
         image.path.write_bytes(picture("red", number))
     return pictures
-
-
-class Page(HTMLParser):
-    """The tags of a page, its text and its attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_has_the_parts_of_a_trainings_report_and_needs_no_other_file(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 import json
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from regraft.artifact import backbone_digest
 from regraft.errors import DatasetError
+from tests.page import Page
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.dataset import scan
 from training.found import shown_path
@@ -128,33 +128,14 @@ def test_a_contact_sheet_is_spread_over_its_class_and_bounded(tmp_path: Path) ->
     assert len(sheet["blue"]) == 3
 
 
-class Page(HTMLParser):
-    """The tags of a page and its attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [value or "" for name, value in attrs if name == "src"]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 @pytest.mark.parametrize("seen", [look, lambda data: with_backbone(data, data.parent)], ids=["alone", "by a backbone"])
 def test_the_page_shows_pictures_of_each_class_and_needs_no_other_file(
     seen: Callable[[Path], Look], messy: Path
 ) -> None:
     html = Page(page(seen(messy)))
 
-    assert len(html.sources) == 40
-    assert all(source.startswith("data:image/jpeg;base64,") for source in html.sources)
+    assert len(html.values("src")) == 40
+    assert all(source.startswith("data:image/jpeg;base64,") for source in html.values("src"))
     assert "script" not in html.tags
     assert "the same picture under 2 labels: blue, red" in html.text
     assert ("Near-duplicates" in html.text) == (seen is not look)

@@ -2,7 +2,6 @@ import hashlib
 import json
 import math
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.card import ClassMetrics, Metrics, ModelCard
+from tests.page import Page
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.findings import (
     NOTHING_FOUND,
@@ -100,26 +100,6 @@ SECTIONS = {  # the id of a section, and the findings it is drawn from
     "start": "start",
     "epochs": "epochs",
 }
-
-
-class Page(HTMLParser):
-    """What a browser makes of a page: its tags, its attributes and its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        self.text += " " if tag in ("td", "th") else ""
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def words(text: str) -> str:
