@@ -11,10 +11,9 @@ import typer
 
 from regraft import show, show_comparison
 from regraft.as_json import print_json
-from regraft.options import Json, Store
+from regraft.options import Batch, Epochs, Freeze, HeadLr, Init, Json, Lr, Optimizer, Store
 from regraft.store import GateMode
 
-_TUNING: Final = "Recipe of finetune, scratch and auto (the default is a rule of the data)"
 _PUBLISHING: Final = "Publishing the winner"
 
 
@@ -30,34 +29,20 @@ def compare(
         int, typer.Option(min=1, help="Runs of each, for mean and range; each draws shares of its own.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="The first of them, of everything that is random.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The folder to write. [default: compare-<DATA>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write. Default: compare-<DATA>.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the runs that an interrupted comparison has finished.")
     ] = False,
     weights: Annotated[
         str, typer.Option(help="default or none; REGRAFT_WEIGHTS may name a folder of state dicts, <backbone>.pth.")
     ] = "default",
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most.", rich_help_panel=_TUNING)] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.", rich_help_panel=_TUNING)] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="adamw, or sgd with a momentum of 0.9.", rich_help_panel=_TUNING)
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Peak rate of the backbone; the head's is ten times that, from scratch the same.",
-            rich_help_panel=_TUNING,
-        ),
-    ] = None,
-    head_lr: Annotated[float | None, typer.Option(min=0, help="That of the head.", rich_help_panel=_TUNING)] = None,
-    freeze: Annotated[
-        str | None,
-        typer.Option(help="The last stage that is not trained, or a share, 0 to 1.", rich_help_panel=_TUNING),
-    ] = None,
-    init: Annotated[
-        str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=_TUNING)
-    ] = "head",
+    epochs: Epochs = None,
+    batch: Batch = None,
+    optimizer: Optimizer = None,
+    lr: Lr = None,
+    head_lr: HeadLr = None,
+    freeze: Freeze = None,
+    init: Init = "head",
     publish: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,7 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.options import Json, Store
+from regraft.options import Examples, Json, Store
 from regraft.store import ModelStore
 
 
@@ -20,16 +20,13 @@ def export(
         Path | None, typer.Option(help="The folder of photos that the version was trained and validated on.")
     ] = None,
     cpu: Annotated[
-        str | None, typer.Option(help="What int8 is for: x86-vnni, x86 or arm. [default: this machine]")
+        str | None, typer.Option(help="What int8 is for: x86-vnni, x86 or arm. Default: this machine.")
     ] = None,
     max_drop: Annotated[
         float, typer.Option(help="Points of validation accuracy that may be lost; over it nothing is written.")
     ] = 1.3,
     store: Store = Path("models"),
-    examples: Annotated[
-        str,
-        typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
-    ] = "",
+    examples: Examples = "",
     as_json: Json = False,
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""

@@ -7,7 +7,7 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.options import Json, Store
+from regraft.options import GateExamples, Json, Store
 from regraft.store import GateMode
 
 _RULE: Final = "How its pictures are prepared (default: as its network's usually are)"
@@ -56,13 +56,7 @@ def import_(
         str | None, typer.Option(help="bilinear, bicubic or lanczos.", rich_help_panel=_RULE)
     ] = None,
     gate: Annotated[GateMode, typer.Option(help="As in `regraft train`.")] = GateMode.AUTO,
-    examples: Annotated[
-        str,
-        typer.Option(
-            help="Pictures labelled over gRPC, for the gate. [default: .examples in the store]",
-            envvar="REGRAFT_EXAMPLES",
-        ),
-    ] = "",
+    examples: GateExamples = "",
     as_json: Json = False,
 ) -> None:
     """Import a finished classifier; it is served, retrained and exported like any other.

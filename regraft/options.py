@@ -15,11 +15,20 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for ma
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
 Store: TypeAlias = Annotated[Path, typer.Option(help="The model store.", envvar="REGRAFT_STORE")]
 
+_EXAMPLES: Final = "Default: .examples in the store."
+
+Examples: TypeAlias = Annotated[
+    str, typer.Option(help=f"Pictures labelled over gRPC. {_EXAMPLES}", envvar="REGRAFT_EXAMPLES")
+]
+GateExamples: TypeAlias = Annotated[
+    str, typer.Option(help=f"Pictures labelled over gRPC, for the gate. {_EXAMPLES}", envvar="REGRAFT_EXAMPLES")
+]
+
 Resize: TypeAlias = Annotated[
     str | None,
     typer.Option(
         help="How pictures become square: crop cuts out the middle; squash shows all, out of shape; pad shows all, "
-        "between grey bars. [default: the network's own, mostly crop; of a refresh the champion's]"
+        "between grey bars. Default: the network's own, mostly crop; of a refresh the champion's."
     ),
 ]
 
@@ -44,6 +53,29 @@ Mirror: TypeAlias = Annotated[
         rich_help_panel=_CHANGING,
     ),
 ]
+
+TUNING: Final = "Fine-tuning (the default is a rule of the data)"
+
+Init: TypeAlias = Annotated[
+    str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=TUNING)
+]
+Freeze: TypeAlias = Annotated[
+    str | None, typer.Option(help="The last stage that is not trained, or a share, 0 to 1.", rich_help_panel=TUNING)
+]
+Epochs: TypeAlias = Annotated[int | None, typer.Option(min=1, help="At most.", rich_help_panel=TUNING)]
+Batch: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Pictures a step.", rich_help_panel=TUNING)]
+Optimizer: TypeAlias = Annotated[
+    str | None, typer.Option(help="adamw, or sgd with a momentum of 0.9.", rich_help_panel=TUNING)
+]
+Lr: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Peak rate of the backbone; the head's is ten times that, from scratch the same.",
+        rich_help_panel=TUNING,
+    ),
+]
+HeadLr: TypeAlias = Annotated[float | None, typer.Option(min=0, help="That of the head.", rich_help_panel=TUNING)]
 
 _PANEL: Final = "The server"
 

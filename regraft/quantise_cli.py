@@ -9,7 +9,7 @@ import typer
 from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Json, Store
+from regraft.options import Examples, Json, Store
 from regraft.store import ModelStore
 
 
@@ -17,10 +17,7 @@ def quantise(
     model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
     data: Annotated[Path, typer.Option(help="The folder of photos that the version was trained on.")],
     store: Store = Path("models"),
-    examples: Annotated[
-        str,
-        typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
-    ] = "",
+    examples: Examples = "",
     promote: Annotated[
         bool, typer.Option("--promote", help="Make it the champion, unless the gate objects: then exit 1.")
     ] = False,

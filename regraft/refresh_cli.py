@@ -8,7 +8,7 @@ import typer
 from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
+from regraft.options import Augment, Examples, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
 from regraft.store import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -21,10 +21,7 @@ def refresh(
     data: Annotated[Path, typer.Argument(help="The folder that the model was trained on, perhaps with more in it.")],
     name: Annotated[str, typer.Option(help="The model.")],
     store: Store = Path("models"),
-    examples: Annotated[
-        str,
-        typer.Option(help="Pictures labelled over gRPC. Default: .examples in the store.", envvar="REGRAFT_EXAMPLES"),
-    ] = "",
+    examples: Examples = "",
     database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
     backbone: Annotated[str, typer.Option(help="As in `regraft train`. Default: the champion's.")] = "",
     weights: Annotated[

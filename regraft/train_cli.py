@@ -13,7 +13,25 @@ from regraft.as_json import print_json
 from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
 from regraft.labels import one_form
-from regraft.options import Augment, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
+from regraft.options import (
+    TUNING,
+    Augment,
+    Batch,
+    Epochs,
+    Freeze,
+    GateExamples,
+    HeadLr,
+    Init,
+    Json,
+    Lr,
+    Mirror,
+    NoAugment,
+    Optimizer,
+    Resize,
+    Store,
+    share_of,
+    strength_of,
+)
 from regraft.store import MODEL_FILE, GateMode, ModelStore
 
 _Data = Annotated[
@@ -25,7 +43,6 @@ _Data = Annotated[
 ]
 _Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
 _Weights = Annotated[str, typer.Option(help="default, none, or the file of a state dict.")]
-_TUNING: Final = "Fine-tuning (the default is a rule of the data)"
 _LOOKING: Final = "Looking closer"
 _DATA: Final = "More from the data"
 
@@ -105,61 +122,47 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = "",
-    init: Annotated[
-        str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=_TUNING)
-    ] = "head",
-    freeze: Annotated[
-        str | None,
-        typer.Option(help="The last stage that is not trained, or a share, 0 to 1.", rich_help_panel=_TUNING),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most.", rich_help_panel=_TUNING)] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.", rich_help_panel=_TUNING)] = None,
+    init: Init = "head",
+    freeze: Freeze = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Steps whose gradients are added up.", rich_help_panel=_TUNING)
+        int | None, typer.Option(min=1, help="Steps whose gradients are added up.", rich_help_panel=TUNING)
     ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="adamw, or sgd with a momentum of 0.9.", rich_help_panel=_TUNING)
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Peak rate of the backbone; the head's is ten times that, from scratch the same.",
-            rich_help_panel=_TUNING,
-        ),
-    ] = None,
-    head_lr: Annotated[float | None, typer.Option(min=0, help="That of the head.", rich_help_panel=_TUNING)] = None,
+    optimizer: Optimizer = None,
+    lr: Lr = None,
+    head_lr: HeadLr = None,
     layer_decay: Annotated[
-        float | None, typer.Option(min=0, max=1, help="From stage to stage.", rich_help_panel=_TUNING)
+        float | None, typer.Option(min=0, max=1, help="From stage to stage.", rich_help_panel=TUNING)
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, rich_help_panel=_TUNING)] = None,
-    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=_TUNING)] = None,
-    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
-    cutmix: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=_TUNING)] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, rich_help_panel=TUNING)] = None,
+    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=TUNING)] = None,
+    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=TUNING)] = None,
+    cutmix: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=TUNING)] = None,
     augment: Augment = "full",
     no_augment: NoAugment = False,
     mirror: Mirror = None,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="Epochs without gain before it ends.", rich_help_panel=_TUNING)
+        int | None, typer.Option(min=1, help="Epochs without gain before it ends.", rich_help_panel=TUNING)
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.", rich_help_panel=_TUNING)
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.", rich_help_panel=TUNING)
     ] = False,
     keep_state: Annotated[
         bool,
         typer.Option(
-            help="Keep the trained weights beside the version, for --backbone store:NAME.", rich_help_panel=_TUNING
+            help="Keep the trained weights beside the version, for --backbone store:NAME.", rich_help_panel=TUNING
         ),
     ] = True,
     publish: Annotated[
         str,
         typer.Option(
             help="Of finetune: better, which may be the probe that it began with; or finetuned, however it fared.",
-            rich_help_panel=_TUNING,
+            rich_help_panel=TUNING,
         ),
     ] = "better",
     max_minutes: Annotated[
-        float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=_TUNING)
+        float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=TUNING)
     ] = 30,
     gate: Annotated[
         GateMode,
@@ -168,13 +171,7 @@ def train(
             "off: it goes live anyhow."
         ),
     ] = GateMode.AUTO,
-    examples: Annotated[
-        str,
-        typer.Option(
-            help="Pictures labelled over gRPC, for the gate. [default: .examples in the store]",
-            envvar="REGRAFT_EXAMPLES",
-        ),
-    ] = "",
+    examples: GateExamples = "",
     as_json: Json = False,
 ) -> None:
     """Train a classifier on a folder of labelled photos; it goes live unless the gate prefers the champion before it.

@@ -9,7 +9,7 @@ from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
 from regraft.older import OlderVersion, find_older
-from regraft.options import Json
+from regraft.options import Examples, Json
 from regraft.store import GateMode, ModelStore
 
 
@@ -19,10 +19,7 @@ def upgrade(
     data: Annotated[
         Path | None, typer.Option(help="The folder of photos that was trained on; not for what came over gRPC.")
     ] = None,
-    examples: Annotated[
-        str,
-        typer.Option(help="Pictures labelled over gRPC. [default: .examples in the store]", envvar="REGRAFT_EXAMPLES"),
-    ] = "",
+    examples: Examples = "",
     database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
