@@ -1,6 +1,7 @@
 """Labels: the one form that they are compared in, what may be one, and what may be said beside it."""
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 from regraft.errors import InvalidRequestError
@@ -16,6 +17,12 @@ def one_form(label: str) -> str:
     Macs take file names apart: their "Möwe" has a letter more than everybody else's, and looks the same.
     """
     return unicodedata.normalize("NFC", label)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names with commas between, the first of them and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check_label(label: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import PreconditionError
+from regraft.labels import listed
 
 _NAMED: Final = 5
 FEWEST: Final = 2
@@ -47,7 +48,7 @@ def refuse_unseen(known: Sequence[str], seen: Collection[str], labelled: Iterabl
     counts = Counter(label for label, held in labelled if not held)
     unseen = [label for label in known if label not in seen and counts[label] < FEWEST]
     if unseen:
-        named = ", ".join(map(repr, unseen[:_NAMED])) + (f" and {len(unseen) - _NAMED} more" * (len(unseen) > _NAMED))
+        named = listed([*map(repr, unseen)], _NAMED)
         raise PreconditionError(
             f"{who} was imported, and a head is fitted on pictures: label at least {FEWEST} to train on of each of its "
             f"classes; too few there are of {named}. Or import it again with --data, or train on its backbone, for the "

@@ -11,6 +11,7 @@ from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
 from regraft.image import thumbnail
 from regraft.image_files import ImageFile
+from regraft.labels import listed
 from regraft.runtime import cpu_budget
 from training.calibration import calibration
 from training.duplicates import Duplicates, near_duplicates
@@ -20,6 +21,7 @@ from training.suspects import MIN_CLASS, label_errors, top_losses
 
 MAX_LABEL_ERRORS: Final = 48
 THUMBNAIL_PX: Final = 160
+_NAMED: Final = 5
 
 
 def diagnose(
@@ -114,10 +116,9 @@ def _passed_over(features: Features, unseen: npt.NDArray[np.int64]) -> str:
     small = [label for label, count in zip(features.labels, counts, strict=True) if count < MIN_CLASS]
     if not small:
         return ""
-    more = f" and {len(small) - 5} more" if len(small) > 5 else ""
     return (
         f"Labels were not checked of classes with fewer than {MIN_CLASS} images that were judged by heads that had not "
-        f"seen them: {', '.join(small[:5])}{more}."
+        f"seen them: {listed(small, _NAMED)}."
     )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from regraft.artifact import FloatArray
 from regraft.card import Metrics
 from regraft.errors import DatasetError
-from regraft.labels import one_form
+from regraft.labels import listed, one_form
 from regraft.model_answers import ModelAnswers
 from regraft.picture_folders import text_of
 from training.abstention import selective
@@ -24,6 +24,7 @@ from training.paired import compare
 from training.suspects import top_losses
 
 MOST_DIFFERING: Final = 48
+_NAMED: Final = 5
 
 _Rows = npt.NDArray[np.int64]
 
@@ -217,14 +218,9 @@ def _known(answers: ModelAnswers, pictures: Pictures) -> tuple[npt.NDArray[np.bo
 def _stranger(model: str, answers: ModelAnswers, pictures: Pictures) -> str:
     theirs = sorted({pictures.images[key].label for key in answers.ids})
     return (
-        f"{model} knows no label of the data: it has {_listed(answers.by.labels)}, the data has {_listed(theirs)}; "
-        "are the class folders called as its labels are?"
+        f"{model} knows no label of the data: it has {listed(answers.by.labels, _NAMED)}, the data has "
+        f"{listed(theirs, _NAMED)}; are the class folders called as its labels are?"
     )
-
-
-def _listed(labels: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
 
 
 def _measured(probabilities: FloatArray, truth: _Rows, labels: tuple[str, ...], group: _Rows) -> Metrics:

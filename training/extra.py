@@ -5,7 +5,7 @@ Adaptive Transfer Learning with Specialist Models", 2018: data that is unlike th
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from regraft.errors import DatasetError, InvalidRequestError
+from regraft.labels import listed
 from training.dataset import Dataset, LabelledImage, labels_of, scan
 from training.features import Embedder, Features, assemble
 from training.findings import ExtraData
@@ -81,7 +82,7 @@ def join_extra(
     return joined, additional, samples, data
 
 
-def check_extra(folder: Path, renamed: Mapping[str, str], labels: Collection[str]) -> None:
+def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str]) -> None:
     """Check ``--extra-class`` before any picture is read.
 
     Args:
@@ -94,10 +95,14 @@ def check_extra(folder: Path, renamed: Mapping[str, str], labels: Collection[str
     """
     for theirs, ours in renamed.items():
         if ours not in labels:
-            raise InvalidRequestError(f"--extra-class: {ours!r} is no class of the first set ({_some(labels)})")
+            raise InvalidRequestError(
+                f"--extra-class: {ours!r} is no class of the first set ({listed(labels, _NAMED)})"
+            )
         theirs_there = labels_of(folder)
         if theirs not in theirs_there:
-            raise InvalidRequestError(f"--extra-class: {theirs!r} is no class of {folder} ({_some(theirs_there)})")
+            raise InvalidRequestError(
+                f"--extra-class: {theirs!r} is no class of {folder} ({listed(theirs_there, _NAMED)})"
+            )
 
 
 def _taking_part(
@@ -109,7 +114,9 @@ def _taking_part(
     known = set(features.sha256)
     ours = [image for image in named if image.label in features.labels]
     images = {image.sha256: image for image in ours if image.sha256 not in known}
-    unknown = f"of classes that the first set does not have ({_some(strange)}); --extra-class may name them anew"
+    unknown = (
+        f"of classes that the first set does not have ({listed([*strange], _NAMED)}); --extra-class may name them anew"
+    )
     left_out = {
         "no picture, or the same as another": len(found.left_out),
         "in the first set already": len(ours) - len(images),
@@ -118,13 +125,8 @@ def _taking_part(
     return images, left_out
 
 
-def _some(labels: Iterable[str]) -> str:
-    names = list(labels)
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-
 def _labels(dataset: Dataset) -> str:
-    return f"(it has: {_some(dataset.labels)}; --extra-class says what they are called in the first)"
+    return f"(it has: {listed(dataset.labels, _NAMED)}; --extra-class says what they are called in the first)"
 
 
 def _accuracy(fitted: FittedHead, features: Features) -> float | None:

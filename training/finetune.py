@@ -18,6 +18,7 @@ import torch
 
 from regraft.artifact import FloatArray
 from regraft.errors import StorageError, TrainingError
+from regraft.labels import listed
 from regraft.progress import Progress, silent
 from training.augment import AugmentedPictures, PlainPictures, Schedule, loader, seed_of
 from training.backbones import PretrainedBackbone
@@ -392,11 +393,9 @@ def _measure(tune: Sequence[Sample], logits: torch.Tensor) -> tuple[float, float
 
 
 def _divergence(run: _Run, epoch: int, batch: int, samples: Sequence[Sample]) -> str:
-    files = ", ".join(str(sample.path) for sample in samples[:_NAMED_FILES])
-    more = f" and {len(samples) - _NAMED_FILES} more" if len(samples) > _NAMED_FILES else ""
+    files = listed([str(sample.path) for sample in samples], _NAMED_FILES)
     path = run.job.checkpoint
     kept = f"; the checkpoint of the epoch before is kept at {path}" if path is not None and path.exists() else ""
     return (
-        f"the loss is not a number any more in epoch {epoch + 1}, batch {batch + 1} ({files}{more}){kept}: "
-        "try a smaller --lr"
+        f"the loss is not a number any more in epoch {epoch + 1}, batch {batch + 1} ({files}){kept}: try a smaller --lr"
     )

@@ -19,7 +19,7 @@ from regraft.card import IMPORTED, RecipeValue
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
 from regraft.files import cache_folder
 from regraft.image import Crop
-from regraft.labels import one_form
+from regraft.labels import listed, one_form
 from regraft.picture_folders import text_of
 from regraft.store import GateMode, ModelStore
 from training.crops import readable_crops
@@ -41,6 +41,7 @@ _MOST_PROVEN: Final = 32
 _NEVER: Final = 2.0
 """A threshold that no novelty exceeds."""
 _FEWEST: Final = 2
+_NAMED: Final = 10
 _NO_PICTURES: Final = (
     "No pictures were given: the proof rests on generated ones, nothing says how good its answers are, and nothing is "
     "novel to it. A retrain wants pictures of each of its classes first."
@@ -174,8 +175,7 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     named = tuple(replace(image, label=one_form(image.label)) for image in found.images)
     strangers = sorted({image.label for image in named} - set(labels))
     if strangers:
-        known = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
-        raise DatasetError(f"{data}: class {strangers[0]!r} is none of the classifier's: {known}")
+        raise DatasetError(f"{data}: class {strangers[0]!r} is none of the classifier's: {listed(labels, _NAMED)}")
     if not named:
         raise DatasetError(f"{data}: has no picture")
     return replace(found, images=named, labels=labels)

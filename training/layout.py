@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from regraft.errors import DatasetError
-from regraft.labels import one_form
+from regraft.labels import listed, one_form
 from regraft.picture_folders import contents, folders_in
 
 TRAIN: Final = ("train", "training")
@@ -140,6 +140,4 @@ def _alike(inside: dict[Path, frozenset[str]]) -> list[Path]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(ordered[:_SHOWN]) + more
+    return listed(sorted(names), _SHOWN)

@@ -5,10 +5,11 @@ shows a loss beyond it, since on small holdouts a picture more or less is luck; 
 the verdict says which loss it cannot exclude.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from regraft.labels import listed
 from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 MAX_DROP: Final = 0.5
@@ -101,7 +102,7 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
     if verdict.anchor:
         yield from _objections_to_drift(verdict.anchor, limits)
     if verdict.golden_failures:
-        yield f"golden images answered wrong: {_named(verdict.golden_failures)}"
+        yield f"golden images answered wrong: {listed(verdict.golden_failures, _SHOWN)}"
 
 
 def _objections_to_drift(anchor: AnchorVerdict, limits: Limits) -> Iterator[str]:
@@ -228,7 +229,7 @@ def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
     if old:
         worst = sorted(old, key=lambda entry: -entry.loss_bound)
         each = [f"{e.label} (up to {100 * e.loss_bound:.0f} points, {e.holdout_images} images)" for e in worst]
-        yield f"a loss of recall cannot be excluded: {_named(each)}"
+        yield f"a loss of recall cannot be excluded: {listed(each, _SHOWN)}"
     before, now = verdict.champion_calibration_error, verdict.challenger_calibration_error
     if now > before + _CALIBRATION_RISE:
         yield f"on the classes that the champion knows the calibration error rises from {before:.3f} to {now:.3f}"
@@ -244,8 +245,3 @@ def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
 
 def _chance(p_value: float) -> str:
     return f" (p = {p_value:.2g}{', which may be chance' if p_value >= LEVEL else ''})"
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
