@@ -23,11 +23,6 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
 
 
-def caller_of(context: _Context) -> str:
-    """Return who calls, by name where callers have one, else by address; at the begin of a call, see `_Line`."""
-    return calling.get().name or unquote(context.peer()).rpartition(":")[0]
-
-
 class Guard:
     """Puts itself before the handler of an RPC; before a classification only if there are callers to know."""
 

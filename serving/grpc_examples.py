@@ -17,7 +17,7 @@ from regraft.labels import one_form
 from regraft.store import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
-from serving.grpc_access import caller_of
+from serving.call import caller
 from serving.intake import Intake
 from serving.models import Models, ServedModel
 from serving.suggestions import Suggestion, suggest
@@ -63,10 +63,10 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         )
 
     async def RelabelExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RelabelExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Give an example another label, or one that was removed a label again."""
-        by = self._by(context)
+        by = self._by()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.relabel, name, example.sha256, request.label)
@@ -74,23 +74,22 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         return await self._message(changed)
 
     async def RemoveExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RemoveExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of training."""
-        by = self._by(context)
+        by = self._by()
         name, example = await self._find(request)
         remove = partial(self._examples.remove, name, example.sha256, source=request.why)
         await asyncio.to_thread(remove, annotator=request.annotator, **by)
         return await self._message(example)
 
     async def ReleaseExample(  # noqa: N802 - gRPC's name
-        self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ReleaseExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of quarantine: its label is right."""
-        caller = caller_of(context)
         name, example = await self._find(request)
         release = partial(self._examples.release, name, example.sha256)
-        return await self._message(await asyncio.to_thread(release, annotator=request.annotator, caller=caller))
+        return await self._message(await asyncio.to_thread(release, annotator=request.annotator, caller=caller()))
 
     async def Suggest(  # noqa: N802 - gRPC's name
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -122,9 +121,9 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         find = partial(self._examples.find, name, request.sha256, or_removed=or_removed)
         return name, await asyncio.to_thread(find)
 
-    def _by(self, context: grpc.aio.ServicerContext[Any, Any]) -> _By:
+    def _by(self) -> _By:
         """Return who changes an example, and how many labels that one may set."""
-        return {"caller": caller_of(context), "hourly_quota": self._intake.rules.per_hour}
+        return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
 
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
         message = pb.Example(**vars(example))

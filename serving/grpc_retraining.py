@@ -15,7 +15,7 @@ from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import who
-from serving.grpc_access import caller_of
+from serving.call import caller
 from serving.intake import Intake, Sender
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
@@ -67,10 +67,10 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self._gate = gate
 
     async def AddExamples(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[pb.AddExamplesRequest], context: grpc.aio.ServicerContext[Any, Any]
+        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Keep labelled pictures; an answer is given only when the picture is on the disk."""
-        sender = Sender(caller_of(context))
+        sender = Sender(caller())
         async for response in answers(requests, partial(self._add, sender=sender)):
             yield response
 
