@@ -25,7 +25,7 @@ from serving.call import caller, current
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
-from serving.picture_memory import DEFAULT_BYTES, PATIENT_PART, PictureMemory
+from serving.picture_memory import PictureMemory
 from serving.shares import Shares, Taken
 from serving.statistics import Statistics
 
@@ -99,7 +99,7 @@ class Classifier:
         """
         self._models = models
         self._permits = Shares(max_in_flight, _PATIENT_PART)
-        self._memory = PictureMemory(memory or Shares(DEFAULT_BYTES, PATIENT_PART), models.limits)
+        self._memory = PictureMemory(memory, models.limits)
         self._metrics = metrics
         self._on_answer = on_answer
         self._keep = keep

@@ -18,7 +18,7 @@ from regraft.image import Crop
 from regraft.labels import check_label, check_note, one_form
 from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
-from serving.picture_memory import DEFAULT_BYTES, PATIENT_PART, PictureMemory
+from serving.picture_memory import PictureMemory
 from serving.shares import Shares
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
@@ -123,7 +123,7 @@ class Intake:
         self._decoders = decoders
         self._on_kept = on_kept
         self.rules = rules
-        self._memory = PictureMemory(memory or Shares(DEFAULT_BYTES, PATIENT_PART), models.limits)
+        self._memory = PictureMemory(memory, models.limits)
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
         self._working: asyncio.Task[None] | None = None
 

@@ -23,9 +23,9 @@ _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 class PictureMemory:
     """Use from one event loop."""
 
-    def __init__(self, shares: Shares, limits: Limits) -> None:
-        """Take from ``shares``, in bytes, what pictures within ``limits`` cost."""
-        self._shares = shares
+    def __init__(self, shares: Shares | None, limits: Limits) -> None:
+        """Take from ``shares``, in bytes, what pictures within ``limits`` cost; from its own half gigabyte if None."""
+        self._shares = shares or Shares(DEFAULT_BYTES, PATIENT_PART)
         self._limits = limits
 
     async def cost(self, image: bytes | Crop, spec: ImageSpec) -> DecodingCost:
@@ -40,9 +40,7 @@ class PictureMemory:
         if found is None:
             found = await asyncio.to_thread(read_cost, image, self._limits)
         if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
-            return DecodingCost(
-                found.pixels, len(image), 0
-            )  # refused by the decoder, which says so, and decodes nothing
+            return DecodingCost(found.pixels, len(image), 0)  # the decoder refuses it, says so, and decodes nothing
         if _held_bytes(found) > self._shares.most:
             raise InvalidImageError(
                 f"to decode the image, {found.pixels:,} pixels in {len(image):,} bytes, takes "
