@@ -10,6 +10,7 @@ from typing import Final
 
 from regraft.decoding import LeastSize, look_at
 from regraft.image_limits import Limits
+from regraft.jpeg_scans import FRAMES, SCAN
 from regraft.png_chunks import SIGNATURE
 
 _COPIES: Final = 3
@@ -29,9 +30,7 @@ _ROW_BYTES: Final = 0.1
 _SCALES: Final = (8, 4, 2, 1)
 """By which a JPEG may be scaled down while it is decoded."""
 _MOST_SEGMENTS: Final = 100
-_FRAMES: Final = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _ROW_BY_ROW: Final = (0xC0, 0xC1, 0xC9)
-_SCAN: Final = 0xDA
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,12 @@ def _cost_of_jpeg(data: bytes, least: LeastSize) -> DecodingCost | None:
             return None
         marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
         body = data[start + 4 : start + 2 + min(length, 32)]
-        if marker in _FRAMES:
+        if marker in FRAMES:
             kind, frame = marker, body
-        if marker == _SCAN:
+        if marker == SCAN:
             break
         start += 2 + length
-    if marker != _SCAN or len(frame) < 6 or not body:
+    if marker != SCAN or len(frame) < 6 or not body:
         return None
     height, width, components = struct.unpack_from(">HHB", frame, 1)
     pixels = width * height

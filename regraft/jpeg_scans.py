@@ -12,8 +12,8 @@ MOST_SCANS: Final = 64
 """Encoders make ten, and those that tell bits apart a few dozen."""
 _COEFFICIENTS: Final = 64
 _PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
-_FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_SCAN: Final = 0xDA
+FRAMES: Final = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+SCAN: Final = 0xDA
 _END: Final = 0xD9
 _NEXT_MARKER: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
@@ -37,11 +37,11 @@ def look_through(data: bytes) -> Scans:
     progressive, wanted, count = False, set[int](), 0
     missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come
     for marker, body in _segments(data):
-        if marker in _FRAMES and len(body) > 5:
+        if marker in FRAMES and len(body) > 5:
             progressive = marker in _PROGRESSIVE
             wanted = set(body[6 : 6 + 3 * body[5] : 3])
             missing = {(each, number) for each in wanted for number in range(_COEFFICIENTS if progressive else 1)}
-        elif marker == _SCAN and len(body) > 2 * body[0] + 3:
+        elif marker == SCAN and len(body) > 2 * body[0] + 3:
             count += 1
             if count > MOST_SCANS:
                 break
