@@ -22,6 +22,14 @@ _MOST_OPEN_READS: Final = 2
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+def address_of(context: _Context) -> str:
+    """Return the address of a client, without its port.
+
+    To be asked at the begin of a call: where one was cancelled gRPC crashes.
+    """
+    return unquote(context.peer()).rpartition(":")[0]
+
+
 def _message(request: Any) -> Any:  # noqa: ANN401 - any message
     """Return a request, or raise what was wrong with its bytes."""
     if isinstance(request, RegraftError):
@@ -108,8 +116,7 @@ class Reader:
 
     async def all_in_turn(self, requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
         """Yield all messages of a stream likewise, each within the time."""
-        address = unquote(context.peer()).rpartition(":")[0]
-        turns = self._turns.setdefault(address, asyncio.Semaphore(_MOST_OPEN_READS))
+        turns = self._turns.setdefault(address_of(context), asyncio.Semaphore(_MOST_OPEN_READS))
         while True:
             async with turns:
                 message = await self._next(requests)

@@ -13,14 +13,13 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
-from urllib.parse import unquote
 
 import grpc
 
 from regraft import errors
 from regraft.errors import RegraftError
 from serving.call import Call, set_current, trace_id_of
-from serving.grpc_reading import STOPPING, Cuttable, Draining, Reader
+from serving.grpc_reading import STOPPING, Cuttable, Draining, Reader, address_of
 from serving.metrics import Metrics
 from serving.tracing import CallSpan, Tracing
 from serving.wire import lenient
@@ -276,8 +275,7 @@ class _Block(Call):
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
         arrived = _arrived.get()
-        address = unquote(context.peer()).rpartition(":")[0]  # asked now: when a call was cancelled gRPC crashes
-        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address)
+        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address_of(context))
         self._interceptor, self._context = interceptor, context
         self.span = interceptor.trace(arrived)
         if self.span:
