@@ -8,7 +8,7 @@ message is read, and its bytes stay with the client until then.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from inspect import isawaitable
 from types import TracebackType
@@ -170,13 +170,13 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         if not handler.response_streaming:
 
             async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-                async with _Aborting(context):
+                async with _aborting(context):
                     return await handler.unary_unary(await self._open_reader.in_turn(requests, context), context)
 
             return grpc.stream_unary_rpc_method_handler(call, *coders)
 
         async def stream(requests: AsyncIterator[Any], context: _Context) -> None:
-            async with _Aborting(context):
+            async with _aborting(context):
                 if handler.request_streaming:
                     answers = handler.stream_stream(self._open_reader.all_in_turn(requests, context), context)
                 else:
@@ -293,17 +293,10 @@ class _Block(Call):
         await self._interceptor.end(self, self._context, error)
 
 
-class _Aborting:
-    """Ends a call that none of ours counts with the status of its error."""
-
-    def __init__(self, context: _Context) -> None:
-        self._context = context
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, RegraftError):
-            await self._context.abort(*status_of(error))
+@asynccontextmanager
+async def _aborting(context: _Context) -> AsyncIterator[None]:
+    """End a call that none of ours counts with the status of its error."""
+    try:
+        yield
+    except RegraftError as error:
+        await context.abort(*status_of(error))
