@@ -72,9 +72,9 @@ class Shares:
             caller: whose share it is of.
             patient: wait, however long that takes.
         """
-        if not patient and self.is_refused(caller, amount):
-            return None
         if not patient:
+            if self.is_refused(caller, amount):
+                return None
             self._single[caller] += amount
         if not self._fits(amount, patient=patient) or (patient and self._waiting):
             await self._wait(amount, caller, patient=patient)
