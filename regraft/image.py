@@ -221,10 +221,7 @@ def _useful_size_of_window(size: tuple[int, int], spec: ImageSpec, window: Windo
 
 def _kept_part(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, int, int]:
     """Return the part of a picture that its crop depends on."""
-    return _reach_of(_middle(size, spec), size)
-
-
-def _reach_of(box: _Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    box = _middle(size, spec)
     left, columns = _span(box.left, box.width, box.width_px, size[0])
     top, rows = _span(box.top, box.height, box.height_px, size[1])
     return left, top, left + columns, top + rows
