@@ -72,10 +72,11 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def draw(stage: str, done: int, total: int) -> None:
             heard, _ = rounds.hear(stage, done, total)
-            if total and (stage not in tasks or tasks[stage][0] is not heard):  # begun anew, it has a bar of its own
+            if not total:
+                return
+            if stage not in tasks or tasks[stage][0] is not heard:  # begun anew, it has a bar of its own
                 tasks[stage] = heard, bars.add_task(stage, total=total)
-            if total:
-                bars.update(tasks[stage][1], completed=done, total=total)
+            bars.update(tasks[stage][1], completed=done, total=total)
 
         yield draw
 
