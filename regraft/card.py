@@ -136,7 +136,9 @@ IMPORTED: Final = "import"
 
 
 class Candidate(_Part):
-    """What a run could have published, on the images that were set aside to choose by.
+    """A strategy that a run could have published, and its figures.
+
+    Measured on the images that were set aside to choose by.
 
     Attributes:
         log_loss: mean negative log probability of the true label, in nats.
@@ -150,7 +152,7 @@ class Candidate(_Part):
 
 
 class Choice(_Part):
-    """Which of a run's two ways is published, and why.
+    """The choice between a run's two strategies, and its reason.
 
     Attributes:
         published: the strategy of one of the candidates.

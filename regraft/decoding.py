@@ -306,7 +306,10 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image, kept: KeptPart | None) -> Image.Image:
-    """Lay a picture on white, a few rows at a time: each step of it is a copy of what it is done to."""
+    """Lay a picture on white, a few rows at a time.
+
+    Each step makes a copy of the rows that it is given.
+    """
     left, top, right, bottom = kept(image.size) if kept else (0, 0, *image.size)
     rgb = Image.new("RGB", image.size, "white")
     for upper in range(top, bottom, _ROWS_AT_ONCE):

@@ -1,5 +1,6 @@
-"""What it costs to decode a picture, told from its header, so that it can be refused or made to wait before that.
+"""The cost of decoding a picture, by its header.
 
+It is known before anything is decoded, so that a picture can be refused or made to wait.
 Where the header is at the very start, `quick_cost` takes microseconds, whatever the file; `read_cost` opens the others.
 """
 
@@ -35,7 +36,13 @@ _ROW_BY_ROW: Final = (0xC0, 0xC1, 0xC9)
 
 @dataclass(frozen=True)
 class DecodingCost:
-    """What a picture takes: its pixels, and bytes of memory, of the file and at the peak of decoding it."""
+    """Pixels of a picture, and bytes of memory that it takes.
+
+    Attributes:
+        pixels: of the whole picture.
+        encoded_bytes: of the file, in all its copies.
+        decoded_bytes: at the peak of decoding it.
+    """
 
     pixels: int
     encoded_bytes: int
@@ -48,7 +55,10 @@ class DecodingCost:
 
 
 def quick_cost(data: bytes, least: LeastSize) -> DecodingCost | None:
-    """Return what decoding costs; None where a look at the first bytes does not tell, see `read_cost`."""
+    """Return the cost by the first bytes, None where they do not tell.
+
+    For those there is `read_cost`.
+    """
     if data.startswith(b"\xff\xd8"):
         return _cost_of_jpeg(data, least)
     if data.startswith(SIGNATURE) and len(data) > 33:
@@ -61,7 +71,9 @@ def quick_cost(data: bytes, least: LeastSize) -> DecodingCost | None:
 
 
 def read_cost(data: bytes, limits: Limits) -> DecodingCost:
-    """Return what decoding costs, of any format; takes a while, so not on an event loop.
+    """Return the cost of a picture of any format.
+
+    It opens the picture, which takes a while: not on an event loop.
 
     Raises:
         InvalidImageError: the bytes are no picture that is read here, or over the limits; the text says which.
@@ -75,7 +87,10 @@ def _cost(data: bytes, pixels: int, each: float) -> DecodingCost:
 
 
 def _cost_of_jpeg(data: bytes, least: LeastSize) -> DecodingCost | None:
-    """Return the cost by frame and first scan, if they come within a hundred segments."""
+    """Return the cost by frame and first scan, None without them.
+
+    They are looked for in the first hundred segments.
+    """
     start, frame = 2, b""
     marker = kind = 0
     for _ in range(_MOST_SEGMENTS):

@@ -78,7 +78,10 @@ class ImageSpec:
             )
 
     def resized_by(self, rule: ResizeRule | None) -> "ImageSpec":
-        """Return the spec with another rule, None for its own; by ``squash`` and ``pad`` all of the picture is seen."""
+        """Return the spec with another rule, itself for None.
+
+        By ``squash`` and ``pad`` all of the picture is seen.
+        """
         if rule is None or rule == self.resize:
             return self
         return replace(self, resize=rule, resize_px=self.resize_px if rule == "crop" else self.crop_px)
@@ -146,7 +149,9 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: Limits | None = None) -> C
 
 
 def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: Limits | None = None) -> Crop:
-    """Decode one picture and make a crop of a part of it, as the rule does of the whole; for training only.
+    """Decode one picture and make a crop of a part of it.
+
+    For training only. The rule does to the part what it does to a whole picture.
 
     ``pad`` scales the part's long side to the crop's and fills up with grey; the other rules scale both sides, whatever
     its shape. ``resize_px`` plays no part. Formats, conversions, errors and thread safety are those of `decode_crop`. A
@@ -265,7 +270,7 @@ def _cut(image: Image.Image, spec: ImageSpec) -> Crop:
 
 
 def _fill(image: Image.Image, box: _Box, spec: ImageSpec) -> Crop:
-    """Resize a part of a picture, and lay it on the middle of a grey crop where it does not fill it."""
+    """Resize a part of a picture, with grey around what is smaller."""
     resized = _resize(image, box, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):
         return np.array(resized)

@@ -1,4 +1,4 @@
-"""The scans of a JPEG: whether all are there that its picture is made of, and how many there are.
+"""The scans of a JPEG: their number, and any that are missing.
 
 Decoders say nothing of a scan that is missing: they show the picture coarser, or without its colours. Each scan takes
 about as long as the whole picture, and may be a few bytes long.
@@ -26,14 +26,20 @@ class _Segment(NamedTuple):
 
 
 class Scans(NamedTuple):
-    """How many scans there are, up to one more than the most; whether every component comes in full."""
+    """The number of scans, and whether every component comes in full.
+
+    They are counted up to one more than the most.
+    """
 
     number: int
     are_all_there: bool
 
 
 def look_through(data: bytes) -> Scans:
-    """Look through the scans of a JPEG; a file that cannot be told from has all."""
+    """Count the scans of a JPEG, and look for missing ones.
+
+    A file that does not tell counts as having all.
+    """
     progressive, wanted, count = False, set[int](), 0
     missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come
     for marker, body in _segments(data):

@@ -42,7 +42,9 @@ def check_label(label: str) -> None:
 
 
 def check_note(field: str, text: str, most: int = MAX_NOTE_LENGTH) -> None:
-    """Check free text such as the source of a label: empty, or a line that can be shown and kept.
+    """Check free text, such as the source of a label.
+
+    It may be empty, or a line that can be shown and kept.
 
     Raises:
         InvalidRequestError: the text names the field and says why it cannot.

@@ -1,4 +1,4 @@
-"""Names of models, in any script: what may be one, and what one may be called after.
+"""Names of models, in any script: checking, and deriving from other text.
 
 A name is a folder on every kind of file system, a label of metrics, a key in the database, and part of NAME:VERSION.
 """
@@ -51,7 +51,10 @@ def is_model_name(name: str) -> bool:
 
 
 def name_like(text: str) -> str:
-    """Return the model's name that is most like a text, empty where nothing of it can be in one."""
+    """Return a model's name made from a text.
+
+    It is empty where nothing of the text can be in a name.
+    """
     parts = "".join(letter if _is_part(letter) else " " for letter in one_form(text)).split()
     name = "-".join(parts).lstrip(_BESIDE_LETTERS)
     while name and not _begins_well(name):
@@ -63,7 +66,10 @@ def name_like(text: str) -> str:
 
 
 def taken_for(name: str, others: Iterable[str]) -> str:
-    """Return the name that some file systems would take for this one, empty if none."""
+    """Return another name that differs by capital letters alone, empty if none.
+
+    Some file systems would take one for the other.
+    """
     return next((other for other in others if other != name and other.casefold() == name.casefold()), "")
 
 

@@ -35,7 +35,7 @@ class Contents:
 
 
 def text_of(path: Path) -> str:
-    """Return a path as text; bytes in a file's name that are no text are escaped."""
+    """Return a path as text, with undecodable bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -19,7 +19,7 @@ def silent(_stage: str, _done: int, _total: int) -> None:
 
 @dataclass
 class Round:
-    """One time that a stage is gone through; a run may embed, say, several times.
+    """One pass through a stage; a run may embed, say, several times.
 
     Attributes:
         began_s: by the clock.
@@ -34,12 +34,15 @@ class Round:
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are done."""
+        """True once all steps are done."""
         return 0 < self.total <= self.done
 
 
 class Rounds:
-    """Tells the rounds of stages apart: a new one begins where the count goes back, or on after its end."""
+    """The rounds of stages, told apart by their counts.
+
+    A new one begins where the count goes back, or on after its end.
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         """Tell the time by ``clock``."""
@@ -47,7 +50,7 @@ class Rounds:
         self._latest: dict[str, Round] = {}
 
     def hear(self, stage: str, done: int, total: int) -> tuple[Round, bool]:
-        """Return the round that a step belongs to, and whether it is over by this very step."""
+        """Return the round of a step, and whether this step ends it."""
         now_s = self._clock()
         last = self._latest.get(stage)
         if last and last.is_over and (done, total) == (last.done, last.total):
@@ -64,7 +67,10 @@ class Rounds:
 
 @contextmanager
 def told_in_lines(say: Callable[[str], None], clock: Clock = time.monotonic) -> Iterator[Progress]:
-    """Yield a progress that says a line as each stage ends; what never came to its end is said last."""
+    """Yield a progress that says a line as each stage ends.
+
+    Stages that never came to their end are said last.
+    """
     rounds = Rounds(clock)
 
     def tell(stage: str, done: int, total: int) -> None:

@@ -135,7 +135,7 @@ class RetrainJobs:
         before: tuple[str, str] | None = None,
         most: int | None = None,
     ) -> list[RetrainJob]:
-        """Return the jobs, of one model or of all, in one state or in any, newest first.
+        """Return retrain jobs by model and state, newest first.
 
         Args:
             model: whose; of all if empty.

@@ -202,7 +202,10 @@ def _extra(extra: Mapping[str, Any]) -> None:
 
 
 def extra_took_part(extra: Mapping[str, Any]) -> str:
-    """Return how many pictures of a second set joined, and for how many they count."""
+    """Return a line on the pictures of a second set that joined.
+
+    It also says for how many they count.
+    """
     joined = f"{extra['images']} of {extra['found']} files of {extra['folder']} joined the training images"
     if extra["mean_weight"] == 1:
         return joined
@@ -213,7 +216,10 @@ def extra_took_part(extra: Mapping[str, Any]) -> str:
 def left_out(
     entries: Sequence[Mapping[str, str]], rest: str = "all are in report.html beside the model, and in --json"
 ) -> None:
-    """Show files that took no part, with their reasons; ``rest`` says where those are that do not fit."""
+    """Show the files that were left out, with their reasons.
+
+    ``rest`` says where those are that do not fit.
+    """
     if not entries:
         return
     line((f"{len(entries)} file(s) left out:", "yellow"))

@@ -43,7 +43,10 @@ def rows(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def advice_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return where to begin, what suits a small device and what is at hand, a line each where there is any."""
+    """Return lines of advice on choosing a backbone.
+
+    One each on where to begin, on a small device and on weights at hand, where there are any.
+    """
     at_hand = [entry["name"] for entry in entries if entry["at_hand"]]
     begin, small = ([e["name"] for e in entries if what in e["suits"]] for what in ("to begin with", "small device"))
     by = "as quick here" if any(entry["ms"] for entry in entries) else "as small"

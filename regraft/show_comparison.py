@@ -45,7 +45,10 @@ def _models(data: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _learning_curves(result: Mapping[str, Any], data: str) -> None:
-    """Show the accuracy that each number of training pictures gives: mean and range over the seeds."""
+    """Show accuracy by number of training pictures.
+
+    It is the mean and the range over the seeds.
+    """
     points = [point for point in result["learning_curves"] if point["data"] == data]
     counts = sorted({round(point["train_images"]) for point in points})
     if len(counts) < 2:

@@ -15,7 +15,14 @@ from regraft.runtime import cpu_budget
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture to decode; ``is_wanted`` is asked in a thread, just before; with more pixels it is refused."""
+    """A picture to decode, and what is decided just before.
+
+    Attributes:
+        image: its bytes.
+        spec: how it is cut.
+        is_wanted: asked in a thread, just before.
+        most_pixels: it is refused if it turns out to have more.
+    """
 
     image: bytes
     spec: ImageSpec

@@ -152,7 +152,10 @@ def open_engine(
 
 
 def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
-    """Open a session with nothing measured: a thread a picture on a CPU, batches on a GPU; errors as `open_engine`."""
+    """Open a session with nothing measured; errors as `open_engine`.
+
+    On a CPU each picture has a thread, on a GPU they run in batches.
+    """
     opened = open_session(model, provider=provider, threads=1)
     if opened.provider == "cuda":
         return Engine(opened, ExecutionPlan(lanes=1, threads=1, max_batch=_CUDA_BATCH))

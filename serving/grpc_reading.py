@@ -1,4 +1,7 @@
-"""Reads the messages of calls: within a time, by turns where anybody may call, no more once the server drains."""
+"""Reading of the messages of calls, within a time.
+
+Where anybody may call it goes by turns; once the server drains nothing more is read.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +41,7 @@ def _message(request: Any) -> Any:  # noqa: ANN401 - any message
 
 
 class Draining:
-    """Whether the server drains; when it begins to, whatever timeouts are in `cuts` pass."""
+    """The state of a drain, which ends the timeouts in `cuts`."""
 
     def __init__(self) -> None:
         """Begin without draining."""
@@ -67,7 +70,10 @@ class Cuttable:
             yield _message(item)
 
     async def _next(self) -> Any:  # noqa: ANN401 - any message
-        """Return the next item; `_END` after the last one, and where the server drains before it comes."""
+        """Return the next item, or `_END`.
+
+        It is that after the last one, and where the server drains before the next comes.
+        """
         # A timeout, since two tasks and a wait would cost each message of a stream as much as gRPC itself does.
         cut = asyncio.timeout(0 if self._draining.is_set else None)
         try:
@@ -90,7 +96,7 @@ class Cuttable:
 
 
 class Reader:
-    """Reads the message of a request, within a time, and no longer once the server drains."""
+    """A reader of messages, with a timeout that a drain cuts short."""
 
     def __init__(self, timeout_s: float, draining: Draining) -> None:
         """Wait so long for a message, and no longer than until ``draining`` is set."""
@@ -101,7 +107,7 @@ class Reader:
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def one(self, requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401 - any message
-        """Return the message of a request that has one, and note it with the call."""
+        """Return the one message of a request, and note it with the call."""
         if (message := await self._next(requests)) is _END:
             raise InvalidRequestError("the request has no message")
         if call := current():
@@ -109,7 +115,7 @@ class Reader:
         return message
 
     async def in_turn(self, requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-        """Return the message likewise, but of one address only a few are read at once."""
+        """Return the one message of a request, few at once per address."""
         async for message in self.all_in_turn(requests, context):
             return message
         raise InvalidRequestError("the request has no message")

@@ -1,4 +1,6 @@
-"""What every RPC has in common: errors become status codes, in one table; calls are counted, failures logged.
+"""The common part of all RPCs: status codes, counts, logs.
+
+Errors become status codes, in one table; calls are counted, failures logged.
 
 gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for; on the
 wire they are the same. So every method is a stream here: who calls, and whether there is room, is asked before the
@@ -94,7 +96,10 @@ def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps Regraft's own methods, and drains them when the server stops; bounds the reads of the others."""
+    """An interceptor of all methods of a port.
+
+    It wraps Regraft's own, and drains them when the server stops; of the others it bounds the reads.
+    """
 
     def __init__(
         self,
@@ -165,7 +170,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(self._one_way(answer, name), *coders)
 
     def _wrap_open(self, handler: Any) -> Any:  # noqa: ANN401 - as above
-        """Return a handler of health or reflection, which nobody stands before: who calls reads by turns."""
+        """Return a handler of health or reflection, which is read by turns.
+
+        No guard stands before these.
+        """
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
 
@@ -190,7 +198,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(stream, *coders)
 
     def _reading(self, method: str, answer: _Answer) -> _Answer:
-        """Return ``answer`` to a method's one message, which is read when there is room for it."""
+        """Return ``answer`` with its one message read when there is room."""
         room = self._rooms.get(method)
 
         async def read(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message

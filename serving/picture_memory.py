@@ -1,4 +1,7 @@
-"""One budget of memory for all pictures that are in the server, encoded and decoded: of requests and of labels."""
+"""The memory budget of all pictures that are in the server.
+
+It is one for requests and labels, for what is encoded and what is decoded.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 
 
 class PictureMemory:
-    """Use from one event loop."""
+    """A budget of memory for pictures; use from one event loop."""
 
     def __init__(self, shares: Shares | None, limits: Limits) -> None:
         """Take from ``shares``, in bytes, what pictures within ``limits`` cost; from its own half gigabyte if None."""

@@ -1,4 +1,4 @@
-"""So much of something that callers share: permits, counted in pictures, or memory, counted in bytes.
+"""A limited amount that callers share: permits for pictures, or bytes of memory.
 
 Whoever may wait, as a stream may, gets the next that is free, and that in turn: first of the caller who has least. A
 single request does not wait in a full server, but is refused at once; only where others, or streams, have what is its
@@ -14,7 +14,7 @@ from typing import Self
 
 @dataclass(eq=False)
 class Taken:
-    """What somebody has; a context manager that gives it back, once."""
+    """An amount taken by a caller; a context manager that gives it back, once."""
 
     amount: int
     caller: str
@@ -47,10 +47,16 @@ class _Waiting:
 
 
 class Shares:
-    """Use from one event loop. ``peak`` is the most that was taken since somebody set it."""
+    """An amount shared by callers; use from one event loop.
+
+    ``peak`` is the most that was taken since somebody set it.
+    """
 
     def __init__(self, most: int, patient_part: int = 1) -> None:
-        """Share out ``most``; of so many parts of it those who may wait have one, so that others find room."""
+        """Share out ``most`` among callers.
+
+        Of ``patient_part`` parts of it those who may wait have one, so that others find room.
+        """
         self._most_patient = max(1, most // patient_part)
         self.most = most
         self.taken = 0
@@ -65,10 +71,10 @@ class Shares:
         return not self._fits(amount, patient=False) and self._single[caller] + amount > self._share(caller)
 
     async def take(self, amount: int, caller: str, *, patient: bool) -> Taken | None:
-        """Take ``amount`` of at most `most`, now or in turn; None where a single request is refused.
+        """Take ``amount``, now or in turn; None where a single request is refused.
 
         Args:
-            amount: how much.
+            amount: how much; at most `most`.
             caller: whose share it is of.
             patient: wait, however long that takes.
         """
@@ -121,7 +127,7 @@ class Shares:
             self._waiting.pop(caller, None)
 
     def _serve(self) -> None:
-        """Give what is free to those who wait, each time to one of the caller who has least."""
+        """Give what is free to those who wait, callers with least first."""
         while (caller := self._next_caller()) is not None:
             waiting = self._waiting[caller][0]
             self._forget(waiting, caller)

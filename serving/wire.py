@@ -1,4 +1,7 @@
-"""Bytes from a client to messages, whatever is wrong with them being the caller's fault; answers that clients take."""
+"""Messages from clients' bytes, and answers small enough for clients.
+
+Whatever is wrong with the bytes is the caller's fault.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -25,7 +28,10 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
-    """Return the first messages, as many as one answer may hold; at least one, if there is one."""
+    """Return as many of the first messages as one answer holds.
+
+    It is at least one, if there is one.
+    """
     fitting: list[MessageT] = []
     left = MOST_ANSWER_BYTES
     for message in messages:
@@ -37,7 +43,10 @@ def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
 
 
 def card_json(card: ModelCard) -> str:
-    """Return a card as it is sent: a table of all classes against all would outgrow what clients take."""
+    """Return a card's JSON as it is sent, its confusion table condensed.
+
+    With many classes a table of all against all would outgrow what clients take.
+    """
     if card.metrics is None or len(card.labels) <= _MOST_DENSE:
         return card.to_json()
     metrics = card.metrics.model_copy(update={"confusion": ()})
