@@ -1,4 +1,4 @@
-"""Attacks on a real server, and what each costs: memory at its peak, seconds, requests of others that are refused.
+"""Attacks on a real server: peak memory, seconds, and requests of others refused.
 
 ``python -m benchmarks.attack STORE NAME``, on Linux. Every attack has a server of its own, with its defaults.
 """
@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -24,6 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import MB
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess
 from regraft.client import Client, RemoteError
@@ -33,45 +34,18 @@ from regraft.tokens import hash_token
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
 from tests.e2e.raw_http2 import RawConnection
 
-MB: Final = 2**20
-SAMPLE_S: Final = 0.02
 SCANS: Final = 1_500
 PATIENCE_S: Final = 120.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an attack did: megabytes before, at the peak and some seconds after, and what else there is to say."""
+    """Memory of the server around an attack, and its outcome in words."""
 
     idle_mb: float
     peak_mb: float
     after_mb: float
     said: str
-
-
-class Peak:
-    """The most megabytes that a process has in memory, looked at all the while; a context manager."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        """Prepare to look at a server, which is idle."""
-        self._server = server
-        self.idle_mb = self.most_mb = server.resident_mb()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Self:
-        """Begin to look."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Look no more."""
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(SAMPLE_S):
-            self.most_mb = max(self.most_mb, self._server.resident_mb())
 
 
 class Stage:
@@ -90,21 +64,23 @@ class Stage:
             yield channel
 
     def warm_up(self, token: str = "") -> None:
-        """Ask a few things, so that what every server comes to hold is not the attack's."""
+        """Classify some pictures first: what every server comes to hold is not the attack's."""
         with Client(Connection(self.server.target, token=token)) as client:
             for _ in range(50):
                 client.classify(photo(500, 375), name=self.name)
 
     def measured(self, attack: Callable[[], str]) -> Cost:
-        """Run an attack, and wait a moment for what it took to be given back."""
-        with Peak(self.server) as peak:
-            said = attack()
+        """Run an attack and measure the server's memory before, at its peak and 3 s after."""
+        idle_mb = self.server.resident_mb()
+        self.server.forget_peak()
+        said = attack()
+        most_mb = self.server.peak_mb()
         time.sleep(3)
-        return Cost(peak.idle_mb, peak.most_mb, self.server.resident_mb(), said)
+        return Cost(idle_mb, most_mb, self.server.resident_mb(), said)
 
 
 def half_messages(stage: Stage, method: str) -> str:
-    """Send 20 messages of 60 MB on one connection, all but the last byte of each."""
+    """Send 20 messages of 60 MB on one connection, without their last bytes."""
     with closing(RawConnection(stage.server.target)) as connection:
         streams = [connection.call(method) for _ in range(20)]
         taken = connection.upload(streams, 60 * MB, 60 * MB - 1, seconds=6)
@@ -113,7 +89,7 @@ def half_messages(stage: Stage, method: str) -> str:
 
 
 def repeated_scans() -> bytes:
-    """Return a progressive JPEG of 4,000 x 4,000 px, one of whose scans comes again and again."""
+    """Return a progressive JPEG of 4,000 x 4,000 px with one scan repeated."""
     buffer = io.BytesIO()
     Image.new("RGB", (4_000, 4_000), "grey").save(buffer, "JPEG", progressive=True, quality=30)
     data = buffer.getvalue()
@@ -130,7 +106,7 @@ def webp(side: int) -> bytes:
 
 
 def noise(megabytes: int) -> bytes:
-    """Return a PNG that has about so many megabytes, since nothing in it can be packed."""
+    """Return a PNG of noise, about so many megabytes large."""
     side = int((megabytes * MB / 3) ** 0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     buffer = io.BytesIO()
@@ -139,7 +115,7 @@ def noise(megabytes: int) -> bytes:
 
 
 def classify_all(stage: Stage, images: Iterable[bytes]) -> str:
-    """Classify pictures at once, and say what became of them, and how long it took."""
+    """Classify pictures at once; return their outcomes and seconds in words."""
 
     def ask(image: bytes) -> str:
         with stage.channel() as channel:
@@ -171,6 +147,10 @@ def streams_of_large_pictures(stage: Stage) -> str:
             answers: Any = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(requests, timeout=PATIENCE_S)
             return Counter("error" if answer.HasField("error") else "OK" for answer in answers)
 
+    return _by_four_streams(ask)
+
+
+def _by_four_streams(ask: Callable[[int], Counter[str]]) -> str:
     began_s = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
         outcomes = sum(pool.map(ask, range(4)), Counter[str]())
@@ -192,14 +172,11 @@ def labels_of_large_pictures(stage: Stage) -> str:
             answers: Any = retraining_pb2_grpc.RetrainingStub(channel).AddExamples(requests, timeout=PATIENCE_S)
             return Counter(answer.reason or "kept" for answer in answers)
 
-    began_s = time.perf_counter()
-    with ThreadPoolExecutor(4) as pool:
-        outcomes = sum(pool.map(ask, range(4)), Counter[str]())
-    return f"{_said(outcomes)} in {time.perf_counter() - began_s:.1f} s"
+    return _by_four_streams(ask)
 
 
 def nine_streams(stage: Stage) -> str:
-    """Let nine streams send all that they can, and ask beside them, one request at a time."""
+    """Classify single pictures beside nine streams that send all they can."""
     over = threading.Event()
 
     def stream(_number: int) -> int:
@@ -272,7 +249,7 @@ def _said(counts: Counter[str]) -> str:
 
 
 def main() -> None:
-    """Attack a server in every way, or in those that are named, and print the figures."""
+    """Run every attack, or those named, and print a table."""
     store, name, *wanted = sys.argv[1:]
     attacks: dict[str, Callable[[Stage], str]] = {
         "half": lambda stage: half_messages(stage, "/regraft.v1.Classifier/Classify"),

@@ -1,4 +1,4 @@
-"""What decoding really takes against what `regraft.decoding_cost` says by the header, for every format and mode.
+"""Memory of decoding against the estimate of `regraft.decoding_cost`, by format and mode.
 
 ``python -m benchmarks.decoding_cost``, on Linux. Each picture is decoded in a process of its own; exit 1 where one took
 more than was said.
@@ -6,7 +6,6 @@ more than was said.
 
 import io
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
 from regraft.decoding_cost import quick_cost, read_cost
 from regraft.image import ImageSpec, decode_crop, smallest_useful_size
 from regraft.image_limits import Limits
 
 SIDE: Final = 4_000
 LIMITS: Final = Limits(max_bytes=2**30, max_pixels=10**9)
-MB: Final = 2**20
 SPARE_MB: Final = 4.0
 """Of libraries that are loaded with the first picture of a format."""
 
@@ -73,22 +72,15 @@ def encoded(form: str, mode: str, options: dict[str, Any], orientation: int) -> 
     return buffer.getvalue()
 
 
-def peak_mb(field: str = "VmHWM") -> float:
-    """Return the most megabytes that this process had in memory since it was told to forget."""
-    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) / 1024
-
-
 def decode_here(file: Path) -> None:
     """Decode a file, and print what that took."""
     data, small = file.read_bytes(), io.BytesIO()
     Image.new("RGB", (64, 64)).save(small, "JPEG")
     decode_crop(small.getvalue(), ImageSpec())  # what is loaded for the first picture is not this one's
-    Path("/proc/self/clear_refs").write_text("5")
-    before_mb = peak_mb("VmRSS")
+    forget_peak()
+    before = resident_bytes()
     decode_crop(data, ImageSpec(), LIMITS)
-    taken_mb = peak_mb() - before_mb + 2 * len(data) / MB  # the message's and the request's, which are not here
+    taken_mb = (peak_bytes() - before + 2 * len(data)) / MB  # the message's and the request's, which are not here
     sys.stdout.write(json.dumps(taken_mb))
 
 

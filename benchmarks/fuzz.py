@@ -7,7 +7,6 @@ some bytes are then spoilt; the same seed spoils the same bytes.
 
 import argparse
 import io
-import re
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.memory import MB, forget_peak, peak_bytes
 from benchmarks.server_process import ServerProcess
 from regraft.errors import InvalidImageError
 from regraft.image import ImageSpec, decode_crop
@@ -100,7 +100,7 @@ def whole_pictures() -> list[bytes]:
 
 @dataclass
 class Dearest:
-    """The inputs that took the most seconds, and the most memory, of all and for each of their bytes."""
+    """Highest seconds and memory of any input, in all and a byte."""
 
     seconds: float = 0.0
     megabytes: float = 0.0
@@ -110,12 +110,12 @@ class Dearest:
     @contextmanager
     def watch(self, size_bytes: int) -> Iterator[None]:
         """Measure the block, which decodes so many bytes."""
-        Path("/proc/self/clear_refs").write_text("5")
-        before_mb, began_s = _peak_mb(), time.perf_counter()
+        forget_peak()
+        before, began_s = peak_bytes(), time.perf_counter()
         try:
             yield
         finally:
-            seconds, megabytes = time.perf_counter() - began_s, _peak_mb() - before_mb
+            seconds, megabytes = time.perf_counter() - began_s, (peak_bytes() - before) / MB
             self.seconds, self.megabytes = max(self.seconds, seconds), max(self.megabytes, megabytes)
             self.seconds_a_byte = max(self.seconds_a_byte, seconds / max(1, size_bytes))
             self.megabytes_a_byte = max(self.megabytes_a_byte, megabytes / max(1, size_bytes))
@@ -126,11 +126,6 @@ class Dearest:
             f"{self.seconds:.3f} s, {1e6 * self.seconds_a_byte:.0f} us a byte; "
             f"{self.megabytes:.1f} MB, {1e3 * self.megabytes_a_byte:.1f} kB a byte"
         )
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # it is there
 
 
 def fuzz_pictures(count: int, spoiler: Spoiler, dearest: Dearest) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What a training run on many pictures takes: seconds, CPU seconds and peak memory of each stage.
+"""Seconds, CPU seconds and peak memory of each stage of a large training run.
 
 python -m benchmarks.scale [PICTURES] [--image-px N]
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
 from regraft.image import encode_png
 from regraft.store import FEATURES_FILE
 from training.settings import TrainSettings
@@ -32,7 +33,7 @@ AGAIN = 50
 
 @dataclass
 class Meter(Stopwatch):
-    """A stopwatch that knows each stage's CPU seconds and peak of resident memory, in MB, and what there was before."""
+    """A stopwatch that also measures CPU seconds and peak memory (MB) of stages."""
 
     base_mb: float = 0.0
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -41,20 +42,13 @@ class Meter(Stopwatch):
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block."""
-        self.base_mb = self.base_mb or _memory_mb("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")
+        self.base_mb = self.base_mb or resident_bytes() / 1e6
+        forget_peak()
         began_s = time.process_time()
         with super().stage(name):
             yield
         self.cpu_s[name] = self.cpu_s.get(name, 0.0) + time.process_time() - began_s
-        self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), _memory_mb("VmHWM"))
-
-
-def _memory_mb(field_name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field_name):
-            return int(line.split()[1]) / 1000
-    raise RuntimeError(f"no {field_name} in /proc/self/status")
+        self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), peak_bytes() / 1e6)
 
 
 def draw(folder: Path, count: int) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
+
 
 @contextmanager
 def on_cpus(cpus: Collection[int]) -> Iterator[None]:
@@ -68,10 +70,15 @@ class ServerProcess:
 
     def resident_mb(self) -> float:
         """Return the megabytes that it has in memory."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError("the server is gone")
+        return resident_bytes(self._process.pid) / MB
+
+    def peak_mb(self) -> float:
+        """Return the most megabytes that it had in memory since `forget_peak`."""
+        return peak_bytes(self._process.pid) / MB
+
+    def forget_peak(self) -> None:
+        """Let the peak begin anew."""
+        forget_peak(self._process.pid)
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that it has used."""

@@ -1,4 +1,4 @@
-"""One class against all others, as hot dog against not hot dog: a list of pictures for `regraft compare`.
+"""A list of one class against all others, for `regraft compare`.
 
     python -m benchmarks.two_classes DATA CLASS LIST.csv [--train 750] [--holdout 248]
 
