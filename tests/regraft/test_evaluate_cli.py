@@ -61,7 +61,7 @@ def found(*arguments: object) -> dict[str, Any]:
 
 
 def same(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return what has to be the same however a model is asked: not its title, nor the time, nor the last digits."""
+    """Return the figures without title, time and last digits, which may differ."""
     if isinstance(value, dict):
         changing = ("model", "seconds", "images_per_s", "trained_on", "unseen", "split", "labels")
         return {key: same(entry) for key, entry in value.items() if key not in changing}

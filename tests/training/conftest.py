@@ -199,3 +199,12 @@ def exported(backbones_folder: Path) -> Callable[[str], ExportedBackbone]:
             return load_backbone(name, "none", 0, backbones_folder)
 
     return load
+
+
+@pytest.fixture(scope="module")
+def resnet_at_hand(backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[None]:
+    """Let every training of a module find timm/test_resnet, which was exported once."""
+    exported("timm/test_resnet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGRAFT_CACHE", str(backbones_folder))
+        yield

@@ -22,7 +22,7 @@ MODEL = "crayons"
 
 
 class Shop:
-    """Holds a store with version 1 of `MODEL`, the folder that it was trained on, and an empty examples store."""
+    """A store with version 1 of `MODEL`, its training folder, and empty examples."""
 
     def __init__(self, root: Path, cache: Path) -> None:
         self.data, self.cache = crayons(root / MODEL, 20), cache

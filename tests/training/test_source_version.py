@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from training.compare_settings import CompareSettings
 from training.export import Normalised
 from training.features import load_features
 from training.kept_state import MOST_BYTES, keep_state, restore
-from training.pretrained import ExportedBackbone
 from training.quantise_version import quantise_version
 from training.refresh import network_of
 from training.settings import TrainSettings
@@ -31,20 +29,12 @@ from training.source_version import Source, settle_source
 from training.strategy import Silent
 from training.train import TrainResult, train
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "resnet_at_hand")
 
 BACKBONE = "timm/test_resnet"
 QUICK = {"epochs": 1, "batch": 8, "backbone_lr": 1e-3, "head_lr": 1e-2}
 STILL = {**QUICK, "backbone_lr": 1e-7}
 """A fine-tuning that leaves the backbone nearly what it began with."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[None]:
-    exported(BACKBONE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REGRAFT_CACHE", str(backbones_folder))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from tests.training.conftest import CRAYONS, crayons
 from training.dataset import scan
 from training.findings import Epoch
 from training.finetune import Job, OnEpoch, Tuned
-from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
 from training.stopping import TrainingStopped
 from training.strategy import Context, Silent
@@ -31,20 +29,11 @@ from training.train import RUNS_FOLDER, TrainResult, train
 from training.tuned import scratch
 from training.tuner import Origin, Tuner, lead
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "resnet_at_hand")
 
 BACKBONE = "timm/test_resnet"
 LABELS = CRAYONS
 QUICK = {"epochs": 2, "batch": 8, "backbone_lr": 1e-3, "head_lr": 1e-2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[None]:
-    """Let every run find the backbone, which was exported once."""
-    exported(BACKBONE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REGRAFT_CACHE", str(backbones_folder))
-        yield
 
 
 @pytest.fixture
@@ -61,7 +50,7 @@ def settings(data: Path, strategy: str = "finetune", **others: object) -> TrainS
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """Train once from scratch, from beginning to end and in a folder of its own, what others are compared with."""
+    """Train once from scratch, without interruption, for comparison with others."""
     return train(settings(crayons(tmp_path_factory.mktemp("unbroken") / "crayons", 12), "scratch"))
 
 
