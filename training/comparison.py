@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
 from typing import Any, Final
 
-from scipy.stats import binomtest
-
+from training.noninferiority import p_value_of_difference
 from training.shares import ALL
 
 TOLERANCE: Final = 0.05
@@ -404,8 +403,7 @@ def _gain(pairs: Sequence[tuple[Row, Row]]) -> Gain:
 def _p_value(row: Row, other: Row) -> float:
     """Return how often chance makes as large a difference (McNemar's test, exact)."""
     one, its = {*row.mistakes}, {*other.mistakes}
-    differing = len(one ^ its)
-    return float(binomtest(len(one - its), differing).pvalue) if differing else 1.0
+    return p_value_of_difference(len(its - one), len(one - its))
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -315,7 +315,8 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     Raises:
         DatasetError: there is no picture that both answered and whose label both know.
     """
-    from training.gate import mcnemar  # noqa: PLC0415 - scipy.stats takes most of a second, which one model spares
+    # scipy.stats takes most of a second, which one model spares
+    from training.noninferiority import p_value_of_difference  # noqa: PLC0415
 
     kept, labels = _in_common(first, second, pictures)
     if not kept:
@@ -324,6 +325,7 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     probabilities = [_aligned(answers, kept, labels) for answers in (first, second)]
     answer = [each.argmax(axis=1) for each in probabilities]
     right = [each == truth for each in answer]
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     losses = compare(probabilities[0], probabilities[1], truth)
     differ = np.flatnonzero(answer[0] != answer[1])
     surest = np.maximum(*(each.max(axis=1) for each in probabilities))[differ]
@@ -331,9 +333,9 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     return PairedEvaluation(
         images=len(kept),
         accuracy=losses.accuracy,
-        only_first=int((right[0] & ~right[1]).sum()),
-        only_second=int((right[1] & ~right[0]).sum()),
-        p_value=mcnemar(right[0], right[1]),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=p_value_of_difference(only_first, only_second),
         gain=losses.gain,
         gain_error=losses.error if len(kept) > 1 else 0.0,
         agreed=len(kept) - len(differ),

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, fisher_exact, ttest_1samp
+from scipy.stats import fisher_exact, ttest_1samp
 
 from regraft.artifact import FloatArray
 from training.calibration import squared_error
-from training.noninferiority import holm, largest_loss, p_value_of_loss
+from training.noninferiority import holm, largest_loss, p_value_of_difference, p_value_of_loss
 from training.objections import MAX_LOG_LOSS_RISE, Limits, cautions, objections
 from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
@@ -118,9 +118,7 @@ def judge(
 
 def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
     """Compute McNemar's exact two-sided p value on two classifiers' right answers [n]."""
-    only_first = int((first_right & ~second_right).sum())
-    differing = int((first_right ^ second_right).sum())
-    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return p_value_of_difference(int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum()))
 
 
 def _with_probabilities(verdict: Verdict, answers: Answers, known: _Mask, both_right: _Mask) -> Verdict:

@@ -1,4 +1,4 @@
-"""Tests of a margin on two classifiers' right answers to the same pictures: is the second shown to lose more?
+"""Exact tests on two classifiers' right answers to the same pictures, most of them of a margin.
 
 Of n pictures, ``lost`` are answered rightly by the first alone and ``gained`` by the second alone; all others tell the
 two not apart. The loss is the difference of their shares.
@@ -9,12 +9,17 @@ from typing import Final
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, norm
 
 _NUISANCE: Final = 200
 _DEVIATIONS: Final = 4
 """In square roots of n, each at least two standard deviations: what lies further away counts for nothing."""
 _LEVEL: Final = 0.05
+
+
+def p_value_of_difference(lost: int, gained: int) -> float:
+    """Return the exact two-sided p value of McNemar's test (1947)."""
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def p_value_of_loss(lost: int, gained: int, images: int, limit: float) -> float:
