@@ -102,13 +102,7 @@ def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:
 
 def judged_picture(features: Features, row: int, probabilities: FloatArray, files: Mapping[str, str]) -> Judged:
     """Return a row of ``features`` beside what it was answered with, probabilities [K]."""
-    answer = int(probabilities.argmax())
-    return Judged(
-        **vars(_picture(features, row, files)),
-        answer=features.labels[answer],
-        probability=float(probabilities[answer]),
-        label_probability=float(probabilities[features.label_index[row]]),
-    )
+    return Judged.of(_picture(features, row, files), features.labels, probabilities)
 
 
 def _passed_over(features: Features, unseen: npt.NDArray[np.int64]) -> str:

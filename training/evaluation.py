@@ -18,7 +18,7 @@ from training.abstention import selective
 from training.calibration import reliability
 from training.dataset import Dataset, LabelledImage
 from training.evaluate import measure
-from training.findings import Judged, Reliability, Selective
+from training.findings import Judged, Picture, Reliability, Selective
 from training.found import shown_path
 from training.paired import compare
 from training.suspects import top_losses
@@ -200,7 +200,11 @@ def evaluate(asked: Asked, pictures: Pictures) -> Evaluation:
         if 0 < trained.sum() < len(ids)
         else None,
         top_losses=tuple(
-            _judged(pictures, labels, ids[row], probabilities[row], int(truth[row]), trained=bool(trained[row]))
+            Judged.of(
+                Picture(ids[row], pictures.shown[ids[row]], "trained on" if trained[row] else "", labels[truth[row]]),
+                labels,
+                probabilities[row],
+            )
             for row in top_losses(probabilities, truth)
         ),
         failures={pictures.shown[key]: reason for key, reason in answers.failures.items()},
@@ -248,21 +252,6 @@ def _unknown(
     labels = np.array([pictures.images[key].label for key in answers.ids])
     strangers = sorted(set(labels[~known].tolist()))
     return tuple(UnknownLabel(label, _share(is_novel[labels == label])) for label in strangers)
-
-
-def _judged(
-    pictures: Pictures, labels: Sequence[str], key: str, probabilities: FloatArray, truth: int, *, trained: bool
-) -> Judged:
-    answer = int(probabilities.argmax())
-    return Judged(
-        sha256=key,
-        file=pictures.shown[key],
-        split="trained on" if trained else "",
-        label=labels[truth],
-        answer=labels[answer],
-        probability=float(probabilities[answer]),
-        label_probability=float(probabilities[truth]),
-    )
 
 
 @dataclass(frozen=True)

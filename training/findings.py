@@ -1,10 +1,11 @@
 """What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from regraft.artifact import FloatArray
 from training.data_changes import DataChanges
 from training.verdict import Verdict
 
@@ -96,6 +97,17 @@ class Judged(Picture):
     answer: str
     probability: float
     label_probability: float
+
+    @classmethod
+    def of(cls, picture: Picture, labels: Sequence[str], probabilities: FloatArray) -> "Judged":
+        """Judge a picture, whose label is one of the K, by probabilities [K]."""
+        answer = int(probabilities.argmax())
+        return cls(
+            **vars(picture),
+            answer=labels[answer],
+            probability=float(probabilities[answer]),
+            label_probability=float(probabilities[labels.index(picture.label)]),
+        )
 
 
 @dataclass(frozen=True)
