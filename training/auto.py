@@ -92,18 +92,15 @@ def _untouched(probed: Made, plan: Plan, trial: Trial) -> Made:
 def _candidates(compared: Comparison, probed: Made, tuned: Made | None) -> tuple[Candidate, Candidate]:
     rows = zip(("probe", "finetune"), (probed, tuned), compared.log_loss, compared.accuracy, strict=True)
     probe, finetune = (
-        Candidate(strategy=strategy, log_loss=loss, accuracy=accuracy, holdout_accuracy=_on_holdout(made))
+        Candidate(
+            strategy=strategy,
+            log_loss=loss,
+            accuracy=accuracy,
+            holdout_accuracy=made.fitted.holdout_accuracy(made.features) if made else None,
+        )
         for strategy, made, loss, accuracy in rows
     )
     return probe, finetune
-
-
-def _on_holdout(made: Made | None) -> float | None:
-    if made is None or not made.features.is_holdout.any():
-        return None
-    holdout = made.features.holdout()
-    answers = made.fitted.head.probabilities(holdout.embedding).argmax(axis=1)
-    return float((answers == holdout.label_index).mean())
 
 
 def _with_note(made: Made, context: Context, note: str) -> Made:

@@ -70,8 +70,8 @@ def join_extra(
         mean_weight=float(weight.mean()),
         cv_without=float(alone.choices["cv_accuracy"]),
         cv_with=float(joined.choices["cv_accuracy"]),
-        holdout_without=_accuracy(alone, features),
-        holdout_with=_accuracy(joined, features),
+        holdout_without=alone.holdout_accuracy(features),
+        holdout_with=joined.holdout_accuracy(features),
         found=len(found.images) + len(found.left_out),
         left_out={reason: count for reason, count in left_out.items() if count},
     )
@@ -127,10 +127,3 @@ def _taking_part(
 
 def _labels(dataset: Dataset) -> str:
     return f"(it has: {listed(dataset.labels, _NAMED)}; --extra-class says what they are called in the first)"
-
-
-def _accuracy(fitted: FittedHead, features: Features) -> float | None:
-    holdout = features.holdout()
-    if not holdout.sha256:
-        return None
-    return float((fitted.head.probabilities(holdout.embedding).argmax(axis=1) == holdout.label_index).mean())

@@ -110,6 +110,13 @@ class FittedHead:
     unseen: Unseen
     left_out: LeftOut | None = None
 
+    def holdout_accuracy(self, features: Features) -> float | None:
+        """Measure the accuracy on the holdout rows; None where there are none."""
+        holdout = features.holdout()
+        if not holdout.sha256:
+            return None
+        return float((self.head.probabilities(holdout.embedding).argmax(axis=1) == holdout.label_index).mean())
+
 
 def fit(
     features: Features,
