@@ -56,6 +56,13 @@ def refuse_unseen(known: Sequence[str], seen: Collection[str], labelled: Iterabl
         )
 
 
+def in_order_of(known: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
+    """Order labels as a champion has them, new ones behind: clients may know them by number."""
+    there = dict.fromkeys(labels)
+    first = {label: None for label in known if label in there}
+    return (*first, *(label for label in there if label not in first))
+
+
 def settle_classes(known: Sequence[str], labelled: Iterable[tuple[str, bool]]) -> Classes:
     """Keep the classes that have enough training images; the others take no part until they do.
 

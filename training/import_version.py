@@ -22,6 +22,7 @@ from regraft.image import Crop
 from regraft.labels import listed, one_form
 from regraft.picture_folders import text_of
 from regraft.store import GateMode, ModelStore
+from training.classes import in_order_of
 from training.crops import readable_crops
 from training.dataset import Dataset, scan
 from training.features import Features, assemble
@@ -182,12 +183,8 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
 
 
 def _in_order_of(champion: Champion, imported: Imported) -> Imported:
-    """Return the classifier with its answers in the champion's order, new ones behind.
-
-    Clients may know them by number.
-    """
-    known = [label for label in champion.features.labels if label in imported.labels]
-    labels = (*known, *(label for label in imported.labels if label not in known))
+    """Return the classifier with its answers in the champion's order, new ones behind."""
+    labels = in_order_of(champion.features.labels, imported.labels)
     rows = [imported.labels.index(label) for label in labels]
     return replace(imported, labels=labels, weight=imported.weight[rows], bias=imported.bias[rows])
 

@@ -20,6 +20,7 @@ from regraft.picture_folders import text_of
 from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.abstention import selective
+from training.classes import in_order_of
 from training.cross_validation import outer_folds
 from training.dataset import Dataset, check_trainable, scan
 from training.diagnose import diagnose, thumbnails
@@ -184,11 +185,10 @@ def opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
 
 
 def _in_order_of(champion: Champion, dataset: Dataset) -> Dataset:
-    """Return the dataset with labels in the champion's order, new ones behind: clients may know them by number."""
+    """Return the dataset with labels in the champion's order, new ones behind."""
     images = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
-    there = dict.fromkeys(map(one_form, dataset.labels))
-    known = [label for label in champion.features.labels if label in there]
-    return replace(dataset, images=images, labels=(*known, *(label for label in there if label not in known)))
+    labels = in_order_of(champion.features.labels, map(one_form, dataset.labels))
+    return replace(dataset, images=images, labels=labels)
 
 
 def _check_folds(dataset: Dataset, settings: TrainSettings) -> None:
