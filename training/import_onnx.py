@@ -4,7 +4,6 @@ The last layer is a Gemm, or a MatMul and perhaps an Add, with numbers that the 
 follow. The backbone gets what prepares the pictures into its graph, as every backbone here has it.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,8 @@ from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_diges
 from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.image import ImageSpec
 from regraft.runtime import open_session, require_onnxruntime
-from training.imported import IMAGENET_MEAN, IMAGENET_STD, Channels, ImageRule, Imported, Tail, labels_for
+from training.imported import IMAGENET_MEAN, IMAGENET_STD, Channels, ImageRule, Imported, Tail, labels_for, origin_of
 from training.pretrained import ExportedBackbone
-from training.source_version import IMPORTED
 
 ANY_NETWORK: Final = "onnx"
 """What the backbone is called where nobody says which network it is."""
@@ -83,7 +81,7 @@ def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...])
     except RegraftError as error:
         raise InvalidRequestError(f"{path}: {error}") from error
     named = labels_for(labels, len(head.weight), path.name)
-    origin = f"{IMPORTED}from {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    origin = origin_of(path)
     exported = ExportedBackbone(bare, name or ANY_NETWORK, origin, spec, backbone_digest(bare))
     return Imported(exported, head.weight, head.bias, named, head.tail, answers, path.name)
 

@@ -1,6 +1,5 @@
 """Import of torchvision and timm classifiers, from files or their own weights. Imports torch."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,10 @@ from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import InvalidRequestError
 from training.backbones import PretrainedBackbone, build_backbone, build_classifier, build_with_head
 from training.export import Normalised, export_backbone
-from training.imported import ImageRule, Imported, labels_for
+from training.imported import ImageRule, Imported, labels_for, origin_of
 from training.input_size import take_image_px
 from training.kept_state import keep_state
 from training.pretrained import ExportedBackbone, weights_origin
-from training.source_version import IMPORTED
 from training.weights import AUXILIARY, State, imagenet_labels
 
 _BATCH: Final = 8
@@ -44,7 +42,7 @@ def import_torch(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error).removeprefix("--weights: ")) from error
     weight, bias = _linear(head, path, name)
-    origin = f"{IMPORTED}from {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    origin = origin_of(path)
     known = imagenet_labels() if len(weight) == len(imagenet_labels()) else ()
     named = labels_for(labels, len(weight), path.name, known)
     return _imported(backbone, (weight, bias), named, name, (origin, path.name), rule, keep=keep)

