@@ -118,10 +118,16 @@ def import_version(
         DatasetError: the pictures are of other classes, or none can be read.
         ArtifactError: the version would answer otherwise than the classifier does by itself.
         MissingPackageError: a state dict needs torch, which is not installed.
+        PreconditionError: there is a champion, and nothing to judge by.
         StorageError: the store could not be written.
     """
     store = ModelStore(settings.store)
     champion = opponent(store, settings.name, gate)
+    if settings.data is None and champion is not None and gate is not GateMode.OFF:
+        raise PreconditionError(
+            f"model {settings.name!r} has a champion, and without pictures nothing says that this one is as good: add "
+            "--data, take another --name, or let it go live anyhow with --gate off"
+        )
     as_run = TrainSettings(settings.data or settings.file or Path(settings.backbone), settings.name, settings.store)
     context = Context(
         as_run, cache or cache_folder(), settings.store / RUNS_FOLDER / settings.name, listener or Silent()
@@ -135,20 +141,10 @@ def import_version(
         imported = _in_order_of(champion, imported)
         dataset = replace(dataset, labels=imported.labels)
     made = _made(settings, imported, dataset, proof, context)
+    found = made.findings
     if dataset.images:
         found = look_closer(champion, made, store, settings.name, examples, context)
-    else:
-        found = made.findings
-        _refuse_unjudged(champion is not None, gate, settings.name)
     return publish_made(made, found, champion, store, settings.name, gate, context, IMPORTED)
-
-
-def _refuse_unjudged(has_champion: bool, gate: GateMode, name: str) -> None:
-    if has_champion and gate is not GateMode.OFF:
-        raise PreconditionError(
-            f"model {name!r} has a champion, and without pictures nothing says that this one is as good: add --data, "
-            "take another --name, or let it go live anyhow with --gate off"
-        )
 
 
 def _read(settings: ImportSettings) -> Imported:
