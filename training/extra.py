@@ -93,12 +93,12 @@ def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str])
     Raises:
         InvalidRequestError: one of the two sets has no class of such a name; the text says which it has.
     """
+    theirs_there = labels_of(folder) if renamed else ()  # it walks through all folders
     for theirs, ours in renamed.items():
         if ours not in labels:
             raise InvalidRequestError(
                 f"--extra-class: {ours!r} is no class of the first set ({listed(labels, _NAMED)})"
             )
-        theirs_there = labels_of(folder)
         if theirs not in theirs_there:
             raise InvalidRequestError(
                 f"--extra-class: {theirs!r} is no class of {folder} ({listed(theirs_there, _NAMED)})"
