@@ -18,7 +18,7 @@ from regraft.examples import image_hash
 from regraft.manifest import is_manifest
 from regraft.picture_folders import folders_in, text_of
 from regraft.progress import Progress, silent
-from training.found import Found, FoundImage, LeftOut, in_folders, in_list, name_groups
+from training.found import Found, FoundImage, LeftOut, in_folders, in_list, name_groups, root_of
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
 
 NO_HOLDOUT: Final = "nothing is held out"
@@ -123,11 +123,6 @@ def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str
     if not dataset.images:
         raise DatasetError(f"{text_of(data)}: no picture is in the part {part!r} ({found.split})")
     return dataset
-
-
-def root_of(data: Path) -> Path:
-    """Return the folder that the paths of pictures begin at."""
-    return data.parent if is_manifest(data) else data
 
 
 def _found(data: Path, group_by: str) -> Found:

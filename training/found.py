@@ -79,9 +79,14 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
+def root_of(data: Path) -> Path:
+    """Return the folder that the paths of pictures begin at."""
+    return data if data.is_dir() else data.parent
+
+
 def shown_path(path: Path, data: Path) -> str:
     """Return a path as reports show it: from the data on, or the name alone of a file that lies elsewhere."""
-    root = data if data.is_dir() else data.parent
+    root = root_of(data)
     return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
 
 
