@@ -30,7 +30,6 @@ from training.findings import Findings
 from training.head import FittedHead, Unseen, fit_temperature
 from training.import_onnx import import_onnx
 from training.imported import ImageRule, Imported, Proof, prove_imported
-from training.logistic import log_softmax
 from training.novelty import fit_novelty, novelty_threshold
 from training.retrain_data import Champion
 from training.settings import TrainSettings
@@ -253,8 +252,7 @@ def _fitted(weight: FloatArray, bias: FloatArray, features: Features, *, calibra
     head = Head(weight, bias, prototypes, novelty.whitening)
     unseen = Unseen.nothing(len(bias))
     if calibrate:
-        answers = np.exp(log_softmax((train.embedding[rows] @ weight.T + bias).astype(np.float64)))
-        unseen = Unseen(rows, answers.astype(np.float32), novelty.out_of_fold)
+        unseen = Unseen(rows, head.probabilities(train.embedding[rows]), novelty.out_of_fold)
     threshold = novelty_threshold(novelty.out_of_fold)
     return FittedHead(head, temperature, novelty.method, threshold, {}, unseen, novelty.left_out)
 
