@@ -71,9 +71,10 @@ def choose_threshold(
 
 
 def abstention(unseen: "Unseen", features: "Features", target_error: float | None) -> Abstention | None:
-    """Choose the threshold by what heads said of training images unseen, one of each group; None without a target.
+    """Choose the abstention threshold; None without a target.
 
-    What counts nothing in the fit says nothing here either.
+    It goes by what heads said of training images that they had not seen, one of each group. What
+    counts nothing in the fit says nothing here either.
     """
     if target_error is None:
         return None
@@ -105,7 +106,10 @@ def fewest_images(target_error: float) -> int:
 def _surest_first(
     probabilities: FloatArray, label_index: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Return confidences [n], falling, whether each answer is wrong, and its row; of equal ones the wrong first."""
+    """Sort confidences [n], falling; return them with errors and rows.
+
+    Of equal ones the wrong come first.
+    """
     confidence = probabilities.max(axis=1, initial=0).astype(np.float64)
     wrong = probabilities.argmax(axis=1) != label_index
     order = np.lexsort((~wrong, -confidence))

@@ -1,4 +1,7 @@
-"""How far an exported network may be from the one that was trained: by the spread of its logits, and by its answers."""
+"""Tolerance of an exported network against the trained one.
+
+It goes by the spread of its logits, and by its answers.
+"""
 
 from typing import Final
 

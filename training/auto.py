@@ -84,7 +84,7 @@ def _better(probed: Made, plan: Plan, context: Context, tuner: Tuner) -> Made:
 
 
 def _untouched(probed: Made, plan: Plan, trial: Trial) -> Made:
-    """Return the probe, with what the fine-tuning that it won against was done by, and its curves."""
+    """Return the probe, with the provenance and curves of the fine-tuning it beat."""
     findings = replace(probed.findings, epochs=trial.tuned.every_epoch, start=plan.start)
     return replace(probed, findings=findings, tuned_by=tuned_by(plan, trial.tuned, 0))
 

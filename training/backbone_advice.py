@@ -1,4 +1,4 @@
-"""Advice on networks: which one to begin with, and which suit a small device; by their figures. No torch."""
+"""Advice on networks, by their figures: a first one, and small ones. No torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""How long networks take for a picture here, before anything is trained. Imports torch."""
+"""Speed of untrained networks on this machine. Imports torch."""
 
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from training.speed import ms_per_crop
 
 
 def ms_here(name: str, cache: Path, *, at_hand: bool, progress: Progress = silent) -> float:
-    """Measure a network as it would serve, on one thread of the CPU, without decoding.
+    """Measure a network's time for a picture, in milliseconds.
+
+    It runs as it would serve: on one thread of the CPU, without decoding.
 
     Args:
         name: of the network.

@@ -124,7 +124,10 @@ def _published(name: str) -> BackboneEntry:
 
 
 def _with_own_weights(entry: BackboneEntry) -> BackboneEntry:
-    """Return the entry of the weights that ``default`` stands for here: the published accuracy is that of others."""
+    """Return the entry for a person's own weights, where ``default`` means these.
+
+    The published accuracy is that of others.
+    """
     file = own_weights(entry.name)
     if file is None:
         return entry

@@ -86,7 +86,7 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
 
 
 def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple[PretrainedBackbone, State]:
-    """Build a network of the file of a state dict, and return the tensors of the file's head beside it.
+    """Build a network from a state dict; return the file's head beside it.
 
     Args:
         name: of the network.
@@ -103,7 +103,10 @@ def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple
 
 
 def build_classifier(name: str, classes: int) -> nn.Module:
-    """Build a whole network of random weights as its own library does, with a head of so many classes."""
+    """Build a whole network of random weights, with a head of so many classes.
+
+    It is as its own library makes it.
+    """
     if name in EMBEDDED_WEIGHTS or name.startswith(TIMM_PREFIX):
         network: nn.Module = timm.create_model(_name_in_timm(name), num_classes=classes)
         return network

@@ -107,7 +107,10 @@ def _claim(folder: Path) -> None:
 
 
 def _scanned(settings: CompareSettings, listen: Listen) -> _Datasets:
-    """Look at all data before the first run, so that what is wrong with any is known before the hours."""
+    """Scan all data before the first run.
+
+    So what is wrong with any is known before the hours.
+    """
     datasets = {}
     for name, data in zip(settings.names, settings.data, strict=True):
         with listen(name) as listener:
@@ -153,7 +156,10 @@ def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
 def _run_all(
     settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
 ) -> Comparison:
-    """Carry out the runs that are missing; a combination that failed on all pictures is not tried again."""
+    """Carry out the missing runs.
+
+    A combination that failed on all pictures is not tried again.
+    """
     runs = list(_runs(settings))
     for number, run in enumerate(runs, start=1):
         if any(_run_of(row) == run for row in comparison.rows):
@@ -173,7 +179,10 @@ def _run_all(
 
 
 def _runs(settings: CompareSettings) -> Iterator[Run]:
-    """Yield the runs, those that tell most first: all pictures, then their shares, then the same by further seeds."""
+    """Yield the runs, the most telling first.
+
+    All pictures, then their shares, then the same by further seeds.
+    """
     for seed, share, data, backbone, strategy in product(
         settings.all_seeds, settings.all_shares, settings.names, settings.backbones, settings.strategies
     ):
@@ -185,7 +194,7 @@ def _run_of(row: Row) -> Run:
 
 
 def _left(runs: Sequence[Run], rows: Sequence[Row]) -> str:
-    """Say how long the runs take that are left, once all have been seen by another seed."""
+    """Estimate the time left, once all runs have been seen by another seed."""
     times = [
         [row.seconds for row in rows if (row.combination, row.share) == (run.combination, run.share)] for run in runs
     ]
@@ -208,7 +217,7 @@ def _digest(dataset: Dataset) -> str:
 
 
 def _settled_as(dataset: Dataset, features: Features) -> Dataset:
-    """Return the dataset with the split and groups that a model of it was trained by."""
+    """Restore the dataset's split and groups from a model's features."""
     held = dict(
         zip(features.sha256, zip(features.is_holdout.tolist(), features.group.tolist(), strict=True), strict=True)
     )
@@ -219,7 +228,10 @@ def _settled_as(dataset: Dataset, features: Features) -> Dataset:
 
 
 def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Listen) -> list[Row | Failure]:
-    """Return the outcomes with the time that each model takes for a picture, those of a data set by turns."""
+    """Measure each model's time for a picture; return the outcomes with it.
+
+    Those of a data set take turns.
+    """
     times: dict[str, float] = {}
     for name, dataset in datasets.items():
         models = [row.model for row in comparison.of(name).models]
@@ -236,7 +248,10 @@ def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Li
 def _publish(
     settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
 ) -> Iterator[Published]:
-    """Train the winner of each data set once more, into the store and through its gate, as ``regraft train`` does."""
+    """Train the winner of each data set again, into the store.
+
+    It goes through the store's gate, as ``regraft train`` does.
+    """
     for name, dataset in datasets.items():
         best = winner(comparison.of(name).rows)
         if best is None:
@@ -260,7 +275,10 @@ def _publish(
 
 
 def _read(folder: Path) -> Mapping[str, Any]:
-    """Return what is left of an interrupted comparison; nothing of one that an earlier Regraft made."""
+    """Read what an interrupted comparison left.
+
+    One that an earlier Regraft made counts as nothing.
+    """
     try:
         found = json.loads((folder / COMPARISON_FILE).read_text())
     except (OSError, ValueError):

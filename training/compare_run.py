@@ -68,9 +68,10 @@ def attempt(
 
 @contextmanager
 def cache_for(run: Run, caches: Path, *, begin_empty: bool = False) -> Iterator[Path]:
-    """Yield a cache for a run; what a pretrained backbone made of the pictures is handed on to the next runs.
+    """Yield a run's own cache, with embeddings of earlier runs.
 
-    Each has a copy of its own, or the embeddings of every backbone that was ever fine-tuned would pile up.
+    What a pretrained backbone made of the pictures is handed on to the next runs. Each has a copy of its own, or the
+    embeddings of every backbone that was ever fine-tuned would pile up.
     """
     shared = caches / sha256(f"{run.data}\n{run.backbone}".encode()).hexdigest()[:_HASH_DIGITS]
     with tempfile.TemporaryDirectory(dir=caches) as own:
@@ -107,7 +108,7 @@ def train_settings(run: Run, settings: CompareSettings) -> TrainSettings:
 
 
 def model_name(run: Run, *, prefixed: bool = False) -> str:
-    """Return what the model of a combination is called in the store: 'timm/x' probed gives timm-x-probe."""
+    """Name a combination's model in the store: 'timm/x' probed is timm-x-probe."""
     full = f"{run.data}-{run.backbone}" if prefixed else run.backbone
     name = name_like(f"{full}-{run.strategy}")
     if name.endswith(f"-{run.strategy}"):
@@ -118,7 +119,7 @@ def model_name(run: Run, *, prefixed: bool = False) -> str:
 
 @dataclass
 class _Curve:
-    """A listener that passes on all it hears, and keeps when the epochs ended and how fast they were."""
+    """Listener that passes everything on, and records epoch times and speeds."""
 
     listener: Listener
     started: float = field(default_factory=time.perf_counter)
@@ -146,7 +147,7 @@ class _Curve:
 def _kept(
     run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener
 ) -> tuple[Row, Dataset]:
-    """Train a model, with nothing in the cache, and publish it in the comparison's own store."""
+    """Train a model from an empty cache into the comparison's own store."""
     curve = _Curve(listener)
     with cache_for(run, caches, begin_empty=True) as cache:
         # its models compete with each other only

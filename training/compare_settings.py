@@ -113,7 +113,7 @@ class CompareSettings:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the data sets are called: as their folders, or lists, are."""
+        """Names of the data sets: those of their folders, or lists."""
         places = [path.resolve() for path in self.data]
         return tuple(text_of(Path(place.stem if is_manifest(place) else place.name)) for place in places)
 

@@ -35,19 +35,19 @@ class Run:
 
     @property
     def combination(self) -> tuple[str, str, str]:
-        """What its runs on other shares and by other seeds have in common with it."""
+        """Data, backbone and strategy, whatever the share and the seed."""
         return self.data, self.backbone, self.strategy
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Title for people."""
         share = "" if self.share == ALL else f", {self.share} pictures" if "%" not in self.share else f", {self.share}"
         return f"{self.backbone}, {self.strategy}{share}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a training was after an epoch.
+    """State of a training after an epoch.
 
     Attributes:
         seconds: since the run began.
@@ -118,7 +118,7 @@ class Failure(Run):
 
 @dataclass(frozen=True)
 class Learned:
-    """How accurate a combination is that learned from so many pictures: a point of its learning curve.
+    """Accuracy of a combination on one share: a point of its learning curve.
 
     Attributes:
         train_images: mean over the seeds.
@@ -141,7 +141,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Gain:
-    """What one strategy brought over another, for the same network on the same pictures.
+    """Gain of one strategy over another, on the same network and pictures.
 
     Attributes:
         against: the other strategy.
@@ -165,7 +165,7 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance alone would rarely make such a difference."""
+        """Significance of the difference: whether chance alone would rarely make it."""
         return self.p_value < _LEVEL
 
     @property
@@ -198,7 +198,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Published:
-    """The winner of a data set, as it went before the gate of a store.
+    """Winner of a data set, after the gate of a store.
 
     Attributes:
         why: it won.
@@ -258,7 +258,10 @@ class Comparison:
         return replace(self, datasets=datasets, outcomes=outcomes, published=published)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; every row has ``error``, which is empty where the run came to an end."""
+        """Return plain JSON types.
+
+        Every row has ``error``, which is empty where the run came to an end.
+        """
         gains = [{**asdict(gain), "is_clear": gain.is_clear, "sentence": gain.sentence} for gain in gains_of(self.rows)]
         return {
             "datasets": [asdict(each) for each in self.datasets],
@@ -335,14 +338,18 @@ def learning_curves(rows: Sequence[Row]) -> list[Learned]:
 
 
 def gains_of(rows: Sequence[Row]) -> list[Gain]:
-    """Hold transfer against scratch, and fine-tuning against a probe, where both are there by the same seeds."""
+    """Compare transfer with scratch, and fine-tuning with a probe.
+
+    They are compared where both are there by the same seeds.
+    """
     return list(_gains([row for row in rows if row.accuracy is not None]))
 
 
 def winner(rows: Sequence[Row]) -> Row | None:
-    """Return the best model by training pictures that it had not seen, for the holdout chooses nothing.
+    """Choose the best model by accuracy on unseen training pictures.
 
-    Of equal ones the faster is taken. The figures of a combination are means over its seeds.
+    The holdout chooses nothing. Of equal ones the faster is taken. The figures of a combination are means over its
+    seeds.
     """
     found = [
         (fmean(row.unseen_accuracy for row in same if row.unseen_accuracy is not None), -model.ms, model)

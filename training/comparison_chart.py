@@ -66,7 +66,10 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - a module
 
 
 def speed_chart(models: Sequence[Row]) -> bytes:
-    """Draw accuracy against time as an SVG, with the size as the area of a bubble; numbers are those of the models."""
+    """Draw accuracy against time as an SVG.
+
+    The size is the area of a bubble; the numbers are those of the models.
+    """
     measured = [(number, row) for number, row in enumerate(models, start=1) if row.accuracy is not None]
     with _figure((11.0, 6.2)) as (figure, finish):
         axes = figure.add_subplot()
@@ -83,7 +86,10 @@ def speed_chart(models: Sequence[Row]) -> bytes:
 
 
 def learning_chart(points: Sequence[Learned]) -> bytes:
-    """Draw accuracy against the number of training pictures as an SVG, a line for each combination."""
+    """Draw learning curves as an SVG: accuracy against training pictures.
+
+    There is a line for each combination.
+    """
     with _figure((11.0, 6.2)) as (figure, finish):
         axes = figure.add_subplot()
         for combination, style in _styles(points).items():
@@ -109,7 +115,9 @@ def learning_chart(points: Sequence[Learned]) -> bytes:
 
 
 def training_chart(rows: Sequence[Row]) -> bytes:
-    """Draw accuracy over epochs and over seconds as an SVG, a line for each combination.
+    """Draw accuracy over epochs and over seconds as an SVG.
+
+    There is a line for each combination.
 
     Args:
         rows: all runs on all pictures; the seconds are those of the runs whose models were kept, which began with
@@ -143,7 +151,10 @@ def training_chart(rows: Sequence[Row]) -> bytes:
 
 @contextmanager
 def _figure(size_in: tuple[float, float]) -> Iterator[tuple["Figure", Callable[[], bytes]]]:
-    """Yield a figure, and what returns it as an SVG afterwards; its letters are shapes, the same everywhere."""
+    """Yield a figure, and a function that returns its SVG afterwards.
+
+    Its letters are shapes, so that they are the same everywhere.
+    """
     mpl = require_matplotlib()
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):
@@ -188,7 +199,10 @@ def _bubbles(axes: "Axes", measured: Sequence[tuple[int, Row]]) -> None:
 
 
 def _front(axes: "Axes", rows: Sequence[Row]) -> None:
-    """Draw the best accuracy for each time as a line; size plays no part in it."""
+    """Draw the best accuracy for each time as a line.
+
+    Size plays no part in it.
+    """
     costs = [(time, -(row.accuracy or 0.0)) for time, row in zip(times_of(rows), rows, strict=True)]
     best = sorted((rows[index].ms, 100 * (rows[index].accuracy or 0.0)) for index in pareto_front(costs))
     if len(best) > 1:
@@ -212,7 +226,10 @@ def _round(digits: Sequence[float]) -> list[float]:
 
 
 def _log_ticks(axes: "Axes", values: Sequence[float], *, at_values: bool = False) -> None:
-    """Make the horizontal axis logarithmic, with round numbers on it, or with the values themselves."""
+    """Make the horizontal axis logarithmic, with ticks.
+
+    They are round numbers, or the values themselves.
+    """
     axes.set_xscale("log")
     # At least a factor of four, or the noise of the clock would fill the chart.
     margin = 1.15 if at_values else max(1.35, math.sqrt(4 * min(values) / max(values)))

@@ -13,7 +13,7 @@ Charts = Mapping[str, Mapping[str, bytes]]
 
 
 def draw_charts(comparison: Comparison) -> Charts:
-    """Return the charts of each data set as SVGs, those that there is something to draw of."""
+    """Draw the charts of each data set as SVGs, where there is data."""
     return {each.name: _charts(comparison.of(each.name)) for each in comparison.datasets}
 
 
@@ -55,7 +55,7 @@ def _charts(part: Comparison) -> Mapping[str, bytes]:
 
 
 def _curves(part: Comparison) -> dict[str, Any]:
-    """Return the table of the learning curves: the shares, and for each combination a cell of each."""
+    """Tabulate the learning curves: the shares, and a row for each combination."""
     points = learning_curves(part.rows)
     counts = {point.share: round(point.train_images) for point in points}
     shares = sorted(counts, key=lambda share: counts[share])

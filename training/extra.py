@@ -108,7 +108,10 @@ def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str])
 def _taking_part(
     found: Dataset, features: Features, renamed: Mapping[str, str]
 ) -> tuple[dict[str, LabelledImage], dict[str, int]]:
-    """Return the pictures that can join, with the first set's labels, and how many cannot, by the reason."""
+    """Select the pictures that can join, and count the others by reason.
+
+    They come with the first set's labels.
+    """
     named = [replace(image, label=renamed.get(image.label, image.label)) for image in found.images]
     strange = Counter(image.label for image in named if image.label not in features.labels)
     known = set(features.sha256)

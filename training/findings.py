@@ -246,7 +246,9 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The exported file against torch on real pictures: largest difference of a logit, and share of equal answers.
+    """Agreement of the exported file with torch on real pictures.
+
+    It is the largest difference of a logit, and the share of equal answers.
 
     Attributes:
         logit_spread: between the largest and the smallest logit of torch; reports of before do not say it.

@@ -85,7 +85,10 @@ def root_of(data: Path) -> Path:
 
 
 def shown_path(path: Path, data: Path) -> str:
-    """Return a path as reports show it: from the data on, or the name alone of a file that lies elsewhere."""
+    """Return a path as reports show it, from the data on.
+
+    Of a file that lies elsewhere it is the name alone.
+    """
     root = root_of(data)
     return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
 

@@ -41,7 +41,10 @@ def fit_in_half(
 
 
 def _largest(embedding: FloatArray) -> float:
-    """Return the largest absolute value; no array of them all, which would take as much memory again."""
+    """Return the largest absolute value.
+
+    No array of them all is made, which would take as much memory again.
+    """
     return max(float(embedding.max()), -float(embedding.min()))
 
 

@@ -197,14 +197,20 @@ def fit(
 
 
 def _joined(embedding: FloatArray, learned: Index, further: FloatArray) -> tuple[FloatArray, Index]:
-    """Return embeddings, and which of them to fit on, further ones last; a copy only where there are further ones."""
+    """Join further embeddings; return all, and the rows to fit on.
+
+    Further ones come last. Where there are none nothing is copied.
+    """
     if not len(further):
         return embedding, learned
     return np.concatenate([embedding[learned], further]), np.arange(len(learned) + len(further))
 
 
 def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, float]:
-    """Return the mean [D] of the rows to fit on, and the standard deviation about it; in blocks, without a copy."""
+    """Compute the mean [D] and standard deviation of the rows to fit on.
+
+    It goes in blocks, without a copy.
+    """
     count, size = len(learned), embedding.shape[1]
     mean = sum((embedding[learned[b]].sum(axis=0, dtype=np.float64) for b in blocks(count)), np.zeros(size)) / count
     squares = sum(float(np.square(embedding[learned[b]] - mean).sum()) for b in blocks(count))
@@ -230,7 +236,7 @@ def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = N
 
 
 def _completed(label_index: Index, labels: tuple[str, ...], missing: Mapping[str, int]) -> Matrix:
-    """Return what a row of each class counts [K] where it counts for missing ones too."""
+    """Compute the weight [K] of each class's rows, missing ones included."""
     counts = np.bincount(label_index, minlength=len(labels))
     return np.minimum(
         1 + np.array([missing.get(label, 0) for label in labels]) / np.maximum(counts, 1), MOST_FOR_MISSING

@@ -45,7 +45,10 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Input:
-    """Input of a classifier: float or uint8, channels first or last; batch 0 is any."""
+    """Input of a classifier: float or uint8, channels first or last.
+
+    Batch 0 is any.
+    """
 
     name: str
     type: int
