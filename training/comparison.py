@@ -326,10 +326,7 @@ def pareto_front(costs: Sequence[Sequence[float]]) -> set[int]:
 
 def learning_curves(rows: Sequence[Row]) -> list[Learned]:
     """Return accuracy against the number of training pictures, each combination by rising numbers."""
-    points = [
-        _learned([row for row in rows if (row.combination, row.share) == key])
-        for key in dict.fromkeys((row.combination, row.share) for row in rows if row.accuracy is not None)
-    ]
+    points = [_learned(runs) for runs in _by_share([row for row in rows if row.accuracy is not None]).values()]
     order = list(dict.fromkeys(row.combination for row in rows))
     return sorted(
         points,
@@ -353,11 +350,19 @@ def winner(rows: Sequence[Row]) -> Row | None:
     """
     found = [
         (fmean(row.unseen_accuracy for row in same if row.unseen_accuracy is not None), -model.ms, model)
-        for model in rows
+        for same in _by_share(rows).values()
+        for model in same
         if model.model and model.unseen_accuracy is not None
-        for same in [[row for row in rows if (row.combination, row.share) == (model.combination, model.share)]]
     ]
     return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _by_share(rows: Sequence[Row]) -> dict[tuple[tuple[str, str, str], str], list[Row]]:
+    """Group rows by combination and share; a group differs in its seeds."""
+    groups: dict[tuple[tuple[str, str, str], str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.combination, row.share), []).append(row)
+    return groups
 
 
 def _learned(runs: Sequence[Row]) -> Learned:
@@ -377,15 +382,13 @@ def _learned(runs: Sequence[Row]) -> Learned:
 
 
 def _gains(rows: Sequence[Row]) -> Iterator[Gain]:
-    by_run = {(row.combination, row.share, row.seed): row for row in rows}
-    keys = dict.fromkeys((row.combination, row.share) for row in rows)
+    runs = _by_share(rows)
     for baseline, others in _BASELINES:
-        for (data, backbone, strategy), share in keys:
+        for ((data, backbone, strategy), share), mine in runs.items():
             if strategy not in others:
                 continue
-            mine = [row for row in rows if (row.combination, row.share) == ((data, backbone, strategy), share)]
-            pairs = [(row, by_run.get(((data, backbone, baseline), share, row.seed))) for row in mine]
-            if both := [(row, other) for row, other in pairs if other is not None]:
+            theirs = {row.seed: row for row in runs.get(((data, backbone, baseline), share), ())}
+            if both := [(row, theirs[row.seed]) for row in mine if row.seed in theirs]:
                 yield _gain(both)
 
 
