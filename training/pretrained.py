@@ -12,7 +12,7 @@ from typing import Final
 import onnx
 from google.protobuf.message import DecodeError
 
-from regraft.artifact import backbone_digest, check_backbone
+from regraft.artifact import Artifact, backbone_digest, check_backbone, ungraft
 from regraft.card import KeptState, Precision, SourceVersion
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
@@ -57,6 +57,21 @@ class ExportedBackbone:
     def key(self) -> EmbeddingKey:
         """What embeddings made with it are cached under."""
         return EmbeddingKey(self.digest, self.spec.digest())
+
+
+def backbone_of(version: Artifact) -> ExportedBackbone:
+    """Return a version's backbone without its head, with all that its card tells of it."""
+    known = version.card.backbone
+    return ExportedBackbone(
+        ungraft(version.model),
+        known.name,
+        known.weights,
+        version.card.image,
+        known.digest,
+        precision=known.precision,
+        sources=known.sources,
+        state=known.state,
+    )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from training.gate import Answers, judge
 from training.head import FittedHead, Unseen
 from training.objections import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
 from training.precision import NONSENSE_DROP, calibration_crops, quantised
-from training.pretrained import ExportedBackbone, embedding_cache
+from training.pretrained import ExportedBackbone, backbone_of, embedding_cache
 from training.quantise_result import Quantised, side_of
 from training.refit import REFITTED_WITH
 from training.report import LeftOutFile
@@ -74,17 +74,9 @@ def quantise_version(
         StorageError: the store could not be written.
     """
     parent = _read(store, wanted)
-    card = parent.artifact.card
     files = find_images(parent.features.sha256, data, examples, progress)
     train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
-    origin = ExportedBackbone(
-        artifact.ungraft(parent.artifact.model),
-        card.backbone.name,
-        card.backbone.weights,
-        card.image,
-        card.backbone.digest,
-    )
-    backbone = quantised(origin, calibration_crops(train, card.image), progress)
+    backbone = quantised(backbone_of(parent.artifact), calibration_crops(train, parent.artifact.card.image), progress)
     features, unreadable = _embed(parent, backbone, files, cache, progress)
     old = parent.features.select(np.isin(parent.features.sha256, features.sha256))
     before, after = (parent.artifact.head.probabilities(each.embedding) for each in (old, features))
@@ -138,12 +130,10 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
     none = Unseen.nothing(len(card.labels))
     fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
     return build(
-        backbone.model,
+        backbone,
         fitted,
         features,
         name=card.name,
-        origin=(backbone.name, backbone.weights),
-        spec=card.image,
         strategy="quantise",
         settings={
             **{key: card.settings[key] for key in REFITTED_WITH if key in card.settings},
@@ -152,10 +142,7 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
         seed=card.seed,
         recipe=card.recipe and {**card.recipe, "precision": "int8"},
         parent_version=parent.version,
-        precision="int8",
         kept=card.abstention,
-        sources=card.backbone.sources,
-        state=card.backbone.state,
     )
 
 

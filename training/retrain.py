@@ -30,6 +30,7 @@ from training.features import Features
 from training.findings import Findings
 from training.head import FittedHead
 from training.objections import Limits
+from training.pretrained import backbone_of
 from training.quarantine import Quarantined, quarantine
 from training.refit import REFITTED_WITH, refit
 from training.restraint import step_back, within
@@ -149,20 +150,15 @@ def _finished_without_news(champion: Champion, data: RetrainData, examples: Exam
 def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
     return build(
-        artifact.ungraft(champion.artifact.model),
+        backbone_of(champion.artifact),
         fitted,
         data.features,
         name=job.model,
-        origin=(card.backbone.name, card.backbone.weights),
-        spec=card.image,
         strategy="retrain",
         settings={**{name: card.settings[name] for name in REFITTED_WITH if name in card.settings}, **job.settings},
         seed=card.seed,
         recipe=card.recipe,
         parent_version=champion.version,
-        precision=card.backbone.precision,
-        sources=card.backbone.sources,
-        state=card.backbone.state,
         further=data.further,
     )
 

@@ -17,7 +17,7 @@ from regraft.card import KeptState, ModelCard, SourceVersion
 from regraft.errors import InvalidRequestError, PreconditionError
 from regraft.store import MODEL_FILE, STATE_FILE, ModelStore
 from training.catalogue import STORE_PREFIX
-from training.pretrained import ExportedBackbone
+from training.pretrained import ExportedBackbone, backbone_of
 from training.settings import TrainSettings
 
 IMPORTED: Final = "imported "
@@ -60,22 +60,11 @@ class Source:
 
     def backbone(self) -> ExportedBackbone:
         """Return its backbone as it is, in its own precision."""
-        card = self.card
-        known = card.backbone
+        known = self.card.backbone
         notes = [f"It goes on from the backbone of {self.label}, {known.precision}."]
         if known.precision == "int8":
             notes.append("That backbone is int8 and stays so; the version that it was quantised from has it in fp32.")
-        return ExportedBackbone(
-            artifact.ungraft(self.artifact.model),
-            known.name,
-            known.weights,
-            card.image,
-            known.digest,
-            tuple(notes),
-            known.precision,
-            self.lineage,
-            known.state,
-        )
+        return replace(backbone_of(self.artifact), notes=tuple(notes), sources=self.lineage)
 
     def state(self) -> Path:
         """Return the file of the weights to go on from, found whole.

@@ -265,12 +265,10 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
 def challenge(made: Made, name: str, settings: TrainSettings, parent_version: int | None = None) -> Challenger:
     """Make the model file and its card, and prove it on real pictures."""
     challenger = build(
-        made.backbone.model,
+        made.backbone,
         made.fitted,
         made.features,
         name=name,
-        origin=(made.backbone.name, made.backbone.weights),
-        spec=made.backbone.spec,
         strategy=made.strategy,
         settings={
             "data": text_of(Path(settings.data.resolve().name)),
@@ -288,10 +286,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
         seed=settings.seed,
         recipe=recipe_of(made, settings),
         parent_version=parent_version,
-        precision=made.backbone.precision,
         further=made.further,
-        sources=made.backbone.sources,
-        state=made.backbone.state,
         choice=made.choice,
     )
     files = {image.sha256: image.path for image in made.dataset.images}

@@ -22,7 +22,7 @@ from regraft.progress import Progress, silent
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
-from training.pretrained import embedding_cache
+from training.pretrained import backbone_of, embedding_cache
 from training.refit import REFITTED_WITH, refit
 from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.retrain_end import reason_of
@@ -102,20 +102,15 @@ def _upgrade(
     verdict = findings.verdict
     assert verdict is not None  # it was judged just now
     challenger = build(
-        artifact.ungraft(read.model),
+        backbone_of(read),
         fitted,
         features,
         name=older.name,
-        origin=(read.card.backbone.name, read.card.backbone.weights),
-        spec=read.card.image,
         strategy="upgrade",
         settings={name: read.card.settings[name] for name in REFITTED_WITH if name in read.card.settings},
         seed=read.card.seed,
         recipe=read.card.recipe,
         parent_version=older.version,
-        precision=read.card.backbone.precision,
-        sources=read.card.backbone.sources,
-        state=read.card.backbone.state,
     )
     prove_on_files(challenger, fitted.head, files.__getitem__)
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]

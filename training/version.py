@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import onnx
 
-from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, backbone_digest, embedding_size, graft
+from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft
 from regraft.card import (
     SCHEMA_VERSION,
     Abstention,
@@ -22,14 +21,12 @@ from regraft.card import (
     KeptState,
     Metrics,
     ModelCard,
-    Precision,
     RecipeValue,
     Reference,
-    SourceVersion,
 )
 from regraft.drift import reference_of
 from regraft.errors import ArtifactError
-from regraft.image import Crop, ImageSpec
+from regraft.image import Crop
 from regraft.image_files import ImageFile
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
@@ -41,6 +38,7 @@ from training.features import Features
 from training.findings import NOTHING_FOUND, Findings
 from training.further import arrays_of
 from training.head import Additional, FittedHead
+from training.pretrained import ExportedBackbone
 from training.report import NO_PICTURES, LeftOutFile, render, report_json
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
@@ -48,7 +46,6 @@ PROOF_TOLERANCE: Final = 1e-3
 EMBEDDING_TOLERANCE: Final = 1e-2
 """Of the largest value: rounding grows with the activations."""
 _PROOF_IMAGES: Final = 8
-_NO_RECIPE: Final[Mapping[str, RecipeValue]] = MappingProxyType({})
 _REFERENCE_IMAGES: Final = 100
 """Holdout images that make a distribution; the heads of the folds are a little less sure than the one that serves."""
 
@@ -75,23 +72,18 @@ class Challenger:
 
 
 def build(
-    backbone: onnx.ModelProto,
+    backbone: ExportedBackbone,
     fitted: FittedHead,
     features: Features,
     *,
     name: str,
-    origin: tuple[str, str],
-    spec: ImageSpec,
     strategy: str,
     settings: dict[str, Any],
     seed: int,
-    recipe: Mapping[str, RecipeValue] = _NO_RECIPE,
+    recipe: Mapping[str, RecipeValue] | None = None,
     parent_version: int | None = None,
-    precision: Precision = "fp32",
     further: Additional | None = None,
     kept: Abstention | None = None,
-    sources: tuple[SourceVersion, ...] = (),
-    state: bytes | KeptState | None = None,
     choice: Choice | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head.
@@ -101,41 +93,37 @@ def build(
         fitted: the head.
         features: training and holdout rows by this backbone.
         name: of the model.
-        origin: the backbone's name and the source of its weights.
-        spec: how pictures are prepared.
         strategy: how it was made.
         settings: for the card; ``target_error`` among them asks for a threshold of abstention.
         seed: of everything that was random.
         recipe: for the card.
         parent_version: the champion before.
-        precision: of the backbone's arithmetic.
         further: rows beside the features.
         kept: the abstention of a version whose very head this is.
-        sources: see `training.pretrained.ExportedBackbone`.
-        state: likewise.
         choice: for the card.
     """
+    state = backbone.state
     card = ModelCard(
         schema_version=SCHEMA_VERSION,
         name=name,
         labels=features.labels,
-        image=spec,
+        image=backbone.spec,
         backbone=BackboneCard(
-            name=origin[0],
-            weights=origin[1],
-            digest=backbone_digest(backbone),
-            precision=precision,
-            sources=sources,
+            name=backbone.name,
+            weights=backbone.weights,
+            digest=backbone.digest,
+            precision=backbone.precision,
+            sources=backbone.sources,
             state=_kept_state(state) if isinstance(state, bytes) else state,
         ),
-        embedding_size=embedding_size(backbone),
+        embedding_size=embedding_size(backbone.model),
         head_digest=fitted.head.digest(),
         temperature=fitted.temperature,
         novelty_method=fitted.novelty_method,
         novelty_threshold=fitted.novelty_threshold,
         strategy=strategy,
         settings={**settings, **fitted.choices},
-        recipe=dict(recipe),
+        recipe=dict(recipe or {}),
         seed=seed,
         data_digest=features.digest(),
         train_images=int((~features.is_holdout).sum()),
@@ -147,7 +135,7 @@ def build(
         libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    model = graft(backbone, fitted.head, card)
+    model = graft(backbone.model, fitted.head, card)
     return Challenger(model, card, features, further, state=state if isinstance(state, bytes) else None)
 
 

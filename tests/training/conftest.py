@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import onnx
 import pytest
 
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
@@ -79,6 +80,11 @@ def crayons(folder: Path, count: int) -> Path:
     return folder
 
 
+def as_exported(model: onnx.ModelProto, name: str = "tiny", weights: str = "none") -> ExportedBackbone:
+    """Return a backbone for the pictures of `tests.tiny`, as an export leaves it."""
+    return ExportedBackbone(model, name, weights, SPEC, backbone_digest(model))
+
+
 def colour_challenger(
     features: Features,
     name: str = "colours",
@@ -89,12 +95,10 @@ def colour_challenger(
 ) -> Challenger:
     """Fit a head on features of the tiny backbone, and build the file of the version."""
     return build(
-        tiny_backbone(),
+        as_exported(tiny_backbone()),
         fit(features, additional=further),
         features,
         name=name,
-        origin=("tiny", "none"),
-        spec=SPEC,
         strategy="probe",
         settings={"data": "a test", **settings},
         seed=0,

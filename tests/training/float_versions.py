@@ -10,6 +10,7 @@ from regraft.image import decode_crop
 from regraft.runtime import open_session
 from regraft.store import ModelStore
 from tests.tiny import SPEC, picture
+from tests.training.conftest import as_exported
 from tests.training.convolutions import conv_backbone
 from training.features import assemble
 from training.head import fit
@@ -58,12 +59,10 @@ def publish_float(
         embeddings[image_hash(data)] = embeddings[image_hash(picture("red", number))]
     features = assemble(labels, rows, embeddings)
     challenger = build(
-        backbone,
+        as_exported(backbone),
         fit(features),
         features,
         name=NAME,
-        origin=("tiny", "none"),
-        spec=SPEC,
         strategy="probe",
         settings=dict(settings),
         seed=3,

@@ -22,7 +22,7 @@ from training.catalogue import FAMILIES
 from training.export import export_backbone
 from training.features import Embedder, Features, assemble
 from training.head import fit
-from training.pretrained import embedding_cache
+from training.pretrained import ExportedBackbone, embedding_cache
 from training.version import build, prove
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -85,12 +85,10 @@ def train(name: str, pictures: Pictures, model_file: Path) -> list[Crop]:
     assert_usable(features.embedding)
     fitted = fit(features)
     challenger = build(
-        backbone,
+        ExportedBackbone(backbone, name, "random", spec, key.backbone),
         fitted,
         features,
         name="colours",
-        origin=(name, "random"),
-        spec=spec,
         strategy="probe",
         settings={},
         seed=0,

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from regraft.artifact import backbone_digest
 from regraft.errors import DatasetError
 from tests.page import Page
-from tests.tiny import SPEC, picture, tiny_backbone
+from tests.tiny import picture, tiny_backbone
+from tests.training.conftest import as_exported
 from training.dataset import scan
 from training.found import shown_path
 from training.look import SHEET, Look, look
 from training.look_page import page
-from training.pretrained import ExportedBackbone, embedding_cache
+from training.pretrained import embedding_cache
 from training.probe import probe_on
 from training.settings import TrainSettings
 from training.strategy import Context, Silent, Stopwatch
 
-BACKBONE = ExportedBackbone(tiny_backbone(), "tiny", "none", SPEC, backbone_digest(tiny_backbone()))
+BACKBONE = as_exported(tiny_backbone())
 
 
 @pytest.fixture

@@ -9,17 +9,15 @@ import pytest
 import timm
 import torch
 
-from regraft.artifact import backbone_digest
 from regraft.examples import image_hash
-from tests.tiny import SPEC, picture, tiny_backbone
-from tests.training.conftest import colour_rows, features_of
+from tests.tiny import picture, tiny_backbone
+from tests.training.conftest import as_exported, colour_rows, features_of
 from training.auto import auto
 from training.dataset import Dataset, LabelledImage
 from training.findings import Findings
 from training.finetune import Job, Tuned
 from training.head import Additional, class_weights, fit
 from training.plan import Plan, plan_finetune, plan_scratch
-from training.pretrained import ExportedBackbone
 from training.settings import TrainSettings
 from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Made, Silent
 from training.tuner import Origin, Tuner
@@ -30,7 +28,7 @@ ROWS = [row for label in LABELS for row in colour_rows(label, range(COUNTS[label
 FEATURES = features_of(LABELS, ROWS)
 IMAGES = tuple(LabelledImage(Path(f"{label}.png"), label, False, sha256=image_hash(data)) for data, label, _ in ROWS)
 DATASET = Dataset(LABELS, IMAGES, (), "a test")
-BACKBONE = ExportedBackbone(tiny_backbone(), "tiny", "none", SPEC, backbone_digest(tiny_backbone()))
+BACKBONE = as_exported(tiny_backbone())
 PROBED = Made("probe", DATASET, BACKBONE, FEATURES, fit(FEATURES), Findings())
 
 

@@ -19,8 +19,8 @@ from regraft.image import decode_crop
 from regraft.retrain_jobs import JobState
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
-from tests.tiny import SPEC, picture, tiny_backbone
-from tests.training.conftest import CRAYONS, crayons
+from tests.tiny import picture, tiny_backbone
+from tests.training.conftest import CRAYONS, as_exported, crayons
 from tests.training.convolutions import conv_backbone
 from training.dataset import scan
 from training.features import load_features
@@ -132,7 +132,7 @@ def probed(data: Path, model: onnx.ModelProto, precision: PrecisionChoice, heard
     """Return what a probe of the backbone makes in fp32 and in the precision."""
     settings = TrainSettings(data, precision=precision, cv=2, views=1)
     context = Context(settings, data.parent, data.parent / "runs", heard)
-    backbone = ExportedBackbone(model, "tiny", "none", SPEC, backbone_digest(model))
+    backbone = as_exported(model)
     made = probe_on(backbone, scan(data), context)
     return made, in_precision(made, context)
 

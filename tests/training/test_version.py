@@ -17,7 +17,7 @@ from regraft.image import Crop, decode_crop, encode_png
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
-from tests.training.conftest import colour_challenger, colour_features, colour_rows, embed, features_of
+from tests.training.conftest import as_exported, colour_challenger, colour_features, colour_rows, embed, features_of
 from tests.training.tf32 import deep_backbone, in_tf32
 from training.evaluate import measure
 from training.features import Features, assemble, load_features
@@ -50,7 +50,7 @@ def test_the_proof_holds_for_exact_embeddings_and_not_for_those_that_tf32_rounde
     features = assemble(LABELS, [(name, label, False) for name, (_, label) in pictures.items()], embeddings)
     fitted = fit(features)
     challenger = build(
-        backbone, fitted, features, name="deep", origin=("", ""), spec=SPEC, strategy="probe", settings={}, seed=0
+        as_exported(backbone, "", ""), fitted, features, name="deep", strategy="probe", settings={}, seed=0
     )
 
     def prove_it() -> None:
@@ -80,12 +80,10 @@ def test_the_card_says_what_the_version_was_made_from() -> None:
     fitted = fit(features)
 
     card = build(
-        tiny_backbone(),
+        as_exported(tiny_backbone(), "a backbone", "its weights"),
         fitted,
         features,
         name="colours",
-        origin=("a backbone", "its weights"),
-        spec=SPEC,
         strategy="probe",
         settings={"data": "crayons"},
         seed=23,
@@ -217,12 +215,10 @@ def test_a_file_with_another_backbone_is_not_proven() -> None:
     features = colour_features(LABELS)
     fitted = fit(features)
     other = build(
-        tiny_backbone(scale=1.1),
+        as_exported(tiny_backbone(scale=1.1)),
         fitted,
         features,
         name="colours",
-        origin=("tiny", "none"),
-        spec=SPEC,
         strategy="probe",
         settings={},
         seed=0,
