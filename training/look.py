@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from training.findings import Pair, Picture
 from training.found import shown_path
 from training.pretrained import ExportedBackbone
 from training.split import split_by_likeness
-from training.strategy import with_hashes
+from training.strategy import without_unreadable
 
 SHEET: Final = 24
 """The most pictures of a class on a contact sheet."""
@@ -96,11 +96,9 @@ class Look:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        fields = {name: value for name, value in vars(self).items() if name not in ("sheet", "left_out")}
-        return {
-            **{name: _plain(value) for name, value in fields.items()},
-            "left_out": [{"file": file, "reason": reason} for file, reason in self.left_out],
-        }
+        fields = asdict(replace(self, sheet={}))
+        del fields["sheet"]
+        return fields | {"left_out": [{"file": file, "reason": reason} for file, reason in self.left_out]}
 
 
 def look(
@@ -126,11 +124,7 @@ def look(
     dataset = scan(data, progress, group_by)
     spec = backbone.spec if backbone else ImageSpec()
     files, failures = _read(dataset, spec, progress)
-    dataset = dataset.without(with_hashes(failures))
-    if not dataset.images:
-        raise DatasetError(
-            f"{text_of(data)}: no file can be read as an image; the first one: {next(iter(failures.values()))}"
-        )
+    dataset = without_unreadable(dataset, failures, data)
     near = None
     if backbone and cache:
         dataset, near = _near(dataset, data, backbone, cache, progress)
@@ -192,7 +186,7 @@ def _near(
     embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
     files = {image.sha256: image.path for image in dataset.images}
     embeddings, failures = embedder.embed(files, cache, progress)
-    dataset = dataset.without(with_hashes(failures))
+    dataset = without_unreadable(dataset, failures, data)
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
     features = assemble(
         dataset.labels, rows, embeddings, groups={image.sha256: image.group for image in dataset.images}
@@ -242,10 +236,3 @@ def _sheet(dataset: Dataset) -> dict[str, tuple[LabelledImage, ...]]:
         for label, images in by_label.items()
         if images
     }
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a field of any kind
-    """Return a field as JSON has it."""
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from regraft.card import Choice, RecipeValue
 from regraft.errors import DatasetError
+from regraft.picture_folders import text_of
 from regraft.progress import Progress
 from training.crops import over_limits
 from training.dataset import Dataset
@@ -135,18 +136,14 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     return dataset, features, embedder
 
 
-def with_hashes(failures: Mapping[str, str]) -> dict[str, str]:
-    """Return the reasons why pictures cannot be read, by hash, each with the hash in it."""
-    return {sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()}
-
-
-def without_unreadable(dataset: Dataset, failures: dict[str, str], root: Path) -> Dataset:
+def without_unreadable(dataset: Dataset, failures: Mapping[str, str], root: Path) -> Dataset:
     """Return the dataset without pictures that cannot be read, by hash and reason.
 
     Raises:
         DatasetError: none is left.
     """
-    dataset = dataset.without(with_hashes(failures))
+    dataset = dataset.without({sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()})
     if not dataset.images:
-        raise DatasetError(f"{root}: no file can be read as an image; the first one: {next(iter(failures.values()))}")
+        first = next(iter(failures.values()))
+        raise DatasetError(f"{text_of(root)}: no file can be read as an image; the first one: {first}")
     return dataset
