@@ -22,7 +22,6 @@ from training.settings import TrainSettings
 
 IMPORTED: Final = "imported "
 """How the weights of a version begin in its card that `regraft import` brought, see `training.imported`."""
-_READ_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,5 @@ def _holds(path: Path, kept: KeptState) -> bool:
     """Return whether a file has the very content that a card tells of."""
     if not path.is_file() or path.stat().st_size != kept.size_bytes:
         return False
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest() == kept.sha256
+        return hashlib.file_digest(file, "sha256").hexdigest() == kept.sha256
