@@ -226,7 +226,7 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
     try:
         from training.freezing import frozen_stages  # noqa: PLC0415 - torch
         from training.layers import layers_of  # noqa: PLC0415 - torch
-        from training.tuner import Origin, lead  # noqa: PLC0415 - torch
+        from training.tuner import lead  # noqa: PLC0415 - torch
     except ImportError as error:
         raise MissingPackageError(
             f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
@@ -234,7 +234,7 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
     with lead() as tuner:
         if "freeze" in settings.changes:  # a wrong one is refused before any work
             source = source_of(settings)
-            network = Origin.of(settings, "").build().network if source else layers_of(settings.backbone)
+            network = layers_of(source.card.backbone.name if source else settings.backbone)
             frozen_stages(network, settings.changes["freeze"])
         yield tuner
 
