@@ -12,7 +12,18 @@ from training.recipe import Recipe
 from training.refresh import weights_of
 from training.settings import TrainSettings
 
-_SETTINGS: Final = ("strategy", "publish", "backbone", "precision", "balance", "views", "augment", "mirror", "seed")
+_SETTINGS: Final = (
+    "strategy",
+    "publish",
+    "backbone",
+    "precision",
+    "balance",
+    "views",
+    "augment",
+    "mirror",
+    "target_error",
+    "seed",
+)
 _FOLLOW: Final = {
     "backbone_lr": ("head_lr",),
     "optimizer": ("backbone_lr", "head_lr", "weight_decay"),
@@ -40,8 +51,6 @@ def settings_like(card: ModelCard, given: TrainSettings, typed: Collection[str])
         )
     taken: dict[str, Any] = {name: recipe[name] for name in _SETTINGS if name in recipe and name not in typed}
     strategy = taken.get("strategy", given.strategy)
-    if recipe.get("target_error") is not None and "target_error" not in typed:
-        taken["target_error"] = recipe["target_error"]
     for name, own in (("image_px", "own_image_px"), ("resize", "own_resize")):
         if not recipe.get(own, True) and not {name, "backbone"} & set(typed):
             taken[name] = recipe[name]

@@ -96,6 +96,7 @@ class TrainSettings:
             ("augment", self.augment, get_args(Strength)),
             ("precision", self.precision, get_args(PrecisionChoice)),
             ("publish", self.publish, get_args(Published)),
+            ("optimizer", self.changes.get("optimizer", "adamw"), get_args(Optimizer)),
             ("resize", "crop" if self.resize is None else self.resize, get_args(ResizeRule)),
         ):
             if value not in choices:
@@ -117,9 +118,6 @@ class TrainSettings:
         self._check_strategy()
 
     def _check_strategy(self) -> None:
-        optimizer = self.changes.get("optimizer", "adamw")
-        if optimizer not in get_args(Optimizer):
-            raise InvalidRequestError(f"--optimizer: {optimizer!r}; there is: {', '.join(get_args(Optimizer))}")
         if self.strategy == "probe":
             idle = [*self.changes, *(["resume"] if self.resume else []), *(["init"] if self.init == "source" else [])]
             if idle:
