@@ -1,4 +1,7 @@
-"""The layers of a network without their numbers: built at once, whatever its size. Imports torch."""
+"""Layers of networks without their numbers. Imports torch.
+
+They are built at once, whatever the size of the network.
+"""
 
 from collections.abc import Callable
 from typing import Any

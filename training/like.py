@@ -1,4 +1,7 @@
-"""A version's recipe as the defaults of another training run; what a person types goes before it."""
+"""A version's recipe as the defaults of another training run.
+
+What a person types goes before it.
+"""
 
 from collections.abc import Collection
 from dataclasses import fields, replace

@@ -84,7 +84,7 @@ def solve(rows: Rows, c: float, start: Linear | None = None, *, exactly: bool = 
 
 @dataclass(frozen=True)
 class _Units:
-    """Units of coefficients beside intercepts, in which the loss bends alike along all of them.
+    """Units of the parameters, in which the loss bends alike along all.
 
     Attributes:
         spread: mean square of each column [d].
@@ -96,7 +96,7 @@ class _Units:
 
     @staticmethod
     def at(rows: Rows, c: float, start: Matrix) -> "_Units":
-        """Take how doubtful the classes are at the start, on average, and how far the columns spread."""
+        """Measure the columns' spread and the classes' mean doubt at the start."""
         doubt, spread = np.zeros(rows.classes), np.zeros(rows.x.shape[1])
         factors = start[:, :-1].astype(np.float32)
         for block in blocks(len(rows.x)):
@@ -108,20 +108,25 @@ class _Units:
         return _Units(spread, np.column_stack([1 + doubt[:, None] * spread, doubt]))
 
     def logits_off(self, parameters: Matrix, slope: Matrix) -> float:
-        """Return about how far logits are from the optimum, root mean square, in parts of theirs."""
+        """Estimate the logits' distance from the optimum, in parts of the logits.
+
+        Both are root mean squares.
+        """
         step = slope / self.curvature
         squares = self.spread @ np.square(step[:, :-1]).sum(axis=0) + np.square(step[:, -1]).sum()
         return float(np.sqrt(squares / max(self.spread @ np.square(parameters[:, :-1]).sum(axis=0), 1e-300)))
 
     def distance(self, parameters: Matrix, slope: Matrix) -> float:
-        """Return how far coefficients are from the optimum at most, in parts of their length."""
+        """Bound the coefficients' distance from the optimum, in parts of their length."""
         weak = np.minimum(1.0, self.curvature[:, -1])
         size = np.linalg.norm(parameters[:, :-1])
         return float(np.hypot(np.linalg.norm(slope[:, :-1]), np.linalg.norm(slope[:, -1] / weak)) / max(size, 1e-300))
 
 
 def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matrix:
-    """Return coefficients beside intercepts [K, d + 1]: about right in float32, else all but exact.
+    """Descend to coefficients beside intercepts [K, d + 1].
+
+    They are about right in float32, else all but exact.
 
     It also ends where rounding hides any further descent.
     """

@@ -11,7 +11,9 @@ _LARGE_BYTES: Final = 4 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Let freed blocks be used again rather than given back to the kernel, in the whole process; only glibc is told.
+    """Keep freed blocks for further use rather than give them back.
+
+    That goes for the whole process; only glibc is told.
 
     A training step on a CPU frees and allocates activations of tens of megabytes. By default glibc maps each of them
     anew, and the kernel clears every page again, which took a third of the time of a step.
@@ -20,7 +22,9 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Let freed blocks of `_LARGE_BYTES` go back to the kernel at once, in the whole process; only glibc is told.
+    """Give freed blocks of `_LARGE_BYTES` back to the kernel at once.
+
+    That goes for the whole process; only glibc is told.
 
     By default glibc raises that limit to what was freed, up to 32 MiB: then the matrices of each thread of a fit stay
     with the process, which took as much memory as 15,000 embeddings.

@@ -81,7 +81,10 @@ class FittedNovelty:
 def fit_novelty(
     embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
 ) -> FittedNovelty:
-    """Choose the method, and fit it on rows [n, D] of classes 0 to K - 1; see `leave_classes_out` for the arguments."""
+    """Choose a method of novelty, and fit it on rows [n, D].
+
+    Their classes are 0 to K - 1; see `leave_classes_out` for the arguments.
+    """
     left_out = leave_classes_out(embedding, label_index, seed, group, rows)
     method = choose_method(left_out, label_index)
     count = min(max(_FOLDED_ROWS // len(label_index), _FEWEST_FOLDS), _MOST_FOLDS)

@@ -33,12 +33,15 @@ class Comparison:
 
     @property
     def is_enough(self) -> bool:
-        """Whether so many pictures can tell a gain from luck at all, see `ENOUGH`."""
+        """Tell whether the pictures are `ENOUGH` to tell a gain from luck."""
         return self.images >= ENOUGH
 
     @property
     def is_better(self) -> bool:
-        """Whether the second is surely better: less loss by a one-sided t test at 5 %, and no less accurate."""
+        """Tell whether the second head is surely better.
+
+        That is: less loss by a one-sided t test at 5 %, and no less accurate.
+        """
         if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
             return False
         return self.gain > float(stdtrit(self.images - 1, 1 - LEVEL)) * self.error

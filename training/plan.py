@@ -169,7 +169,10 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
 def _from_source(
     origin: Origin, learned: Features, tune: Features, replaced: Head
 ) -> tuple[tuple[FloatArray, FloatArray], Start | None]:
-    """Return a head of the source classifier's rows, and what pictures set aside say of it, where there are any."""
+    """Build a head of the source classifier's rows, and measure its start.
+
+    That is measured on the pictures set aside; None where there are none.
+    """
     found = origin.build().source
     if found is None:
         raise InvalidRequestError(

@@ -1,4 +1,7 @@
-"""How a version was trained, for its card: every number that a run went by, whether a person or a rule chose it."""
+"""The recipe of a training run, for the version's card.
+
+It has every number that the run went by, whether a person or a rule chose it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,7 +23,9 @@ LR: Final = "lr"
 
 
 def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
-    """Return a run's whole recipe by the names of its flags; what played no part in it is absent.
+    """Return a run's whole recipe by the names of its flags.
+
+    What played no part in it is absent.
 
     Attributes of the record that are no flags: ``published`` is the strategy that won, ``strategy`` the one that was
     asked for; ``epochs_run`` were learned, ``epochs_kept`` are in the version, 0 where the probe won.
@@ -73,7 +78,7 @@ def _libraries() -> dict[str, RecipeValue]:
 
 
 def tuned_by(plan: "Plan", tuned: "Tuned", epochs_kept: int) -> dict[str, RecipeValue]:
-    """Return what a fine-tuning went by, of the run that chose the number of epochs."""
+    """Return a fine-tuning's numbers, of the run that chose the epochs."""
     numbers = asdict(tuned.recipe)
     return {
         "weights": plan.job.settings["weights"],

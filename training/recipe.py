@@ -76,7 +76,7 @@ class Recipe:
 
     @property
     def schedule(self) -> str:
-        """How the learning rates move, for people; see `rate_factor`."""
+        """The schedule of the learning rates, for people; see `rate_factor`."""
         return f"linear warm-up over {self.warmup:.0%} of {self.epochs} epochs, then a half cosine to 0"
 
     @property

@@ -1,4 +1,7 @@
-"""Nested shares of a training set: every smaller one is a part of every larger one, the holdout is the same."""
+"""Nested shares of a training set, beside the same holdout.
+
+Every smaller one is a part of every larger one.
+"""
 
 from dataclasses import replace
 from typing import Final
@@ -53,7 +56,10 @@ def take_share(dataset: Dataset, share: str, seed: int) -> Dataset:
 
 
 def _order(dataset: Dataset, seed: int) -> list[LabelledImage]:
-    """Return the training pictures in the order in which they join: two of each class, then classes in turn."""
+    """Return the training pictures in the order in which they join.
+
+    Two of each class come first, then the classes in turn.
+    """
     generator = np.random.default_rng(seed)
     places: list[tuple[bool, float, int, LabelledImage]] = []
     for number, label in enumerate(dataset.labels):

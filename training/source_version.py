@@ -113,7 +113,7 @@ def source_of(settings: TrainSettings) -> Source | None:
 
 
 def settle_source(settings: TrainSettings) -> TrainSettings:
-    """Check the version that a run goes on from, and name it in the settings.
+    """Check a run's source version, and name it in the settings.
 
     Raises:
         InvalidRequestError: a flag that makes no sense with it.

@@ -35,7 +35,10 @@ class TensorBoard:
     """Events in a folder of the run's own below one that ``tensorboard --logdir`` shows."""
 
     def __init__(self, folder: Path) -> None:
-        """Write below ``folder``; the run's own is created with the first epoch: a probe has none."""
+        """Write events into a folder of the run's own below ``folder``.
+
+        It is created with the first epoch: a probe has none.
+        """
         self._folder = folder
         self._writer: Any = None
 
@@ -59,7 +62,10 @@ class TensorBoard:
 
 
 def folder_of_its_own(parent: Path) -> Path:
-    """Create a folder that no other run has, called after the time, such as ``2026-03-01T09-30-05Z``."""
+    """Create a folder for one run alone, called after the time.
+
+    Such as ``2026-03-01T09-30-05Z``.
+    """
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     for number in count(1):
         folder = parent / (name if number == 1 else f"{name}-{number}")

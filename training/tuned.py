@@ -84,7 +84,10 @@ def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
 
 
 def _held_back(plan: Plan, logits: FloatArray, best: int) -> HeldBack:
-    """Return what a run says of the pictures set aside, by what it said after each epoch [epochs, m, K]."""
+    """Return a run's answers on the pictures set aside.
+
+    ``logits`` [epochs, m, K] are those after each epoch.
+    """
     labels = np.array([sample.label_index for sample in plan.job.tune])
     stopping = np.array([sample.weight for sample in plan.job.tune])
     group = np.array([sample.group for sample in plan.job.tune])
@@ -97,7 +100,9 @@ def _network_of(tuned: Tuned) -> dict[str, Any]:
 
 
 def judge(plan: Plan, trial: Trial) -> Comparison:
-    """Compare like with like: both learned from the same pictures, and are asked for others that chose nothing.
+    """Compare the fine-tuning with its probe, like with like.
+
+    Both learned from the same pictures, and are asked for others that chose nothing.
 
     The probe was fitted, its strength and temperature chosen, without them. Of the fine-tuning each was asked by the
     epoch and the temperature that others chose.
@@ -158,7 +163,10 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
 
 @contextmanager
 def _trained_network_kept(plan: Plan) -> Iterator[None]:
-    """Say where the trained network is, should what follows fail: a checkpoint is there until a version is."""
+    """Name the checkpoint of the trained network, should what follows fail.
+
+    It is there until a version is.
+    """
     try:
         yield
     except ArtifactError as error:
@@ -172,7 +180,9 @@ def _trained_network_kept(plan: Plan) -> Iterator[None]:
 
 
 def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
-    """Repeat the whole strategy without each fold of the training images in turn, and ask it for that fold.
+    """Cross-validate the whole strategy on folds of the training images.
+
+    It is repeated without each fold in turn, and asked for that fold.
 
     Args:
         made: what the strategy made of all training images.
@@ -212,7 +222,10 @@ class _Fold(Silent):
 def _tuned_or_probed(
     probed: Made, rows: npt.NDArray[np.bool_], context: Context, tuner: Tuner, asked: tuple[Sample, ...]
 ) -> FloatArray:
-    """Return what a fine-tuning on some rows says of pictures, or the probe where that is what would be published."""
+    """Return a fine-tuning's answers on pictures, or its probe's.
+
+    The probe answers where it is what would be published.
+    """
     plan = plan_finetune(probed, context, rows)
     insists = context.settings.publish == "finetuned"
     if plan.job.tune or insists:
@@ -264,7 +277,10 @@ def _readable(dataset: Dataset, context: Context) -> Dataset:
 
 
 def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:
-    """Export the network, and keep the weights that a later run goes on from, with a note on them."""
+    """Export the network, and keep its weights to go on from.
+
+    A note of the backbone tells of them.
+    """
     model, origin = export_backbone(tuned.backbone, _PARITY), plan.origin
     done = ", trained from there" if plan.kind == "scratch" else ", fine-tuned"
     state, note = keep_state(tuned.backbone, origin.name) if context.settings.keep_state else (None, "")

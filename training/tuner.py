@@ -59,7 +59,7 @@ class Origin:
 
     @property
     def provenance(self) -> str:
-        """Where its weights come from, for cards and people."""
+        """The origin of its weights, for cards and people."""
         return self.weights if self.source else weights_origin(self.name, self.weights, self.seed)
 
     @property

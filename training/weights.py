@@ -92,7 +92,7 @@ def _load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    """Return why torch would not load a file, and how to make a state dict of it."""
+    """Explain a file that torch refused, and name the remedy."""
     text = str(error)
     if "TorchScript" in text:
         what, load = "a TorchScript program", f'torch.jit.load("{path.name}", map_location="cpu")'
@@ -139,7 +139,9 @@ def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
 def load_file(
     network: nn.Module, path: Path, name: str, heads: Iterable[str], width: int
 ) -> tuple[SourceClassifier | None, tuple[str, ...]]:
-    """Load the file of a state dict into a network without its head, see `load_without_head`.
+    """Load the file of a state dict, and take ImageNet's head from it.
+
+    See `load_without_head`.
 
     Args:
         network: likewise.
@@ -158,7 +160,9 @@ def load_file(
 
 
 def load_without_head(network: nn.Module, path: Path, name: str, heads: Iterable[str]) -> State:
-    """Load the file of a state dict into a network without its head, and return the tensors of the head.
+    """Load the file of a state dict into a network without its head.
+
+    The tensors of the head are returned.
 
     Args:
         network: must find all of its tensors in the file.

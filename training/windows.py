@@ -40,7 +40,7 @@ def smallest_window(strength: Strength) -> float:
 
 
 def window_for(data: bytes, spec: ImageSpec, random: np.random.Generator, share: tuple[float, float]) -> Window:
-    """Draw a part of a picture that a rule makes a crop of as it does of whole pictures.
+    """Draw a random part of a picture, to crop as whole pictures are.
 
     By ``crop`` whole pictures keep their proportions, so the part is nearly square; by ``squash`` and ``pad`` it has
     nearly the picture's own shape, and is out of shape, or between bars, as far as the whole one.
