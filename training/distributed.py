@@ -1,5 +1,6 @@
 """The processes of one training run: one alone, or those that ``torchrun`` started. Imports torch."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,11 @@ class Processes:
     def share(self, model: nn.Module, *, with_buffers: bool) -> nn.Module:
         """Return the model such that the gradients of all processes are averaged.
 
-        Let go of it while Python still runs: torch aborts now and then at the exit of a process that has one.
+        Let go of it before the processes part: torch aborts now and then at the exit of a process that has one.
         """
         if self.count == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=with_buffers)
+        return DistributedDataParallel(model, forward_sync_buffers=with_buffers)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
@@ -94,3 +95,4 @@ def processes() -> Iterator[Processes]:
         yield Processes(distributed.get_rank(), count, device)
     finally:
         distributed.destroy_process_group()
+        gc.collect()  # a model that was shared is in a cycle, and torch aborts if the group outlives Python

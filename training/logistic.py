@@ -21,7 +21,7 @@ _Precision = Literal["float32", "float64"]
 
 CONVERGED: Final = 1e-4
 """Logits are then within a thousandth of their standard deviation of the optimum."""
-_ROUGHLY: Final = 1e-3
+_ROUGHLY: Final = 2.5e-4
 """Logits are then within some hundredths of it, as far as float32 leads, in half the time of float64."""
 _LEAST: Final = 1e-6
 """Of the curvature of an intercept, which no penalty bends."""

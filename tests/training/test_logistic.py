@@ -89,7 +89,7 @@ def test_the_solution_is_the_optimum_whatever_the_rows_and_the_penalty_cold_and_
     certainty=st.sampled_from([0.0, 0.5, 3.0]),
     seed=st.integers(0, 1000),
 )
-def test_fits_that_are_only_compared_lose_no_more_than_a_hundredth_of_a_nat(
+def test_fits_that_are_only_compared_lose_a_hundredth_of_a_nat_or_a_tenth_of_what_chance_moves_at_most(
     n: int, d: int, classes: int, exponent: float, certainty: float, seed: int
 ) -> None:
     rows, c = rows_of(n, d, classes, seed, certainty), 10.0**exponent
@@ -98,8 +98,14 @@ def test_fits_that_are_only_compared_lose_no_more_than_a_hundredth_of_a_nat(
 
     about, best = solve(rows, c, exactly=False), solve(rows, c)
 
-    losses = [log_loss(each.logits(rows.x), rows.label_index, ~learned * 1.0) for each in (about, best)]
-    assert losses[0] == pytest.approx(losses[1], abs=0.01, rel=0.01)
+    unseen = ~learned * 1.0
+    found, least = (log_loss(each.logits(rows.x), rows.label_index, unseen) for each in (about, best))
+    rows_alone = [
+        log_loss(best.logits(rows.x), rows.label_index, unseen * (np.arange(n) == row)) for row in range(0, n, 5)
+    ]
+    chance = np.std(rows_alone, ddof=1) / np.sqrt(len(rows_alone))
+    # It may also be less by far: to end early is a penalty of its own, which helps a fit that is too sure of itself.
+    assert found <= least + max(0.01, 0.1 * chance)
 
 
 def test_a_weight_of_two_is_two_rows() -> None:
