@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.artifact import FloatArray, Head
-from regraft.examples import is_holdout
 from regraft.files import cache_folder
+from regraft.labels import is_holdout
 from training.anchor import Anchor
 from training.calibration import squared_error
 from training.catalogue import DEFAULT_BACKBONE

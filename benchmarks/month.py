@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft import artifact
-from regraft.examples import ExamplesStore, image_hash, open_examples
+from regraft.examples import ExamplesStore, open_examples
 from regraft.files import cache_folder
 from regraft.labelled_files import find
+from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.features import Features, load_features

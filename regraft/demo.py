@@ -13,7 +13,7 @@ from typing import Any, Final
 from regraft.client import Client
 from regraft.demo_story import Story, digits, photographs
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.load import Load, LoadSummary
 from regraft.show import line, out, table
 from regraft.v1 import retraining_pb2

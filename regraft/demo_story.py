@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from regraft.errors import InvalidImageError, InvalidRequestError
-from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
-from regraft.labels import one_form
+from regraft.labels import image_hash, is_holdout, one_form
 from regraft.picture_folders import contents, folders_in
 from regraft.show import line
 

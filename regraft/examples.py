@@ -10,7 +10,6 @@
 """
 
 import builtins
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -40,13 +39,12 @@ from regraft.errors import NotFoundError, OverloadedError, PreconditionError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
 from regraft.kept_requests import KeptRequests
-from regraft.labels import check_label, check_note, one_form
+from regraft.labels import check_label, check_note, image_hash, one_form
 from regraft.retrain_jobs import RetrainJobs
 
 FOLDER: Final = ".examples"
 """Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
 
-HOLDOUT_SHARE: Final = 0.2
 _WRITERS: Final = 8
 _QUOTA_PERIOD: Final = timedelta(hours=1)
 _WITH_GROUP: Final = examples.outerjoin(
@@ -599,16 +597,6 @@ def _removed(model: str) -> Select[Any]:
         examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
     )
     return select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
-
-
-def image_hash(data: bytes) -> str:
-    """Return the SHA-256 (hex) that names a picture."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def is_holdout(sha256: str) -> bool:
-    """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
-    return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32
 
 
 def _now(offset: timedelta = timedelta()) -> str:

@@ -1,11 +1,13 @@
-"""Labels: the one form that they are compared in, what may be one, and what may be said beside it."""
+"""Labels: what may be one, the form that they are compared in, and which pictures are held out."""
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
 from regraft.errors import InvalidRequestError
 
+HOLDOUT_SHARE: Final = 0.2
 MAX_LABEL_LENGTH: Final = 100
 MAX_NOTE_LENGTH: Final = 200
 _MAX_FILE_NAME_BYTES: Final = 255
@@ -53,3 +55,13 @@ def check_note(field: str, text: str, most: int = MAX_NOTE_LENGTH) -> None:
         raise InvalidRequestError(f"{field}: {len(text)} characters; the limit is {most}")
     if not text.isprintable():
         raise InvalidRequestError(f"{field}: control characters are not allowed")
+
+
+def image_hash(data: bytes) -> str:
+    """Return the SHA-256 (hex) that names a picture."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_holdout(sha256: str) -> bool:
+    """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
+    return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32

@@ -1,16 +1,18 @@
 """The command ``regraft upgrade``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.older import OlderVersion, find_older
 from regraft.options import Examples, Json
 from regraft.store import GateMode, ModelStore
+
+if TYPE_CHECKING:  # it takes onnx, which the other commands' help spares
+    from regraft.older import OlderVersion
 
 
 def upgrade(
@@ -31,6 +33,8 @@ def upgrade(
     Champions get their embeddings and their head anew; the network stays. Exit 1 where one still cannot be served.
     """
     models = ModelStore(store)
+    from regraft.older import find_older  # noqa: PLC0415 - see above
+
     older = list(find_older(models))
     if check:
         _check(older, store, as_json=as_json)
@@ -47,7 +51,7 @@ def upgrade(
         raise typer.Exit(1)
 
 
-def _check(older: list[OlderVersion], store: Path, *, as_json: bool) -> None:
+def _check(older: "list[OlderVersion]", store: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([each.to_dict() for each in older])
     elif not older:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import RegraftError
-from regraft.examples import image_hash
 from regraft.kept_requests import Bounds, KeptRequest, KeptRequests
+from regraft.labels import image_hash
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import ServedModel

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
 from regraft.drift import reference_of
-from regraft.examples import image_hash, is_holdout
 from regraft.image import ImageSpec, decode_crop, encode_png
+from regraft.labels import image_hash, is_holdout
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.features import Features, assemble

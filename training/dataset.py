@@ -14,7 +14,7 @@ import numpy as np
 
 from regraft.ahead import map_ahead
 from regraft.errors import DatasetError
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.manifest import is_manifest
 from regraft.picture_folders import folders_in, text_of
 from regraft.progress import Progress, silent

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,15 @@ import numpy.typing as npt
 from regraft.ahead import map_ahead
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.card import Precision
-from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, DatasetError, InvalidImageError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_files import ImageFile
 from regraft.progress import Progress, silent
 from regraft.runtime import OpenSession, ProviderChoice, open_session
 from training.groups import group_of_one, groups_of_one
+
+if TYPE_CHECKING:  # they take SQLAlchemy, which an evaluation spares
+    from regraft.embeddings import EmbeddingCache, EmbeddingKey
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
@@ -184,11 +186,11 @@ class Embedder:
 
     opened: OpenSession
     spec: ImageSpec
-    key: EmbeddingKey
+    key: "EmbeddingKey"
     cut: Callable[[bytes, str], Crop] | None = None
 
     @staticmethod
-    def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey, precision: Precision = "fp32") -> "Embedder":
+    def open(model: Path | bytes, spec: ImageSpec, key: "EmbeddingKey", precision: Precision = "fp32") -> "Embedder":
         """Open a session on a backbone, or on a whole model, whose head is then simply not asked for.
 
         Args:
@@ -201,7 +203,7 @@ class Embedder:
         return Embedder(opened, spec, key.computed_in(opened.arithmetic))
 
     def embed(
-        self, images: Mapping[str, ImageFile], cache: EmbeddingCache, progress: Progress = silent
+        self, images: Mapping[str, ImageFile], cache: "EmbeddingCache", progress: Progress = silent
     ) -> tuple[dict[str, FloatArray], dict[str, str]]:
         """Embed pictures that are not in the cache.
 
@@ -235,7 +237,7 @@ class Embedder:
             progress("embed", done, len(missing))
         return found.by_name, failures
 
-    def embed_again(self, features: Features, images: Mapping[str, ImageFile], cache: EmbeddingCache) -> None:
+    def embed_again(self, features: Features, images: Mapping[str, ImageFile], cache: "EmbeddingCache") -> None:
         """Write the embeddings of all rows into ``features`` anew, some hundred at a time.
 
         Raises:

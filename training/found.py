@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.examples import HOLDOUT_SHARE
-from regraft.labels import check_label, check_note, one_form
+from regraft.labels import HOLDOUT_SHARE, check_label, check_note, one_form
 from regraft.manifest import LabelledFile, read_manifest
 from regraft.picture_folders import contents, folders_in, text_of
 from training import layout

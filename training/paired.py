@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from regraft.artifact import FloatArray
 
@@ -44,6 +43,8 @@ class Comparison:
         """
         if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
             return False
+        from scipy.special import stdtrit  # noqa: PLC0415 - it takes a fifth of a second, which evaluations spare
+
         return self.gain > float(stdtrit(self.images - 1, 1 - LEVEL)) * self.error
 
 

@@ -6,8 +6,9 @@ from itertools import compress
 from pathlib import Path
 
 from regraft.errors import DatasetError
-from regraft.examples import image_hash, kept_images
+from regraft.examples import kept_images
 from regraft.image_files import ImageFile
+from regraft.labels import image_hash
 from regraft.picture_folders import contents, text_of
 from regraft.progress import Progress
 from regraft.store import FEATURES_FILE

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from regraft.examples import image_hash, is_holdout, open_examples
+from regraft.examples import open_examples
+from regraft.labels import image_hash, is_holdout
 from regraft.retrain_jobs import JobState
 from regraft.store import FEATURES_FILE, ModelStore
 from tests.real_data.conftest import Trainer

@@ -28,15 +28,12 @@ from regraft.errors import (
     StorageError,
 )
 from regraft.examples import (
-    HOLDOUT_SHARE,
     AddOutcome,
     Example,
     ExamplesStore,
     NewExample,
-    image_hash,
-    is_holdout,
 )
-from regraft.labels import MAX_LABEL_LENGTH
+from regraft.labels import HOLDOUT_SHARE, MAX_LABEL_LENGTH, image_hash, is_holdout
 from tests.postgresql import PostgreSQL
 
 

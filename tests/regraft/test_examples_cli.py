@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.examples import image_hash, open_examples
+from regraft.examples import open_examples
+from regraft.labels import image_hash
 from regraft.store import ModelStore
 from tests.serving.live import LiveServer
 from tests.serving.waiting import wait_until

@@ -6,8 +6,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from regraft.errors import InvalidRequestError, MissingPackageError, StorageError
-from regraft.examples import AddOutcome, ExamplesStore, image_hash, open_examples
+from regraft.examples import AddOutcome, ExamplesStore, open_examples
 from regraft.image_files import ImageFiles, images_at
+from regraft.labels import image_hash
 
 DATA = b"picture" * 50
 SHA256 = image_hash(DATA)

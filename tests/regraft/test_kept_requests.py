@@ -6,8 +6,9 @@ import pytest
 
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import NotFoundError
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore
 from regraft.kept_requests import Bounds, KeptRequest, KeptRequests
+from regraft.labels import image_hash
 
 KEY = EmbeddingKey("b" * 64, "1" * 64)
 MODEL = "colours"

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from regraft.database import metadata, open_database, reading, sqlite_url
 from regraft.errors import StorageError
-from regraft.examples import AddOutcome, Example, ExamplesStore, image_hash
+from regraft.examples import AddOutcome, Example, ExamplesStore
+from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState
 from regraft.schema import SCHEMA
 

@@ -9,8 +9,9 @@ import pytest
 
 from regraft.artifact import FloatArray
 from regraft.embeddings import EmbeddingKey
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore
 from regraft.image import ImageSpec, decode_crop
+from regraft.labels import image_hash
 from regraft.store import ModelStore
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder

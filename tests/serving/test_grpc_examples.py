@@ -5,7 +5,8 @@ from contextlib import closing
 import pytest
 
 from regraft.client import Client, RemoteError
-from regraft.examples import ExamplesStore, image_hash, open_examples
+from regraft.examples import ExamplesStore, open_examples
+from regraft.labels import image_hash
 from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2
 from regraft.v1.examples_pb2 import Suggestion

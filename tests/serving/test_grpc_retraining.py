@@ -13,7 +13,8 @@ import pytest
 
 from regraft.client import Client, RemoteError
 from regraft.embeddings import EmbeddingKey
-from regraft.examples import ExamplesStore, image_hash, is_holdout
+from regraft.examples import ExamplesStore
+from regraft.labels import image_hash, is_holdout
 from regraft.retrain_jobs import JobState
 from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2 as pb

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.errors import StorageError
-from regraft.examples import AddOutcome, ExamplesStore, NewExample, image_hash
+from regraft.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.image import Crop
+from regraft.labels import image_hash
 from regraft.store import ModelStore
 from serving.decoders import Decoders, Encoded
 from serving.intake import Added, Intake, Sender

@@ -16,9 +16,9 @@ import pytest
 
 from regraft.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
 from regraft.embeddings import EmbeddingKey
-from regraft.examples import image_hash
 from regraft.files import locked
 from regraft.image import decode_crop
+from regraft.labels import image_hash
 from regraft.runtime import OpenSession, open_session
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.features import Features, assemble

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from regraft.artifact import EMBEDDING, IMAGE
-from regraft.examples import image_hash
 from regraft.image import decode_crop
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from regraft.store import ModelStore
 from tests.tiny import SPEC, picture

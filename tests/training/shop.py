@@ -4,7 +4,8 @@ from pathlib import Path
 
 from regraft import artifact
 from regraft.card import ModelCard
-from regraft.examples import ExamplesStore, image_hash, open_examples
+from regraft.examples import ExamplesStore, open_examples
+from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState
 from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture

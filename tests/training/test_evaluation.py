@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from regraft.errors import DatasetError
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.model_answers import Answering, ModelAnswers
 from tests.page import Page
 from tests.tiny import picture

@@ -21,8 +21,9 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore
 from regraft.image import decode_crop
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from regraft.store import MODEL_FILE, ModelStore
 from tests.tiny import SPEC, picture

@@ -11,8 +11,8 @@ import pytest
 from regraft import artifact
 from regraft.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest
 from regraft.embeddings import EmbeddingKey
-from regraft.examples import image_hash
 from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from serving.engine import Engine
 from serving.plan import ExecutionPlan

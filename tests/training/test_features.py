@@ -16,9 +16,8 @@ from regraft.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, DatasetError, InvalidRequestError
-from regraft.examples import image_hash
 from regraft.image import Crop, decode_crop
-from regraft.labels import check_label
+from regraft.labels import check_label, image_hash
 from regraft.runtime import OpenSession, cpu_budget
 from tests.serving.waiting import PATIENCE_S
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import DatasetError
-from regraft.examples import image_hash
 from regraft.labelled_files import find_all
+from regraft.labels import image_hash
 from regraft.progress import silent
 from training.dataset import Dataset, scan
 from training.version_images import find_images

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from regraft.artifact import FloatArray
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from tests.training.conftest import blobs, in_a_child
 from training.calibration import squared_error
 from training.features import Features, assemble

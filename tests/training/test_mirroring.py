@@ -9,8 +9,8 @@ from scipy.stats import binom
 
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache
-from regraft.examples import image_hash
 from regraft.image import encode_png
+from regraft.labels import image_hash
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, blobs, features_of
 from training.features import Embedder

@@ -20,8 +20,9 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore, image_hash, kept_images
+from regraft.examples import ExamplesStore, kept_images
 from regraft.image import RULE_VERSION, decode_crop
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny

@@ -10,8 +10,8 @@ from regraft import artifact
 from regraft.card import BackboneCard
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
-from regraft.examples import image_hash, is_holdout
 from regraft.interrupted import job_lock
+from regraft.labels import image_hash, is_holdout
 from regraft.store import MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.shop import FIRST, MODEL, SECOND, Shop

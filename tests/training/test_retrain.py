@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from regraft.artifact import read
 from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
-from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
+from regraft.examples import FOLDER, ExamplesStore
 from regraft.interrupted import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
+from regraft.labels import image_hash, is_holdout
 from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture

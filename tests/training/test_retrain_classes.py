@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import FEATURES_FILE, REPORT_JSON_FILE
 from tests.tiny import picture

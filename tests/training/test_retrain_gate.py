@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.retrain_jobs import RetrainJob
 from serving.grpc_retraining import to_message
 from tests.tiny import picture

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.examples import NewExample, image_hash, is_holdout
+from regraft.examples import NewExample
+from regraft.labels import image_hash, is_holdout
 from regraft.retrain_jobs import JobState
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
 from training.groups import group_named

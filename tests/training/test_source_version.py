@@ -12,8 +12,8 @@ import torch
 from regraft import artifact, show
 from regraft.card import BackboneCard, ModelCard
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError
-from regraft.examples import image_hash
 from regraft.image import decode_crop
+from regraft.labels import image_hash
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, GateMode, ModelStore
 from regraft.v1 import models_pb2
 from tests.training.conftest import CRAYONS, block, crayons, in_a_child

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from regraft.artifact import FloatArray
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from training.features import Features, assemble
 from training.start import SourceHead, head_from_source
 

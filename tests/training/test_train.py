@@ -13,8 +13,8 @@ from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.card import SCHEMA_VERSION
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.examples import image_hash
 from regraft.image import decode_crop, encode_png
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture

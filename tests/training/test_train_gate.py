@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import ArtifactError
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.store import MODEL_FILE, GateMode
 from tests.tiny import picture
 from tests.training.conftest import CRAYONS

@@ -13,8 +13,9 @@ from regraft import artifact
 from regraft.artifact import ungraft
 from regraft.cli import app
 from regraft.errors import ArtifactError, DatasetError
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore
 from regraft.image import RULE_VERSION
+from regraft.labels import image_hash
 from regraft.older import find_older, read_older
 from regraft.store import MODEL_FILE, GateMode, ModelStore
 from tests.serving.live import LiveServer

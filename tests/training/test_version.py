@@ -12,8 +12,8 @@ import pytest
 from regraft import artifact
 from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
 from regraft.errors import ArtifactError
-from regraft.examples import image_hash
 from regraft.image import Crop, decode_crop, encode_png
+from regraft.labels import image_hash
 from regraft.runtime import open_session
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import InvalidRequestError, NotFoundError
-from regraft.examples import image_hash
+from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState
 from tests.tiny import publish_tiny
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop

@@ -7,8 +7,8 @@ import pytest
 
 from regraft.database import open_database, sqlite_url
 from regraft.embeddings import EmbeddingCache
-from regraft.examples import image_hash
 from regraft.image import decode_crop, decode_window, encode_png, upright_size
+from regraft.labels import image_hash
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
 from training.features import Embedder

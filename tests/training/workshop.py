@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from regraft import artifact
-from regraft.examples import FOLDER, ExamplesStore, image_hash, is_holdout
+from regraft.examples import FOLDER, ExamplesStore
+from regraft.labels import image_hash, is_holdout
 from regraft.retrain_jobs import RetrainJob
 from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import picture
