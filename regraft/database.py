@@ -40,6 +40,8 @@ from regraft.schema import bring_up_to_date
 metadata = MetaData()
 
 _CONNECT_S: Final = 10
+_MIGRATION_PATIENCE_S: Final = 60.0
+"""So long whoever opens SQLite waits for another process that brings its tables up to date."""
 
 examples = Table(
     "examples",
@@ -150,7 +152,7 @@ def open_database(url: str | URL) -> Engine:
         database = engine.url.database if engine.dialect.name == "sqlite" else None
         with (
             storage_errors("cannot open the database"),
-            locked(Path(f"{database}.lock")) if database else nullcontext(),
+            locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
             engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):

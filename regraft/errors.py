@@ -19,6 +19,7 @@
         ├── DatasetError            a folder of labelled images cannot be trained on
         ├── TrainingError           a training run came to nothing
         ├── StorageError            the disk or database refused to write or read
+        │   └── LockedError         somebody else holds a lock for too long: try again later
         ├── ProviderError           the execution provider that was asked for is not there
         └── MissingPackageError     an optional package has to be installed
 
@@ -103,6 +104,10 @@ class TrainingError(OperatorError):
 
 class StorageError(OperatorError):
     """The disk or the database refused; nothing unacknowledged was kept, nothing acknowledged was lost."""
+
+
+class LockedError(StorageError):
+    """Another process holds a lock for longer than anybody waits; the text names it. Nothing was done."""
 
 
 class ProviderError(OperatorError):

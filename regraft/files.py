@@ -2,12 +2,21 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import IO, Final
 
-from regraft.errors import OperatorError, StorageError
+from regraft.errors import LockedError, OperatorError, StorageError
+from regraft.wanted import check_wanted
+
+LOCK_PATIENCE_S: Final = 10.0
+"""How long whoever is asked for something waits for another process; longer than any move of a champion takes."""
+_SHORTEST_PAUSE_S: Final = 0.001
+_LONGEST_PAUSE_S: Final = 0.05
+_LONGEST_COMMAND: Final = 100
 
 
 def cache_folder() -> Path:
@@ -61,10 +70,20 @@ def _write_to_disk(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes on ``path``, which is created; it falls with the process."""
+def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+    """Hold an exclusive lock between processes on ``path``, which is created; it falls with the process.
+
+    Args:
+        path: a file, which says who holds the lock.
+        patience_s: how long to wait for it.
+
+    Raises:
+        LockedError: somebody else holds it for longer.
+        DeadlineError: nobody waits for this any more; see `regraft.wanted`.
+    """
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _wait_for(file, path, patience_s)
+        check_wanted()
         yield
 
 
@@ -72,12 +91,38 @@ def locked(path: Path) -> Iterator[None]:
 def locked_or_none(path: Path) -> Iterator[bool]:
     """Try to take the lock of `locked` without waiting; yields whether it was taken."""
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield _try_lock(file)
+
+
+def _wait_for(file: IO[str], path: Path, patience_s: float) -> None:
+    """Ask for a lock again and again: no system call waits for so long and no longer."""
+    began_s, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
+    while not _try_lock(file):
+        check_wanted()
+        if (waited_s := time.monotonic() - began_s) >= patience_s:
+            raise LockedError(f"{_holder_of(file)} has held {path} for {waited_s:.0f} s: try again later")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder_of(file: IO[str]) -> str:
+    """Name the process that holds a lock, as far as the kernel tells: not of another host, nor container."""
+    inode = os.fstat(file.fileno()).st_ino
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, process, where, *_ = line.replace("->", "").split()
+            if kind == "FLOCK" and where.endswith(f":{inode}") and int(process) > 0:
+                command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {process} ({command.strip()[:_LONGEST_COMMAND]})"
+    return "another process"
 
 
 @contextmanager

@@ -39,6 +39,8 @@ STATE_FILE: Final = "state.safetensors"
 _HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
+_PUBLISHING_PATIENCE_S: Final = 600.0
+"""So long a publication, which hours of training may have led to, waits for others, which copy whole files."""
 
 
 class GateMode(StrEnum):
@@ -152,7 +154,7 @@ class ModelStore:
             raise InvalidRequestError(f"model name {name!r}: some file systems take it for {other!r}, which is there")
         with storage_errors(f"cannot publish a version of {name!r}"):
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / ".lock"):
+            with locked(folder / ".lock", _PUBLISHING_PATIENCE_S):
                 staging = folder / _STAGING
                 shutil.rmtree(staging, ignore_errors=True)  # left by a publisher that was killed: we hold the lock
                 staging.mkdir()

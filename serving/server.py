@@ -57,6 +57,7 @@ from serving.picture_memory import PATIENT_PART
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
 from serving.shares import Shares
+from serving.threads import Threads
 from serving.tracing import Tracing
 from serving.triton_metrics import triton_metrics
 
@@ -104,6 +105,7 @@ class Server:
         require_onnxruntime()
         self.settings = settings
         self.metrics = Metrics()
+        self._threads = Threads()
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
@@ -257,6 +259,7 @@ class Server:
             await asyncio.to_thread(self._tracing.close)
         if self._metrics_port:
             await asyncio.to_thread(self._metrics_port.close)
+        self._threads.close()
         log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
         return cut
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
-from regraft.errors import InvalidRequestError, StorageError
+from regraft.errors import DeadlineError, InvalidRequestError, LockedError, StorageError
 from regraft.files import fsync_folder, locked, locked_or_none, storage_errors, write_durably
+from regraft.wanted import set_wanted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -251,3 +253,42 @@ def test_a_user_without_home_and_name_is_told_in_one_line_what_to_set() -> None:
         "this user has no home folder for the cache: set REGRAFT_CACHE to a folder that it may write to",
         "/var/cache/regraft",
     ], done.stderr
+
+
+def test_whoever_waits_for_a_lock_in_vain_is_told_who_holds_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+
+    held = rf"process {os.getpid()} \(.*\) has held {lock}"
+    with locked(lock), pytest.raises(LockedError, match=held), locked(lock, patience_s=0.02):
+        pytest.fail("two hold it")
+    with locked(lock):
+        pass
+
+
+def test_whoever_waits_for_a_lock_gets_it_as_soon_as_it_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with ThreadPoolExecutor(1) as thread:
+        with locked(lock):
+            waiting = thread.submit(take, lock)
+
+        assert waiting.result(60) == "taken"
+
+
+def test_a_lock_that_nobody_waits_for_any_more_is_never_taken(tmp_path: Path) -> None:
+    lock, is_given_up = tmp_path / "lock", Event()
+    context = copy_context()
+    context.run(set_wanted, lambda: not is_given_up.is_set())
+
+    with ThreadPoolExecutor(1) as thread:
+        with locked(lock):
+            waiting = thread.submit(context.run, take, lock)
+            is_given_up.set()
+        with pytest.raises(DeadlineError, match="was not done"):
+            waiting.result(60)
+        with pytest.raises(DeadlineError):
+            context.run(take, lock)  # nor where it is free
+
+
+def take(lock: Path) -> str:
+    with locked(lock, patience_s=60):
+        return "taken"

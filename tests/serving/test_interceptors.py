@@ -38,6 +38,7 @@ TABLE = {
     errors.DatasetError: Code.FAILED_PRECONDITION,
     errors.TrainingError: Code.FAILED_PRECONDITION,
     errors.StorageError: Code.UNAVAILABLE,
+    errors.LockedError: Code.UNAVAILABLE,
     errors.ProviderError: Code.FAILED_PRECONDITION,
     errors.MissingPackageError: Code.FAILED_PRECONDITION,
 }

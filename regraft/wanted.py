@@ -1,0 +1,30 @@
+"""Marks for work in a thread whose caller may be gone, so that it ends without an effect.
+
+A thread cannot be cancelled. What waits for a lock, or is about to commit, asks here instead.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final
+
+from regraft.errors import DeadlineError
+
+
+def _always() -> bool:
+    return True
+
+
+_is_wanted: Final[ContextVar[Callable[[], bool]]] = ContextVar("is_wanted", default=_always)
+
+set_wanted: Final = _is_wanted.set
+"""Sets, for the present context, what tells in any thread whether somebody still waits for the work."""
+
+
+def check_wanted() -> None:
+    """Refuse to go on with work that nobody waits for.
+
+    Raises:
+        DeadlineError: the caller's deadline passed, or the caller left.
+    """
+    if not _is_wanted.get()():
+        raise DeadlineError("nobody waits for this any more: it was not done")
