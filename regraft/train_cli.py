@@ -255,9 +255,12 @@ def _like(settings: Any, like: str, typed: set[str]) -> Any:  # noqa: ANN401 - t
 
     store = ModelStore(settings.store)
     name, version = store.find(like)
-    found = settings_like(artifact.read(store.folder(name, version) / MODEL_FILE).card, settings, typed)
+    card = artifact.read(store.folder(name, version) / MODEL_FILE).card
+    found = settings_like(card, settings, typed)
     yours = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(typed - {"data", "like", "store", "name"}))
     show.remark(f"like {name}:{version}: {found.strategy} of {found.backbone}" + (f"; yours: {yours}" if yours else ""))
+    if "extra" in card.recipe and not settings.extra:
+        show.remark(f"like {name}:{version}: it learned from --extra {card.recipe['extra']} too; this one does not")
     return found
 
 

@@ -442,6 +442,12 @@ def test_every_picture_is_embedded_once_however_many_shares_and_seeds_there_are(
     assert len(learned.embedded) == 8 + len(sizes)  # the winners go through it again, before the gate
 
 
+def test_the_time_that_is_left_is_told_once_a_seed_has_shown_what_each_run_takes(learned: Learned) -> None:
+    left = [re.search(r"; about \d+ min to go$", title) is not None for title in learned.embedded]
+
+    assert left[:8] == [False] * 4 + [True] * 4
+
+
 def test_every_share_and_seed_is_a_run_on_the_same_holdout(learned: Learned) -> None:
     result = learned.result
 

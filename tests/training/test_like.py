@@ -90,3 +90,17 @@ def test_a_version_like_another_of_the_same_data_has_the_same_head_bytes(
     assert (one.head_digest, one.backbone.digest) == (other.head_digest, other.backbone.digest)
     assert one.recipe == other.recipe
     assert f"like first:1: probe of {NETWORK}" in again.output
+
+
+@pytest.mark.usefixtures("one_torch_thread", "resnet_at_hand")
+def test_a_second_set_is_no_part_of_a_recipe_and_it_says_so(tmp_path: Path) -> None:
+    data, more = crayons(tmp_path / "crayons", 10), crayons(tmp_path / "more", 14)
+    command = ["train", str(data), "--store", str(tmp_path / "models"), "--no-tensorboard"]
+    typed = ["--backbone", NETWORK, "--weights", "none", "--extra", str(more)]
+
+    first = CliRunner().invoke(app, [*command, "--name", "first", *typed])
+    again = CliRunner().invoke(app, [*command, "--name", "again", "--like", "first"])
+
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    told = " ".join(again.output.split())
+    assert "like first:1: it learned from --extra more too; this one does not" in told
