@@ -9,12 +9,12 @@
 (overridable, IR at least 4, K and R symbolic): any runtime runs the file as it is, and the server feeds other heads
 into the same session.
 `graft` and `ungraft` are each other's inverse but for the IR version, so the backbone's digest can be checked on any
-file.
+file, and files whose heads an older Regraft wrote in other nodes share sessions with new ones.
 """
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -137,7 +137,7 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     model = copy.deepcopy(backbone)
     # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
     model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
-    _add_head(model.graph, head)
+    _add_head(model.graph, head, _DIRECTION)
     props = {CARD_KEY: card.to_json()}
     if card.abstention:
         props[ABSTAIN_KEY] = f"{card.abstention.threshold!r}"
@@ -145,14 +145,15 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     return model
 
 
-def _add_head(graph: onnx.GraphProto, head: Head) -> None:
+def _add_head(graph: onnx.GraphProto, head: Head, direction: "_Direction") -> None:
     for name, array in head.feed().items():
         graph.initializer.append(numpy_helper.from_array(array, name))
         rows = "R" if name == _HEAD + "whitening" else "K"
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, *array.shape[1:]]))
-    graph.node.extend(_head_nodes())
-    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), _HEAD + "axis"))
-    graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), _HEAD + "one"))
+    graph.node.extend(_head_nodes(direction.nodes))
+    constants: dict[str, npt.NDArray[Any]] = {"axis": np.array([1], np.int64), "one": np.array(1, np.float32)}
+    constants |= direction.constants
+    graph.initializer.extend(numpy_helper.from_array(array, _HEAD + name) for name, array in constants.items())
     graph.output.insert(0, helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", "K"]))
     graph.output.append(helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, ["N"]))
 
@@ -271,13 +272,35 @@ def _keep_backbone(field: Any) -> None:  # noqa: ANN401 - protobuf's repeated fi
     field.extend(kept)
 
 
-def _head_nodes() -> list[onnx.NodeProto]:
+@dataclass(frozen=True)
+class _Direction:
+    """A way to compute ``head.direction``, the embedding at length 1; one of length 0 stays as it is."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: dict[str, npt.NDArray[Any]]
+
+
+_DIRECTION: Final = _Direction(
+    (
+        helper.make_node("ReduceL2", [EMBEDDING, _HEAD + "axis"], [_HEAD + "norm"], _HEAD + "norm"),
+        helper.make_node("Max", [_HEAD + "norm", _HEAD + "least"], [_HEAD + "length"], _HEAD + "length"),
+        helper.make_node("Div", [EMBEDDING, _HEAD + "length"], [_HEAD + "direction"], _HEAD + "normalise"),
+    ),
+    {"least": np.array(np.finfo(np.float32).tiny, np.float32)},
+)
+_OLDER_DIRECTION: Final = _Direction(
+    (helper.make_node("LpNormalization", [EMBEDDING], [_HEAD + "direction"], _HEAD + "normalise", axis=1, p=2),), {}
+)
+"""As it was written once. ONNX Runtime documents no CUDA kernel for it: each run copies to the host and back."""
+
+
+def _head_nodes(direction: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     node = helper.make_node
     h = _HEAD
     return [
         node("Gemm", [EMBEDDING, h + "weight", h + "bias"], [h + "logits"], h + "gemm", transB=1),
         node("Softmax", [h + "logits"], [PROBABILITIES], h + "softmax", axis=1),
-        node("LpNormalization", [EMBEDDING], [h + "direction"], h + "normalise", axis=1, p=2),
+        *direction,
         node("Gemm", [h + "direction", h + "prototypes"], [h + "products"], h + "similarity", transB=1),
         node("ReduceMax", [h + "products", h + "axis"], [h + "nearest"], h + "nearest", keepdims=0),
         node("Gemm", [h + "direction", h + "whitening"], [h + "whitened"], h + "whiten", transB=1),
@@ -308,10 +331,16 @@ def _check(model: onnx.ModelProto) -> Artifact:
     except KeyError as error:
         raise ArtifactError(f"an initializer of the head has the unknown type {error}") from error
     _check_fit(backbone, _digest(backbone, model), head, card)
-    _add_head(backbone.graph, head)
-    if backbone.graph != outline.graph:
+    if not any(_has_head(outline, backbone, head, direction) for direction in (_DIRECTION, _OLDER_DIRECTION)):
         raise ArtifactError("the nodes of the head are not those that Regraft puts there")
     return Artifact(card, head, model)
+
+
+def _has_head(outline: onnx.ModelProto, backbone: onnx.ModelProto, head: Head, direction: _Direction) -> bool:
+    expected = onnx.GraphProto()
+    expected.CopyFrom(backbone.graph)
+    _add_head(expected, head, direction)
+    return expected == outline.graph
 
 
 def _outline(model: onnx.ModelProto) -> onnx.ModelProto:

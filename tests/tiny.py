@@ -1,5 +1,6 @@
 """A real model that is small: 8 x 8 px pictures of one colour, and a backbone that averages colours. No torch."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def tiny_head(labels: tuple[str, ...], sharpness: float = 20.0) -> Head:
     bias: FloatArray = np.asarray(-0.5 * sharpness * (means**2).sum(axis=1), np.float32)
     prototypes: FloatArray = np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
     return Head(weight, bias, prototypes, np.zeros((1, EMBEDDING_SIZE), np.float32))
+
+
+def as_written_before(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with the nodes that heads once had: the embedding's direction by LpNormalization."""
+    older = copy.deepcopy(model)
+    place = [node.name for node in older.graph.node].index("head.norm")
+    del older.graph.node[place : place + 3]
+    direction = helper.make_node("LpNormalization", [EMBEDDING], ["head.direction"], "head.normalise", axis=1, p=2)
+    older.graph.node.insert(place, direction)
+    (least,) = (tensor for tensor in older.graph.initializer if tensor.name == "head.least")
+    older.graph.initializer.remove(least)
+    return older
 
 
 def tiny_card(backbone: onnx.ModelProto, head: Head, labels: tuple[str, ...], name: str = "colours") -> ModelCard:

@@ -34,7 +34,16 @@ from regraft.card import Abstention
 from regraft.errors import ArtifactError
 from regraft.image import decode_crop
 from regraft.runtime import OpenSession, open_session
-from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
+from tests.tiny import (
+    COLOURS,
+    EMBEDDING_SIZE,
+    SPEC,
+    as_written_before,
+    picture,
+    tiny_backbone,
+    tiny_card,
+    tiny_head,
+)
 
 LABELS = ("red", "green", "blue")
 PARTS = ("weight", "bias", "prototypes", "whitening")
@@ -321,6 +330,52 @@ def test_a_file_from_before_the_ir_version_was_lowered_is_read_and_shares_its_ba
     # As it was hashed then: versions that are out there have this in their cards.
     assert backbone_digest(tiny_backbone()) == "59acb95ef3dd890dea19bca4ce134bb33998a7df3c0486c0a12f248b116ca138"
     assert rehead(artifact, artifact.head, artifact.card).ir_version == 8
+
+
+def test_a_file_with_lp_normalization_is_read_has_the_same_digests_and_is_written_anew_without(tmp_path: Path) -> None:
+    older = as_written_before(tiny_model())
+    assert "LpNormalization" in {node.op_type for node in older.graph.node}
+
+    artifact = read(written(older, tmp_path))
+
+    assert artifact.card == read(written(tiny_model(), tmp_path)).card
+    assert backbone_digest(older) == backbone_digest(tiny_model()) == artifact.card.backbone.digest
+    assert ungraft(older) == ungraft(tiny_model())
+    assert rehead(artifact, artifact.head, artifact.card) == tiny_model()
+
+
+@settings(max_examples=40)
+@given(head=heads(), crops=images)
+def test_a_file_with_lp_normalization_answers_like_a_new_one(head: Head, crops: npt.NDArray[np.uint8]) -> None:
+    crops[0] = 0  # an embedding of length 0
+
+    for before, now in zip(answers(OLDER_SESSION, crops, head), answers(SESSION, crops, head), strict=True):
+        np.testing.assert_allclose(now, before, rtol=0, atol=1e-6)
+
+
+OLDER_SESSION = opened(as_written_before(tiny_model()))
+
+
+@pytest.mark.parametrize("spoil", ["LpNormalization of another axis", "both ways at once"])
+def test_a_head_that_is_neither_of_the_known_ones_is_refused(spoil: str, tmp_path: Path) -> None:
+    older, new = as_written_before(tiny_model()), tiny_model()
+    if spoil == "both ways at once":
+        older.graph.initializer.append(initializer(new, "head.least"))
+    else:
+        (axis,) = (entry for entry in head_node(older, "LpNormalization").attribute if entry.name == "axis")
+        axis.i = 0
+
+    with pytest.raises(ArtifactError, match="nodes of the head"):
+        read(written(older, tmp_path))
+
+
+def test_the_nodes_of_a_head_all_have_kernels_for_cuda() -> None:
+    """By ONNX Runtime's table of kernels (docs/OperatorKernels.md), where LpNormalization has none."""
+    operators = {node.op_type for node in tiny_model().graph.node if node.name.startswith("head.")}
+
+    assert operators == {
+        "Add", "Div", "Gemm", "Max", "ReduceL2", "ReduceMax", "ReduceSumSquare", "Softmax", "Sqrt", "Sub",
+    }  # fmt: skip
 
 
 def test_the_digest_of_a_head_depends_on_every_number_and_on_nothing_else() -> None:

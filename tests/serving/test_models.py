@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 
 from regraft.artifact import Head
@@ -16,7 +17,7 @@ from regraft.embeddings import EmbeddingKey
 from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, PreconditionError, ProviderError
 from regraft.image import decode_crop
 from regraft.runtime import Arithmetic, OpenSession
-from regraft.store import ModelStore
+from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, Output
 from serving.metrics import Metrics
@@ -26,7 +27,7 @@ from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
 from tests.serving.spoil import SPOIL
 from tests.serving.waiting import asynchronous, until
-from tests.tiny import SPEC, picture, publish_tiny, tiny_backbone, tiny_card, tiny_head
+from tests.tiny import SPEC, as_written_before, picture, publish_tiny, tiny_backbone, tiny_card, tiny_head
 
 RED = decode_crop(picture("red"), SPEC)
 
@@ -401,6 +402,20 @@ async def test_a_session_is_closed_only_when_the_last_model_on_it_has_moved_on(s
         assert len(s.engines.sessions) == 2
         with pytest.raises(DrainingError):
             await answer_of(shared)
+
+
+@pytest.mark.parametrize("older", ["animals", "colours"], ids=["loaded first", "loaded second"])
+@asynchronous
+async def test_a_file_with_lp_normalization_shares_its_session_with_a_new_one(store: ModelStore, older: str) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals")
+    path = store.folder(older, 1) / MODEL_FILE
+    onnx.save_model(as_written_before(onnx.load_model(path)), path)
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert len(s.engines.sessions) == 1
+        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
+        assert head_of((await s.ask("colours"))[1], tiny_head(("red", "green", "blue")))
 
 
 @asynchronous
