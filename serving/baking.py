@@ -57,6 +57,7 @@ class Baker:
             every_s: how often to look.
         """
         self._models = models
+        self._threads = models.threads
         self._observer = observer
         self._metrics = metrics
         self._on_rollback = on_rollback
@@ -80,7 +81,7 @@ class Baker:
                     log.exception("cannot look after the champion of %s", name)
 
     async def _look(self, name: str) -> None:
-        trial = trial_of(await asyncio.to_thread(self._models.store.history, name))
+        trial = trial_of(await self._threads.store.run(self._models.store.history, name))
         served = self._models.get(name)
         known = self._baking.pop(name, None)
         self._metrics.baking_rollbacks.labels(name)  # 0 is there before 1, or no rule would see it rise
@@ -98,7 +99,7 @@ class Baker:
             return
         if before is not None and before.version != trial.previous:
             before = None
-        if reasons := reasons_to_go_back(await asyncio.to_thread(conduct_of, now), before):
+        if reasons := reasons_to_go_back(await self._threads.pictures.run(conduct_of, now), before):
             await self._go_back(name, trial, f"baking: {'; '.join(reasons)}")
 
     async def _go_back(self, name: str, trial: Trial, why: str) -> None:

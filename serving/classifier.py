@@ -99,7 +99,7 @@ class Classifier:
         """
         self._models = models
         self._permits = Shares(max_in_flight, _PATIENT_PART)
-        self._memory = PictureMemory(memory, models.limits)
+        self._memory = PictureMemory(memory, models.limits, models.threads.pictures)
         self._metrics = metrics
         self._on_answer = on_answer
         self._keep = keep

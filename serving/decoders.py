@@ -1,16 +1,15 @@
-"""Threads that decode labelled pictures before they are kept; requests are decoded in or before their lane."""
+"""Decodes labelled pictures before they are kept; requests are decoded in or before their lane."""
 
 import asyncio
 import math
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from regraft.errors import RegraftError
+from regraft.errors import NotNowError, RegraftError
 from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.runtime import cpu_budget
+from serving.threads import Pool
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,24 @@ class Encoded:
 
 
 class Decoders:
-    """As many threads as there are CPUs; close them when done."""
+    """Decodes several pictures at once."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        """Decode within ``limits``."""
+    def __init__(self, threads: Pool, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Decode in ``threads``, within ``limits``."""
         self._limits = limits
-        self._threads = cpu_budget()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._threads = threads
 
     async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
         """Decode pictures by `regraft.image.decode_crop`; what kept one from it stands in the place of its crop."""
-        loop = asyncio.get_running_loop()
         # Each thread has its share at once: a hop between threads for every picture would cost as much as a small one.
-        each = max(1, math.ceil(len(pictures) / self._threads))
+        each = max(1, math.ceil(len(pictures) / self._threads.threads))
         shares = (pictures[start : start + each] for start in range(0, len(pictures), each))
-        decoding = (loop.run_in_executor(self._pool, self._decode, share) for share in shares)
+        decoding = (self._threads.run(self._decode, share) for share in shares)
         try:
             decoded = await asyncio.gather(*decoding)
-        except RuntimeError as error:  # no thread could be started, or they are closed
+        except NotNowError as error:  # no thread could be started, or they are closed
             return [error] * len(pictures)
         return [crop for share in decoded for crop in share]
-
-    def close(self) -> None:
-        """Let the threads go."""
-        self._pool.shutdown(wait=False)
 
     def _decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
         return [self._crop_or_error(picture) for picture in pictures]

@@ -38,6 +38,7 @@ class BackgroundEmbedder:
     def __init__(self, models: Models, examples: ExamplesStore) -> None:
         """Embed what ``examples`` holds for what ``models`` serves."""
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
         self._may_miss: set[str] = set()  # models that the database shall be asked about
@@ -102,7 +103,7 @@ class BackgroundEmbedder:
             self._in_work.update(todo)
             try:
                 vectors = await self._embed_together(served, todo)
-                await asyncio.to_thread(self._examples.embeddings.put, key, vectors)
+                await self._threads.writes.run(self._examples.embeddings.put, key, vectors)
             finally:
                 self._in_work.difference_update(todo)
             return bool(todo)
@@ -125,7 +126,7 @@ class BackgroundEmbedder:
             return {}
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
         others = self._hopeless | self._in_work | self._crops[name].keys()
-        missing = await asyncio.to_thread(self._examples.without_embedding, name, key, _CHUNK + len(others))
+        missing = await self._threads.database.run(self._examples.without_embedding, name, key, _CHUNK + len(others))
         others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
         found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
         if found:
@@ -155,6 +156,6 @@ class BackgroundEmbedder:
     async def _embed(self, served: ServedModel, sha256: str, crop: Crop | None) -> FloatArray:
         image: bytes | Crop | None = crop
         if image is None:
-            image = await asyncio.to_thread(self._examples.image_file(sha256).read_bytes)
+            image = await self._threads.database.run(self._examples.image_file(sha256).read_bytes)
         question = Question(image, served.card.image, served.head)
         return (await served.backbone.ask(question, background=True)).output.embedding

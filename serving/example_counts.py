@@ -20,7 +20,7 @@ async def count_examples(models: Models, examples: ExamplesStore, metrics: Metri
         for name in models.names():
             key = models.get(name).key
             try:
-                states = await asyncio.to_thread(examples.states, name, key)
+                states = await models.threads.database.run(examples.states, name, key)
             except RegraftError as error:
                 log.warning("the examples of %s cannot be counted: %s", name, error)
                 continue

@@ -1,6 +1,5 @@
 """The Examples service: what a model learned from is looked at, mended and taken away; what to label next."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -39,6 +38,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     def __init__(self, models: Models, examples: ExamplesStore, intake: Intake) -> None:
         """Look after ``examples``; ``intake`` says which labels may be given."""
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._intake = intake
 
@@ -47,7 +47,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> AsyncIterator[pb.Example]:
         """List the examples in force."""
         name = self._models.resolve(request.name)
-        for example in await asyncio.to_thread(self._examples.list, name, quarantined=request.quarantined):
+        for example in await self._threads.database.run(self._examples.list, name, quarantined=request.quarantined):
             if not request.label or example.label == one_form(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
@@ -56,7 +56,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> pb.GetExampleResponse:
         """Show one example and its history."""
         name, example = await self._find(request, or_removed=True)
-        history = await asyncio.to_thread(self._examples.history, name, example.sha256)
+        history = await self._threads.database.run(self._examples.history, name, example.sha256)
         return pb.GetExampleResponse(
             example=await self._message(example, with_image=request.with_image),
             history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
@@ -70,7 +70,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.relabel, name, example.sha256, request.label)
-        changed = await asyncio.to_thread(relabel, annotator=request.annotator, **by)
+        changed = await self._threads.writes.run(relabel, annotator=request.annotator, **by)
         return await self._message(changed)
 
     async def RemoveExample(  # noqa: N802 - gRPC's name
@@ -80,7 +80,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         by = self._by()
         name, example = await self._find(request)
         remove = partial(self._examples.remove, name, example.sha256, source=request.why)
-        await asyncio.to_thread(remove, annotator=request.annotator, **by)
+        await self._threads.writes.run(remove, annotator=request.annotator, **by)
         return await self._message(example)
 
     async def ReleaseExample(  # noqa: N802 - gRPC's name
@@ -89,7 +89,9 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         """Take an example out of quarantine: its label is right."""
         name, example = await self._find(request)
         release = partial(self._examples.release, name, example.sha256)
-        return await self._message(await asyncio.to_thread(release, annotator=request.annotator, caller=caller()))
+        return await self._message(
+            await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
+        )
 
     async def Suggest(  # noqa: N802 - gRPC's name
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -98,7 +100,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         if request.count > _MOST:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MOST}")
         with self._models.acquire(request.name) as served:
-            found = await asyncio.to_thread(self._suggest, served, request.count or _DEFAULT_COUNT)
+            found = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
         for suggestion in found:
             message = pb.Suggestion(
                 request_id=suggestion.request.id,
@@ -108,7 +110,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
                 novelty=suggestion.novelty,
             )
             if request.with_images:
-                message.image = await asyncio.to_thread(self._examples.requests.image, suggestion.request)
+                message.image = await self._threads.database.run(self._examples.requests.image, suggestion.request)
             yield message
 
     async def _find(
@@ -119,7 +121,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> tuple[str, Example]:
         name = self._models.resolve(request.name)
         find = partial(self._examples.find, name, request.sha256, or_removed=or_removed)
-        return name, await asyncio.to_thread(find)
+        return name, await self._threads.database.run(find)
 
     def _by(self) -> _By:
         """Return who changes an example, and how many labels that one may set."""
@@ -129,7 +131,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         message = pb.Example(**vars(example))
         if with_image:
             with storage_errors("cannot read the picture"):
-                message.image = await asyncio.to_thread(self._examples.image_file(example.sha256).read_bytes)
+                message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)
         return message
 
     def _suggest(self, served: ServedModel, count: int) -> list[Suggestion]:

@@ -34,6 +34,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     def __init__(self, models: Models, classifier: Classifier) -> None:
         """Answer with ``classifier``, and describe ``models``."""
         self._models = models
+        self._threads = models.threads
         self._classifier = classifier
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Any) -> pb.ServerLiveResponse:  # noqa: ANN401, N802 - gRPC's
@@ -128,7 +129,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
         """List the models of the store, and why one does not answer."""
         index = pb.RepositoryIndexResponse()
-        for name in sorted({*self._models.names(), *await asyncio.to_thread(self._models.store.names)}):
+        for name in sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)}):
             if name in self._models.names():
                 index.models.add(name=name, version=str(self._models.get(name).version), state="READY")
             elif not request.ready:

@@ -1,6 +1,5 @@
 """The Models service: what is served, and which version should be."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -43,6 +42,7 @@ class ModelsService(pb_grpc.ModelsServicer):
     ) -> None:
         """Answer from ``models``, ``observer`` and ``baker``; ``on_change`` is called after a swap."""
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._observer = observer
         self._baker = baker
@@ -106,7 +106,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             await self._observer.check_shadow(name, request.version)
         version = request.version or None
         store, by = self._models.store, who(request.who)
-        await asyncio.to_thread(store.set_shadow, name, version, who=by, why=request.why)
+        await self._threads.moves.run(store.set_shadow, name, version, who=by, why=request.why)
         await self._observer.look()
         return await self._describe(name)
 
@@ -121,7 +121,7 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def _describe(self, name: str) -> pb.Model:
         """Put together what memory, store and examples know; memory is read here, the disk in a thread."""
         served = self._models.get(name) if name in self._models.names() else None
-        model = await asyncio.to_thread(self._describe_stored, name)
+        model = await self._threads.store.run(self._describe_stored, name)
         model.problem = self._models.problem(name)
         if served:
             engine = served.backbone.engine
@@ -129,7 +129,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.labels.extend(served.card.labels)
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
-            model.card_json = await asyncio.to_thread(card_json, served.card)
+            model.card_json = await self._threads.pictures.run(card_json, served.card)
         await self._describe_traffic(model)
         return model
 
@@ -138,7 +138,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         if shadowed := self._observer.shadow(model.name):
             model.shadow.CopyFrom(_shadow(shadowed))
         if traffic := self._observer.traffic(model.name):
-            model.drift.CopyFrom(await asyncio.to_thread(_drift, traffic))
+            model.drift.CopyFrom(await self._threads.pictures.run(_drift, traffic))
         if baking := self._baker.baking(model.name):
             trial = baking.trial
             model.baking.version, model.baking.previous = trial.version, trial.previous

@@ -1,6 +1,5 @@
 """The Retraining service: labelled pictures in, retrain jobs started and watched."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final
@@ -60,6 +59,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             gate: the mode of jobs that state none.
         """
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._intake = intake
         self._runner = runner
@@ -90,7 +90,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RetrainJob:
         """Return a job as it stands."""
-        return to_message(await asyncio.to_thread(self._examples.jobs.get, request.id))
+        return to_message(await self._threads.database.run(self._examples.jobs.get, request.id))
 
     async def WatchRetrainJob(  # noqa: N802 - gRPC's name
         self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
@@ -109,7 +109,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         created_at, _, job_id = request.page_token.partition("/")
         before = (created_at, job_id) if request.page_token else None
         listing = partial(self._examples.jobs.list, one_form(request.name), before=before, most=most + 1)
-        jobs = await asyncio.to_thread(listing)
+        jobs = await self._threads.database.run(listing)
         messages = as_many_as_fit(map(to_message, jobs[:most]))
         page = pb.ListRetrainJobsResponse(jobs=messages)
         if messages and len(messages) < len(jobs):

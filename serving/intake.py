@@ -119,11 +119,12 @@ class Intake:
             memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
         """
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._decoders = decoders
         self._on_kept = on_kept
         self.rules = rules
-        self._memory = PictureMemory(memory, models.limits)
+        self._memory = PictureMemory(memory, models.limits, models.threads.pictures)
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
         self._working: asyncio.Task[None] | None = None
 
@@ -183,12 +184,12 @@ class Intake:
         if not new.request_id:
             raise InvalidRequestError("image: neither a picture nor the request_id of one that was kept")
         requests = self._examples.requests
-        kept = await asyncio.to_thread(requests.find, new.request_id)
+        kept = await self._threads.database.run(requests.find, new.request_id)
         if kept.model != served.name:
             raise InvalidRequestError(f"request_id: {kept.id} was answered by {kept.model!r}, not {served.name!r}")
-        data = await asyncio.to_thread(requests.image, kept)
+        data = await self._threads.database.run(requests.image, kept)
         if kept.key == served.key:
-            await asyncio.to_thread(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
+            await self._threads.writes.run(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
         return replace(new, data=data)
 
     async def _keep(self, served: ServedModel, caller: str, new: NewExample, pixels: int) -> _Kept:
@@ -243,6 +244,6 @@ class Intake:
         news = [waiting.new for waiting, _ in wanted]
         first, _ = wanted[0]  # all of a batch are of one model and one caller
         keep = partial(self._examples.add_all, caller=first.caller, hourly_quota=self.rules.per_hour)
-        outcomes = await asyncio.to_thread(keep, first.served.name, news)
+        outcomes = await self._threads.writes.run(keep, first.served.name, news)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Kept(outcome, crop))

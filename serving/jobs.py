@@ -19,6 +19,7 @@ from regraft.interrupted import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 from serving.metrics import Metrics
+from serving.threads import Threads
 
 log = logging.getLogger("regraft.jobs")
 
@@ -46,6 +47,7 @@ class JobRunner:
         examples: ExamplesStore,
         child_arguments: list[str],
         metrics: Metrics,
+        threads: Threads,
         on_finished: Callable[[], Awaitable[None]],
         *,
         limit_s: float | None = None,
@@ -60,6 +62,7 @@ class JobRunner:
             examples: where the jobs' rows are.
             child_arguments: flags that tell a child where both are.
             metrics: counts the outcomes.
+            threads: ask and change the rows.
             on_finished: awaited after each job, before its end is told to watchers of this server.
             limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
             database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
@@ -72,6 +75,7 @@ class JobRunner:
         self._child_arguments = child_arguments
         self._environment = {**os.environ, **limits.environment(), **environment, "REGRAFT_DATABASE": database}
         self._metrics = metrics
+        self._threads = threads
         self._on_finished = on_finished
         self._limit_s = limit_s
         self._children: dict[str, asyncio.subprocess.Process] = {}
@@ -84,7 +88,7 @@ class JobRunner:
     async def resume(self) -> None:
         """Go on with jobs that a crash interrupted, and start those that were still waiting."""
         await self._settle_orphans()
-        for job in await asyncio.to_thread(self._examples.jobs.list, "", JobState.PENDING):
+        for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING):
             self._launch(job)
 
     async def run(self, every_s: float) -> None:
@@ -111,13 +115,13 @@ class JobRunner:
             PreconditionError: the model has an unfinished job.
         """
         jobs, key = self._examples.jobs, idempotency_key or None
-        if key and (known := await asyncio.to_thread(jobs.with_key, model, key)):
+        if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
             return known
         await self._settle_orphans()
         try:
-            job = await asyncio.to_thread(jobs.create, model, settings, requested_by, key)
+            job = await self._threads.writes.run(jobs.create, model, settings, requested_by, key)
         except PreconditionError:
-            if key and (known := await asyncio.to_thread(jobs.with_key, model, key)):
+            if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
                 return known  # the same request came twice at once
             raise
         self._launch(job)
@@ -129,10 +133,10 @@ class JobRunner:
         Raises:
             NotFoundError: there is no such job.
         """
-        job = await asyncio.to_thread(self._examples.jobs.get, job_id)
+        job = await self._threads.database.run(self._examples.jobs.get, job_id)
         if job.state.is_final:
             return job
-        job = await asyncio.to_thread(self._examples.jobs.request_cancel, job_id)
+        job = await self._threads.writes.run(self._examples.jobs.request_cancel, job_id)
         child = self._children.get(job_id)
         if child is not None and child.returncode is None:
             child.send_signal(signal.SIGTERM)
@@ -147,7 +151,7 @@ class JobRunner:
         """
         last: RetrainJob | None = None
         while last is None or not last.state.is_final:
-            job = await asyncio.to_thread(self._examples.jobs.get, job_id)
+            job = await self._threads.database.run(self._examples.jobs.get, job_id)
             finishing = self._finishing.get(job_id)
             if job.state is JobState.RUNNING and not finishing:  # not our child: nobody else would notice its death
                 await self._settle_orphans()
@@ -173,11 +177,11 @@ class JobRunner:
 
     async def _settle_orphans(self) -> None:
         """Start what is RUNNING without a process once more, or bring it to its end; not what our own children run."""
-        for job in await asyncio.to_thread(self._examples.jobs.list, "", JobState.RUNNING):
+        for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.RUNNING):
             if job.id in self._tasks or self._closing:
                 continue
             why = "its process, or its server, was killed"
-            settled = await asyncio.to_thread(settle_interrupted, self._examples, self._store, job, why)
+            settled = await self._threads.writes.run(settle_interrupted, self._examples, self._store, job, why)
             if settled:
                 told = (settled.id, settled.model, settled.state, settled.message)
                 log.warning("retrain job %s of %s, found interrupted, is %s: %s", *told)
@@ -185,7 +189,7 @@ class JobRunner:
 
     async def _take_up(self, waited: set[str]) -> set[str]:
         """Start the PENDING jobs of others that waited at the last look too, and return which wait now."""
-        pending = await asyncio.to_thread(self._examples.jobs.list, "", JobState.PENDING)
+        pending = await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING)
         others = [job for job in pending if job.id not in self._tasks and not self._closing]
         for job in others:
             if job.id in waited:
@@ -213,8 +217,8 @@ class JobRunner:
                 log.exception("retrain job %s", job.id)
                 why = "the server could not run it; its log has the details"
                 with suppress(RegraftError):  # the database is away: the job is settled when it is back
-                    await asyncio.to_thread(self._examples.jobs.finish, job.id, JobState.FAILED, why)
-                    self._count(await asyncio.to_thread(self._examples.jobs.get, job.id))
+                    await self._threads.writes.run(self._examples.jobs.finish, job.id, JobState.FAILED, why)
+                    self._count(await self._threads.database.run(self._examples.jobs.get, job.id))
             finally:
                 self._children.pop(job.id, None)
                 self._found_taken.discard(job.id)
@@ -223,7 +227,7 @@ class JobRunner:
 
     async def _run_child(self, job: RetrainJob) -> bool:
         """Run one process of a job to its end; True if another is to be run: it was interrupted, or came too early."""
-        now = await asyncio.to_thread(self._examples.jobs.get, job.id)
+        now = await self._threads.database.run(self._examples.jobs.get, job.id)
         if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
                 self._count(now)
@@ -259,8 +263,8 @@ class JobRunner:
     async def _settle(self, before: RetrainJob, why: str, *, again: bool) -> bool:
         """See that a job whose process is gone has an end, unless it goes on; True if it is for us to start it anew."""
         settle = partial(settle_interrupted, self._examples, self._store, before, why, again=again)
-        settled = await asyncio.to_thread(settle)
-        now = await asyncio.to_thread(self._examples.jobs.get, before.id)
+        settled = await self._threads.writes.run(settle)
+        now = await self._threads.database.run(self._examples.jobs.get, before.id)
         log.info("retrain job %s of %s: %s: %s", now.id, now.model, now.state, now.message)
         if now.state.is_final:
             self._count(now)

@@ -17,6 +17,7 @@ from regraft.labels import image_hash
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import ServedModel
+from serving.threads import Threads
 
 log = logging.getLogger("regraft.keeper")
 
@@ -36,11 +37,12 @@ class _Served:
 class RequestKeeper:
     """Run `run` as a task; `offer` it what was served. Use from one event loop."""
 
-    def __init__(self, requests: KeptRequests, rate: float, bounds: Bounds, metrics: Metrics) -> None:
+    def __init__(self, requests: KeptRequests, rate: float, bounds: Bounds, metrics: Metrics, threads: Threads) -> None:
         """Keep the share ``rate``, 0 to 1, of what is offered."""
         self._requests = requests
         self._rate = rate
         self._bounds = bounds
+        self._threads = threads
         self._outcomes = {outcome: metrics.kept_requests.labels(outcome) for outcome in ("kept", "dropped")}
         self._waiting: deque[_Served] = deque()
         self._waiting_bytes = 0
@@ -70,7 +72,7 @@ class RequestKeeper:
 
     async def _keep(self, batch: list[_Served]) -> None:
         try:
-            await asyncio.to_thread(lambda: self._requests.keep([_entry(served) for served in batch], self._bounds))
+            await self._threads.writes.run(lambda: self._requests.keep([*map(_entry, batch)], self._bounds))
         except RegraftError as error:
             self._outcomes["dropped"].inc(len(batch))
             if not self._is_failing:  # once, not for every request

@@ -32,6 +32,7 @@ from serving.call import current
 from serving.engine import Engine
 from serving.heap import give_back
 from serving.metrics import Metrics
+from serving.threads import Threads
 
 log = logging.getLogger("regraft.models")
 
@@ -83,6 +84,7 @@ class Models:
         *,
         max_queue: int,
         metrics: Metrics,
+        threads: Threads,
         limits: Limits = DEFAULT_LIMITS,
         only: Sequence[str] = (),
     ) -> None:
@@ -91,6 +93,7 @@ class Models:
         self._open_engine = open_engine
         self._max_queue = max_queue
         self.limits = limits
+        self.threads = threads
         self._only = frozenset(map(one_form, only))
         self._metrics = metrics
         self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
@@ -165,10 +168,10 @@ class Models:
     async def refresh(self) -> None:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
-            self._stored = await asyncio.to_thread(self._look)
+            self._stored = await self.threads.store.run(self._look)
             for name in self._stored:
                 try:
-                    champion = await asyncio.to_thread(self.store.champion, name)
+                    champion = await self.threads.store.run(self.store.champion, name)
                 except OSError as error:
                     self._problems[name] = (None, f"its history cannot be read: {error}")
                     continue
@@ -198,7 +201,7 @@ class Models:
             except RegraftError as error:
                 raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
             try:
-                await asyncio.to_thread(move_alias)
+                await self.threads.moves.run(move_alias)
             except BaseException:
                 self._release(loaded)
                 raise
@@ -222,14 +225,14 @@ class Models:
     async def _load(self, name: str, version: int) -> ServedModel:
         """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
         path = self.store.folder(name, version) / MODEL_FILE
-        card, head = await asyncio.to_thread(_read, path)
+        card, head = await self.threads.store.run(_read, path)
         if card.name != name:
             raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")
         digest = card.backbone.digest
         backbone = self._backbones.get(digest)
         is_shared = backbone is not None
         if backbone is None:
-            engine = await asyncio.to_thread(self._open_engine, path, card)
+            engine = await self.threads.store.run(self._open_engine, path, card)
             backbone = self._backbones[digest] = Backbone(
                 engine, max_queue=self._max_queue, limits=self.limits, on_batch=self._metrics.batch_size.observe
             )
@@ -238,7 +241,7 @@ class Models:
             if is_shared:
                 await backbone.try_head(head, card.image.crop_px)
             else:
-                await asyncio.to_thread(backbone.engine.warm_up, head, card.image.crop_px)
+                await self.threads.store.run(backbone.engine.warm_up, head, card.image.crop_px)
         except BaseException:
             self._give_up(backbone, digest)
             raise

@@ -67,6 +67,7 @@ class Observer:
             every_s: how often to look, and to see whether the store has another shadow.
         """
         self._models = models
+        self._threads = models.threads
         self._metrics = metrics
         self._window = window, window_s
         self._every_s = every_s
@@ -102,7 +103,7 @@ class Observer:
             PreconditionError: or nothing answers for the model.
         """
         champion = self._models.get(name)
-        await asyncio.to_thread(load_shadow, self._models.store, version, champion)
+        await self._threads.store.run(load_shadow, self._models.store, version, champion)
 
     async def run(self) -> None:
         """Look every so often, for ever; cancel the task to stop."""
@@ -118,7 +119,7 @@ class Observer:
         async with self._looking:
             recent, self._recent = self._recent, []
             served = {name: self._models.get(name) for name in self._models.names()}
-            await asyncio.to_thread(self._look, recent, served)
+            await self._threads.store.run(self._look, recent, served)
 
     def _look(self, recent: list[tuple[ServedModel, Output]], served: Mapping[str, ServedModel]) -> None:
         for name, model in served.items():

@@ -3,7 +3,6 @@
 It is one for requests and labels, for what is encoded and what is decoded.
 """
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -13,6 +12,7 @@ from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedErr
 from regraft.image import Crop, ImageSpec, smallest_useful_size
 from regraft.image_limits import Limits
 from serving.shares import Shares, Taken
+from serving.threads import Pool
 
 DEFAULT_BYTES: Final = 512 * 2**20
 PATIENT_PART: Final = 2
@@ -26,8 +26,12 @@ _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 class PictureMemory:
     """A budget of memory for pictures; use from one event loop."""
 
-    def __init__(self, shares: Shares | None, limits: Limits) -> None:
-        """Take from ``shares``, in bytes, what pictures within ``limits`` cost; from its own half gigabyte if None."""
+    def __init__(self, shares: Shares | None, limits: Limits, threads: Pool) -> None:
+        """Take from ``shares``, in bytes, what pictures within ``limits`` cost; from its own half gigabyte if None.
+
+        Headers that take a while are read in ``threads``.
+        """
+        self._threads = threads
         self._shares = shares or Shares(DEFAULT_BYTES, PATIENT_PART)
         self._limits = limits
 
@@ -41,7 +45,7 @@ class PictureMemory:
             return DecodingCost(0, 2 * image.nbytes, 0)
         found = quick_cost(image, partial(smallest_useful_size, spec=spec))
         if found is None:
-            found = await asyncio.to_thread(read_cost, image, self._limits)
+            found = await self._threads.run(read_cost, image, self._limits)
         if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
             return DecodingCost(found.pixels, len(image), 0)  # the decoder refuses it, says so, and decodes nothing
         if _held_bytes(found) > self._shares.most:

@@ -33,6 +33,7 @@ class RetrainSchedule:
     ) -> None:
         """Retrain each of ``models`` every ``every_s``, where ``min_new`` labels came since a gate last judged it."""
         self._models = models
+        self._threads = models.threads
         self._examples = examples
         self._runner = runner
         self._every_s = every_s
@@ -45,7 +46,7 @@ class RetrainSchedule:
             await asyncio.sleep(min(_LOOK_EVERY_S, self._every_s / _LOOKS))
             for name in self._models.names():
                 try:
-                    if await asyncio.to_thread(self._is_due, name):
+                    if await self._threads.database.run(self._is_due, name):
                         await self._runner.start(name, {"gate": self._gate.value}, "schedule")
                 except PreconditionError as error:  # somebody else was faster
                     log.info("%s", error)

@@ -120,6 +120,7 @@ class Server:
             ),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
+            threads=self._threads,
             limits=limits,
             only=settings.names,
         )
@@ -131,7 +132,9 @@ class Server:
             every_s=settings.reload_every_s,
         )
         bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
-        self._keeper = RequestKeeper(self._examples.requests, settings.keep_requests, bounds, self.metrics)
+        self._keeper = RequestKeeper(
+            self._examples.requests, settings.keep_requests, bounds, self.metrics, self._threads
+        )
         memory = self._memory = Shares(settings.picture_memory_mb * 2**20, PATIENT_PART)
         self._classifier = Classifier(
             self.models,
@@ -154,7 +157,7 @@ class Server:
             every_s=settings.reload_every_s,
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
-        self._decoders = Decoders(limits)
+        self._decoders = Decoders(self._threads.pictures, limits)
         self._intake = Intake(
             self.models,
             self._examples,
@@ -172,6 +175,7 @@ class Server:
             self._examples,
             places,
             self.metrics,
+            self._threads,
             self._refresh,
             database=settings.database,
             limits=limits,
@@ -253,12 +257,11 @@ class Server:
                 await task
         await self._jobs.close()
         self.models.close()
-        self._decoders.close()
         self._examples.close()
         if self._tracing:
-            await asyncio.to_thread(self._tracing.close)
+            await self._threads.pictures.run(self._tracing.close)
         if self._metrics_port:
-            await asyncio.to_thread(self._metrics_port.close)
+            await self._threads.pictures.run(self._metrics_port.close)
         self._threads.close()
         log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
         return cut
@@ -311,7 +314,7 @@ class Server:
             await asyncio.sleep(self.settings.reload_every_s)
             if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
                 self._memory.peak = self._memory.taken
-                await asyncio.to_thread(give_back)
+                await self._threads.pictures.run(give_back)
             try:
                 await self._refresh()
             except (RegraftError, OSError) as error:

@@ -125,6 +125,20 @@ def test_grpc_stays_at_the_edge() -> None:
     assert importers_of("grpc") <= edge
 
 
+def test_what_waits_has_threads_of_its_own() -> None:
+    """Nothing of the server runs in the event loop's default executor, where what hangs would hold up all else."""
+    in_default = {"to_thread(", "run_in_executor(None"}
+    shared = {
+        f"{name(path)}: {ast.unparse(node)}"
+        for path in sources()
+        if path.parent.name == "serving"
+        for node in _walk(path)
+        if isinstance(node, ast.Call) and any(way in ast.unparse(node) for way in in_default)
+    }
+
+    assert shared == set()
+
+
 def test_sessions_are_opened_only_by_the_engine_and_the_features() -> None:
     openers = {
         name(path)

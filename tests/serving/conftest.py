@@ -7,6 +7,7 @@ import pytest
 
 from regraft.client import Client
 from regraft.store import ModelStore
+from serving.threads import Threads
 from tests.serving.live import LiveServer
 
 
@@ -14,6 +15,14 @@ from tests.serving.live import LiveServer
 def empty_store(tmp_path: Path) -> ModelStore:
     """A store without a model."""
     return ModelStore(tmp_path / "empty")
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    """A server's threads, without a server."""
+    threads = Threads()
+    yield threads
+    threads.close()
 
 
 @pytest.fixture

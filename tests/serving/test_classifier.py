@@ -29,6 +29,7 @@ from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
 from serving.shares import Shares
+from serving.threads import Threads
 from tests.serving.fakes import Engines, GatedSession, SlowPicture
 from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
@@ -82,9 +83,9 @@ async def stage(
     max_batch: int = 4,
     memory_bytes: int = 2**29,
 ) -> AsyncIterator[Stage]:
-    engines, metrics = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics()
+    engines, metrics, threads = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics(), Threads()
     limits = Limits(max_bytes=max_image_bytes)
-    models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, limits=limits)
+    models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, threads=threads, limits=limits)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics, memory=Shares(memory_bytes))
     try:
@@ -92,6 +93,7 @@ async def stage(
     finally:
         engines.open_all_gates()
         models.close()
+        threads.close()
 
 
 def expected(image: bytes, head: Head, labels: tuple[str, ...], scale: float = 1.0) -> dict[str, float]:

@@ -18,6 +18,7 @@ from serving.embedder import BackgroundEmbedder
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
+from serving.threads import Threads
 from tests.serving.fakes import Engines, GatedSession
 from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
@@ -66,9 +67,9 @@ class Stage:
 
 @asynccontextmanager
 async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) -> AsyncIterator[Stage]:
-    metrics, engines = Metrics(), Engines(ExecutionPlan(lanes=1, threads=1, max_batch=1))
+    metrics, threads, engines = Metrics(), Threads(), Engines(ExecutionPlan(lanes=1, threads=1, max_batch=1))
     examples = ExamplesStore(store.root / ".examples")
-    models = Models(store, engines, max_queue=max_queue, metrics=metrics)
+    models = Models(store, engines, max_queue=max_queue, metrics=metrics, threads=threads)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=8, metrics=metrics)
     embedder = BackgroundEmbedder(models, examples)
@@ -81,6 +82,7 @@ async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) ->
         with suppress(asyncio.CancelledError):
             await task
         models.close()
+        threads.close()
         examples.close()
 
 

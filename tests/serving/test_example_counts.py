@@ -8,6 +8,7 @@ from serving.example_counts import count_examples
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
+from serving.threads import Threads
 from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
 from tests.serving.waiting import asynchronous, until
@@ -18,8 +19,8 @@ from tests.tiny import picture
 async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_removed_beside_them(
     store: ModelStore,
 ) -> None:
-    examples, metrics = ExamplesStore(store.root / ".examples"), Metrics()
-    models = Models(store, Engines(ExecutionPlan(1, 1, 1)), max_queue=8, metrics=metrics)
+    examples, metrics, threads = ExamplesStore(store.root / ".examples"), Metrics(), Threads()
+    models = Models(store, Engines(ExecutionPlan(1, 1, 1)), max_queue=8, metrics=metrics, threads=threads)
     await models.refresh()
 
     def shown() -> dict[str, float | None]:
@@ -40,4 +41,5 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
         with suppress(asyncio.CancelledError):
             await task
     models.close()
+    threads.close()
     examples.close()

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regraft.errors import StorageError
+from regraft.errors import DrainingError, StorageError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.image import Crop
 from regraft.labels import image_hash
@@ -14,6 +14,7 @@ from serving.decoders import Decoders, Encoded
 from serving.intake import Added, Intake, Sender
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.threads import Pool, Threads
 from tests.serving.fakes import Engines
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
 from tests.tiny import picture
@@ -42,8 +43,8 @@ class SlowExamples(ExamplesStore):
 class CountingDecoders(Decoders):
     """Remembers how many pictures of each batch were decoded, or found to be none."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, threads: Pool) -> None:
+        super().__init__(threads)
         self.done: list[int] = []
 
     async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
@@ -57,6 +58,7 @@ class Stage:
     examples: SlowExamples
     decoders: CountingDecoders
     intake: Intake
+    threads: Threads
     kept: list[str] = field(default_factory=list)
 
     async def begin(self, image: bytes, sender: Sender) -> "asyncio.Task[Added]":
@@ -78,16 +80,17 @@ class Stage:
 
 @asynccontextmanager
 async def stage(store: ModelStore) -> AsyncIterator[Stage]:
-    examples, decoders, kept = SlowExamples(store.root / ".examples"), CountingDecoders(), list[str]()
-    models = Models(store, Engines(), max_queue=8, metrics=Metrics())
+    threads, kept = Threads(), list[str]()
+    examples, decoders = SlowExamples(store.root / ".examples"), CountingDecoders(threads.pictures)
+    models = Models(store, Engines(), max_queue=8, metrics=Metrics(), threads=threads)
     await models.refresh()
     intake = Intake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
     try:
-        yield Stage(examples, decoders, intake, kept)
+        yield Stage(examples, decoders, intake, threads, kept)
     finally:
         examples.gate.set()
         models.close()
-        decoders.close()
+        threads.close()
         examples.close()
 
 
@@ -169,13 +172,13 @@ async def test_where_the_disk_fails_it_is_not_asked_again_for_those_who_are_gone
 
 
 @asynchronous
-async def test_decoders_that_are_gone_leave_nobody_waiting(store: ModelStore) -> None:
+async def test_threads_that_are_gone_leave_nobody_waiting(store: ModelStore) -> None:
     async with stage(store) as s:
-        s.decoders.close()
+        s.threads.close()
         tasks = [await s.begin(picture("grey", number), Sender("ada")) for number in range(3)]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
 
-        assert [type(answer) for answer in answers] == [RuntimeError] * 3
+        assert [type(answer) for answer in answers] == [DrainingError] * 3
 
 
 @asynchronous

@@ -16,6 +16,7 @@ from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
+from serving.threads import Threads
 from tests.serving.live import stalled_retrain
 from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture, publish_tiny
@@ -49,7 +50,7 @@ async def stage(
     limit_s: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Stage]:
-    examples, metrics = ExamplesStore(store.root / ".examples"), Metrics()
+    examples, metrics, threads = ExamplesStore(store.root / ".examples"), Metrics(), Threads()
     finished: list[str] = []
 
     async def on_finished() -> None:
@@ -57,11 +58,12 @@ async def stage(
         finished.append("finished")
 
     arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
-    runner = JobRunner(store, examples, arguments, metrics, on_finished, limit_s=limit_s, limits=limits)
+    runner = JobRunner(store, examples, arguments, metrics, threads, on_finished, limit_s=limit_s, limits=limits)
     try:
         yield Stage(store, examples, runner, metrics, finished)
     finally:
         await runner.close()
+        threads.close()
         examples.close()
 
 

@@ -15,6 +15,7 @@ from serving.keeper import RequestKeeper
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
+from serving.threads import Threads
 from tests.serving.fakes import Engines
 from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture
@@ -32,11 +33,13 @@ class Stage:
 
 @asynccontextmanager
 async def stage(store: ModelStore, rate: float = 1.0, *, keeps: bool = True) -> AsyncIterator[Stage]:
-    metrics = Metrics()
+    metrics, threads = Metrics(), Threads()
     examples = ExamplesStore(store.root / ".examples")
-    models = Models(store, Engines(ExecutionPlan(lanes=1, threads=1, max_batch=4)), max_queue=8, metrics=metrics)
+    models = Models(
+        store, Engines(ExecutionPlan(lanes=1, threads=1, max_batch=4)), max_queue=8, metrics=metrics, threads=threads
+    )
     await models.refresh()
-    keeper = RequestKeeper(examples.requests, rate, Bounds(), metrics)
+    keeper = RequestKeeper(examples.requests, rate, Bounds(), metrics, threads)
     classifier = Classifier(models, max_in_flight=8, metrics=metrics, keep=keeper.offer)
     task = asyncio.create_task(keeper.run()) if keeps else None
     try:
@@ -47,6 +50,7 @@ async def stage(store: ModelStore, rate: float = 1.0, *, keeps: bool = True) -> 
             with suppress(asyncio.CancelledError):
                 await task
         models.close()
+        threads.close()
         examples.close()
 
 

@@ -23,6 +23,7 @@ from serving.engine import Engine, Output
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.plan import ExecutionPlan
+from serving.threads import Threads
 from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
 from tests.serving.spoil import SPOIL
@@ -37,7 +38,8 @@ class Stage:
 
     def __init__(self, store: ModelStore, engines: Engines) -> None:
         self.store, self.engines, self.metrics = store, engines, Metrics()
-        self.models = Models(store, engines, max_queue=8, metrics=self.metrics)
+        self.threads = Threads()
+        self.models = Models(store, engines, max_queue=8, metrics=self.metrics, threads=self.threads)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return value_of(self.metrics.registry, name, labels)
@@ -89,6 +91,7 @@ def stage(store: ModelStore, plan: ExecutionPlan | None = None) -> Iterator[Stag
     finally:
         engines.open_all_gates()
         stage.models.close()
+        stage.threads.close()
 
 
 def head_of(output: Output, head: Head) -> bool:

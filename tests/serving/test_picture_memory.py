@@ -8,6 +8,7 @@ from regraft.image import ImageSpec
 from regraft.image_limits import Limits
 from serving.picture_memory import PictureMemory
 from serving.shares import Shares
+from serving.threads import Threads
 from tests.serving.waiting import asynchronous
 from tests.tiny import picture
 
@@ -22,8 +23,10 @@ def webp(side: int) -> bytes:
 
 
 @asynchronous
-async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_says_what_to_change() -> None:
-    memory = PictureMemory(Shares(16 * MB), Limits())
+async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_says_what_to_change(
+    threads: Threads,
+) -> None:
+    memory = PictureMemory(Shares(16 * MB), Limits(), threads.pictures)
 
     with pytest.raises(InvalidImageError, match=r"the limit is 16 \(REGRAFT_PICTURE_MEMORY_MB\): scale it down"):
         await memory.cost(webp(1_200), SPEC)
@@ -31,15 +34,17 @@ async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_s
 
 
 @asynchronous
-async def test_a_picture_over_the_limits_is_left_to_the_decoder_which_says_so() -> None:
-    memory = PictureMemory(Shares(16 * MB), Limits(max_pixels=10_000))
+async def test_a_picture_over_the_limits_is_left_to_the_decoder_which_says_so(threads: Threads) -> None:
+    memory = PictureMemory(Shares(16 * MB), Limits(max_pixels=10_000), threads.pictures)
 
     assert (await memory.cost(webp(1_000), SPEC)).memory_bytes < MB
 
 
 @asynchronous
-async def test_pictures_that_never_fit_together_are_refused_and_those_that_may_later_are_told_so() -> None:
-    memory = PictureMemory(Shares(50 * MB), Limits())
+async def test_pictures_that_never_fit_together_are_refused_and_others_are_told_to_wait(
+    threads: Threads,
+) -> None:
+    memory = PictureMemory(Shares(50 * MB), Limits(), threads.pictures)
     cost = await memory.cost(webp(1_200), SPEC)
 
     with pytest.raises(InvalidRequestError, match="send fewer at once"):
