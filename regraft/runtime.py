@@ -105,11 +105,15 @@ def arithmetic_here(provider: ProviderChoice) -> Arithmetic:
 
 def cpu_budget() -> int:
     """Return how many CPUs this process may really use: affinity and cgroup quota, not the host's core count."""
+    quota = quota_cpus()
+    return max(1, min(allowed_cpus(), int(quota))) if quota else allowed_cpus()
+
+
+def allowed_cpus() -> int:
+    """Return on how many CPUs this process may run by its affinity, whatever its quota of their time."""
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0))
-    quota = quota_cpus()
-    return max(1, min(allowed, int(quota))) if quota else allowed
+    return len(os.sched_getaffinity(0))
 
 
 def processor() -> str:

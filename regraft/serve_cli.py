@@ -15,7 +15,7 @@ from regraft.errors import InvalidRequestError
 from regraft.image_limits import configured_limits
 from regraft.logs import write_log
 from regraft.options import Json, Store
-from regraft.runtime import ProviderChoice
+from regraft.runtime import ProviderChoice, allowed_cpus
 from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # numpy
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
 ]
+
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs that all lanes share; all that are ours if not given.")]
 
 
 def serve(
@@ -46,6 +48,10 @@ def serve(
     cuda_tf32: CudaTf32 = False,
     optimise: Annotated[
         str | None, typer.Option(help="throughput, or latency of a single request; throughput if not given.")
+    ] = None,
+    cpus: Cpus = None,
+    plan: Annotated[
+        str | None, typer.Option(help="LANESxTHREADSxBATCH, as `regraft plan` prints it; measured if not given.")
     ] = None,
     name: Annotated[
         list[str] | None, typer.Option(help="A model to serve, may be repeated; all of the store if not given.")
@@ -121,6 +127,8 @@ def serve(
         "provider": provider,
         "cuda_tf32": cuda_tf32 or None,
         "optimise": optimise,
+        "cpus": cpus,
+        "plan": plan,
         "names": tuple(name) if name else None,
         "callers": callers,
         "triton_metrics": triton_metrics or None,
@@ -142,10 +150,11 @@ def serve(
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]  # validated there
     except ValidationError as error:
         first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:  # of several settings together; the text names them
-            raise typer.BadParameter(first["msg"].removeprefix("Value error, ")) from error
+            raise typer.BadParameter(said) from error
         flag = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(f"{first['input']!r}: {first['msg']}", param_hint=flag) from error
+        raise typer.BadParameter(f"{first['input']!r}: {said}", param_hint=flag) from error
     write_log(settings.log_format, settings.log_level, TraceFilter())
 
     def announce(ready: Ready) -> None:
@@ -210,6 +219,7 @@ def plan(
     provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     cuda_tf32: CudaTf32 = False,
     optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
+    cpus: Cpus = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -223,7 +233,9 @@ def plan(
     ):
         if value not in known:
             raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)
-    report = plan_report(store, model, provider, optimise, fresh=fresh, tf32=cuda_tf32)  # type: ignore[arg-type]  # checked above
+    if cpus and cpus > (most := allowed_cpus()):
+        raise typer.BadParameter(f"{cpus}: this process may run on {most} only", param_hint="--cpus")
+    report = plan_report(store, model, provider, optimise, fresh=fresh, tf32=cuda_tf32, cpus=cpus or 0)  # type: ignore[arg-type]  # checked above
     if as_json:
         print_json(report)
     else:

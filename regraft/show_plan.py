@@ -31,7 +31,9 @@ def plan(report: Mapping[str, Any]) -> None:
     out.print(rows)
     if report["fallback_reason"]:
         line(f"not on CUDA: {report['fallback_reason']}")
+    if report["doubt"]:
+        line((f"in doubt, and not kept: {report['doubt']}; the next start, or --fresh, measures again", "yellow"))
     line(
-        f"for {report['optimise']}: {chosen['lanes']} run(s) at once, {chosen['threads']} thread(s) each, "
-        f"up to {chosen['max_batch']} picture(s) a run, answers of up to {chosen['turn']} run(s) together"
+        f"for {report['optimise']}: {chosen['text']}, that is {chosen['lanes']} run(s) at once, {chosen['threads']} "
+        f"thread(s) each, up to {chosen['max_batch']} picture(s) a run, answers of {chosen['turn']} run(s) together"
     )

@@ -12,6 +12,7 @@ from regraft.image import Crop, ImageSpec, decode_crop
 from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.runtime import cpu_budget
 from serving.batcher import Batcher
+from serving.cpus import Cpus
 from serving.engine import Engine, Output
 
 
@@ -65,6 +66,7 @@ class Backbone:
         max_queue: int,
         limits: Limits = DEFAULT_LIMITS,
         on_batch: Callable[[int], None] = lambda _size: None,
+        cpus: Cpus | None = None,
     ) -> None:
         """Put lanes before an engine.
 
@@ -73,11 +75,12 @@ class Backbone:
             max_queue: the most pictures that may wait for a lane, and for a decoder, background work apart.
             limits: what a picture may cost.
             on_batch: told the size of every batch that was run.
+            cpus: of which lanes on a CPU take one for each thread, and decoders one each; its own if not given.
         """
         self.engine = engine
         self.users = 0
         self._limits = limits
-        plan = engine.plan
+        plan, cpus = engine.plan, cpus or Cpus(cpu_budget())
         self._lanes = Batcher[Question, _Ran](
             self._run,
             lanes=plan.lanes,
@@ -85,12 +88,17 @@ class Backbone:
             max_queue=max_queue,
             turn=plan.turn,
             on_batch=on_batch,
+            cpus=partial(cpus.taken, plan.threads if plan.decode_in_lane else 0),
         )
         self._decoders = (
             None
             if plan.decode_in_lane
             else Batcher[Question, tuple[Question, float]](
-                self._decode_alone, lanes=cpu_budget(), max_batch=1, max_queue=max_queue
+                self._decode_alone,
+                lanes=cpus.count,
+                max_batch=1,
+                max_queue=max_queue,
+                cpus=partial(cpus.taken, 1),
             )
         )
 

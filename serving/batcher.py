@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -78,6 +78,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         max_queue: int,
         turn: int = 1,
         on_batch: Callable[[int], None] = lambda _size: None,
+        cpus: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Make a batcher.
 
@@ -89,6 +90,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
             turn: the most batches of requests that a lane takes at once.
             on_batch: told the size of every batch that was run.
+            cpus: what a lane holds while it runs a batch; it may wait for it.
         """
         self._run = run
         self._lanes = self._free_lanes = lanes
@@ -96,6 +98,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._max_queue = max_queue
         self._turn = turn
         self._on_batch = on_batch
+        self._cpus = cpus
         self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background_lanes = 0
@@ -218,7 +221,8 @@ class Batcher(Generic[PayloadT, ResultT]):
         for batch in turn:
             if background and ran and self._is_lane_wanted():
                 break
-            ran.append(self._run_batch(batch, loop.time()))
+            with self._cpus():
+                ran.append(self._run_batch(batch, loop.time()))
         left = [entry for batch in turn[len(ran) :] for entry in batch]
         with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
             loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)

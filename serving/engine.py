@@ -1,5 +1,6 @@
 """One ONNX Runtime session on one backbone, fed with whatever heads the requests carry."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,22 @@ from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image import Crop
 from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session, require_onnxruntime
 from serving.device import OUTPUTS, DeviceRunner
-from serving.plan import ExecutionPlan, Goal, Point, Run, choose, grid_of, measure, plan_file, recall, remember
+from serving.plan import (
+    REAL_CLOCK,
+    Clock,
+    ExecutionPlan,
+    Goal,
+    Measurement,
+    Run,
+    choose,
+    grid_of,
+    measure,
+    plan_file,
+    recall,
+    remember,
+)
+
+log = logging.getLogger("regraft.plan")
 
 _CUDA_BATCH: Final = 32
 """Pictures of a run where nothing was measured."""
@@ -129,6 +145,9 @@ def open_engine(
     goal: Goal = "throughput",
     plans: Path | None = None,
     tf32: bool = False,
+    cpus: int = 0,
+    given: ExecutionPlan | None = None,
+    clock: Clock = REAL_CLOCK,
 ) -> Engine:
     """Open a session on a model file, in the way that measured best here; see `serving.plan`.
 
@@ -139,13 +158,26 @@ def open_engine(
         goal: what to choose the plan for.
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
         tf32: see `regraft.runtime.open_session`.
+        cpus: how many CPUs the plan is for; all that this process may use if 0.
+        given: the plan itself, from somebody who knows: nothing is measured.
+        clock: a test's own.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
         ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
-    opened, points = measure_model(model, card, provider, plans, tf32=tf32)
-    plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
+    if given:
+        opened = open_session(model, provider=provider, threads=given.threads, tf32=tf32)
+        return Engine(opened, replace(given, decode_in_lane=opened.provider == "cpu"))
+    opened, measured = measure_model(model, card, provider, plans, tf32=tf32, cpus=cpus, clock=clock)
+    if measured.doubt:
+        log.warning(
+            "backbone %s: the execution plan is in doubt and measured again at the next start: %s; "
+            "`regraft plan --fresh` on a quiet machine, or --plan, settles it",
+            card.backbone.name,
+            measured.doubt,
+        )
+    plan = choose(measured.points, goal, decode_in_lane=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)
@@ -170,16 +202,20 @@ def measure_model(
     *,
     fresh: bool = False,
     tf32: bool = False,
-) -> tuple[OpenSession, tuple[Point, ...]]:
+    cpus: int = 0,
+    clock: Clock = REAL_CLOCK,
+) -> tuple[OpenSession, Measurement]:
     """Open a session of one thread and measure what a plan is chosen by; errors as `open_engine`.
 
-    What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``.
+    What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``. What is in doubt is
+    not kept there, so that the next start measures again.
     """
-    opened, cpus = open_session(model, provider=provider, threads=1, tf32=tf32), cpu_budget()
+    opened = open_session(model, provider=provider, threads=1, tf32=tf32)
+    cpus = cpus or cpu_budget()
     file = plans and plan_file(plans, card.backbone.digest, opened.arithmetic, cpus, require_onnxruntime().__version__)
     known = recall(file) if file and not fresh else ()
     if known:
-        return opened, known
+        return opened, Measurement(known)
 
     def runner(threads: int) -> Run:
         if threads == 1:
@@ -189,11 +225,11 @@ def measure_model(
         return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})
 
     try:
-        points = measure(runner, card.image.crop_px, grid_of(opened.provider, cpus))
+        measured = measure(runner, card.image.crop_px, grid_of(opened.provider, cpus), clock)
     except RegraftError:
         raise
     except Exception as error:  # ONNX Runtime's exception classes share no base class but this
         raise ArtifactError(f"the model does not run on {opened.provider}: {first_line(error)}") from error
-    if file:
-        remember(file, points)
-    return opened, points
+    if file and not measured.doubt:
+        remember(file, measured.points)
+    return opened, measured

@@ -26,9 +26,11 @@ from regraft.errors import (
 )
 from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.labels import one_form
+from regraft.runtime import cpu_budget
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
 from serving.call import current
+from serving.cpus import Cpus
 from serving.engine import Engine
 from serving.heap import give_back
 from serving.metrics import Metrics
@@ -87,8 +89,12 @@ class Models:
         threads: Threads,
         limits: Limits = DEFAULT_LIMITS,
         only: Sequence[str] = (),
+        cpus: int = 0,
     ) -> None:
-        """Serve from ``store``, all of it or ``only`` some; nothing is loaded before the first `refresh`."""
+        """Serve from ``store``, all of it or ``only`` some; nothing is loaded before the first `refresh`.
+
+        All backbones share ``cpus``, those that this process may use if 0.
+        """
         self.store = store
         self._open_engine = open_engine
         self._max_queue = max_queue
@@ -96,6 +102,7 @@ class Models:
         self.threads = threads
         self._only = frozenset(map(one_form, only))
         self._metrics = metrics
+        self.cpus = Cpus(cpus or cpu_budget())
         self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
@@ -234,7 +241,11 @@ class Models:
         if backbone is None:
             engine = await self.threads.store.run(self._open_engine, path, card)
             backbone = self._backbones[digest] = Backbone(
-                engine, max_queue=self._max_queue, limits=self.limits, on_batch=self._metrics.batch_size.observe
+                engine,
+                max_queue=self._max_queue,
+                limits=self.limits,
+                on_batch=self._metrics.batch_size.observe,
+                cpus=self.cpus,
             )
         backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
         try:

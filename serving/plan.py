@@ -2,11 +2,17 @@
 
 Batching is no free lunch on a CPU: with some networks a batch costs more than its pictures one by one, and which it is
 depends on the machine. So nothing is assumed.
+
+What was measured beside other work may be wrong, and would be believed for ever. So rounds over all points follow each
+other until three in a row agree, six at the most: the same plan is the best of them together and, give or take a tenth,
+of each, and the lanes hardly waited for a CPU. Else there is a doubt: the plan holds for this process, is not kept, and
+the next start measures again.
 """
 
 import hashlib
 import json
 import logging
+import re
 import statistics
 import threading
 import time
@@ -14,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +34,15 @@ Goal = Literal["throughput", "latency"]
 Run: TypeAlias = Callable[[npt.NDArray[np.uint8]], object]
 """Runs the network on crops uint8 [N, P, P, 3], from several threads at once."""
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 """Raised whenever the same measurement would be read otherwise."""
 
-_ROUNDS: Final = 2
+_AGREEING_ROUNDS: Final = 3
+_MOST_ROUNDS: Final = 6
+_AGREES: Final = 0.9
+"""The share of a round's best that the plan of all rounds must reach in it."""
+_MOST_WAITED: Final = 0.1
+"""The share of its time that a lane may wait for a CPU, in every round."""
 _WINDOW_S: Final = 0.05
 _FEWEST_RUNS: Final = 3
 _AS_GOOD: Final = 0.98
@@ -63,6 +74,22 @@ class ExecutionPlan:
     decode_in_lane: bool = False
     turn: int = 1
 
+    def __str__(self) -> str:
+        """Return it as `read_plan` reads it."""
+        return f"{self.lanes}x{self.threads}x{self.max_batch}"
+
+
+def read_plan(text: str) -> ExecutionPlan:
+    """Read a plan from ``LANESxTHREADSxBATCH``, as ``regraft plan`` prints it.
+
+    Raises:
+        ValueError: it is none; the text says what one looks like.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x([1-9]\d{0,3})", text, re.ASCII)
+    if match is None:
+        raise ValueError("need LANESxTHREADSxBATCH, such as 2x1x1, each 1 to 9999; `regraft plan` prints it")
+    return ExecutionPlan(lanes=int(match[1]), threads=int(match[2]), max_batch=int(match[3]))
+
 
 @dataclass(frozen=True)
 class Point:
@@ -84,6 +111,38 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """The points of a grid, each at its best, and why they are not to be trusted; empty where they are."""
+
+    points: tuple[Point, ...]
+    doubt: str = ""
+
+
+def _waited_s() -> float:
+    """Return how long the calling thread was kept from running by others; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a measurement has its times from.
+
+    Attributes:
+        now_s: of a clock that never goes back.
+        waited_s: how long the calling thread has waited for a CPU so far.
+    """
+
+    now_s: Callable[[], float] = time.perf_counter
+    waited_s: Callable[[], float] = _waited_s
+
+
+REAL_CLOCK: Final = Clock()
+
+
+@dataclass(frozen=True)
 class Grid:
     """What is worth measuring: (lanes, threads) pairs, and batch sizes from small to large."""
 
@@ -102,25 +161,32 @@ def grid_of(provider: str, cpus: int) -> Grid:
     return Grid(ways=tuple((cpus // count, count) for count in threads), batches=(1, 2, 4, 8))
 
 
-def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid) -> tuple[Point, ...]:
-    """Measure every point of a grid, in two rounds of which the better one counts: other work only ever slows down.
+def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid, clock: Clock = REAL_CLOCK) -> Measurement:
+    """Measure the points of a grid, round after round, until three rounds agree.
 
-    A larger batch is not tried where the one before already lost a tenth, or took longer than that of any plan: with
-    the largest networks it is what measuring would take longest for.
+    Of these each point counts at its best, since other work only ever slows down. A larger batch is not tried where the
+    one before already lost a tenth, or took longer than that of any plan: with the largest networks it is what
+    measuring would take longest for.
 
     Args:
         open_run: makes what runs the network with so many threads.
         crop_px: side of the crops.
         grid: what to measure.
+        clock: a test's own.
     """
-    best: dict[tuple[int, int, int], Point] = {}
     runs = {threads: open_run(threads) for _, threads in grid.ways}
-    for _ in range(_ROUNDS):
-        for lanes, threads in grid.ways:
-            for point in _points(runs[threads], crop_px, (lanes, threads), grid.batches):
-                key = (point.lanes, point.threads, point.batch)
-                best[key] = max(point, best.get(key, point), key=lambda point: point.pictures_per_s)
-    return tuple(best.values())
+    rounds: list[_Round] = []
+    while True:
+        stopwatch = _Stopwatch(clock)
+        points = [
+            point
+            for lanes, threads in grid.ways
+            for point in _points(runs[threads], crop_px, (lanes, threads), grid.batches, stopwatch)
+        ]
+        rounds.append(_Round(points, stopwatch.waited_share))
+        found = _together(rounds[-_AGREEING_ROUNDS:])
+        if len(rounds) == _MOST_ROUNDS or (len(rounds) >= _AGREEING_ROUNDS and not found.doubt):
+            return found
 
 
 def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> ExecutionPlan:
@@ -132,7 +198,7 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     """
     turn = 1
     if goal == "throughput":
-        usable = [point for point in points if point.batch == 1 or point.run_ms <= _LONGEST_RUN_MS]
+        usable = _usable(points)
         good_enough = _AS_GOOD * max(point.pictures_per_s for point in usable)
         found = max(
             (point for point in usable if point.pictures_per_s >= good_enough),
@@ -157,7 +223,7 @@ def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: 
 
 
 def recall(file: Path) -> tuple[Point, ...]:
-    """Return what `remember` kept; nothing where there is no such file, or a damaged one."""
+    """Read the points that `remember` kept; none where there is no such file, or a damaged one."""
     try:
         return tuple(Point(**entry) for entry in json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -173,14 +239,84 @@ def remember(file: Path, points: Sequence[Point]) -> None:
         log.info("the execution plan cannot be kept: %s", error)
 
 
-def _points(run: Run, crop_px: int, way: tuple[int, int], batches: Sequence[int]) -> Iterator[Point]:
+@dataclass(frozen=True)
+class _Round:
+    points: Sequence[Point]
+    waited_share: float
+
+    def share_of_best(self, plan: ExecutionPlan, goal: Goal) -> float:
+        """Return how much of this round's best a plan reached; 0 where it was not tried."""
+        found = {_key(point): point for point in self.points}
+        if goal == "throughput":
+            same = found.get((plan.lanes, plan.threads, plan.max_batch))
+            best_per_s = max(point.pictures_per_s for point in _usable(self.points))
+            return same.pictures_per_s / best_per_s if same else 0.0
+        single_ms = found[plan.lanes, plan.threads, 1].run_ms
+        return min(point.run_ms for point in self.points if point.batch == 1) / single_ms
+
+
+def _together(rounds: Sequence[_Round]) -> Measurement:
+    """Merge rounds, and tell in what they disagree."""
+    best: dict[tuple[int, int, int], Point] = {}
+    for point in (point for each in rounds for point in each.points):
+        best[_key(point)] = max(point, best.get(_key(point), point), key=lambda point: point.pictures_per_s)
+    points = tuple(best.values())
+    if (waited := max(each.waited_share for each in rounds)) > _MOST_WAITED:
+        return Measurement(points, f"other work kept the lanes waiting for a CPU for {waited:.0%} of the time")
+    for goal in get_args(Goal):
+        plan = choose(points, goal, decode_in_lane=False)
+        if (share := min(each.share_of_best(plan, goal) for each in rounds)) < _AGREES:
+            return Measurement(points, f"rounds disagree: {plan} reached {share:.0%} of the best {goal} in one of them")
+    return Measurement(points)
+
+
+def _key(point: Point) -> tuple[int, int, int]:
+    return point.lanes, point.threads, point.batch
+
+
+def _usable(points: Sequence[Point]) -> list[Point]:
+    """Return the points that keep a lane no longer than a plan may."""
+    return [point for point in points if point.batch == 1 or point.run_ms <= _LONGEST_RUN_MS]
+
+
+class _Stopwatch:
+    """The time that lanes take, and how much of it they wait for a CPU."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._taken_s = self._waited_s = 0.0
+
+    @property
+    def waited_share(self) -> float:
+        return self._waited_s / self._taken_s if self._taken_s else 0.0
+
+    def add(self, lanes: Sequence["_Lane"]) -> None:
+        self._taken_s += sum(lane.elapsed_s for lane in lanes)
+        self._waited_s += sum(lane.waited_s for lane in lanes)
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What one lane took: in all, for each run, and for nothing."""
+
+    elapsed_s: float
+    runs_s: Sequence[float]
+    waited_s: float
+
+
+def _points(
+    run: Run, crop_px: int, way: tuple[int, int], batches: Sequence[int], stopwatch: _Stopwatch
+) -> Iterator[Point]:
     lanes, threads = way
     generator = np.random.default_rng(0)
     best, longest_ms = 0.0, _LONGEST_RUN_MS
     for batch in batches:
         crops = generator.integers(0, 256, (batch, crop_px, crop_px, 3), dtype=np.uint8)
         run(crops)
-        pictures_per_s, run_ms = _busy(lambda crops=crops: run(crops), lanes, batch)  # type: ignore[misc]  # mypy cannot infer defaults
+        done = _busy(lambda crops=crops: run(crops), lanes, stopwatch.clock)  # type: ignore[misc]  # mypy cannot infer defaults
+        stopwatch.add(done)
+        pictures_per_s = sum(batch * len(lane.runs_s) / lane.elapsed_s for lane in done)
+        run_ms = 1000 * statistics.median(seconds for lane in done for seconds in lane.runs_s)
         yield Point(lanes, threads, batch, round(pictures_per_s, 2), round(run_ms, 3))
         best = max(best, pictures_per_s)
         if batch == 1:
@@ -189,21 +325,19 @@ def _points(run: Run, crop_px: int, way: tuple[int, int], batches: Sequence[int]
             return
 
 
-def _busy(run: Callable[[], object], lanes: int, batch: int) -> tuple[float, float]:
-    """Run in so many threads at once, and return pictures a second and the median milliseconds of a run."""
+def _busy(run: Callable[[], object], lanes: int, clock: Clock) -> list[_Lane]:
+    """Run in so many threads at once, each for a window."""
     start = threading.Barrier(lanes)
 
-    def lane() -> tuple[float, list[float]]:
+    def lane() -> _Lane:
         start.wait()
-        began_s = time.perf_counter()
+        began_s, waited_s = clock.now_s(), clock.waited_s()
         taken: list[float] = []
-        while len(taken) < _FEWEST_RUNS or time.perf_counter() - began_s < _WINDOW_S:
-            run_began_s = time.perf_counter()
+        while len(taken) < _FEWEST_RUNS or clock.now_s() - began_s < _WINDOW_S:
+            run_began_s = clock.now_s()
             run()
-            taken.append(time.perf_counter() - run_began_s)
-        return time.perf_counter() - began_s, taken
+            taken.append(clock.now_s() - run_began_s)
+        return _Lane(clock.now_s() - began_s, taken, clock.waited_s() - waited_s)
 
     with ThreadPoolExecutor(lanes) as pool:
-        done = [future.result() for future in [pool.submit(lane) for _ in range(lanes)]]
-    pictures_per_s = sum(batch * len(taken) / elapsed_s for elapsed_s, taken in done)
-    return pictures_per_s, 1000 * statistics.median(seconds for _, taken in done for seconds in taken)
+        return [future.result() for future in [pool.submit(lane) for _ in range(lanes)]]

@@ -13,7 +13,7 @@ from serving.plan import Goal, choose
 
 
 def plan_report(
-    store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool, tf32: bool = False
+    store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool, tf32: bool = False, cpus: int = 0
 ) -> dict[str, Any]:
     """Measure a version, or recall what was measured, and choose.
 
@@ -24,6 +24,7 @@ def plan_report(
         goal: likewise.
         fresh: measure even what is known already, and keep the new figures.
         tf32: as for a server's ``cuda_tf32``.
+        cpus: as for a server.
 
     Raises:
         RegraftError: there is no such version.
@@ -33,16 +34,19 @@ def plan_report(
     models = ModelStore(store)
     path = models.folder(*models.find(model)) / MODEL_FILE
     loaded = artifact.read(path)
-    opened, points = measure_model(path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, tf32=tf32)
-    plan = choose(points, goal, decode_in_lane=opened.provider == "cpu")
+    opened, measured = measure_model(
+        path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, tf32=tf32, cpus=cpus
+    )
+    plan = choose(measured.points, goal, decode_in_lane=opened.provider == "cpu")
     return {
         "model": str(path),
         "backbone": loaded.card.backbone.name,
         "provider": opened.provider,
         "fallback_reason": opened.fallback_reason,
         "processor": processor(),
-        "cpus": cpu_budget(),
+        "cpus": cpus or cpu_budget(),
         "optimise": goal,
-        "plan": asdict(plan),
-        "measured": [asdict(point) for point in points],
+        "plan": {**asdict(plan), "text": str(plan)},
+        "doubt": measured.doubt,
+        "measured": [asdict(point) for point in measured.points],
     }

@@ -54,6 +54,7 @@ from serving.metrics_port import MetricsPort
 from serving.models import Models
 from serving.observer import Observer
 from serving.picture_memory import PATIENT_PART
+from serving.plan import read_plan
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
 from serving.shares import Shares
@@ -117,12 +118,15 @@ class Server:
                 goal=settings.optimise,
                 plans=cache_folder() / "plans",
                 tf32=settings.cuda_tf32,
+                cpus=settings.cpus,
+                given=read_plan(settings.plan) if settings.plan else None,
             ),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,
             threads=self._threads,
             limits=limits,
             only=settings.names,
+            cpus=settings.cpus,
         )
         self._observer = Observer(
             self.models,
@@ -168,7 +172,7 @@ class Server:
         )
         places = ["--store", str(settings.store)]
         places += ["--examples", settings.examples] if settings.examples else []
-        places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus)]
+        places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus or settings.cpus)]
         places += ["--memory-mb", str(settings.retrain_memory_mb)]
         self._jobs = JobRunner(
             self._store,

@@ -11,11 +11,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from regraft.connection import is_loopback, is_socket
 from regraft.image_limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
-from regraft.runtime import ProviderChoice
+from regraft.runtime import ProviderChoice, allowed_cpus, cpu_budget
 from regraft.store import GateMode
 from serving.intake import LabelPolicy
 from serving.picture_memory import DEFAULT_BYTES
-from serving.plan import Goal
+from serving.plan import Goal, read_plan
 
 _HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 
@@ -41,6 +41,18 @@ def _check_listener(address: str) -> str:
 def _split(names: object) -> object:
     """Split what the environment gives: ``REGRAFT_NAMES=flowers,ants``."""
     return tuple(filter(None, names.split(","))) if isinstance(names, str) else names
+
+
+def _check_cpus(count: int) -> int:
+    if count > (most := allowed_cpus()):
+        raise ValueError(f"this process may run on {most} only")
+    return count
+
+
+def _check_plan(text: str) -> str:
+    if text:
+        read_plan(text)
+    return text
 
 
 def _seconds(period: object) -> object:
@@ -90,6 +102,11 @@ class Settings(BaseSettings):
             are off by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a
             version was judged by, and since nothing is learned from such embeddings, a retrain makes its own.
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
+        cpus: how many CPUs all lanes share, of however many backbones; those that affinity and the cgroup's quota leave
+            if 0. Retrains have no more either.
+        plan: LANESxTHREADSxBATCH, as ``regraft plan`` prints it, for every backbone, instead of measuring: so many runs
+            at once, of so many threads each, of at most so many pictures. Where it is measured and rounds disagree, as
+            beside other work, the plan is logged as in doubt, not kept, and measured again at the next start.
         max_in_flight: pictures admitted at once; one more is answered RESOURCE_EXHAUSTED. Callers have equal shares,
             and all streams together a quarter.
         max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
@@ -149,6 +166,8 @@ class Settings(BaseSettings):
     provider: ProviderChoice = "auto"
     cuda_tf32: bool = False
     optimise: Goal = "throughput"
+    cpus: Annotated[int, AfterValidator(_check_cpus)] = Field(default=0, ge=0)
+    plan: Annotated[str, AfterValidator(_check_plan)] = ""
     max_in_flight: int = Field(default=256, ge=1)
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1024)
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
@@ -172,6 +191,17 @@ class Settings(BaseSettings):
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     grace_s: float = Field(default=20.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_that_plan_fits(self) -> Self:
+        if self.plan and self.provider != "cuda":
+            plan, cpus = read_plan(self.plan), self.cpus or cpu_budget()
+            if plan.lanes * plan.threads > cpus:
+                raise ValueError(
+                    f"--plan {self.plan}: {plan.lanes} runs at once of {plan.threads} thread(s) each are more than the "
+                    f"{cpus} CPU(s) that there are (--cpus); on a GPU, say --provider cuda"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -16,6 +16,7 @@ import pytest
 from regraft.client import Client
 from regraft.load import Load
 from tests.e2e.recorder import Recorder, recorder
+from tests.serving.live import PLAN
 from tests.tiny import picture
 
 
@@ -29,7 +30,10 @@ class ServerProcess:
         with self.log.open("a") as log:
             # A session of its own, so that a test can end the server alone or the server with its children.
             self.process = subprocess.Popen(
-                [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                [*command, *ports, "--plan", PLAN, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

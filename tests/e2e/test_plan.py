@@ -3,9 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
-from regraft.store import ModelStore
+from regraft import artifact
+from regraft.files import cache_folder
+from regraft.runtime import cpu_budget
+from regraft.store import MODEL_FILE, ModelStore
+from serving.plan import Point, plan_file, recall, remember
 
 
 def plan(store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -13,23 +18,49 @@ def plan(store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+KNOWN = (Point(2, 1, 1, 200.0, 10.0), Point(1, 2, 1, 150.0, 6.6))
+
+
+@pytest.fixture
+def known(store: ModelStore) -> Path:
+    """The file of a measurement that was kept."""
+    digest = artifact.read(store.folder("colours", 1) / MODEL_FILE).card.backbone.digest
+    file = plan_file(cache_folder() / "plans", digest, "cpu", cpu_budget(), onnxruntime.__version__)
+    remember(file, KNOWN)
+    return file
+
+
+@pytest.mark.usefixtures("known")
 def test_plan_shows_what_was_measured_and_what_a_server_would_choose(store: ModelStore) -> None:
     machine = plan(store.root, "colours", "--json")
     people = plan(store.root, "colours:1")
     for_latency = plan(store.root, "colours", "--optimise", "latency", "--json")
 
     report = json.loads(machine.stdout)
-    chosen = report["plan"]
-    measured = {(point["lanes"], point["threads"], point["batch"]) for point in report["measured"]}
-    assert (chosen["lanes"], chosen["threads"], chosen["max_batch"]) in measured
-    assert report["provider"] == "cpu"
+    assert [Point(**point) for point in report["measured"]] == list(KNOWN), "measured once, chosen from twice"
+    assert (report["plan"]["text"], report["provider"], report["doubt"]) == ("2x1x1", "cpu", "")
+    assert json.loads(for_latency.stdout)["plan"]["text"] == "1x2x1"
     assert people.stdout.count("<- chosen") == 1
-    assert json.loads(for_latency.stdout)["measured"] == report["measured"], "measured once, chosen from twice"
+    assert "for throughput: 2x1x1, that is 2 run(s) at once" in people.stdout
+
+
+def test_a_fresh_measurement_is_kept_where_its_rounds_agree_and_said_to_be_in_doubt_where_not(
+    store: ModelStore, known: Path
+) -> None:
+    report = json.loads(plan(store.root, "colours", "--fresh", "--cpus", "1", "--json").stdout)
+
+    chosen, found = report["plan"], tuple(Point(**point) for point in report["measured"])
+    assert (report["cpus"], chosen["lanes"], chosen["threads"]) == (1, 1, 1)
+    assert (1, 1, chosen["max_batch"]) in {(point.lanes, point.threads, point.batch) for point in found}
+    assert recall(known) == KNOWN, "that is another number of CPUs"
+    kept = [recall(file) for file in known.parent.iterdir()]
+    assert (found in kept) != bool(report["doubt"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
+        (("colours", "--cpus", "100000"), 2, "--cpus"),
         (("cats",), 1, "cats"),
         (("colours:2",), 1, "no version 2"),
         (("colours:new",), 2, "NAME:VERSION"),

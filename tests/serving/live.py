@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from regraft.client import Client
 from regraft.image import Crop
+from regraft.runtime import cpu_budget
 from regraft.store import FEATURES_FILE, ModelStore
 from serving.backbone import Question
 from serving.server import Ready, Server
@@ -20,12 +21,15 @@ from tests.serving.loop import grpc_loop
 from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, wait_until
 
+PLAN = f"{cpu_budget()}x1x4"
+"""Measured, it would be another one on another day, and each server would take a second more to start."""
+
 
 class LiveServer:
     """Started on entry, stopped on exit; ``client`` is connected to it."""
 
     def __init__(self, store: ModelStore, **settings: Any) -> None:  # noqa: ANN401 - whatever `Settings` takes
-        places = {"store": store.root, "grpc": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
+        places = {"store": store.root, "grpc": "127.0.0.1:0", "metrics": "127.0.0.1:0", "plan": PLAN}
         self.settings = Settings(**{**places, "provider": "cpu", "reload_every_s": 0.05, "grace_s": 5.0, **settings})
         self.server: Server
         self.ready: Ready

@@ -17,7 +17,7 @@ from regraft.errors import ArtifactError, ProviderError
 from regraft.image import Crop, decode_crop
 from regraft.runtime import OpenSession, cpu_budget
 from serving.engine import Engine, open_engine
-from serving.plan import ExecutionPlan, Goal, Point, choose, plan_file, recall, remember
+from serving.plan import Clock, ExecutionPlan, Goal, Point, choose, plan_file, read_plan, recall, remember
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.fakes import GatedSession
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
@@ -222,18 +222,59 @@ def test_what_was_measured_before_is_not_measured_again(model_file: Path, goal: 
     assert open_engine(model_file, CARD, "cpu", goal=goal, plans=plans).plan == ExecutionPlan(3, 2, 5, True)
 
 
+class Ticks(threading.local):
+    """A clock that goes on by 10 ms whenever a thread looks at it, so that every run takes as long."""
+
+    s = 0.0
+
+    def __call__(self) -> float:
+        self.s += 0.01
+        return self.s
+
+
 def test_what_is_measured_is_kept(model_file: Path) -> None:
     plans = model_file.parent / "plans"
 
-    plan = open_engine(model_file, CARD, "cpu", plans=plans).plan
+    plan = open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(Ticks(), lambda: 0.0)).plan
 
     (file,) = plans.iterdir()
     assert choose(recall(file), "throughput", decode_in_lane=True) == plan
 
 
+def test_what_is_in_doubt_is_said_and_measured_again_at_the_next_start(
+    model_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plans, ticks = model_file.parent / "plans", Ticks()
+
+    open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(ticks, lambda: ticks.s))
+
+    assert not plans.exists()
+    (line,) = caplog.messages
+    assert "in doubt and measured again at the next start: other work kept the lanes waiting" in line
+    assert "--plan" in line
+    open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(ticks, lambda: 0.0))
+    assert len(list(plans.iterdir())) == 1
+
+
+def test_a_plan_that_was_given_is_taken_without_measuring(model_file: Path) -> None:
+    plans = model_file.parent / "plans"
+
+    engine = open_engine(model_file, CARD, "cpu", plans=plans, given=read_plan("3x2x5"))
+
+    assert engine.plan == ExecutionPlan(3, 2, 5, decode_in_lane=True)
+    assert not plans.exists()
+    assert engine.run([crop_of("red")], [HEADS[0]])[0].embedding.shape == (EMBEDDING_SIZE,)
+
+
+def test_a_plan_is_measured_for_as_many_cpus_as_are_given(model_file: Path) -> None:
+    engine = open_engine(model_file, CARD, "cpu", cpus=1, clock=Clock(Ticks(), lambda: 0.0))
+
+    assert (engine.plan.lanes, engine.plan.threads) == (1, 1)
+
+
 @pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so nothing falls back")
 def test_auto_falls_back_to_the_cpu_and_says_why(model_file: Path) -> None:
-    engine = open_engine(model_file, CARD, "auto")
+    engine = open_engine(model_file, CARD, "auto", given=PLAN)
 
     assert engine.provider == "cpu"
     assert engine.fallback_reason

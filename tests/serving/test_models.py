@@ -643,3 +643,23 @@ async def test_a_model_that_is_being_loaded_says_so(store: ModelStore) -> None:
         await s.models.refresh()
 
         assert s.models.get("colours").version == 1
+
+
+@asynchronous
+async def test_all_backbones_share_the_cpus_of_the_server(store: ModelStore) -> None:
+    publish_tiny(store, name="shapes", scale=2.0)
+    engines = Engines(ExecutionPlan(1, 1, 4, decode_in_lane=True))
+    models = Models(store, engines, max_queue=8, metrics=Metrics(), cpus=1)
+    await models.refresh()
+    before = sum(len(session.batches) for session in engines.sessions)
+    engines.close_all_gates()
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("colours", "shapes"):
+            tasks.create_task(answer_of(models.get(name)))
+        await until(lambda: models.cpus.waiting == 1)
+        assert sum(len(session.batches) for session in engines.sessions) == before + 1
+        engines.open_all_gates()
+
+    assert len(engines.sessions) == 2
+    models.close()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -67,6 +68,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_PROVIDER": "cuda",
         "REGRAFT_CUDA_TF32": "True",
         "REGRAFT_OPTIMISE": "latency",
+        "REGRAFT_CPUS": "1",
+        "REGRAFT_PLAN": "2x1x8",
         "REGRAFT_MAX_IN_FLIGHT": "3",
         "REGRAFT_MAX_IMAGE_BYTES": "4096",
         "REGRAFT_MAX_IMAGE_PIXELS": "8192",
@@ -218,3 +221,22 @@ def test_a_period_is_told_in_seconds_minutes_hours_or_days(text: str, seconds: f
 def test_what_is_no_period_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="such as 6h"):
         Settings(retrain_every=text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"plan": "2x1"}, "need LANESxTHREADSxBATCH"),
+        ({"plan": "9999x1x1"}, r"--plan 9999x1x1: 9999 runs at once .* more than the \d+ CPU"),
+        ({"plan": "1x2x1", "cpus": 1}, r"--plan 1x2x1: .* more than the 1 CPU\(s\) that there are \(--cpus\)"),
+        ({"cpus": 100_000}, r"cpus\n.*this process may run on \d+ only"),
+        ({"cpus": -1}, "cpus"),
+    ],
+)
+def test_a_plan_and_cpus_that_this_machine_does_not_have_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**given)
+
+
+def test_lanes_of_a_gpu_need_no_cpus() -> None:
+    assert Settings(plan="9999x1x32", provider="cuda").plan == "9999x1x32"

@@ -1,0 +1,49 @@
+"""The CPUs of this process, shared by the lanes of all backbones: the plan of each is for all of them."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Cpus:
+    """A number of CPUs, taken by as many threads in the order in which they ask. Any thread may use it."""
+
+    def __init__(self, count: int) -> None:
+        """Share ``count`` CPUs."""
+        self.count = self._free = count
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for some."""
+        return len(self._waiting)
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Hold so many CPUs, all of them if there are fewer, until the block ends; wait while others have them."""
+        count = min(count, self.count)
+        self._take(count)
+        try:
+            yield
+        finally:
+            self._give_back(count)
+
+    def _take(self, count: int) -> None:
+        with self._lock:
+            if count <= self._free and not self._waiting:
+                self._free -= count
+                return
+            turn = threading.Event()
+            self._waiting.append((count, turn))
+        turn.wait()
+
+    def _give_back(self, count: int) -> None:
+        """Hand what is free now to whoever waits longest: who needs many would else wait for ever behind the others."""
+        with self._lock:
+            self._free += count
+            while self._waiting and self._waiting[0][0] <= self._free:
+                taken, turn = self._waiting.popleft()
+                self._free -= taken
+                turn.set()
