@@ -4,7 +4,6 @@ What is worse, `serving.conduct` decides. Of several servers on one store one go
 only while the champion is still the one on trial.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from serving.conduct import BAKER, Trial, conduct_of, reasons_to_go_back, trial_
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.observer import Observer
+from serving.supervisor import do_all
 
 log = logging.getLogger("regraft.baking")
 
@@ -34,7 +34,7 @@ class Baking:
 
 
 class Baker:
-    """Run `run` as a task. Use from one event loop."""
+    """Call `look` every so often. Use from one event loop."""
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class Baker:
         on_rollback: Callable[[], Awaitable[None]],
         *,
         bake_s: float,
-        every_s: float,
     ) -> None:
         """Watch new champions.
 
@@ -54,7 +53,6 @@ class Baker:
             metrics: show who is on trial, and count who failed.
             on_rollback: awaited after one.
             bake_s: how long a champion is on trial.
-            every_s: how often to look.
         """
         self._models = models
         self._threads = models.threads
@@ -62,7 +60,6 @@ class Baker:
         self._metrics = metrics
         self._on_rollback = on_rollback
         self._bake = timedelta(seconds=bake_s)
-        self._every_s = every_s
         self._baking: dict[str, Baking] = {}
         self._stuck: set[tuple[str, Trial]] = set()
 
@@ -70,15 +67,9 @@ class Baker:
         """Return the trial of a model's champion, or None."""
         return self._baking.get(name)
 
-    async def run(self) -> None:
-        """Look every so often, for ever; cancel the task to stop."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            for name in self._models.names():
-                try:
-                    await self._look(name)
-                except Exception:  # whatever it was, requests are answered, and the next round tries again
-                    log.exception("cannot look after the champion of %s", name)
+    async def look(self) -> None:
+        """Look after the champions, each whatever becomes of the others."""
+        await do_all(partial(self._look, name) for name in self._models.names())
 
     async def _look(self, name: str) -> None:
         trial = trial_of(await self._threads.store.run(self._models.store.history, name))

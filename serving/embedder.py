@@ -65,7 +65,10 @@ class BackgroundEmbedder:
 
     async def run(self, every_s: float) -> None:
         """Embed whatever is missing, ask the database now and every so often, for ever; cancel the task to stop."""
-        await asyncio.gather(self._wake_by_the_clock(every_s), *(self._run_chain(awake) for awake in self._awake))
+        async with asyncio.TaskGroup() as tasks:  # where one dies none is left behind, since all begin again
+            tasks.create_task(self._wake_by_the_clock(every_s))
+            for awake in self._awake:
+                tasks.create_task(self._run_chain(awake))
 
     async def _wake_by_the_clock(self, every_s: float) -> None:
         """A crash may have left something; others label too: a server beside this one, a program with the database."""

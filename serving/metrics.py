@@ -110,6 +110,9 @@ class Metrics:
         )
         self.baking_version = gauge("baking_version", "New champion that is on trial; 0 while none.", "model")
         self.baking_rollbacks = counter("baking_rollbacks", "New champions that failed their trial here.", "model")
+        self.background_failures = counter(
+            "background_failures", "Failures of background tasks, which begin again after a pause.", "task"
+        )
         self.of = cache(lambda model: ModelMetrics(self, model))
         self._finished = cache(self.requests.labels)
 

@@ -22,19 +22,26 @@ _ALIVE_S: Final = 2.0
 class MetricsPort:
     """Opened on the loop of the server that it tells of, and closed by `close`."""
 
-    def __init__(self, address: str, metrics: "WSGIApplication", why_not_ready: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        metrics: "WSGIApplication",
+        why_not_ready: Callable[[], str],
+        why_not_alive: Callable[[], str],
+    ) -> None:
         """Listen at HOST:PORT.
 
         Args:
             address: port 0 takes a free one.
             metrics: answers ``/metrics``, and whatever else there is.
             why_not_ready: asked on the loop; an empty text is readiness.
+            why_not_alive: likewise: what a restart may mend, beside a loop that does not answer.
 
         Raises:
             OperatorError: the port is taken.
         """
         self._loop = asyncio.get_running_loop()
-        self._why_not_ready = why_not_ready
+        self._asked = {"/healthz": why_not_alive, "/readyz": why_not_ready}
         self._metrics = metrics
         host, _, port = address.rpartition(":")
         server = _V6Server if ":" in host else _Server
@@ -54,26 +61,21 @@ class MetricsPort:
 
     def _answer(self, environment: "WSGIEnvironment", respond: "StartResponse") -> Iterable[bytes]:
         path = environment["PATH_INFO"]
-        if path not in {"/healthz", "/readyz"}:
+        if path not in self._asked:
             return self._metrics(environment, respond)
-        reason = self._ask_the_loop()
-        if path == "/healthz" and reason is not None:
-            reason = ""  # it answers; what it lacks, a restart would not bring
-        text = "the server does not answer itself" if reason is None else reason
+        text = self._ask_the_loop(self._asked[path])
         status = HTTPStatus.SERVICE_UNAVAILABLE if text else HTTPStatus.OK
         respond(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text or 'ok'}\n".encode()]
 
-    def _ask_the_loop(self) -> str | None:
-        """Return why the server is not ready, or None where its loop is stuck."""
-
+    def _ask_the_loop(self, why_not: Callable[[], str]) -> str:
         async def ask() -> str:
-            return self._why_not_ready()
+            return why_not()
 
         try:
             return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_ALIVE_S)
         except FutureTimeoutError:
-            return None
+            return "the server does not answer itself"
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -46,7 +46,7 @@ class Shadowed:
 
 
 class Observer:
-    """Run `run` as a task. ``saw`` and the rest belong to the event loop; what it returns never changes."""
+    """Call `look` every so often. ``saw`` and the rest belong to the event loop; what it returns never changes."""
 
     def __init__(
         self,
@@ -55,22 +55,19 @@ class Observer:
         *,
         window: int,
         window_s: float,
-        every_s: float,
     ) -> None:
-        """Look at the answers of ``models`` every so often.
+        """Look at the answers of ``models``.
 
         Args:
             models: that answer.
             metrics: show what is found.
             window: answers that drift is told from.
             window_s: the age of the oldest of them.
-            every_s: how often to look, and to see whether the store has another shadow.
         """
         self._models = models
         self._threads = models.threads
         self._metrics = metrics
         self._window = window, window_s
-        self._every_s = every_s
         self._recent: list[tuple[ServedModel, Output]] = []
         self._looking = asyncio.Lock()
         self._traffic: dict[str, Traffic] = {}
@@ -104,15 +101,6 @@ class Observer:
         """
         champion = self._models.get(name)
         await self._threads.store.run(load_shadow, self._models.store, version, champion)
-
-    async def run(self) -> None:
-        """Look every so often, for ever; cancel the task to stop."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.look()
-            except Exception:  # whatever it was, requests are answered, and the next round tries again
-                log.exception("cannot look at the answers")
 
     async def look(self) -> None:
         """Look at the answers since the last time, and follow the store's shadows."""

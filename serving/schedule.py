@@ -1,16 +1,17 @@
 """Retrains by the clock: every so often, where enough was labelled since. The jobs' own rows are its memory."""
 
-import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
-from regraft.errors import PreconditionError, RegraftError
+from regraft.errors import PreconditionError
 from regraft.examples import ExamplesStore
 from regraft.retrain_jobs import JobState
 from regraft.store import GateMode
 from serving.jobs import JobRunner
 from serving.models import Models
+from serving.supervisor import do_all
 
 log = logging.getLogger("regraft.schedule")
 
@@ -37,21 +38,20 @@ class RetrainSchedule:
         self._examples = examples
         self._runner = runner
         self._every_s = every_s
+        self.look_every_s = min(_LOOK_EVERY_S, every_s / _LOOKS)
         self._min_new = min_new
         self._gate = gate
 
-    async def run(self) -> None:
-        """Look whether jobs are due, until cancelled."""
-        while True:
-            await asyncio.sleep(min(_LOOK_EVERY_S, self._every_s / _LOOKS))
-            for name in self._models.names():
-                try:
-                    if await self._threads.database.run(self._is_due, name):
-                        await self._runner.start(name, {"gate": self._gate.value}, "schedule")
-                except PreconditionError as error:  # somebody else was faster
-                    log.info("%s", error)
-                except RegraftError as error:
-                    log.warning("cannot look whether %s is to be retrained: %s", name, error)
+    async def look(self) -> None:
+        """Start the jobs that are due."""
+        await do_all(partial(self._start_due, name) for name in self._models.names())
+
+    async def _start_due(self, name: str) -> None:
+        try:
+            if await self._threads.database.run(self._is_due, name):
+                await self._runner.start(name, {"gate": self._gate.value}, "schedule")
+        except PreconditionError as error:  # somebody else was faster
+            log.info("%s", error)
 
     def _is_due(self, model: str) -> bool:
         jobs = self._examples.jobs.list(model)

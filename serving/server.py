@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from grpc_health.v1 import health, health_pb2
 
-from regraft.errors import RegraftError
 from regraft.examples import open_examples
 from regraft.files import cache_folder
 from regraft.image_limits import Limits
@@ -58,6 +56,7 @@ from serving.plan import read_plan
 from serving.schedule import RetrainSchedule
 from serving.settings import Settings
 from serving.shares import Shares
+from serving.supervisor import Backoff, Supervisor, do_all
 from serving.threads import Threads
 from serving.tracing import Tracing
 from serving.triton_metrics import triton_metrics
@@ -80,12 +79,16 @@ _KILL_AFTER_S: Final = 30.0
 
 _WORTH_A_TRIM_BYTES: Final = 64 * 2**20
 """So much has to be free again before the C library is told to give it back, which takes milliseconds."""
+_COUNT_EVERY_S: Final = 15.0
+"""As often as Prometheus usually asks."""
+_LONGEST_PAUSE: Final = 60
+"""So much longer than between two looks does a background task wait that keeps failing."""
 _SELDOM: Final = 20
 """What other processes left to do is looked for so much more seldom than a new champion: each look asks a database."""
 
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
 PROCESS: Final = "process"
-"""What liveness probes ask the health of: SERVING until the stop, whether a model answers or not."""
+"""What liveness probes ask the health of: SERVING until the stop, whether a model answers or not, unless it ails."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,6 @@ class Server:
             self.metrics,
             window=settings.drift_window,
             window_s=settings.drift_window_s,
-            every_s=settings.reload_every_s,
         )
         bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
         self._keeper = RequestKeeper(
@@ -158,7 +160,6 @@ class Server:
             self.metrics,
             self._refresh,
             bake_s=settings.bake,
-            every_s=settings.reload_every_s,
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
         self._decoders = Decoders(self._threads.pictures, limits)
@@ -210,7 +211,8 @@ class Server:
         self._add_services()
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
+        often_s = settings.reload_every_s
+        self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
 
     async def start(self) -> Ready:
         """Load the champions, open the ports, become ready.
@@ -218,25 +220,18 @@ class Server:
         Raises:
             OperatorError: a port is taken; the text names the flag.
         """
-        await self._health.set(PROCESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_health()
         if self._control_port is self._port:
             grpc_port = control_port = await self._port.open(SERVICES, self._health)
         else:
             grpc_port = await self._port.open(CLASSIFICATION, self._health)
             control_port = await self._control_port.open(CONTROL, self._health)
-        self._metrics_port = MetricsPort(self.settings.metrics, self.metrics.application(), self._why_not_ready)
+        self._metrics_port = MetricsPort(
+            self.settings.metrics, self.metrics.application(), self._why_not_ready, self._background.why_not_alive
+        )
         await self._refresh()
         await self._jobs.resume()
-        seldom_s = _SELDOM * self.settings.reload_every_s
-        running = [self._watch_store(), self._embedder.run(seldom_s), self._observer.run(), self._keeper.run()]
-        running.append(count_examples(self.models, self._examples, self.metrics))
-        running.append(self._jobs.run(seldom_s))
-        if self.settings.bake:
-            running.append(self._baker.run())
-        if self.settings.retrain_every:
-            running.append(self._schedule.run())
-        self._tasks = [asyncio.create_task(task) for task in running]
+        self._begin_background()
         ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
@@ -246,27 +241,37 @@ class Server:
     async def stop(self) -> int:
         """Say NOT_SERVING, take no more requests, let those in flight finish or cut them after the grace time.
 
+        Every part is ended, whatever another one raises; the first error is raised when all have.
+
         Returns:
             How many calls were cut.
         """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         self._is_stopping = True
-        await self._health.enter_graceful_shutdown()
-        ports = {self._port, self._control_port}
-        cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in ports)))
-        await asyncio.gather(*(port.close(cut) for port in ports))
-        for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await self._jobs.close()
-        self.models.close()
-        self._examples.close()
-        if self._tracing:
-            await self._threads.pictures.run(self._tracing.close)
-        if self._metrics_port:
-            await self._threads.pictures.run(self._metrics_port.close)
-        self._threads.close()
+        cut, pool = 0, self._threads.pictures
+
+        async def drain() -> None:
+            nonlocal cut
+            ports = {self._port, self._control_port}
+            cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in ports)))
+            await asyncio.gather(*(port.close(cut) for port in ports))
+
+        await do_all(
+            [
+                self._health.enter_graceful_shutdown,
+                drain,
+                self._background.stop,
+                self._jobs.close,
+                _as_step(self.models.close),
+                _as_step(self._examples.close),
+                *(
+                    partial(self._threads.pictures.run, part.close)
+                    for part in (self._tracing, self._metrics_port)
+                    if part
+                ),
+                _as_step(self._threads.close),
+            ]
+        )
         log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
         return cut
 
@@ -313,16 +318,25 @@ class Server:
         examples = ExamplesService(self.models, self._examples, self._intake)
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
 
-    async def _watch_store(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.reload_every_s)
-            if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
-                self._memory.peak = self._memory.taken
-                await self._threads.pictures.run(give_back)
-            try:
-                await self._refresh()
-            except (RegraftError, OSError) as error:
-                log.warning("cannot look at the model store: %s", error)
+    def _begin_background(self) -> None:
+        often_s, tasks = self.settings.reload_every_s, self._background
+        tasks.repeat("follow the model store", self._refresh, often_s)
+        tasks.repeat("give memory back", self._give_memory_back, often_s)
+        tasks.repeat("look at the answers", self._observer.look, often_s)
+        if self.settings.bake:
+            tasks.repeat("judge new champions", self._baker.look, often_s)
+        tasks.start("keep requests", self._keeper.run)
+        tasks.start("embed examples", partial(self._embedder.run, _SELDOM * often_s))
+        tasks.start("take up retrain jobs", partial(self._jobs.run, _SELDOM * often_s))
+        counting = partial(count_examples, self.models, self._examples, self.metrics)
+        tasks.repeat("count examples", counting, _COUNT_EVERY_S)
+        if self.settings.retrain_every:
+            tasks.repeat("start retrains that are due", self._schedule.look, self._schedule.look_every_s)
+
+    async def _give_memory_back(self) -> None:
+        if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
+            self._memory.peak = self._memory.taken
+            await self._threads.pictures.run(give_back)
 
     async def _refresh(self) -> None:
         if self._callers:
@@ -337,7 +351,15 @@ class Server:
         return "" if self.models.names() else "no model answers: `regraft models list` says why"
 
     async def _set_health(self) -> None:
-        is_ready = not self._why_not_ready()
-        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", *SERVICES):
+        is_well = {service: not self._why_not_ready() for service in ("", *SERVICES)}
+        is_well[PROCESS] = not self._background.why_not_alive()
+        for service, well in is_well.items():
+            status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._health.set(service, status)
+
+
+def _as_step(end: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    async def step() -> None:
+        end()
+
+    return step

@@ -1,5 +1,4 @@
-import asyncio
-from contextlib import suppress
+from functools import partial
 
 from regraft.examples import ExamplesStore
 from regraft.store import ModelStore
@@ -8,6 +7,7 @@ from serving.example_counts import count_examples
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.plan import ExecutionPlan
+from serving.supervisor import Supervisor
 from serving.threads import Threads
 from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
@@ -30,16 +30,14 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
     for number in range(3):
         examples.add("colours", picture("red", number), "red")
     examples.remove("colours", examples.list("colours")[0].sha256)
-    counting = asyncio.create_task(count_examples(models, examples, metrics, every_s=0.01))
+    tasks = Supervisor(metrics)
+    tasks.repeat("count examples", partial(count_examples, models, examples, metrics), 0.01)
     await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1, "quarantine": 0})
 
-    embedding = asyncio.create_task(BackgroundEmbedder(models, examples).run(3600))
+    tasks.start("embed examples", partial(BackgroundEmbedder(models, examples).run, 3600))
     await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1, "quarantine": 0})
 
-    for task in (counting, embedding):
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await tasks.stop()
     models.close()
     threads.close()
     examples.close()

@@ -32,7 +32,7 @@ def test_metrics_are_answered_until_the_port_is_closed() -> None:
     async def story() -> tuple[int, str]:
         metrics = Metrics()
         metrics.swaps.labels("m", "head").inc()
-        port = MetricsPort("127.0.0.1:0", metrics.application(), str)
+        port = MetricsPort("127.0.0.1:0", metrics.application(), str, str)
         try:
             status, text = await in_a_thread(port.number, "/metrics")
             assert status == 200
@@ -50,7 +50,7 @@ def test_metrics_are_answered_until_the_port_is_closed() -> None:
 
 def test_a_loop_that_is_stuck_is_neither_alive_nor_ready() -> None:
     async def story() -> list[tuple[int, str]]:
-        port = MetricsPort("127.0.0.1:0", Metrics().application(), str)
+        port = MetricsPort("127.0.0.1:0", Metrics().application(), str, str)
         answers: list[tuple[int, str]] = []
         asking = threading.Thread(
             target=lambda: answers.extend(asked(port.number, path) for path in ("/healthz", "/readyz"))
@@ -65,11 +65,22 @@ def test_a_loop_that_is_stuck_is_neither_alive_nor_ready() -> None:
     assert asyncio.run(story()) == [stuck, stuck, (200, "ok\n")]
 
 
+def test_what_a_restart_may_mend_is_said_to_whoever_restarts() -> None:
+    async def story() -> list[tuple[int, str]]:
+        port = MetricsPort("127.0.0.1:0", Metrics().application(), str, lambda: "a task keeps dying")
+        try:
+            return [await in_a_thread(port.number, path) for path in ("/healthz", "/readyz")]
+        finally:
+            port.close()
+
+    assert asyncio.run(story()) == [(503, "a task keeps dying\n"), (200, "ok\n")]
+
+
 def test_a_taken_port_is_the_operators_to_change() -> None:
     async def story() -> None:
-        port = MetricsPort("127.0.0.1:0", Metrics().application(), str)
+        port = MetricsPort("127.0.0.1:0", Metrics().application(), str, str)
         try:
-            MetricsPort(f"127.0.0.1:{port.number}", Metrics().application(), str)
+            MetricsPort(f"127.0.0.1:{port.number}", Metrics().application(), str, str)
         finally:
             port.close()
 

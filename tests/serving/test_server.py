@@ -1,8 +1,10 @@
 import asyncio
 import os
+import re
 import signal
 import socket
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,9 +96,14 @@ def refusal(client: Client) -> str:
     return str(failure.value)
 
 
-def scrape(live: LiveServer) -> str:
-    with urllib.request.urlopen(live.metrics_url, timeout=10) as answer:  # noqa: S310 - our own server's address
+def fetch(live: LiveServer, path: str) -> str:
+    address = f"http://127.0.0.1:{live.ready.metrics_port}/{path}"
+    with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
         return str(answer.read().decode())
+
+
+def scrape(live: LiveServer) -> str:
+    return fetch(live, "metrics")
 
 
 def test_a_server_with_a_champion_is_ready_when_it_has_started(live: LiveServer) -> None:
@@ -528,3 +535,38 @@ def test_models_on_one_backbone_share_a_session_and_a_batch(store: ModelStore) -
 
         assert [answer.result(PATIENCE_S).name for answer in asked] == ["animals", "colours"] * 4
         assert {answer.result().predictions[0].label for answer in asked} == {"red"}
+
+
+def too_large_to_read(file: Path) -> None:
+    """Make a file, which takes no room on the disk, for which no machine has the memory."""
+    file.unlink()
+    with file.open("wb") as sparse:
+        sparse.truncate(8 * 2**40)
+
+
+def test_a_server_whose_memory_did_not_suffice_for_a_background_task_goes_on_with_it(store: ModelStore) -> None:
+    history = store.root / "colours" / "history.jsonl"
+    with LiveServer(store) as live:
+        was = history.read_bytes()
+        too_large_to_read(history)
+        wait_until(lambda: live.metric("regraft_background_failures_total", task="follow the model store"))
+        assert live.client.classify(picture("red")).version == 1
+
+        beside = history.with_name("whole")
+        beside.write_bytes(was)
+        beside.replace(history)
+        store.promote("colours", publish_tiny(store, promote=False), who="test", why="")
+        wait_until(lambda: live.client.classify(picture("red")).version == 2)
+        assert health_of(live, PROCESS) == SERVING
+
+
+def test_a_server_whose_background_task_keeps_dying_is_not_alive_and_stops_all_the_same(store: ModelStore) -> None:
+    with LiveServer(store, reload_every_s=0.002) as live:
+        too_large_to_read(store.root / "colours" / "history.jsonl")
+        wait_until(lambda: health_of(live, PROCESS) == NOT_SERVING)
+        with pytest.raises(urllib.error.HTTPError, match="503") as failure:
+            fetch(live, "healthz")
+        with failure.value as answer:
+            assert re.match(r"the task to .* died \d+ times in a row", answer.read().decode())
+        assert health_of(live) == SERVING, "it classifies"
+        assert live.client.classify(picture("red")).version == 1

@@ -1,0 +1,150 @@
+"""Background tasks, none of which dies in silence: each is logged, counted, and begun again after a pause."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from regraft.errors import RegraftError
+from serving.metrics import Metrics
+
+log = logging.getLogger("regraft.supervisor")
+
+_KEEPS_DYING: Final = 10
+"""Deaths in a row, two minutes of them by a server's pauses: what passes by itself shall cost no restart."""
+_LIVED_WELL_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses between attempts that double with each failure in a row."""
+
+    first_s: float
+    most_s: float
+
+    def after(self, failures: int) -> float:
+        """Return how long to wait after so many failures, of which there was at least one."""
+        return float(min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 64)))
+
+
+class Supervisor:
+    """Runs the background tasks of one event loop.
+
+    What a neighbour brings about, such as a store or a database that is away, is a failure and no death: it is logged
+    in a line and tried again, and a restart of the process would not mend it.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        on_change: Callable[[], Awaitable[object]] | None = None,
+        pauses: Backoff = Backoff(0.5, 30.0),
+    ) -> None:
+        """Supervise nothing yet.
+
+        Args:
+            metrics: count what fails, by its purpose.
+            on_change: awaited when `why_not_alive` has something else to say.
+            pauses: before a task that failed begins again.
+        """
+        self._counter = metrics.background_failures
+        self._on_change = on_change
+        self._pauses = pauses
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failures: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
+
+    def start(self, purpose: str, run: Callable[[], Awaitable[object]]) -> None:
+        """Run a task to its end, beginning it again whenever it fails.
+
+        Args:
+            purpose: what it is for, a verb first, as the log and the metric call it.
+            run: makes the task.
+        """
+        self._counter.labels(purpose)  # 0 is there before 1, or no rule would see it rise
+        self._tasks.append(asyncio.create_task(self._keep(purpose, run), name=purpose))
+
+    def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> None:
+        """Do something now and then every so often, for ever; after a failure, when the pause is over."""
+        self.start(purpose, partial(self._repeat, purpose, act, every_s))
+
+    def why_not_alive(self) -> str:
+        """Return which task keeps dying, so that a restart is the last resort; nothing while none does."""
+        purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
+        deaths = self._deaths.get(purpose, 0)
+        return f"the task to {purpose} died {deaths} times in a row" if deaths >= _KEEPS_DYING else ""
+
+    async def stop(self) -> None:
+        """Cancel every task, and wait until all have ended."""
+        for task in self._tasks:
+            task.cancel()
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task, end in zip(self._tasks, ends, strict=True):
+            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+                log.error("the task to %s died when it was stopped", task.get_name(), exc_info=end)
+
+    async def _repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> None:
+        while True:
+            await act()
+            await self._count(purpose, failures=0, deaths=0)
+            await asyncio.sleep(every_s)
+
+    async def _keep(self, purpose: str, run: Callable[[], Awaitable[object]]) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            begun_s = clock()
+            try:
+                await run()
+                return
+            except BaseException as error:
+                if _times_cancelled():
+                    raise
+                if clock() - begun_s > _LIVED_WELL_S:
+                    await self._count(purpose, failures=0, deaths=0)
+                await self._fail(purpose, error)
+            await asyncio.sleep(self._pauses.after(self._failures[purpose]))
+
+    async def _fail(self, purpose: str, error: BaseException) -> None:
+        self._counter.labels(purpose).inc()
+        failures, deaths = self._failures.get(purpose, 0) + 1, self._deaths.get(purpose, 0)
+        is_death = not isinstance(error, (RegraftError, OSError))
+        pause_s = self._pauses.after(failures)
+        with suppress(Exception):  # there may be no memory for a line of the log
+            if is_death:
+                log.error("the task to %s died, and begins again in %g s", purpose, pause_s, exc_info=error)
+            else:
+                log.warning("cannot %s, and tries again in %g s: %s", purpose, pause_s, error)
+        await self._count(purpose, failures=failures, deaths=deaths + 1 if is_death else 0)
+
+    async def _count(self, purpose: str, *, failures: int, deaths: int) -> None:
+        before = self.why_not_alive()
+        self._failures[purpose], self._deaths[purpose] = failures, deaths
+        if self._on_change and bool(self.why_not_alive()) != bool(before):
+            with suppress(Exception):  # nor for a word to whoever watches; the next probe asks by itself
+                await self._on_change()
+
+
+async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    """Do one thing after the other, whatever one raises, then raise the first error; further ones are logged."""
+    errors: list[BaseException] = []
+    cancelled = _times_cancelled()  # it may be what comes after a task was
+    for act in acts:
+        try:
+            await act()
+        except BaseException as error:
+            if _times_cancelled() > cancelled:
+                raise
+            if errors:
+                log.exception("and then")
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _times_cancelled() -> int:
+    """Count the ends that were asked for; a task that awaits a future that was cancelled is not meant itself."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
