@@ -248,7 +248,7 @@ class Server:
         """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         self._is_stopping = True
-        cut, pool = 0, self._threads.pictures
+        cut = 0
 
         async def drain() -> None:
             nonlocal cut
