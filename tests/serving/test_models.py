@@ -649,7 +649,8 @@ async def test_a_model_that_is_being_loaded_says_so(store: ModelStore) -> None:
 async def test_all_backbones_share_the_cpus_of_the_server(store: ModelStore) -> None:
     publish_tiny(store, name="shapes", scale=2.0)
     engines = Engines(ExecutionPlan(1, 1, 4, decode_in_lane=True))
-    models = Models(store, engines, max_queue=8, metrics=Metrics(), cpus=1)
+    threads = Threads()
+    models = Models(store, engines, max_queue=8, metrics=Metrics(), threads=threads, cpus=1)
     await models.refresh()
     before = sum(len(session.batches) for session in engines.sessions)
     engines.close_all_gates()
@@ -663,3 +664,4 @@ async def test_all_backbones_share_the_cpus_of_the_server(store: ModelStore) -> 
 
     assert len(engines.sessions) == 2
     models.close()
+    threads.close()
