@@ -20,6 +20,10 @@ set_wanted: Final = _is_wanted.set
 """Sets, for the present context, what tells in any thread whether somebody still waits for the work."""
 
 
+is_wanted: Final = _is_wanted.get
+"""Returns what tells so, for the present context."""
+
+
 def check_wanted() -> None:
     """Refuse to go on with work that nobody waits for.
 

@@ -31,7 +31,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from regraft.errors import DrainingError, OverloadedError
 from regraft.runtime import cpu_budget
-from regraft.wanted import set_wanted
+from regraft.wanted import is_wanted, set_wanted
 
 _MOST_WAITING: Final = 1_000
 """For the threads of one pool; each is a call that somebody waits for, or a background task's."""
@@ -89,7 +89,8 @@ class Pool:
 
     def _submit(self, call: Callable[[], Any]) -> "_Work":
         context, is_given_up = copy_context(), threading.Event()
-        context.run(set_wanted, lambda: not is_given_up.is_set())
+        is_wanted_at_all = is_wanted()
+        context.run(set_wanted, lambda: not is_given_up.is_set() and is_wanted_at_all())
         work = _Work(partial(context.run, call), is_given_up)
         with self._changed:
             if self._is_closed:

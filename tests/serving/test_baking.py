@@ -113,7 +113,7 @@ def test_who_promotes_a_head_again_that_the_server_went_back_from_is_heard(store
 def test_of_two_servers_of_a_store_one_goes_back_and_the_other_follows(store: ModelStore) -> None:
     bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
     with LiveServer(store) as first, LiveServer(store) as second, under_load(first), under_load(second):
-        store.promote("colours", bad, who="cron", why="a retrain")
+        store.move("colours", bad, who="cron", why="a retrain")
         wait_until(lambda: last_move(store).event == "rollback")
         wait_until(lambda: {each.client.get_model().served_version for each in (first, second)} == {1})
 

@@ -147,7 +147,7 @@ def test_a_bad_champion_does_not_make_a_ready_server_unready(store: ModelStore, 
     """Invariant 2."""
     version = publish_tiny(store, promote=False)
     SPOIL["rubbish"][0](store.folder("colours", version))
-    store.promote("colours", version, who="test", why="")
+    store.move("colours", version, who="test", why="")
     wait_until(lambda: live.client.get_model().problem)
 
     assert health_of(live) == SERVING
@@ -335,7 +335,7 @@ def test_a_job_that_was_interrupted_after_its_promotion_succeeded(store: ModelSt
     version = publish_tiny(store, sharpness=5.0, promote=False)
     job = left_over.jobs.create("colours", {}, "ada")
     left_over.jobs.claim(job.id)
-    store.promote("colours", version, who="ada", why="", job=job.id)
+    store.move("colours", version, who="ada", why="", job=job.id)
     with LiveServer(store) as live:
         end = live.client.get_job(job.id)
         assert live.client.classify(picture("red")).version == version
@@ -555,7 +555,7 @@ def test_a_server_whose_memory_did_not_suffice_for_a_background_task_goes_on_wit
         beside = history.with_name("whole")
         beside.write_bytes(was)
         beside.replace(history)
-        store.promote("colours", publish_tiny(store, promote=False), who="test", why="")
+        store.move("colours", publish_tiny(store, promote=False), who="test", why="")
         wait_until(lambda: live.client.classify(picture("red")).version == 2)
         assert health_of(live, PROCESS) == SERVING
 
