@@ -93,7 +93,8 @@ class Head:
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
         """Return softmax probabilities [N, K] of embeddings [N, D]; what the graph computes, within 1e-5."""
-        logits = embedding @ self.weight.T + self.bias
+        # Not embedding @ weight.T: for two rows OpenBLAS takes three times as long for that.
+        logits = (self.weight @ embedding.T).T + self.bias
         logits -= logits.max(axis=1, keepdims=True)
         exponentials = np.exp(logits)
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
@@ -109,7 +110,7 @@ class Head:
         length[length == 0] = 1
         direction = embedding / length
         stretch = np.sqrt(1 + np.square(direction @ self.whitening.T).sum(axis=1))
-        return np.asarray(1 - (direction @ self.prototypes.T).max(axis=1) / stretch, np.float32)
+        return np.asarray(1 - (self.prototypes @ direction.T).max(axis=0) / stretch, np.float32)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from regraft.artifact import IMAGE, FloatArray, Head
 from regraft.card import ModelCard
@@ -54,6 +56,7 @@ class Engine:
 
     def __init__(self, opened: OpenSession, plan: ExecutionPlan) -> None:
         """Take over a session; see `open_engine`."""
+        keep_blas_to_one_thread()
         self._session = opened.session
         self._device = DeviceRunner(opened.session) if opened.provider == "cuda" else None
         self.provider = opened.provider
@@ -64,8 +67,8 @@ class Engine:
     def run(self, crops: Sequence[Crop], heads: Sequence[Head]) -> list[Output]:
         """Run the network once.
 
-        The first head goes into the graph. Where the batch holds pictures for other heads too (during a swap, or when
-        several models share the backbone), those heads are applied to the same embeddings: one backbone pass for all.
+        The head goes into the graph where there is one. Where the batch holds pictures for several (during a swap, or
+        when models share the backbone), each is applied to its pictures' embeddings: one backbone pass for all.
 
         Args:
             crops: N crops, uint8 [P, P, 3].
@@ -74,19 +77,23 @@ class Engine:
         Returns:
             N outputs in the same order.
         """
+        by_head = rows_by_head(heads)
+        if len(by_head) == 1:
+            return [Output(p, e, float(n)) for p, e, n in zip(*self._run_graph(crops, heads[0]), strict=True)]
+        _, embedding, _ = self._run_graph(crops, blank_head(heads[0].weight.shape[1]))
+        outputs: dict[int, Output] = {}
+        for head, rows in by_head:
+            of_head = embedding[rows]
+            answers = zip(rows, head.probabilities(of_head), of_head, head.novelty(of_head), strict=True)
+            outputs |= {row: Output(p, e, float(n)) for row, p, e, n in answers}
+        return [outputs[row] for row in range(len(heads))]
+
+    def _run_graph(self, crops: Sequence[Crop], head: Head) -> tuple[FloatArray, FloatArray, FloatArray]:
         if self._device:
-            probabilities, embedding, novelty = self._device.run(crops, heads[0])
-        else:
-            feed = {IMAGE: np.stack(crops), **heads[0].feed()}
-            probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(list(OUTPUTS), feed))
-        return [
-            Output(probabilities[row], embedding[row], float(novelty[row]))
-            if head is heads[0]
-            else Output(
-                head.probabilities(embedding[[row]])[0], embedding[row], float(head.novelty(embedding[[row]])[0])
-            )
-            for row, head in enumerate(heads)
-        ]
+            return self._device.run(crops, head)
+        feed = {IMAGE: np.stack(crops), **head.feed()}
+        probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(list(OUTPUTS), feed))
+        return probabilities, embedding, novelty
 
     def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
         """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
@@ -135,6 +142,29 @@ class Engine:
             return self.run(crops, [head] * len(crops))
         except Exception as error:  # ONNX Runtime's exception classes share no base class but this
             raise ArtifactError(f"the model does not run on {self.provider}: {error}") from error
+
+
+def rows_by_head(heads: Sequence[Head]) -> list[tuple[Head, list[int]]]:
+    """Return each head, and the rows of a batch that it answers for."""
+    rows: dict[int, tuple[Head, list[int]]] = {}
+    for row, head in enumerate(heads):
+        rows.setdefault(id(head), (head, []))[1].append(row)
+    return list(rows.values())
+
+
+@cache
+def blank_head(size: int) -> Head:
+    """Return a head of one label, for a run that is asked for embeddings of so many numbers alone."""
+    return Head(np.zeros((1, size), np.float32), np.zeros(1, np.float32), *[np.zeros((1, size), np.float32)] * 2)
+
+
+@cache
+def keep_blas_to_one_thread() -> None:
+    """Let each product of NumPy have the one thread that asks for it, in this process from now on.
+
+    The lanes use all CPUs already: threads of BLAS beside them, as many again for every lane, only wait for each other.
+    """
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def open_engine(

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, Head, graft
+from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head, graft
 from regraft.errors import ArtifactError, ProviderError
 from regraft.image import Crop, decode_crop
 from regraft.runtime import OpenSession, cpu_budget
@@ -85,6 +88,45 @@ def test_a_batch_for_several_heads_gives_what_each_picture_alone_would_get(batch
         np.testing.assert_allclose(output.probabilities, alone.probabilities, atol=TOLERANCE)
         np.testing.assert_allclose(output.embedding, alone.embedding, atol=TOLERANCE)
         assert output.novelty == pytest.approx(alone.novelty, abs=TOLERANCE)
+
+
+class CountedHead(Head):
+    """Notes how many embeddings each of its products is of."""
+
+    def probabilities(self, embedding: FloatArray) -> FloatArray:
+        PRODUCTS.append((len(self.bias), len(embedding)))
+        return super().probabilities(embedding)
+
+
+PRODUCTS: list[tuple[int, int]] = []
+
+
+def test_each_head_of_a_batch_is_one_product_of_all_its_pictures() -> None:
+    two, three, four = (CountedHead(**vars(HEADS[number])) for number in (1, 0, 2))
+    PRODUCTS.clear()
+
+    ENGINE.run([crop_of("red")] * 7, [three, four, two, three, four, four, two])
+    ENGINE.run([crop_of("red")] * 3, [four] * 3)
+
+    assert PRODUCTS == [(3, 2), (4, 3), (2, 2)], "none for a head that has the batch to itself: it is in the graph"
+
+
+BLAS = """
+import numpy
+from threadpoolctl import threadpool_info
+from regraft.runtime import OpenSession
+from serving.engine import Engine
+from serving.plan import ExecutionPlan
+Engine(OpenSession(None, "cpu"), ExecutionPlan(1, 1, 1))
+print({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+"""
+
+
+def test_products_of_numpy_have_one_thread_where_an_engine_runs() -> None:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    printed = subprocess.run([sys.executable, "-c", BLAS], env=environment, capture_output=True, text=True, check=True)
+
+    assert printed.stdout == "{1}\n"
 
 
 def test_an_engine_may_be_run_from_several_threads_at_once() -> None:
