@@ -64,6 +64,7 @@ DEFAULT_PATIENCE: Final = Patience()
 
 metadata = MetaData()
 
+_UNPREPARED: Final = "unprepared"
 _MIGRATION_PATIENCE_S: Final = 60.0
 """So long whoever opens a database waits for another process that brings its tables up to date."""
 _A_TRY_S: Final = 0.1
@@ -173,8 +174,31 @@ def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engi
         StorageError: it cannot be opened, or a newer Regraft made it.
         MissingPackageError: the URL's driver is not installed.
     """
+    engine = database_at(url, patience)
+    prepare_database(engine)
+    return engine
+
+
+def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
+    """Return the database at ``url`` without asking it anything: it refuses all work until `prepare_database`.
+
+    Raises:
+        StorageError: that is no URL.
+        MissingPackageError: the URL's driver is not installed.
+    """
     with database_errors("cannot open the database"):
         engine = _engine(url, patience)
+    engine.update_execution_options(**{_UNPREPARED: True})
+    return engine
+
+
+def prepare_database(engine: Engine) -> None:
+    """Bring the tables up to date, once; what fails may be tried again.
+
+    Raises:
+        StorageError: it cannot be opened, or a newer Regraft made it.
+    """
+    with database_errors("cannot open the database"):
         # SQLite refuses those who turn on WAL or create tables at the same time, instead of letting them wait.
         database = engine.url.database if engine.dialect.name == "sqlite" else None
         with (
@@ -182,7 +206,7 @@ def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engi
             locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
         ):
             _bring_up_to_date(engine)
-    return engine
+    engine.update_execution_options(**{_UNPREPARED: False})
 
 
 def _bring_up_to_date(engine: Engine) -> None:
@@ -257,7 +281,7 @@ def transaction(engine: Engine, what: str) -> Iterator[Connection]:
     Where nobody waits for it any more by then (`regraft.wanted`), it is undone.
     """
     check_wanted()
-    with database_errors(what), engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with database_errors(what), _connect(engine, what).execution_options(writes=True) as connection, connection.begin():
         yield connection
         check_wanted()
 
@@ -265,8 +289,14 @@ def transaction(engine: Engine, what: str) -> Iterator[Connection]:
 @contextmanager
 def reading(engine: Engine, what: str) -> Iterator[Connection]:
     """Run one reading transaction, which neither waits for a writer nor holds one up."""
-    with database_errors(what), engine.connect() as connection, connection.begin():
+    with database_errors(what), _connect(engine, what) as connection, connection.begin():
         yield connection
+
+
+def _connect(engine: Engine, what: str) -> Connection:
+    if engine.get_execution_options().get(_UNPREPARED, False):
+        raise StorageError(f"{what}: the database has not answered yet since the server started, which asks it again")
+    return engine.connect()
 
 
 def one_at_a_time(connection: Connection, what: str) -> None:
