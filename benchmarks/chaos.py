@@ -78,6 +78,7 @@ EXIT_SLACK_S: Final = 2.0
 """What a busy machine takes to end the interpreter."""
 RUNS_A_MINUTE: Final = 2
 LATEST_TERM_S: Final = 6.0
+READY_WITHIN_S: Final = 20.0
 WIDTH: Final = 180
 SHOWN: Final = 3
 LONGEST: Final = 160
@@ -266,13 +267,14 @@ async def end_at_random(scene: World, images: Sequence[bytes], runs: int, say: P
             ("slow listing", scene.store.slow),
         ]
         name, fault = kinds[number % len(kinds)]
-        after_s = CHANCE.uniform(0.0, LATEST_TERM_S)
+        after_s, ready = CHANCE.uniform(0.0, LATEST_TERM_S), bool(number // len(kinds) % 2)
         say.update(task, description=f"SIGTERM beside: {name}")
         with fault():
-            code, seconds = await _run_and_end(scene, images, after_s)
+            code, seconds = await _run_and_end(scene, images, after_s, ready=ready)
         took_s.append(seconds)
         if code not in (0, -15) or seconds > GRACE_S + EXIT_SLACK_S:
-            broken.append(f"{name}: SIGTERM after {after_s:.1f} s, exit code {code} {seconds:.1f} s later")
+            since = "it was ready" if ready else "its start"
+            broken.append(f"{name}: SIGTERM {after_s:.1f} s after {since}, exit code {code} {seconds:.1f} s later")
         say.advance(task)
     figure = (
         f"{runs - len(broken)} of {runs} within {GRACE_S:g} s + {EXIT_SLACK_S:g}; at the longest {max(took_s):.1f} s"
@@ -280,19 +282,29 @@ async def end_at_random(scene: World, images: Sequence[bytes], runs: int, say: P
     return Line("SIGTERM at a random instant", figure, tuple(broken))
 
 
-async def _run_and_end(scene: World, images: Sequence[bytes], after_s: float) -> tuple[int | None, float]:
-    """Run a server under load, send SIGTERM after some seconds; return its exit code, and how long it took."""
+async def _run_and_end(
+    scene: World, images: Sequence[bytes], after_s: float, *, ready: bool
+) -> tuple[int | None, float]:
+    """Run a server under load and send SIGTERM some seconds after its start, or after it is ready if it ever is.
+
+    Returns:
+        Its exit code, None where it had to be killed, and how long it took to end.
+    """
     command = [*scene.store.strace(NAME), *serve_command(scene.store.link, *scene.arguments())]
     environment = {**os.environ, "REGRAFT_GRACE_S": f"{GRACE_S:g}"}
     with scene.log.open("ab") as log:
         server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=log, env=environment)
-    load = asyncio.create_task(_load_when_ready(server, images))
+    assert server.stdout is not None
+    line = asyncio.create_task(server.stdout.readline())
+    load = asyncio.create_task(_load_when_ready(line, images))
+    if ready:
+        await asyncio.wait({line}, timeout=READY_WITHIN_S)
     await asyncio.sleep(after_s)
     began_s = time.monotonic()
     with suppress(ProcessLookupError):
         server.terminate()
     try:
-        code = await asyncio.wait_for(server.wait(), 60.0)
+        code: int | None = await asyncio.wait_for(server.wait(), 60.0)
     except TimeoutError:
         server.kill()
         code = None
@@ -302,10 +314,9 @@ async def _run_and_end(scene: World, images: Sequence[bytes], after_s: float) ->
     return code, took_s
 
 
-async def _load_when_ready(server: asyncio.subprocess.Process, images: Sequence[bytes]) -> None:
-    assert server.stdout is not None
-    if line := await server.stdout.readline():
-        callers = WellBehaved(json.loads(line)["grpc"], CALLERS, images, Notes())
+async def _load_when_ready(line: asyncio.Task[bytes], images: Sequence[bytes]) -> None:
+    if places := await line:
+        callers = WellBehaved(json.loads(places)["grpc"], CALLERS, images, Notes())
         await callers.load(CLIENTS_A_CALLER, 100.0, asyncio.Event())
 
 
@@ -315,7 +326,7 @@ async def rehearse(minutes: float) -> tuple[str, list[Line]]:
     with world() as scene, Progress(console=Console(stderr=True)) as say:
         title = await live_through(scene, images, minutes, say)
         await asyncio.to_thread(compare, scene, images)
-        scene.lines.append(await end_at_random(scene, images, max(6, round(RUNS_A_MINUTE * minutes)), say))
+        scene.lines.append(await end_at_random(scene, images, max(12, round(RUNS_A_MINUTE * minutes)), say))
     return title, scene.lines
 
 
