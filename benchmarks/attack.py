@@ -1,6 +1,7 @@
 """Attacks on a real server: peak memory, seconds, and requests of others refused.
 
-``python -m benchmarks.attack STORE NAME``, on Linux. Every attack has a server of its own, with its defaults.
+``python -m benchmarks.attack STORE NAME [ATTACK...]``, on Linux. Every attack, or several at once (``scans+webp``), has
+a server of its own, with its defaults.
 """
 
 import io
@@ -11,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -263,12 +264,10 @@ def refusals(server: ServerProcess) -> str:
     return f"{count:.0f}, median within {1000 * bounds[0]:g} ms, p99 within {1000 * bounds[1]:g} ms{met}"
 
 
-def all_at_once(stage: Stage) -> str:
-    """Let every attack on memory run beside the others."""
-    attacks = [attack for name, attack in ATTACKS.items() if name not in ("nine-streams", "full", "all")]
+def at_once(stage: Stage, attacks: Sequence[str]) -> str:
+    """Let attacks run beside each other."""
     with ThreadPoolExecutor(len(attacks)) as pool:
-        said = list(pool.map(lambda attack: attack(stage), attacks))
-    return "; ".join(said)
+        return "; ".join(pool.map(lambda attack: ATTACKS[attack](stage), attacks))
 
 
 def _said(counts: Counter[str]) -> str:
@@ -286,8 +285,8 @@ ATTACKS: Final[dict[str, Callable[[Stage], str]]] = {
     "labels": labels_of_large_pictures,
     "nine-streams": nine_streams,
     "full": full_server,
-    "all": all_at_once,
 }
+ON_MEMORY: Final = "half+half-control+half-health+scans+webp+webp-legal+streams+labels"
 
 
 def main() -> None:
@@ -295,12 +294,12 @@ def main() -> None:
     store, name, *wanted = sys.argv[1:]
     table = Table("attack", "MB idle", "MB at the peak", "may be", "MB 3 s after", "what became of it")
     is_more = False
-    for attack in wanted or ATTACKS:
+    for attack in wanted or [*ATTACKS, ON_MEMORY]:
         with tempfile.TemporaryDirectory() as folder:
             stage = Stage(Path(store), name, Path(folder))
             with stage.server:
                 stage.warm_up()
-                cost = stage.measured(partial(ATTACKS[attack], stage))
+                cost = stage.measured(partial(at_once, stage, attack.split("+")))
         most_mb = SLACK * (cost.idle_mb + Settings.model_fields["picture_memory_mb"].default)
         is_more |= cost.peak_mb > most_mb
         figures = [f"{figure:.0f}" for figure in (cost.idle_mb, cost.peak_mb, most_mb, cost.after_mb)]

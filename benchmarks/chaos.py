@@ -56,7 +56,8 @@ from benchmarks.chaos_faults import ATTACKERS, Faults, SlowStore, attackers
 from benchmarks.server_process import ServerProcess, serve_command
 from regraft.as_json import print_json
 from regraft.database import open_database
-from regraft.examples import FOLDER, ExamplesStore, image_hash
+from regraft.examples import FOLDER, ExamplesStore
+from regraft.labels import image_hash
 from regraft.retrain_jobs import RetrainJobs
 from regraft.store import ModelStore
 from regraft.tokens import hash_token
