@@ -65,7 +65,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, _request: pb.ListModelsRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListModelsResponse:
         """List every model of the store."""
-        names = sorted({*self._models.names(), *self._models.store.names()})
+        names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
         counts = await self._count(names)
         models = [await self._describe(name, counts.get(name)) for name in names]
         if sum(model.ByteSize() for model in models) > MOST_ANSWER_BYTES:
@@ -77,7 +77,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Describe one model."""
-        name = self._existing(request.name)
+        name = await self._existing(request.name)
         return await self._describe(name, (await self._count([name])).get(name))
 
     async def Promote(  # noqa: N802 - gRPC's name
@@ -101,7 +101,7 @@ class ModelsService(pb_grpc.ModelsServicer):
     ) -> pb.Model:
         """Let a version judge beside the champion, or none."""
         _check_by(request)
-        name = self._existing(request.name)
+        name = await self._existing(request.name)
         if request.version < 0:
             raise InvalidRequestError("version: which one? The first is 1, and 0 is none")
         if request.version:
@@ -116,7 +116,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         to: int | None,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.Model:
-        name = self._existing(request.name)
+        name = await self._existing(request.name)
         moving = self._models.move(
             name,
             to,
@@ -149,12 +149,11 @@ class ModelsService(pb_grpc.ModelsServicer):
         model.effect.CopyFrom(_entry(effect))
         return model
 
-    def _existing(self, name: str) -> str:
+    async def _existing(self, name: str) -> str:
         name = self._models.resolve(name)
-        if name not in self._models.store.names():
-            raise NotFoundError(
-                f"there is no model {name!r}; this server has: {', '.join(self._models.store.names()) or 'none'}"
-            )
+        names = await self._threads.store.run(self._models.store.names)
+        if name not in names:
+            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(names) or 'none'}")
         return name
 
     async def _count(self, names: Sequence[str]) -> dict[str, int]:

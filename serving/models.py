@@ -104,7 +104,8 @@ class Models:
         self._only = frozenset(map(one_form, only))
         self._metrics = metrics
         self.cpus = Cpus(cpus or cpu_budget())
-        self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
+        self._stored: dict[str, int | None] = {}  # champions as of the last refresh: a request must not wait for a disk
+        self._has_looked = False
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
@@ -159,9 +160,9 @@ class Models:
             if call := current():
                 call.model = name
             return served
-        if name not in self._look():
+        if name not in self._stored and self._has_looked:
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
-        is_coming = self.store.champion(name) is not None
+        is_coming = not self._has_looked or self._stored[name] is not None
         state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
         raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
 
@@ -176,8 +177,10 @@ class Models:
     async def refresh(self) -> None:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
-            self._stored = await self.threads.store.run(self._look)
-            for name in self._stored:
+            names = await self.threads.store.run(self._look)
+            self._stored = {name: self._stored.get(name) for name in names}
+            self._has_looked = True
+            for name in names:
                 await self._follow(name)
 
     async def move(
@@ -242,7 +245,7 @@ class Models:
     async def _follow(self, name: str) -> None:
         """Bring one model in line with the store."""
         try:
-            champion = await self.threads.store.run(self.store.champion, name)
+            champion = self._stored[name] = await self.threads.store.run(self.store.champion, name)
         except OSError as error:
             self._problems[name] = (None, f"its history cannot be read: {error}")
             return
@@ -268,7 +271,8 @@ class Models:
 
     async def _load(self, name: str, version: int) -> ServedModel:
         """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
-        path = self.store.folder(name, version) / MODEL_FILE
+        folder = await self.threads.store.run(self.store.folder, name, version)
+        path = folder / MODEL_FILE
         card, head = await self.threads.store.run(_read, path)
         if card.name != name:
             raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")

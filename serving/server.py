@@ -214,6 +214,7 @@ class Server:
         self._add_services()
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
+        self._reloading: asyncio.Task[None] | None = None  # or it might be collected while it runs
         often_s = settings.reload_every_s
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
 
@@ -286,7 +287,7 @@ class Server:
         serving = asyncio.create_task(self._serve(announce))
         for number in (signal.SIGTERM, signal.SIGINT):  # heeded while models are loaded, too
             asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
         try:
             await asyncio.wait([serving])
             if not serving.cancelled():
@@ -301,13 +302,19 @@ class Server:
         await asyncio.Event().wait()
 
     def reload(self) -> None:
-        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing."""
+        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing.
+
+        It reads files: not on the event loop.
+        """
         if not (self._callers or self.settings.tls_cert):
             log.info("SIGHUP: there is neither --callers nor --tls-cert to read again")
         if self._callers:
             self._callers.reload()
         for port in {self._port, self._control_port}:
             port.reload()
+
+    def _reload_soon(self) -> None:
+        self._reloading = asyncio.create_task(self._threads.store.run(self.reload))
 
     def _add_services(self) -> None:
         server, control = self._port.server, self._control_port.server
@@ -364,7 +371,7 @@ class Server:
 
     async def _refresh(self) -> None:
         if self._callers:
-            self._callers.refresh()
+            await self._threads.store.run(self._callers.refresh)
         await self.models.refresh()
         await self._set_health()
 
