@@ -1,13 +1,14 @@
 """What the event loop's thread, on which all callers wait, must never do: use a disk or a database."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from regraft.examples import ExamplesStore, image_hash
+from regraft.examples import ExamplesStore
 from regraft.oip import inference_pb2
 from regraft.retrain_jobs import JobState
 from regraft.store import ModelStore
@@ -21,7 +22,7 @@ from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import picture, publish_tiny
 
 RED = picture("red", 7)
-SHA256 = image_hash(RED)
+SHA256 = sha256(RED).hexdigest()
 KEY = "once"
 
 
@@ -83,7 +84,7 @@ def test_the_watch_sees_what_it_shall() -> None:
 
 def call(channel: grpc.Channel, rpc: str, request: Any) -> grpc.StatusCode:  # noqa: ANN401 - any message
     """Call a method with one message, of which there may be more; return how it ended."""
-    method = channel.stream_stream(rpc, type(request).SerializeToString)
+    method: Any = channel.stream_stream(rpc, type(request).SerializeToString)
     try:
         list(method(iter([request]), timeout=PATIENCE_S))
     except grpc.RpcError as error:
