@@ -96,7 +96,9 @@ def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
         while (missing := examples.without_embedding(name, key, _MANY)) and time.monotonic() < ends_s:
             time.sleep(0.1 if len(missing) == _MANY else 0.03)  # to ask takes milliseconds of the server's CPUs
         if missing:
-            raise PreconditionError(f"{missing[0]} and others are not embedded after {_EMBEDDED_WITHIN_S:.0f} s")
+            raise PreconditionError(
+                f"{next(iter(missing))} and others are not embedded after {_EMBEDDED_WITHIN_S:.0f} s"
+            )
 
     with closing(examples):
         yield wait

@@ -19,19 +19,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, ColumnElement, Connection, Select, case, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, case, delete, false, func, insert, select, update
 
 from regraft.database import (
     close_database,
-    database_at,
     embeddings,
     examples,
     insert_or,
     label_history,
     one_at_a_time,
-    prepare_database,
+    open_database,
     reading,
     splits,
+    sqlite_url,
     transaction,
 )
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
@@ -51,6 +51,7 @@ _WITH_GROUP: Final = examples.outerjoin(
     splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
 )
 _GROUP: Final = func.coalesce(splits.c.group_name, "")
+_HEX: Final = "0123456789abcdef"
 _RELEASED: Final = "released from quarantine"
 _COLUMNS: Final = (
     *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
@@ -150,31 +151,20 @@ class Labelling:
 class ExamplesStore:
     """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
 
-    def __init__(self, root: Path, database_url: str = "", images_url: str = "", *, is_opened: bool = True) -> None:
-        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for.
-
-        Without ``is_opened`` neither disk nor database is touched before `open`.
-        """
-        self.locks = root / "locks"
-        place = images_url.rstrip("/") or str(root)
-        self._images = kept_images(place)
-        self._engine = database_at(database_url or URL.create("sqlite", database=str(root / "examples.sqlite")))
+    def __init__(self, root: Path, database_url: str = "", images_url: str = "") -> None:
+        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for."""
+        with storage_errors("cannot open the examples store"):
+            root.mkdir(parents=True, exist_ok=True)
+            self.locks = root / "locks"
+            self.locks.mkdir(exist_ok=True)
+            place = images_url.rstrip("/") or str(root)
+            self._images = kept_images(place)
+            url = database_url or sqlite_url(root / "examples.sqlite")
+        self._engine = open_database(url)
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
-        if is_opened:
-            self.open()
-
-    def open(self) -> None:
-        """Make the folders and bring the database up to date; until it has succeeded once, everything else fails.
-
-        Raises:
-            StorageError: the disk or the database refused.
-        """
-        with storage_errors("cannot open the examples store"):
-            self.locks.mkdir(parents=True, exist_ok=True)
-        prepare_database(self._engine)
 
     def add(self, model: str, data: bytes, label: str, source: str = "") -> AddOutcome:
         """Keep one labelled picture; see `add_all`.
@@ -393,17 +383,15 @@ class ExamplesStore:
         Raises:
             NotFoundError: there is none, or there are several.
         """
-
-        def begins_so(sha256: str) -> bool:
-            return bool(beginning) and sha256.startswith(beginning)
-
-        found = [example for example in self.list(model) if begins_so(example.sha256)]
-        if or_removed and not found:
-            with reading(self._engine, "cannot read the examples") as connection:
-                gone = filter(begins_so, connection.execute(_removed(model)).scalars())
+        in_force = select(*_COLUMNS).select_from(_WITH_GROUP).where(examples.c.model == model)
+        with reading(self._engine, "cannot read the examples") as connection:
+            found = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
+            if or_removed and not found:
+                gone = connection.execute(_beginning(_removed(model), label_history.c.sha256, beginning)).scalars()
                 found = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
         if len(found) != 1:
-            raise NotFoundError(f"model {model!r} has {len(found) or 'no'} examples whose hash begins {beginning!r}")
+            how_many = "several" if found else "no"
+            raise NotFoundError(f"model {model!r} has {how_many} examples whose hash begins {beginning!r}")
         return found[0]
 
     def removed(self, model: str) -> set[str]:
@@ -451,11 +439,24 @@ class ExamplesStore:
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
 
-    def without_embedding(self, model: str, key: EmbeddingKey, limit: int) -> Sequence[str]:
-        """Return the hashes of at most ``limit`` examples of a model that have no embedding under ``key`` yet."""
-        query = _without_embedding(model, key).order_by(examples.c.sha256).limit(limit)
+    def without_embedding(self, model: str, key: EmbeddingKey, limit: int, after: int = 0) -> dict[str, int]:
+        """Return examples of a model that have no embedding under ``key`` yet, in the order of their labels.
+
+        Args:
+            model: whose examples they are.
+            key: of the embeddings.
+            limit: no more than so many.
+            after: leave out what was labelled up to here: a place that an earlier answer named.
+
+        Returns:
+            Hashes, and the place of the label of each in the history.
+        """
+        sha256, place = label_history.c.sha256, label_history.c.id
+        is_in_force = select(examples.c.sha256).where(examples.c.model == model, examples.c.sha256 == sha256).exists()
+        query = select(sha256, place).where(label_history.c.model == model, place > after).order_by(place).limit(limit)
+        query = query.where(is_in_force, ~_embedded(sha256, key).exists())
         with reading(self._engine, "cannot read the examples") as connection:
-            return [str(sha256) for (sha256,) in connection.execute(query)]
+            return {row.sha256: row.id for row in connection.execute(query)}
 
     def states(self, model: str, key: EmbeddingKey) -> dict[str, int]:
         """Count a model's examples.
@@ -484,14 +485,13 @@ class ExamplesStore:
         close_database(self._engine)
 
 
-def open_examples(store: Path, place: str = "", database: str = "", *, is_opened: bool = True) -> ExamplesStore:
+def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesStore:
     """Open the examples that belong to a model store.
 
     Args:
         store: the model store's folder; what needs a folder and has none lives in there.
         place: a folder for all of it, or a URL of fsspec for the pictures; `FOLDER` in the model store if empty.
         database: URL; SQLite in the folder if empty.
-        is_opened: or left to `ExamplesStore.open`.
 
     Raises:
         StorageError: the disk, the object store or the database refused.
@@ -499,8 +499,8 @@ def open_examples(store: Path, place: str = "", database: str = "", *, is_opened
         MissingPackageError: what such a URL needs is not installed.
     """
     if is_remote(place):
-        return ExamplesStore(store / FOLDER, database, place, is_opened=is_opened)
-    return ExamplesStore(folder_of(place) if place else store / FOLDER, database, is_opened=is_opened)
+        return ExamplesStore(store / FOLDER, database, place)
+    return ExamplesStore(folder_of(place) if place else store / FOLDER, database)
 
 
 def kept_images(place: str) -> ImageFiles:
@@ -596,12 +596,19 @@ def _keep_splits(
 
 
 def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:
-    known = select(embeddings.c.sha256).where(
-        embeddings.c.sha256 == examples.c.sha256,
-        embeddings.c.backbone == key.backbone,
-        embeddings.c.image_spec == key.image_spec,
-    )
-    return select(examples.c.sha256).where(examples.c.model == model, ~known.exists())
+    return select(examples.c.sha256).where(examples.c.model == model, ~_embedded(examples.c.sha256, key).exists())
+
+
+def _embedded(sha256: Column[str], key: EmbeddingKey) -> Select[Any]:
+    here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
+    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, *here)
+
+
+def _beginning(query: Select[Any], sha256: Column[str], beginning: str) -> Select[Any]:
+    """Return the first two rows whose hash begins so, by a range, which an index answers in any collation."""
+    if not beginning or not set(beginning) <= set(_HEX):
+        return query.where(false())
+    return query.where(sha256 >= beginning, sha256 < f"{beginning}g").order_by(sha256).limit(2)
 
 
 def _removed(model: str) -> Select[Any]:

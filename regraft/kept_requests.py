@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from regraft.artifact import FloatArray
-from regraft.database import examples, kept_requests, reading, transaction
+from regraft.database import examples, kept_requests, one_at_a_time, reading, transaction
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import NotFoundError
 from regraft.files import storage_errors
@@ -20,6 +20,10 @@ from regraft.image_files import ImageFiles
 
 _MOST_CANDIDATES: Final = 2_000
 """The newest; each holds its embedding in memory while suggestions are made."""
+_MOST_DROPPED: Final = 1_000
+"""At once, the oldest first: the table shrinks by batches where its bounds were lowered."""
+_CHUNK: Final = 400
+"""Parameters of one statement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +78,12 @@ class KeptRequests:
         with storage_errors("cannot keep a request's picture"):
             for request, data in batch:
                 self._images.keep(request.sha256, data, durably=False)
-        rows = [_row(request, len(data)) for request, data in batch]
+        if not batch:
+            return
         with transaction(self._engine, "cannot keep requests") as connection:
-            connection.execute(insert(kept_requests), rows)
-            dropped = _drop_oldest(connection, bounds)
+            one_at_a_time(connection, "kept requests")
+            number, total_bytes = _append(connection, batch)
+            dropped = _drop_oldest(connection, bounds, number, total_bytes)
         with storage_errors("cannot remove a request's picture"):
             for sha256 in dropped:
                 self._images.file(sha256).unlink(missing_ok=True)
@@ -121,7 +127,7 @@ class KeptRequests:
                 kept_requests.c.image_spec == key.image_spec,
                 ~labelled.exists(),
             )
-            .order_by(kept_requests.c.at.desc(), kept_requests.c.id)
+            .order_by(kept_requests.c.number.desc())
             .limit(_MOST_CANDIDATES)
         )
         with reading(self._engine, "cannot read the requests") as connection:
@@ -129,24 +135,39 @@ class KeptRequests:
         return list({request.sha256: request for request in reversed(found)}.values())
 
 
-def _drop_oldest(connection: Connection, bounds: Bounds) -> list[str]:
+def _append(connection: Connection, batch: Sequence[tuple[KeptRequest, bytes]]) -> tuple[int, int]:
+    """Append rows; return the number of the last one, and the bytes of all that were ever kept."""
+    ends = kept_requests.c.bytes_before + kept_requests.c.size_bytes
+    newest = select(kept_requests.c.number, ends).order_by(kept_requests.c.number.desc()).limit(1)
+    number, total_bytes = connection.execute(newest).one_or_none() or (0, 0)
+    rows = []
+    for request, data in batch:
+        number += 1
+        rows.append({**_row(request, len(data)), "number": number, "bytes_before": total_bytes})
+        total_bytes += len(data)
+    connection.execute(insert(kept_requests), rows)
+    return number, total_bytes
+
+
+def _drop_oldest(connection: Connection, bounds: Bounds, number: int, total_bytes: int) -> list[str]:
     """Drop rows beyond the bounds; return the hashes of the pictures that nobody refers to any more."""
-    newest_first = (kept_requests.c.at.desc(), kept_requests.c.id.desc())
-    size_bytes = func.sum(kept_requests.c.size_bytes).over(order_by=newest_first)
-    place = func.row_number().over(order_by=newest_first)
-    ranked = select(
-        kept_requests.c.id, kept_requests.c.sha256, size_bytes.label("total"), place.label("place")
-    ).subquery()
-    beyond = select(ranked.c.id, ranked.c.sha256).where(
-        (ranked.c.total > bounds.size_bytes) | (ranked.c.place > bounds.requests)
-    )
-    dropped = connection.execute(beyond).all()
-    if not dropped:
-        return []
-    connection.execute(delete(kept_requests).where(kept_requests.c.id.in_([row.id for row in dropped])))
-    hashes = {row.sha256 for row in dropped}
+    place, before = kept_requests.c.number, kept_requests.c.bytes_before
+    oldest = connection.execute(select(place).order_by(place).limit(1)).scalar_one()
+    fitting = select(place).where(before >= total_bytes - bounds.size_bytes).order_by(before, place).limit(1)
+    first_fitting = connection.execute(fitting).scalar_one_or_none() or number + 1
+    keep_from = min(max(first_fitting, number - bounds.requests + 1), oldest + _MOST_DROPPED)
+    dropped = delete(kept_requests).where(place < keep_from).returning(kept_requests.c.sha256)
+    hashes = sorted(set(connection.execute(dropped).scalars()))
+    return [
+        sha256
+        for start in range(0, len(hashes), _CHUNK)
+        for sha256 in _without_request(connection, hashes[start : start + _CHUNK])
+    ]
+
+
+def _without_request(connection: Connection, hashes: Sequence[str]) -> list[str]:
     still = select(kept_requests.c.sha256).where(kept_requests.c.sha256.in_(hashes))
-    return sorted(hashes - set(connection.execute(still).scalars()))
+    return sorted(set(hashes) - set(connection.execute(still).scalars()))
 
 
 def _row(request: KeptRequest, size_bytes: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, and_, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, insert, not_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from regraft.database import reading, retrain_jobs, transaction
@@ -105,7 +105,7 @@ class RetrainJobs:
             with transaction(self._engine, "cannot enter the retrain job") as connection:
                 connection.execute(insert(retrain_jobs).values(row))
         except IntegrityError as error:
-            active = [job.id for job in self.list(model) if not job.state.is_final]
+            active = [job.id for state in ACTIVE for job in self.list(model, state)]
             raise PreconditionError(
                 f"model {model!r} is being retrained already by job {' '.join(active)}: wait for it or cancel it"
             ) from error
@@ -117,15 +117,14 @@ class RetrainJobs:
         Raises:
             NotFoundError: there is none with this id.
         """
-        with reading(self._engine, "cannot read the retrain job") as connection:
-            row = connection.execute(select(retrain_jobs).where(retrain_jobs.c.id == job_id)).mappings().one_or_none()
-        if row is None:
+        if (job := self._one(select(retrain_jobs).where(retrain_jobs.c.id == job_id))) is None:
             raise NotFoundError(f"there is no retrain job {job_id!r}")
-        return _job(row)
+        return job
 
     def with_key(self, model: str, idempotency_key: str) -> RetrainJob | None:
         """Return the job of a model that was asked for with this key, if there is one."""
-        return next((job for job in self.list(model) if job.idempotency_key == idempotency_key), None)
+        here = retrain_jobs.c.model == model, retrain_jobs.c.idempotency_key == idempotency_key
+        return self._one(select(retrain_jobs).where(*here))
 
     def list(
         self,
@@ -146,7 +145,7 @@ class RetrainJobs:
         created_at, job_id = retrain_jobs.c.created_at, retrain_jobs.c.id
         query = select(retrain_jobs).order_by(created_at.desc(), job_id.desc()).limit(most)
         if before:
-            query = query.where(or_(created_at < before[0], and_(created_at == before[0], job_id < before[1])))
+            query = query.where(tuple_(created_at, job_id) < tuple_(*before))  # OR would read all that is newer
         if model:
             query = query.where(retrain_jobs.c.model == model)
         if state:
@@ -154,6 +153,11 @@ class RetrainJobs:
         with reading(self._engine, "cannot read the retrain jobs") as connection:
             rows = connection.execute(query).mappings().all()
         return [_job(row) for row in rows]
+
+    def _one(self, query: Select[Any]) -> RetrainJob | None:
+        with reading(self._engine, "cannot read the retrain job") as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return _job(row) if row else None
 
     def claim(self, job_id: str) -> bool:
         """Move a job from PENDING to RUNNING; False if somebody else did, or it is over."""

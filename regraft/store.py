@@ -12,7 +12,6 @@ are the layout that Triton and TensorFlow Serving read. Writers take a lock; rea
 """
 
 import json
-import logging
 import os
 import shutil
 import unicodedata
@@ -29,9 +28,6 @@ from regraft.files import fsync_folder, locked, storage_errors
 from regraft.labels import one_form
 from regraft.model_names import is_model_name, model_name, taken_for
 from regraft.picture_folders import contents, folders_in
-from regraft.wanted import check_wanted
-
-log = logging.getLogger("regraft.store")
 
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
@@ -45,7 +41,6 @@ _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
 _PUBLISHING_PATIENCE_S: Final = 600.0
 """So long a publication, which hours of training may have led to, waits for others, which copy whole files."""
-_REQUEST: Final = "request:"
 
 
 class GateMode(StrEnum):
@@ -67,8 +62,7 @@ class HistoryEntry:
         previous: the champion until now, or None.
         who: the person or program that did it.
         why: the reason given, or what the gate said.
-        job: the retrain job that did it; or ``request:`` and the id of the request, for which there is no field of its
-            own, since older Regrafts skip lines with fields that they do not know; or empty.
+        job: the retrain job that did it, or empty.
         at: UTC, ISO 8601.
     """
 
@@ -79,11 +73,6 @@ class HistoryEntry:
     why: str
     job: str
     at: str
-
-    @property
-    def request_id(self) -> str:
-        """The id of the request that did it, or empty."""
-        return self.job.removeprefix(_REQUEST) if self.job.startswith(_REQUEST) else ""
 
 
 class ModelStore:
@@ -196,83 +185,50 @@ class ModelStore:
         line = self._champions(name)
         return line[-2] if len(line) > 1 else None
 
-    def move(
-        self,
-        name: str,
-        to: int,
-        *,
-        who: str,
-        why: str,
-        event: Literal["promote", "rollback"] = "promote",
-        expected: int | None = None,
-        job: str = "",
-        request_id: str = "",
-    ) -> HistoryEntry:
-        """Make a version the champion, by one line of history.
+    def promote(
+        self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None
+    ) -> None:
+        """Make ``version`` the champion.
 
         Args:
             name: the model.
-            to: the version, which must be published; the caller has tried that it answers.
+            version: must be published.
             who: see `HistoryEntry`.
             why: see `HistoryEntry`.
-            event: a rollback goes to the champion before, and to no other; two of them go back two.
-            expected: if given, the champion this decision was based on; 0 where there was none.
             job: see `HistoryEntry`.
-            request_id: a second call with the same one changes nothing, and returns what the first one did.
+            expected: if given, the champion this decision was based on.
 
         Raises:
             NotFoundError: no such version.
-            PreconditionError: the champion is no longer ``expected``, or a rollback would go elsewhere.
-            InvalidRequestError: the request id belongs to something else.
-            DeadlineError: nobody waits for it any more; see `regraft.wanted`.
+            PreconditionError: the champion is no longer ``expected``.
             StorageError: the disk refused; the champion is as it was.
         """
-        if not self.moved_by(name, request_id, event, to):
-            self.folder(name, to)
+        self.folder(name, version)
         with self._moving(name):
-            if done := self.moved_by(name, request_id, event, to):
-                return done
             champion = self._expect(name, expected)
-            if event == "rollback" and (before := self.next_rollback(name)) != to:
-                raise PreconditionError(f"a rollback of {name!r} leads to version {before} now, not {to}: look again")
-            by = f"{_REQUEST}{request_id}" if request_id else job
-            entry = HistoryEntry(event, to, champion, who, why, by, _now())
-            check_wanted()  # right before the line: who was told that the deadline passed must not see it work later
-            self._append(name, entry)
-        return entry
+            self._append(name, HistoryEntry("promote", version, champion, who, why, job, _now()))
 
-    def moved_by(
-        self, name: str, request_id: str, event: Literal["promote", "rollback"], to: int
-    ) -> HistoryEntry | None:
-        """Return the line of history that a request brought about, or None.
+    def rollback(self, name: str, *, who: str, why: str, expected: int | None = None) -> int:
+        """Go back to the champion before this one, and return it; twice goes back two.
 
         Args:
             name: the model.
-            request_id: of the request; empty where it has none.
-            event: what it asks for.
-            to: the version that it asks for; of a rollback any.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            expected: if given, the champion this decision was based on.
 
         Raises:
-            InvalidRequestError: the id belongs to something else.
+            PreconditionError: there was none before, its folder is gone, or the champion is no longer ``expected``.
         """
-        found = (entry for entry in self._read_history(name) if entry.request_id == request_id)
-        done = next(found, None) if request_id else None
-        if done and (done.event != event or (event == "promote" and done.version != to)):
-            raise InvalidRequestError(
-                f"request_id: {request_id!r} was given to another request (it made version {done.version} of {name!r} "
-                f"the champion, by {done.event}): give each an id of its own"
-            )
-        return done
-
-    def next_rollback(self, name: str) -> int:
-        """Return the version that a rollback would lead to.
-
-        Raises:
-            PreconditionError: there was no champion before this one.
-        """
-        version = self.previous_champion(name)
-        if version is None:
-            raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
+        nothing = PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
+        if self.previous_champion(name) is None:
+            raise nothing
+        with self._moving(name):
+            champion = self._expect(name, expected)
+            version = self.previous_champion(name)
+            if version is None or version not in self.versions(name):
+                raise nothing
+            self._append(name, HistoryEntry("rollback", version, champion, who, why, "", _now()))
         return version
 
     def shadow(self, name: str) -> int | None:
@@ -285,7 +241,7 @@ class ModelStore:
                 shadow = None
         return shadow
 
-    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
+    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> None:
         """Let ``version`` judge beside the champion from now on, or none where it is None.
 
         Raises:
@@ -305,9 +261,7 @@ class ModelStore:
                 entry = HistoryEntry("unshadow", shadow, champion, who, why, "", _now())
             else:
                 raise PreconditionError(f"model {name!r} has no shadow")
-            check_wanted()
             self._append(name, entry)
-        return entry
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Return every publication and move of the alias, oldest first."""
@@ -324,9 +278,8 @@ class ModelStore:
     def _expect(self, name: str, expected: int | None) -> int | None:
         """Return the champion, which must be ``expected`` where that is given; call under the lock."""
         champion = self.champion(name)
-        if expected is not None and (champion or 0) != expected:
-            is_now = f"is now version {champion}" if champion else "is no version now"
-            raise PreconditionError(f"the champion of {name!r} {is_now}, not {expected or 'none'}: look again")
+        if expected is not None and champion != expected:
+            raise PreconditionError(f"the champion of {name!r} is now version {champion}, not {expected}: look again")
         return champion
 
     def _next_version(self, name: str) -> int:
@@ -349,29 +302,15 @@ class ModelStore:
             yield
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
-        """Append one line durably; what is raised means that it is not there.
-
-        A torn last line, which only a power cut leaves, is cut off first.
-        """
+        """Append one line in one write; a torn last line, which only a power cut leaves, is cut off first."""
         path = self._folder(name) / _HISTORY
-        with path.open("a+b", buffering=0) as file:  # a buffer would be written once more on closing, after an error
+        with path.open("a+b") as file:
             file.seek(0)
-            end = file.read().rfind(b"\n") + 1
-            file.truncate(end)
-            left = memoryview(json.dumps(asdict(entry)).encode() + b"\n")
-            try:
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-                fsync_folder(path.parent)
-            except BaseException as error:
-                try:
-                    file.truncate(end)
-                except OSError:
-                    if not left:  # everybody can read the line: it took effect
-                        log.error("%s: its last line may not outlive a power cut: %s", path, error)
-                        return
-                raise
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(asdict(entry)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(path.parent)
 
     def _read_history(self, name: str) -> list[HistoryEntry]:
         """Read the history, unless it is the file that was read last: a server asks several times a second."""

@@ -42,6 +42,7 @@ class BackgroundEmbedder:
         self._examples = examples
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
         self._may_miss: set[str] = set()  # models that the database shall be asked about
+        self._looked_through: dict[tuple[str, EmbeddingKey], int] = {}  # the last label that was found done
         self._crops: defaultdict[str, dict[str, tuple[ImageSpec, Crop]]] = defaultdict(dict)  # by model, by hash
         self._hopeless: set[str] = set()
         self._in_work: set[str] = set()
@@ -52,6 +53,7 @@ class BackgroundEmbedder:
         self._may_miss.update(names)
         for gone in self._crops.keys() - set(names):
             del self._crops[gone]
+            self._looked_through.clear()
         self._wake_chains()
 
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
@@ -91,12 +93,14 @@ class BackgroundEmbedder:
         try:
             while await self._embed_some(name):
                 pass
+            return
         except NotNowError as error:
             log.info("embedding examples of %s waits: %s", name, error)
         except RegraftError as error:
             log.warning("embedding examples of %s: %s", name, error)
         except Exception:  # whatever it was, the next wake tries again
             log.exception("embedding examples of %s", name)
+        self._looked_through.clear()  # what was in work is to be found again
 
     async def _embed_some(self, name: str) -> bool:
         """Embed a few pictures of a model; False when none is left."""
@@ -121,6 +125,7 @@ class BackgroundEmbedder:
                 taken[sha256] = crop
             else:
                 self._may_miss.add(served.name)
+                self._looked_through.clear()
         return taken
 
     async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | None]:
@@ -129,9 +134,11 @@ class BackgroundEmbedder:
             return {}
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
         others = self._hopeless | self._in_work | self._crops[name].keys()
-        missing = await self._threads.database.run(self._examples.without_embedding, name, key, _CHUNK + len(others))
+        after, most = self._looked_through.get((name, key), 0), _CHUNK + len(others)
+        missing = await self._threads.database.run(self._examples.without_embedding, name, key, most, after)
         others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
         found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
+        self._looked_through[name, key] = missing[found[-1]] if found else max(missing.values(), default=after)
         if found:
             self._may_miss.add(name)  # there may be more
             self._wake_chains()

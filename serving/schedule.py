@@ -54,9 +54,9 @@ class RetrainSchedule:
             log.info("%s", error)
 
     def _is_due(self, model: str) -> bool:
-        jobs = self._examples.jobs.list(model)
+        newest = partial(self._examples.jobs.list, model, most=1)
         now = datetime.now(UTC)
-        if jobs and (now - datetime.fromisoformat(jobs[0].created_at)).total_seconds() < self._every_s:
+        if any((now - datetime.fromisoformat(job.created_at)).total_seconds() < self._every_s for job in newest()):
             return False
-        judged = [job.created_at for job in jobs if job.state in (JobState.SUCCEEDED, JobState.REFUSED)]
-        return self._examples.labelled_since(model, judged[0] if judged else "") >= self._min_new
+        judged = [job.created_at for state in (JobState.SUCCEEDED, JobState.REFUSED) for job in newest(state)]
+        return self._examples.labelled_since(model, max(judged, default="")) >= self._min_new

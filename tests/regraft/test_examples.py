@@ -356,17 +356,31 @@ def test_acknowledged_examples_survive_kill_9(tmp_path: Path) -> None:
 
 def test_without_embedding_names_what_is_still_to_be_embedded(store: ExamplesStore) -> None:
     key, other = EmbeddingKey("b" * 64, "1" * 64), EmbeddingKey("b" * 64, "2" * 64)
-    hashes = sorted(image_hash(data(number)) for number in range(5))
+    hashes = [image_hash(data(number)) for number in range(5)]
     for number in range(5):
         store.add(MODEL, data(number), "red")
     store.add("another", data(99), "red")
     store.embeddings.put(key, {hashes[1]: np.zeros(3, np.float32), hashes[3]: np.zeros(3, np.float32)})
     store.embeddings.put(other, {hashes[0]: np.zeros(3, np.float32)})
 
-    assert store.without_embedding(MODEL, key, limit=10) == [hashes[0], hashes[2], hashes[4]]
-    assert store.without_embedding(MODEL, key, limit=2) == [hashes[0], hashes[2]]
-    assert store.without_embedding(MODEL, other, limit=10) == hashes[1:]
-    assert store.without_embedding("nobody", key, limit=10) == []
+    missing = store.without_embedding(MODEL, key, limit=10)
+    assert list(missing) == [hashes[0], hashes[2], hashes[4]], "in the order of arrival"
+    assert list(store.without_embedding(MODEL, key, limit=2)) == [hashes[0], hashes[2]]
+    assert list(store.without_embedding(MODEL, key, limit=2, after=missing[hashes[2]])) == [hashes[4]]
+    assert list(store.without_embedding(MODEL, other, limit=10)) == hashes[1:]
+    assert store.without_embedding("nobody", key, limit=10) == {}
+
+
+def test_what_was_removed_waits_for_no_embedding_until_it_is_labelled_again(store: ExamplesStore) -> None:
+    key, sha256 = EmbeddingKey("b" * 64, "1" * 64), image_hash(data(1))
+    store.add(MODEL, data(1), "red")
+    (seen,) = store.without_embedding(MODEL, key, limit=10).values()
+    store.remove(MODEL, sha256)
+    assert store.without_embedding(MODEL, key, limit=10) == {}
+
+    store.relabel(MODEL, sha256, "green")
+
+    assert list(store.without_embedding(MODEL, key, limit=10, after=seen)) == [sha256]
 
 
 def test_the_jobs_of_a_store_share_its_database(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
+from regraft.database import kept_requests, open_database, transaction
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import NotFoundError
 from regraft.examples import ExamplesStore
@@ -72,6 +74,45 @@ def test_the_oldest_are_dropped_beyond_the_bytes(requests: KeptRequests, tmp_pat
 
     assert [kept.id for kept in requests.unlabelled(MODEL, KEY)] == ["id3", "id4"]
     assert kept_files(tmp_path) == {image_hash(data(number)) for number in (3, 4)}
+
+
+def test_more_than_2_to_the_31_bytes_are_kept_and_counted(requests: KeptRequests, database: str) -> None:
+    huge, unbounded = 3 * 10**9, Bounds(size_bytes=10**12)
+    requests.keep([request(number) for number in range(3)], unbounded)
+    engine = open_database(database)
+    with transaction(engine, "pretend that they are huge") as connection:
+        before = huge * (kept_requests.c.number - 1)
+        connection.execute(update(kept_requests).values(size_bytes=huge, bytes_before=before))
+    engine.dispose()
+
+    requests.keep([request(3)], Bounds(size_bytes=2 * huge + len(data(3))))
+
+    assert [kept.id for kept in requests.unlabelled(MODEL, KEY)] == ["id1", "id2", "id3"]
+
+
+def test_one_that_is_larger_than_the_bound_is_not_kept(requests: KeptRequests, tmp_path: Path) -> None:
+    requests.keep([request(0), request(1)], Bounds(size_bytes=1))
+
+    assert requests.unlabelled(MODEL, KEY) == []
+    assert kept_files(tmp_path) == set()
+
+
+def test_bounds_that_were_lowered_are_reached_a_thousand_at_a_time(requests: KeptRequests) -> None:
+    requests.keep([request(number, picture=0) for number in range(1500)], Bounds())
+
+    requests.keep([request(1500, picture=0)], Bounds(requests=2))
+    assert [is_kept(requests, f"id{number}") for number in (999, 1000)] == [False, True]
+    requests.keep([request(1501, picture=0)], Bounds(requests=2))
+
+    assert [is_kept(requests, f"id{number}") for number in (1499, 1500, 1501)] == [False, True, True]
+
+
+def is_kept(requests: KeptRequests, request_id: str) -> bool:
+    try:
+        requests.find(request_id)
+    except NotFoundError:
+        return False
+    return True
 
 
 def test_a_picture_stays_while_a_newer_request_has_it_too(requests: KeptRequests, tmp_path: Path) -> None:

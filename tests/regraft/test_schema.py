@@ -3,16 +3,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, Table, create_engine, insert, text
 
-from regraft.database import metadata, open_database, reading, sqlite_url
+from regraft.database import kept_requests, metadata, open_database, reading, sqlite_url
+from regraft.embeddings import EmbeddingKey
 from regraft.errors import StorageError
 from regraft.examples import AddOutcome, Example, ExamplesStore
+from regraft.kept_requests import Bounds, KeptRequest
 from regraft.labels import image_hash
 from regraft.retrain_jobs import JobState
 from regraft.schema import SCHEMA
@@ -84,6 +90,40 @@ def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path:
     assert (job.id, job.state, job.interrupted, job.idempotency_key) == ("job", JobState.RUNNING, "", None)
     store.close()
     assert version_of(file) == SCHEMA
+
+
+def as_it_was(database: str, revision: str, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Make the tables of an earlier state, and fill one."""
+    engine = create_engine(database)
+    config = Config()
+    config.set_main_option("script_location", "regraft:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.execute(insert(table), rows)
+    engine.dispose()
+
+
+def test_requests_that_were_kept_before_they_were_counted_are_dropped_in_the_order_of_their_time(
+    tmp_path: Path, database: str
+) -> None:
+    sizes = [("c", 1_000_000_000, "2026-01-03"), ("a", 2_000_000_000, "2026-01-01"), ("b", 1_500_000_000, "2026-01-02")]
+    answer = {"model": "colours", "version": 1, "label": "red", "probability": 0.5, "novelty": 0.1, "embedding": b""}
+    key = {"backbone": "b", "image_spec": "s"}
+    rows = [{**answer, **key, "id": name, "sha256": name, "size_bytes": size, "at": at} for name, size, at in sizes]
+    as_it_was(database, "0006", kept_requests, rows)
+
+    with closing(ExamplesStore(tmp_path, database)) as store:
+        engine = open_database(database)
+        with reading(engine, "count") as connection:
+            counted = connection.execute(text("SELECT id, bytes_before FROM kept_requests ORDER BY number")).all()
+        engine.dispose()
+        new = KeptRequest("d", "colours", 1, image_hash(b"d"), "red", 0.5, 0.1, EmbeddingKey("b", "s"), np.zeros(2))
+        store.requests.keep([(new, b"d")], Bounds(requests=3, size_bytes=10**11))
+        names = [kept.id for kept in store.requests.unlabelled("colours", EmbeddingKey("b", "s"))]
+
+    assert [tuple(row) for row in counted] == [("a", 0), ("b", 2_000_000_000), ("c", 3_500_000_000)]
+    assert names == ["b", "c", "d"]
 
 
 def test_a_database_of_a_newer_regraft_is_refused_and_left_alone(engine: Engine, file: Path) -> None:
