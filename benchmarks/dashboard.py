@@ -26,8 +26,10 @@ from matplotlib.dates import DateFormatter
 
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import labelled
+from regraft.bench import run_bench
+from regraft.bench_settings import BenchSettings
 from regraft.client import Client
-from regraft.load import Load
+from regraft.connection import Connection
 from tests.deploy.prometheus import Prometheus, panels, queries
 from training.settings import TrainSettings
 from training.train import train
@@ -83,9 +85,8 @@ def _watch(photos: Path, folder: Path, out: Path) -> None:
 
 
 def _load(target: str, images: Sequence[bytes], clients: int, seconds: float) -> None:
-    with Load(target, images, clients) as load:
-        time.sleep(seconds)
-    print(clients, "clients:", json.dumps(load.summary().to_dict()["phases"][0]))  # noqa: T201 - this is a command
+    settings = BenchSettings(tuple(images), Connection(target), concurrency=clients, duration_s=seconds, warm_up_s=0.0)
+    print(clients, "clients:", json.dumps(run_bench(settings).to_dict()))  # noqa: T201 - this is a command
 
 
 def _plot(prometheus: Prometheus, start_s: float, end_s: float, out: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,20 +32,34 @@ def _bind(cpus: Collection[int]) -> None:
             os.sched_setaffinity(int(thread.name), cpus)
 
 
-class ServerProcess:
-    """A running server; a context manager that ends it. What it logs goes nowhere."""
+def serve_command(store: Path, *arguments: str) -> list[str]:
+    """Return the command of a server on free ports that says where it is in a line of JSON."""
+    command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json", "--provider", "cpu"]
+    return [*command, "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *arguments]
 
-    def __init__(self, store: Path, cpus: Collection[int], *arguments: str) -> None:
-        """Start it, and wait until it says where it is; ``ready_s`` is how long that took."""
+
+class ServerProcess:
+    """A running server; a context manager that ends it."""
+
+    def __init__(
+        self, store: Path, cpus: Collection[int], *arguments: str, under: Sequence[str] = (), log: Path | None = None
+    ) -> None:
+        """Start it, and wait until it says where it is; ``ready_s`` is how long that took.
+
+        Args:
+            store: the models.
+            cpus: that it may run on.
+            arguments: of ``regraft serve``.
+            under: a command that runs the server's as its own process, such as strace's with -D.
+            log: where its standard error goes; nowhere if not given.
+        """
         began_s = time.perf_counter()
-        command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json", "--provider", "cpu"]
-        ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
-        with on_cpus(cpus):
-            self._process = subprocess.Popen(
-                [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+        command = [*under, *serve_command(store, *arguments)]
+        with on_cpus(cpus), (log or Path(os.devnull)).open("ab") as errors:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert self._process.stdout is not None
         places = json.loads(self._process.stdout.readline())
+        self.pid = self._process.pid
         self.target: str = places["grpc"]
         self.metrics: str = places["metrics"]
         self.ready_s = time.perf_counter() - began_s
@@ -62,6 +76,15 @@ class ServerProcess:
         self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+
+    def stop(self, within_s: float) -> int | None:
+        """Ask it to end, and return its exit code; kill it and return None where that takes longer."""
+        self._process.terminate()
+        try:
+            return self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
 
     def kill(self) -> None:
         """End it as a power cut would; what it started goes on."""

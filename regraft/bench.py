@@ -14,6 +14,8 @@ import selectors
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from regraft.bench_result import BenchResult, Tally
@@ -44,78 +46,108 @@ async def bench(settings: BenchSettings, progress: Progress = silent, stop: asyn
     Raises:
         RemoteError: nobody is there.
     """
-    count = _OPEN_LOOP_CHANNELS if settings.rate else math.ceil(settings.concurrency / _CLIENTS_A_CHANNEL)
-    async with Channels(settings.server, count) as channels:
-        return await _Run(settings, channels).play(progress, stop or asyncio.Event())
+    async with open_channels(settings) as channels:
+        return await _play(Run(settings, channels), progress, stop or asyncio.Event())
 
 
-class _Run:
-    """One run: its clock, and the requests on their way."""
+def open_channels(settings: BenchSettings) -> Channels:
+    """Return as many connections as a load needs; enter them before use."""
+    return Channels(
+        settings.server, _OPEN_LOOP_CHANNELS if settings.rate else math.ceil(settings.concurrency / _CLIENTS_A_CHANNEL)
+    )
 
-    def __init__(self, settings: BenchSettings, channels: Channels) -> None:
-        self._settings = settings
+
+class Run:
+    """One run of the generator: its clock, and the requests on their way.
+
+    ``tally`` counts the requests that are sent from now on; whoever wants phases puts another in its place.
+    """
+
+    def __init__(
+        self, settings: BenchSettings, channels: Channels, on_answer: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin a run now, which `work` does; ``on_answer`` is told of each answer."""
+        self.settings = settings
         self._channels = channels
+        self._on_answer = on_answer
         self._requests = [encode_request(image, settings.name) for image in settings.images]
         self._numbers = itertools.count()
-        self._began_s = time.perf_counter()
-        self._opens_s = self._began_s + settings.warm_up_s
-        self._closes_s = self._opens_s + settings.duration_s
-        self._tally = Tally(self._opens_s, self._closes_s)
-        self._cpu = _CpuMeter()
+        self.began_s = time.perf_counter()
+        self.opens_s = self.began_s + settings.warm_up_s
+        self.closes_s = self.opens_s + settings.duration_s
+        self.tally = Tally(self.opens_s, self.closes_s)
+        self._finished = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
-    async def play(self, progress: Progress, stop: asyncio.Event) -> BenchResult:
-        work, stopped = asyncio.create_task(self._work(progress)), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            ended_s, interrupted = time.perf_counter(), not work.done()
-            self._cpu.end()
-        finally:
-            work.cancel()
-            stopped.cancel()
-            await asyncio.gather(work, stopped, return_exceptions=True)
-        if not work.cancelled():
-            work.result()  # raises what went wrong in here, if anything did
-        return self._tally.result(
-            self._settings.to_dict(), ended_s=ended_s, client_cpu_share=self._cpu.share, interrupted=interrupted
-        )
+    async def work(self) -> None:
+        """Send requests until the time is over, and wait for their answers."""
+        await (self._open_loop() if self.settings.rate else self._closed_loop())
 
-    async def _work(self, progress: Progress) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(progress))
-            group.create_task(self._open_loop() if self._settings.rate else self._closed_loop())
+    def finish(self) -> None:
+        """Let the clients of a closed loop send no more; any thread may say so."""
+        self._loop.call_soon_threadsafe(self._finished.set)
 
     async def _closed_loop(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.concurrency):
+            for _ in range(self.settings.concurrency):
                 group.create_task(self._client())
 
     async def _client(self) -> None:
-        while (now_s := time.perf_counter()) < self._closes_s:
+        while (now_s := time.perf_counter()) < self.closes_s and not self._finished.is_set():
             await self._send(now_s)
+            if self.settings.pause_s:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._finished.wait(), self.settings.pause_s)
 
     async def _open_loop(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for after_s in due_times(self._settings):
-                due_s = self._began_s + after_s
+            for after_s in due_times(self.settings):
+                due_s = self.began_s + after_s
                 await asyncio.sleep(
                     max(0.0, due_s - time.perf_counter())
                 )  # who is late lets the answers in all the same
                 group.create_task(self._send(due_s))
 
     async def _send(self, due_s: float) -> None:
-        number = next(self._numbers)
+        tally, number = self.tally, next(self._numbers)
         request = self._requests[number % len(self._requests)]
-        self._tally.sent(due_s, time.perf_counter())
-        answer = await self._channels.classify(number, request, self._settings.deadline_ms / 1000)
-        self._tally.answered(due_s, time.perf_counter(), answer)
+        tally.sent(due_s, time.perf_counter())
+        answer = await self._channels.classify(number, request, self.settings.deadline_ms / 1000)
+        tally.answered(due_s, time.perf_counter(), answer)
+        self._on_answer()
 
-    async def _watch(self, progress: Progress) -> None:
-        """Tell how far it is, and take the client's own CPU time while it is measured."""
-        if self._settings.warm_up_s:
-            await _count(progress, "warm-up", self._began_s, self._opens_s)
-        self._cpu.begin()
-        await _count(progress, "measure", self._opens_s, self._closes_s)
-        self._cpu.end()
+
+async def _play(run: Run, progress: Progress, stop: asyncio.Event) -> BenchResult:
+    """Let a run do its work, or as much of it as there is time for before ``stop``."""
+    cpu = _CpuMeter()
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_watch(run, cpu, progress))
+            group.create_task(run.work())
+
+    working, stopped = asyncio.create_task(work()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        ended_s, interrupted = time.perf_counter(), not working.done()
+        cpu.end()
+    finally:
+        working.cancel()
+        stopped.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+    if not working.cancelled():
+        working.result()  # raises what went wrong in here, if anything did
+    asked = run.settings.to_dict()
+    return run.tally.result(asked, ended_s=ended_s, client_cpu_share=cpu.share, interrupted=interrupted)
+
+
+async def _watch(run: Run, cpu: "_CpuMeter", progress: Progress) -> None:
+    """Tell how far a run is, and take the client's own CPU time while it is measured."""
+    if run.settings.warm_up_s:
+        await _count(progress, "warm-up", run.began_s, run.opens_s)
+    cpu.begin()
+    await _count(progress, "measure", run.opens_s, run.closes_s)
+    cpu.end()
 
 
 async def _count(progress: Progress, stage: str, began_s: float, ends_s: float) -> None:

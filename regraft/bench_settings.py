@@ -23,6 +23,7 @@ class BenchSettings:
         server: where it is, and how to talk to it.
         name: the model; may be empty while the server has just one.
         concurrency: clients of the closed loop.
+        pause_s: of each of them, between an answer and its next request.
         rate: requests a second of the open loop; None for the closed loop.
         arrivals: of the open loop, ``poisson`` (independent users) or ``even``.
         duration_s: how long it is measured.
@@ -35,6 +36,7 @@ class BenchSettings:
     server: Connection = field(default_factory=Connection)
     name: str = ""
     concurrency: int = 8
+    pause_s: float = 0.0
     rate: float | None = None
     arrivals: Arrivals = "poisson"
     duration_s: float = 10.0
@@ -50,6 +52,8 @@ class BenchSettings:
             raise InvalidRequestError(f"--arrivals {self.arrivals}: one of {', '.join(get_args(Arrivals))}")
         if self.concurrency < 1:
             raise InvalidRequestError(f"--concurrency {self.concurrency}: at least 1")
+        if not 0 <= self.pause_s < math.inf:
+            raise InvalidRequestError(f"pause_s {self.pause_s}: at least 0")
         if not 0 <= self.warm_up_s < math.inf:
             raise InvalidRequestError(f"--warm-up {self.warm_up_s}: at least 0")
         for flag in ("rate", "duration_s", "deadline_ms"):

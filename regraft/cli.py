@@ -74,6 +74,10 @@ app.command()(refresh_cli.refresh)
 app.command()(upgrade_cli.upgrade)
 
 _Why = Annotated[str, typer.Option(help="The reason, for the history.")]
+_Expected = Annotated[
+    int | None,
+    typer.Option(min=0, help="The champion that you go by, 0 for none: if it is another by now, nothing changes."),
+]
 
 
 @models_app.command("list")
@@ -107,19 +111,22 @@ def promote(
     version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
     name: Name = "",
     why: _Why = "",
+    expected: _Expected = None,
     as_json: Json = False,
 ) -> None:
     """Make a version the champion; when this returns it serves."""
     with Client(server) as client:
-        _show_model(client.promote(version, name=name, who=user_name(), why=why), as_json)
+        _show_model(client.promote(version, name=name, who=user_name(), why=why, expected=expected), as_json)
 
 
 @models_app.command()
 @asks_a_server
-def rollback(server: Connection, name: Name = "", why: _Why = "", as_json: Json = False) -> None:
+def rollback(
+    server: Connection, name: Name = "", why: _Why = "", expected: _Expected = None, as_json: Json = False
+) -> None:
     """Go back to the champion before; when this returns it serves."""
     with Client(server) as client:
-        _show_model(client.rollback(name=name, who=user_name(), why=why), as_json)
+        _show_model(client.rollback(name=name, who=user_name(), why=why, expected=expected), as_json)
 
 
 @models_app.command()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from uuid import uuid4
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -311,16 +312,45 @@ class Client:
             )
         return model
 
-    def promote(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
-        """Make a version the champion; when this returns it serves."""
-        request = models_pb2.PromoteRequest(name=name, version=version, who=who, why=why)
+    def promote(
+        self,
+        version: int,
+        *,
+        name: str = "",
+        who: str = "",
+        why: str = "",
+        expected: int | None = None,
+        request_id: str = "",
+    ) -> models_pb2.Model:
+        """Make a version the champion; when this returns it serves.
+
+        Args:
+            version: which.
+            name: the model.
+            who: for the history.
+            why: for the history.
+            expected: the champion that you go by, 0 for none; where it is another by now, nothing changes.
+            request_id: a second call with the same one is answered with what the first one did; a new one if empty.
+        """
+        request = models_pb2.PromoteRequest(
+            name=name,
+            version=version,
+            who=who,
+            why=why,
+            expected_champion=expected,
+            request_id=request_id or str(uuid4()),
+        )
         with self._errors():
             model: models_pb2.Model = self._models.Promote(request, timeout=self._timeout_s)
         return model
 
-    def rollback(self, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
-        """Go back to the champion before; when this returns it serves."""
-        request = models_pb2.RollbackRequest(name=name, who=who, why=why)
+    def rollback(
+        self, *, name: str = "", who: str = "", why: str = "", expected: int | None = None, request_id: str = ""
+    ) -> models_pb2.Model:
+        """Go back to the champion before; when this returns it serves. Arguments as `promote`."""
+        request = models_pb2.RollbackRequest(
+            name=name, who=who, why=why, expected_champion=expected, request_id=request_id or str(uuid4())
+        )
         with self._errors():
             model: models_pb2.Model = self._models.Rollback(request, timeout=self._timeout_s)
         return model

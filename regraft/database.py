@@ -3,8 +3,12 @@
 A change to a table is a step in `regraft.migrations.versions` too; see `regraft.schema`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,17 +36,42 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from regraft.errors import InvalidRequestError, MissingPackageError, StorageError
+from regraft.errors import InvalidRequestError, LockedError, MissingPackageError, StorageError
 from regraft.files import locked, storage_errors
-from regraft.schema import bring_up_to_date
+from regraft.schema import bring_up_to_date, is_up_to_date
+from regraft.wanted import check_wanted
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many seconds are waited for a database, before an error says so; the tables' own changes take any time.
+
+    Attributes:
+        connect_s: for a connection; PostgreSQL's library makes it 2 at least.
+        statement_s: for one statement.
+        lock_s: for what others are writing.
+        answer_s: for a database that says nothing at all, as one that is stopped.
+    """
+
+    connect_s: float = 5.0
+    statement_s: float = 20.0
+    lock_s: float = 10.0
+    answer_s: float = 25.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
 
 metadata = MetaData()
 
-_CONNECT_S: Final = 10
+_UNPREPARED: Final = "unprepared"
 _MIGRATION_PATIENCE_S: Final = 60.0
-"""So long whoever opens SQLite waits for another process that brings its tables up to date."""
+"""So long whoever opens a database waits for another process that brings its tables up to date."""
+_A_TRY_S: Final = 0.1
+"""So long SQLite itself waits for a writer, before we look whether anybody still waits for us."""
+_PRIMARY: Final = 0xFF
+"""Of the bits of SQLite's error codes."""
 
 _ASIDE = text("quarantine <> ''")
 _BIG = BigInteger().with_variant(Integer, "sqlite")  # whose integers have 64 bits anyway
@@ -151,39 +180,85 @@ retrain_jobs = Table(
 )
 
 
-def open_database(url: str | URL) -> Engine:
+def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
     """Open the database at ``url`` and bring its tables up to date; the caller disposes of the engine.
+
+    Whatever is done with it later waits as long as ``patience`` says, and no longer.
 
     Raises:
         StorageError: it cannot be opened, or a newer Regraft made it.
         MissingPackageError: the URL's driver is not installed.
     """
+    engine = database_at(url, patience)
+    prepare_database(engine)
+    return engine
+
+
+def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
+    """Return the database at ``url`` without asking it anything: it refuses all work until `prepare_database`.
+
+    Raises:
+        StorageError: that is no URL.
+        MissingPackageError: the URL's driver is not installed.
+    """
     with database_errors("cannot open the database"):
-        engine = _engine(url)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+        engine = _engine(url, patience)
+    engine.update_execution_options(**{_UNPREPARED: True})
+    return engine
+
+
+def prepare_database(engine: Engine) -> None:
+    """Bring the tables up to date, once; what fails may be tried again.
+
+    Raises:
+        StorageError: it cannot be opened, or a newer Regraft made it.
+    """
+    with database_errors("cannot open the database"):
         # SQLite refuses those who turn on WAL or create tables at the same time, instead of letting them wait.
         database = engine.url.database if engine.dialect.name == "sqlite" else None
         with (
             storage_errors("cannot open the database"),
             locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
-            engine.connect().execution_options(writes=True) as connection,
-            connection.begin(),
         ):
-            one_at_a_time(connection, "the tables")
-            bring_up_to_date(connection)
-    return engine
+            _bring_up_to_date(engine)
+    engine.update_execution_options(**{_UNPREPARED: False})
 
 
-def _engine(url: str | URL) -> Engine:
+def _bring_up_to_date(engine: Engine) -> None:
+    """Take the steps that a database lacks; one that lacks none is only read, whoever writes to it."""
+    with engine.connect() as connection, connection.begin():
+        if is_up_to_date(connection):
+            return
+    with (
+        engine.connect().execution_options(writes=True) as connection,
+        connection.begin(),
+        _without_limits(connection),
+    ):
+        one_at_a_time(connection, "the tables")
+        bring_up_to_date(connection)
+
+
+def _without_limits(connection: Connection) -> AbstractContextManager[None]:
+    if connection.dialect.name != "postgresql":
+        return nullcontext()
+    driver: Any = connection.connection.driver_connection
+    unlimited: AbstractContextManager[None] = driver.unlimited(_MIGRATION_PATIENCE_S)
+    return unlimited
+
+
+def _engine(url: str | URL, patience: Patience) -> Engine:
     try:
         dialect = make_url(url).get_backend_name()
         if dialect == "postgresql":
             # A server that was restarted must not fail the first request after it.
-            return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
+            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": round(patience.connect_s)})
+            event.listen(engine, "do_connect", partial(_connect_to_postgresql, patience))
+            return engine
         if dialect == "sqlite":
-            return create_engine(url)
+            engine = create_engine(url)
+            event.listen(engine, "connect", partial(_prepare_sqlite, patience))
+            event.listen(engine, "begin", partial(_begin_sqlite, patience))
+            return engine
     except ImportError as error:
         raise MissingPackageError(
             f"the database's driver {error.name} is missing: for postgresql+psycopg://, pip install 'regraft[postgres]'"
@@ -216,16 +291,27 @@ def database_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(engine: Engine, what: str) -> Iterator[Connection]:
-    """Run one writing transaction: committed, and so on the disk, when the block ends without an error."""
-    with database_errors(what), engine.connect().execution_options(writes=True) as connection, connection.begin():
+    """Run one writing transaction: committed, and so on the disk, when the block ends without an error.
+
+    Where nobody waits for it any more by then (`regraft.wanted`), it is undone.
+    """
+    check_wanted()
+    with database_errors(what), _connect(engine, what).execution_options(writes=True) as connection, connection.begin():
         yield connection
+        check_wanted()
 
 
 @contextmanager
 def reading(engine: Engine, what: str) -> Iterator[Connection]:
     """Run one reading transaction, which neither waits for a writer nor holds one up."""
-    with database_errors(what), engine.connect() as connection, connection.begin():
+    with database_errors(what), _connect(engine, what) as connection, connection.begin():
         yield connection
+
+
+def _connect(engine: Engine, what: str) -> Connection:
+    if engine.get_execution_options().get(_UNPREPARED, False):
+        raise StorageError(f"{what}: the database has not answered yet since the server started, which asks it again")
+    return engine.connect()
 
 
 def one_at_a_time(connection: Connection, what: str) -> None:
@@ -239,16 +325,47 @@ def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlit
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def _prepare_sqlite(driver: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy hands over the raw driver's object
+def _connect_to_postgresql(
+    patience: Patience, _dialect: object, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> object:
+    from regraft.postgresql import LimitedConnection  # noqa: PLC0415 - its package is optional
+
+    connection = LimitedConnection.connect(*arguments, **options)
+    connection.limit(statement_s=patience.statement_s, lock_s=patience.lock_s, answer_s=patience.answer_s)
+    return connection
+
+
+def _prepare_sqlite(patience: Patience, driver: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy hands over the raw driver's object
     driver.isolation_level = None  # or the driver begins transactions on its own; `_begin_sqlite` does it
-    cursor = driver.cursor()
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # in WAL mode only FULL makes a commit survive a power cut
-    cursor.close()
+    _wait_in_sqlite(driver, patience.lock_s)
+    driver.execute("PRAGMA journal_mode = WAL")
+    driver.execute("PRAGMA synchronous = FULL")  # in WAL mode only FULL makes a commit survive a power cut
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _wait_in_sqlite(driver: Any, seconds: float) -> None:  # noqa: ANN401 - as above
+    driver.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
+
+
+def _begin_sqlite(patience: Patience, connection: Connection) -> None:
+    if not connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
     # A transaction that reads first and writes later is refused at once when another writer came between.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver = connection.connection.driver_connection
+    _wait_in_sqlite(driver, _A_TRY_S)
+    give_up_s = time.monotonic() + patience.lock_s
+    while not _is_begun(connection):
+        check_wanted()
+        if time.monotonic() >= give_up_s:
+            raise LockedError(f"another process has been writing to {connection.engine.url.database}: try again later")
+    _wait_in_sqlite(driver, patience.lock_s)
+
+
+def _is_begun(connection: Connection) -> bool:
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from regraft.bench_settings import BenchSettings
 from regraft.client import Client
+from regraft.connection import Connection
 from regraft.demo_story import Story, digits, photographs
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.labels import image_hash
-from regraft.load import Load, LoadSummary
+from regraft.load import Load, LoadResult
 from regraft.show import line, out, table
 from regraft.v1 import retraining_pb2
 
@@ -51,7 +53,8 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
         _misread(client, story)
         before = _accuracy(client, story)
         _heading("3", f"Label {len(story.later)} more pictures over gRPC, retrain, and swap under load")
-        with Load(places["grpc"], [image for image, _ in story.exam_old + story.exam_new], _CLIENTS) as load:
+        exam = tuple(image for image, _ in story.exam_old + story.exam_new)
+        with Load(BenchSettings(exam, Connection(places["grpc"]), concurrency=_CLIENTS)) as load:
             outcomes = _label(client, story.later)
             load.mark("retrain")
             job = _retrain(client)
@@ -59,8 +62,8 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
             load.wait_for(200)
         after = _accuracy(client, story)
         _heading("4", "What happened")
-        summary = load.summary()
-        _show(job, before, after, summary)
+        came = load.result()
+        _show(job, before, after, came)
         metrics = _metrics(places["metrics"])
     line(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
     return {
@@ -70,7 +73,7 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
         "version": job.version,
         "accuracy_before": before,
         "accuracy_after": after,
-        "load": summary.to_dict(),
+        "load": came.to_dict(),
         "metrics": metrics,
     }
 
@@ -162,7 +165,7 @@ def _retrain(client: Client) -> retraining_pb2.RetrainJob:
 
 
 def _show(
-    job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: LoadSummary
+    job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: LoadResult
 ) -> None:
     accuracy = table("on pictures that nothing was trained on", numbers=("before", "after"))
     for key, name in (
@@ -173,10 +176,10 @@ def _show(
             accuracy.add_row(name, f"{before[key]:.3f}", f"{after[key]:.3f}")
     out.print(accuracy)
     phases = table("load from real clients", "versions", numbers=("requests", "failed", "p50 ms", "p99 ms"))
-    for phase in load.phases:
+    for name, phase in load.phases.items():
         versions = ", ".join(f"v{version}: {count}" for version, count in phase.versions.items())
-        latencies = (f"{phase.p50_ms:.1f}", f"{phase.p99_ms:.1f}")
-        phases.add_row(phase.name, versions, str(phase.requests), str(phase.failed), *latencies)
+        latencies = (f"{phase.latency_ms.p50:.1f}", f"{phase.latency_ms.p99:.1f}") if phase.latency_ms else ("", "")
+        phases.add_row(name, versions, str(phase.requests), str(phase.requests - phase.answered), *latencies)
     out.print(phases)
     verb = "went live" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "was not put into service"
     line(

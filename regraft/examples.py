@@ -19,19 +19,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, case, delete, false, func, insert, select, update
+from sqlalchemy import URL, Column, ColumnElement, Connection, Select, case, delete, false, func, insert, select, update
 
 from regraft.database import (
     close_database,
+    database_at,
     embeddings,
     examples,
     insert_or,
     label_history,
     one_at_a_time,
-    open_database,
+    prepare_database,
     reading,
     splits,
-    sqlite_url,
     transaction,
 )
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
@@ -151,20 +151,31 @@ class Labelling:
 class ExamplesStore:
     """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
 
-    def __init__(self, root: Path, database_url: str = "", images_url: str = "") -> None:
-        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for."""
-        with storage_errors("cannot open the examples store"):
-            root.mkdir(parents=True, exist_ok=True)
-            self.locks = root / "locks"
-            self.locks.mkdir(exist_ok=True)
-            place = images_url.rstrip("/") or str(root)
-            self._images = kept_images(place)
-            url = database_url or sqlite_url(root / "examples.sqlite")
-        self._engine = open_database(url)
+    def __init__(self, root: Path, database_url: str = "", images_url: str = "", *, is_opened: bool = True) -> None:
+        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for.
+
+        Without ``is_opened`` neither disk nor database is touched before `open`.
+        """
+        self.locks = root / "locks"
+        place = images_url.rstrip("/") or str(root)
+        self._images = kept_images(place)
+        self._engine = database_at(database_url or URL.create("sqlite", database=str(root / "examples.sqlite")))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
+        if is_opened:
+            self.open()
+
+    def open(self) -> None:
+        """Make the folders and bring the database up to date; until it has succeeded once, everything else fails.
+
+        Raises:
+            StorageError: the disk or the database refused.
+        """
+        with storage_errors("cannot open the examples store"):
+            self.locks.mkdir(parents=True, exist_ok=True)
+        prepare_database(self._engine)
 
     def add(self, model: str, data: bytes, label: str, source: str = "") -> AddOutcome:
         """Keep one labelled picture; see `add_all`.
@@ -485,13 +496,14 @@ class ExamplesStore:
         close_database(self._engine)
 
 
-def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesStore:
+def open_examples(store: Path, place: str = "", database: str = "", *, is_opened: bool = True) -> ExamplesStore:
     """Open the examples that belong to a model store.
 
     Args:
         store: the model store's folder; what needs a folder and has none lives in there.
         place: a folder for all of it, or a URL of fsspec for the pictures; `FOLDER` in the model store if empty.
         database: URL; SQLite in the folder if empty.
+        is_opened: or left to `ExamplesStore.open`.
 
     Raises:
         StorageError: the disk, the object store or the database refused.
@@ -499,8 +511,8 @@ def open_examples(store: Path, place: str = "", database: str = "") -> ExamplesS
         MissingPackageError: what such a URL needs is not installed.
     """
     if is_remote(place):
-        return ExamplesStore(store / FOLDER, database, place)
-    return ExamplesStore(folder_of(place) if place else store / FOLDER, database)
+        return ExamplesStore(store / FOLDER, database, place, is_opened=is_opened)
+    return ExamplesStore(folder_of(place) if place else store / FOLDER, database, is_opened=is_opened)
 
 
 def kept_images(place: str) -> ImageFiles:

@@ -15,6 +15,8 @@ _OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.lb_policy_name", "round_robin"),  # over all addresses of a name; of one address that is the one
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # Channels with the same options would otherwise share one connection, and with it one HTTP/2 flow control.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
@@ -41,9 +43,7 @@ def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
     Raises:
         InvalidRequestError: as `open_channel`.
     """
-    # Channels with the same options would otherwise share one connection, and with it one HTTP/2 flow control.
-    options = (*_options(connection), ("grpc.use_local_subchannel_pool", 1))
-    credentials = _credentials(connection)
+    credentials, options = _credentials(connection), _options(connection)
     if credentials:
         return grpc.aio.secure_channel(connection.target, credentials, options=options)
     return grpc.aio.insecure_channel(connection.target, options=options)

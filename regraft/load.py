@@ -1,129 +1,131 @@
-"""A steady load from real clients, in threads, with every answer accounted for."""
+"""A load beside other work: the closed loop of `regraft.bench` in the background, counted in phases."""
 
-import itertools
-import statistics
+import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Coroutine
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, TypeAlias
 
-from regraft.client import Client, RemoteError
+from regraft.bench import Run, open_channels
+from regraft.bench_result import BenchResult, Tally
+from regraft.bench_settings import BenchSettings
 
+_FOR_EVER_S: Final = 1e9
 
-@dataclass(frozen=True)
-class PhaseSummary:
-    """The answers of one phase; latencies in milliseconds, of those that did not fail."""
-
-    name: str
-    requests: int
-    failed: int
-    versions: dict[int, int]
-    p50_ms: float
-    p99_ms: float
+Begin: TypeAlias = "Callable[[Coroutine[Any, Any, None]], Future[None]]"
+"""Begins a coroutine on an event loop in another thread."""
 
 
 @dataclass(frozen=True)
-class LoadSummary:
-    """All phases, in order, and the sums over them."""
+class LoadResult:
+    """What came of the requests of each phase, in order."""
 
-    phases: tuple[PhaseSummary, ...]
-    requests: int
-    failed: int
-    errors: dict[str, int]
+    phases: dict[str, BenchResult]
+
+    @property
+    def requests(self) -> int:
+        """How many were sent."""
+        return sum(phase.requests for phase in self.phases.values())
+
+    @property
+    def errors(self) -> Counter[str]:
+        """How many failed, by gRPC's code."""
+        return sum((Counter(phase.errors) for phase in self.phases.values()), Counter())
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return self.errors.total()
+
+    @property
+    def versions(self) -> Counter[int]:
+        """How many answers each version gave."""
+        return sum((Counter(phase.versions) for phase in self.phases.values()), Counter())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self)
+        phases = {name: asdict(phase) for name, phase in self.phases.items()}
+        return {"phases": phases, "requests": self.requests, "failed": self.failed, "errors": self.errors}
 
 
-@dataclass(frozen=True)
-class _Answer:
-    phase: str
-    seconds: float
-    version: int
-    error: str
+def in_a_thread(work: Coroutine[Any, Any, None]) -> "Future[None]":
+    """Begin a coroutine on an event loop of its own, in a thread of its own."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+    done = pool.submit(asyncio.run, work)
+    pool.shutdown(wait=False)
+    return done
 
 
 class Load:
     """Clients that classify pictures in turn, each when its last answer came; a context manager."""
 
-    def __init__(self, target: str, images: Sequence[bytes], clients: int, *, pause_s: float = 0.0) -> None:
-        """Prepare ``clients`` threads that send ``images`` round and round to ``target``.
+    def __init__(self, settings: BenchSettings, begin: Begin = in_a_thread) -> None:
+        """Prepare the clients of a closed loop, for as long as the block lasts.
 
         Args:
-            target: the server.
-            images: files.
-            clients: how many at once.
-            pause_s: how long each waits between an answer and its next request.
+            settings: what they send, and where; its times do not matter.
+            begin: where they live: ``grpc.aio`` does not do well with several event loops in one process.
         """
-        self._target = target
-        self._images = images
-        self._pause_s = pause_s
-        self._phase = "before"
-        self._answers: list[_Answer] = []
-        self._stop = threading.Event()
+        self._settings = replace(settings, rate=None, warm_up_s=0.0, duration_s=_FOR_EVER_S)
+        self._begin = begin
+        self._connected: Future[None] = Future()
         self._grew = threading.Condition()
-        self._threads = [threading.Thread(target=self._run, args=(start,)) for start in range(clients)]
+        self._answers = 0
+        self._tallies: dict[str, Tally] = {}
+        self._run: Run
+        self._done: Future[None]
 
     def __enter__(self) -> Self:
-        """Start the load."""
-        for thread in self._threads:
-            thread.start()
+        """Connect, and start the load.
+
+        Raises:
+            RemoteError: nobody is there.
+        """
+        self._done = self._begin(self._work())
+        wait([self._connected, self._done], return_when=FIRST_COMPLETED)
+        if not self._connected.done():
+            self._done.result()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the load; requests on their way are answered first."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._run.finish()
+        self._done.result()
 
     def mark(self, phase: str) -> None:
-        """Count what is sent from here on under another name."""
-        self._phase = phase
+        """Count what is sent from here on under another name; it is ``before`` at first."""
+        now_s = time.perf_counter()
+        self._run.tally = self._tallies.setdefault(phase, Tally(now_s, now_s + _FOR_EVER_S))
 
     def wait_for(self, answers: int, timeout_s: float = 60.0) -> None:
         """Wait until ``answers`` more have come, or the time is over."""
         with self._grew:
-            goal = len(self._answers) + answers
-            self._grew.wait_for(lambda: len(self._answers) >= goal, timeout_s)
+            goal = self._answers + answers
+            self._grew.wait_for(lambda: self._answers >= goal, timeout_s)
 
-    def summary(self) -> LoadSummary:
+    def result(self) -> LoadResult:
         """Sum up; call it after the load has ended."""
-        names = dict.fromkeys(answer.phase for answer in self._answers)
-        phases = tuple(_summarise(name, [answer for answer in self._answers if answer.phase == name]) for name in names)
-        errors = Counter(answer.error for answer in self._answers if answer.error)
-        return LoadSummary(phases, len(self._answers), sum(errors.values()), dict(errors))
+        asked, ended_s = self._settings.to_dict(), time.perf_counter()
+        sums = {
+            name: tally.result(asked, ended_s=ended_s, client_cpu_share=0.0, interrupted=False)
+            for name, tally in self._tallies.items()
+        }
+        return LoadResult(sums)
 
-    def _run(self, start: int) -> None:
-        with Client(self._target) as client:
-            for image in itertools.islice(itertools.cycle(self._images), start, None):
-                if self._stop.is_set():
-                    return
-                phase, began_s = self._phase, time.perf_counter()
-                try:
-                    version, error = client.classify(image, top_k=1).version, ""
-                except RemoteError as failure:
-                    version, error = 0, f"{failure.code}: {failure}"
-                with self._grew:
-                    self._answers.append(_Answer(phase, time.perf_counter() - began_s, version, error))
-                    self._grew.notify_all()
-                self._stop.wait(self._pause_s)
+    async def _work(self) -> None:
+        async with open_channels(self._settings) as channels:
+            self._run = Run(self._settings, channels, self._count)
+            self.mark("before")
+            self._connected.set_result(None)
+            await self._run.work()
 
-
-def _summarise(name: str, answers: Sequence[_Answer]) -> PhaseSummary:
-    good = sorted(answer.seconds * 1000 for answer in answers if not answer.error)
-    versions = Counter(answer.version for answer in answers if not answer.error)
-    p99_ms = statistics.quantiles(good, n=100)[98] if len(good) > 1 else 0.0
-    return PhaseSummary(
-        name,
-        len(answers),
-        len(answers) - len(good),
-        dict(sorted(versions.items())),
-        statistics.median(good) if good else 0.0,
-        p99_ms,
-    )
+    def _count(self) -> None:
+        with self._grew:
+            self._answers += 1
+            self._grew.notify_all()

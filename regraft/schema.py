@@ -15,6 +15,11 @@ _UNVERSIONED: Final = "0001"
 """What a database has that was made before its schema had a version."""
 
 
+def is_up_to_date(connection: Connection) -> bool:
+    """Tell whether a database lacks no step."""
+    return inspect(connection).has_table("alembic_version") and _version_of(connection) == SCHEMA
+
+
 def bring_up_to_date(connection: Connection) -> None:
     """Take the steps that a database lacks, all of them or none, in the caller's transaction.
 

@@ -111,7 +111,6 @@ def serve(
     """
     from serving.call import TraceFilter  # noqa: PLC0415 - as the next
     from serving.heap import share_heaps  # noqa: PLC0415 - likewise
-    from serving.priority import work_in_bulk  # noqa: PLC0415 - likewise
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
 
@@ -175,8 +174,6 @@ def serve(
         return await Server(settings).run(announce)
 
     share_heaps()
-    if settings.optimise == "throughput":
-        work_in_bulk()
     if asyncio.run(run()):
         raise typer.Exit(1)  # calls were cut: not a clean stop
 

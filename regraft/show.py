@@ -261,7 +261,7 @@ def models(entries: Sequence[models_pb2.Model]) -> None:
             str(model.served_version or "nothing"),
             str(model.champion or "none"),
             str(len(model.labels)),
-            str(model.examples),
+            str(model.examples) if model.HasField("examples") else "unknown",
         )
     out.print(rows)
     for model in entries:

@@ -12,6 +12,7 @@ are the layout that Triton and TensorFlow Serving read. Writers take a lock; rea
 """
 
 import json
+import logging
 import os
 import shutil
 import unicodedata
@@ -28,6 +29,9 @@ from regraft.files import fsync_folder, locked, storage_errors
 from regraft.labels import one_form
 from regraft.model_names import is_model_name, model_name, taken_for
 from regraft.picture_folders import contents, folders_in
+from regraft.wanted import check_wanted
+
+log = logging.getLogger("regraft.store")
 
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
@@ -41,6 +45,7 @@ _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
 _PUBLISHING_PATIENCE_S: Final = 600.0
 """So long a publication, which hours of training may have led to, waits for others, which copy whole files."""
+_REQUEST: Final = "request:"
 
 
 class GateMode(StrEnum):
@@ -62,7 +67,8 @@ class HistoryEntry:
         previous: the champion until now, or None.
         who: the person or program that did it.
         why: the reason given, or what the gate said.
-        job: the retrain job that did it, or empty.
+        job: the retrain job that did it; or ``request:`` and the id of the request, for which there is no field of its
+            own, since older Regrafts skip lines with fields that they do not know; or empty.
         at: UTC, ISO 8601.
     """
 
@@ -73,6 +79,11 @@ class HistoryEntry:
     why: str
     job: str
     at: str
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request that did it, or empty."""
+        return self.job.removeprefix(_REQUEST) if self.job.startswith(_REQUEST) else ""
 
 
 class ModelStore:
@@ -185,50 +196,83 @@ class ModelStore:
         line = self._champions(name)
         return line[-2] if len(line) > 1 else None
 
-    def promote(
-        self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None
-    ) -> None:
-        """Make ``version`` the champion.
+    def move(
+        self,
+        name: str,
+        to: int,
+        *,
+        who: str,
+        why: str,
+        event: Literal["promote", "rollback"] = "promote",
+        expected: int | None = None,
+        job: str = "",
+        request_id: str = "",
+    ) -> HistoryEntry:
+        """Make a version the champion, by one line of history.
 
         Args:
             name: the model.
-            version: must be published.
+            to: the version, which must be published; the caller has tried that it answers.
             who: see `HistoryEntry`.
             why: see `HistoryEntry`.
+            event: a rollback goes to the champion before, and to no other; two of them go back two.
+            expected: if given, the champion this decision was based on; 0 where there was none.
             job: see `HistoryEntry`.
-            expected: if given, the champion this decision was based on.
+            request_id: a second call with the same one changes nothing, and returns what the first one did.
 
         Raises:
             NotFoundError: no such version.
-            PreconditionError: the champion is no longer ``expected``.
+            PreconditionError: the champion is no longer ``expected``, or a rollback would go elsewhere.
+            InvalidRequestError: the request id belongs to something else.
+            DeadlineError: nobody waits for it any more; see `regraft.wanted`.
             StorageError: the disk refused; the champion is as it was.
         """
-        self.folder(name, version)
+        if not self.moved_by(name, request_id, event, to):
+            self.folder(name, to)
         with self._moving(name):
+            if done := self.moved_by(name, request_id, event, to):
+                return done
             champion = self._expect(name, expected)
-            self._append(name, HistoryEntry("promote", version, champion, who, why, job, _now()))
+            if event == "rollback" and (before := self.next_rollback(name)) != to:
+                raise PreconditionError(f"a rollback of {name!r} leads to version {before} now, not {to}: look again")
+            by = f"{_REQUEST}{request_id}" if request_id else job
+            entry = HistoryEntry(event, to, champion, who, why, by, _now())
+            check_wanted()  # right before the line: who was told that the deadline passed must not see it work later
+            self._append(name, entry)
+        return entry
 
-    def rollback(self, name: str, *, who: str, why: str, expected: int | None = None) -> int:
-        """Go back to the champion before this one, and return it; twice goes back two.
+    def moved_by(
+        self, name: str, request_id: str, event: Literal["promote", "rollback"], to: int
+    ) -> HistoryEntry | None:
+        """Return the line of history that a request brought about, or None.
 
         Args:
             name: the model.
-            who: see `HistoryEntry`.
-            why: see `HistoryEntry`.
-            expected: if given, the champion this decision was based on.
+            request_id: of the request; empty where it has none.
+            event: what it asks for.
+            to: the version that it asks for; of a rollback any.
 
         Raises:
-            PreconditionError: there was none before, its folder is gone, or the champion is no longer ``expected``.
+            InvalidRequestError: the id belongs to something else.
         """
-        nothing = PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
-        if self.previous_champion(name) is None:
-            raise nothing
-        with self._moving(name):
-            champion = self._expect(name, expected)
-            version = self.previous_champion(name)
-            if version is None or version not in self.versions(name):
-                raise nothing
-            self._append(name, HistoryEntry("rollback", version, champion, who, why, "", _now()))
+        found = (entry for entry in self._read_history(name) if entry.request_id == request_id)
+        done = next(found, None) if request_id else None
+        if done and (done.event != event or (event == "promote" and done.version != to)):
+            raise InvalidRequestError(
+                f"request_id: {request_id!r} was given to another request (it made version {done.version} of {name!r} "
+                f"the champion, by {done.event}): give each an id of its own"
+            )
+        return done
+
+    def next_rollback(self, name: str) -> int:
+        """Return the version that a rollback would lead to.
+
+        Raises:
+            PreconditionError: there was no champion before this one.
+        """
+        version = self.previous_champion(name)
+        if version is None:
+            raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
         return version
 
     def shadow(self, name: str) -> int | None:
@@ -241,7 +285,7 @@ class ModelStore:
                 shadow = None
         return shadow
 
-    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> None:
+    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
         """Let ``version`` judge beside the champion from now on, or none where it is None.
 
         Raises:
@@ -261,7 +305,9 @@ class ModelStore:
                 entry = HistoryEntry("unshadow", shadow, champion, who, why, "", _now())
             else:
                 raise PreconditionError(f"model {name!r} has no shadow")
+            check_wanted()
             self._append(name, entry)
+        return entry
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Return every publication and move of the alias, oldest first."""
@@ -278,8 +324,9 @@ class ModelStore:
     def _expect(self, name: str, expected: int | None) -> int | None:
         """Return the champion, which must be ``expected`` where that is given; call under the lock."""
         champion = self.champion(name)
-        if expected is not None and champion != expected:
-            raise PreconditionError(f"the champion of {name!r} is now version {champion}, not {expected}: look again")
+        if expected is not None and (champion or 0) != expected:
+            is_now = f"is now version {champion}" if champion else "is no version now"
+            raise PreconditionError(f"the champion of {name!r} {is_now}, not {expected or 'none'}: look again")
         return champion
 
     def _next_version(self, name: str) -> int:
@@ -302,15 +349,29 @@ class ModelStore:
             yield
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
-        """Append one line in one write; a torn last line, which only a power cut leaves, is cut off first."""
+        """Append one line durably; what is raised means that it is not there.
+
+        A torn last line, which only a power cut leaves, is cut off first.
+        """
         path = self._folder(name) / _HISTORY
-        with path.open("a+b") as file:
+        with path.open("a+b", buffering=0) as file:  # a buffer would be written once more on closing, after an error
             file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(asdict(entry)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fsync_folder(path.parent)
+            end = file.read().rfind(b"\n") + 1
+            file.truncate(end)
+            left = memoryview(json.dumps(asdict(entry)).encode() + b"\n")
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+                fsync_folder(path.parent)
+            except BaseException as error:
+                try:
+                    file.truncate(end)
+                except OSError:
+                    if not left:  # everybody can read the line: it took effect
+                        log.error("%s: its last line may not outlive a power cut: %s", path, error)
+                        return
+                raise
 
     def _read_history(self, name: str) -> list[HistoryEntry]:
         """Read the history, unless it is the file that was read last: a server asks several times a second."""

@@ -16,8 +16,11 @@ def _always() -> bool:
 
 _is_wanted: Final[ContextVar[Callable[[], bool]]] = ContextVar("is_wanted", default=_always)
 
-set_wanted: Final = _is_wanted.set
-"""Sets, for the present context, what tells in any thread whether somebody still waits for the work."""
+
+def set_wanted(is_wanted: Callable[[], bool]) -> None:
+    """Set a further condition of the present context, asked in any thread: whether somebody waits for its work."""
+    before = _is_wanted.get()
+    _is_wanted.set(lambda: is_wanted() and before())
 
 
 def check_wanted() -> None:

@@ -95,10 +95,8 @@ class Baker:
 
     async def _go_back(self, name: str, trial: Trial, why: str) -> None:
         log.error("model %s: version %d fails its trial: %s", name, trial.version, why)
-        store = self._models.store
-        move = partial(store.rollback, name, who=BAKER, why=why, expected=trial.version)
         try:
-            await self._models.promote(name, store.previous_champion(name) or trial.previous, move)
+            await self._models.move(name, None, who=BAKER, why=why, expected=trial.version)
         except StorageError as error:
             log.warning("model %s: cannot go back yet: %s", name, error)
         except RegraftError as error:  # another server was faster, somebody promoted, or there is nothing to go back to

@@ -6,7 +6,8 @@ requests. All state belongs to the event loop's thread; only the run itself happ
 
 While many wait, a lane may take several batches for one turn, and hands in together what came of them. To answer one
 request costs several times what it costs to answer it right after another: between runs of the network, all code and
-data that answering needs have left the processor's caches. A turn of background work ends early where a request comes.
+data that answering needs have left the processor's caches. A turn ends early where runs turn out to be long; one of
+background work, where a request comes.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
-from serving.priority import run_undisturbed
 
 _BACKGROUND_TURN: Final = 4
+_LONGEST_TURN_S: Final = 0.06
 _LEARNING_RATE: Final = 0.1
 _QUIET_S: Final = 1.0
 """So long after the last request background work may take all lanes."""
@@ -77,6 +78,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         max_batch: int,
         max_queue: int,
         turn: int = 1,
+        turn_s: float = _LONGEST_TURN_S,
         on_batch: Callable[[int], None] = lambda _size: None,
         cpus: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
@@ -89,6 +91,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             max_batch: the most payloads of one run.
             max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
             turn: the most batches of requests that a lane takes at once.
+            turn_s: how long it may take for more than one.
             on_batch: told the size of every batch that was run.
             cpus: what a lane holds while it runs a batch; it may wait for it.
         """
@@ -97,13 +100,14 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._turn = turn
+        self._turn_s = turn_s
         self._on_batch = on_batch
         self._cpus = cpus
         self._queue: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background_lanes = 0
         self._last_request_s = -math.inf
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=run_undisturbed)
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
         self._is_closed = False
         self._each_s = 0.0  # a running average of what an entry costs, with all lanes at work
 
@@ -219,7 +223,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         began_s = loop.time()
         ran: list[_Ran[PayloadT, ResultT]] = []
         for batch in turn:
-            if background and ran and self._is_lane_wanted():
+            if ran and self._ends_now(len(ran), loop.time() - began_s, background=background):
                 break
             with self._cpus():
                 ran.append(self._run_batch(batch, loop.time()))
@@ -227,9 +231,11 @@ class Batcher(Generic[PayloadT, ResultT]):
         with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
             loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)
 
-    def _is_lane_wanted(self) -> bool:
-        """Tell, in any thread, whether background work shall give up its lane."""
-        return bool(self._queue) or self._free_lanes < 0 or self._is_closed
+    def _ends_now(self, runs: int, taken_s: float, *, background: bool) -> bool:
+        """Tell, in any thread, whether a turn ends after so many runs, which took so long."""
+        if background:
+            return bool(self._queue) or self._free_lanes < 0 or self._is_closed
+        return taken_s * (runs + 1) / runs > self._turn_s
 
     def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _Ran[PayloadT, ResultT]:
         """Run what is still wanted of a batch, which may have waited for others of its turn."""
@@ -280,7 +286,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         loop: asyncio.AbstractEventLoop,
         background: bool,
     ) -> None:
-        self._background.extendleft(reversed(left))
+        (self._background if background else self._queue).extendleft(reversed(left))
         if self._is_closed:
             self._refuse_waiting()
         self._free_lanes += 1

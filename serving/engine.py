@@ -198,7 +198,7 @@ def open_engine(
     """
     if given:
         opened = open_session(model, provider=provider, threads=given.threads, tf32=tf32)
-        return Engine(opened, replace(given, decode_in_lane=opened.provider == "cpu"))
+        return Engine(opened, given.on_a_cpu(goal) if opened.provider == "cpu" else given)
     opened, measured = measure_model(model, card, provider, plans, tf32=tf32, cpus=cpus, clock=clock)
     if measured.doubt:
         log.warning(

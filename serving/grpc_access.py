@@ -15,6 +15,7 @@ from serving.call import current
 from serving.interceptors import status_of
 
 audit = logging.getLogger("regraft.audit")
+log = logging.getLogger("regraft.access")
 
 _SCHEME: Final = "bearer "
 _LONGEST_VALUE: Final = 200
@@ -113,7 +114,10 @@ class _Line:
             "from": self._from,
             "outcome": outcome.name,
         }
-        audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
+        try:
+            audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
+        except Exception:  # what took effect must not be answered as an error
+            log.exception("an audit line could not be written: %s", line)
 
 
 def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 from typing import Any, Final
 
 import grpc
@@ -20,6 +20,7 @@ from serving.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, picture
 
 _EXTENSIONS: Final = ("classification", "model_configuration", "parameters", "statistics")
 _PLATFORM: Final = "onnxruntime_onnx"
+_REGRAFT: Final = version_of("regraft")
 _DEFAULT_OUTPUTS: Final = ("probabilities", "label", "novelty")
 _OUTPUTS: Final = (*_DEFAULT_OUTPUTS, "embedding")
 _CLASSIFICATION: Final = "classification"
@@ -55,7 +56,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Any) -> pb.ServerMetadataResponse:  # noqa: ANN401, N802 - gRPC's
         """Name the server, and what of the protocol's extensions it knows."""
-        return pb.ServerMetadataResponse(name="regraft", version=version("regraft"), extensions=_EXTENSIONS)
+        return pb.ServerMetadataResponse(name="regraft", version=_REGRAFT, extensions=_EXTENSIONS)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Any) -> pb.ModelMetadataResponse:  # noqa: ANN401, N802 - gRPC's
         """Describe a model's tensors."""

@@ -1,16 +1,25 @@
 """The Models service: what is served, and which version should be."""
 
-from collections.abc import Callable
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
 import grpc
 
-from regraft.errors import InvalidRequestError, NotFoundError
+from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
 from regraft.examples import ExamplesStore
 from regraft.labels import check_note
+from regraft.retrain_jobs import MAX_KEY_LENGTH
+from regraft.store import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from regraft.wanted import set_wanted
 from serving.access import who
 from serving.baking import Baker
 from serving.models import Models
@@ -18,7 +27,11 @@ from serving.observer import Observer, Shadowed
 from serving.traffic import DriftState, Traffic
 from serving.wire import MOST_ANSWER_BYTES, card_json
 
+log = logging.getLogger("regraft.models")
+
 _HISTORY: Final = 50
+_COUNT_S: Final = 1.0
+"""So long may the database take to count examples; who asks for a model need not wait for it."""
 _FLIPS: Final = 20
 _LONGEST_WHY: Final = 1_000
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
@@ -52,8 +65,9 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, _request: pb.ListModelsRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListModelsResponse:
         """List every model of the store."""
-        names = sorted({*self._models.names(), *self._models.store.names()})
-        models = [await self._describe(name) for name in names]
+        names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
+        counts = await self._count(names)
+        models = [await self._describe(name, counts.get(name)) for name in names]
         if sum(model.ByteSize() for model in models) > MOST_ANSWER_BYTES:
             for model in models:
                 model.ClearField("card_json")
@@ -63,65 +77,100 @@ class ModelsService(pb_grpc.ModelsServicer):
         self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Describe one model."""
-        return await self._describe(self._existing(request.name))
+        name = await self._existing(request.name)
+        return await self._describe(name, (await self._count([name])).get(name))
 
     async def Promote(  # noqa: N802 - gRPC's name
-        self, request: pb.PromoteRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.PromoteRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Make a version the champion."""
-        _check_by(request)
-        name = self._existing(request.name)
+        _check_move(request)
         if request.version < 1:
             raise InvalidRequestError("version: which one? The first is 1")
-        move = partial(self._models.store.promote, name, request.version, who=who(request.who), why=request.why)
-        await self._models.promote(name, request.version, move)
-        self._on_change()
-        return await self._describe(name)
+        return await self._move(request, request.version, context)
 
     async def Rollback(  # noqa: N802 - gRPC's name
-        self, request: pb.RollbackRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Go back to the champion before."""
-        _check_by(request)
-        name = self._existing(request.name)
-        store = self._models.store
-        move = partial(store.rollback, name, who=who(request.who), why=request.why)
-        previous = store.previous_champion(name)
-        if previous is None:
-            move()  # raises, and says why
-        else:
-            await self._models.promote(name, previous, move)
-            self._on_change()
-        return await self._describe(name)
+        _check_move(request)
+        return await self._move(request, None, context)
 
     async def Shadow(  # noqa: N802 - gRPC's name
-        self, request: pb.ShadowRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ShadowRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
         """Let a version judge beside the champion, or none."""
         _check_by(request)
-        name = self._existing(request.name)
+        name = await self._existing(request.name)
         if request.version < 0:
             raise InvalidRequestError("version: which one? The first is 1, and 0 is none")
         if request.version:
             await self._observer.check_shadow(name, request.version)
-        version = request.version or None
-        store, by = self._models.store, who(request.who)
-        await self._threads.moves.run(store.set_shadow, name, version, who=by, why=request.why)
-        await self._observer.look()
-        return await self._describe(name)
+        set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
+        writing = self._threads.moves.run(set_shadow, who=who(request.who), why=request.why)
+        return await _see_through(self._change(name, writing, self._observer.look), context)
 
-    def _existing(self, name: str) -> str:
+    async def _move(
+        self,
+        request: pb.PromoteRequest | pb.RollbackRequest,
+        to: int | None,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> pb.Model:
+        name = await self._existing(request.name)
+        moving = self._models.move(
+            name,
+            to,
+            who=who(request.who),
+            why=request.why,
+            expected=request.expected_champion if request.HasField("expected_champion") else None,
+            request_id=request.request_id,
+        )
+        return await _see_through(self._change(name, moving, self._changed), context)
+
+    async def _changed(self) -> None:
+        self._on_change()
+
+    async def _change(
+        self, name: str, change: Awaitable[HistoryEntry], follow_up: Callable[[], Awaitable[None]]
+    ) -> pb.Model:
+        """Make a change, and describe the model after it.
+
+        What fails then is left out and logged: the change took effect, and no error may say otherwise.
+        """
+        effect = await change
+        model = pb.Model(name=name)
+        try:
+            await follow_up()
+            model = await self._describe(name, (await self._count([name])).get(name))
+            if model.ByteSize() > MOST_ANSWER_BYTES:
+                model.ClearField("card_json")
+        except Exception:
+            log.exception("model %s: %s of version %d took effect", name, effect.event, effect.version)
+        model.effect.CopyFrom(_entry(effect))
+        return model
+
+    async def _existing(self, name: str) -> str:
         name = self._models.resolve(name)
-        if name not in self._models.store.names():
-            raise NotFoundError(
-                f"there is no model {name!r}; this server has: {', '.join(self._models.store.names()) or 'none'}"
-            )
+        names = await self._threads.store.run(self._models.store.names)
+        if name not in names:
+            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(names) or 'none'}")
         return name
 
-    async def _describe(self, name: str) -> pb.Model:
-        """Put together what memory, store and examples know; memory is read here, the disk in a thread."""
+    async def _count(self, names: Sequence[str]) -> dict[str, int]:
+        """Count the examples of models; without those that the database does not tell, or not soon."""
+        counting = self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
+        try:
+            return await asyncio.wait_for(counting, _COUNT_S)
+        except (RegraftError, TimeoutError) as error:
+            log.warning("the examples of %s cannot be counted: %s", ", ".join(names), error or f"{_COUNT_S} s")
+            return {}
+
+    async def _describe(self, name: str, examples: int | None) -> pb.Model:
+        """Put together what memory, store and database know; memory is read here, the disk in a thread."""
         served = self._models.get(name) if name in self._models.names() else None
         model = await self._threads.store.run(self._describe_stored, name)
+        if examples is not None:
+            model.examples = examples
         model.problem = self._models.problem(name)
         if served:
             engine = served.backbone.engine
@@ -152,20 +201,48 @@ class ModelsService(pb_grpc.ModelsServicer):
             name=name,
             champion=store.champion(name) or 0,
             versions=store.versions(name),
-            examples=self._examples.count(name),
-            history=[
-                pb.HistoryEntry(
-                    event=entry.event,
-                    version=entry.version,
-                    previous=entry.previous or 0,
-                    who=entry.who,
-                    why=entry.why,
-                    job=entry.job,
-                    at=entry.at,
-                )
-                for entry in history
-            ],
+            history=map(_entry, history),
         )
+
+
+def _entry(entry: HistoryEntry) -> pb.HistoryEntry:
+    return pb.HistoryEntry(
+        event=entry.event,
+        version=entry.version,
+        previous=entry.previous or 0,
+        who=entry.who,
+        why=entry.why,
+        job="" if entry.request_id else entry.job,
+        at=entry.at,
+        request_id=entry.request_id,
+    )
+
+
+async def _see_through(change: Coroutine[Any, Any, pb.Model], context: grpc.aio.ServicerContext[Any, Any]) -> pb.Model:
+    """Await a change to its end, even where its call is cancelled.
+
+    A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
+    audit tells that it was.
+    """
+    left_s = context.time_remaining()
+    until_s = math.inf if left_s is None else time.monotonic() + left_s
+    is_cancelled = threading.Event()
+    within = copy_context()
+    within.run(set_wanted, lambda: not is_cancelled.is_set() and time.monotonic() < until_s)
+    task = asyncio.create_task(change, context=within)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled.set()
+    return task.result()
+
+
+def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:
+    _check_by(request)
+    check_note("request_id", request.request_id, MAX_KEY_LENGTH)
+    if request.expected_champion < 0:
+        raise InvalidRequestError("expected_champion: which version? The first is 1, and 0 is none")
 
 
 def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from inspect import isawaitable
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -48,7 +49,7 @@ _OURS: Final = ("/regraft.v1.", "/inference.")
 _LONGEST_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
-_arrived: Final[ContextVar[grpc.HandlerCallDetails]] = ContextVar("arrived")
+_arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar("arrived")
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
@@ -147,7 +148,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's handler types are untyped
         """Return the method's handler, wrapped; the same for every call of it."""
-        _arrived.set(handler_call_details)  # the block of the call looks into it, in the same task
+        _arrived.set((handler_call_details, perf_counter()))  # the block of the call looks into it, in the same task
         method = handler_call_details.method
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
@@ -274,6 +275,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _count(self, call: "_Block", code: grpc.StatusCode) -> None:
         self._metrics.finished(call.method, code.name, call.model)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self._metrics.refused_seconds.observe(perf_counter() - call.arrived_s)
         if call.span:
             call.span.end(code, call.model)
 
@@ -282,7 +285,7 @@ class _Block(Call):
     """The block of one call; a class, since a generator costs each request more."""
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
-        arrived = _arrived.get()
+        arrived, self.arrived_s = _arrived.get()
         super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address_of(context))
         self._interceptor, self._context = interceptor, context
         self.span = interceptor.trace(arrived)

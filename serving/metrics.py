@@ -61,6 +61,9 @@ class Metrics:
             return Histogram(f"regraft_{name}", documentation, labels, buckets=buckets, registry=registry)
 
         self.requests = counter("requests", "Finished RPCs.", "method", "code", "model")
+        self.refused_seconds = histogram(
+            "refused_seconds", "Time of an RPC that was refused because the server was full.", buckets=_SECONDS
+        )
         self.stage_seconds = histogram(
             "stage_seconds", "Time of a picture, by stage, and in all.", "model", "stage", buckets=_SECONDS
         )

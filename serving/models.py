@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from regraft import artifact
 from regraft.artifact import Head
@@ -27,7 +28,7 @@ from regraft.errors import (
 from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.labels import one_form
 from regraft.runtime import cpu_budget
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
 from serving.backbone import Backbone
 from serving.call import current
 from serving.cpus import Cpus
@@ -103,7 +104,8 @@ class Models:
         self._only = frozenset(map(one_form, only))
         self._metrics = metrics
         self.cpus = Cpus(cpus or cpu_budget())
-        self._stored: list[str] = []  # as of the last refresh: a request must not wait for a disk
+        self._stored: dict[str, int | None] = {}  # champions as of the last refresh: a request must not wait for a disk
+        self._has_looked = False
         self._served: dict[str, ServedModel] = {}
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
@@ -158,9 +160,9 @@ class Models:
             if call := current():
                 call.model = name
             return served
-        if name not in self._look():
+        if name not in self._stored and self._has_looked:
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
-        is_coming = self.store.champion(name) is not None
+        is_coming = not self._has_looked or self._stored[name] is not None
         state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
         raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
 
@@ -175,49 +177,87 @@ class Models:
     async def refresh(self) -> None:
         """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
         async with self._changing:
-            self._stored = await self.threads.store.run(self._look)
-            for name in self._stored:
-                try:
-                    champion = await self.threads.store.run(self.store.champion, name)
-                except OSError as error:
-                    self._problems[name] = (None, f"its history cannot be read: {error}")
-                    continue
-                served = self._served.get(name)
-                self._metrics.of(name)  # begins its counters
-                self._metrics.champion_version.labels(name).set(champion or 0)
-                self._metrics.served_version.labels(name).set(served.version if served else 0)
-                failed = self._problems.get(name, (None, ""))[0]
-                if champion is None or (served and served.version == champion):
-                    self._problems.pop(name, None)
-                elif champion != failed:
-                    await self._try_to_swap(name, champion)
+            names = await self.threads.store.run(self._look)
+            self._stored = {name: self._stored.get(name) for name in names}
+            self._has_looked = True
+            for name in names:
+                await self._follow(name)
 
-    async def promote(self, name: str, version: int, move_alias: Callable[[], object]) -> None:
-        """Load and try a version, move the alias, and let it answer.
+    async def move(
+        self,
+        name: str,
+        to: int | None,
+        *,
+        who: str,
+        why: str,
+        expected: int | None = None,
+        request_id: str = "",
+    ) -> HistoryEntry:
+        """Load and try a version, make it the champion, and let it answer.
+
+        Once the line of history is written nothing is raised any more: it took effect, here and on other servers.
+
+        Args:
+            name: the model.
+            to: the version, or None for the champion before this one.
+            who: as `ModelStore.move`; so are the rest, the return value and what is raised there.
+            why: as `who`.
+            expected: as `who`. A rollback that states none expects the champion of the moment when it was asked for, so
+                that two at once do not go back two.
+            request_id: as `who`.
 
         Raises:
             NotFoundError: no such version.
             PreconditionError: it cannot be loaded, or the alias cannot be moved; everything is as it was.
         """
+        event: Literal["promote", "rollback"] = "promote" if to else "rollback"
+        if expected is None and to is None:
+            expected = await self.threads.store.run(self.store.champion, name)
         async with self._changing:
-            self.store.folder(name, version)
+            done = await self.threads.store.run(self.store.moved_by, name, request_id, event, to or 0)
+            if done:
+                with _logged(name, done):
+                    await self._follow(name)
+                return done
             if self._only and name not in self._only:
                 raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
+            version = await self.threads.store.run(self.store.next_rollback, name) if to is None else to
+            await self.threads.store.run(self.store.folder, name, version)
             try:
                 loaded = await self._load(name, version)
             except RegraftError as error:
                 raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
+            move = partial(self.store.move, who=who, why=why, event=event, expected=expected, request_id=request_id)
             try:
-                await self.threads.moves.run(move_alias)
+                done = await self.threads.moves.run(move, name, version)
             except BaseException:
                 self._release(loaded)
                 raise
-            self._swap(loaded)
+            with _logged(name, done):
+                self._swap(loaded)
+        return done
 
     def close(self) -> None:
         """Refuse what waits in the lanes."""
         for backbone in self._backbones.values():
             backbone.close()
+
+    async def _follow(self, name: str) -> None:
+        """Bring one model in line with the store."""
+        try:
+            champion = self._stored[name] = await self.threads.store.run(self.store.champion, name)
+        except OSError as error:
+            self._problems[name] = (None, f"its history cannot be read: {error}")
+            return
+        served = self._served.get(name)
+        self._metrics.of(name)  # begins its counters
+        self._metrics.champion_version.labels(name).set(champion or 0)
+        self._metrics.served_version.labels(name).set(served.version if served else 0)
+        failed = self._problems.get(name, (None, ""))[0]
+        if champion is None or (served and served.version == champion):
+            self._problems.pop(name, None)
+        elif champion != failed:
+            await self._try_to_swap(name, champion)
 
     async def _try_to_swap(self, name: str, version: int) -> None:
         try:
@@ -231,7 +271,8 @@ class Models:
 
     async def _load(self, name: str, version: int) -> ServedModel:
         """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
-        path = self.store.folder(name, version) / MODEL_FILE
+        folder = await self.threads.store.run(self.store.folder, name, version)
+        path = folder / MODEL_FILE
         card, head = await self.threads.store.run(_read, path)
         if card.name != name:
             raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")
@@ -293,6 +334,15 @@ class Models:
         if not backbone.users:
             backbone.close()
             del self._backbones[digest]
+
+
+@contextmanager
+def _logged(name: str, done: HistoryEntry) -> Iterator[None]:
+    """Log what fails after the champion moved, instead of raising it."""
+    try:
+        yield
+    except Exception:
+        log.exception("model %s: version %d is the champion, but what follows from it failed", name, done.version)
 
 
 def _read(path: Path) -> tuple[ModelCard, Head]:

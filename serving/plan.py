@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -49,7 +49,6 @@ _AS_GOOD: Final = 0.98
 """Below this share of the best throughput a plan is worse; above it the difference is noise."""
 _LONGEST_RUN_MS: Final = 50.0
 """A batch that holds a lane longer than this makes whoever comes next wait too long."""
-_LONGEST_TURN_MS: Final = 60.0
 _MOST_OF_A_TURN: Final = 4
 """Pictures; more of them spare the processor's caches hardly anything."""
 _BARELY_SLOWER: Final = 1.1
@@ -73,6 +72,11 @@ class ExecutionPlan:
     max_batch: int
     decode_in_lane: bool = False
     turn: int = 1
+
+    def on_a_cpu(self, goal: Goal) -> "ExecutionPlan":
+        """Return it as it is on a CPU; a GPU's lanes do not decode, and its answers come by the batch anyway."""
+        turn = max(1, _MOST_OF_A_TURN // self.max_batch) if goal == "throughput" else 1
+        return replace(self, decode_in_lane=True, turn=turn)
 
     def __str__(self) -> str:
         """Return it as `read_plan` reads it."""
@@ -196,7 +200,6 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     none that holds a lane for longer than 50 ms; on a CPU short runs are handed in several at a time. ``latency``: the
     way in which a single picture is done soonest, with batches only where they take hardly longer than one picture.
     """
-    turn = 1
     if goal == "throughput":
         usable = _usable(points)
         good_enough = _AS_GOOD * max(point.pictures_per_s for point in usable)
@@ -204,8 +207,6 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
             (point for point in usable if point.pictures_per_s >= good_enough),
             key=lambda point: (point.batch, point.pictures_per_s),
         )
-        if decode_in_lane:  # a GPU's answers come by the batch
-            turn = max(1, min(_MOST_OF_A_TURN // found.batch, int(_LONGEST_TURN_MS / found.run_ms)))
     else:
         single = min((point for point in points if point.batch == 1), key=lambda point: point.run_ms)
         same_way = [point for point in points if (point.lanes, point.threads) == (single.lanes, single.threads)]
@@ -213,7 +214,8 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
             (point for point in same_way if point.run_ms <= _BARELY_SLOWER * single.run_ms),
             key=lambda point: point.batch,
         )
-    return ExecutionPlan(found.lanes, found.threads, found.batch, decode_in_lane, turn)
+    plan = ExecutionPlan(found.lanes, found.threads, found.batch)
+    return plan.on_a_cpu(goal) if decode_in_lane else plan
 
 
 def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: int, ort_version: str) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -79,6 +80,8 @@ _KILL_AFTER_S: Final = 30.0
 
 _WORTH_A_TRIM_BYTES: Final = 64 * 2**20
 """So much has to be free again before the C library is told to give it back, which takes milliseconds."""
+_DATABASE_PATIENCE_S: Final = 2.0
+"""So long a start waits for it."""
 _COUNT_EVERY_S: Final = 15.0
 """As often as Prometheus usually asks."""
 _LONGEST_PAUSE: Final = 60
@@ -105,13 +108,13 @@ class Server:
     """One server. `start`, then `stop`; or `run` for both with signals between."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build every part; nothing is opened yet but the stores."""
+        """Build every part; neither stores nor ports are opened yet."""
         require_onnxruntime()
         self.settings = settings
         self.metrics = Metrics()
         self._threads = Threads()
         self._store = ModelStore(settings.store)
-        self._examples = open_examples(settings.store, settings.examples, settings.database)
+        self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self.models = Models(
             self._store,
@@ -211,11 +214,14 @@ class Server:
         self._add_services()
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
+        self._reloading: asyncio.Task[None] | None = None  # or it might be collected while it runs
         often_s = settings.reload_every_s
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
 
     async def start(self) -> Ready:
-        """Load the champions, open the ports, become ready.
+        """Open the ports, load the champions, become ready.
+
+        A model store or a database that is away ends no start: both are asked again in the background.
 
         Raises:
             OperatorError: a port is taken; the text names the flag.
@@ -229,9 +235,10 @@ class Server:
         self._metrics_port = MetricsPort(
             self.settings.metrics, self.metrics.application(), self._why_not_ready, self._background.why_not_alive
         )
-        await self._refresh()
-        await self._jobs.resume()
-        self._begin_background()
+        models_are_loaded, examples_are_open = self._begin_background()
+        await models_are_loaded.wait()
+        with suppress(TimeoutError):  # one that does not answer holds nothing up; one that does is ready when we are
+            await asyncio.wait_for(examples_are_open.wait(), _DATABASE_PATIENCE_S)
         ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
@@ -277,25 +284,37 @@ class Server:
 
     async def run(self, announce: Callable[[Ready], None]) -> int:
         """Serve until SIGTERM or SIGINT, reload at SIGHUP; return how many calls had to be cut at the end."""
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        serving = asyncio.create_task(self._serve(announce))
+        for number in (signal.SIGTERM, signal.SIGINT):  # heeded while models are loaded, too
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_soon)
         try:
-            announce(await self.start())
-            await stopping.wait()
+            await asyncio.wait([serving])
+            if not serving.cancelled():
+                await serving  # and raise what kept it from starting
         finally:
+            serving.cancel()
             cut = await self.stop()
         return cut
 
+    async def _serve(self, announce: Callable[[Ready], None]) -> None:
+        announce(await self.start())
+        await asyncio.Event().wait()
+
     def reload(self) -> None:
-        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing."""
+        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing.
+
+        It reads files: not on the event loop.
+        """
         if not (self._callers or self.settings.tls_cert):
             log.info("SIGHUP: there is neither --callers nor --tls-cert to read again")
         if self._callers:
             self._callers.reload()
         for port in {self._port, self._control_port}:
             port.reload()
+
+    def _reload_soon(self) -> None:
+        self._reloading = asyncio.create_task(self._threads.store.run(self.reload))
 
     def _add_services(self) -> None:
         server, control = self._port.server, self._control_port.server
@@ -318,13 +337,25 @@ class Server:
         examples = ExamplesService(self.models, self._examples, self._intake)
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
 
-    def _begin_background(self) -> None:
+    def _begin_background(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """Begin what is done beside the requests.
+
+        Returns:
+            What is set when the model store, and when the examples, were asked for the first time.
+        """
         often_s, tasks = self.settings.reload_every_s, self._background
-        tasks.repeat("follow the model store", self._refresh, often_s)
+        looked = tasks.repeat("follow the model store", self._refresh, often_s)
         tasks.repeat("give memory back", self._give_memory_back, often_s)
         tasks.repeat("look at the answers", self._observer.look, often_s)
         if self.settings.bake:
             tasks.repeat("judge new champions", self._baker.look, often_s)
+        return looked, tasks.start("open the examples", self._open_examples)
+
+    async def _open_examples(self) -> None:
+        """Ask for the database until it answers, then begin what needs it."""
+        await self._threads.database.run(self._examples.open)
+        await self._jobs.resume()
+        often_s, tasks = self.settings.reload_every_s, self._background
         tasks.start("keep requests", self._keeper.run)
         tasks.start("embed examples", partial(self._embedder.run, _SELDOM * often_s))
         tasks.start("take up retrain jobs", partial(self._jobs.run, _SELDOM * often_s))
@@ -340,7 +371,7 @@ class Server:
 
     async def _refresh(self) -> None:
         if self._callers:
-            self._callers.refresh()
+            await self._threads.store.run(self._callers.refresh)
         await self.models.refresh()
         await self._set_health()
 

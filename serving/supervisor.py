@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from regraft.errors import RegraftError
@@ -57,19 +56,34 @@ class Supervisor:
         self._failures: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
 
-    def start(self, purpose: str, run: Callable[[], Awaitable[object]]) -> None:
+    def start(self, purpose: str, run: Callable[[], Awaitable[object]]) -> asyncio.Event:
         """Run a task to its end, beginning it again whenever it fails.
 
         Args:
             purpose: what it is for, a verb first, as the log and the metric call it.
             run: makes the task.
-        """
-        self._counter.labels(purpose)  # 0 is there before 1, or no rule would see it rise
-        self._tasks.append(asyncio.create_task(self._keep(purpose, run), name=purpose))
 
-    def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> None:
-        """Do something now and then every so often, for ever; after a failure, when the pause is over."""
-        self.start(purpose, partial(self._repeat, purpose, act, every_s))
+        Returns:
+            What is set when it has ended, or failed, for the first time.
+        """
+        return self._start(purpose, run, asyncio.Event())
+
+    def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> asyncio.Event:
+        """Do something now and then every so often, for ever; after a failure, when the pause is over.
+
+        Returns:
+            What is set when it was done, or failed, for the first time.
+        """
+        tried = asyncio.Event()
+
+        async def for_ever() -> None:
+            while True:
+                await act()
+                await self._count(purpose, failures=0, deaths=0)
+                tried.set()
+                await asyncio.sleep(every_s)
+
+        return self._start(purpose, for_ever, tried)
 
     def why_not_alive(self) -> str:
         """Return which task keeps dying, so that a restart is the last resort; nothing while none does."""
@@ -86,18 +100,18 @@ class Supervisor:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 log.error("the task to %s died when it was stopped", task.get_name(), exc_info=end)
 
-    async def _repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> None:
-        while True:
-            await act()
-            await self._count(purpose, failures=0, deaths=0)
-            await asyncio.sleep(every_s)
+    def _start(self, purpose: str, run: Callable[[], Awaitable[object]], tried: asyncio.Event) -> asyncio.Event:
+        self._counter.labels(purpose)  # 0 is there before 1, or no rule would see it rise
+        self._tasks.append(asyncio.create_task(self._keep(purpose, run, tried), name=purpose))
+        return tried
 
-    async def _keep(self, purpose: str, run: Callable[[], Awaitable[object]]) -> None:
+    async def _keep(self, purpose: str, run: Callable[[], Awaitable[object]], tried: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             begun_s = clock()
             try:
                 await run()
+                tried.set()
                 return
             except BaseException as error:
                 if _times_cancelled():
@@ -105,6 +119,7 @@ class Supervisor:
                 if clock() - begun_s > _LIVED_WELL_S:
                     await self._count(purpose, failures=0, deaths=0)
                 await self._fail(purpose, error)
+            tried.set()
             await asyncio.sleep(self._pauses.after(self._failures[purpose]))
 
     async def _fail(self, purpose: str, error: BaseException) -> None:

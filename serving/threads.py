@@ -11,9 +11,10 @@ pictures  reads headers and decodes: it waits for nothing but a CPU
 What hangs, such as a stopped database, holds up what needs it too, and nothing else. So what may wait for somebody is
 never run in the event loop's default executor, which is one for all.
 
-A caller that is cancelled, as gRPC does when its deadline passes, takes its work out of the queue: it never begins.
-Work that has begun finds that out at its locks and before its commit (`regraft.wanted`), and ends without an effect;
-what is committed at that very moment stays committed.
+A caller that is cancelled, as gRPC does when its deadline passes, takes its work out of the queue: it never begins. Nor
+does work that nobody waits for by then (`regraft.wanted`), whose caller sees it through to its end. Work that has begun
+finds that out at its locks and before its commit, and ends without an effect; what is committed at that very moment
+stays committed.
 
 The threads are daemons: the process ends when it says so, even where one of them is stuck in a system call.
 """
@@ -24,14 +25,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 from regraft.errors import DrainingError, OverloadedError
 from regraft.runtime import cpu_budget
-from regraft.wanted import set_wanted
+from regraft.wanted import check_wanted, set_wanted
 
 _MOST_WAITING: Final = 1_000
 """For the threads of one pool; each is a call that somebody waits for, or a background task's."""
@@ -90,7 +91,7 @@ class Pool:
     def _submit(self, call: Callable[[], Any]) -> "_Work":
         context, is_given_up = copy_context(), threading.Event()
         context.run(set_wanted, lambda: not is_given_up.is_set())
-        work = _Work(partial(context.run, call), is_given_up)
+        work = _Work(context, call, is_given_up)
         with self._changed:
             if self._is_closed:
                 raise DrainingError("the server is stopping")
@@ -138,6 +139,7 @@ class Pool:
 
 @dataclass(eq=False)
 class _Work:
+    context: Context
     call: Callable[[], Any]
     is_given_up: threading.Event
     future: "Future[Any]" = field(default_factory=Future)
@@ -146,7 +148,8 @@ class _Work:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            result = self.call()
+            self.context.run(check_wanted)
+            result = self.context.run(self.call)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
             self.future.set_exception(error)
         else:

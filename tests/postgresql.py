@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -77,6 +78,19 @@ class PostgreSQL:
     def stop(self) -> None:
         """End it at once, as a failure would; connections break."""
         _pg_ctl(self.folder, "stop", "-m", "immediate")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Freeze all its processes until the block ends: it takes connections, and says nothing on any."""
+        main = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        processes = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
 
 def _start() -> Path:

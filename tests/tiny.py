@@ -138,5 +138,5 @@ def publish_tiny(
 
     version = store.publish(name, write, who="test", why="tiny")
     if promote:
-        store.promote(name, version, who="test", why="tiny")
+        store.move(name, version, who="test", why="tiny")
     return version

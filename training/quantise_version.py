@@ -166,7 +166,7 @@ def _conclude(
         why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
     version = publish(store, challenger, left_out=left_out, who=who, why=why)
     if promoted := promote and verdict.blessed:
-        store.promote(name, version, who=who, why=why)
+        store.move(name, version, who=who, why=why)
     folder = store.folder(name, version)
     times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
     return Quantised(

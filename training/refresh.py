@@ -206,7 +206,7 @@ def refresh(
         version = _publish(store, challenger, made, judged, context, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
-            store.promote(name, version, who=who, why=why, expected=champion.version)
+            store.move(name, version, who=who, why=why, expected=champion.version)
     return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)
 
 

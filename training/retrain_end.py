@@ -68,7 +68,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
         return
     # Last chance to stop: from the promotion on, the job has succeeded.
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
-    store.promote(job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
+    store.move(job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {made.why}", **facts)
 
 

@@ -362,7 +362,7 @@ def publish_made(
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
             reason = why if verdict else _FIRST.get(what, why)
-            store.promote(name, version, who=who, why=reason, expected=before)
+            store.move(name, version, who=who, why=reason, expected=before)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)
     return TrainResult(

@@ -118,7 +118,7 @@ def _upgrade(
     version = publish(store, challenger, left_out=left_out, who=who, why=why, findings=findings)
     promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
     if promoted:
-        store.promote(older.name, version, who=who, why=why, expected=older.version)
+        store.move(older.name, version, who=who, why=why, expected=older.version)
     return Upgraded(older.name, version, older.version, verdict, promoted)
 
 

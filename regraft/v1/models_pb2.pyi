@@ -24,26 +24,34 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
-    __slots__ = ("name", "version", "who", "why")
+    __slots__ = ("name", "version", "who", "why", "expected_champion", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     who: str
     why: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+    expected_champion: int
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., expected_champion: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
-    __slots__ = ("name", "who", "why")
+    __slots__ = ("name", "who", "why", "expected_champion", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     who: str
     why: str
-    def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+    expected_champion: int
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., expected_champion: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ShadowRequest(_message.Message):
     __slots__ = ("name", "version", "who", "why")
@@ -58,7 +66,7 @@ class ShadowRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking")
+    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "effect")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVED_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +81,7 @@ class Model(_message.Message):
     SHADOW_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
     BAKING_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
     name: str
     served_version: int
     champion: int
@@ -87,7 +96,8 @@ class Model(_message.Message):
     shadow: Shadow
     drift: Drift
     baking: Baking
-    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ...) -> None: ...
+    effect: HistoryEntry
+    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
 
 class Shadow(_message.Message):
     __slots__ = ("version", "problem", "images", "agreed", "confidence_shift", "flips")
@@ -164,7 +174,7 @@ class Baking(_message.Message):
     def __init__(self, version: _Optional[int] = ..., previous: _Optional[int] = ..., remaining_s: _Optional[float] = ..., images: _Optional[int] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("event", "version", "previous", "who", "why", "job", "at")
+    __slots__ = ("event", "version", "previous", "who", "why", "job", "at", "request_id")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +182,7 @@ class HistoryEntry(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     event: str
     version: int
     previous: int
@@ -179,4 +190,5 @@ class HistoryEntry(_message.Message):
     why: str
     job: str
     at: str
-    def __init__(self, event: _Optional[str] = ..., version: _Optional[int] = ..., previous: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., job: _Optional[str] = ..., at: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, event: _Optional[str] = ..., version: _Optional[int] = ..., previous: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., job: _Optional[str] = ..., at: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...

@@ -80,14 +80,16 @@ class ModelsServicer(object):
 
     def Promote(self, request, context):
         """Make a version the champion. It is loaded and tried first; when the answer comes, it serves. A version that does
-        not load changes nothing: FAILED_PRECONDITION with the reason.
+        not load changes nothing: FAILED_PRECONDITION with the reason. An error means that nothing changed, unless the answer
+        was lost on its way (DEADLINE_EXCEEDED, CANCELLED, a broken connection): then ask again with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Go back to the champion before this one; otherwise like Promote.
+        """Go back to the champion before this one; otherwise like Promote. Of two at once one goes back: the other is
+        FAILED_PRECONDITION, which says what the champion is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

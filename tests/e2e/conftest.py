@@ -16,8 +16,7 @@ import pytest
 from regraft.client import Client
 from regraft.load import Load
 from tests.e2e.recorder import Recorder, recorder
-from tests.serving.live import PLAN
-from tests.tiny import picture
+from tests.serving.live import PLAN, background_load
 
 
 class ServerProcess:
@@ -85,14 +84,14 @@ def others_unharmed(target: str, *, pause_s: float = 0.0) -> Iterator[Load]:
 
     Without a pause between its requests it takes all that the server has, and a retrain, which steps back, waits long.
     """
-    with Load(target, [picture("red"), picture("blue")], clients=1, pause_s=pause_s) as load:
+    with background_load(target, clients=1, pause_s=pause_s) as load:
         load.wait_for(20)
         yield load
         load.wait_for(20)
-    summary = load.summary()
-    assert summary.failed == 0, summary.errors
-    assert summary.requests >= 40
-    report(f"others: {summary.requests} answers, p99 {summary.phases[0].p99_ms:.0f} ms")
+    result = load.result()
+    assert result.failed == 0, result.phases
+    assert result.requests >= 40
+    report(f"others: {result.requests} answers, {result.phases['before'].latency_ms}")
 
 
 @pytest.fixture

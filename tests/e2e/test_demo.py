@@ -35,7 +35,7 @@ def test_four_classes_two_are_learned_while_it_serves(
     assert result["accuracy_before"] == {"old_classes": 1.0, "new_classes": 0.0}
     assert result["accuracy_after"] == {"old_classes": 1.0, "new_classes": 1.0}
     assert result["load"]["failed"] == 0
-    assert {version for phase in result["load"]["phases"] for version in phase["versions"]} == {"1", "2"}
+    assert {version for phase in result["load"]["phases"].values() for version in phase["versions"]} == {"1", "2"}
     assert 'regraft_swaps_total{kind="head",model="demo"} 1.0' in result["metrics"]
 
 

@@ -96,7 +96,7 @@ def test_a_job_whose_promotion_is_in_the_history_succeeded(
     store: ModelStore, examples: ExamplesStore, job: RetrainJob, again: bool
 ) -> None:
     version = publish_as(store, job, "retrain")
-    store.promote("colours", version, who="ada", why="retrain", job=job.id)
+    store.move("colours", version, who="ada", why="retrain", job=job.id)
 
     settled = settle_interrupted(examples, store, job, "it was killed", again=again)
 
@@ -188,7 +188,7 @@ def test_a_job_that_cannot_go_on_failed_unless_the_history_has_its_end(
     fail(examples, store, job, "no memory")
     failed = examples.jobs.get(job.id)
     other = claimed(examples, examples.jobs.create("colours", {}, "ada"))
-    store.promote("colours", 1, who="ada", why="", job=other.id)
+    store.move("colours", 1, who="ada", why="", job=other.id)
     fail(examples, store, other, "no memory")
 
     assert (failed.state, failed.message) == (JobState.FAILED, "no memory")

@@ -8,16 +8,26 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError, RegraftError, StorageError
+from regraft.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    RegraftError,
+    StorageError,
+)
 from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, HistoryEntry, ModelStore
+from regraft.wanted import set_wanted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "colours"
@@ -35,11 +45,11 @@ def publish(store: ModelStore, count: int = 1, name: str = NAME) -> list[int]:
 
 
 def promote(store: ModelStore, version: int) -> None:
-    store.promote(NAME, version, who="tester", why="a test")
+    store.move(NAME, version, who="tester", why="a test")
 
 
 def rollback(store: ModelStore) -> int:
-    return store.rollback(NAME, who="tester", why="a test")
+    return store.move(NAME, store.next_rollback(NAME), event="rollback", who="tester", why="a test").version
 
 
 def events(store: ModelStore) -> list[tuple[str, int, int | None]]:
@@ -98,7 +108,7 @@ def test_a_version_holds_what_was_written_and_nothing_else(store: ModelStore) ->
 def test_models_do_not_see_each_others_versions(store: ModelStore) -> None:
     publish(store, 2, "cats")
     publish(store, 1, "dogs")
-    store.promote("cats", 2, who="tester", why="")
+    store.move("cats", 2, who="tester", why="")
 
     assert store.names() == ["cats", "dogs"]
     assert (store.versions("cats"), store.versions("dogs")) == ([1, 2], [1])
@@ -296,7 +306,7 @@ def test_a_rollback_to_a_version_that_was_deleted_is_refused(store: ModelStore) 
     promote(store, 2)
     shutil.rmtree(store.folder(NAME, 1))
 
-    with pytest.raises(PreconditionError, match="promote a version instead"):
+    with pytest.raises(NotFoundError, match=r"has no version 1 in .* \(it has: 2\)"):
         rollback(store)
     assert store.champion(NAME) == 2
 
@@ -312,10 +322,10 @@ def test_a_rollback_without_any_champion_is_refused(store: ModelStore) -> None:
 def test_the_history_tells_who_did_what_when_and_why_in_order(store: ModelStore) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     store.publish(NAME, write, who="Zoë", why="first\nnight", job="j1")
-    store.promote(NAME, 1, who="gate", why="blessed", job="j1")
+    store.move(NAME, 1, who="gate", why="blessed", job="j1")
     store.publish(NAME, write, who="cron", why="second")
-    store.promote(NAME, 2, who="Ann", why="better", expected=1)
-    store.rollback(NAME, who="Ann", why="worse after all")
+    store.move(NAME, 2, who="Ann", why="better", expected=1)
+    store.move(NAME, 1, event="rollback", who="Ann", why="worse after all")
 
     history = store.history(NAME)
 
@@ -346,7 +356,7 @@ def test_a_promotion_that_expected_another_champion_is_refused(store: ModelStore
     promote(store, 3)  # somebody was faster
 
     with pytest.raises(PreconditionError, match="is now version 3, not 1: look again"):
-        store.promote(NAME, 2, who="gate", why="blessed", expected=1)
+        store.move(NAME, 2, who="gate", why="blessed", expected=1)
 
     assert store.champion(NAME) == 3
     assert len(store.history(NAME)) == 5
@@ -355,8 +365,8 @@ def test_a_promotion_that_expected_another_champion_is_refused(store: ModelStore
 def test_a_promotion_that_expected_a_champion_where_there_is_none_is_refused(store: ModelStore) -> None:
     publish(store)
 
-    with pytest.raises(PreconditionError, match="is now version None, not 1"):
-        store.promote(NAME, 1, who="gate", why="blessed", expected=1)
+    with pytest.raises(PreconditionError, match="is no version now, not 1"):
+        store.move(NAME, 1, who="gate", why="blessed", expected=1)
 
 
 def test_a_rollback_that_expected_another_champion_is_refused(store: ModelStore) -> None:
@@ -364,10 +374,139 @@ def test_a_rollback_that_expected_another_champion_is_refused(store: ModelStore)
         promote(store, version)
 
     with pytest.raises(PreconditionError, match="is now version 3, not 2: look again"):
-        store.rollback(NAME, who="tester", why="a test", expected=2)
+        store.move(NAME, 2, event="rollback", who="tester", why="a test", expected=2)
 
     assert store.champion(NAME) == 3
-    assert store.rollback(NAME, who="tester", why="a test", expected=3) == 2
+    store.move(NAME, 2, event="rollback", who="tester", why="a test", expected=3)
+    assert store.champion(NAME) == 2
+
+
+def test_a_move_that_expected_no_champion_is_refused_where_there_is_one(store: ModelStore) -> None:
+    publish(store, 2)
+    store.move(NAME, 1, who="gate", why="blessed", expected=0)
+
+    with pytest.raises(PreconditionError, match="is now version 1, not none: look again"):
+        store.move(NAME, 2, who="gate", why="blessed", expected=0)
+
+
+def test_a_rollback_leads_to_the_version_that_was_tried_or_nowhere(store: ModelStore) -> None:
+    for version in publish(store, 3):
+        promote(store, version)
+
+    with pytest.raises(PreconditionError, match="leads to version 2 now, not 1: look again"):
+        store.move(NAME, 1, event="rollback", who="tester", why="a test")
+
+    assert store.champion(NAME) == 3
+
+
+def by_request(store: ModelStore, request_id: str, to: int, event: Literal["promote", "rollback"]) -> HistoryEntry:
+    return store.move(NAME, to, event=event, who="tester", why="a test", request_id=request_id)
+
+
+@pytest.mark.parametrize(("event", "to"), [("promote", 1), ("rollback", 2)])
+def test_a_request_that_comes_again_changes_nothing_and_is_told_what_the_first_one_did(
+    store: ModelStore, event: Literal["promote", "rollback"], to: int
+) -> None:
+    for version in publish(store, 4)[:3]:
+        promote(store, version)
+    first = by_request(store, "6f1c", to, event)
+    promote(store, 4)
+    shutil.rmtree(store.folder(NAME, to))
+    before = store.history(NAME)
+
+    again = by_request(ModelStore(store.root), "6f1c", to, event)
+
+    assert again == first
+    assert (again.version, again.request_id) == (to, "6f1c")
+    assert store.history(NAME) == before
+
+
+def test_of_a_request_that_comes_many_times_at_once_one_takes_effect(store: ModelStore) -> None:
+    for version in publish(store, 3):
+        promote(store, version)
+    start = Barrier(8)
+
+    def go_back(_: int) -> HistoryEntry:
+        start.wait()
+        return by_request(ModelStore(store.root), "6f1c", 2, "rollback")
+
+    with ThreadPoolExecutor(8) as threads:
+        done = set(threads.map(go_back, range(8)))
+
+    assert [entry.version for entry in done] == [2]
+    assert store.champion(NAME) == 2
+
+
+def test_the_id_of_another_request_is_refused(store: ModelStore) -> None:
+    publish(store, 2)
+    by_request(store, "6f1c", 1, "promote")
+
+    for to, event in ((2, "promote"), (1, "rollback")):
+        with pytest.raises(InvalidRequestError, match=r"request_id: '6f1c' .* version 1 .* an id of its own"):
+            by_request(store, "6f1c", to, event)  # type: ignore[arg-type]  # mypy takes the words of a tuple for any
+
+    assert store.champion(NAME) == 1
+
+
+def test_a_line_with_a_request_has_the_fields_that_older_regrafts_read_and_no_other(store: ModelStore) -> None:
+    publish(store)
+    by_request(store, "6f1c", 1, "promote")
+
+    last = json.loads((store.root / NAME / "history.jsonl").read_text().splitlines()[-1])
+
+    assert last.keys() == {"event", "version", "previous", "who", "why", "job", "at"}
+
+
+def test_a_move_that_nobody_waits_for_any_more_does_not_take_effect_later(store: ModelStore) -> None:
+    for version in publish(store, 2):
+        promote(store, version)
+    before = store.history(NAME)
+
+    def give_up_and_move() -> None:
+        set_wanted(lambda: False)
+        promote(store, 1)
+
+    with pytest.raises(DeadlineError):
+        copy_context().run(give_up_and_move)
+
+    assert store.history(NAME) == before
+
+
+NO_FOLDER_CAN_BE_OPENED = """
+import os, resource, sys
+from pathlib import Path
+from regraft.errors import StorageError
+from regraft.store import ModelStore
+
+store = ModelStore(Path(sys.argv[1]))
+store.champion("colours")
+lock, history, folder = (os.open("/", os.O_RDONLY) for _ in range(3))
+resource.setrlimit(resource.RLIMIT_NOFILE, (folder, folder))
+for descriptor in (lock, history, folder):
+    os.close(descriptor)
+try:
+    store.move("colours", 2, who="tester", why="a test")
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_line_that_may_not_be_on_the_disk_is_taken_back_before_the_move_is_said_to_have_failed(
+    store: ModelStore,
+) -> None:
+    publish(store, 2)
+    promote(store, 1)
+
+    tried = subprocess.run(  # the folder of the history can not be opened to write it through, nor any third file
+        [sys.executable, "-c", NO_FOLDER_CAN_BE_OPENED, str(store.root)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    assert tried.stdout.startswith(f"cannot move the champion of '{NAME}': Too many open files ({store.root / NAME}")
+    assert events(store)[2:] == [("promote", 1, None)]
 
 
 def set_shadow(store: ModelStore, version: int | None) -> None:
@@ -463,8 +602,8 @@ def test_a_name_that_could_leave_the_store_is_refused_everywhere(store: ModelSto
         lambda: store.publish(name, write, who="", why=""),
         lambda: store.champion(name),
         lambda: store.previous_champion(name),
-        lambda: store.promote(name, 1, who="", why=""),
-        lambda: store.rollback(name, who="", why=""),
+        lambda: store.move(name, 1, who="", why=""),
+        lambda: store.next_rollback(name),
         lambda: store.history(name),
     ]
 
@@ -477,7 +616,7 @@ def test_a_name_that_could_leave_the_store_is_refused_everywhere(store: ModelSto
 @pytest.mark.parametrize("name", ["a", "Cats-and_dogs.v2", "0", "a" * 64, "热狗", "حصان", "कुत्ता", "Möwe", "热" * 64])
 def test_ordinary_names_of_any_script_are_taken_and_are_folders(store: ModelStore, name: str) -> None:
     publish(store, 1, name)
-    store.promote(name, 1, who="tester", why="")
+    store.move(name, 1, who="tester", why="")
 
     assert store.names() == [name]
     assert store.folder(name, 1) == store.root / name / "1"
@@ -613,7 +752,7 @@ def test_of_threads_that_promote_with_the_same_expectation_one_wins(store: Model
     def try_to_promote(version: int) -> bool:
         start.wait()
         try:
-            store.promote(NAME, version, who="gate", why="", expected=9)
+            store.move(NAME, version, who="gate", why="", expected=9)
         except PreconditionError:
             return False
         return True

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from regraft.bench_settings import BenchSettings
 from regraft.client import Client
+from regraft.connection import Connection
 from regraft.image import Crop
+from regraft.load import Load
 from regraft.runtime import cpu_budget
 from regraft.store import FEATURES_FILE, ModelStore
 from serving.backbone import Question
@@ -20,6 +23,7 @@ from tests.serving.fakes import SlowCrop
 from tests.serving.loop import grpc_loop
 from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.tiny import picture
 
 PLAN = f"{cpu_budget()}x1x4"
 """Measured, it would be another one on another day, and each server would take a second more to start."""
@@ -91,6 +95,13 @@ class LiveServer:
         except BaseException:
             await self.server.stop()
             raise
+
+
+def background_load(target: str, *, clients: int, pause_s: float = 0.0) -> Load:
+    """Return a load of red and blue pictures, on the event loop of the test process."""
+    pictures = (picture("red"), picture("blue"))
+    settings = BenchSettings(pictures, Connection(target), concurrency=clients, pause_s=pause_s)
+    return Load(settings, grpc_loop().begin)
 
 
 @contextmanager

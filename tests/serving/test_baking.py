@@ -1,17 +1,18 @@
 """Champions on trial, on real servers under load."""
 
-import itertools
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from regraft.client import Client
+from regraft.bench_settings import BenchSettings
+from regraft.connection import Connection
+from regraft.load import Load
 from regraft.store import HistoryEntry, ModelStore
 from serving.conduct import BAKER
 from tests.serving.live import LiveServer
+from tests.serving.loop import grpc_loop
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
 
@@ -22,46 +23,14 @@ UNSURE = 0.1
 PACE_S = 0.002
 """Between the pictures of a load: enough of them, and some CPU left for the rest of the suite."""
 
-PICTURES = [picture(LABELS[number % 3], number) for number in range(60)]
-
-
-class Load:
-    """Asks a server for as long as the block lasts; ``versions`` answered, ``errors`` came instead of answers."""
-
-    def __init__(self, server: LiveServer) -> None:
-        self._target = server.target
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-        self.versions: set[int] = set()
-        self.errors: list[str] = []
-
-    def __enter__(self) -> "Load":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _pictures(self) -> Iterator[tuple[str, bytes]]:
-        for data in itertools.cycle(PICTURES):
-            if self._over.wait(PACE_S):
-                return
-            yield "", data
-
-    def _ask(self) -> None:
-        with Client(self._target) as client:
-            for answer in client.classify_stream(self._pictures()):
-                if answer.HasField("error"):
-                    self.errors.append(answer.error.message)
-                else:
-                    self.versions.add(answer.response.version)
+PICTURES = tuple(picture(LABELS[number % 3], number) for number in range(60))
 
 
 @contextmanager
 def under_load(server: LiveServer) -> Iterator[Load]:
     """Load a server, and begin once it knows how the present champion does."""
-    with Load(server) as load:
+    settings = BenchSettings(PICTURES, Connection(server.target), concurrency=1, pause_s=PACE_S)
+    with Load(settings, grpc_loop().begin) as load:
         wait_until(lambda: server.client.get_model().drift.images >= 150)
         yield load
 
@@ -80,7 +49,7 @@ def test_a_bad_head_promoted_under_load_is_rolled_back_and_nobody_notices(live: 
     move = last_move(store)
     assert (move.event, move.version, move.previous, move.who) == ("rollback", 1, bad, BAKER)
     assert move.why.startswith("baking: confidence 1.000 -> 0.3")
-    assert (load.versions, load.errors) == ({1, bad}, [])
+    assert (set(load.result().versions), load.result().failed) == ({1, bad}, 0)
     assert live.metric("regraft_baking_rollbacks_total", model="colours") == 1
 
 
@@ -93,7 +62,7 @@ def test_a_good_head_stays_and_passes(store: ModelStore) -> None:
         wait_until(lambda: not live.client.get_model().HasField("baking"))
         assert live.metric("regraft_baking_version", model="colours") == 0
         assert store.champion("colours") == good
-    assert load.errors == []
+    assert load.result().failed == 0
 
 
 def test_who_promotes_a_head_again_that_the_server_went_back_from_is_heard(store: ModelStore) -> None:
@@ -113,7 +82,7 @@ def test_who_promotes_a_head_again_that_the_server_went_back_from_is_heard(store
 def test_of_two_servers_of_a_store_one_goes_back_and_the_other_follows(store: ModelStore) -> None:
     bad = publish_tiny(store, LABELS, sharpness=UNSURE, promote=False)
     with LiveServer(store) as first, LiveServer(store) as second, under_load(first), under_load(second):
-        store.promote("colours", bad, who="cron", why="a retrain")
+        store.move("colours", bad, who="cron", why="a retrain")
         wait_until(lambda: last_move(store).event == "rollback")
         wait_until(lambda: {each.client.get_model().served_version for each in (first, second)} == {1})
 
@@ -141,5 +110,5 @@ def test_where_the_version_before_is_gone_the_new_one_keeps_serving(
         seen = live.client.get_model().drift.images
         wait_until(lambda: live.client.get_model().drift.images >= seen + 50)
 
-    assert (store.champion("colours"), load.errors) == (bad, [])
+    assert (store.champion("colours"), load.result().failed) == (bad, 0)
     assert caplog.text.count("does not go back") == 1

@@ -84,11 +84,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(lanes: int = 1, max_batch: int = 4, max_queue: int = 100, turn: int = 1) -> AsyncIterator[Bench]:
+async def bench(
+    lanes: int = 1, max_batch: int = 4, max_queue: int = 100, turn: int = 1, turn_s: float = PATIENCE_S
+) -> AsyncIterator[Bench]:
     run = SteppedRun()
     sizes: list[int] = []
     batcher = Batcher[str, str](
-        run, lanes=lanes, max_batch=max_batch, max_queue=max_queue, turn=turn, on_batch=sizes.append
+        run, lanes=lanes, max_batch=max_batch, max_queue=max_queue, turn=turn, turn_s=turn_s, on_batch=sizes.append
     )
     try:
         yield Bench(batcher, run, sizes)
@@ -145,6 +147,19 @@ async def test_while_many_wait_a_lane_makes_several_runs_and_hands_them_in_toget
         b.run.let_go(4)
         assert [(await request).result for request in requests] == [answer_to(name) for name in "abcdefg"]
         assert b.sizes == [1] * 7
+
+
+@asynchronous
+async def test_a_turn_of_runs_that_are_long_ends_after_the_first_and_the_others_keep_their_places() -> None:
+    async with bench(max_batch=1, turn=3, turn_s=0.0) as b:
+        requests = [await b.begin(name) for name in "abcdefg"]
+        b.run.let_go(2)
+        await b.running(3)
+
+        assert [request.done() for request in requests[:3]] == [True, True, False]
+        b.run.let_go(5)
+        assert [(await request).result for request in requests] == [answer_to(name) for name in "abcdefg"]
+        assert b.run.batches == [[name] for name in "abcdefg"]
 
 
 @asynchronous
@@ -402,14 +417,14 @@ STEPS = st.one_of(
     lanes=st.integers(1, 3),
     max_batch=st.integers(1, 5),
     max_queue=st.integers(1, 12),
-    turn=st.integers(1, 3),
+    turn=st.sampled_from([(1, 0.0), (2, PATIENCE_S), (3, PATIENCE_S), (3, 0.0)]),
 )
 def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
-    steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int, turn: int
+    steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int, turn: tuple[int, float]
 ) -> None:
     """Invariants 4 and 5, over random arrivals, cancellations, failures and sizes."""
     play = Play()
-    asyncio.run(play.run(steps, lanes, max_batch, max_queue, turn))
+    asyncio.run(play.run(steps, lanes, max_batch, max_queue, *turn))
 
     batch_of = {payload: batch for batch in play.batches for payload in batch}
     assert len(batch_of) == sum(map(len, play.batches)), "somebody was run twice"
@@ -454,9 +469,15 @@ class Play:
         self.batches: list[list[str]] = []
 
     async def run(
-        self, steps: list[Submit | Cancel | LetGo | Turn], lanes: int, max_batch: int, max_queue: int, turn: int
+        self,
+        steps: list[Submit | Cancel | LetGo | Turn],
+        lanes: int,
+        max_batch: int,
+        max_queue: int,
+        turn: int,
+        turn_s: float,
     ) -> None:
-        async with bench(lanes, max_batch, max_queue, turn) as b, asyncio.timeout(PATIENCE_S):
+        async with bench(lanes, max_batch, max_queue, turn, turn_s) as b, asyncio.timeout(PATIENCE_S):
             for step in steps:
                 if isinstance(step, Submit):
                     await self._submit(b, step, max_queue)

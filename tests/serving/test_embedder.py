@@ -2,7 +2,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -239,7 +238,7 @@ async def test_it_holds_no_version_while_it_has_nothing_to_do(store: ModelStore)
         s.embedder.wake()
         await s.until_embedded(hashes)
         old = s.models.get("")
-        await s.models.promote("colours", 2, partial(store.promote, "colours", 2, who="test", why=""))
+        await s.models.move("colours", 2, who="test", why="")
 
         await until(lambda: old.users == 0)
 

@@ -301,9 +301,9 @@ def test_what_is_in_doubt_is_said_and_measured_again_at_the_next_start(
 def test_a_plan_that_was_given_is_taken_without_measuring(model_file: Path) -> None:
     plans = model_file.parent / "plans"
 
-    engine = open_engine(model_file, CARD, "cpu", plans=plans, given=read_plan("3x2x5"))
+    engine = open_engine(model_file, CARD, "cpu", plans=plans, given=read_plan("3x2x2"))
 
-    assert engine.plan == ExecutionPlan(3, 2, 5, decode_in_lane=True)
+    assert engine.plan == ExecutionPlan(3, 2, 2, decode_in_lane=True, turn=2)
     assert not plans.exists()
     assert engine.run([crop_of("red")], [HEADS[0]])[0].embedding.shape == (EMBEDDING_SIZE,)
 

@@ -1,16 +1,21 @@
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from regraft.client import Client, RemoteError
+from regraft.files import locked
 from regraft.store import ModelStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from tests.postgresql import PostgreSQL
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer
 from tests.serving.spoil import SPOIL
@@ -167,6 +172,153 @@ def test_a_rollback_serves_the_champion_before_when_it_returns(store: ModelStore
     assert client.classify(picture("red")).version == 1
 
 
+@pytest.fixture
+def three(store: ModelStore) -> ModelStore:
+    """The store with three champions after each other."""
+    for sharpness in (15.0, 10.0):
+        publish_tiny(store, sharpness=sharpness)
+    return store
+
+
+def test_who_goes_by_another_champion_is_told_which_it_is_and_nothing_changes(three: ModelStore) -> None:
+    with LiveServer(three) as live:
+        calls: list[Callable[[], object]] = [
+            lambda: live.client.promote(1, expected=2),
+            lambda: live.client.rollback(expected=2),
+            lambda: live.client.promote(1, expected=0),
+        ]
+        for call in calls:
+            failure = fails_with(call)
+            assert failure.code == "FAILED_PRECONDITION"
+            assert "the champion of 'colours' is now version 3, not" in str(failure)
+        assert three.champion("colours") == 3
+        assert live.client.rollback(expected=3).champion == 2
+
+
+def test_of_two_rollbacks_at_once_one_goes_back_and_the_other_is_told_what_is_champion_now(three: ModelStore) -> None:
+    with LiveServer(three) as first, LiveServer(three) as second, ThreadPoolExecutor() as threads:
+        with locked(three.root / "colours" / ".lock"):
+            calls = [threads.submit(each.client.rollback, expected=3) for each in (first, second)]
+        answers = [call.exception() or call.result() for call in calls]
+
+    errors = [answer for answer in answers if isinstance(answer, RemoteError)]
+    assert [error.code for error in errors] == ["FAILED_PRECONDITION"]
+    assert "is now version 2, not 3: look again" in str(errors[0])
+    assert three.champion("colours") == 2
+
+
+def test_a_request_that_comes_again_after_a_restart_or_elsewhere_goes_back_no_further(three: ModelStore) -> None:
+    with LiveServer(three) as live:
+        first = live.client.rollback(request_id="6f1c", who="ada")
+        again = live.client.rollback(request_id="6f1c", who="ada")
+    with LiveServer(three) as restarted, LiveServer(three) as another:
+        answers = [each.client.rollback(request_id="6f1c", who="ada") for each in (restarted, another)]
+
+    assert (first.effect.event, first.effect.version, first.effect.previous) == ("rollback", 2, 3)
+    assert (first.effect.who, first.effect.request_id, first.effect.job) == ("ada", "6f1c", "")
+    for answer in (again, *answers):
+        assert answer.effect == first.effect
+        assert (answer.champion, answer.served_version) == (2, 2)
+
+
+def test_what_a_request_did_is_told_apart_from_what_others_did_since(three: ModelStore) -> None:
+    with LiveServer(three) as live:
+        live.client.promote(1, request_id="6f1c")
+        live.client.promote(3)
+
+        again = live.client.promote(1, request_id="6f1c")
+
+        assert (again.effect.version, again.champion, again.served_version) == (1, 3, 3)
+
+
+def test_every_move_of_a_client_has_an_id_of_its_own(three: ModelStore) -> None:
+    with LiveServer(three) as live:
+        live.client.promote(1)
+        live.client.promote(2)
+        latest = live.client.rollback().history[:3]
+
+    assert all(entry.request_id for entry in latest)
+    assert len({entry.request_id for entry in latest}) == 3
+
+
+@pytest.mark.parametrize("method", ["Promote", "Rollback"])
+def test_what_cannot_be_a_request_id_or_a_champion_is_refused(shared: LiveServer, method: str) -> None:
+    kinds: dict[str, Any] = {"Promote": pb.PromoteRequest, "Rollback": pb.RollbackRequest}
+    wrong = ({"request_id": "x" * 129}, {"request_id": "a\nb"}, {"expected_champion": -1})
+    with grpc.insecure_channel(shared.target) as channel:
+        call = getattr(pb_grpc.ModelsStub(channel), method)
+        for fields in wrong:
+            with pytest.raises(grpc.RpcError) as failure:
+                call(kinds[method](name="colours", **fields))
+            assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert str(failure.value.details()).startswith(*fields)
+
+
+def test_a_promotion_whose_deadline_passed_does_not_take_effect_later(three: ModelStore) -> None:
+    with LiveServer(three) as live:
+        with locked(three.root / "colours" / ".lock"), Client(live.target, timeout_s=0.2) as hasty:
+            for call in (lambda: hasty.promote(1), hasty.rollback, lambda: hasty.shadow(1)):
+                assert fails_with(call).code == "DEADLINE_EXCEEDED"
+        live.client.promote(2)  # waits its turn behind them
+
+    assert [(entry.event, entry.version) for entry in three.history("colours")[6:]] == [("promote", 2)]
+
+
+RETRIED = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.01s",
+    "maxBackoff": "0.1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+"""gRPC's standard retry policy, as clients set it up."""
+
+
+def test_without_the_database_models_are_described_and_one_rollback_goes_back_one(
+    three: ModelStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cluster").mkdir()
+    options = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIED}]}))]
+    with PostgreSQL.shared(tmp_path / "cluster") as cluster, LiveServer(three, database=cluster.new_database()) as live:
+        assert live.client.get_model().examples == 0
+        assert live.client.get_model().HasField("examples")
+        cluster.stop()
+        with grpc.insecure_channel(live.target, options) as channel:
+            models = pb_grpc.ModelsStub(channel)
+            went_back = models.Rollback(pb.RollbackRequest())
+            promoted = models.Promote(pb.PromoteRequest(version=1))
+            shadowed = models.Shadow(pb.ShadowRequest(version=2))
+            described = [models.GetModel(pb.GetModelRequest()), *models.ListModels(pb.ListModelsRequest()).models]
+        cluster.start()
+
+    moves = [(entry.event, entry.version, entry.previous) for entry in three.history("colours")[6:]]
+    assert moves == [("rollback", 2, 3), ("promote", 1, 2), ("shadow", 2, 1)]
+    assert (went_back.champion, went_back.served_version, went_back.effect.version) == (2, 2, 2)
+    assert (promoted.champion, promoted.served_version, promoted.effect.version) == (1, 1, 1)
+    assert (shadowed.shadow.version, shadowed.effect.event) == (2, "shadow")
+    for model in (went_back, promoted, shadowed, *described):
+        assert not model.HasField("examples"), "unknown is not 0"
+    assert "the examples of colours cannot be counted" in caplog.text
+
+
+class Broken(logging.Handler):
+    """A log that can be written no more, as on a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError(f"no space left for {record.name}")
+
+
+def test_a_move_whose_audit_line_cannot_be_written_is_answered_as_what_it_is(three: ModelStore) -> None:
+    audit = logging.getLogger("regraft.audit")
+    broken = Broken()
+    audit.addHandler(broken)
+    try:
+        with LiveServer(three) as live:
+            assert live.client.rollback().champion == 2
+    finally:
+        audit.removeHandler(broken)
+
+
 def test_there_is_nothing_before_the_first_champion(shared: LiveServer) -> None:
     failure = fails_with(shared.client.rollback)
 
@@ -215,7 +367,7 @@ def test_a_champion_that_cannot_be_loaded_is_named_and_the_one_before_keeps_serv
     spoil, reason = SPOIL[what]
     version = publish_tiny(store, promote=False)
     spoil(store.folder("colours", version))
-    store.promote("colours", version, who="test", why="")
+    store.move("colours", version, who="test", why="")
 
     wait_until(lambda: live.client.get_model().problem)
     model = live.client.get_model()
@@ -227,7 +379,7 @@ def test_a_champion_that_cannot_be_loaded_is_named_and_the_one_before_keeps_serv
 
 def test_the_history_is_cut_to_its_newest_50(store: ModelStore, client: Client) -> None:
     for number in range(60):
-        store.promote("colours", 1, who=f"number {number}", why="")
+        store.move("colours", 1, who=f"number {number}", why="")
 
     history = client.get_model().history
     assert [entry.who for entry in history] == [f"number {number}" for number in range(59, 9, -1)]

@@ -14,13 +14,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from regraft.client import Client, RemoteError
 from regraft.errors import OperatorError
-from regraft.load import Load
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.access import LEAST_ROLE, Role
 from serving.server import SERVICES
 from tests.e2e.raw_http2 import RawConnection
-from tests.serving.live import LiveServer
+from tests.serving.live import LiveServer, background_load
 from tests.serving.name_server import NameServer
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import PATIENCE_S, wait_until
@@ -179,12 +178,12 @@ def test_a_connection_that_grew_old_is_replaced_and_what_it_carries_goes_on(stor
 
 def test_no_call_fails_while_connections_are_replaced(store: ModelStore) -> None:
     with LiveServer(store, max_connection_age=0.1) as live:
-        with Load(live.target, [picture("red"), picture("blue")], clients=4) as load:
+        with background_load(live.target, clients=4) as load:
             load.wait_for(500)
-        summary = load.summary()
+        result = load.result()
 
-    assert summary.requests >= 500
-    assert summary.failed == 0, summary.errors
+    assert result.requests >= 500
+    assert result.failed == 0, result.phases
 
 
 def test_a_stream_on_an_old_connection_ends_after_the_grace_that_is_set(store: ModelStore) -> None:

@@ -293,6 +293,7 @@ async def test_whoever_finds_no_room_is_refused_before_the_message_has_come() ->
         assert (failure.value.code(), failure.value.details()) == (Code.RESOURCE_EXHAUSTED, "no place")
         assert dict(failure.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "200"
         assert s.counts() == {("Classify", "RESOURCE_EXHAUSTED"): 1}
+        assert s.metrics.registry.get_sample_value("regraft_refused_seconds_count") == 1
 
 
 @asynchronous_with_grpc

@@ -258,7 +258,7 @@ async def test_a_job_found_running_whose_promotion_is_in_the_history_succeeded(s
     async with stage(store) as s:
         job = s.examples.jobs.create("colours", {}, "ada")
         s.examples.jobs.claim(job.id)
-        store.promote("colours", 1, who="ada", why="", job=job.id)
+        store.move("colours", 1, who="ada", why="", job=job.id)
         await s.runner.resume()
 
         end = s.examples.jobs.get(job.id)

@@ -6,9 +6,9 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from regraft.client import Client, RemoteError
 from regraft.errors import OperatorError
 from regraft.examples import ExamplesStore
+from regraft.files import locked
 from regraft.retrain_jobs import JobState
 from regraft.store import ModelStore
 from regraft.v1 import classifier_pb2 as pb
@@ -30,10 +31,10 @@ from serving.server import PROCESS, SERVICES, Ready, Server
 from serving.settings import Settings
 from tests.cuda_pretended import in_pretended_cuda
 from tests.serving.cuda import CUDA_WORKS
-from tests.serving.live import LiveServer, stalled_retrain
+from tests.serving.live import PLAN, LiveServer, stalled_retrain
 from tests.serving.loop import grpc_loop
 from tests.serving.spoil import SPOIL
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.waiting import PATIENCE_S, until, wait_until
 from tests.tiny import picture, publish_tiny
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -147,7 +148,7 @@ def test_a_bad_champion_does_not_make_a_ready_server_unready(store: ModelStore, 
     """Invariant 2."""
     version = publish_tiny(store, promote=False)
     SPOIL["rubbish"][0](store.folder("colours", version))
-    store.promote("colours", version, who="test", why="")
+    store.move("colours", version, who="test", why="")
     wait_until(lambda: live.client.get_model().problem)
 
     assert health_of(live) == SERVING
@@ -335,7 +336,7 @@ def test_a_job_that_was_interrupted_after_its_promotion_succeeded(store: ModelSt
     version = publish_tiny(store, sharpness=5.0, promote=False)
     job = left_over.jobs.create("colours", {}, "ada")
     left_over.jobs.claim(job.id)
-    store.promote("colours", version, who="ada", why="", job=job.id)
+    store.move("colours", version, who="ada", why="", job=job.id)
     with LiveServer(store) as live:
         end = live.client.get_job(job.id)
         assert live.client.classify(picture("red")).version == version
@@ -555,7 +556,7 @@ def test_a_server_whose_memory_did_not_suffice_for_a_background_task_goes_on_wit
         beside = history.with_name("whole")
         beside.write_bytes(was)
         beside.replace(history)
-        store.promote("colours", publish_tiny(store, promote=False), who="test", why="")
+        store.move("colours", publish_tiny(store, promote=False), who="test", why="")
         wait_until(lambda: live.client.classify(picture("red")).version == 2)
         assert health_of(live, PROCESS) == SERVING
 
@@ -570,3 +571,120 @@ def test_a_server_whose_background_task_keeps_dying_is_not_alive_and_stops_all_t
             assert re.match(r"the task to .* died \d+ times in a row", answer.read().decode())
         assert health_of(live) == SERVING, "it classifies"
         assert live.client.classify(picture("red")).version == 1
+
+
+def test_a_server_whose_database_does_not_answer_starts_and_classifies_and_takes_labels_when_it_does(
+    store: ModelStore,
+) -> None:
+    folder = store.root / ".examples"
+    folder.mkdir()
+    with ExitStack() as away:
+        away.enter_context(locked(folder / "examples.sqlite.lock"))  # whoever opens it waits, as for one that hangs
+        with LiveServer(store) as live:
+            assert health_of(live) == health_of(live, PROCESS) == SERVING
+            assert live.client.classify(picture("red")).version == 1
+            assert {away_as(live.client.retrain), away_as(live.client.list_jobs)} == {"UNAVAILABLE"}
+            assert away_as(lambda: list(live.client.add_examples([(picture("grey"), "grey")]))) == "UNAVAILABLE"
+
+            away.close()
+            wait_until(lambda: away_as(live.client.list_jobs) == "OK")
+            (added,) = live.client.add_examples([(picture("grey"), "grey")])
+            assert added.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
+
+
+def away_as(ask: Callable[[], object]) -> str:
+    """Return the code of an answer, whose text says what is away where it is an error."""
+    try:
+        ask()
+    except RemoteError as error:
+        return error.code if "the database has not answered yet" in str(error) else str(error)
+    return "OK"
+
+
+def test_a_server_whose_database_cannot_be_opened_says_why_and_tries_again(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = store.root / ".examples"
+    folder.write_text("a file where the folder should be")
+    with LiveServer(store) as live:
+        assert live.client.classify(picture("red")).version == 1
+        assert away_as(live.client.list_jobs) == "UNAVAILABLE"
+        assert live.metric("regraft_background_failures_total", task="open the examples")
+        assert "cannot open the examples, and tries again in" in caplog.text
+
+        folder.unlink()
+        wait_until(lambda: away_as(live.client.list_jobs) == "OK")
+
+
+def test_a_server_starts_without_the_postgresql_that_it_was_told_of(store: ModelStore) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as nobody, LiveServer(store, database="postgresql+psycopg://ada@127.0.0.1:1/labels") as live:
+        assert live.client.classify(picture("red")).version == 1
+        assert away_as(live.client.list_jobs) == "UNAVAILABLE"
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen()  # connections are made, and nothing is ever said
+        number = nobody.getsockname()[1]
+        with LiveServer(store, database=f"postgresql+psycopg://ada@127.0.0.1:{number}/labels") as other:
+            assert other.client.classify(picture("red")).version == 1
+            assert away_as(other.client.list_jobs) == "UNAVAILABLE"
+
+
+def test_a_signal_is_heeded_while_models_are_loaded(store: ModelStore) -> None:
+    """Invariant 10: those of a slow store take long, and so do many."""
+    for number in range(8):
+        publish_tiny(store, name=f"model-{number}")
+    slow = store.folder("model-4", 1) / "model.onnx"
+    slow.unlink()
+    os.mkfifo(slow)
+    settings = Settings(store=store.root, grpc="127.0.0.1:0", metrics="127.0.0.1:0", provider="cpu", plan=PLAN)
+    announced: list[Ready] = []
+    ends: list[int] = []
+
+    def is_loading() -> bool:
+        with suppress(OSError):  # nobody reads it yet
+            ends.append(os.open(slow, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
+    async def serve() -> tuple[int, list[str]]:
+        server = Server(settings)
+        serving = asyncio.create_task(server.run(announced.append))
+        await until(is_loading)
+        loaded = server.models.names()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.wait_for(serving, PATIENCE_S), loaded
+
+    cut, loaded = asyncio.run(serve())
+    os.close(ends[0])
+
+    assert (cut, announced) == (0, [])
+    assert loaded == ["colours", "model-0", "model-1", "model-2", "model-3"]
+
+
+def test_a_store_that_is_slow_holds_up_neither_the_port_nor_the_loop(
+    store: ModelStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    history = store.root / "colours" / "history.jsonl"
+    was = history.read_bytes()
+    history.unlink()
+    os.mkfifo(history)
+    place = f"unix:{tmp_path_factory.mktemp('s') / 's'}"  # short, as the path of a socket must be
+    servers: list[Server] = []
+
+    async def start() -> Ready:
+        servers.append(Server(LiveServer(store, grpc=place).settings))
+        return await servers[0].start()
+
+    starting = grpc_loop().begin(start())
+    try:
+        with grpc.insecure_channel(place) as channel, history.open("wb") as pipe:  # it is being read
+            for service, status in (("", NOT_SERVING), (PROCESS, SERVING)):
+                request = health_pb2.HealthCheckRequest(service=service)
+                assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=PATIENCE_S).status == status
+            assert not starting.done()
+
+            history.unlink()
+            history.write_bytes(was)
+            pipe.write(was)
+        assert starting.result(PATIENCE_S).models == ["colours"]
+    finally:
+        grpc_loop().run(servers[0].stop())

@@ -68,5 +68,5 @@ def publish_float(
         seed=3,
     )
     version = publish(store, challenger, left_out=[], who="test", why="tiny")
-    store.promote(NAME, version, who="test", why="tiny")
+    store.move(NAME, version, who="test", why="tiny")
     return version

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -456,7 +456,7 @@ def open_with_views(root: Path, **settings: object) -> Workshop:
     )
     first = colour_challenger(features, MODEL, further=further, settings={"views": 1, **settings})
     publish(workshop.store, first, left_out=[], who="tester", why="views")
-    workshop.store.promote(MODEL, 2, who="tester", why="views")
+    workshop.store.move(MODEL, 2, who="tester", why="views")
     return workshop
 
 
@@ -647,7 +647,7 @@ def relabelled_workshop(root: Path, *labels: str) -> Workshop:
     features = replace(colour_features(("blue", "red", "green"), 20, 8), labels=labels)
     store = ModelStore(root / "models")
     publish(store, colour_challenger(features, MODEL), left_out=[], who="tester", why="a test")
-    store.promote(MODEL, 1, who="tester", why="a test")
+    store.move(MODEL, 1, who="tester", why="a test")
     return Workshop(store, ExamplesStore(store.root / FOLDER))
 
 
@@ -803,7 +803,7 @@ def test_a_champion_that_moved_meanwhile_fails_the_job_and_stays(workshop: Works
 
     job = workshop.retrain(
         Meddling(
-            workshop.store.root, on_publish=lambda: workshop.store.promote(MODEL, 2, who="Bob", why="changed my mind")
+            workshop.store.root, on_publish=lambda: workshop.store.move(MODEL, 2, who="Bob", why="changed my mind")
         )
     )
 
@@ -1000,7 +1000,7 @@ def test_a_version_that_was_published_before_the_interruption_does_not_replace_a
 ) -> None:
     waiting = killed_after_publication(workshop)
     publish(workshop.store, first_version(10, 0), left_out=[], who="Bob", why="another idea")
-    workshop.store.promote(MODEL, 3, who="Bob", why="changed my mind")
+    workshop.store.move(MODEL, 3, who="Bob", why="changed my mind")
 
     job = run_job(workshop.store, workshop.examples, waiting.id)
 
@@ -1047,10 +1047,8 @@ def test_a_job_that_is_stopped_after_its_promotion_succeeded(workshop: Workshop)
 class StoppedOncePromoted(ModelStore):
     """A model store whose process is at its limit when it has promoted a version."""
 
-    def promote(
-        self, name: str, version: int, *, who: str, why: str, job: str = "", expected: int | None = None
-    ) -> None:
-        super().promote(name, version, who=who, why=why, job=job, expected=expected)
+    def move(self, *args: Any, **named: Any) -> NoReturn:  # noqa: ANN401 - whatever a store takes
+        super().move(*args, **named)
         raise TrainingError("it needs more memory than its limit of 1 MB")
 
 

@@ -162,7 +162,7 @@ def test_rows_beside_the_features_leave_with_their_class_and_the_others_keep_the
     )
     further = views.joined(second_set)
     first = colour_challenger(features, MODEL, further=further, settings={"views": 1})
-    workshop.store.promote(MODEL, publish(workshop.store, first, left_out=[], who="a", why="b"), who="a", why="b")
+    workshop.store.move(MODEL, publish(workshop.store, first, left_out=[], who="a", why="b"), who="a", why="b")
     remove(workshop, "green", range(28))
 
     assert workshop.retrain().state is JobState.SUCCEEDED

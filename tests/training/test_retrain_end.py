@@ -92,7 +92,7 @@ def test_a_job_that_is_settled_by_the_history_has_the_verdict_of_its_version(wor
     job = running(workshop)
     made = published(workshop, job, verdict(blessed=blessed, suspects=3))
     if blessed:
-        workshop.store.promote(MODEL, made.version, who="Ann", why=made.why, job=job.id, expected=1)
+        workshop.store.move(MODEL, made.version, who="Ann", why=made.why, job=job.id, expected=1)
 
     settled = settle_interrupted(workshop.examples, workshop.store, job, "it was killed")
 

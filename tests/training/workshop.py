@@ -57,7 +57,7 @@ def first_version(train: int, holdout: int, labels: tuple[str, ...] = ("blue", "
 def open_workshop(root: Path, train: int = 20, holdout: int = 8, labels: tuple[str, ...] = ("blue", "red")) -> Workshop:
     store = ModelStore(root / "models")
     publish(store, first_version(train, holdout, labels), left_out=[], who="tester", why="a test")
-    store.promote(MODEL, 1, who="tester", why="a test")
+    store.move(MODEL, 1, who="tester", why="a test")
     return Workshop(store, ExamplesStore(store.root / FOLDER))
 
 

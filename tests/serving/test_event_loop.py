@@ -1,0 +1,133 @@
+"""What the event loop's thread, on which all callers wait, must never do: use a disk or a database."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from regraft.examples import ExamplesStore
+from regraft.oip import inference_pb2
+from regraft.retrain_jobs import JobState
+from regraft.store import ModelStore
+from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
+from serving.tensors import join
+from tests.serving.disk import disk_uses_of_the_loop
+from tests.serving.live import LiveServer
+from tests.serving.loop import grpc_loop
+from tests.serving.rpcs import rpcs_of
+from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.tiny import picture, publish_tiny
+
+RED = picture("red", 7)
+SHA256 = sha256(RED).hexdigest()
+KEY = "once"
+
+
+@pytest.fixture
+def job(store: ModelStore) -> str:
+    """The id of a job that is over, beside an example in quarantine."""
+    examples = ExamplesStore(store.root / ".examples")
+    examples.add("colours", RED, "red")
+    examples.quarantine("colours", {SHA256: ("red", "a test")})
+    job = examples.jobs.create("colours", {}, "ada", KEY)
+    examples.jobs.finish(job.id, JobState.FAILED, "a test")
+    examples.close()
+    return job.id
+
+
+@pytest.fixture
+def live(store: ModelStore, job: str) -> Iterator[LiveServer]:  # noqa: ARG001 - what the server finds when it starts
+    publish_tiny(store, sharpness=5.0, promote=False)
+    with LiveServer(store, keep_requests=1.0, bake=3600.0) as live:
+        yield live
+
+
+def test_no_rpc_uses_a_disk_on_the_event_loop_whether_its_model_exists_or_not(live: LiveServer, job: str) -> None:
+    walk = list(every_request(job))
+    with grpc.insecure_channel(live.target) as channel, disk_uses_of_the_loop() as uses:
+        for rpc, request in walk:
+            code = call(channel, rpc, request)
+            assert (rpc, code, uses) == (rpc, grpc.StatusCode.OK, [])
+        for rpc, request in walk:
+            for field in {"name", "model_name", "id", "sha256"} & {*request.DESCRIPTOR.fields_by_name}:
+                changed = type(request)()
+                changed.CopyFrom(request)
+                setattr(changed, field, "nobody")
+                call(channel, rpc, changed)
+                assert (rpc, field, uses) == (rpc, field, [])
+        assert {rpc for rpc, _ in walk} == {*rpcs_of(channel)}
+
+
+def test_nor_does_what_is_done_in_the_background(store: ModelStore, tmp_path: Path) -> None:
+    callers = tmp_path / "callers"
+    callers.write_text("")
+    with LiveServer(store, callers=callers, keep_requests=1.0, bake=3600.0, retrain_every=3600.0) as live:
+        with disk_uses_of_the_loop() as uses:
+            publish_tiny(store, sharpness=5.0)
+            callers.write_text(f"ada operate sha256:{64 * '0'}")
+            wait_until(lambda: live.server.models.get("colours").version == 2)
+        assert uses == []
+
+
+def test_the_watch_sees_what_it_shall() -> None:
+    async def look() -> None:
+        Path("/").stat()  # noqa: ASYNC240 - which is what nobody may
+
+    with disk_uses_of_the_loop() as uses:
+        grpc_loop().run(look())
+
+    assert [use.split()[0] for use in uses] == ["stat"]
+
+
+def call(channel: grpc.Channel, rpc: str, request: Any) -> grpc.StatusCode:  # noqa: ANN401 - any message
+    """Call a method with one message, of which there may be more; return how it ended."""
+    method: Any = channel.stream_stream(rpc, type(request).SerializeToString)
+    try:
+        list(method(iter([request]), timeout=PATIENCE_S))
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def every_request(job: str) -> Iterator[tuple[str, Any]]:
+    """Yield each RPC with a request that succeeds, once those before it were answered."""
+    whose = {"name": "colours", "sha256": SHA256}
+    classify = classifier_pb2.ClassifyRequest(image=RED, name="colours")
+    yield "/regraft.v1.Classifier/Classify", classify
+    yield "/regraft.v1.Classifier/ClassifyStream", classifier_pb2.ClassifyStreamRequest(id="1", request=classify)
+
+    service = "/inference.GRPCInferenceService/"
+    for method in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"):
+        yield f"{service}{method}", getattr(inference_pb2, f"{method}Request")()
+    for method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"):
+        yield f"{service}{method}", getattr(inference_pb2, f"{method}Request")(name="colours")
+    tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    infer = inference_pb2.ModelInferRequest(model_name="colours", inputs=[tensor], raw_input_contents=[join([RED])])
+    yield f"{service}ModelInfer", infer
+    yield f"{service}ModelStreamInfer", infer
+
+    service = "/regraft.v1.Examples/"
+    yield f"{service}ListExamples", examples_pb2.ListExamplesRequest(name="colours", with_images=True, quarantined=True)
+    yield f"{service}GetExample", examples_pb2.GetExampleRequest(**whose, with_image=True)
+    yield f"{service}ReleaseExample", examples_pb2.ReleaseExampleRequest(**whose)
+    yield f"{service}RelabelExample", examples_pb2.RelabelExampleRequest(**whose, label="green")
+    yield f"{service}RemoveExample", examples_pb2.RemoveExampleRequest(**whose)
+    yield f"{service}Suggest", examples_pb2.SuggestRequest(name="colours", with_images=True)
+
+    service = "/regraft.v1.Retraining/"
+    yield f"{service}AddExamples", retraining_pb2.AddExamplesRequest(name="colours", image=RED, label="red")
+    yield f"{service}Retrain", retraining_pb2.RetrainRequest(name="colours", idempotency_key=KEY)
+    yield f"{service}GetRetrainJob", retraining_pb2.GetRetrainJobRequest(id=job)
+    yield f"{service}WatchRetrainJob", retraining_pb2.GetRetrainJobRequest(id=job)
+    yield f"{service}ListRetrainJobs", retraining_pb2.ListRetrainJobsRequest(name="colours")
+    yield f"{service}CancelRetrainJob", retraining_pb2.CancelRetrainJobRequest(id=job)
+
+    service = "/regraft.v1.Models/"
+    yield f"{service}ListModels", models_pb2.ListModelsRequest()
+    yield f"{service}GetModel", models_pb2.GetModelRequest(name="colours")
+    yield f"{service}Promote", models_pb2.PromoteRequest(name="colours", version=2)
+    yield f"{service}Rollback", models_pb2.RollbackRequest(name="colours")
+    yield f"{service}Shadow", models_pb2.ShadowRequest(name="colours", version=2)
