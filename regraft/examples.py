@@ -492,7 +492,7 @@ class ExamplesStore:
 
     def close(self) -> None:
         """Close the database."""
-        self._writers.shutdown()
+        self._writers.shutdown(wait=False)  # one that is stuck in a disk holds up no end
         close_database(self._engine)
 
 

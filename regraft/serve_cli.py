@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from regraft import show, show_plan
 from regraft.as_json import print_json
 from regraft.connection import is_socket
+from regraft.ending import end_process
 from regraft.errors import InvalidRequestError
 from regraft.image_limits import configured_limits
 from regraft.logs import write_log
@@ -174,8 +175,8 @@ def serve(
         return await Server(settings).run(announce)
 
     share_heaps()
-    if asyncio.run(run()):
-        raise typer.Exit(1)  # calls were cut: not a clean stop
+    cut = asyncio.run(run())
+    end_process(1 if cut else 0)  # where calls were cut it was no clean stop
 
 
 def answers_without_server(

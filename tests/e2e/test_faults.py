@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,34 @@ def test_a_database_that_is_restarted_costs_no_acknowledged_label_and_no_answer(
             assert server.stop() == 0
 
         assert acknowledged <= _kept(store.root / ".examples", database)
+
+
+def test_a_database_that_says_nothing_any_more_delays_neither_swaps_nor_the_end(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    publish_tiny(store, sharpness=5.0, promote=False)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with PostgreSQL.shared(folder) as cluster:
+        with ServerProcess(store.root, "--database", cluster.new_database()) as server, server.client() as client:
+            assert _add(client, range(3))
+            places = server.places["grpc"]
+            # Were they to wait for the database, it would be for longer than 20 seconds.
+            with cluster.stopped(), Client(places, timeout_s=1) as hasty, Client(places, timeout_s=20) as other:
+                with ThreadPoolExecutor(20) as threads:
+                    calls: list[Callable[[], object]] = [*(12 * [hasty.list_jobs])]
+                    calls += 8 * [lambda: hasty.relabel_example(64 * "0", "red")]
+                    asked = [threads.submit(call) for call in calls]
+                    assert other.promote(2).served_version == 2
+                    assert other.classify(picture("red")).version == 2
+                assert {_code_of(ask.exception()) for ask in asked} == {"DEADLINE_EXCEEDED"}
+                assert server.stop() == 0, "and soon: threads still wait for the database"
+        assert "stopped; 0 call(s) cut" in server.log.read_text()
+
+
+def _code_of(error: BaseException | None) -> str:
+    assert isinstance(error, RemoteError)
+    return error.code
 
 
 def _adds_again(client: Client, acknowledged: set[str]) -> bool:

@@ -5,15 +5,21 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import pytest
 
+from regraft.client import Client, RemoteError
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
+from regraft.files import locked
+from regraft.store import ModelStore
 from regraft.wanted import check_wanted
 from serving.threads import Pool, Threads
+from tests.serving.live import LiveServer
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.tiny import picture, publish_tiny
 
 whose: ContextVar[str] = ContextVar("whose")
 
@@ -177,3 +183,23 @@ def test_the_process_ends_though_a_thread_is_stuck() -> None:
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
 
     assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+def test_a_lock_that_is_held_holds_up_promotions_and_nobody_else(store: ModelStore) -> None:
+    publish_tiny(store, sharpness=5.0, promote=False)
+    with LiveServer(store) as live, ThreadPoolExecutor(24) as threads:
+        with locked(store.root / "colours" / ".lock"), Client(live.target, timeout_s=0.2) as hasty:
+            late = [threads.submit(move, 2, who="late") for move in (hasty.promote, hasty.shadow) for _ in range(8)]
+            moves = [threads.submit(live.client.promote, 2, who="ada") for _ in range(8)]
+            (label,) = live.client.add_examples([(picture("red"), "red")])
+            live.client.relabel_example(label.sha256, "green")
+            live.client.list_jobs()
+            live.client.get_model("colours")
+            live.client.list_models()
+            assert live.client.classify(picture("red")).version == 1
+            assert not all(move.done() for move in moves), "one after the other they wait for a lock for much longer"
+            ends = [move.exception() for move in late]
+        assert {end.code for end in ends if isinstance(end, RemoteError)} == {"DEADLINE_EXCEEDED"}
+        assert moves[-1].result().champion == 2
+
+    assert {entry.who for entry in store.history("colours")} == {"test", "ada"}
