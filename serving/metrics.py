@@ -1,17 +1,31 @@
 """Every Prometheus metric of the server, in base units, with labels of few values.
 
+Of a model's labels so many have series of their own, the rest are counted together (`OTHER`). A model that is gone
+takes its series along.
+
 What a request touches is looked up once and kept (`Metrics.of`, `Metrics.finished`): an observation costs under a
 microsecond. What can be read when Prometheus asks is read then, and costs a request nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    make_wsgi_app,
+)
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.samples import Sample
 
 from regraft.examples import AddOutcome
 from regraft.retrain_jobs import JobState
@@ -19,7 +33,14 @@ from regraft.retrain_jobs import JobState
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
+
+OTHER: Final = "other"
+"""What all labels are counted as that came after so many others; a label that is called so, too."""
 STAGES: Final = ("decode", "queue", "inference", "total")
+_SAMPLES_AT_ONCE: Final = 100
+"""Of a scrape: less than a millisecond of the interpreter's time."""
+_PAUSE_S: Final = 0.0001
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES: Final = (1, 2, 4, 8, 16, 32)
 _SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -45,20 +66,33 @@ class Family:
 class Metrics:
     """The metrics of one server, in a registry of their own."""
 
-    def __init__(self) -> None:
-        """Create them all, so that each is there from the first scrape on."""
-        registry = self.registry = CollectorRegistry()
+    def __init__(self, most_labels: int = 100) -> None:
+        """Create them all, so that each is there from the first scrape on.
+
+        Args:
+            most_labels: of a model that have series of their own: the first that it gives.
+        """
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the package leaves it untyped; half of all series
+        registry = self.registry = _PatientRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
+        self._by_model: list[MetricWrapperBase] = []
+
+        def known(metric: MetricT, labels: tuple[str, ...]) -> MetricT:
+            if "model" in labels:
+                self._by_model.append(metric)
+            return metric
+
         def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return Counter(f"regraft_{name}", documentation, labels, registry=registry)
+            return known(Counter(f"regraft_{name}", documentation, labels, registry=registry), labels)
 
         def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return Gauge(f"regraft_{name}", documentation, labels, registry=registry)
+            return known(Gauge(f"regraft_{name}", documentation, labels, registry=registry), labels)
 
         def histogram(name: str, documentation: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"regraft_{name}", documentation, labels, buckets=buckets, registry=registry)
+            metric = Histogram(f"regraft_{name}", documentation, labels, buckets=buckets, registry=registry)
+            return known(metric, labels)
 
         self.requests = counter("requests", "Finished RPCs.", "method", "code", "model")
         self.refused_seconds = histogram(
@@ -116,8 +150,23 @@ class Metrics:
         self.background_failures = counter(
             "background_failures", "Failures of background tasks, which begin again after a pause.", "task"
         )
-        self.of = cache(lambda model: ModelMetrics(self, model))
+        self._most_labels = most_labels
+        self._models: dict[str, ModelMetrics] = {}
         self._finished = cache(self.requests.labels)
+
+    def of(self, model: str) -> "ModelMetrics":
+        """Return what a model's pictures are counted in."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelMetrics(self, model, self._most_labels)
+        return found
+
+    def forget(self, model: str) -> None:
+        """Drop all series of a model that is gone."""
+        self._models.pop(model, None)
+        self._finished.cache_clear()
+        for metric in self._by_model:
+            metric.remove_by_labels({"model": model})
 
     def finished(self, method: str, code: str, model: str) -> None:
         """Count an RPC that ended."""
@@ -150,7 +199,7 @@ class Metrics:
 class ModelMetrics:
     """What each picture that a model answers is counted in; see `Metrics.of`."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, most_labels: int) -> None:
         """Look up the model's own in ``metrics``; what is rare begins at 0, or its first time would be no increase."""
         for state in JobState:
             if state.is_final:
@@ -162,7 +211,16 @@ class ModelMetrics:
         *self._stages, (_, self._total) = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
         self._confidence = metrics.confidence.labels(model)
         self._novel = metrics.novel.labels(model)
-        self._labelled = cache(lambda label: metrics.pictures.labels(model, label))
+        self._most_labels = most_labels
+        self._shown: dict[str, str] = {}
+        self._pictures = cache(lambda label: metrics.pictures.labels(model, label))
+
+    def shown(self, label: str) -> str:
+        """Return what a label is counted as: itself, or `OTHER` where it came after too many others."""
+        found = self._shown.get(label)
+        if found is None:
+            found = self._shown[label] = label if len(self._shown) < self._most_labels else OTHER
+        return found
 
     def answered(
         self, seconds: Mapping[str, float], label: str, confidence: float, *, is_novel: bool, trace_id: str = ""
@@ -175,9 +233,25 @@ class ModelMetrics:
             histogram.observe(seconds[stage])
         self._total.observe(seconds["total"], {"trace_id": trace_id} if trace_id else None)
         self._confidence.observe(confidence)
-        self._labelled(label).inc()
+        self._pictures(self.shown(label)).inc()
         if is_novel:
             self._novel.inc()
+
+
+class _PatientRegistry(CollectorRegistry):
+    """Lets the threads that answer requests in between the samples of a scrape: else each waits for milliseconds."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = _with_pauses(metric.samples)  # type: ignore[assignment]  # it is only ever gone through
+            yield metric
+
+
+def _with_pauses(samples: Iterable[Sample]) -> Iterator[Sample]:
+    for number, sample in enumerate(samples):
+        if number % _SAMPLES_AT_ONCE == _SAMPLES_AT_ONCE - 1:
+            time.sleep(_PAUSE_S)
+        yield sample
 
 
 class _Reader:

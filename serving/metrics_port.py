@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -43,6 +43,9 @@ class MetricsPort:
         self._loop = asyncio.get_running_loop()
         self._asked = {"/healthz": why_not_alive, "/readyz": why_not_ready}
         self._metrics = metrics
+        self._scraping = (
+            Lock()
+        )  # each takes the interpreter from those who answer; several at once would take most of it
         host, _, port = address.rpartition(":")
         server = _V6Server if ":" in host else _Server
         try:
@@ -62,7 +65,8 @@ class MetricsPort:
     def _answer(self, environment: "WSGIEnvironment", respond: "StartResponse") -> Iterable[bytes]:
         path = environment["PATH_INFO"]
         if path not in self._asked:
-            return self._metrics(environment, respond)
+            with self._scraping:
+                return self._metrics(environment, respond)
         text = self._ask_the_loop(self._asked[path])
         status = HTTPStatus.SERVICE_UNAVAILABLE if text else HTTPStatus.OK
         respond(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])

@@ -107,6 +107,8 @@ class Models:
         self._stored: dict[str, int | None] = {}  # champions as of the last refresh: a request must not wait for a disk
         self._has_looked = False
         self._served: dict[str, ServedModel] = {}
+        self._gone: set[str] = set()  # at the last refresh
+        self._is_missing = False  # likewise, the store as a whole
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, tuple[int | None, str]] = {}
         self._changing = asyncio.Lock()
@@ -175,13 +177,43 @@ class Models:
         return self._problems.get(name, (None, ""))[1]
 
     async def refresh(self) -> None:
-        """Bring what is served in line with the store; a champion that cannot be loaded is tried once."""
+        """Bring what is served in line with the store; a champion that cannot be loaded is tried once.
+
+        A model whose folder was deleted answers no more, and takes all that is known of it along. Of a store that is
+        empty altogether nothing is taken for deleted: a disk that is not mounted looks like that.
+        """
         async with self._changing:
             names = await self.threads.store.run(self._look)
+            if not await self._drop_deleted(names):
+                return
             self._stored = {name: self._stored.get(name) for name in names}
             self._has_looked = True
             for name in names:
                 await self._follow(name)
+
+    async def _drop_deleted(self, names: Sequence[str]) -> bool:
+        """Let go of the models that were there, or answer, and are not among ``names``; False if the store is gone."""
+        gone = {*self._served, *self._stored}.difference(names)
+        was_missing, self._is_missing = self._is_missing, False
+        if gone and not await self.threads.store.run(self._is_anything_there):
+            self._is_missing = True
+            if not was_missing:
+                log.error("%s is empty: is its disk mounted? The models that were loaded answer on", self.store.root)
+            return False
+        for name in gone | self._gone:  # once more a look later, for what requests in flight have counted since
+            self._metrics.forget(name)
+        self._gone = gone
+        for name in gone:
+            log.warning("model %s: its folder is gone from the store, so it answers no more", name)
+            self._problems.pop(name, None)
+            if served := self._served.pop(name, None):
+                self._release(served)
+        if gone:
+            await self.threads.store.run(give_back)
+        return True
+
+    def _is_anything_there(self) -> bool:
+        return self.store.root.is_dir() and any(self.store.root.iterdir())
 
     async def move(
         self,

@@ -110,6 +110,9 @@ class Observer:
             await self._threads.store.run(self._look, recent, served)
 
     def _look(self, recent: list[tuple[ServedModel, Output]], served: Mapping[str, ServedModel]) -> None:
+        for known in (self._traffic, self._before, self._shadows):
+            for gone in known.keys() - served.keys():
+                del known[gone]
         for name, model in served.items():
             outputs = [output for version, output in recent if version is model]
             traffic = self._traffic.get(name)
@@ -152,7 +155,7 @@ class Observer:
         metrics.shadow_agreed.labels(name).inc(found.agreed)
         metrics.shadow_confidence_shift.labels(name).set(comparison.confidence_shift / comparison.images)
         for (label, _), count in found.flips.items():
-            metrics.shadow_flips.labels(name, label).inc(count)
+            metrics.shadow_flips.labels(name, metrics.of(name).shown(label)).inc(count)
 
 
 def _loaded(store: ModelStore, version: int, champion: ServedModel) -> Shadowed:

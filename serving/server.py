@@ -111,7 +111,7 @@ class Server:
         """Build every part; neither stores nor ports are opened yet."""
         require_onnxruntime()
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.metrics_labels)
         self._threads = Threads()
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
         insecure: whether plaintext may leave this machine.
         callers: the file that says who may call, as which role; without it, everybody may call everything.
         triton_metrics: whether the metrics are there under Triton's names too (``nv_inference_*``).
+        metrics_labels: how many labels of a model have series of their own in the metrics, the first that it gives; all
+            others are counted as ``other``.
         otlp: URL of an OpenTelemetry collector that takes spans over gRPC, as ``http://127.0.0.1:4317``; none if empty.
         share_port: whether other servers may answer on the same gRPC port (SO_REUSEPORT).
         names: the models to serve; all of the store if empty. In the environment with commas between.
@@ -160,6 +162,7 @@ class Settings(BaseSettings):
     insecure: bool = False
     callers: Path | None = None
     triton_metrics: bool = False
+    metrics_labels: int = Field(default=100, ge=1)
     otlp: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""
     share_port: bool = False
     names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()

@@ -1,6 +1,8 @@
 import pytest
+from prometheus_client import generate_latest
 
-from serving.metrics import Family, Metrics
+from serving.metrics import OTHER, Family, Metrics
+from tests.serving.samples import value_of
 
 FAMILIES = {
     "regraft_requests": "counter",
@@ -67,6 +69,52 @@ def test_a_picture_is_counted_by_its_label_its_confidence_and_whether_it_is_nove
     assert value("regraft_confidence_bucket", {"model": "m", "le": "0.4"}) == 1
     assert value("regraft_confidence_count", {"model": "m"}) == 2
     assert value("regraft_novel_total", {"model": "m"}) == 1
+
+
+def test_no_label_beyond_so_many_has_a_series_of_its_own() -> None:
+    metrics = Metrics(most_labels=2)
+    for label in ("red", "blue", "green", "grey", "red", "green"):
+        metrics.of("m").answered(SECONDS, label, 0.9, is_novel=False)
+    metrics.of("n").answered(SECONDS, "grey", 0.9, is_novel=False)
+
+    assert pictures_by_label(metrics, "m") == {"red": 2, "blue": 1, OTHER: 3}
+    assert pictures_by_label(metrics, "n") == {"grey": 1}
+    assert [metrics.of("m").shown(label) for label in ("red", "grey")] == ["red", OTHER]
+
+
+def pictures_by_label(metrics: Metrics, model: str) -> dict[str, float]:
+    (family,) = (family for family in metrics.registry.collect() if family.name == "regraft_pictures")
+    return {sample.labels["label"]: sample.value for sample in family.samples if sample.labels["model"] == model}
+
+
+def test_fifty_models_of_a_thousand_labels_have_so_many_series() -> None:
+    """What a scrape costs the interpreter is a matter of these; `benchmarks.heads` measures it."""
+    metrics = Metrics()
+    for model in range(50):
+        for label in range(1000):
+            metrics.of(str(model)).answered(SECONDS, str(label), 0.9, is_novel=True)
+
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    assert not any("_created" in line for line in lines)
+    assert len([line for line in lines if line.startswith("regraft_pictures_total")]) == 50 * 101
+    assert len(lines) < 12_000
+
+
+def test_a_model_that_is_gone_takes_its_series_along_and_comes_back_at_zero() -> None:
+    metrics = Metrics()
+    for model in ("m", "n"):
+        metrics.of(model).answered(SECONDS, "red", 0.9, is_novel=True)
+        metrics.finished("Classify", "OK", model)
+        metrics.show_provider(model, "cpu", is_fallback=False)
+
+    metrics.forget("m")
+
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert {sample.labels["model"] for sample in samples if "model" in sample.labels} == {"n"}
+    metrics.of("m").answered(SECONDS, "red", 0.9, is_novel=True)
+    metrics.finished("Classify", "OK", "m")
+    assert pictures_by_label(metrics, "m") == {"red": 1}
+    assert value_of(metrics.registry, "regraft_requests_total", {"model": "m"}) == 1
 
 
 def test_the_depth_of_the_queue_is_read_at_every_scrape() -> None:

@@ -21,7 +21,7 @@ from regraft.store import MODEL_FILE, ModelStore
 from regraft.wanted import set_wanted
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, Output
-from serving.metrics import Metrics
+from serving.metrics import STAGES, Metrics
 from serving.models import Models, ServedModel
 from serving.plan import ExecutionPlan
 from serving.threads import Threads
@@ -419,6 +419,60 @@ async def test_a_file_with_lp_normalization_shares_its_session_with_a_new_one(st
         assert len(s.engines.sessions) == 1
         assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
         assert head_of((await s.ask("colours"))[1], tiny_head(("red", "green", "blue")))
+
+
+@asynchronous
+async def test_a_model_that_is_deleted_answers_no_more_but_its_requests_in_flight(store: ModelStore) -> None:
+    publish_tiny(store, ("grey", "red"), name="animals", scale=2.0)
+    with stage(store) as s:
+        await s.models.refresh()
+        with s.models.acquire("animals") as held:
+            shutil.rmtree(store.root / "animals")
+            await s.models.refresh()
+
+            assert s.models.names() == ["colours"]
+            assert s.models.resolve("") == "colours"
+            with pytest.raises(NotFoundError):
+                s.models.get("animals")
+            assert head_of(await answer_of(held), tiny_head(("grey", "red")))
+            s.metrics.of("animals").answered(SECONDS, "red", 0.9, is_novel=False)
+        with pytest.raises(DrainingError):
+            await answer_of(held)
+        await s.models.refresh()
+        assert s.metric("regraft_confidence_count", model="animals") is None
+        assert s.metric("regraft_served_version", model="animals") is None
+
+        publish_tiny(store, ("grey", "red"), name="animals", scale=2.0)
+        await s.models.refresh()
+        assert s.models.names() == ["animals", "colours"]
+
+
+SECONDS = dict.fromkeys(STAGES, 0.001)
+
+
+@pytest.mark.parametrize("is_mounted", [True, False], ids=["a mount point", "not even that"])
+@asynchronous
+async def test_a_store_that_is_empty_altogether_takes_no_model_away(
+    store: ModelStore, caplog: pytest.LogCaptureFixture, is_mounted: bool
+) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        away = store.root.rename(store.root.with_name("away"))
+        if is_mounted:
+            store.root.mkdir()
+
+        for _ in range(3):
+            await s.models.refresh()
+
+        assert (await s.ask())[0] == 1
+        assert [
+            record.message.rpartition("is empty")[2] for record in caplog.records if record.levelname == "ERROR"
+        ] == [": is its disk mounted? The models that were loaded answer on"]
+        if is_mounted:
+            store.root.rmdir()
+        away.rename(store.root)
+        await s.models.refresh()
+        assert s.models.names() == ["colours"]
 
 
 @asynchronous

@@ -1,6 +1,7 @@
 """A real server looks at the answers that it gave."""
 
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 
@@ -73,6 +74,27 @@ def test_what_is_remembered_of_a_version_does_not_keep_its_session(live: LiveSer
     live.client.promote(2)
 
     wait_until(lambda: gc.collect() >= 0 and session() is None)
+
+
+def test_a_model_that_is_deleted_leaves_memory_the_list_and_the_metrics(live: LiveServer, store: ModelStore) -> None:
+    publish_tiny(store, FOUR, promote=False)
+    live.client.shadow(2)
+    ask(live.client, ("red", "green", "blue"), 120)
+    seen(live.client, lambda model: model.drift.images == model.shadow.images == 120)
+    engine = weakref.ref(live.server.models.get("colours").backbone.engine)
+    assert live.metric("regraft_drift_window_pictures", model="colours") == 120
+
+    shutil.rmtree(store.root / "colours")
+    wait_until(lambda: not live.client.list_models())
+
+    wait_until(lambda: gc.collect() >= 0 and engine() is None)  # its window of answers and its shadow held it too
+    for name in ("stage_seconds_count", "drift_window_pictures", "shadow_version", "served_version"):
+        wait_until(lambda name=name: live.metric(f"regraft_{name}", model="colours") is None)  # type: ignore[misc]  # mypy cannot infer defaults
+    assert fails_with(lambda: live.client.classify(picture("red"), name="colours")).code == "NOT_FOUND"
+
+    publish_tiny(store, FOUR)
+    wait_until(lambda: live.server.models.names() == ["colours"])
+    assert live.client.classify(picture("grey")).predictions[0].label == "grey"
 
 
 def test_a_card_without_a_reference_is_said_to_know_no_drift(empty_store: ModelStore) -> None:

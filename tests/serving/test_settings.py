@@ -58,6 +58,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_GRPC": "h:1",
         "REGRAFT_CONTROL": "h:3",
         "REGRAFT_METRICS": "h:2",
+        "REGRAFT_METRICS_LABELS": "15",
         "REGRAFT_TLS_CERT": "c",
         "REGRAFT_TLS_KEY": "d",
         "REGRAFT_TLS_CLIENT_CA": "e",
