@@ -253,14 +253,14 @@ class Client:
         Args:
             name: the model.
             gate: ``auto``, ``manual`` or ``off``; the server's own setting if empty.
-            idempotency_key: a second call with the same one is answered with the first one's job.
+            idempotency_key: a second call with the same one is answered with the first one's job; a new one if empty.
             requested_by: for the history.
             limits: of the gate, by the names of `RetrainRequest`; the defaults where None.
         """
         request = retraining_pb2.RetrainRequest(
             name=name,
             gate=gate.upper() or None,
-            idempotency_key=idempotency_key,
+            idempotency_key=idempotency_key or str(uuid4()),
             requested_by=requested_by,
             **limits,
         )

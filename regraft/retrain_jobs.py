@@ -103,13 +103,13 @@ class RetrainJobs:
         }
         try:
             with transaction(self._engine, "cannot enter the retrain job") as connection:
-                connection.execute(insert(retrain_jobs).values(row))
+                entered = connection.execute(insert(retrain_jobs).values(row).returning(retrain_jobs)).mappings().one()
         except IntegrityError as error:
             active = [job.id for state in ACTIVE for job in self.list(model, state)]
             raise PreconditionError(
                 f"model {model!r} is being retrained already by job {' '.join(active)}: wait for it or cancel it"
             ) from error
-        return self.get(job_id)
+        return _job(entered)
 
     def get(self, job_id: str) -> RetrainJob:
         """Return a job as it stands now.
@@ -198,12 +198,21 @@ class RetrainJobs:
         return self._change(job.id, as_found, *first_time, **anew, interrupted=interrupted)
 
     def request_cancel(self, job_id: str) -> RetrainJob:
-        """Ask for the end of a job; one that has not started ends at once. Returns it as it stands."""
-        if not self._change(
-            job_id, (JobState.PENDING,), state=JobState.CANCELLED, message="cancelled", finished_at=_now()
-        ):
-            self._change(job_id, (JobState.RUNNING,), cancel_requested=True)
-        return self.get(job_id)
+        """Ask for the end of a job; one that has not started ends at once. Returns it as it stands.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        here, state = retrain_jobs.c.id == job_id, retrain_jobs.c.state
+        ended = {"state": JobState.CANCELLED, "message": "cancelled", "finished_at": _now()}
+        asked = {"cancel_requested": True}
+        with transaction(self._engine, "cannot cancel the retrain job") as connection:
+            connection.execute(update(retrain_jobs).where(here, state == JobState.PENDING).values(ended))
+            connection.execute(update(retrain_jobs).where(here, state == JobState.RUNNING).values(asked))
+            row = connection.execute(select(retrain_jobs).where(here)).mappings().one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no retrain job {job_id!r}")
+            return _job(row)
 
     def _change(
         self,

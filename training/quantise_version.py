@@ -28,7 +28,7 @@ from training.quantise_result import Quantised, side_of
 from training.refit import REFITTED_WITH
 from training.report import LeftOutFile
 from training.speed import ms_per_image
-from training.version import Challenger, build, prove_on_files, publish
+from training.version import Challenger, build, promote, prove_on_files, publish
 from training.version_images import find_images
 
 _BUDGET: Final = Limits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
@@ -38,6 +38,7 @@ _BUDGET: Final = Limits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 @dataclass(frozen=True)
 class _Parent:
     version: int
+    champion: int | None
     folder: Path
     artifact: artifact.Artifact
     features: Features
@@ -98,7 +99,7 @@ def _read(store: ModelStore, wanted: str) -> _Parent:
         raise PreconditionError(
             f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
         )
-    return _Parent(version, folder, found, features)
+    return _Parent(version, store.champion(name), folder, found, features)
 
 
 def _embed(
@@ -153,7 +154,7 @@ def _conclude(
     answers: tuple[FloatArray, FloatArray],
     left_out: list[LeftOutFile],
     pictures: list[ImageFile],
-    promote: bool,
+    is_promotion_wanted: bool,
     progress: Progress,
 ) -> Quantised:
     """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
@@ -165,8 +166,8 @@ def _conclude(
     if verdict.holdout_images:
         why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
     version = publish(store, challenger, left_out=left_out, who=who, why=why)
-    if promoted := promote and verdict.blessed:
-        store.move(name, version, who=who, why=why)
+    if promoted := is_promotion_wanted and verdict.blessed:
+        promote(store, name, version, who=who, why=why, expected=parent.champion)
     folder = store.folder(name, version)
     times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
     return Quantised(

@@ -52,7 +52,7 @@ from training.strategy import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, explain, look_into, make, tuner_for, with_judgement
 from training.train_gate import held_rows, judge_made, made_embeddings
 from training.verdict import SuspectLabel, Verdict
-from training.version import Challenger, publish
+from training.version import Challenger, promote, publish
 
 _PICTURES: Final = "pictures"
 
@@ -206,7 +206,7 @@ def refresh(
         version = _publish(store, challenger, made, judged, context, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
-            store.move(name, version, who=who, why=why, expected=champion.version)
+            promote(store, name, version, who=who, why=why, expected=champion.version)
     return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)
 
 

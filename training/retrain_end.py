@@ -5,13 +5,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from regraft import artifact
 from regraft.errors import RegraftError
 from regraft.examples import ExamplesStore
 from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.store import REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.store import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.retrain_gate import gain
 from training.verdict import Verdict
+from training.version import promote
 
 log = logging.getLogger("regraft.retrain")
 
@@ -39,6 +41,7 @@ def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
         if entry.job != job.id:
             continue
         try:
+            artifact.read(store.folder(job.model, entry.version) / MODEL_FILE)
             report = json.loads((store.folder(job.model, entry.version) / REPORT_JSON_FILE).read_bytes())
             champion, verdict = report["card"]["parent_version"], report["findings"]["verdict"]
             return Published(entry.version, champion, entry.why, dict(verdict))
@@ -51,6 +54,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
     """Promote a version, or do not, as the gate and its mode say.
 
     Raises:
+        ArtifactError: its file is damaged.
         PreconditionError: the champion is no longer the one that it was judged against.
         JobCancelledError: somebody asked for the job's end.
     """
@@ -68,7 +72,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
         return
     # Last chance to stop: from the promotion on, the job has succeeded.
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
-    store.move(job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
+    promote(store, job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {made.why}", **facts)
 
 

@@ -45,7 +45,7 @@ from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, L
 from training.tracking import Tracked, tracking
 from training.train_gate import judge_trained
 from training.verdict import Verdict
-from training.version import Challenger, build, prove_on_files, publish
+from training.version import Challenger, build, promote, prove_on_files, publish
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
     from training.tuner import Tuner
@@ -362,7 +362,7 @@ def publish_made(
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
             reason = why if verdict else _FIRST.get(what, why)
-            store.move(name, version, who=who, why=reason, expected=before)
+            promote(store, name, version, who=who, why=reason, expected=before)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)
     return TrainResult(

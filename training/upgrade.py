@@ -28,7 +28,7 @@ from training.retrain_data import FIRST_SOURCE, Champion, RetrainData
 from training.retrain_end import reason_of
 from training.retrain_gate import Terms, golden_answers, judge_challenger
 from training.verdict import Verdict
-from training.version import build, prove_on_files, publish
+from training.version import build, promote, prove_on_files, publish
 from training.version_images import find_images
 
 
@@ -118,7 +118,7 @@ def _upgrade(
     version = publish(store, challenger, left_out=left_out, who=who, why=why, findings=findings)
     promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
     if promoted:
-        store.move(older.name, version, who=who, why=why, expected=older.version)
+        promote(store, older.name, version, who=who, why=why, expected=older.version)
     return Upgraded(older.name, version, older.version, verdict, promoted)
 
 

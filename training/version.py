@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft
+from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
 from regraft.card import (
     SCHEMA_VERSION,
     Abstention,
@@ -229,6 +229,29 @@ def publish(
             (folder / STATE_FILE).write_bytes(challenger.state)
 
     return store.publish(challenger.card.name, write, who=who, why=why, job=job)
+
+
+def promote(
+    store: ModelStore, name: str, version: int, *, who: str, why: str, expected: int | None, job: str = ""
+) -> None:
+    """Make a published version the champion, once its file was read back whole: what was proven is what will serve.
+
+    Args:
+        store: the model store.
+        name: the model.
+        version: the version.
+        who: for the history.
+        why: for the history.
+        expected: the champion that the decision is based on, None where there was none.
+        job: for the history.
+
+    Raises:
+        ArtifactError: the file is damaged.
+        PreconditionError: the champion is another by now.
+        StorageError: the disk refused; the champion is as it was.
+    """
+    read(store.folder(name, version) / MODEL_FILE)
+    store.move(name, version, who=who, why=why, job=job, expected=expected or 0)
 
 
 def library_versions() -> dict[str, str]:

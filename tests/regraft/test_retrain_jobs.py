@@ -6,7 +6,7 @@ from threading import Barrier
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError
@@ -189,6 +189,21 @@ def test_a_running_job_that_is_cancelled_hears_of_it_at_its_next_report(jobs: Re
         jobs.report(job_id, "fitting", 0.5, "fits")
     assert jobs.finish(job_id, JobState.CANCELLED, "cancelled while fitting")
     assert jobs.get(job_id).state is JobState.CANCELLED
+
+
+def test_a_job_is_entered_and_cancelled_by_one_transaction_each_so_that_no_error_follows_the_effect(
+    jobs: RetrainJobs, engine: Engine
+) -> None:
+    begun: list[object] = []
+    event.listen(engine, "begin", begun.append)
+
+    job = jobs.create(MODEL, {}, "Ann")
+    assert len(begun) == 1
+    cancelled = jobs.request_cancel(job.id)
+    assert len(begun) == 2
+
+    assert (job.state, cancelled.state) == (JobState.PENDING, JobState.CANCELLED)
+    assert jobs.get(job.id) == cancelled
 
 
 @pytest.mark.parametrize("state", FINAL)

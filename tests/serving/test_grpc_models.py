@@ -2,9 +2,8 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -274,12 +273,18 @@ RETRIED = {
 """gRPC's standard retry policy, as clients set it up."""
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL of these tests alone, which may stop it."""
+    with PostgreSQL.shared(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 def test_without_the_database_models_are_described_and_one_rollback_goes_back_one(
-    three: ModelStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    three: ModelStore, cluster: PostgreSQL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "cluster").mkdir()
     options = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIED}]}))]
-    with PostgreSQL.shared(tmp_path / "cluster") as cluster, LiveServer(three, database=cluster.new_database()) as live:
+    with LiveServer(three, database=cluster.new_database()) as live:
         assert live.client.get_model().examples == 0
         assert live.client.get_model().HasField("examples")
         cluster.stop()
@@ -299,6 +304,24 @@ def test_without_the_database_models_are_described_and_one_rollback_goes_back_on
     for model in (went_back, promoted, shadowed, *described):
         assert not model.HasField("examples"), "unknown is not 0"
     assert "the examples of colours cannot be counted" in caplog.text
+
+
+def test_where_the_answer_is_too_late_the_audit_tells_whether_the_move_took_effect(
+    three: ModelStore, cluster: PostgreSQL, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "regraft.audit")
+
+    def outcomes() -> list[str]:
+        return [json.loads(each.getMessage())["outcome"] for each in caplog.records if each.name == "regraft.audit"]
+
+    with LiveServer(three, database=cluster.new_database()) as live, cluster.stopped():
+        assert not live.client.get_model().HasField("examples")
+        while three.champion("colours") != 2:  # on a busy machine the deadline may come before the effect
+            tried = len(outcomes())
+            with Client(live.target, timeout_s=0.7) as hasty:
+                assert fails_with(lambda: hasty.promote(2)).code == "DEADLINE_EXCEEDED"  # the database says nothing
+            wait_until(lambda: len(outcomes()) > tried)  # noqa: B023 - it is called within this turn
+            assert (outcomes()[-1] == "OK") == (three.champion("colours") == 2)
 
 
 class Broken(logging.Handler):

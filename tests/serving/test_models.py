@@ -17,7 +17,7 @@ from regraft.embeddings import EmbeddingKey
 from regraft.errors import DrainingError, InvalidRequestError, NotFoundError, PreconditionError, ProviderError
 from regraft.image import decode_crop
 from regraft.runtime import Arithmetic, OpenSession
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
 from regraft.wanted import set_wanted
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, Output
@@ -37,8 +37,8 @@ RED = decode_crop(picture("red"), SPEC)
 class Stage:
     """Models on gated engines, with what can be seen of them from outside."""
 
-    def __init__(self, store: ModelStore, engines: Engines) -> None:
-        self.store, self.engines, self.metrics = store, engines, Metrics()
+    def __init__(self, store: ModelStore, engines: Engines, metrics: Metrics) -> None:
+        self.store, self.engines, self.metrics = store, engines, metrics
         self.threads = Threads()
         self.models = Models(store, engines, max_queue=8, metrics=self.metrics, threads=self.threads)
 
@@ -83,9 +83,9 @@ async def answer_of(served: ServedModel) -> Output:
 
 
 @contextmanager
-def stage(store: ModelStore, plan: ExecutionPlan | None = None) -> Iterator[Stage]:
+def stage(store: ModelStore, plan: ExecutionPlan | None = None, metrics: Metrics | None = None) -> Iterator[Stage]:
     engines = Engines(plan)
-    stage = Stage(store, engines)
+    stage = Stage(store, engines, metrics or Metrics())
     try:
         yield stage
     finally:
@@ -584,6 +584,79 @@ async def test_a_promotion_whose_alias_cannot_be_moved_changes_nothing(store: Mo
         assert (await s.ask())[0] == 1
         await s.promote(2)  # what the attempt loaded is not in the way of the next
         assert (await s.ask())[0] == 2
+
+
+class Looked(ModelStore):
+    """A store that counts how often somebody asked for a champion."""
+
+    looks = 0
+
+    def champion(self, name: str) -> int | None:
+        champion = super().champion(name)
+        self.looks += 1
+        return champion
+
+
+@asynchronous
+async def test_two_rollbacks_at_once_go_back_one(store: ModelStore) -> None:
+    for sharpness in (15.0, 10.0):
+        publish_tiny(store, sharpness=sharpness)
+    looked = Looked(store.root)
+    with stage(looked) as s:
+        await s.models.refresh()
+        before = looked.looks
+        s.engines.close_all_gates()
+        asked = [asyncio.create_task(s.models.move("colours", None, who="test", why="")) for _ in range(2)]
+        await until(lambda: looked.looks == before + 2)
+        s.engines.open_all_gates()
+        first, second = await asyncio.gather(*asked, return_exceptions=True)
+
+        done, refused = (first, second) if isinstance(second, PreconditionError) else (second, first)
+        assert isinstance(done, HistoryEntry)
+        assert (done.version, store.champion("colours"), s.models.get("").version) == (2, 2, 2)
+        assert "the champion of 'colours' is now version 2, not 3: look again" in str(refused)
+        assert (await s.models.move("colours", None, who="test", why="")).version == 1, "one after the other go on"
+
+
+@pytest.mark.parametrize("what", [what for what in SPOIL if what != "no folder"])
+@asynchronous
+async def test_a_rollback_to_a_version_that_cannot_be_loaded_changes_nothing(store: ModelStore, what: str) -> None:
+    """Invariant 2."""
+    publish_tiny(store, sharpness=5.0)
+    SPOIL[what][0](store.folder("colours", 1))
+    with stage(store) as s:
+        await s.models.refresh()
+        with pytest.raises(PreconditionError, match="version 1 of 'colours' cannot be loaded"):
+            await s.models.move("colours", None, who="test", why="")
+
+        assert (store.champion("colours"), s.models.get("").version) == (2, 2)
+
+
+class Unwell(Metrics):
+    """Metrics that fail from a moment on."""
+
+    is_well = True
+
+    def show_provider(self, model: str, provider: str, *, is_fallback: bool) -> None:
+        if not self.is_well:
+            raise RuntimeError("a bug")
+        super().show_provider(model, provider, is_fallback=is_fallback)
+
+
+@asynchronous
+async def test_what_fails_after_the_line_of_history_is_logged_and_not_raised(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_tiny(store, sharpness=5.0, promote=False)
+    metrics = Unwell()
+    with stage(store, metrics=metrics) as s:
+        await s.models.refresh()
+        metrics.is_well = False
+
+        done = await s.models.move("colours", 2, who="test", why="")
+
+        assert (done.version, store.champion("colours"), s.models.get("").version) == (2, 2, 2)
+        assert "version 2 is the champion, but what follows from it failed" in caplog.text
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0], ids=["the same backbone", "another backbone"])

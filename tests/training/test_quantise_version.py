@@ -123,6 +123,20 @@ def test_the_history_says_why(store: ModelStore, data: Path) -> None:
     assert store.champion(NAME) == 2
 
 
+def test_a_champion_that_came_meanwhile_is_not_overruled(store: ModelStore, data: Path) -> None:
+    publish_float(store)
+    publish_float(store)
+
+    def promote_another(stage: str, _done: int, _total: int) -> None:
+        if stage == "embed" and store.champion(NAME) == 2:
+            store.move(NAME, 1, who="Ann", why="she was faster")
+
+    with pytest.raises(PreconditionError, match="is now version 1, not 2: look again"):
+        run(store, data, promote=True, progress=promote_another)
+
+    assert (store.champion(NAME), store.versions(NAME)) == (1, [1, 2, 3])
+
+
 def test_a_version_without_a_holdout_is_published_but_never_promoted(store: ModelStore, data: Path) -> None:
     publish_float(store, holdout=False)
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from regraft.errors import ArtifactError
 from regraft.interrupted import settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import REPORT_FILE, REPORT_JSON_FILE, GateMode
+from regraft.store import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode
 from tests.training.workshop import MODEL, Workshop, first_version, open_workshop
 from training.findings import Findings
 from training.gate import Answers, judge
 from training.objections import Limits
-from training.retrain_end import Published, conclude, reason, reason_of
+from training.retrain_end import Published, conclude, published_before, reason, reason_of
 from training.verdict import Verdict
 from training.version import publish
 
@@ -64,6 +65,22 @@ def test_a_refusal_for_other_reasons_says_these_alone(workshop: Workshop) -> Non
     conclude(workshop.store, workshop.examples, job, published(workshop, job, verdict(blessed=False)))
 
     assert workshop.examples.jobs.get(job.id).message == "accuracy 0.7500 is below the floor of 100 %"
+
+
+def test_a_version_whose_file_was_damaged_since_it_was_published_does_not_become_the_champion(
+    workshop: Workshop,
+) -> None:
+    """Invariant 2."""
+    job = running(workshop)
+    made = published(workshop, job, verdict(blessed=True))
+    file = workshop.store.folder(MODEL, made.version) / MODEL_FILE
+    file.write_bytes(file.read_bytes()[:-100])
+
+    with pytest.raises(ArtifactError, match=str(file)):
+        conclude(workshop.store, workshop.examples, job, made)
+
+    assert workshop.store.champion(MODEL) == 1
+    assert published_before(workshop.store, job) is None, "a second attempt publishes another one"
 
 
 @pytest.mark.parametrize(
