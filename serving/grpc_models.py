@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import grpc
 
-from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
+from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, RegraftError
 from regraft.examples import ExamplesStore
 from regraft.labels import check_note
 from regraft.retrain_jobs import MAX_KEY_LENGTH
@@ -144,6 +144,8 @@ class ModelsService(pb_grpc.ModelsServicer):
             model = await self._describe(name, (await self._count([name])).get(name))
             if model.ByteSize() > MOST_ANSWER_BYTES:
                 model.ClearField("card_json")
+        except DeadlineError:
+            log.info("model %s: %s of version %d took effect as its caller left", name, effect.event, effect.version)
         except Exception:
             log.exception("model %s: %s of version %d took effect", name, effect.event, effect.version)
         model.effect.CopyFrom(_entry(effect))
