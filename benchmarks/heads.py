@@ -31,7 +31,8 @@ from regraft.runtime import processor
 from regraft.store import MODEL_FILE, ModelStore
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, open_engine
-from serving.metrics import STAGES, Metrics
+from serving.metrics import Metrics
+from serving.statistics import STAGES
 
 HEADS: Final = 50
 CLASSES: Final = 1000

@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.picture_memory import PictureMemory
 from serving.shares import Shares, Taken
-from serving.statistics import Statistics
 
 DEFAULT_TOP_K = 5
 _PATIENT_PART: Final = 4
@@ -105,7 +103,6 @@ class Classifier:
         self._keep = keep
         metrics.watch_in_flight(lambda: self._permits.taken, max_in_flight)
         self._last_s = 0.1  # what the last answer took: in a full server, about what it takes to get through all
-        self._statistics: defaultdict[str, Statistics] = defaultdict(Statistics)
 
     async def classify(
         self,
@@ -199,10 +196,6 @@ class Classifier:
         if error := self._full() if is_full else self._models.refusal(seconds_left):
             raise self._count(error)
 
-    def statistics(self, name: str) -> Statistics:
-        """Return what a model has done so far."""
-        return self._statistics[name]
-
     async def _permit(self, pictures: int, *, patient: bool) -> Taken:
         """Take the permits of a request."""
         if pictures > self._permits.most:
@@ -241,7 +234,7 @@ class Classifier:
         try:
             with self._models.acquire(name) as served:
                 served.check_version(version)
-                statistics, started_s = self._statistics[served.name], time.perf_counter()
+                statistics, started_s = self._metrics.of(served.name), time.perf_counter()
                 outcome = statistics.fail
                 try:
                     yield served
@@ -296,9 +289,9 @@ class Classifier:
             served.card.labels[top],
             float(reply.output.probabilities[top]),
             is_novel=reply.output.novelty > served.card.novelty_threshold,
+            batch=reply.batch,
             trace_id=call.trace_id if call else "",
         )
-        self._statistics[served.name].answered(seconds, reply.batch)
         if call and call.on_answer:
             call.on_answer(seconds)
         self._on_answer(served, reply.output)

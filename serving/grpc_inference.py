@@ -13,8 +13,9 @@ from regraft.oip import inference_pb2_grpc as pb_grpc
 from serving.classifier import Classifier, Judgement
 from serving.grpc_classifier import deadline_of
 from serving.interceptors import status_of
+from serving.metrics import Metrics
 from serving.models import Models, ServedModel
-from serving.statistics import Duration, Statistics
+from serving.statistics import Distribution, Duration, Statistics
 from serving.streams import answers
 from serving.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
 
@@ -32,9 +33,10 @@ _FINAL: Final = "triton_final_response"
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     """Thin: every rule is in `serving.classifier`, what concerns tensors in `serving.tensors`."""
 
-    def __init__(self, models: Models, classifier: Classifier) -> None:
-        """Answer with ``classifier``, and describe ``models``."""
+    def __init__(self, models: Models, classifier: Classifier, metrics: Metrics) -> None:
+        """Answer with ``classifier``, and describe ``models`` and what ``metrics`` counted of them."""
         self._models = models
+        self._metrics = metrics
         self._threads = models.threads
         self._classifier = classifier
 
@@ -124,7 +126,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         names = [request.name] if request.name else self._models.names()
         served = [self._served(name, request.version) for name in names]
         return pb.ModelStatisticsResponse(
-            model_stats=[_statistics(model, self._classifier.statistics(model.name)) for model in served]
+            model_stats=[_statistics(model, self._metrics.of(model.name)) for model in served]
         )
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
@@ -219,8 +221,8 @@ def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, ju
 
 
 def _statistics(served: ServedModel, found: Statistics) -> pb.ModelStatistics:
-    def duration(value: Duration) -> pb.StatisticDuration:
-        return pb.StatisticDuration(count=value.count, ns=value.ns)
+    def duration(value: Duration | Distribution) -> pb.StatisticDuration:
+        return pb.StatisticDuration(count=value.count, ns=value.sum_ns)
 
     return pb.ModelStatistics(
         name=served.name,

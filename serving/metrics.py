@@ -3,10 +3,11 @@
 Of a model's labels so many have series of their own, the rest are counted together (`OTHER`). A model that is gone
 takes its series along.
 
-What a request touches is looked up once and kept (`Metrics.of`, `Metrics.finished`): an observation costs under a
-microsecond. What can be read when Prometheus asks is read then, and costs a request nothing.
+What a request touches is looked up once and kept (`Metrics.of`, `Metrics.finished`). What can be read when Prometheus
+asks is read then, and costs a request nothing: what models answered is counted in `serving.statistics`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,25 +26,22 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
+from prometheus_client.utils import floatToGoString
 
 from regraft.examples import AddOutcome
 from regraft.retrain_jobs import JobState
+from serving.statistics import SECONDS, Distribution, Statistics
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
-OTHER: Final = "other"
-"""What all labels are counted as that came after so many others; a label that is called so, too."""
-STAGES: Final = ("decode", "queue", "inference", "total")
 _SAMPLES_AT_ONCE: Final = 100
 """Of a scrape: less than a millisecond of the interpreter's time."""
 _PAUSE_S: Final = 0.0001
-_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES: Final = (1, 2, 4, 8, 16, 32)
-_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 _JOB_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600)
 
 
@@ -96,16 +94,8 @@ class Metrics:
 
         self.requests = counter("requests", "Finished RPCs.", "method", "code", "model")
         self.refused_seconds = histogram(
-            "refused_seconds", "Time of an RPC that was refused because the server was full.", buckets=_SECONDS
+            "refused_seconds", "Time of an RPC that was refused because the server was full.", buckets=SECONDS
         )
-        self.stage_seconds = histogram(
-            "stage_seconds", "Time of a picture, by stage, and in all.", "model", "stage", buckets=_SECONDS
-        )
-        self.confidence = histogram(
-            "confidence", "Probability of the label that each picture was given.", "model", buckets=_SHARES
-        )
-        self.pictures = counter("pictures", "Pictures, by the label that they were given.", "model", "label")
-        self.novel = counter("novel", "Pictures beyond the model's novelty threshold.", "model")
         self.batch_size = histogram("batch_size", "Pictures in one run of the network.", buckets=_SIZES)
         self.in_flight = gauge("in_flight", "Classifications that hold a permit.")
         self.in_flight_limit = gauge("in_flight_limit", "Permits that there are.")
@@ -151,15 +141,27 @@ class Metrics:
             "background_failures", "Failures of background tasks, which begin again after a pause.", "task"
         )
         self._most_labels = most_labels
-        self._models: dict[str, ModelMetrics] = {}
+        self._models: dict[str, Statistics] = {}
+        registry.register(_Answers(self._models))
         self._finished = cache(self.requests.labels)
 
-    def of(self, model: str) -> "ModelMetrics":
-        """Return what a model's pictures are counted in."""
+    def of(self, model: str) -> Statistics:
+        """Return what a model's answers are counted in."""
         found = self._models.get(model)
         if found is None:
-            found = self._models[model] = ModelMetrics(self, model, self._most_labels)
+            found = self._models[model] = Statistics(self._most_labels)
+            self._begin(model)
         return found
+
+    def _begin(self, model: str) -> None:
+        """Begin at 0 with what is rare, or its first time would be no increase."""
+        for state in JobState:
+            if state.is_final:
+                self.retrain_jobs.labels(model, state.value.lower())
+        for kind in ("head", "session"):
+            self.swaps.labels(model, kind)
+        self.load_failures.labels(model)
+        self.retrain_seconds.labels(model)
 
     def forget(self, model: str) -> None:
         """Drop all series of a model that is gone."""
@@ -196,46 +198,57 @@ class Metrics:
         self.provider_fallback.labels(model).set(is_fallback)
 
 
-class ModelMetrics:
-    """What each picture that a model answers is counted in; see `Metrics.of`."""
+class _Answers:
+    """A collector of prometheus_client: what models answered; each sample is made when its turn comes."""
 
-    def __init__(self, metrics: Metrics, model: str, most_labels: int) -> None:
-        """Look up the model's own in ``metrics``; what is rare begins at 0, or its first time would be no increase."""
-        for state in JobState:
-            if state.is_final:
-                metrics.retrain_jobs.labels(model, state.value.lower())
-        for kind in ("head", "session"):
-            metrics.swaps.labels(model, kind)
-        metrics.load_failures.labels(model)
-        metrics.retrain_seconds.labels(model)
-        *self._stages, (_, self._total) = [(stage, metrics.stage_seconds.labels(model, stage)) for stage in STAGES]
-        self._confidence = metrics.confidence.labels(model)
-        self._novel = metrics.novel.labels(model)
-        self._most_labels = most_labels
-        self._shown: dict[str, str] = {}
-        self._pictures = cache(lambda label: metrics.pictures.labels(model, label))
+    def __init__(self, models: Mapping[str, Statistics]) -> None:
+        self._models = models
 
-    def shown(self, label: str) -> str:
-        """Return what a label is counted as: itself, or `OTHER` where it came after too many others."""
-        found = self._shown.get(label)
-        if found is None:
-            found = self._shown[label] = label if len(self._shown) < self._most_labels else OTHER
-        return found
+    def collect(self) -> Iterator[Metric]:
+        for name, documentation, kind, samples in (
+            ("stage_seconds", "Time of a picture, by stage, and in all.", "histogram", _stages),
+            ("confidence", "Probability of the label that each picture was given.", "histogram", _confidence),
+            ("pictures", "Pictures, by the label that they were given.", "counter", _pictures),
+            ("novel", "Pictures beyond the model's novelty threshold.", "counter", _novel),
+        ):
+            metric = Metric(f"regraft_{name}", documentation, kind)
+            metric.samples = self._samples(metric.name, samples)  # type: ignore[assignment]  # it is only ever gone through
+            yield metric
 
-    def answered(
-        self, seconds: Mapping[str, float], label: str, confidence: float, *, is_novel: bool, trace_id: str = ""
-    ) -> None:
-        """Count a picture, by the seconds of its stages and by what it was found to be.
+    def _samples(self, name: str, samples: "Callable[[str, str, Statistics], Iterator[Sample]]") -> Iterator[Sample]:
+        for model, found in list(self._models.items()):  # another thread goes on counting
+            yield from samples(name, model, found)
 
-        The trace, if there is one, becomes the exemplar of its total time.
-        """
-        for stage, histogram in self._stages:
-            histogram.observe(seconds[stage])
-        self._total.observe(seconds["total"], {"trace_id": trace_id} if trace_id else None)
-        self._confidence.observe(confidence)
-        self._pictures(self.shown(label)).inc()
-        if is_novel:
-            self._novel.inc()
+
+def _stages(name: str, model: str, found: Statistics) -> Iterator[Sample]:
+    for stage, distribution in found.stages.items():
+        yield from _distribution(name, {"model": model, "stage": stage}, distribution)
+
+
+def _confidence(name: str, model: str, found: Statistics) -> Iterator[Sample]:
+    return _distribution(name, {"model": model}, found.confidence)
+
+
+def _pictures(name: str, model: str, found: Statistics) -> Iterator[Sample]:
+    for label, count in list(found.labels.items()):
+        yield Sample(f"{name}_total", {"model": model, "label": label}, count)
+
+
+def _novel(name: str, model: str, found: Statistics) -> Iterator[Sample]:
+    yield Sample(f"{name}_total", {"model": model}, found.novel)
+
+
+def _distribution(name: str, labels: dict[str, str], distribution: Distribution) -> Iterator[Sample]:
+    """Yield how many values lie up to the end of each bucket, as Prometheus has it, and their number and sum."""
+    up_to = 0
+    for bucket, (end, count) in enumerate(zip((*distribution.bounds, math.inf), distribution.counts, strict=True)):
+        up_to += count
+        seen = distribution.exemplars.get(bucket)
+        exemplar = Exemplar({"trace_id": seen.trace_id}, seen.value, seen.at_s) if seen else None
+        le = floatToGoString(end)  # type: ignore[no-untyped-call]  # the package leaves it untyped
+        yield Sample(f"{name}_bucket", {**labels, "le": le}, up_to, None, exemplar)
+    yield Sample(f"{name}_count", labels, up_to)
+    yield Sample(f"{name}_sum", labels, distribution.sum)
 
 
 class _PatientRegistry(CollectorRegistry):

@@ -154,7 +154,7 @@ class Server:
             keep=self._keeper.offer if settings.keep_requests else None,
         )
         if settings.triton_metrics:
-            self.metrics.watch(partial(triton_metrics, self.models, self._classifier))
+            self.metrics.watch(partial(triton_metrics, self.models, self.metrics))
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
         self._baker = Baker(
@@ -320,7 +320,7 @@ class Server:
         server, control = self._port.server, self._control_port.server
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceService(self.models, self._classifier), server
+            InferenceService(self.models, self._classifier, self.metrics), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsService(self.models, self._examples, self._observer, self._baker, self._embedder.wake), control

@@ -1,7 +1,8 @@
 import pytest
 from prometheus_client import generate_latest
 
-from serving.metrics import OTHER, Family, Metrics
+from serving.metrics import Family, Metrics
+from serving.statistics import OTHER
 from tests.serving.samples import value_of
 
 FAMILIES = {

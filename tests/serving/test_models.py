@@ -21,9 +21,10 @@ from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
 from regraft.wanted import set_wanted
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, Output
-from serving.metrics import STAGES, Metrics
+from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.plan import ExecutionPlan
+from serving.statistics import STAGES
 from serving.threads import Threads
 from tests.serving.fakes import Engines
 from tests.serving.samples import value_of
