@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -188,12 +188,12 @@ class ModelStore:
 
     def champion(self, name: str) -> int | None:
         """Return the version that serves, or None while none was promoted."""
-        line = self._champions(name)
+        line = champions_of(self._read_history(name))
         return line[-1] if line else None
 
     def previous_champion(self, name: str) -> int | None:
         """Return the champion that a rollback goes back to, or None."""
-        line = self._champions(name)
+        line = champions_of(self._read_history(name))
         return line[-2] if len(line) > 1 else None
 
     def move(
@@ -277,13 +277,7 @@ class ModelStore:
 
     def shadow(self, name: str) -> int | None:
         """Return the version that judges beside the champion, or None; one that became champion is no shadow."""
-        shadow = None
-        for entry in self._read_history(name):
-            if entry.event == "shadow":
-                shadow = entry.version
-            elif entry.event == "unshadow" or (entry.event != "publish" and entry.version == shadow):
-                shadow = None
-        return shadow
+        return shadow_of(self._read_history(name))
 
     def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
         """Let ``version`` judge beside the champion from now on, or none where it is None.
@@ -333,16 +327,6 @@ class ModelStore:
         published = [entry.version for entry in self._read_history(name) if entry.event == "publish"]
         return max([0, *self.versions(name), *published]) + 1
 
-    def _champions(self, name: str) -> list[int]:
-        """Return the champions that a rollback would walk back through, the present one last."""
-        line: list[int] = []
-        for entry in self._read_history(name):
-            if entry.event == "promote" and line[-1:] != [entry.version]:
-                line.append(entry.version)
-            elif entry.event == "rollback":
-                line = line[:-1]  # a damaged history may roll back more than it promoted
-        return line
-
     @contextmanager
     def _moving(self, name: str) -> Iterator[None]:
         with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
@@ -385,6 +369,28 @@ class ModelStore:
         if known is None or known[0] != stamp:
             known = self._read[name] = stamp, list(_entries(path.read_bytes()))
         return known[1]
+
+
+def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
+    """Return the champions that a rollback would walk back through, the present one last."""
+    line: list[int] = []
+    for entry in history:
+        if entry.event == "promote" and line[-1:] != [entry.version]:
+            line.append(entry.version)
+        elif entry.event == "rollback":
+            line = line[:-1]  # a damaged history may roll back more than it promoted
+    return line
+
+
+def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
+    """Return the version that judges beside the champion, or None; one that became champion is no shadow."""
+    shadow = None
+    for entry in history:
+        if entry.event == "shadow":
+            shadow = entry.version
+        elif entry.event == "unshadow" or (entry.event != "publish" and entry.version == shadow):
+            shadow = None
+    return shadow
 
 
 def _entries(history: bytes) -> Iterator[HistoryEntry]:

@@ -72,7 +72,7 @@ class Baker:
         await do_all(partial(self._look, name) for name in self._models.names())
 
     async def _look(self, name: str) -> None:
-        trial = trial_of(await self._threads.store.run(self._models.store.history, name))
+        trial = trial_of(self._models.stored.get(name).history)
         served = self._models.get(name)
         known = self._baking.pop(name, None)
         self._metrics.baking_rollbacks.labels(name)  # 0 is there before 1, or no rule would see it rise

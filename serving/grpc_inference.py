@@ -132,7 +132,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
         """List the models of the store, and why one does not answer."""
         index = pb.RepositoryIndexResponse()
-        for name in sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)}):
+        for name in sorted({*self._models.names(), *self._models.stored.names()}):
             if name in self._models.names():
                 index.models.add(name=name, version=str(self._models.get(name).version), state="READY")
             elif not request.ready:

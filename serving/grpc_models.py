@@ -108,7 +108,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             await self._observer.check_shadow(name, request.version)
         set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
         writing = self._threads.moves.run(set_shadow, who=who(request.who), why=request.why)
-        return await _see_through(self._change(name, writing, self._observer.look), context)
+        return await _see_through(self._change(name, writing, self._shadowed), context)
 
     async def _move(
         self,
@@ -129,6 +129,10 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def _changed(self) -> None:
         self._on_change()
+
+    async def _shadowed(self) -> None:
+        await self._models.refresh()
+        await self._observer.look()
 
     async def _change(
         self, name: str, change: Awaitable[HistoryEntry], follow_up: Callable[[], Awaitable[None]]

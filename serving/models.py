@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from regraft import artifact
 from regraft.artifact import Head
@@ -35,9 +35,15 @@ from serving.cpus import Cpus
 from serving.engine import Engine
 from serving.heap import give_back
 from serving.metrics import Metrics
+from serving.store_watcher import StoreWatcher
+from serving.supervisor import Backoff, do_all
 from serving.threads import Threads
 
 log = logging.getLogger("regraft.models")
+
+_PAUSES: Final = Backoff(0.5, 60.0)
+_MOST_BEFORE: Final = 3
+"""So many champions before the present one are tried at most: each that cannot be loaded takes its time."""
 
 EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
 
@@ -77,6 +83,30 @@ class ServedModel:
             raise NotFoundError(f"version {wanted} of {self.name!r} does not answer; version {self.version} does")
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """Why a model does not answer with its champion.
+
+    Attributes:
+        version: the champion that could not be loaded, or None where it is not known.
+        text: for whoever asks.
+        failures: in a row.
+        again_s: when it is tried again, by the event loop's clock.
+    """
+
+    version: int | None
+    text: str
+    failures: int = 0
+    again_s: float = 0.0
+
+    def is_due(self) -> bool:
+        return _now_s() >= self.again_s
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
 class Models:
     """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
 
@@ -91,10 +121,12 @@ class Models:
         limits: Limits = DEFAULT_LIMITS,
         only: Sequence[str] = (),
         cpus: int = 0,
+        pauses: Backoff = _PAUSES,
     ) -> None:
         """Serve from ``store``, all of it or ``only`` some; nothing is loaded before the first `refresh`.
 
-        All backbones share ``cpus``, those that this process may use if 0.
+        All backbones share ``cpus``, those that this process may use if 0. A champion that could not be loaded is tried
+        again at the first `refresh` after the next of ``pauses``.
         """
         self.store = store
         self._open_engine = open_engine
@@ -102,15 +134,15 @@ class Models:
         self.limits = limits
         self.threads = threads
         self._only = frozenset(map(one_form, only))
+        self.stored = StoreWatcher(store, threads, self._only)
+        self._pauses = pauses
         self._metrics = metrics
         self.cpus = Cpus(cpus or cpu_budget())
-        self._stored: dict[str, int | None] = {}  # champions as of the last refresh: a request must not wait for a disk
-        self._has_looked = False
         self._served: dict[str, ServedModel] = {}
+        self._followed: set[str] = set()
         self._gone: set[str] = set()  # at the last refresh
-        self._is_missing = False  # likewise, the store as a whole
         self._backbones: dict[str, Backbone] = {}
-        self._problems: dict[str, tuple[int | None, str]] = {}
+        self._problems: dict[str, _Problem] = {}
         self._changing = asyncio.Lock()
         metrics.watch_queue(lambda: sum(backbone.depth for backbone in list(self._backbones.values())))
 
@@ -127,7 +159,7 @@ class Models:
         """
         if name:
             return one_form(name)
-        names = sorted({*self._served, *self._stored})
+        names = sorted({*self._served, *self.stored.names()})
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
         if not names:
@@ -162,44 +194,34 @@ class Models:
             if call := current():
                 call.model = name
             return served
-        if name not in self._stored and self._has_looked:
+        if name not in self.stored.names() and self.stored.has_looked:
             raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
-        is_coming = not self._has_looked or self._stored[name] is not None
+        is_coming = not self.stored.has_looked or self.stored.get(name).champion is not None
         state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
         raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
 
-    def _look(self) -> list[str]:
-        """Return the names in the store that are to be served; looks at the disk."""
-        return [name for name in self.store.names() if name in self._only or not self._only]
-
     def problem(self, name: str) -> str:
         """Return why the model does not answer with its champion, or an empty text."""
-        return self._problems.get(name, (None, ""))[1]
+        problem = self._problems.get(name)
+        return problem.text if problem else ""
 
     async def refresh(self) -> None:
-        """Bring what is served in line with the store; a champion that cannot be loaded is tried once.
+        """Bring what is served in line with the store, each model whatever becomes of the others.
 
-        A model whose folder was deleted answers no more, and takes all that is known of it along. Of a store that is
-        empty altogether nothing is taken for deleted: a disk that is not mounted looks like that.
+        A champion that cannot be loaded is tried again after longer and longer pauses. Where nothing answers yet, one
+        of the champions before it does meanwhile. A model whose folder was deleted answers no more, and takes all that
+        is known of it along.
+
+        Raises:
+            StorageError: the store is empty altogether, and was not before; everything stays as it was.
+            OSError: the store cannot be listed; likewise.
         """
         async with self._changing:
-            names = await self.threads.store.run(self._look)
-            if not await self._drop_deleted(names):
-                return
-            self._stored = {name: self._stored.get(name) for name in names}
-            self._has_looked = True
-            for name in names:
-                await self._follow(name)
+            await do_all([self.stored.look, self._drop_deleted, self._follow_all])
 
-    async def _drop_deleted(self, names: Sequence[str]) -> bool:
-        """Let go of the models that were there, or answer, and are not among ``names``; False if the store is gone."""
-        gone = {*self._served, *self._stored}.difference(names)
-        was_missing, self._is_missing = self._is_missing, False
-        if gone and not await self.threads.store.run(self._is_anything_there):
-            self._is_missing = True
-            if not was_missing:
-                log.error("%s is empty: is its disk mounted? The models that were loaded answer on", self.store.root)
-            return False
+    async def _drop_deleted(self) -> None:
+        gone = {*self._served, *self._followed}.difference(self.stored.names())
+        self._followed = {*self.stored.names()}
         for name in gone | self._gone:  # once more a look later, for what requests in flight have counted since
             self._metrics.forget(name)
         self._gone = gone
@@ -210,10 +232,9 @@ class Models:
                 self._release(served)
         if gone:
             await self.threads.store.run(give_back)
-        return True
 
-    def _is_anything_there(self) -> bool:
-        return self.store.root.is_dir() and any(self.store.root.iterdir())
+    async def _follow_all(self) -> None:
+        await do_all(partial(self._follow, name) for name in self.stored.names())
 
     async def move(
         self,
@@ -249,6 +270,7 @@ class Models:
             done = await self.threads.store.run(self.store.moved_by, name, request_id, event, to or 0)
             if done:
                 with _logged(name, done):
+                    await self.stored.look()
                     await self._follow(name)
                 return done
             if self._only and name not in self._only:
@@ -275,31 +297,54 @@ class Models:
             backbone.close()
 
     async def _follow(self, name: str) -> None:
-        """Bring one model in line with the store."""
-        try:
-            champion = self._stored[name] = await self.threads.store.run(self.store.champion, name)
-        except OSError as error:
-            self._problems[name] = (None, f"its history cannot be read: {error}")
+        """Bring one model in line with what the store held."""
+        stored, served, problem = self.stored.get(name), self._served.get(name), self._problems.get(name)
+        if stored.problem:
+            self._problems[name] = _Problem(None, stored.problem)
             return
-        served = self._served.get(name)
+        champion = stored.champion
         self._metrics.of(name)  # begins its counters
         self._metrics.champion_version.labels(name).set(champion or 0)
         self._metrics.served_version.labels(name).set(served.version if served else 0)
-        failed = self._problems.get(name, (None, ""))[0]
         if champion is None or (served and served.version == champion):
             self._problems.pop(name, None)
-        elif champion != failed:
-            await self._try_to_swap(name, champion)
+        elif problem is None or problem.version != champion or problem.is_due():
+            await self._try_champion(name, champion)
 
-    async def _try_to_swap(self, name: str, version: int) -> None:
+    async def _try_champion(self, name: str, version: int) -> None:
+        """Load a champion and let it answer; where it cannot be loaded, see that something does."""
+        known = self._problems.get(name)
+        failures = known.failures + 1 if known and known.version == version else 1
         try:
             self._swap(await self._load(name, version))
-        except RegraftError as error:
-            self._problems[name] = (version, str(error))
+        except Exception as error:
+            pause_s = self._pauses.after(failures)
             self._metrics.load_failures.labels(name).inc()
+            if name not in self._served:
+                await self._serve_one_before(name)
             serving = self._served[name].version if name in self._served else 0
-            still = f"version {serving} keeps serving" if serving else "nothing serves for it"
-            log.error("model %s: champion %d cannot be loaded, %s: %s", name, version, still, error)
+            still = f"version {serving} serves meanwhile" if serving else "nothing serves for it"
+            self._problems[name] = _Problem(version, f"{error}; {still}", failures, _now_s() + pause_s)
+            log.error(
+                "model %s: champion %d cannot be loaded, %s; tried again in %g s: %s",
+                name,
+                version,
+                still,
+                pause_s,
+                error,
+            )
+            if not isinstance(error, (RegraftError, OSError)):
+                raise
+
+    async def _serve_one_before(self, name: str) -> None:
+        """Let the latest of the champions before answer that can be loaded, if one can."""
+        for version in self.stored.get(name).champions[-2 : -2 - _MOST_BEFORE : -1]:
+            try:
+                self._swap(await self._load(name, version))
+            except (RegraftError, OSError) as error:
+                log.warning("model %s: version %d, champion before, cannot be loaded either: %s", name, version, error)
+            else:
+                return
 
     async def _load(self, name: str, version: int) -> ServedModel:
         """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""

@@ -128,7 +128,9 @@ class Observer:
     def _follow_shadow(self, champion: ServedModel) -> None:
         """Bring the shadow of a model in line with the store; one that cannot judge is tried once for a champion."""
         name, store = champion.name, self._models.store
-        version = store.shadow(name)
+        version = self._models.stored.get(name).shadow
+        if version == champion.version:  # it has just become champion
+            version = None
         known = self._shadows.get(name)
         if version is None:
             self._shadows.pop(name, None)

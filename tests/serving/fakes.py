@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from regraft.artifact import IMAGE
 from regraft.card import ModelCard
-from regraft.errors import RegraftError
 from regraft.runtime import OpenSession, open_session
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
@@ -56,7 +55,7 @@ class Engines:
     def __init__(self, plan: ExecutionPlan | None = None) -> None:
         self.plan = plan or ExecutionPlan(lanes=1, threads=1, max_batch=4)
         self.sessions: list[GatedSession] = []
-        self.refusal: RegraftError | None = None
+        self.refusal: Exception | None = None
         self.new_gates_are_open = True
 
     def __call__(self, model: Path, _card: ModelCard) -> Engine:

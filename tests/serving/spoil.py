@@ -59,3 +59,10 @@ SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
     "a card of another model": (_card(lambda card: card.update(name="other")), "it is model 'other'"),
 }
 """By what is wrong with a version's folder: how to make it so, and what the reason must mention."""
+
+
+def too_large_to_read(file: Path) -> None:
+    """Make a file, which takes no room on the disk, for which no machine has the memory."""
+    file.unlink()
+    with file.open("wb") as sparse:
+        sparse.truncate(8 * 2**40)

@@ -33,7 +33,7 @@ from tests.cuda_pretended import in_pretended_cuda
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import PLAN, LiveServer, stalled_retrain
 from tests.serving.loop import grpc_loop
-from tests.serving.spoil import SPOIL
+from tests.serving.spoil import SPOIL, too_large_to_read
 from tests.serving.waiting import PATIENCE_S, until, wait_until
 from tests.tiny import picture, publish_tiny
 
@@ -142,6 +142,22 @@ def test_a_server_whose_only_champion_cannot_be_loaded_is_not_ready(store: Model
 
         publish_tiny(store)
         wait_until(lambda: health_of(live) == SERVING)
+
+
+def test_a_server_serves_the_champion_before_until_the_champion_arrives_and_says_so(store: ModelStore) -> None:
+    late = publish_tiny(store, sharpness=5.0)
+    folder = store.folder("colours", late)
+    elsewhere = folder.rename(store.root.parent / "late")
+    with LiveServer(store) as live:
+        assert live.client.classify(picture("red")).version == 1
+        (model,) = live.client.list_models()
+        assert (model.served_version, model.champion) == (1, late)
+        assert model.problem.endswith("version 1 serves meanwhile")
+        assert live.metric("regraft_served_version", model="colours") == 1
+
+        elsewhere.rename(folder)
+        wait_until(lambda: live.client.classify(picture("red")).version == late)
+        assert live.client.get_model().problem == ""
 
 
 def test_a_bad_champion_does_not_make_a_ready_server_unready(store: ModelStore, live: LiveServer) -> None:
@@ -536,13 +552,6 @@ def test_models_on_one_backbone_share_a_session_and_a_batch(store: ModelStore) -
 
         assert [answer.result(PATIENCE_S).name for answer in asked] == ["animals", "colours"] * 4
         assert {answer.result().predictions[0].label for answer in asked} == {"red"}
-
-
-def too_large_to_read(file: Path) -> None:
-    """Make a file, which takes no room on the disk, for which no machine has the memory."""
-    file.unlink()
-    with file.open("wb") as sparse:
-        sparse.truncate(8 * 2**40)
 
 
 def test_a_server_whose_memory_did_not_suffice_for_a_background_task_goes_on_with_it(store: ModelStore) -> None:

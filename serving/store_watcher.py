@@ -1,0 +1,92 @@
+"""What the model store holds, read by one look for the whole server: whoever needs it asks the last look, no disk."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from regraft.errors import StorageError
+from regraft.store import HistoryEntry, ModelStore, champions_of, shadow_of
+from serving.threads import Threads
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as the store had it at the last look.
+
+    Attributes:
+        history: as `ModelStore.history`.
+        problem: why it could not be read, or empty.
+    """
+
+    history: Sequence[HistoryEntry] = ()
+    problem: str = ""
+
+    @property
+    def champion(self) -> int | None:
+        """The version that should answer, or None."""
+        return self.champions[-1] if self.champions else None
+
+    @cached_property
+    def champions(self) -> Sequence[int]:
+        """The champions that a rollback would walk back through, the present one last."""
+        return champions_of(self.history)
+
+    @cached_property
+    def shadow(self) -> int | None:
+        """The version that judges beside the champion, or None."""
+        return shadow_of(self.history)
+
+
+class StoreWatcher:
+    """The one of a server that reads the model store over and over."""
+
+    def __init__(self, store: ModelStore, threads: Threads, only: frozenset[str] = frozenset()) -> None:
+        """Watch all of ``store``, or ``only`` some models; nothing is known before the first `look`."""
+        self._store = store
+        self._threads = threads
+        self._only = only
+        self._known: Mapping[str, StoredModel] = {}
+        self.has_looked = False
+
+    def names(self) -> list[str]:
+        """Return the names of the models that the store had."""
+        return sorted(self._known)
+
+    def get(self, name: str) -> StoredModel:
+        """Return a model as the store had it; one that it had not has no history."""
+        return self._known.get(name, StoredModel())
+
+    async def look(self) -> None:
+        """Read the store; a model that cannot be read keeps none of the others from it.
+
+        Raises:
+            OSError: it cannot be listed; what is known stays as it was.
+            StorageError: it is empty altogether, and was not before, as where its disk is not mounted; likewise.
+        """
+        self._known, error = await self._threads.store.run(self._read)
+        self.has_looked = True
+        if error:
+            raise error
+
+    def _read(self) -> tuple[Mapping[str, StoredModel], Exception | None]:
+        """Read every model, and return beside them the first error that is no disk's; that model stays as it was."""
+        found: dict[str, StoredModel] = {}
+        first: Exception | None = None
+        names, root = self._store.names(), self._store.root
+        if self._known and not names and not (root.is_dir() and any(root.iterdir())):
+            raise StorageError(f"{root} is empty: is its disk mounted? The models that were loaded answer on")
+        for name in names:
+            if self._only and name not in self._only:
+                continue
+            try:
+                found[name] = self._read_one(name)
+            except OSError as error:
+                found[name] = StoredModel(problem=f"its history cannot be read: {error}")
+            except Exception as error:  # noqa: BLE001 - it is raised when the others are read
+                found[name], first = self.get(name), first or error
+        return found, first
+
+    def _read_one(self, name: str) -> StoredModel:
+        """Read a model; the one that is known where nothing changed, with what was found out about it."""
+        known, history = self.get(name), self._store.history(name)
+        return known if not known.problem and known.history == history else StoredModel(history)
