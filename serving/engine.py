@@ -24,12 +24,12 @@ from serving.plan import (
     Goal,
     Measurement,
     Run,
-    choose,
     grid_of,
     measure,
     plan_file,
     recall,
     remember,
+    settle,
 )
 
 log = logging.getLogger("regraft.plan")
@@ -202,12 +202,12 @@ def open_engine(
     opened, measured = measure_model(model, card, provider, plans, tf32=tf32, cpus=cpus, clock=clock)
     if measured.doubt:
         log.warning(
-            "backbone %s: the execution plan is in doubt and measured again at the next start: %s; "
+            "backbone %s: its execution plan is in doubt and measured again at the next start: %s; "
             "`regraft plan --fresh` on a quiet machine, or --plan, settles it",
             card.backbone.name,
             measured.doubt,
         )
-    plan = choose(measured.points, goal, decode_in_lane=opened.provider == "cpu")
+    plan = settle(measured, goal, cpus or cpu_budget(), on_cpu=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)

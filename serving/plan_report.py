@@ -9,7 +9,7 @@ from regraft.files import cache_folder
 from regraft.runtime import ProviderChoice, cpu_budget, processor
 from regraft.store import MODEL_FILE, ModelStore
 from serving.engine import measure_model
-from serving.plan import Goal, choose
+from serving.plan import Goal, settle
 
 
 def plan_report(
@@ -31,20 +31,20 @@ def plan_report(
         ProviderError: CUDA was asked for and does not work.
         ArtifactError: the model cannot be run.
     """
-    models = ModelStore(store)
+    models, cpus = ModelStore(store), cpus or cpu_budget()
     path = models.folder(*models.find(model)) / MODEL_FILE
     loaded = artifact.read(path)
     opened, measured = measure_model(
         path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, tf32=tf32, cpus=cpus
     )
-    plan = choose(measured.points, goal, decode_in_lane=opened.provider == "cpu")
+    plan = settle(measured, goal, cpus, on_cpu=opened.provider == "cpu")
     return {
         "model": str(path),
         "backbone": loaded.card.backbone.name,
         "provider": opened.provider,
         "fallback_reason": opened.fallback_reason,
         "processor": processor(),
-        "cpus": cpus or cpu_budget(),
+        "cpus": cpus,
         "optimise": goal,
         "plan": {**asdict(plan), "text": str(plan)},
         "doubt": measured.doubt,

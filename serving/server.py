@@ -112,7 +112,7 @@ class Server:
         require_onnxruntime()
         self.settings = settings
         self.metrics = Metrics(settings.metrics_labels)
-        self._threads = Threads()
+        self._threads = Threads(settings.cpus)
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
             if 0. Retrains have no more either.
         plan: LANESxTHREADSxBATCH, as ``regraft plan`` prints it, for every backbone, instead of measuring: so many runs
             at once, of so many threads each, of at most so many pictures. Where it is measured and rounds disagree, as
-            beside other work, the plan is logged as in doubt, not kept, and measured again at the next start.
+            beside other work, that is logged, not kept, and done again at the next start; until then, for throughput,
+            each CPU has a lane.
         max_in_flight: pictures admitted at once; one more is answered RESOURCE_EXHAUSTED. Callers have equal shares,
             and all streams together a quarter.
         max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.

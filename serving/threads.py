@@ -159,13 +159,13 @@ class _Work:
 class Threads:
     """The pools of one server; see the module. Close them when done."""
 
-    def __init__(self) -> None:
-        """Make them; no thread is started yet."""
+    def __init__(self, cpus: int = 0) -> None:
+        """Make them, for so many CPUs, all that this process may use if 0; no thread is started yet."""
         self.store = Pool("store", 4)
         self.moves = Pool("moves", 4)
         self.database = Pool("database", 8)
         self.writes = Pool("writes", 4)
-        self.pictures = Pool("pictures", cpu_budget())
+        self.pictures = Pool("pictures", cpus or cpu_budget())
 
     def close(self) -> None:
         """Let all threads go; who still waits is told that the server stops."""

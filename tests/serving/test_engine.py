@@ -288,9 +288,10 @@ def test_what_is_in_doubt_is_said_and_measured_again_at_the_next_start(
 ) -> None:
     plans, ticks = model_file.parent / "plans", Ticks()
 
-    open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(ticks, lambda: ticks.s))
+    doubted = open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(ticks, lambda: ticks.s))
 
     assert not plans.exists()
+    assert str(doubted.plan) == f"{cpu_budget()}x1x1"
     (line,) = caplog.messages
     assert "in doubt and measured again at the next start: other work kept the lanes waiting" in line
     assert "--plan" in line

@@ -27,6 +27,7 @@ from serving.plan import (
     read_plan,
     recall,
     remember,
+    settle,
 )
 
 LANES = (2, 1)
@@ -218,6 +219,15 @@ def test_small_differences_between_rounds_are_no_doubt(noise: list[float]) -> No
 
     assert machine.measure().doubt == ""
     assert machine.rounds == 3
+
+
+@pytest.mark.parametrize(("doubt", "plan"), [("", "1x2x1"), ("rounds disagree", "4x1x1")])
+def test_in_doubt_each_cpu_has_a_lane(doubt: str, plan: str) -> None:
+    measured = Measurement((Point(2, 1, 1, 100.0, 20.0), Point(1, 2, 1, 150.0, 7.0)), doubt)
+
+    assert str(settle(measured, "throughput", 4, on_cpu=True)) == plan
+    assert str(settle(measured, "throughput", 4, on_cpu=False)) == "1x2x1"
+    assert str(settle(measured, "latency", 4, on_cpu=True)) == "1x2x1"
 
 
 def test_a_doubt_about_the_latency_counts_too() -> None:

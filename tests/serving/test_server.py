@@ -697,3 +697,10 @@ def test_a_store_that_is_slow_holds_up_neither_the_port_nor_the_loop(
         assert starting.result(PATIENCE_S).models == ["colours"]
     finally:
         grpc_loop().run(servers[0].stop())
+
+
+def test_the_plan_and_the_cpus_that_are_given_hold_for_all_that_runs_or_decodes(store: ModelStore) -> None:
+    with LiveServer(store, cpus=1, plan="1x1x2") as live:
+        assert str(live.server.models.get("colours").backbone.engine.plan) == "1x1x2"
+        assert live.server.models.cpus.count == live.server.models.threads.pictures.threads == 1
+        assert live.client.classify(picture("red")).predictions[0].label == "red"
