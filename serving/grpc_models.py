@@ -25,7 +25,7 @@ from serving.baking import Baker
 from serving.models import Models
 from serving.observer import Observer, Shadowed
 from serving.traffic import DriftState, Traffic
-from serving.wire import MOST_ANSWER_BYTES, card_json
+from serving.wire import MOST_ANSWER_BYTES
 
 log = logging.getLogger("regraft.models")
 
@@ -184,7 +184,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.labels.extend(served.card.labels)
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
-            model.card_json = await self._threads.pictures.run(card_json, served.card)
+            model.card_json = await self._threads.pictures.run(lambda: served.card_json)
         await self._describe_traffic(model)
         return model
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -38,6 +38,7 @@ from serving.metrics import Metrics
 from serving.store_watcher import StoreWatcher
 from serving.supervisor import Backoff, do_all
 from serving.threads import Threads
+from serving.wire import card_json
 
 log = logging.getLogger("regraft.models")
 
@@ -72,6 +73,11 @@ class ServedModel:
         """What the embeddings are kept under that come with its answers."""
         bare = EmbeddingKey(self.card.backbone.digest, self.card.image.digest())
         return bare.computed_in(self.backbone.engine.arithmetic)
+
+    @cached_property
+    def card_json(self) -> str:
+        """The card as it is sent; of many classes it takes a while, once: not on the event loop."""
+        return card_json(self.card)
 
     def check_version(self, wanted: int | None) -> None:
         """Refuse a version that is not this one; None is content with any.

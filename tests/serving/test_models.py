@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from regraft.artifact import Head
+from regraft.card import parse_card
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import (
     DrainingError,
@@ -893,3 +894,13 @@ async def test_all_backbones_share_the_cpus_of_the_server(store: ModelStore) -> 
     assert len(engines.sessions) == 2
     models.close()
     threads.close()
+
+
+@asynchronous
+async def test_the_card_of_a_version_is_made_text_once(store: ModelStore) -> None:
+    with stage(store) as s:
+        await s.models.refresh()
+        served = s.models.get("colours")
+
+        assert parse_card(served.card_json) == served.card
+        assert served.card_json is served.card_json
