@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from regraft.image import Crop
 from regraft.labels import check_label, check_note, one_form
+from regraft.wanted import set_wanted
 from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
 from serving.picture_memory import PictureMemory
@@ -243,7 +243,12 @@ class Intake:
             return
         news = [waiting.new for waiting, _ in wanted]
         first, _ = wanted[0]  # all of a batch are of one model and one caller
-        keep = partial(self._examples.add_all, caller=first.caller, hourly_quota=self.rules.per_hour)
-        outcomes = await self._threads.writes.run(keep, first.served.name, news)
+
+        def keep() -> list[AddOutcome]:
+            set_wanted(lambda: any(waiting.is_wanted for waiting, _ in wanted))
+            quota = self.rules.per_hour
+            return self._examples.add_all(first.served.name, news, caller=first.caller, hourly_quota=quota)
+
+        outcomes = await self._threads.writes.run(keep)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Kept(outcome, crop))

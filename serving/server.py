@@ -75,6 +75,7 @@ CONTROL: Final = (
     examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
 )
+_CLOSING_PATIENCE_S: Final = 5.0
 _KILL_AFTER_S: Final = 30.0
 """So much longer than its limit may a retrain live that cannot keep it."""
 
@@ -270,7 +271,7 @@ class Server:
                 self._background.stop,
                 self._jobs.close,
                 _as_step(self.models.close),
-                _as_step(self._examples.close),
+                self._close_examples,
                 *(
                     partial(self._threads.pictures.run, part.close)
                     for part in (self._tracing, self._metrics_port)
@@ -281,6 +282,13 @@ class Server:
         )
         log.log(logging.WARNING if cut else logging.INFO, "stopped; %d call(s) cut", cut)
         return cut
+
+    async def _close_examples(self) -> None:
+        """Close the database, unless that hangs too."""
+        try:
+            await asyncio.wait_for(self._threads.writes.run(self._examples.close), _CLOSING_PATIENCE_S)
+        except TimeoutError:
+            log.warning("the database is left as it is: it could not be closed within %g s", _CLOSING_PATIENCE_S)
 
     async def run(self, announce: Callable[[Ready], None]) -> int:
         """Serve until SIGTERM or SIGINT, reload at SIGHUP; return how many calls had to be cut at the end."""

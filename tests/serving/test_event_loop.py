@@ -69,7 +69,9 @@ def test_nor_does_what_is_done_in_the_background(store: ModelStore, tmp_path: Pa
             publish_tiny(store, sharpness=5.0)
             callers.write_text(f"ada operate sha256:{64 * '0'}")
             wait_until(lambda: live.server.models.get("colours").version == 2)
-        assert uses == []
+        with disk_uses_of_the_loop() as uses_at_the_end:
+            live.stop().result(PATIENCE_S)
+        assert uses + uses_at_the_end == []
 
 
 def test_the_watch_sees_what_it_shall() -> None:

@@ -196,3 +196,15 @@ async def test_where_a_batch_cannot_be_written_each_of_it_has_its_own_answer(sto
         assert {example.sha256 for example in s.examples.list("colours")} == {
             image_hash(image) for image in images if image != images[2]
         }
+
+
+@asynchronous
+async def test_what_nobody_waits_for_any_more_as_it_is_written_is_not_kept(store: ModelStore) -> None:
+    async with stage(store) as s:
+        given_up = await s.hold_up(Sender("ada"))
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        s.examples.gate.set()
+        await (await s.begin(picture("blue"), Sender("ada")))
+
+        assert [example.sha256 for example in s.examples.list("colours")] == [image_hash(picture("blue"))]
