@@ -94,10 +94,7 @@ class Head:
     def probabilities(self, embedding: FloatArray) -> FloatArray:
         """Return softmax probabilities [N, K] of embeddings [N, D]; what the graph computes, within 1e-5."""
         # Not embedding @ weight.T: for two rows OpenBLAS takes three times as long for that.
-        logits = (self.weight @ embedding.T).T + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(logits)
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+        return _softmax((self.weight @ embedding.T).T + self.bias)
 
     def novelty(self, embedding: FloatArray) -> FloatArray:
         """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes.
@@ -106,11 +103,37 @@ class Head:
         Mahalanobis cosine (after Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
         2018).
         """
-        length = np.linalg.norm(embedding, axis=1, keepdims=True)
-        length[length == 0] = 1
-        direction = embedding / length
-        stretch = np.sqrt(1 + np.square(direction @ self.whitening.T).sum(axis=1))
-        return np.asarray(1 - (self.prototypes @ direction.T).max(axis=0) / stretch, np.float32)
+        direction: FloatArray = np.asarray(embedding / _length(embedding), np.float32)
+        return _novelty((self.prototypes @ direction.T).T, direction @ self.whitening.T)
+
+    def answers(self, products: FloatArray, embedding: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the probabilities [N, K] and the novelty [N] of embeddings that were multiplied elsewhere.
+
+        Args:
+            products: [N, 2 K + R], of the embeddings with ``weight``, ``prototypes`` and ``whitening``, in this order.
+            embedding: [N, D].
+        """
+        logits, similarities, whitened = np.split(products, [len(self.bias), 2 * len(self.bias)], axis=1)
+        length = _length(embedding)
+        return _softmax(logits + self.bias), _novelty(similarities / length, whitened / length)
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(logits)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def _length(embedding: FloatArray) -> FloatArray:
+    """Return the lengths [N, 1] to divide by, 1 where there is none."""
+    length = np.linalg.norm(embedding, axis=1, keepdims=True)
+    length[length == 0] = 1
+    return np.asarray(length, np.float32)
+
+
+def _novelty(similarities: FloatArray, whitened: FloatArray) -> FloatArray:
+    stretch = np.sqrt(1 + np.square(whitened).sum(axis=1))
+    return np.asarray(1 - similarities.max(axis=1) / stretch, np.float32)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import ctypes
 import functools
 import os
 import platform
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from regraft.cgroup import quota_cpus
 from regraft.errors import ArtifactError, MissingPackageError, ProviderError, first_line
@@ -21,9 +23,46 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
+_CUDA: Final = "CUDAExecutionProvider"
 ProviderChoice = Literal["auto", "cuda", "cpu"]
+Arena = Literal["power-of-two", "as-requested"]
 Arithmetic = Literal["cpu", "cuda fp32", "cuda tf32"]
 """What a session computes in. TF32 rounds what is multiplied to 10 bits of mantissa, fp32 keeps 23."""
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """Settings of a session on CUDA; without CUDA they mean nothing.
+
+    Attributes:
+        device: number of the GPU, of those that ``CUDA_VISIBLE_DEVICES`` leaves.
+        memory_bytes: the most that a session may take of its memory; any if 0.
+        arena: ``power-of-two`` makes room for twice as much each time that memory does not suffice, ``as-requested``
+            for just what is needed, which leaves more of it to others and takes longer.
+        tf32: lets CUDA multiply in TF32, as GPUs since Ampere do faster; its embeddings are off by up to a hundredth.
+        heads_bytes: the most that heads may take on the GPU beside the session, but for those of one batch.
+    """
+
+    device: int = 0
+    memory_bytes: int = 0
+    arena: Arena = "power-of-two"
+    tf32: bool = False
+    heads_bytes: int = 2**30
+
+    def by_name(self) -> dict[str, str]:
+        """Return what ONNX Runtime's execution provider takes, under its names."""
+        arenas: dict[Arena, str] = {"power-of-two": "kNextPowerOfTwo", "as-requested": "kSameAsRequested"}
+        # The default search tunes anew for every batch size, which live requests would pay for. TF32 is on by default.
+        return {
+            "device_id": str(self.device),
+            "arena_extend_strategy": arenas[self.arena],
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": str(int(self.tf32)),
+            **({"gpu_mem_limit": str(self.memory_bytes)} if self.memory_bytes else {}),
+        }
+
+
+DEFAULT_CUDA: Final = CudaOptions()
 
 
 @dataclass(frozen=True)
@@ -34,20 +73,23 @@ class OpenSession:
         session: the ONNX Runtime session; its ``run`` is thread-safe. Freed when the last reference goes.
         provider: ``cuda`` or ``cpu``: what the session really uses.
         fallback_reason: why it is not CUDA although CUDA was asked for, or empty.
-        tf32: whether CUDA may multiply in TF32.
+        cuda: how it uses CUDA, if it does.
+        on_cpu: where it uses CUDA, how many nodes run on the CPU nevertheless, by operator. Each costs copies to the
+            host and back in every run.
     """
 
     session: "onnxruntime.InferenceSession"
     provider: Literal["cuda", "cpu"]
     fallback_reason: str = ""
-    tf32: bool = False
+    cuda: CudaOptions = DEFAULT_CUDA
+    on_cpu: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def arithmetic(self) -> Arithmetic:
         """What it computes in."""
         if self.provider == "cpu":
             return "cpu"
-        return "cuda tf32" if self.tf32 else "cuda fp32"
+        return "cuda tf32" if self.cuda.tf32 else "cuda fp32"
 
 
 def open_session(
@@ -56,7 +98,7 @@ def open_session(
     provider: ProviderChoice,
     threads: int,
     operators: Path | None = None,
-    tf32: bool = False,
+    cuda: CudaOptions = DEFAULT_CUDA,
 ) -> OpenSession:
     """Open a session on ``model``.
 
@@ -65,7 +107,7 @@ def open_session(
         provider: ``auto`` takes CUDA where it works and says why where it does not; ``cuda`` insists.
         threads: threads of one ``run`` on the CPU; 1 where several runs go on at once.
         operators: a library of operators that are not ONNX Runtime's own.
-        tf32: lets CUDA multiply in TF32, as GPUs since Ampere do faster; its embeddings are off by up to a hundredth.
+        cuda: how CUDA is used where it works.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work; the text is the reason.
@@ -77,10 +119,10 @@ def open_session(
     if provider == "cuda" and reason:
         raise ProviderError(f"provider cuda was asked for, but {reason}")
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    where = ""
     if provider != "cpu" and not reason:
-        # The default search tunes anew for every batch size, which live requests would pay for. TF32 is on by default.
-        cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": str(int(tf32))}
-        providers.insert(0, ("CUDAExecutionProvider", cuda))
+        providers.insert(0, (_CUDA, cuda.by_name()))
+        where = f" on GPU {cuda.device}"
     source = model if isinstance(model, bytes) else str(model)
     options = _options(ort, threads)
     if operators is not None:
@@ -88,14 +130,26 @@ def open_session(
     try:
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        raise ArtifactError(f"ONNX Runtime refuses the model: {first_line(error)}") from error
+        raise ArtifactError(f"ONNX Runtime refuses the model{where}: {first_line(error)}") from error
     session.disable_fallback()
-    effective: Literal["cuda", "cpu"] = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+    effective: Literal["cuda", "cpu"] = "cuda" if _CUDA in session.get_providers() else "cpu"
     if provider != "cpu" and effective == "cpu" and not reason:
         reason = "ONNX Runtime could not use CUDA here (its own message is on standard error)"
     if provider == "cuda" and effective == "cpu":
         raise ProviderError(f"provider cuda was asked for, but {reason}")
-    return OpenSession(session, effective, reason, tf32)
+    on_cpu = nodes_elsewhere(session, _CUDA) if effective == "cuda" else {}
+    return OpenSession(session, effective, reason, cuda, on_cpu)
+
+
+def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN401 - the package ships no types
+    """Count the nodes that a session runs on another execution provider, by operator.
+
+    Args:
+        session: opened here, or with ``session.record_ep_graph_assignment_info`` set.
+        provider: its name as ONNX Runtime has it, ``CUDAExecutionProvider``.
+    """
+    parts = (part for part in session.get_provider_graph_assignment_info() if part.ep_name != provider)
+    return dict(Counter(node.op_type for part in parts for node in part.get_nodes()).most_common())
 
 
 def arithmetic_here(provider: ProviderChoice) -> Arithmetic:
@@ -125,9 +179,18 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def to_device(array: "npt.NDArray[Any]", device: str) -> Any:  # noqa: ANN401 - the package ships no type information
+def to_device(array: "npt.NDArray[Any]", device: str, number: int = 0) -> Any:  # noqa: ANN401 - no type information
     """Copy an array to ``cuda`` or ``cpu``, as a value that sessions can be bound to."""
-    return require_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, 0)
+    return require_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, number)
+
+
+def only_device(number: int) -> str:
+    """Return the ``CUDA_VISIBLE_DEVICES`` of a child that shall have just one of this process's GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(number)
+    devices = visible.split(",")
+    return devices[number].strip() if number < len(devices) else visible
 
 
 def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
@@ -153,13 +216,14 @@ def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # it warns of every initializer that is an input, which ours are by design
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `nodes_elsewhere`
     return options
 
 
 @functools.cache  # loading the CUDA libraries takes half a second, and the answer does not change
 def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships no type information
     """Return the loader's own words on why the CUDA provider's library cannot be used, or an empty text."""
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    if _CUDA not in ort.get_available_providers():
         return "the installed onnxruntime has no CUDA provider: pip install 'regraft[gpu]' in a fresh environment"
     ort.preload_dlls()
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"

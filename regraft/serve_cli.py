@@ -16,7 +16,7 @@ from regraft.errors import InvalidRequestError
 from regraft.image_limits import configured_limits
 from regraft.logs import write_log
 from regraft.options import Json, Store
-from regraft.runtime import ProviderChoice, allowed_cpus
+from regraft.runtime import CudaOptions, ProviderChoice, allowed_cpus
 from regraft.store import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
 
@@ -28,6 +28,8 @@ CudaTf32 = Annotated[
 ]
 
 Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs that all lanes share; all that are ours if not given.")]
+
+CudaDevice = Annotated[int | None, typer.Option(help="Number of the GPU; 0 if not given.", min=0)]
 
 
 def serve(
@@ -47,6 +49,7 @@ def serve(
     insecure: Annotated[bool, typer.Option("--insecure", help="Plaintext may leave this machine.")] = False,
     provider: Annotated[str | None, typer.Option(help="auto, cuda or cpu; auto if not given.")] = None,
     cuda_tf32: CudaTf32 = False,
+    cuda_device: CudaDevice = None,
     optimise: Annotated[
         str | None, typer.Option(help="throughput, or latency of a single request; throughput if not given.")
     ] = None,
@@ -126,6 +129,7 @@ def serve(
         "insecure": insecure or None,
         "provider": provider,
         "cuda_tf32": cuda_tf32 or None,
+        "cuda_device": cuda_device,
         "optimise": optimise,
         "cpus": cpus,
         "plan": plan,
@@ -216,6 +220,7 @@ def plan(
     store: Store = Path("models"),
     provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     cuda_tf32: CudaTf32 = False,
+    cuda_device: CudaDevice = None,
     optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
     cpus: Cpus = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
@@ -233,7 +238,8 @@ def plan(
             raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)
     if cpus and cpus > (most := allowed_cpus()):
         raise typer.BadParameter(f"{cpus}: this process may run on {most} only", param_hint="--cpus")
-    report = plan_report(store, model, provider, optimise, fresh=fresh, tf32=cuda_tf32, cpus=cpus or 0)  # type: ignore[arg-type]  # checked above
+    cuda = CudaOptions(cuda_device or 0, tf32=cuda_tf32)
+    report = plan_report(store, model, provider, optimise, fresh=fresh, cuda=cuda, cpus=cpus or 0)  # type: ignore[arg-type]  # checked above
     if as_json:
         print_json(report)
     else:

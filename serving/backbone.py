@@ -132,6 +132,15 @@ class Backbone:
         """Return by what `ask` would refuse at once whoever comes now and has so many seconds left, if it would."""
         return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
 
+    async def warm_up(self, head: Head, crop_px: int) -> None:
+        """Run all batch sizes in every lane's own thread, where what a thread needs of CUDA is made.
+
+        Raises:
+            ArtifactError: an answer makes no sense.
+            DrainingError: the backbone is closed.
+        """
+        await self._lanes.in_every_lane(partial(self.engine.warm_up, head, crop_px))
+
     async def try_head(self, head: Head, crop_px: int) -> None:
         """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
 

@@ -12,6 +12,7 @@ background work, where a request comes.
 
 import asyncio
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,6 +176,24 @@ class Batcher(Generic[PayloadT, ResultT]):
         working = loop.run_in_executor(self._pool, work)
         working.add_done_callback(lambda _done: self._take_back_lane(loop))
         return await asyncio.shield(working)
+
+    async def in_every_lane(self, work: Callable[[], object]) -> None:
+        """Do something in the thread of every lane, in all at once, as soon as all have ended their turns.
+
+        Raises:
+            DrainingError: the batcher is closed.
+            Exception: the first that the work raised, when it has ended in all.
+        """
+        together = threading.Barrier(self._lanes)  # or one thread could do it twice
+
+        def meet_and_work() -> None:
+            together.wait()
+            work()
+
+        lanes = [self.in_a_lane(meet_and_work) for _ in range(self._lanes)]
+        for outcome in await asyncio.gather(*lanes, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""

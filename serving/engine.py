@@ -15,8 +15,16 @@ from regraft.artifact import IMAGE, FloatArray, Head
 from regraft.card import ModelCard
 from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image import Crop
-from regraft.runtime import OpenSession, ProviderChoice, cpu_budget, open_session, require_onnxruntime
-from serving.device import OUTPUTS, DeviceRunner
+from regraft.runtime import (
+    DEFAULT_CUDA,
+    CudaOptions,
+    OpenSession,
+    ProviderChoice,
+    cpu_budget,
+    open_session,
+    require_onnxruntime,
+)
+from serving.device import OUTPUTS, DeviceRunner, blank_head
 from serving.plan import (
     REAL_CLOCK,
     Clock,
@@ -58,7 +66,7 @@ class Engine:
         """Take over a session; see `open_engine`."""
         keep_blas_to_one_thread()
         self._session = opened.session
-        self._device = DeviceRunner(opened.session) if opened.provider == "cuda" else None
+        self._device = DeviceRunner(opened) if opened.provider == "cuda" else None
         self.provider = opened.provider
         self.arithmetic = opened.arithmetic
         self.fallback_reason = opened.fallback_reason
@@ -80,12 +88,11 @@ class Engine:
         by_head = rows_by_head(heads)
         if len(by_head) == 1:
             return [Output(p, e, float(n)) for p, e, n in zip(*self._run_graph(crops, heads[0]), strict=True)]
-        _, embedding, _ = self._run_graph(crops, blank_head(heads[0].weight.shape[1]))
+        embedding, answers = self._run_for_several(crops, by_head)
         outputs: dict[int, Output] = {}
-        for head, rows in by_head:
-            of_head = embedding[rows]
-            answers = zip(rows, head.probabilities(of_head), of_head, head.novelty(of_head), strict=True)
-            outputs |= {row: Output(p, e, float(n)) for row, p, e, n in answers}
+        for (_, rows), (probabilities, novelty) in zip(by_head, answers, strict=True):
+            for row, of_row, novel in zip(rows, probabilities, novelty, strict=True):
+                outputs[row] = Output(of_row, embedding[row], float(novel))
         return [outputs[row] for row in range(len(heads))]
 
     def _run_graph(self, crops: Sequence[Crop], head: Head) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -94,6 +101,16 @@ class Engine:
         feed = {IMAGE: np.stack(crops), **head.feed()}
         probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(list(OUTPUTS), feed))
         return probabilities, embedding, novelty
+
+    def _run_for_several(
+        self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
+    ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
+        """Return the embeddings of all crops, and each head's probabilities and novelty of its own rows."""
+        if self._device:
+            return self._device.run_for_several(crops, by_head)
+        _, embedding, _ = self._run_graph(crops, blank_head(by_head[0][0].weight.shape[1]))
+        of_heads = [(head, embedding[rows]) for head, rows in by_head]
+        return embedding, [(head.probabilities(rows), head.novelty(rows)) for head, rows in of_heads]
 
     def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
         """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
@@ -107,6 +124,8 @@ class Engine:
         blank = np.zeros((crop_px, crop_px, 3), np.uint8)
         if not only_one:
             self._check_that_heads_count(head, blank)
+            if self._device and self.plan.max_batch > 1:
+                self._try([blank] * 2, head, blank_head(head.weight.shape[1]))
         largest = self.plan.max_batch
         between = {1 << power for power in range(largest.bit_length())} if self._device else set()
         for size in sorted({1} if only_one else {1, largest, *between}):
@@ -137,9 +156,10 @@ class Engine:
                 "provider takes initializers for constants, so heads cannot be swapped on it"
             )
 
-    def _try(self, crops: Sequence[Crop], head: Head) -> list[Output]:
+    def _try(self, crops: Sequence[Crop], *heads: Head) -> list[Output]:
+        """Run the network, for one head or for as many as there are crops."""
         try:
-            return self.run(crops, [head] * len(crops))
+            return self.run(crops, heads if len(heads) > 1 else heads * len(crops))
         except Exception as error:  # ONNX Runtime's exception classes share no base class but this
             raise ArtifactError(f"the model does not run on {self.provider}: {error}") from error
 
@@ -150,12 +170,6 @@ def rows_by_head(heads: Sequence[Head]) -> list[tuple[Head, list[int]]]:
     for row, head in enumerate(heads):
         rows.setdefault(id(head), (head, []))[1].append(row)
     return list(rows.values())
-
-
-@cache
-def blank_head(size: int) -> Head:
-    """Return a head of one label, for a run that is asked for embeddings of so many numbers alone."""
-    return Head(np.zeros((1, size), np.float32), np.zeros(1, np.float32), *[np.zeros((1, size), np.float32)] * 2)
 
 
 @cache
@@ -174,7 +188,7 @@ def open_engine(
     *,
     goal: Goal = "throughput",
     plans: Path | None = None,
-    tf32: bool = False,
+    cuda: CudaOptions = DEFAULT_CUDA,
     cpus: int = 0,
     given: ExecutionPlan | None = None,
     clock: Clock = REAL_CLOCK,
@@ -187,7 +201,7 @@ def open_engine(
         provider: see `regraft.runtime.open_session`.
         goal: what to choose the plan for.
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
-        tf32: see `regraft.runtime.open_session`.
+        cuda: see `regraft.runtime.open_session`.
         cpus: how many CPUs the plan is for; all that this process may use if 0.
         given: the plan itself, from somebody who knows: nothing is measured.
         clock: a test's own.
@@ -197,9 +211,10 @@ def open_engine(
         ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
     if given:
-        opened = open_session(model, provider=provider, threads=given.threads, tf32=tf32)
+        opened = open_session(model, provider=provider, threads=given.threads, cuda=cuda)
+        _tell_of_cpu(opened, card)
         return Engine(opened, given.on_a_cpu(goal) if opened.provider == "cpu" else given)
-    opened, measured = measure_model(model, card, provider, plans, tf32=tf32, cpus=cpus, clock=clock)
+    opened, measured = measure_model(model, card, provider, plans, cuda=cuda, cpus=cpus, clock=clock)
     if measured.doubt:
         log.warning(
             "backbone %s: its execution plan is in doubt and measured again at the next start: %s; "
@@ -207,10 +222,22 @@ def open_engine(
             card.backbone.name,
             measured.doubt,
         )
+    _tell_of_cpu(opened, card)
     plan = settle(measured, goal, cpus or cpu_budget(), on_cpu=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)
+
+
+def _tell_of_cpu(opened: OpenSession, card: ModelCard) -> None:
+    """Warn of a session that is called CUDA's and runs a part of the network on the CPU."""
+    if opened.on_cpu:
+        nodes = ", ".join(f"{count} {operator}" for operator, count in opened.on_cpu.items())
+        log.warning(
+            "backbone %s: CUDA has no kernel for a part of it, and copies to the CPU and back in every run: %s",
+            card.backbone.name,
+            nodes,
+        )
 
 
 def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
@@ -231,7 +258,7 @@ def measure_model(
     plans: Path | None,
     *,
     fresh: bool = False,
-    tf32: bool = False,
+    cuda: CudaOptions = DEFAULT_CUDA,
     cpus: int = 0,
     clock: Clock = REAL_CLOCK,
 ) -> tuple[OpenSession, Measurement]:
@@ -240,7 +267,7 @@ def measure_model(
     What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``. What is in doubt is
     not kept there, so that the next start measures again.
     """
-    opened = open_session(model, provider=provider, threads=1, tf32=tf32)
+    opened = open_session(model, provider=provider, threads=1, cuda=cuda)
     cpus = cpus or cpu_budget()
     file = plans and plan_file(plans, card.backbone.digest, opened.arithmetic, cpus, require_onnxruntime().__version__)
     known = recall(file) if file and not fresh else ()
@@ -248,10 +275,10 @@ def measure_model(
         return opened, Measurement(known)
 
     def runner(threads: int) -> Run:
-        if threads == 1:
-            session = opened.session
-        else:
-            session = open_session(model, provider=opened.provider, threads=threads, tf32=tf32).session
+        if opened.provider == "cuda":  # the way that requests take, with a head of this size on the device
+            device, head = DeviceRunner(opened), blank_head(card.embedding_size, len(card.labels))
+            return lambda crops: device.run(list(crops), head)
+        session = opened.session if threads == 1 else open_session(model, provider="cpu", threads=threads).session
         return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})
 
     try:

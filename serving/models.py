@@ -376,7 +376,7 @@ class Models:
             if is_shared:
                 await backbone.try_head(head, card.image.crop_px)
             else:
-                await self.threads.store.run(backbone.engine.warm_up, head, card.image.crop_px)
+                await backbone.warm_up(head, card.image.crop_px)
         except BaseException:
             self._give_up(backbone, digest)
             raise

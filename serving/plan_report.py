@@ -6,14 +6,21 @@ from typing import Any
 
 from regraft import artifact
 from regraft.files import cache_folder
-from regraft.runtime import ProviderChoice, cpu_budget, processor
+from regraft.runtime import DEFAULT_CUDA, CudaOptions, ProviderChoice, cpu_budget, processor
 from regraft.store import MODEL_FILE, ModelStore
 from serving.engine import measure_model
 from serving.plan import Goal, settle
 
 
 def plan_report(
-    store: Path, model: str, provider: ProviderChoice, goal: Goal, *, fresh: bool, tf32: bool = False, cpus: int = 0
+    store: Path,
+    model: str,
+    provider: ProviderChoice,
+    goal: Goal,
+    *,
+    fresh: bool,
+    cuda: CudaOptions = DEFAULT_CUDA,
+    cpus: int = 0,
 ) -> dict[str, Any]:
     """Measure a version, or recall what was measured, and choose.
 
@@ -23,7 +30,7 @@ def plan_report(
         provider: as for a server.
         goal: likewise.
         fresh: measure even what is known already, and keep the new figures.
-        tf32: as for a server's ``cuda_tf32``.
+        cuda: as for a server.
         cpus: as for a server.
 
     Raises:
@@ -35,7 +42,7 @@ def plan_report(
     path = models.folder(*models.find(model)) / MODEL_FILE
     loaded = artifact.read(path)
     opened, measured = measure_model(
-        path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, tf32=tf32, cpus=cpus
+        path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, cuda=cuda, cpus=cpus
     )
     plan = settle(measured, goal, cpus, on_cpu=opened.provider == "cpu")
     return {

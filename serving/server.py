@@ -16,7 +16,7 @@ from regraft.files import cache_folder
 from regraft.image_limits import Limits
 from regraft.kept_requests import Bounds
 from regraft.oip import inference_pb2, inference_pb2_grpc
-from regraft.runtime import require_onnxruntime
+from regraft.runtime import only_device, require_onnxruntime
 from regraft.store import ModelStore
 from regraft.v1 import (
     classifier_pb2,
@@ -124,7 +124,7 @@ class Server:
                 provider=settings.provider,
                 goal=settings.optimise,
                 plans=cache_folder() / "plans",
-                tf32=settings.cuda_tf32,
+                cuda=settings.cuda,
                 cpus=settings.cpus,
                 given=read_plan(settings.plan) if settings.plan else None,
             ),
@@ -188,7 +188,11 @@ class Server:
             self._refresh,
             database=settings.database,
             limits=limits,
-            environment={"REGRAFT_LOG_FORMAT": settings.log_format, "REGRAFT_LOG_LEVEL": settings.log_level},
+            environment={
+                "REGRAFT_LOG_FORMAT": settings.log_format,
+                "REGRAFT_LOG_LEVEL": settings.log_level,
+                "CUDA_VISIBLE_DEVICES": only_device(settings.cuda_device),
+            },
             limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
         )
         self._schedule = RetrainSchedule(

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from regraft.connection import is_loopback, is_socket
 from regraft.image_limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
-from regraft.runtime import ProviderChoice, allowed_cpus, cpu_budget
+from regraft.runtime import Arena, CudaOptions, ProviderChoice, allowed_cpus, cpu_budget
 from regraft.store import GateMode
 from serving.intake import LabelPolicy
 from serving.picture_memory import DEFAULT_BYTES
@@ -103,6 +103,14 @@ class Settings(BaseSettings):
         cuda_tf32: whether CUDA may multiply in TF32, which GPUs since Ampere do faster. It costs exactness: embeddings
             are off by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a
             version was judged by, and since nothing is learned from such embeddings, a retrain makes its own.
+        cuda_device: number of the GPU, of those that ``CUDA_VISIBLE_DEVICES`` leaves; retrains use it too. One server
+            uses one GPU.
+        cuda_memory_mb: how many megabytes of its memory the session of a backbone may take, for weights and whatever a
+            batch needs; any if 0.
+        cuda_arena: ``power-of-two`` makes room for twice as much each time that this memory does not suffice,
+            ``as-requested`` for just what is needed, which leaves more of the GPU to others and takes longer.
+        cuda_heads_mb: how many megabytes heads may take on the GPU beside a session. Those used last are there, any
+            other is copied when it is asked; of 1,000 labels and embeddings of 1,280 numbers each takes 10.
         optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
         cpus: how many CPUs all lanes share, of however many backbones; those that affinity and the cgroup's quota leave
             if 0. Retrains have no more either.
@@ -169,6 +177,10 @@ class Settings(BaseSettings):
     names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     provider: ProviderChoice = "auto"
     cuda_tf32: bool = False
+    cuda_device: int = Field(default=0, ge=0)
+    cuda_memory_mb: int = Field(default=0, ge=0)
+    cuda_arena: Arena = "power-of-two"
+    cuda_heads_mb: int = Field(default=1024, ge=1)
     optimise: Goal = "throughput"
     cpus: Annotated[int, AfterValidator(_check_cpus)] = Field(default=0, ge=0)
     plan: Annotated[str, AfterValidator(_check_plan)] = ""
@@ -206,6 +218,17 @@ class Settings(BaseSettings):
                     f"{cpus} CPU(s) that there are (--cpus); on a GPU, say --provider cuda"
                 )
         return self
+
+    @property
+    def cuda(self) -> CudaOptions:
+        """How sessions use CUDA."""
+        return CudaOptions(
+            device=self.cuda_device,
+            memory_bytes=self.cuda_memory_mb * 2**20,
+            arena=self.cuda_arena,
+            tf32=self.cuda_tf32,
+            heads_bytes=self.cuda_heads_mb * 2**20,
+        )
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -21,12 +21,31 @@ import onnxruntime
 class Session(onnxruntime.InferenceSession):
     def __init__(self, source, options, *, providers, **rest):
         print("providers:", json.dumps(providers), flush=True)
+        wanted.extend(int(entry[1]["device_id"]) for entry in providers if not isinstance(entry, str))
         self._pretended = [entry if isinstance(entry, str) else entry[0] for entry in providers]
         super().__init__(source, options, providers=["CPUExecutionProvider"], **rest)
 
     def get_providers(self):
         return self._pretended
 
+    def io_binding(self):
+        return Binding(self)
+
+    def run(self, *arguments):
+        print("fed from the host", flush=True)
+        return super().run(*arguments)
+
+class Binding(onnxruntime.IOBinding):
+    def bind_output(self, name, device, number=0):
+        super().bind_output(name)
+
+def on_the_host(array, device="cpu", number=0):
+    assert (device, number) == ("cuda", wanted[-1]), "all heads are on the session's device"
+    return real(array)
+
+real = onnxruntime.OrtValue.ortvalue_from_numpy
+onnxruntime.OrtValue.ortvalue_from_numpy = staticmethod(on_the_host)
+wanted = []
 onnxruntime.InferenceSession = Session
 onnxruntime.get_available_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
 onnxruntime.preload_dlls = lambda: None

@@ -2,16 +2,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
-from regraft.artifact import EMBEDDING, IMAGE
+from regraft.artifact import EMBEDDING, IMAGE, graft
 from regraft.errors import ArtifactError, ProviderError
-from regraft.runtime import ProviderChoice, arithmetic_here, cpu_budget, open_session
+from regraft.runtime import (
+    CudaOptions,
+    ProviderChoice,
+    arithmetic_here,
+    cpu_budget,
+    nodes_elsewhere,
+    only_device,
+    open_session,
+)
 from tests.cuda_pretended import in_pretended_cuda
-from tests.tiny import EMBEDDING_SIZE, tiny_backbone
+from tests.tiny import EMBEDDING_SIZE, tiny_backbone, tiny_card, tiny_head
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BACKBONE = tiny_backbone().SerializeToString()
@@ -115,25 +124,97 @@ def test_an_onnx_runtime_without_cuda_is_told_apart_from_a_broken_cuda(tmp_path:
 OPEN = """
 import sys
 from pathlib import Path
-from regraft.runtime import arithmetic_here, open_session
+from regraft.runtime import CudaOptions, arithmetic_here, open_session
 model = Path(sys.argv[1]).read_bytes()
 print(open_session(model, provider="auto", threads=1).arithmetic, arithmetic_here("auto"), arithmetic_here("cpu"))
-print(open_session(model, provider="auto", threads=1, tf32=True).arithmetic)
+told = CudaOptions(device=1, memory_bytes=2**30, arena="as-requested", tf32=True)
+opened = open_session(model, provider="auto", threads=1, cuda=told)
+print(opened.arithmetic)
+print(opened.on_cpu)
 """
 
 
-def test_cuda_computes_in_fp32_unless_tf32_is_asked_for(tmp_path: Path) -> None:
+def test_cuda_gets_its_options_and_computes_in_fp32_unless_tf32_is_asked_for(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(BACKBONE)
 
     child = in_pretended_cuda(["-c", OPEN, str(model)], tmp_path)
 
-    assert [options["use_tf32"] for options in child.cuda_options] == ["0", "1"]
-    assert child.printed == ["cuda fp32 cuda fp32 cpu", "cuda tf32"]
+    default, told = child.cuda_options
+    assert default == {
+        "device_id": "0",
+        "arena_extend_strategy": "kNextPowerOfTwo",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+    }
+    assert told == {
+        "device_id": "1",
+        "gpu_mem_limit": str(2**30),
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "1",
+    }
+    nodes = {"Cast": 1, "Transpose": 1, "AveragePool": 1, "Flatten": 1, "Mul": 1}
+    assert child.printed == ["cuda fp32 cuda fp32 cpu", "cuda tf32", str(nodes)], "it is a CPU that pretends"
+
+
+def test_a_session_that_is_called_cuda_runs_no_node_on_the_cpu() -> None:
+    """On a machine with a GPU; elsewhere it is called cpu. The rule itself: see the next."""
+    head = tiny_head(("red", "green"))
+    model = graft(tiny_backbone(), head, tiny_card(tiny_backbone(), head, ("red", "green")))
+
+    assert open_session(model.SerializeToString(), provider="auto", threads=1).on_cpu == {}
+
+
+class Part:
+    """Nodes that one execution provider took, as ONNX Runtime tells it."""
+
+    def __init__(self, provider: str, *operators: str) -> None:
+        self.ep_name = provider
+        self._operators = operators
+
+    def get_nodes(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(op_type=operator) for operator in self._operators]
+
+
+class SplitSession:
+    """A session whose nodes two execution providers share."""
+
+    def get_provider_graph_assignment_info(self) -> list[Part]:
+        cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+        return [
+            Part(cuda, "Conv", "Relu"),
+            Part(cpu, "LpNormalization"),
+            Part(cpu, "Shape", "Shape"),
+            Part(cuda, "Gemm"),
+        ]
+
+
+def test_the_nodes_that_another_provider_runs_are_counted_by_operator() -> None:
+    session = open_session(BACKBONE, provider="cpu", threads=1).session
+
+    assert nodes_elsewhere(session, "CPUExecutionProvider") == {}
+    assert sum(nodes_elsewhere(session, "CUDAExecutionProvider").values()) == len(tiny_backbone().graph.node)
+    assert nodes_elsewhere(SplitSession(), "CUDAExecutionProvider") == {"Shape": 2, "LpNormalization": 1}
+    assert nodes_elsewhere(SplitSession(), "CPUExecutionProvider") == {"Conv": 1, "Relu": 1, "Gemm": 1}
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "of_child"),
+    [(None, 0, "0"), (None, 2, "2"), ("3,5", 1, "5"), ("GPU-a, GPU-b", 1, "GPU-b"), ("", 0, ""), ("3", 1, "3")],
+)
+def test_a_child_gets_the_gpu_of_its_parent_alone(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, number: int, of_child: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    assert only_device(number) == of_child
 
 
 def test_a_cpu_knows_one_arithmetic_only() -> None:
-    opened = open_session(BACKBONE, provider="cpu", threads=1, tf32=True)
+    opened = open_session(BACKBONE, provider="cpu", threads=1, cuda=CudaOptions(tf32=True))
 
     assert opened.arithmetic == arithmetic_here("cpu") == "cpu"
 

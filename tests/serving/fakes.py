@@ -30,10 +30,12 @@ class GatedSession:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[npt.NDArray[np.uint8]] = []
+        self.threads: list[int] = []
         self.failures: deque[Exception] = deque()
 
     def run(self, names: Sequence[str], feed: dict[str, npt.NDArray[Any]]) -> Any:  # noqa: ANN401 - as ONNX Runtime's
         self.batches.append(feed[IMAGE])
+        self.threads.append(threading.get_ident())
         assert self.gate.wait(PATIENCE_S)
         if self.failures:
             raise self.failures.popleft()

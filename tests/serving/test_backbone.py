@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from regraft.artifact import graft
-from regraft.errors import DeadlineError, InvalidImageError, OverloadedError
+from regraft.errors import ArtifactError, DeadlineError, InvalidImageError, OverloadedError
 from regraft.image import decode_crop
 from regraft.image_limits import Limits
 from regraft.runtime import OpenSession
@@ -140,3 +140,25 @@ async def test_a_lane_that_decodes_says_how_long_that_took_and_how_long_the_run(
         assert reply.inference_s > 0
         assert reply.queue_s >= 0
         assert reply.batch == 1
+
+
+@asynchronous
+async def test_every_lane_is_warmed_up_in_its_own_thread() -> None:
+    graph = tiny_backbone()
+    session = GatedSession(graft(graph, HEAD, tiny_card(graph, HEAD, LABELS)).SerializeToString())
+    engine = Engine(OpenSession(session, "cpu"), ExecutionPlan(lanes=3, threads=1, max_batch=2, decode_in_lane=True))
+    backbone = Backbone(engine, max_queue=8)
+
+    await backbone.warm_up(HEAD, SPEC.crop_px)
+
+    assert sorted(len(batch) for batch in session.batches) == sorted([1, 1, 2] * 3)
+    assert len(set(session.threads)) == 3
+    backbone.close()
+
+
+@asynchronous
+async def test_a_warm_up_that_fails_in_a_lane_fails() -> None:
+    async with stage(in_lane=True) as s:
+        s.session.failures.append(RuntimeError("out of memory"))
+        with pytest.raises(ArtifactError, match="out of memory"):
+            await s.backbone.warm_up(HEAD, SPEC.crop_px)

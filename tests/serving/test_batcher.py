@@ -585,6 +585,47 @@ async def test_other_work_that_nobody_waits_for_any_more_keeps_its_lane_to_the_e
 
 
 @asynchronous
+async def test_work_of_every_lane_is_done_once_in_each_of_the_threads_that_answer_later() -> None:
+    threads: list[int] = []
+
+    def run(payloads: Sequence[str]) -> list[str]:
+        together.wait(PATIENCE_S)
+        threads.append(threading.get_ident())
+        return list(payloads)
+
+    batcher = Batcher[str, str](run, lanes=3, max_batch=1, max_queue=8)
+    together = threading.Barrier(3)
+    warmed: list[int] = []
+    await batcher.in_every_lane(lambda: warmed.append(threading.get_ident()))
+    await asyncio.gather(*(batcher.submit(str(number)) for number in range(3)))
+
+    assert len(set(warmed)) == len(warmed) == 3
+    assert sorted(threads) == sorted(warmed)
+    batcher.close()
+    with pytest.raises(DrainingError):
+        await batcher.in_every_lane(lambda: None)
+
+
+@asynchronous
+async def test_work_of_every_lane_ends_in_all_before_its_error_is_raised() -> None:
+    ended, numbers = list[int](), iter(range(3))
+
+    def work() -> None:
+        number = next(numbers)
+        if number == 0:
+            raise ArithmeticError("the first")
+        ended.append(number)
+
+    batcher = Batcher[str, str](list, lanes=3, max_batch=1, max_queue=8)
+    with pytest.raises(ArithmeticError, match="the first"):
+        await batcher.in_every_lane(work)
+
+    assert sorted(ended) == [1, 2]
+    assert (await batcher.submit("goes on")).result == "goes on"
+    batcher.close()
+
+
+@asynchronous
 async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -> None:
     gate, order = threading.Event(), list[str]()
 

@@ -21,6 +21,7 @@ from regraft.image import Crop, decode_crop
 from regraft.runtime import OpenSession, cpu_budget
 from serving.engine import Engine, open_engine
 from serving.plan import Clock, ExecutionPlan, Goal, Point, choose, plan_file, read_plan, recall, remember
+from tests.cuda_pretended import in_pretended_cuda
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.fakes import GatedSession
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_card, tiny_head
@@ -335,3 +336,38 @@ def test_a_file_that_is_no_model_is_refused(model_file: Path, content: bytes | N
 
     with pytest.raises(ArtifactError, match="ONNX Runtime refuses the model"):
         open_engine(model_file, CARD, "cpu")
+
+
+ON_CUDA = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from regraft.artifact import read
+from regraft.image import decode_crop
+from regraft.runtime import CudaOptions
+from serving.engine import open_engine
+from tests.tiny import SPEC, picture, tiny_head
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+path = Path(sys.argv[1])
+engine = open_engine(path, read(path).card, "cuda", cuda=CudaOptions(device=3))
+first, second, third = (tiny_head(labels) for labels in (("red", "green", "blue"), ("red", "grey"), ("grey", "blue")))
+engine.warm_up(first, SPEC.crop_px)
+heads = [first, second, first, third]
+outputs = engine.run([decode_crop(picture(label), SPEC) for label in ("red", "grey", "blue", "green")], heads)
+for head, output in zip(heads, outputs):
+    np.testing.assert_allclose(output.probabilities, head.probabilities(output.embedding[None])[0], atol=1e-5)
+print(engine.provider, engine.plan.threads, engine.plan.decode_in_lane)
+"""
+
+
+def test_an_engine_on_cuda_is_measured_and_answers_by_what_is_on_its_device_and_says_what_runs_on_the_cpu(
+    model_file: Path, tmp_path: Path
+) -> None:
+    child = in_pretended_cuda(["-c", ON_CUDA, str(model_file)], tmp_path)
+
+    doubt = "execution plan is in doubt"  # where the machine was busy
+    warning, told = (line for line in child.printed if doubt not in line)
+    assert warning.startswith("backbone tiny: CUDA has no kernel for a part of it, and copies to the CPU and back")
+    assert "3 Gemm" in warning
+    assert told == "cuda 1 False"
+    assert {options["device_id"] for options in child.cuda_options} == {"3"}

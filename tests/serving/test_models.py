@@ -25,7 +25,7 @@ from regraft.errors import (
     StorageError,
 )
 from regraft.image import decode_crop
-from regraft.runtime import Arithmetic, OpenSession
+from regraft.runtime import Arithmetic, CudaOptions, OpenSession
 from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
 from regraft.wanted import set_wanted
 from serving.backbone import Backbone, Question
@@ -74,7 +74,8 @@ class Stage:
 
 
 @pytest.mark.parametrize(
-    ("opened", "arithmetic"), [(("cpu",), "cpu"), (("cuda",), "cuda fp32"), (("cuda", "", True), "cuda tf32")]
+    ("opened", "arithmetic"),
+    [(("cpu",), "cpu"), (("cuda",), "cuda fp32"), (("cuda", "", CudaOptions(tf32=True)), "cuda tf32")],
 )
 def test_embeddings_are_kept_under_the_arithmetic_that_they_were_served_in(
     opened: tuple[Any, ...], arithmetic: Arithmetic

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from regraft.runtime import ProviderChoice
+from regraft.runtime import CudaOptions, ProviderChoice
 from serving.settings import Settings
 
 NAMES = tuple(f"REGRAFT_{name.upper()}" for name in Settings.model_fields)
@@ -68,6 +68,10 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_NAMES": "flowers,ants",
         "REGRAFT_PROVIDER": "cuda",
         "REGRAFT_CUDA_TF32": "True",
+        "REGRAFT_CUDA_DEVICE": "16",
+        "REGRAFT_CUDA_MEMORY_MB": "17",
+        "REGRAFT_CUDA_ARENA": "as-requested",
+        "REGRAFT_CUDA_HEADS_MB": "18",
         "REGRAFT_OPTIMISE": "latency",
         "REGRAFT_CPUS": "1",
         "REGRAFT_PLAN": "2x1x8",
@@ -104,6 +108,20 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     values = Settings().model_dump()
 
     assert {f"REGRAFT_{name.upper()}": as_text(value) for name, value in values.items()} == given
+
+
+def test_sessions_on_cuda_are_opened_as_the_settings_say() -> None:
+    assert Settings().cuda == CudaOptions()
+    told = Settings(cuda_tf32=True, cuda_device=1, cuda_memory_mb=3, cuda_arena="as-requested", cuda_heads_mb=5)
+    assert told.cuda == CudaOptions(1, 3 * 2**20, "as-requested", tf32=True, heads_bytes=5 * 2**20)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"cuda_device": -1}, {"cuda_memory_mb": -1}, {"cuda_arena": "large"}, {"cuda_heads_mb": 0}], ids=str
+)
+def test_settings_of_cuda_that_make_no_sense_are_refused_by_name(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(bad))):
+        Settings(**bad)
 
 
 def as_text(value: object) -> str:
