@@ -207,7 +207,12 @@ class Intake:
 
     async def _keep_waiting(self) -> None:
         while self._waiting:
-            await self._write_all(await self._decode(self._next_batch()))
+            batch = self._next_batch()
+            try:
+                await self._write_all(await self._decode(batch))
+            except Exception as error:  # noqa: BLE001 - likewise: nobody else would tell them
+                for waiting in batch:
+                    waiting.end(error)
 
     def _next_batch(self) -> list[_Waiting]:
         whose = next(iter(self._waiting))

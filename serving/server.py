@@ -162,7 +162,7 @@ class Server:
             self.models,
             self._observer,
             self.metrics,
-            self._refresh,
+            self._follow_now,
             bake_s=settings.bake,
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
@@ -185,7 +185,7 @@ class Server:
             places,
             self.metrics,
             self._threads,
-            self._refresh,
+            self._follow_now,
             database=settings.database,
             limits=limits,
             environment={
@@ -380,6 +380,13 @@ class Server:
         if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
             self._memory.peak = self._memory.taken
             await self._threads.pictures.run(give_back)
+
+    async def _follow_now(self) -> None:
+        """Follow the store at once after a change; what fails fails no job, and is tried again by the watcher."""
+        try:
+            await self._refresh()
+        except Exception as error:
+            log.warning("the model store is followed later", exc_info=error)
 
     async def _refresh(self) -> None:
         if self._callers:

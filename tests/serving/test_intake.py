@@ -46,8 +46,11 @@ class CountingDecoders(Decoders):
     def __init__(self, threads: Pool) -> None:
         super().__init__(threads)
         self.done: list[int] = []
+        self.failure: Exception | None = None
 
     async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
+        if self.failure:
+            raise self.failure
         decoded = await super().decode(pictures)
         self.done.append(len(decoded))
         return decoded
@@ -92,6 +95,21 @@ async def stage(store: ModelStore) -> AsyncIterator[Stage]:
         models.close()
         threads.close()
         examples.close()
+
+
+@asynchronous
+async def test_whoever_waits_for_a_batch_that_comes_to_nothing_is_told_and_the_next_one_is_taken_in(
+    store: ModelStore,
+) -> None:
+    sender = Sender("ada")
+    async with stage(store) as s:
+        s.decoders.failure = MemoryError("no room for the crops")
+        adding = [await s.begin(picture("grey", number), sender) for number in range(3)]
+        ends = await asyncio.wait_for(asyncio.gather(*adding, return_exceptions=True), PATIENCE_S)
+        assert ends == [s.decoders.failure] * 3
+
+        s.decoders.failure = None
+        assert (await (await s.begin(picture("grey"), sender))).outcome == AddOutcome.ACCEPTED
 
 
 @asynchronous
