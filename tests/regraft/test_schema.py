@@ -118,7 +118,8 @@ def test_requests_that_were_kept_before_they_were_counted_are_dropped_in_the_ord
         with reading(engine, "count") as connection:
             counted = connection.execute(text("SELECT id, bytes_before FROM kept_requests ORDER BY number")).all()
         engine.dispose()
-        new = KeptRequest("d", "colours", 1, image_hash(b"d"), "red", 0.5, 0.1, EmbeddingKey("b", "s"), np.zeros(2))
+        vector = np.zeros(2, np.float32)
+        new = KeptRequest("d", "colours", 1, image_hash(b"d"), "red", 0.5, 0.1, EmbeddingKey("b", "s"), vector)
         store.requests.keep([(new, b"d")], Bounds(requests=3, size_bytes=10**11))
         names = [kept.id for kept in store.requests.unlabelled("colours", EmbeddingKey("b", "s"))]
 

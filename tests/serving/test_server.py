@@ -46,20 +46,25 @@ import asyncio, sys
 from pathlib import Path
 from serving.server import Server
 from serving.settings import Settings
-asyncio.run(Server(Settings(store=Path(sys.argv[1]))).models.refresh())
+server = Server(Settings(store=Path(sys.argv[1])))
+asyncio.run(server.models.refresh())
+print(server.models.get("colours").backbone.engine.arithmetic)
 """
 
 
-@pytest.mark.parametrize(("setting", "use_tf32"), [("false", "0"), ("true", "1")])
-def test_cuda_serves_in_tf32_only_where_the_setting_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, use_tf32: str
-) -> None:
+def test_cuda_is_used_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_tiny(ModelStore(tmp_path / "models"))
-    monkeypatch.setenv("REGRAFT_CUDA_TF32", setting)
+    for name, value in {"TF32": "true", "DEVICE": "2", "MEMORY_MB": "3000", "ARENA": "as-requested"}.items():
+        monkeypatch.setenv(f"REGRAFT_CUDA_{name}", value)
 
     child = in_pretended_cuda(["-c", LOAD, str(tmp_path / "models")], tmp_path)
 
-    assert {options["use_tf32"] for options in child.cuda_options} == {use_tf32}
+    assert child.printed == ["cuda tf32"], "it answers"
+    assert all(
+        options.items() >= {"use_tf32": "1", "device_id": "2", "arena_extend_strategy": "kSameAsRequested"}.items()
+        and options["gpu_mem_limit"] == str(3000 * 2**20)
+        for options in child.cuda_options
+    )
 
 
 def test_a_plan_is_measured_in_the_arithmetic_that_is_asked_for(tmp_path: Path) -> None:
