@@ -58,7 +58,7 @@ class DeviceRunner:
         binding.bind_output(EMBEDDING, *self._device)
         self._opened.session.run_with_iobinding(binding)
         (on_device,) = binding.get_outputs()
-        embedding: FloatArray = on_device.numpy()[: len(crops)]
+        (embedding,) = (array[: len(crops)] for array in binding.copy_outputs_to_cpu())
         products = self._products(on_device, [head for head, _ in by_head])
         pairs = zip(by_head, products, strict=True)
         return embedding, [head.answers(product[rows], embedding[rows]) for (head, rows), product in pairs]
