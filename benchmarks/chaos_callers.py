@@ -28,6 +28,7 @@ COLOURS: Final = ("red", "green", "blue", "grey")
 CLASSIFY_WITHIN_S: Final = 10.0
 CALL_WITHIN_S: Final = 8.0
 JOB_WITHIN_S: Final = 60.0
+ATTEMPTS: Final = 2
 LABELS_AT_ONCE: Final = 5
 OK: Final = "OK"
 CHANCE: Final = random.Random(0)  # noqa: S311 - no secret
@@ -209,7 +210,7 @@ class Operator(Worker):
                     twin.join()
             case _:
                 others = [version for version in model.versions if version != model.champion]
-                self._promote(CHANCE.choice(others or list(model.versions)))
+                self._promote(CHANCE.choice(others or list(model.versions)), model.champion)
 
     def _look(self) -> models_pb2.Model | None:
         note = Told("get", "", time.time())
@@ -217,19 +218,23 @@ class Operator(Worker):
         model: models_pb2.Model | None = tell(note, lambda: self.models.GetModel(request, timeout=CALL_WITHIN_S))
         return model
 
-    def _promote(self, version: int) -> None:
+    def _promote(self, version: int, champion: int) -> None:
         note = Told("promote", f"promote {next(self._numbers)}", time.time(), wanted=version)
-        request = models_pb2.PromoteRequest(name=NAME, version=version, why=note.key)
+        request = models_pb2.PromoteRequest(name=NAME, version=version, expected_champion=champion)
         self._move(note, self.models.Promote, request)
 
     def _rollback(self, champion: int) -> None:
         note = Told("rollback", f"rollback {next(self._numbers)} from {champion}", time.time(), wanted=champion)
-        request = models_pb2.RollbackRequest(name=NAME, why=note.key)
-        self._move(note, self.models.Rollback, request)
+        self._move(note, self.models.Rollback, models_pb2.RollbackRequest(name=NAME, expected_champion=champion))
 
     def _move(self, note: Told, rpc: Any, request: Any) -> None:  # noqa: ANN401 - grpc's stubs are untyped
-        model = tell(note, lambda: rpc(request, timeout=CALL_WITHIN_S))
-        note.version = model.served_version if model else 0
+        """Ask; where nobody knows what came of it, ask again with the same id, as gRPC's own retries do."""
+        request.why = request.request_id = note.key
+        for _ in range(ATTEMPTS):
+            model = tell(note, lambda: rpc(request, timeout=CALL_WITHIN_S))
+            note.version = model.served_version if model else 0
+            if note.code not in UNKNOWN_ENDS:
+                break
         self.notes.told.append(note)
 
 
