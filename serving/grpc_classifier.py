@@ -37,6 +37,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         deadline_s = deadline_of(context)
         first, requests = await with_first(requests)
         any_order = bool(first and first.any_order)
+        del first  # or its picture would be kept as long as the stream
         outcome = partial(self._outcome, deadline_s=deadline_s)
         async for response in answers(requests, outcome, any_order=any_order):
             yield response
@@ -44,21 +45,24 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def _outcome(
         self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
     ) -> pb.ClassifyStreamResponse:
+        key, waiting = request.id, self._classify(request.request, deadline_s, on_admitted)
+        del request  # a second copy of the picture, which is not counted while it waits for room
         try:
-            response = await self._classify(request.request, deadline_s, on_admitted)
+            response = await waiting
         except RegraftError as error:
-            return outcome_of_error(request.id, error)
-        return pb.ClassifyStreamResponse(id=request.id, response=response)
+            return outcome_of_error(key, error)
+        return pb.ClassifyStreamResponse(id=key, response=response)
 
     async def _classify(
         self, request: pb.ClassifyRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
     ) -> pb.ClassifyResponse:
         if request.top_k > _MAX_TOP_K:
             raise InvalidRequestError(f"top_k: {request.top_k}; the most is {_MAX_TOP_K}")
-        answer = await self._classifier.classify(
+        answer = self._classifier.classify(
             request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, on_admitted=on_admitted
         )
-        return to_message(answer)
+        del request
+        return to_message(await answer)
 
 
 def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:

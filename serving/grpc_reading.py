@@ -66,8 +66,8 @@ class Cuttable:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yield the items, or raise what was wrong with the bytes of one."""
-        while (item := await self._next()) is not _END:
-            yield _message(item)
+        while (items := [await self._next()])[0] is not _END:
+            yield _message(items.pop())  # which is not kept here until the next one comes
 
     async def _next(self) -> Any:  # noqa: ANN401 - any message
         """Return the next item, or `_END`.

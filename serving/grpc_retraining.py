@@ -140,7 +140,9 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         new = NewExample(
             request.image, request.label, request.source, request.annotator, request.request_id, request.group
         )
-        added = await self._intake.add(request.name, new, sender, on_admitted)
+        name = request.name
+        del request  # a second copy of the picture, which is not counted while it waits for room
+        added = await self._intake.add(name, new, sender, on_admitted)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)
 

@@ -6,6 +6,7 @@ client without an end of the stream (PEP 789).
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 RequestT = TypeVar("RequestT")
@@ -69,11 +70,11 @@ async def with_first(requests: AsyncIterator[RequestT]) -> tuple[RequestT | None
     """Return the first request, None where there is none, and all of them."""
     iterator = aiter(requests)
     first = await anext(iterator, None)
+    ahead = [] if first is None else [first]
 
     async def everything() -> AsyncIterator[RequestT]:
-        if first is not None:
-            yield first
-            async for request in iterator:
-                yield request
+        with suppress(StopAsyncIteration):
+            while True:
+                yield ahead.pop() if ahead else await anext(iterator)  # none is kept here until the next one comes
 
     return first, everything()

@@ -2,10 +2,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from serving import streams
+from serving.grpc_reading import Cuttable, Draining
 from serving.streams import with_first
 from tests.serving.waiting import asynchronous, until
 
@@ -170,3 +172,33 @@ async def test_who_looks_at_the_first_request_loses_none(count: int) -> None:
 
     assert first == (0 if count else None)
     assert [number async for number in everything] == list(range(count))
+
+
+class Message:
+    """A request as large as a picture."""
+
+
+async def messages(sent: list[ref[Message]]) -> AsyncIterator[Message]:
+    for _ in range(3):
+        message = Message()
+        sent.append(ref(message))
+        yield message
+        del message
+
+
+def alive(sent: list[ref[Message]]) -> list[int]:
+    return [number for number, message in enumerate(sent) if isinstance(message(), Message)]
+
+
+@asynchronous
+async def test_a_request_that_was_passed_on_is_not_kept_until_the_next_one_comes() -> None:
+    sent: list[ref[Message]] = []
+    first, everything = await with_first(Cuttable(messages(sent), Draining()))
+    del first
+
+    for number in range(3):
+        request = await anext(everything)
+        assert alive(sent) == [number]
+        del request
+    assert [request async for request in everything] == []
+    assert alive(sent) == []
