@@ -193,7 +193,8 @@ def alive(sent: list[ref[Message]]) -> list[int]:
 @asynchronous
 async def test_a_request_that_was_passed_on_is_not_kept_until_the_next_one_comes() -> None:
     sent: list[ref[Message]] = []
-    first, everything = await with_first(Cuttable(messages(sent), Draining()))
+    passed: AsyncIterator[Message] = aiter(Cuttable(messages(sent), Draining()))
+    first, everything = await with_first(passed)
     del first
 
     for number in range(3):
