@@ -1,3 +1,5 @@
+from resource import RUSAGE_THREAD, getrusage
+
 import pytest
 from prometheus_client import generate_latest
 
@@ -99,6 +101,20 @@ def test_fifty_models_of_a_thousand_labels_have_so_many_series() -> None:
     assert not any("_created" in line for line in lines)
     assert len([line for line in lines if line.startswith("regraft_pictures_total")]) == 50 * 101
     assert len(lines) < 12_000
+
+
+def test_a_scrape_gives_the_interpreter_away_again_and_again() -> None:
+    """`benchmarks.heads` measures how late an event loop is meanwhile."""
+    metrics = Metrics()
+    for label in range(100):
+        for model in range(20):
+            metrics.of(str(model)).answered(SECONDS, str(label), 0.9, is_novel=True)
+
+    before = getrusage(RUSAGE_THREAD).ru_nvcsw  # how often the thread went to sleep by itself
+    lines = generate_latest(metrics.registry).decode().splitlines()
+
+    assert len(lines) > 3000
+    assert getrusage(RUSAGE_THREAD).ru_nvcsw - before >= 20
 
 
 def test_a_model_that_is_gone_takes_its_series_along_and_comes_back_at_zero() -> None:
