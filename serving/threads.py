@@ -121,20 +121,22 @@ class Pool:
         return OverloadedError(f"the server's threads for the {self.name} are all taken: try again later")
 
     def _work(self) -> None:
+        self._count_idle()
         while (work := self._next()) is not None:
-            work.do()
+            work.do(self._count_idle)
             del work  # or it would be kept until the next one comes
+
+    def _count_idle(self) -> None:
+        with self._changed:
+            self._idle += 1
 
     def _next(self) -> "_Work | None":
         """Return the next work, or None once the pool is closed."""
         with self._changed:
-            self._idle += 1
-            try:
-                while not self._waiting and not self._is_closed:
-                    self._changed.wait()
-                return self._waiting.popleft() if self._waiting else None
-            finally:
-                self._idle -= 1
+            while not self._waiting and not self._is_closed:
+                self._changed.wait()
+            self._idle -= 1
+            return self._waiting.popleft() if self._waiting else None
 
 
 @dataclass(eq=False)
@@ -144,15 +146,19 @@ class _Work:
     is_given_up: threading.Event
     future: "Future[Any]" = field(default_factory=Future)
 
-    def do(self) -> None:
+    def do(self, at_the_end: Callable[[], object]) -> None:
+        """Do it, and ``at_the_end`` something before its end is told: whoever hears of it may come again at once."""
         if not self.future.set_running_or_notify_cancel():
+            at_the_end()
             return
         try:
             self.context.run(check_wanted)
             result = self.context.run(self.call)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+            at_the_end()
             self.future.set_exception(error)
         else:
+            at_the_end()
             self.future.set_result(result)
 
 

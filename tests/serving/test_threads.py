@@ -55,8 +55,6 @@ async def hung(pool: Pool) -> AsyncIterator[Hanging]:
     finally:
         hanging.gate.set()
         await asyncio.gather(*running, return_exceptions=True)
-        await pool.run(int)  # what waits comes before it
-        pool.close()
 
 
 @asynchronous
@@ -86,6 +84,7 @@ async def test_there_are_no_more_threads_than_are_needed_nor_than_are_allowed() 
         await asyncio.sleep(0)
         assert len(names()) == 2
     assert await waiting == 0
+    pool.close()
     await until(lambda: not names())
 
 
@@ -108,6 +107,7 @@ async def test_work_whose_caller_gave_up_while_it_waited_for_a_thread_never_begi
         await asyncio.sleep(0)
     assert await behind == 0
     assert not begun.is_set()
+    pool.close()
 
 
 @asynchronous
@@ -130,6 +130,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
         with pytest.raises(OverloadedError, match="threads for the store are all taken"):
             await pool.run(int)
     assert await waiting == 0
+    pool.close()
 
 
 @asynchronous
