@@ -94,6 +94,7 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 	$(if $(DATA),$(DEV)/python -m benchmarks.serving .bench int8 fp32)
 	$(if $(DATA),$(DEV)/python -m benchmarks.steady .bench fp32 $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.heads .bench fp32)
+	$(if $(DATA),$(DEV)/python -m benchmarks.backbones .bench fp32 int8)
 	$(if $(and $(DATA),$(OTHER)),$(DEV)/python -m benchmarks.drift $(DATA) $(OTHER))
 	$(if $(DATA),$(DEV)/python -m benchmarks.labelling .bench fp32 $(DATA))
 	$(if $(DATA),$(DEV)/python -m benchmarks.month $(DATA))
