@@ -81,6 +81,7 @@ class Backbone:
         self.users = 0
         self._limits = limits
         plan, cpus = engine.plan, cpus or Cpus(cpu_budget())
+        self._cpus = partial(cpus.taken, plan.threads if plan.decode_in_lane else 0)
         self._lanes = Batcher[Question, _Ran](
             self._run,
             lanes=plan.lanes,
@@ -88,7 +89,7 @@ class Backbone:
             max_queue=max_queue,
             turn=plan.turn,
             on_batch=on_batch,
-            cpus=partial(cpus.taken, plan.threads if plan.decode_in_lane else 0),
+            cpus=self._cpus,
         )
         self._decoders = (
             None
@@ -139,7 +140,7 @@ class Backbone:
             ArtifactError: an answer makes no sense.
             DrainingError: the backbone is closed.
         """
-        await self._lanes.in_every_lane(partial(self.engine.warm_up, head, crop_px))
+        await self._lanes.in_every_lane(partial(self._warm_up, head, crop_px))
 
     async def try_head(self, head: Head, crop_px: int) -> None:
         """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
@@ -149,7 +150,11 @@ class Backbone:
             DrainingError: the backbone is closed.
         """
         # Beside the lanes it would be one run more than ever at once, whose memory ONNX Runtime would keep.
-        await self._lanes.in_a_lane(partial(self.engine.warm_up, head, crop_px, only_one=True))
+        await self._lanes.in_a_lane(partial(self._warm_up, head, crop_px, only_one=True))
+
+    def _warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
+        with self._cpus():
+            self.engine.warm_up(head, crop_px, only_one=only_one)
 
     def close(self) -> None:
         """Refuse what waits and what comes; runs that have started still answer."""

@@ -20,7 +20,7 @@ from serving.backbone import Backbone, Question
 from serving.cpus import Cpus
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
-from tests.serving.waiting import PATIENCE_S, asynchronous, wait_until
+from tests.serving.waiting import PATIENCE_S, asynchronous, until, wait_until
 from tests.tiny import SPEC, picture, tiny_head
 
 HEAD = tiny_head(("red", "green", "blue"))
@@ -75,6 +75,22 @@ async def test_several_backbones_use_no_more_cpus_together_than_there_are() -> N
     assert all(session.runs for session in sessions)
     for backbone in backbones:
         backbone.close()
+
+
+@asynchronous
+async def test_a_head_is_tried_on_cpus_that_nobody_else_has() -> None:
+    meter, cpus = Meter(), Cpus(1)
+    session = CountedSession(meter, 1)
+    backbone = Backbone(Engine(OpenSession(session, "cpu"), ExecutionPlan(1, 1, 1, True)), max_queue=1, cpus=cpus)
+
+    with cpus.taken(1):
+        trial = asyncio.create_task(backbone.try_head(HEAD, SPEC.crop_px))
+        await until(lambda: cpus.waiting == 1)
+        assert session.runs == 0
+    await trial
+
+    assert session.runs == 1
+    backbone.close()
 
 
 @given(st.integers(1, 4), st.lists(st.integers(0, 6), min_size=1, max_size=12))
