@@ -65,7 +65,7 @@ DEFAULT_PATIENCE: Final = Patience()
 
 metadata = MetaData()
 
-_UNPREPARED: Final = "unprepared"
+_REFUSAL: Final = "refusal"
 _MIGRATION_PATIENCE_S: Final = 60.0
 """So long whoever opens a database waits for another process that brings its tables up to date."""
 _A_TRY_S: Final = 0.1
@@ -203,7 +203,7 @@ def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine
     """
     with database_errors("cannot open the database"):
         engine = _engine(url, patience)
-    engine.update_execution_options(**{_UNPREPARED: True})
+    refuse_work(engine, "the database has not answered yet")
     return engine
 
 
@@ -221,7 +221,7 @@ def prepare_database(engine: Engine) -> None:
             locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
         ):
             _bring_up_to_date(engine)
-    engine.update_execution_options(**{_UNPREPARED: False})
+    refuse_work(engine, "")
 
 
 def _bring_up_to_date(engine: Engine) -> None:
@@ -308,9 +308,14 @@ def reading(engine: Engine, what: str) -> Iterator[Connection]:
         yield connection
 
 
+def refuse_work(engine: Engine, why: str) -> None:
+    """Refuse all work from here on, for a reason that whoever asks is told; do it again where there is none."""
+    engine.update_execution_options(**{_REFUSAL: why})
+
+
 def _connect(engine: Engine, what: str) -> Connection:
-    if engine.get_execution_options().get(_UNPREPARED, False):
-        raise StorageError(f"{what}: the database has not answered yet since the server started, which asks it again")
+    if why := engine.get_execution_options().get(_REFUSAL):
+        raise StorageError(f"{what}: {why}; the server tries again in the background")
     return engine.connect()
 
 

@@ -31,11 +31,12 @@ from regraft.database import (
     one_at_a_time,
     prepare_database,
     reading,
+    refuse_work,
     splits,
     transaction,
 )
 from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.errors import NotFoundError, OverloadedError, PreconditionError
+from regraft.errors import NotFoundError, OverloadedError, PreconditionError, StorageError
 from regraft.files import storage_errors
 from regraft.image_files import ImageFile, ImageFiles, folder_of, images_at, is_remote
 from regraft.kept_requests import KeptRequests
@@ -173,9 +174,13 @@ class ExamplesStore:
         Raises:
             StorageError: the disk or the database refused.
         """
-        with storage_errors("cannot open the examples store"):
-            self.locks.mkdir(parents=True, exist_ok=True)
-        prepare_database(self._engine)
+        try:
+            with storage_errors("cannot open the examples store"):
+                self.locks.mkdir(parents=True, exist_ok=True)
+            prepare_database(self._engine)
+        except StorageError as error:
+            refuse_work(self._engine, str(error))
+            raise
 
     def add(self, model: str, data: bytes, label: str, source: str = "") -> AddOutcome:
         """Keep one labelled picture; see `add_all`.

@@ -97,6 +97,16 @@ async def test_a_process_is_not_alive_while_one_of_its_tasks_keeps_dying() -> No
 
 
 @asynchronous
+async def test_whoever_cannot_hear_that_a_task_keeps_dying_does_not_end_it() -> None:
+    dying, told = Act(MemoryError()), Act(MemoryError())
+    async with supervising(on_change=told) as supervisor:
+        supervisor.repeat("look around", dying, 0.001)
+        await until(lambda: told.times)
+        seen = dying.times
+        await until(lambda: dying.times > seen + 2)
+
+
+@asynchronous
 async def test_a_task_that_does_well_now_and_then_is_no_reason_to_restart() -> None:
     class MostlyBad(Act):
         async def __call__(self) -> None:
