@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from regraft.errors import RegraftError, StorageError
+from regraft.errors import NotFoundError, PreconditionError, RegraftError
 from serving.conduct import BAKER, Trial, conduct_of, reasons_to_go_back, trial_of
 from serving.metrics import Metrics
 from serving.models import Models
@@ -97,11 +97,12 @@ class Baker:
         log.error("model %s: version %d fails its trial: %s", name, trial.version, why)
         try:
             await self._models.move(name, None, who=BAKER, why=why, expected=trial.version)
-        except StorageError as error:
-            log.warning("model %s: cannot go back yet: %s", name, error)
-        except RegraftError as error:  # another server was faster, somebody promoted, or there is nothing to go back to
+        except (PreconditionError, NotFoundError) as error:
+            # Another server was faster, somebody promoted, or there is nothing to go back to that answers.
             self._stuck.add((name, trial))
             log.warning("model %s: does not go back: %s", name, error)
+        except RegraftError as error:
+            log.warning("model %s: cannot go back yet: %s", name, error)
         else:
             self._baking.pop(name, None)
             self._metrics.baking_rollbacks.labels(name).inc()

@@ -19,11 +19,14 @@ from regraft.card import ModelCard
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import (
     ArtifactError,
+    DeadlineError,
+    DrainingError,
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
     PreconditionError,
     RegraftError,
+    StorageError,
 )
 from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.labels import one_form
@@ -285,6 +288,8 @@ class Models:
             await self.threads.store.run(self.store.folder, name, version)
             try:
                 loaded = await self._load(name, version)
+            except (DeadlineError, DrainingError, OverloadedError, StorageError):
+                raise  # that says nothing of the version
             except RegraftError as error:
                 raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
             move = partial(self.store.move, who=who, why=why, event=event, expected=expected, request_id=request_id)
