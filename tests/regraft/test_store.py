@@ -457,17 +457,22 @@ def test_a_line_with_a_request_has_the_fields_that_older_regrafts_read_and_no_ot
     assert last.keys() == {"event", "version", "previous", "who", "why", "job", "at"}
 
 
-def test_a_move_that_nobody_waits_for_any_more_does_not_take_effect_later(store: ModelStore) -> None:
+@pytest.mark.parametrize("when", ["before it has the lock", "before it writes"])
+def test_a_move_that_nobody_waits_for_any_more_does_not_take_effect_later(store: ModelStore, when: str) -> None:
     for version in publish(store, 2):
         promote(store, version)
     before = store.history(NAME)
+    answers = iter([when == "before it writes", False])
 
-    def give_up_and_move() -> None:
-        set_wanted(lambda: False)
-        promote(store, 1)
+    def give_up_and_move(move: Callable[[], object]) -> None:
+        set_wanted(lambda: next(answers))
+        move()
 
     with pytest.raises(DeadlineError):
-        copy_context().run(give_up_and_move)
+        copy_context().run(give_up_and_move, lambda: promote(store, 1))
+    answers = iter([when == "before it writes", False])
+    with pytest.raises(DeadlineError):
+        copy_context().run(give_up_and_move, lambda: set_shadow(store, 1))
 
     assert store.history(NAME) == before
 
