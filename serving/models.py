@@ -45,7 +45,8 @@ from serving.wire import card_json
 
 log = logging.getLogger("regraft.models")
 
-_PAUSES: Final = Backoff(0.5, 60.0)
+_PAUSES: Final = Backoff(0.5, 300.0)
+"""What comes late is soon tried again; what never comes costs a session and its warm-up every five minutes."""
 _MOST_BEFORE: Final = 3
 """So many champions before the present one are tried at most: each that cannot be loaded takes its time."""
 

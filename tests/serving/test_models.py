@@ -249,7 +249,9 @@ async def becomes(s: Stage, version: int) -> None:
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first load", "reload"])
 @asynchronous
-async def test_a_champion_whose_folder_comes_late_answers_when_it_is_there(store: ModelStore, is_first: bool) -> None:
+async def test_a_champion_whose_folder_comes_late_answers_when_it_is_there(
+    store: ModelStore, caplog: pytest.LogCaptureFixture, is_first: bool
+) -> None:
     with stage(store, pauses=SHORT) as s:
         late = 1
         if not is_first:
@@ -260,6 +262,10 @@ async def test_a_champion_whose_folder_comes_late_answers_when_it_is_there(store
                 await s.models.refresh()
             assert "has no version" in s.models.problem("colours")
             assert s.models.names() == ([] if is_first else ["colours"])
+        pauses = [
+            message.partition("tried again in ")[2][:5] for message in caplog.messages if "tried again" in message
+        ]
+        assert pauses == ["0.001", "0.002", "0.002", "0.002"]
         await becomes(s, late)
 
         assert s.models.problem("colours") == ""
