@@ -479,17 +479,16 @@ class ExamplesStore:
 
         They are ``embedded`` under ``key``, ``waiting`` for it or ``removed``; of the first two some in ``quarantine``.
         """
+        aside = examples.c.model == model, examples.c.quarantine != ""
+        queries = (
+            select(func.count()).where(examples.c.model == model),
+            select(func.count()).select_from(_without_embedding(model, key).subquery()),
+            select(func.count()).where(*aside),
+            select(func.count(label_history.c.sha256.distinct())).where(label_history.c.model == model),
+        )
         with reading(self._engine, "cannot count the examples") as connection:
-            present, waiting, removed, quarantine = (
-                int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
-                for query in (
-                    select(examples.c.sha256).where(examples.c.model == model),
-                    _without_embedding(model, key),
-                    _removed(model),
-                    select(examples.c.sha256).where(examples.c.model == model, examples.c.quarantine != ""),
-                )
-            )
-        return {"embedded": present - waiting, "waiting": waiting, "removed": removed, "quarantine": quarantine}
+            present, waiting, quarantine, ever = (int(connection.execute(query).scalar_one()) for query in queries)
+        return {"embedded": present - waiting, "waiting": waiting, "removed": ever - present, "quarantine": quarantine}
 
     def image_file(self, sha256: str) -> ImageFile:
         """Return where the picture with this hash is kept."""

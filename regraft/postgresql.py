@@ -29,7 +29,8 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
     def limit(self, *, statement_s: float, lock_s: float, answer_s: float) -> None:
         """Set the limits of `regraft.database.Patience`."""
         self.answer_s = answer_s
-        for name, seconds in (("statement_timeout", statement_s), ("lock_timeout", lock_s)):
+        idle = "idle_in_transaction_session_timeout"  # of a process that was stopped inside a write, here or elsewhere
+        for name, seconds in (("statement_timeout", statement_s), ("lock_timeout", lock_s), (idle, statement_s)):
             self.execute(_LIMIT, (name, f"{1000 * seconds:.0f}", name))
         self.commit()
 

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -18,13 +18,18 @@ from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.interrupted import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from regraft.retrain_jobs import JobState, RetrainJob
 from regraft.store import ModelStore
+from serving.job_watchers import JobWatchers
 from serving.metrics import Metrics
+from serving.process_state import is_stopped
 from serving.threads import Threads
 
 log = logging.getLogger("regraft.jobs")
 
 _LOOK_EVERY_S: Final = 0.2
-"""How often a watcher reads the job's row, which another process writes."""
+"""How often a job's row is read while somebody watches it: another process writes it."""
+_STOPPED_LOOKS: Final = 3
+_STOPPED_LOOK_EVERY_S: Final = 1.0
+"""A child that is stopped at so many looks is ended: shorter than a write waits for its lock (`regraft.database`)."""
 
 _TERM_GRACE_S: Final = 5.0
 
@@ -84,6 +89,7 @@ class JobRunner:
         self._found_taken: set[str] = set()
         self._turn = asyncio.Lock()
         self._closing = False
+        self._watchers = JobWatchers(self._look, _LOOK_EVERY_S)
 
     async def resume(self) -> None:
         """Go on with jobs that a crash interrupted, and start those that were still waiting."""
@@ -143,25 +149,22 @@ class JobRunner:
             asyncio.get_running_loop().call_later(_TERM_GRACE_S, _kill, child)
         return job
 
-    async def watch(self, job_id: str) -> AsyncIterator[RetrainJob]:
+    def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
         """Yield a job as it stands, then again whenever it changes, until its final state.
 
         Raises:
             NotFoundError: there is no such job.
         """
-        last: RetrainJob | None = None
-        while last is None or not last.state.is_final:
-            job = await self._threads.database.run(self._examples.jobs.get, job_id)
-            finishing = self._finishing.get(job_id)
-            if job.state is JobState.RUNNING and not finishing:  # not our child: nobody else would notice its death
-                await self._settle_orphans()
-            if job.state.is_final and finishing:
-                await finishing.wait()  # so that who is told of a success finds the new version serving
-            if job != last:
-                yield job
-                last = job
-            if not job.state.is_final:
-                await asyncio.sleep(_LOOK_EVERY_S)
+        return self._watchers.watch(job_id)
+
+    async def _look(self, job_id: str) -> RetrainJob:
+        job = await self._threads.database.run(self._examples.jobs.get, job_id)
+        finishing = self._finishing.get(job_id)
+        if job.state is JobState.RUNNING and not finishing:  # not our child: nobody else would notice its death
+            await self._settle_orphans()
+        if job.state.is_final and finishing:
+            await finishing.wait()  # so that who is told of a success finds the new version serving
+        return job
 
     async def close(self) -> None:
         """Stop the children of this server; their jobs, and those that wait, are for the next start."""
@@ -244,12 +247,16 @@ class JobRunner:
             env=self._environment,
         )
         self._children[job.id] = child
+        ending = asyncio.create_task(_end_when_stopped(child))
         try:
             code = await asyncio.wait_for(child.wait(), self._limit_s)
         except TimeoutError:
             child.kill()
             await child.wait()
             return await self._settle(now, "it outlived its time limit and was killed", again=False)
+        finally:
+            was_stopped = ending.done()
+            ending.cancel()
         if code == TAKEN and job.id not in self._found_taken:
             # Whoever holds the lock may be just about to claim the job. When a second process is up, it has.
             self._found_taken.add(job.id)
@@ -257,8 +264,11 @@ class JobRunner:
             return True
         if code >= 0:
             return await self._settle(now, _ENDS.get(code, f"its process ended with exit code {code}"), again=False)
-        stopped = "its server was stopped" if self._closing else f"its process was ended by signal {-code}"
-        return await self._settle(now, stopped, again=True)
+        if was_stopped:
+            why = "its process was stopped (SIGSTOP, or a freezer), and ended since it may have held a lock"
+        else:
+            why = "its server was stopped" if self._closing else f"its process was ended by signal {-code}"
+        return await self._settle(now, why, again=True)
 
     async def _settle(self, before: RetrainJob, why: str, *, again: bool) -> bool:
         """See that a job whose process is gone has an end, unless it goes on; True if it is for us to start it anew."""
@@ -279,6 +289,16 @@ class JobRunner:
         if end.verdict:
             for head in ("champion", "challenger"):
                 self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])
+
+
+async def _end_when_stopped(child: asyncio.subprocess.Process) -> None:
+    """End a child that somebody stopped: inside a write it holds the database's lock, or the store's, for ever."""
+    looks = 0
+    while looks < _STOPPED_LOOKS:
+        await asyncio.sleep(_STOPPED_LOOK_EVERY_S)
+        looks = looks + 1 if is_stopped(child.pid) else 0
+    log.warning("the process %d of a retrain job is stopped, and ended: it may hold a lock", child.pid)
+    _kill(child)
 
 
 def _kill(child: asyncio.subprocess.Process) -> None:

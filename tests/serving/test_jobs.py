@@ -1,15 +1,19 @@
 import asyncio
 import logging
+import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError
-from regraft.examples import ExamplesStore
+from regraft.examples import AddOutcome, ExamplesStore
 from regraft.image_limits import DEFAULT_LIMITS, Limits
 from regraft.interrupted import job_lock
 from regraft.retrain_jobs import JobState, RetrainJob
@@ -49,6 +53,7 @@ async def stage(
     child_arguments: list[str] | None = None,
     limit_s: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Stage]:
     examples, metrics, threads = ExamplesStore(store.root / ".examples"), Metrics(), Threads()
     finished: list[str] = []
@@ -58,7 +63,8 @@ async def stage(
         finished.append("finished")
 
     arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
-    runner = JobRunner(store, examples, arguments, metrics, threads, on_finished, limit_s=limit_s, limits=limits)
+    limited = {"limit_s": limit_s, "limits": limits, "environment": environment}
+    runner = JobRunner(store, examples, arguments, metrics, threads, on_finished, **limited)
     try:
         yield Stage(store, examples, runner, metrics, finished)
     finally:
@@ -450,6 +456,117 @@ async def test_a_job_that_does_not_heed_its_limit_is_killed_and_not_run_again(st
 
     assert end.state is JobState.FAILED
     assert end.message.endswith("it outlived its time limit and was killed")
+
+
+STOPS_IN_A_WRITE = """
+import os, pathlib, signal, sys
+if "training.retrain" in sys.orig_argv:
+    from sqlalchemy import Engine, event
+
+    def stop(connection, cursor, statement, parameters, context, many):
+        marker = pathlib.Path(__file__).with_name("stopped")
+        if statement.startswith("INSERT INTO splits") and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    event.listen(Engine, "after_cursor_execute", stop)
+"""
+
+
+@pytest.fixture
+def stopping(tmp_path: Path) -> dict[str, str]:
+    """The environment of retrains of which the first stops inside a write, once it has the lock."""
+    folder = tmp_path / "stopping"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(STOPS_IN_A_WRITE)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+async def until_stopped(s: Stage, tmp_path: Path) -> None:
+    """Wait until a retrain is stopped, and see that it has the lock."""
+    await until((tmp_path / "stopping/stopped").exists)
+    file = s.store.root / ".examples/examples.sqlite"
+    with closing(sqlite3.connect(file, timeout=0)) as database, pytest.raises(sqlite3.OperationalError, match="locked"):
+        database.execute("BEGIN IMMEDIATE")
+
+
+@asynchronous
+async def test_a_job_that_is_stopped_inside_a_write_is_ended_so_that_labels_go_on_and_begins_anew(
+    store: ModelStore, tmp_path: Path, stopping: dict[str, str]
+) -> None:
+    """It would hold the database's lock for as long as nobody lets it go on."""
+    async with stage(store, environment=stopping) as s:
+        job = await s.runner.start("colours", {}, "ada")
+        await until_stopped(s, tmp_path)
+        assert await asyncio.to_thread(s.examples.add, "colours", picture("red", 99), "red") is AddOutcome.ACCEPTED
+
+        end = await s.end_of(job)
+        assert end.state in (JobState.REFUSED, JobState.SUCCEEDED)
+        assert "second attempt; the first was interrupted in phase" in end.message
+        assert "its process was stopped (SIGSTOP, or a freezer), and ended since it may have held a lock" in end.message
+
+
+@asynchronous
+async def test_a_job_that_is_stopped_inside_a_write_can_be_cancelled(
+    store: ModelStore, tmp_path: Path, stopping: dict[str, str]
+) -> None:
+    async with stage(store, environment=stopping) as s:
+        job = await s.runner.start("colours", {}, "ada")
+        await until_stopped(s, tmp_path)
+        await s.runner.cancel(job.id)
+
+        assert (await s.end_of(job)).state is JobState.CANCELLED
+
+
+@asynchronous
+async def test_two_hundred_watchers_read_the_database_as_often_as_one(store: ModelStore) -> None:
+    reads = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM retrain_jobs" in statement and "retrain_jobs.id = " in statement:
+            reads.append(statement)
+
+    async def follow(s: Stage, job: RetrainJob, seen: list[str]) -> None:
+        async for state in s.runner.watch(job.id):
+            seen.append(state.message)  # noqa: PERF401 - others look at the list meanwhile
+
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):
+            job = s.examples.jobs.create("colours", {}, "cron")
+            s.examples.jobs.claim(job.id)
+            told: list[list[str]] = [[] for _ in range(200)]
+            watching = asyncio.gather(*(follow(s, job, seen) for seen in told))
+            await until(lambda: all(told))
+            event.listen(Engine, "before_cursor_execute", count)
+            for number in range(5):
+                s.examples.jobs.report(job.id, "embed", 0.1 * number, f"{number} of 5")
+                await until(lambda number=number: all(seen[-1] == f"{number} of 5" for seen in told))
+            event.remove(Engine, "before_cursor_execute", count)
+            s.examples.jobs.finish(job.id, JobState.REFUSED, "no better")
+            await watching
+
+    assert {tuple(seen) for seen in told} == {("started", *(f"{number} of 5" for number in range(5)), "no better")}
+    assert len(reads) < 5 * 20, "a watcher each would have read a thousand times and more"
+
+
+@asynchronous
+async def test_who_leaves_ends_no_other_watch_and_the_last_one_ends_the_reading(store: ModelStore) -> None:
+    async with stage(store) as s:
+        with job_lock(s.examples, "colours"):
+            job = s.examples.jobs.create("colours", {}, "cron")
+            one, other = s.runner.watch(job.id), s.runner.watch(job.id)
+            await anext(one)
+            await anext(other)
+            await one.aclose()
+            s.examples.jobs.claim(job.id)
+            assert (await anext(other)).state is JobState.RUNNING
+            before = len(asyncio.all_tasks())
+            await other.aclose()
+            await until(lambda: len(asyncio.all_tasks()) == before - 1)
+
+            again = s.runner.watch(job.id)
+            assert (await anext(again)).state is JobState.RUNNING
+            await again.aclose()
 
 
 @asynchronous

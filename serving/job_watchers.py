@@ -1,0 +1,71 @@
+"""Watchers of retrain jobs: a job's row is read once for all, so that a thousand cost what one does."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+
+from regraft.retrain_jobs import RetrainJob
+
+
+class JobWatchers:
+    """Tells all watchers of a job of its changes. Use from one event loop."""
+
+    def __init__(self, look: Callable[[str], Awaitable[RetrainJob]], every_s: float) -> None:
+        """Look at each job that is watched every so many seconds; ``look`` returns it as it stands."""
+        self._look = look
+        self._every_s = every_s
+        self._watched: dict[str, _Watched] = {}
+
+    async def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
+        """Yield a job as it stands, then again whenever it changes, until its final state.
+
+        Who is slow to take it is told of the last change alone.
+
+        Raises:
+            RegraftError: what ``look`` raises, to all who watch then.
+        """
+        watched = self._watched.get(job_id)
+        if watched is None or watched.looking.done():
+            watched = self._watched[job_id] = _Watched(partial(self._look, job_id), self._every_s)
+        watched.watchers += 1
+        job: RetrainJob | None = None
+        try:
+            while job is None or not job.state.is_final:
+                job = await watched.other_than(job)
+                yield job
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                watched.looking.cancel()
+                if self._watched.get(job_id) is watched:
+                    del self._watched[job_id]
+
+
+class _Watched:
+    """One job, the task that looks at it, and how many wait for what it sees."""
+
+    def __init__(self, look: Callable[[], Awaitable[RetrainJob]], every_s: float) -> None:
+        self.watchers = 0
+        self._look = look
+        self._every_s = every_s
+        self._job: RetrainJob | None = None
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.looking = asyncio.create_task(self._look_until_the_end())
+        self.looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())  # all may be gone
+
+    async def other_than(self, seen: RetrainJob | None) -> RetrainJob:
+        """Return the job when it is another than was seen, or raise why nobody can tell."""
+        while self._job is None or self._job == seen:
+            if self.looking.done():
+                self.looking.result()
+            await asyncio.wait({self.looking, self._changed}, return_when=asyncio.FIRST_COMPLETED)
+        return self._job
+
+    async def _look_until_the_end(self) -> None:
+        while self._job is None or not self._job.state.is_final:
+            if self._job is not None:
+                await asyncio.sleep(self._every_s)
+            if (job := await self._look()) != self._job:
+                self._job = job
+                self._changed.set_result(None)
+                self._changed = asyncio.get_running_loop().create_future()

@@ -1,0 +1,33 @@
+"""How a process stands, as the kernel tells it; where there is no /proc, as on macOS, nothing is known."""
+
+from contextlib import suppress
+from pathlib import Path
+
+
+def is_stopped(process: int, system: Path = Path("/")) -> bool:
+    """Tell whether a process does nothing until somebody lets it go on, by SIGSTOP or a control group's freezer.
+
+    Such a process keeps every lock that it holds. A debugger's stops are not meant: they come and go by the thousand.
+
+    Args:
+        process: its id; False where it is gone.
+        system: the root of the file system; a test gives one of its own.
+    """
+    proc = system / "proc" / str(process)
+    with suppress(OSError):
+        state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T" or any(map(_is_frozen, _groups(proc, system)))
+    return False
+
+
+def _groups(proc: Path, system: Path) -> list[Path]:
+    """Return the group of a process in version 2; one that version 1 froze could not even be killed."""
+    memberships = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
+    own = [path.lstrip("/") for number, _, path in memberships if number == "0"]
+    return [system / "sys/fs/cgroup" / mount / path for mount in ("", "unified") for path in own]
+
+
+def _is_frozen(group: Path) -> bool:
+    with suppress(OSError):  # the root group has no such file
+        return "frozen 1" in (group / "cgroup.events").read_text().splitlines()
+    return False
