@@ -17,14 +17,14 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias, get_args
 
-from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
+from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, PreconditionError
 from regraft.files import fsync_folder, locked, storage_errors
 from regraft.labels import one_form
 from regraft.model_names import is_model_name, model_name, taken_for
@@ -56,6 +56,10 @@ class GateMode(StrEnum):
     OFF = "off"
 
 
+Event: TypeAlias = Literal["publish", "promote", "rollback", "shadow", "unshadow"]
+_EVENTS: Final = get_args(Event)
+
+
 @dataclass(frozen=True)
 class HistoryEntry:
     """One line of ``history.jsonl``.
@@ -72,7 +76,7 @@ class HistoryEntry:
         at: UTC, ISO 8601.
     """
 
-    event: Literal["publish", "promote", "rollback", "shadow", "unshadow"]
+    event: Event
     version: int
     previous: int | None
     who: str
@@ -367,7 +371,7 @@ class ModelStore:
         stamp = status.st_ino, status.st_size, status.st_mtime_ns
         known = self._read.get(name)
         if known is None or known[0] != stamp:
-            known = self._read[name] = stamp, list(_entries(path.read_bytes()))
+            known = self._read[name] = stamp, list(_entries(path))
         return known[1]
 
 
@@ -393,12 +397,24 @@ def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
     return shadow
 
 
-def _entries(history: bytes) -> Iterator[HistoryEntry]:
-    for line in history.split(b"\n")[:-1]:  # what follows the last newline was never completed
+def _entries(path: Path) -> Iterator[HistoryEntry]:
+    """Yield the entries of a history; what is none, as a disk may leave it, is passed over.
+
+    Raises:
+        OperatorError: a newer Regraft wrote one that this one does not know: without it the champion may be another.
+    """
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # after the last newline none is complete
         try:
-            yield HistoryEntry(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # no entry of ours
+            fields = json.loads(line)
+            event = fields["event"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        further = sorted(fields.keys() - HistoryEntry.__annotations__.keys())
+        if event not in _EVENTS or further:
+            what = f"has {further[0]!r}" if further else f"says {event!r}"
+            raise OperatorError(f"{path}: line {number} {what}, of which this Regraft knows nothing: upgrade it")
+        with suppress(TypeError):
+            yield HistoryEntry(**fields)
 
 
 def _fsync_tree(folder: Path) -> None:

@@ -6,13 +6,14 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
 import grpc
 
-from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, RegraftError
+from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
 from regraft.examples import ExamplesStore
 from regraft.labels import check_note
 from regraft.retrain_jobs import MAX_KEY_LENGTH
@@ -202,13 +203,11 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     def _describe_stored(self, name: str) -> pb.Model:
         store = self._models.store
-        history = store.history(name)[: -_HISTORY - 1 : -1]
-        return pb.Model(
-            name=name,
-            champion=store.champion(name) or 0,
-            versions=store.versions(name),
-            history=map(_entry, history),
-        )
+        model = pb.Model(name=name, versions=store.versions(name))
+        with suppress(OperatorError):  # the model's problem says so; the others are told of all the same
+            model.history.extend(map(_entry, store.history(name)[: -_HISTORY - 1 : -1]))
+            model.champion = store.champion(name) or 0
+        return model
 
 
 def _entry(entry: HistoryEntry) -> pb.HistoryEntry:

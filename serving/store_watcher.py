@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from regraft.errors import StorageError
+from regraft.errors import OperatorError, StorageError
 from regraft.store import HistoryEntry, ModelStore, champions_of, shadow_of
 from serving.threads import Threads
 
@@ -80,7 +80,7 @@ class StoreWatcher:
                 continue
             try:
                 found[name] = self._read_one(name)
-            except OSError as error:
+            except (OSError, OperatorError) as error:
                 found[name] = StoredModel(problem=f"its history cannot be read: {error}")
             except Exception as error:  # noqa: BLE001 - it is raised when the others are read
                 found[name], first = self.get(name), first or error

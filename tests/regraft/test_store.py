@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Literal
@@ -22,6 +23,7 @@ from regraft.errors import (
     DeadlineError,
     InvalidRequestError,
     NotFoundError,
+    OperatorError,
     PreconditionError,
     RegraftError,
     StorageError,
@@ -693,6 +695,27 @@ def test_a_line_that_is_no_entry_is_passed_over(store: ModelStore, line: bytes) 
     assert store.champion(NAME) == 1
     assert publish(store) == [2]
     assert len(store.history(NAME)) == 3
+
+
+@pytest.mark.parametrize(
+    ("further", "what"), [({"event": "retire"}, "says 'retire'"), ({"until": "2030"}, "has 'until'")]
+)
+def test_a_line_that_a_newer_regraft_wrote_is_an_error_that_says_to_upgrade(
+    store: ModelStore, further: dict[str, str], what: str
+) -> None:
+    """Passed over, it would let another version serve than everybody else's."""
+    publish(store, 2)
+    promote(store, 1)
+    history = store.root / NAME / "history.jsonl"
+    last = json.loads(history.read_text().splitlines()[-1])
+    history.write_text(history.read_text() + json.dumps({**last, **further}) + "\n")
+    before = history.read_bytes()
+
+    for ask in (store.champion, store.history, store.shadow, partial(promote, store, 2), partial(publish, store)):
+        with pytest.raises(OperatorError, match=f"history.jsonl: line 4 {what}, of which .* knows nothing: upgrade it"):
+            ask() if isinstance(ask, partial) else ask(NAME)
+    assert history.read_bytes() == before
+    assert store.versions(NAME) == [1, 2], "nothing was published beside it"
 
 
 PUBLISH_SOME = """

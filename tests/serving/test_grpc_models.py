@@ -42,6 +42,21 @@ def test_a_model_is_described(shared: LiveServer) -> None:
     ]
 
 
+def test_a_history_that_a_newer_regraft_wrote_holds_up_that_model_alone_and_says_to_upgrade(store: ModelStore) -> None:
+    publish_tiny(store, name="birds")
+    with LiveServer(store) as live:
+        history = store.root / "birds/history.jsonl"
+        with history.open("a") as file:
+            file.write(json.dumps({"event": "retire", "version": 1}) + "\n")
+        publish_tiny(store, sharpness=5.0)
+
+        wait_until(lambda: "upgrade it" in live.client.get_model("birds").problem)
+        wait_until(lambda: live.client.get_model("colours").served_version == 2)
+        assert [model.name for model in live.client.list_models()] == ["birds", "colours"]
+        assert live.client.classify(picture("red"), name="birds").version == 1, "what serves goes on"
+        assert fails_with(lambda: live.client.promote(1, name="birds")).code == "FAILED_PRECONDITION"
+
+
 def test_the_only_model_needs_no_name(shared: LiveServer) -> None:
     assert shared.client.get_model().name == "colours"
 
