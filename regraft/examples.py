@@ -301,6 +301,11 @@ class ExamplesStore:
         """
         return self._change(model, sha256, Labelling(None, source, annotator, "", caller, _now()), hourly_quota)
 
+    def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
+        """Return in how many seconds a caller may set another label; 0 where the quota is not used up."""
+        with reading(self._engine, "cannot read the quota") as connection:
+            return _next_fits_s(connection, caller, hourly_quota)
+
     def quarantine(self, model: str, doubted: Mapping[str, tuple[str, str]]) -> None:
         """Leave labels out of retrains until a person has looked.
 
@@ -367,7 +372,8 @@ class ExamplesStore:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             if labelling.label != before.label:
                 if hourly_quota and _set_lately(connection, labelling.caller) >= hourly_quota:
-                    raise OverloadedError(quota_used_up(labelling.caller, hourly_quota), _QUOTA_PERIOD.total_seconds())
+                    wait_s = _next_fits_s(connection, labelling.caller, hourly_quota)
+                    raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
                 _set(connection, model, [(sha256, labelling)])
             if labelling.label is None:
                 connection.execute(delete(examples).where(here))
@@ -549,9 +555,9 @@ def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> 
     return outcomes
 
 
-def quota_used_up(caller: str, hourly_quota: int) -> str:
-    """Return what a caller is told that may set no more labels for now."""
-    return f"quota: {caller} set {hourly_quota} labels within an hour"
+def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
+    """Return what a caller is told that may set no more labels for so many seconds."""
+    return f"quota: {caller} set {hourly_quota} labels within an hour; the next one fits in {wait_s:.0f} s"
 
 
 def _as_removed(connection: Connection, model: str, sha256: str) -> Example | None:
@@ -571,6 +577,17 @@ def _set_lately(connection: Connection, caller: str) -> int:
     since = _now(-_QUOTA_PERIOD)
     query = select(func.count()).where(label_history.c.caller == caller, label_history.c.at > since)
     return int(connection.execute(query).scalar_one())
+
+
+def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> float:
+    """Return in how many seconds a caller that used up a quota may set one label more."""
+    at = label_history.c.at
+    newest_first = select(at).where(label_history.c.caller == caller).order_by(at.desc())
+    in_the_way = connection.execute(newest_first.offset(hourly_quota - 1).limit(1)).scalar_one_or_none()
+    if in_the_way is None:
+        return 0.0
+    over = datetime.fromisoformat(in_the_way) + _QUOTA_PERIOD
+    return max(0.0, (over - datetime.now(UTC)).total_seconds())
 
 
 def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]]) -> None:

@@ -144,7 +144,12 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         del request  # a second copy of the picture, which is not counted while it waits for room
         added = await self._intake.add(name, new, sender, on_admitted)
         self._metrics.examples.labels(added.outcome.value).inc()
-        return pb.AddExamplesResponse(outcome=added.outcome.name, reason=added.reason, sha256=added.sha256)
+        return pb.AddExamplesResponse(
+            outcome=added.outcome.name,
+            reason=added.reason,
+            sha256=added.sha256,
+            retry_after_s=added.retry_after_s,
+        )
 
 
 def _limits(request: pb.RetrainRequest) -> dict[str, Any]:

@@ -41,11 +41,19 @@ class Rules:
 
 @dataclass(frozen=True)
 class Added:
-    """What became of one picture; ``reason`` says why it was not kept."""
+    """What became of one picture.
+
+    Attributes:
+        outcome: kept, or not.
+        sha256: of the picture, where there is one.
+        reason: why it was not kept.
+        retry_after_s: after so many seconds it would be; 0 where that is not known.
+    """
 
     outcome: AddOutcome
     sha256: str = ""
     reason: str = ""
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +173,9 @@ class Intake:
                 on_admitted()
                 kept = await self._keep(served, sender.caller, new, cost.pixels)
         if kept.outcome is AddOutcome.REJECTED:
-            return Added(kept.outcome, new.sha256, quota_used_up(sender.caller, self.rules.per_hour))
+            quota = sender.caller, self.rules.per_hour
+            wait_s = await self._threads.database.run(self._examples.next_label_fits_s, *quota)
+            return Added(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
         if kept.outcome is not AddOutcome.DUPLICATE:
             self._on_kept(served, new.sha256, kept.crop)
         return Added(kept.outcome, new.sha256)

@@ -9,6 +9,7 @@ message is read, and its bytes stay with the client until then.
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -45,6 +46,9 @@ STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+RETRY_AFTER: Final = "retry-after"
+"""Seconds, as in HTTP."""
+_LONGEST_PUSHBACK_S: Final = 10.0
 _OURS: Final = ("/regraft.v1.", "/inference.")
 _LONGEST_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
@@ -90,10 +94,16 @@ def _clipped(text: str) -> str:
 
 
 def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata by which gRPC's own retry policy knows how long to wait (gRFC A6)."""
+    """Return the trailing metadata that says how long to wait before another attempt.
+
+    gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
+    hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
+    """
     if not isinstance(error, errors.OverloadedError):
         return ()
-    return ((PUSHBACK, str(max(1, round(1000 * error.retry_after_s)))),)
+    wait_s = error.retry_after_s
+    pushback = "-1" if wait_s > _LONGEST_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
+    return ((PUSHBACK, pushback), (RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):

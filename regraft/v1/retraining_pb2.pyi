@@ -37,7 +37,7 @@ class AddExamplesRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class AddExamplesResponse(_message.Message):
-    __slots__ = ("outcome", "reason", "sha256")
+    __slots__ = ("outcome", "reason", "sha256", "retry_after_s")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OUTCOME_UNSPECIFIED: _ClassVar[AddExamplesResponse.Outcome]
@@ -55,10 +55,12 @@ class AddExamplesResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     outcome: AddExamplesResponse.Outcome
     reason: str
     sha256: str
-    def __init__(self, outcome: _Optional[_Union[AddExamplesResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+    retry_after_s: float
+    def __init__(self, outcome: _Optional[_Union[AddExamplesResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., sha256: _Optional[str] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
 class RetrainRequest(_message.Message):
     __slots__ = ("name", "max_drop", "max_class_drop", "requested_by", "idempotency_key", "gate", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects", "min_slice_accuracy")

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 from typing import TypedDict
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from regraft.database import examples, open_database, transaction
+from regraft.database import examples, label_history, open_database, transaction
 from regraft.embeddings import EmbeddingKey
 from regraft.errors import (
     InvalidRequestError,
@@ -593,6 +594,32 @@ def test_what_is_beyond_a_quota_is_not_written(store: ExamplesStore, images: Pat
     written = {file.name for file in images.rglob("*") if file.is_file()}
     assert written == {example.sha256 for example in store.list(MODEL)}
     assert len(written) == 3
+
+
+def test_a_refused_label_is_not_counted_and_the_next_one_fits_when_the_oldest_is_an_hour_old(
+    store: ExamplesStore, database: str
+) -> None:
+    def send(*numbers: int) -> list[AddOutcome]:
+        batch = [NewExample(data(number), "red") for number in numbers]
+        return store.add_all(MODEL, batch, caller="one", hourly_quota=3)
+
+    def let_all_be(minutes: float) -> None:
+        at = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="seconds")
+        engine = open_database(database)
+        with transaction(engine, "pretend that time passes") as connection:
+            connection.execute(update(label_history).values(at=at))
+        engine.dispose()
+
+    assert store.next_label_fits_s("one", 3) == 0
+    send(0, 1, 2)
+    let_all_be(59.5)
+    assert send(3, 4, 5) == [AddOutcome.REJECTED] * 3
+    assert store.next_label_fits_s("one", 3) == pytest.approx(30, abs=20)
+    assert store.next_label_fits_s("another", 3) == 0
+    let_all_be(61)
+
+    assert store.next_label_fits_s("one", 3) == 0
+    assert send(3, 4, 5) == [AddOutcome.ACCEPTED] * 3
 
 
 def test_relabelling_and_removing_have_a_caller_and_count_towards_its_quota(store: ExamplesStore) -> None:

@@ -1,7 +1,9 @@
+import json
 import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
 
+import grpc
 import pytest
 
 from regraft.client import Client, RemoteError
@@ -9,9 +11,10 @@ from regraft.examples import ExamplesStore, open_examples
 from regraft.labels import image_hash
 from regraft.store import ModelStore
 from regraft.v1 import retraining_pb2
-from regraft.v1.examples_pb2 import Suggestion
+from regraft.v1.examples_pb2 import RemoveExampleRequest, Suggestion
+from regraft.v1.examples_pb2_grpc import ExamplesStub
 from tests.serving.live import LiveServer
-from tests.serving.waiting import wait_until
+from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import picture
 
 ACCEPTED, REJECTED = retraining_pb2.AddExamplesResponse.ACCEPTED, retraining_pb2.AddExamplesResponse.REJECTED
@@ -107,6 +110,23 @@ def test_beyond_its_quota_a_caller_can_neither_relabel_nor_remove(store: ModelSt
                 change(sha256)
             assert failure.value.code == "RESOURCE_EXHAUSTED"
         assert live.client.get_example(sha256).example.label == "silver"
+
+
+def test_a_client_with_a_retry_policy_hears_of_its_quota_at_once_and_when_the_next_label_fits(
+    store: ModelStore,
+) -> None:
+    """Told to wait for an hour, gRPC would wait for the deadline, and say nothing of a quota."""
+    policy = {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2}
+    retried = {"name": [{}], "retryPolicy": {**policy, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}
+    options = [("grpc.service_config", json.dumps({"methodConfig": [retried]}))]
+    with LiveServer(store, labels_per_hour=1) as live, grpc.insecure_channel(live.target, options) as channel:
+        sha256 = label(live.client, picture("grey"), "grey").sha256
+        with pytest.raises(grpc.RpcError) as failure:
+            ExamplesStub(channel).RemoveExample(RemoveExampleRequest(sha256=sha256), timeout=PATIENCE_S)
+
+        assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert 3500 < int(dict(failure.value.trailing_metadata())["retry-after"]) <= 3600
+        assert live.metric("regraft_requests_total", method="RemoveExample") == 1
 
 
 @pytest.mark.parametrize("text", ["", "x" * 10_000, "a\0b", "../up"], ids=["empty", "10 kB", "control", "path"])

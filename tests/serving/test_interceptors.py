@@ -297,6 +297,17 @@ async def test_whoever_finds_no_room_is_refused_before_the_message_has_come() ->
 
 
 @asynchronous_with_grpc
+async def test_who_has_to_wait_long_is_told_for_how_long_and_that_a_retry_policy_should_not() -> None:
+    async with stage() as s:
+        s.servicer.error = errors.OverloadedError("a quota", 1234.5)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        told = dict(failure.value.trailing_metadata() or ())
+        assert (told["grpc-retry-pushback-ms"], told["retry-after"]) == ("-1", "1235")
+
+
+@asynchronous_with_grpc
 async def test_whoever_finds_room_is_answered() -> None:
     async with stage(CrowdedRoom()) as s:
         assert (await s.stub.Classify(pb.ClassifyRequest(name="n"))).name == "n"

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -63,8 +64,8 @@ async def stage(
         finished.append("finished")
 
     arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
-    limited = {"limit_s": limit_s, "limits": limits, "environment": environment}
-    runner = JobRunner(store, examples, arguments, metrics, threads, on_finished, **limited)
+    child = (arguments, metrics, threads, on_finished)
+    runner = JobRunner(store, examples, *child, limit_s=limit_s, limits=limits, environment=environment)
     try:
         yield Stage(store, examples, runner, metrics, finished)
     finally:
@@ -530,6 +531,9 @@ async def test_two_hundred_watchers_read_the_database_as_often_as_one(store: Mod
         async for state in s.runner.watch(job.id):
             seen.append(state.message)  # noqa: PERF401 - others look at the list meanwhile
 
+    def all_were_told(message: str) -> bool:
+        return all(seen[-1] == message for seen in told)
+
     async with stage(store) as s:
         with job_lock(s.examples, "colours"):
             job = s.examples.jobs.create("colours", {}, "cron")
@@ -540,7 +544,7 @@ async def test_two_hundred_watchers_read_the_database_as_often_as_one(store: Mod
             event.listen(Engine, "before_cursor_execute", count)
             for number in range(5):
                 s.examples.jobs.report(job.id, "embed", 0.1 * number, f"{number} of 5")
-                await until(lambda number=number: all(seen[-1] == f"{number} of 5" for seen in told))
+                await until(partial(all_were_told, f"{number} of 5"))
             event.remove(Engine, "before_cursor_execute", count)
             s.examples.jobs.finish(job.id, JobState.REFUSED, "no better")
             await watching
