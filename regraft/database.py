@@ -3,6 +3,7 @@
 A change to a table is a step in `regraft.migrations.versions` too; see `regraft.schema`.
 """
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from regraft.errors import InvalidRequestError, LockedError, MissingPackageError, StorageError
+from regraft.file_systems import MOUNTS, network_file_system
 from regraft.files import locked, storage_errors
 from regraft.schema import bring_up_to_date, is_up_to_date
 from regraft.wanted import check_wanted
@@ -64,8 +66,13 @@ class Patience:
 DEFAULT_PATIENCE: Final = Patience()
 
 metadata = MetaData()
+log = logging.getLogger("regraft.database")
 
 _REFUSAL: Final = "refusal"
+_ON_A_NETWORK: Final = (
+    "%s lies on %s: SQLite's locks and shared memory are those of one machine, so that two that use it damage it, and "
+    "one may lose what it acknowledged. Put --examples on a disk of this machine, or use PostgreSQL (--database)"
+)
 _MIGRATION_PATIENCE_S: Final = 60.0
 """So long whoever opens a database waits for another process that brings its tables up to date."""
 _A_TRY_S: Final = 0.1
@@ -207,8 +214,14 @@ def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine
     return engine
 
 
-def prepare_database(engine: Engine) -> None:
+def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
     """Bring the tables up to date, once; what fails may be tried again.
+
+    SQLite on a network file system is warned of: its locks and its shared memory are those of one machine.
+
+    Args:
+        engine: of `database_at`.
+        mounts: see `regraft.file_systems`.
 
     Raises:
         StorageError: it cannot be opened, or a newer Regraft made it.
@@ -216,6 +229,8 @@ def prepare_database(engine: Engine) -> None:
     with database_errors("cannot open the database"):
         # SQLite refuses those who turn on WAL or create tables at the same time, instead of letting them wait.
         database = engine.url.database if engine.dialect.name == "sqlite" else None
+        if database and (name := network_file_system(Path(database), mounts)):
+            log.warning(_ON_A_NETWORK, database, name)
         with (
             storage_errors("cannot open the database"),
             locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
