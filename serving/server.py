@@ -219,7 +219,6 @@ class Server:
         self._add_services()
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
-        self._reloading: asyncio.Task[None] | None = None  # or it might be collected while it runs
         often_s = settings.reload_every_s
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
 
@@ -326,7 +325,7 @@ class Server:
             port.reload()
 
     def _reload_soon(self) -> None:
-        self._reloading = asyncio.create_task(self._threads.store.run(self.reload))
+        self._background.start("read callers and certificates again", partial(self._threads.store.run, self.reload))
 
     def _add_services(self) -> None:
         server, control = self._port.server, self._control_port.server

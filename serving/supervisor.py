@@ -52,7 +52,7 @@ class Supervisor:
         self._counter = metrics.background_failures
         self._on_change = on_change
         self._pauses = pauses
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
 
@@ -93,16 +93,19 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancel every task, and wait until all have ended."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for task, end in zip(self._tasks, ends, strict=True):
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for task, end in zip(tasks, ends, strict=True):
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 log.error("the task to %s died when it was stopped", task.get_name(), exc_info=end)
 
     def _start(self, purpose: str, run: Callable[[], Awaitable[object]], tried: asyncio.Event) -> asyncio.Event:
         self._counter.labels(purpose)  # 0 is there before 1, or no rule would see it rise
-        self._tasks.append(asyncio.create_task(self._keep(purpose, run, tried), name=purpose))
+        task = asyncio.create_task(self._keep(purpose, run, tried), name=purpose)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return tried
 
     async def _keep(self, purpose: str, run: Callable[[], Awaitable[object]], tried: asyncio.Event) -> None:
@@ -123,11 +126,11 @@ class Supervisor:
             await asyncio.sleep(self._pauses.after(self._failures[purpose]))
 
     async def _fail(self, purpose: str, error: BaseException) -> None:
-        self._counter.labels(purpose).inc()
         failures, deaths = self._failures.get(purpose, 0) + 1, self._deaths.get(purpose, 0)
         is_death = not isinstance(error, (RegraftError, OSError))
         pause_s = self._pauses.after(failures)
         with suppress(Exception):  # there may be no memory for a line of the log
+            self._counter.labels(purpose).inc()
             if is_death:
                 log.error("the task to %s died, and begins again in %g s", purpose, pause_s, exc_info=error)
             else:

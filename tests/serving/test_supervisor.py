@@ -149,6 +149,16 @@ async def test_a_task_that_ends_is_not_begun_again() -> None:
 
 
 @asynchronous
+async def test_a_task_that_has_ended_may_be_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    act = Act()
+    async with supervising() as supervisor:
+        for _ in range(3):
+            await supervisor.start("read the callers again", act).wait()
+
+    assert (act.times, caplog.messages) == (3, [])
+
+
+@asynchronous
 async def test_stopping_ends_every_task_whatever_another_one_raises(caplog: pytest.LogCaptureFixture) -> None:
     class DiesAtTheEnd(Act):
         async def for_ever(self) -> None:
