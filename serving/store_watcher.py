@@ -1,7 +1,7 @@
 """What the model store holds, read by one look for the whole server: whoever needs it asks the last look, no disk."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from regraft.errors import OperatorError, StorageError
@@ -15,7 +15,7 @@ class StoredModel:
 
     Attributes:
         history: as `ModelStore.history`.
-        problem: why it could not be read, or empty.
+        problem: why it could not be read this time, or empty.
     """
 
     history: Sequence[HistoryEntry] = ()
@@ -81,7 +81,7 @@ class StoreWatcher:
             try:
                 found[name] = self._read_one(name)
             except (OSError, OperatorError) as error:
-                found[name] = StoredModel(problem=f"its history cannot be read: {error}")
+                found[name] = replace(self.get(name), problem=f"its history cannot be read: {error}")
             except Exception as error:  # noqa: BLE001 - it is raised when the others are read
                 found[name], first = self.get(name), first or error
         return found, first

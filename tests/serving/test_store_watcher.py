@@ -88,6 +88,26 @@ async def test_only_the_models_that_it_was_told_of_are_watched(store: ModelStore
 
 
 @asynchronous
+async def test_a_history_that_cannot_be_read_this_time_is_known_as_it_was(store: ModelStore) -> None:
+    publish_tiny(store, promote=False)
+    store.set_shadow("colours", 2, who="test", why="")
+    history = store.root / "colours" / "history.jsonl"
+    async with watching(store) as watcher:
+        await watcher.look()
+        away = history.rename(history.with_name("away"))
+        history.mkdir()
+        await watcher.look()
+        found = watcher.get("colours")
+        assert (found.champion, found.shadow) == (1, 2)
+        assert "its history cannot be read" in found.problem
+
+        history.rmdir()
+        away.rename(history)
+        await watcher.look()
+        assert watcher.get("colours").problem == ""
+
+
+@asynchronous
 async def test_a_store_that_cannot_be_listed_leaves_what_is_known(store: ModelStore) -> None:
     counting = CountingStore(store.root)
     async with watching(counting) as watcher:
