@@ -13,6 +13,7 @@ background work, where a request comes.
 import asyncio
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from typing import Final, Generic, TypeVar
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 
 _BACKGROUND_TURN: Final = 4
-_LONGEST_TURN_S: Final = 0.06
+_LONGEST_TURN_S: Final = 0.08
 _LEARNING_RATE: Final = 0.1
 _QUIET_S: Final = 1.0
 """So long after the last request background work may take all lanes."""
@@ -92,7 +93,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             max_batch: the most payloads of one run.
             max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
             turn: the most batches of requests that a lane takes at once.
-            turn_s: how long it may take for more than one.
+            turn_s: how much of a CPU's time it may take for more than one.
             on_batch: told the size of every batch that was run.
             cpus: what a lane holds while it runs a batch; it may wait for it.
         """
@@ -239,10 +240,10 @@ class Batcher(Generic[PayloadT, ResultT]):
         self, turn: list[list[_Entry[PayloadT, ResultT]]], loop: asyncio.AbstractEventLoop, *, background: bool
     ) -> None:
         """Run the batches of a turn in a lane's thread, and hand what came of them to the event loop."""
-        began_s = loop.time()
+        began_s, began_cpu_s = loop.time(), time.thread_time()
         ran: list[_Ran[PayloadT, ResultT]] = []
         for batch in turn:
-            if ran and self._ends_now(len(ran), loop.time() - began_s, background=background):
+            if ran and self._ends_now(len(ran), time.thread_time() - began_cpu_s, background=background):
                 break
             with self._cpus():
                 ran.append(self._run_batch(batch, loop.time()))
@@ -251,7 +252,10 @@ class Batcher(Generic[PayloadT, ResultT]):
             loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)
 
     def _ends_now(self, runs: int, taken_s: float, *, background: bool) -> bool:
-        """Tell, in any thread, whether a turn ends after so many runs, which took so long."""
+        """Tell, in any thread, whether a turn ends after so many runs, which took so long of a CPU.
+
+        By the clock runs are longer where others want the CPUs: turns would end when they are needed most.
+        """
         if background:
             return bool(self._queue) or self._free_lanes < 0 or self._is_closed
         return taken_s * (runs + 1) / runs > self._turn_s
