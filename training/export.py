@@ -35,7 +35,8 @@ class Normalised(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return embeddings float32 [N, D] of pictures uint8 [N, P, P, 3]."""
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # [N, 3, P, P]
+        # Contiguous, or pooling keeps the order of the axes by nodes on shapes, which CUDA leaves to the CPU.
+        pixels = image.permute(0, 3, 1, 2).contiguous().to(torch.float32)  # [N, 3, P, P]
         embedding: torch.Tensor = self.network((pixels - self.mean) / self.std)
         return embedding.flatten(1)  # [N, D]
 

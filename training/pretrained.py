@@ -22,7 +22,7 @@ from regraft.image import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.progress import Progress, silent
 from training.catalogue import resolve_weights, weights_package
 
-EXPORT_VERSION: Final = 1
+EXPORT_VERSION: Final = 2
 """Raised whenever the same network would be exported to another graph."""
 
 
