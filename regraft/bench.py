@@ -97,7 +97,8 @@ class Run:
             await self._send(now_s)
             if self.settings.pause_s:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._finished.wait(), self.settings.pause_s)
+                    async with asyncio.timeout(self.settings.pause_s):
+                        await self._finished.wait()
 
     async def _open_loop(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -165,9 +165,9 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def _count(self, names: Sequence[str]) -> dict[str, int]:
         """Count the examples of models; without those that the database does not tell, or not soon."""
-        counting = self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
         try:
-            return await asyncio.wait_for(counting, _COUNT_S)
+            async with asyncio.timeout(_COUNT_S):
+                return await self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
         except (RegraftError, TimeoutError) as error:
             log.warning("the examples of %s cannot be counted: %s", ", ".join(names), error or f"{_COUNT_S} s")
             return {}

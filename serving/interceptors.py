@@ -149,7 +149,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """
         self._draining.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
         return self._in_flight
 
     async def intercept_service(

@@ -249,7 +249,8 @@ class JobRunner:
         self._children[job.id] = child
         ending = asyncio.create_task(_end_when_stopped(child))
         try:
-            code = await asyncio.wait_for(child.wait(), self._limit_s)
+            async with asyncio.timeout(self._limit_s):
+                code = await child.wait()
         except TimeoutError:
             child.kill()
             await child.wait()

@@ -242,7 +242,8 @@ class Server:
         models_are_loaded, examples_are_open = self._begin_background()
         await models_are_loaded.wait()
         with suppress(TimeoutError):  # one that does not answer holds nothing up; one that does is ready when we are
-            await asyncio.wait_for(examples_are_open.wait(), _DATABASE_PATIENCE_S)
+            async with asyncio.timeout(_DATABASE_PATIENCE_S):
+                await examples_are_open.wait()
         ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names())
         log.info(
             "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
@@ -289,7 +290,8 @@ class Server:
     async def _close_examples(self) -> None:
         """Close the database, unless that hangs too."""
         try:
-            await asyncio.wait_for(self._threads.writes.run(self._examples.close), _CLOSING_PATIENCE_S)
+            async with asyncio.timeout(_CLOSING_PATIENCE_S):
+                await self._threads.writes.run(self._examples.close)
         except TimeoutError:
             log.warning("the database is left as it is: it could not be closed within %g s", _CLOSING_PATIENCE_S)
 

@@ -110,6 +110,11 @@ def test_regraft_imports_neither_but_for_the_front_door(package: str) -> None:
     assert {path for path in importers_of(package) if path.startswith("regraft/")} == FRONT_DOORS[package]
 
 
+def test_nothing_waits_by_what_loses_a_cancellation() -> None:
+    """Before Python 3.12 `asyncio.wait_for` passes over one that comes as its wait ends; `asyncio.timeout` does not."""
+    assert not [name(path) for path in sources() if "asyncio.wait_for(" in path.read_text()]
+
+
 def test_torch_is_only_in_training_and_whoever_imports_it_says_so() -> None:
     importers = importers_of("torch")
     saying_so = {name(path) for path in sources() if "Imports torch" in (ast.get_docstring(_tree(path)) or "")}
