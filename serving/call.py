@@ -3,12 +3,19 @@
 gRPC answers each call in a task of its own, so a context variable finds it, from the tasks that the call starts too.
 """
 
+import asyncio
 import logging
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
-from typing import Any, Final
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from typing import Any, Final, TypeVar
 
+import grpc
+
+from regraft.wanted import set_wanted
 from serving.access import calling
 
 TRACEPARENT: Final = "traceparent"
@@ -24,6 +31,7 @@ class Call:
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
         address: whom it is from.
         request: its one message, once that was read.
+        effect: what it changed, for the audit; empty while that is nothing.
         on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
     """
 
@@ -34,12 +42,41 @@ class Call:
         self.model = ""
         self.trace_id = trace_id
         self.request: Any = None
+        self.effect: dict[str, str | int] = {}
         self.on_answer: Callable[[Mapping[str, float]], None] | None = None
 
+
+T = TypeVar("T")
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 set_current = _current.set
 current = _current.get
+
+
+def took_effect(**effect: str | int) -> None:
+    """Note what the present call changed, once it has."""
+    if call := current():
+        call.effect.update(effect)
+
+
+async def see_through(change: Coroutine[Any, Any, T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+    """Await a change to its end, even where its call is cancelled.
+
+    A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
+    audit tells that it was.
+    """
+    left_s = context.time_remaining()
+    until_s = math.inf if left_s is None else time.monotonic() + left_s
+    is_cancelled = threading.Event()
+    within = copy_context()
+    within.run(set_wanted, lambda: not is_cancelled.is_set() and time.monotonic() < until_s)
+    task = asyncio.create_task(change, context=within)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled.set()
+    return task.result()
 
 
 def caller() -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -81,8 +82,9 @@ def _audited(method: str, answer: _Answer) -> _Answer:
 def _audited_stream(method: str, answer: _Answer) -> _Answer:
     async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
         with _Line(method, context):
-            async for response in answer(requests, context):
-                yield response
+            async with aclosing(answer(requests, context)) as responses:  # what it says in the end is for the line
+                async for response in responses:
+                    yield response
 
     return call
 
@@ -113,6 +115,7 @@ class _Line:
             "request": _fields(call.request if call else None),
             "from": self._from,
             "outcome": outcome.name,
+            "effect": call.effect if call else {},
         }
         try:
             audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
@@ -123,4 +126,8 @@ class _Line:
 def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read
     if not hasattr(request, "ListFields"):
         return {}
-    return {field.name: str(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
+    return {field.name: _told(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
+
+
+def _told(value: object) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)

@@ -16,7 +16,7 @@ from regraft.labels import one_form
 from regraft.store import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
-from serving.call import caller
+from serving.call import caller, see_through, took_effect
 from serving.intake import Intake
 from serving.models import Models, ServedModel
 from serving.suggestions import Suggestion, suggest
@@ -63,35 +63,46 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         )
 
     async def RelabelExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RelabelExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Give an example another label, or one that was removed a label again."""
+        return await see_through(self._relabel(request), context)
+
+    async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
         by = self._by()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.relabel, name, example.sha256, request.label)
         changed = await self._threads.writes.run(relabel, annotator=request.annotator, **by)
+        took_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
 
     async def RemoveExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RemoveExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of training."""
+        return await see_through(self._remove(request), context)
+
+    async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
         by = self._by()
         name, example = await self._find(request)
         remove = partial(self._examples.remove, name, example.sha256, source=request.why)
         await self._threads.writes.run(remove, annotator=request.annotator, **by)
+        took_effect(model=name, sha256=example.sha256, label="")
         return await self._message(example)
 
     async def ReleaseExample(  # noqa: N802 - gRPC's name
-        self, request: pb.ReleaseExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of quarantine: its label is right."""
+        return await see_through(self._release(request), context)
+
+    async def _release(self, request: pb.ReleaseExampleRequest) -> pb.Example:
         name, example = await self._find(request)
         release = partial(self._examples.release, name, example.sha256)
-        return await self._message(
-            await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
-        )
+        released = await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
+        took_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
+        return await self._message(released)
 
     async def Suggest(  # noqa: N802 - gRPC's name
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]

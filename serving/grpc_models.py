@@ -2,12 +2,8 @@
 
 import asyncio
 import logging
-import math
-import threading
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -20,9 +16,9 @@ from regraft.retrain_jobs import MAX_KEY_LENGTH
 from regraft.store import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
-from regraft.wanted import set_wanted
 from serving.access import who
 from serving.baking import Baker
+from serving.call import see_through, took_effect
 from serving.models import Models
 from serving.observer import Observer, Shadowed
 from serving.traffic import DriftState, Traffic
@@ -109,7 +105,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             await self._observer.check_shadow(name, request.version)
         set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
         writing = self._threads.moves.run(set_shadow, who=who(request.who), why=request.why)
-        return await _see_through(self._change(name, writing, self._shadowed), context)
+        return await see_through(self._change(name, writing, self._shadowed), context)
 
     async def _move(
         self,
@@ -126,7 +122,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             expected=request.expected_champion if request.HasField("expected_champion") else None,
             request_id=request.request_id,
         )
-        return await _see_through(self._change(name, moving, self._changed), context)
+        return await see_through(self._change(name, moving, self._changed), context)
 
     async def _changed(self) -> None:
         self._on_change()
@@ -143,6 +139,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         What fails then is left out and logged: the change took effect, and no error may say otherwise.
         """
         effect = await change
+        took_effect(event=effect.event, version=effect.version, previous=effect.previous or 0)
         model = pb.Model(name=name)
         try:
             await follow_up()
@@ -221,26 +218,6 @@ def _entry(entry: HistoryEntry) -> pb.HistoryEntry:
         at=entry.at,
         request_id=entry.request_id,
     )
-
-
-async def _see_through(change: Coroutine[Any, Any, pb.Model], context: grpc.aio.ServicerContext[Any, Any]) -> pb.Model:
-    """Await a change to its end, even where its call is cancelled.
-
-    A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
-    audit tells that it was.
-    """
-    left_s = context.time_remaining()
-    until_s = math.inf if left_s is None else time.monotonic() + left_s
-    is_cancelled = threading.Event()
-    within = copy_context()
-    within.run(set_wanted, lambda: not is_cancelled.is_set() and time.monotonic() < until_s)
-    task = asyncio.create_task(change, context=within)
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            is_cancelled.set()
-    return task.result()
 
 
 def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:

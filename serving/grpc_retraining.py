@@ -1,6 +1,7 @@
 """The Retraining service: labelled pictures in, retrain jobs started and watched."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from regraft.store import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import who
-from serving.call import caller
+from serving.call import caller, current, see_through, took_effect
 from serving.intake import Intake, Sender
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
@@ -71,19 +72,28 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Keep labelled pictures; an answer is given only when the picture is on the disk."""
         sender = Sender(caller())
-        async for response in answers(requests, partial(self._add, sender=sender)):
-            yield response
+        try:
+            async with aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            await sender.settled()
+            took_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
 
     async def Retrain(  # noqa: N802 - gRPC's name
-        self, request: pb.RetrainRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.RetrainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RetrainJob:
         """Start a job."""
+        return await see_through(self._retrain(request), context)
+
+    async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
         served = self._models.get(request.name)
         if len(request.idempotency_key) > MAX_KEY_LENGTH:
             raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
         check_note("requested_by", request.requested_by)
         asked_by, key = who(request.requested_by), request.idempotency_key
         job = await self._runner.start(served.name, self._settings(request), asked_by, key)
+        took_effect(job=job.id)
         return to_message(job)
 
     async def GetRetrainJob(  # noqa: N802 - gRPC's name
@@ -118,10 +128,15 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return page
 
     async def CancelRetrainJob(  # noqa: N802 - gRPC's name
-        self, request: pb.CancelRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.CancelRetrainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RetrainJob:
         """Ask for the end of a job."""
-        return to_message(await self._runner.cancel(request.id))
+        return await see_through(self._cancel(request), context)
+
+    async def _cancel(self, request: pb.CancelRetrainJobRequest) -> pb.RetrainJob:
+        job = await self._runner.cancel(request.id)
+        took_effect(job=job.id, state=job.state.value)
+        return to_message(job)
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
         """Return what a job shall go by.
@@ -137,6 +152,10 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     async def _add(
         self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
     ) -> pb.AddExamplesResponse:
+        if (call := current()) and call.request is None:  # the first one stands for the stream
+            call.request = pb.AddExamplesRequest()
+            call.request.CopyFrom(request)
+            call.request.image = b""
         new = NewExample(
             request.image, request.label, request.source, request.annotator, request.request_id, request.group
         )

@@ -5,7 +5,7 @@ long for thirty as for one.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -66,10 +66,24 @@ class Said:
 
 @dataclass(frozen=True)
 class Sender:
-    """One stream of pictures: who sends it, and what it said of each so far, by (model, image hash)."""
+    """One stream of pictures.
+
+    Attributes:
+        caller: who sends it.
+        said: what it said of each so far, by (model, image hash).
+        outcomes: how many became what, also of those whose caller left meanwhile.
+        writing: what is being written now.
+    """
 
     caller: str
     said: dict[tuple[str, str], Said] = field(default_factory=dict)
+    outcomes: Counter[AddOutcome] = field(default_factory=Counter)
+    writing: "set[asyncio.Future[None]]" = field(default_factory=set)
+
+    async def settled(self) -> None:
+        """Wait until nothing is written any more, so that `outcomes` tells all."""
+        while self.writing:
+            await asyncio.wait(self.writing)
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class _Kept:
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     served: ServedModel
-    caller: str
+    sender: Sender
     new: NewExample
     pixels: int
     kept: "asyncio.Future[_Kept]"
@@ -153,6 +167,7 @@ class Intake:
         try:
             return await self._add(model, new, sender, on_admitted)
         except CallerError as error:
+            sender.outcomes[AddOutcome.REJECTED] += 1
             return Added(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
 
     async def _add(self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]) -> Added:
@@ -165,13 +180,14 @@ class Intake:
             new = await self._with_kept_picture(served, new)
         first = sender.said.setdefault((served.name, new.sha256), Said(new.label))
         if first.label != new.label:
+            sender.outcomes[AddOutcome.CONFLICTING] += 1
             why = f"this stream called the same picture {first.label!r} before"
             return Added(AddOutcome.CONFLICTING, new.sha256, why)
         async with first.turn:
             cost = await self._memory.cost(new.data, served.card.image)
             with await self._memory.take([cost], sender.caller, patient=True):
                 on_admitted()
-                kept = await self._keep(served, sender.caller, new, cost.pixels)
+                kept = await self._keep(served, sender, new, cost.pixels)
         if kept.outcome is AddOutcome.REJECTED:
             quota = sender.caller, self.rules.per_hour
             wait_s = await self._threads.database.run(self._examples.next_label_fits_s, *quota)
@@ -202,9 +218,9 @@ class Intake:
             await self._threads.writes.run(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
         return replace(new, data=data)
 
-    async def _keep(self, served: ServedModel, caller: str, new: NewExample, pixels: int) -> _Kept:
-        whose = served.name, caller
-        waiting = _Waiting(served, caller, new, pixels, asyncio.get_running_loop().create_future())
+    async def _keep(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Kept:
+        whose = served.name, sender.caller
+        waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
         self._waiting[whose].append(waiting)
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._keep_waiting())
@@ -262,8 +278,19 @@ class Intake:
         def keep() -> list[AddOutcome]:
             set_wanted(lambda: any(waiting.is_wanted for waiting, _ in wanted))
             quota = self.rules.per_hour
-            return self._examples.add_all(first.served.name, news, caller=first.caller, hourly_quota=quota)
+            return self._examples.add_all(first.served.name, news, caller=first.sender.caller, hourly_quota=quota)
 
-        outcomes = await self._threads.writes.run(keep)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        senders = [waiting.sender for waiting, _ in wanted]
+        for sender in senders:
+            sender.writing.add(written)
+        try:
+            outcomes = await self._threads.writes.run(keep)
+            for sender, outcome in zip(senders, outcomes, strict=True):
+                sender.outcomes[outcome] += 1
+        finally:
+            for sender in senders:
+                sender.writing.discard(written)
+            written.set_result(None)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Kept(outcome, crop))

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -205,7 +206,9 @@ class JobRunner:
             return
         if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
             self._finishing[job.id] = asyncio.Event()
-        task = self._tasks[job.id] = asyncio.create_task(self._run(job))
+        task = self._tasks[job.id] = asyncio.create_task(
+            self._run(job), context=Context()
+        )  # it outlives whoever asks for it
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     async def _run(self, job: RetrainJob) -> None:
