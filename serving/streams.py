@@ -5,7 +5,7 @@ client without an end of the stream (PEP 789).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ async def answers(
     answer: Callable[[RequestT, Callable[[], None]], Coroutine[Any, Any, AnswerT]],
     *,
     any_order: bool = False,
-) -> AsyncIterator[AnswerT]:
+) -> AsyncGenerator[AnswerT, None]:
     """Yield the answer to each request, while later ones are worked on already.
 
     Args:
