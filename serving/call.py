@@ -11,9 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar, copy_context
-from typing import Any, Final, TypeVar
-
-import grpc
+from typing import Any, Final, Protocol, TypeVar
 
 from regraft.wanted import set_wanted
 from serving.access import calling
@@ -53,13 +51,20 @@ set_current = _current.set
 current = _current.get
 
 
+class Timed(Protocol):
+    """What knows how long its caller waits: gRPC's context."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline; None where there is none."""
+
+
 def took_effect(**effect: str | int) -> None:
     """Note what the present call changed, once it has."""
     if call := current():
         call.effect.update(effect)
 
 
-async def see_through(change: Coroutine[Any, Any, T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+async def see_through(change: Coroutine[Any, Any, T], context: Timed) -> T:
     """Await a change to its end, even where its call is cancelled.
 
     A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
