@@ -153,9 +153,8 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
     ) -> pb.AddExamplesResponse:
         if (call := current()) and call.request is None:  # the first one stands for the stream
-            call.request = pb.AddExamplesRequest()
-            call.request.CopyFrom(request)
-            call.request.image = b""
+            told = {field.name: value for field, value in request.ListFields() if field.name != "image"}
+            call.request = pb.AddExamplesRequest(**told)
         new = NewExample(
             request.image, request.label, request.source, request.annotator, request.request_id, request.group
         )
