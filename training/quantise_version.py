@@ -167,7 +167,7 @@ def _conclude(
         why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
     version = publish(store, challenger, left_out=left_out, who=who, why=why)
     if promoted := is_promotion_wanted and verdict.blessed:
-        promote(store, name, version, who=who, why=why, expected=parent.champion)
+        promote(store, name, version, who=who, why=why, expected=parent.champion or 0)
     folder = store.folder(name, version)
     times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
     return Quantised(

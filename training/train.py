@@ -362,7 +362,8 @@ def publish_made(
         promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
             reason = why if verdict else _FIRST.get(what, why)
-            promote(store, name, version, who=who, why=reason, expected=before)
+            unseen = gate is GateMode.OFF and champion is None  # there may be one, which is damaged
+            promote(store, name, version, who=who, why=reason, expected=None if unseen else before or 0)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)
     return TrainResult(

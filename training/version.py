@@ -242,7 +242,7 @@ def promote(
         version: the version.
         who: for the history.
         why: for the history.
-        expected: the champion that the decision is based on, None where there was none.
+        expected: the champion that the decision is based on, 0 where there was none; None is content with any.
         job: for the history.
 
     Raises:
@@ -251,7 +251,7 @@ def promote(
         StorageError: the disk refused; the champion is as it was.
     """
     read(store.folder(name, version) / MODEL_FILE)
-    store.move(name, version, who=who, why=why, job=job, expected=expected or 0)
+    store.move(name, version, who=who, why=why, job=job, expected=expected)
 
 
 def library_versions() -> dict[str, str]:
