@@ -115,6 +115,7 @@ def serve(
     """
     from serving.call import TraceFilter  # noqa: PLC0415 - as the next
     from serving.heap import share_heaps  # noqa: PLC0415 - likewise
+    from serving.priority import work_in_bulk  # noqa: PLC0415 - likewise
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
 
@@ -179,6 +180,8 @@ def serve(
         return await Server(settings).run(announce)
 
     share_heaps()
+    if settings.optimise == "throughput":
+        work_in_bulk()
     cut = asyncio.run(run())
     end_process(1 if cut else 0)  # where calls were cut it was no clean stop
 

@@ -32,11 +32,12 @@ TRAIN, HOLDOUT = 2, 1
 ASKED = 2
 """Pictures that the finished file is asked about; two are enough to be mistaken for each other."""
 
-PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=8)
+PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=2)
 """Given: to measure how vgg16 runs fastest takes a minute. `Engine.warm_up` still runs the largest batch there is."""
 
-# A network that pools over whatever area is left has the same graph at any size; the large ones are spared arithmetic.
-SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96}
+# A network that pools over whatever area is left, or has a token for each patch, has the same graph at any size; the
+# large ones are spared arithmetic.
+SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96, "vit_b_16": 96}
 
 
 @dataclass(frozen=True)
