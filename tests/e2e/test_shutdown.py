@@ -29,8 +29,8 @@ def test_sigterm_under_load_answers_every_accepted_request_and_exits_0(store: Mo
     assert code == 0, "an accepted call was cut"
     assert "0 call(s) cut" in server.log.read_text()
     assert result.requests - result.failed >= 200
-    # What failed was never accepted: it came while the port closed, or later. gRPC's core cancels what it has not handed
-    # on yet: of each client one call, and the one with which it asks again at once, if the port is not closed by then.
+    # What failed was never accepted: it came while the port closed, or later. gRPC's core cancels what it has not
+    # handed on yet: of each client a call, and the one with which it asks again at once, if the port is open still.
     assert result.errors.keys() <= {"UNAVAILABLE", "CANCELLED"}, result.phases
     assert result.errors["CANCELLED"] <= 2 * CLIENTS
 
