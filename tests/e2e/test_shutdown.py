@@ -17,11 +17,13 @@ from tests.serving.waiting import wait_until
 from tests.tiny import picture
 
 CLIENTS = 8
+PAUSE_S = 0.02
+"""Who was refused asks again when the port has closed, not once more while it does."""
 
 
 def test_sigterm_under_load_answers_every_accepted_request_and_exits_0(store: ModelStore) -> None:
     with ServerProcess(store.root) as server:
-        with background_load(server.places["grpc"], clients=CLIENTS) as load:
+        with background_load(server.places["grpc"], clients=CLIENTS, pause_s=PAUSE_S) as load:
             load.wait_for(200)
             code = server.stop()
         result = load.result()
@@ -29,10 +31,10 @@ def test_sigterm_under_load_answers_every_accepted_request_and_exits_0(store: Mo
     assert code == 0, "an accepted call was cut"
     assert "0 call(s) cut" in server.log.read_text()
     assert result.requests - result.failed >= 200
-    # What failed was never accepted: it came while the port closed, or later. gRPC's core cancels what it has not
-    # handed on yet: of each client a call, and the one with which it asks again at once, if the port is open still.
+    # What failed was never accepted: it came while the port closed (gRPC's core cancels what it has not handed on yet,
+    # at most one call of each client) or later.
     assert result.errors.keys() <= {"UNAVAILABLE", "CANCELLED"}, result.phases
-    assert result.errors["CANCELLED"] <= 2 * CLIENTS
+    assert result.errors["CANCELLED"] <= CLIENTS
 
 
 def test_a_log_for_machines_has_one_object_a_line_of_the_server_and_of_its_retrains(store: ModelStore) -> None:
