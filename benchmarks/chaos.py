@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress
@@ -52,7 +52,7 @@ from benchmarks.chaos_check import (
     check_versions,
     right_answers,
 )
-from benchmarks.chaos_faults import ATTACKERS, Faults, SlowStore, attackers
+from benchmarks.chaos_faults import ATTACKERS, Fault, Faults, SlowStore, attackers
 from benchmarks.server_process import ServerProcess, serve_command
 from regraft.as_json import print_json
 from regraft.database import open_database
@@ -257,16 +257,9 @@ def _recoveries(scene: World) -> Iterator[Line]:
 async def end_at_random(scene: World, images: Sequence[bytes], runs: int, say: Progress) -> Line:
     """Start servers beside what fails, and end each by SIGTERM at a random instant; return how that went."""
     task, took_s, broken = say.add_task("SIGTERM", total=runs), list[float](), list[str]()
+    faults = Faults(0, scene.store, scene.cluster, scene.database)
+    kinds: list[tuple[str, Fault]] = [("nothing", nullcontext), *faults.of_neighbours().items()]
     for number in range(runs):
-        faults = Faults(0, scene.store, scene.cluster, scene.database)
-        kinds: list[tuple[str, Callable[[], Any]]] = [
-            ("nothing", nullcontext),
-            ("database stopped", faults.database_stopped),
-            ("database hangs", faults.database_hangs),
-            ("tables locked", faults.tables_locked),
-            ("store locked", faults.store_locked),
-            ("slow listing", scene.store.slow),
-        ]
         name, fault = kinds[number % len(kinds)]
         after_s, ready = CHANCE.uniform(0.0, LATEST_TERM_S), bool(number // len(kinds) % 2)
         say.update(task, description=f"SIGTERM beside: {name}")

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -10,12 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 from sqlalchemy import create_engine, text
@@ -38,6 +37,9 @@ LATE_BY_S: Final = 3.0
 PATIENCE_S: Final = 20.0
 ROOM: Final = 200 * MB
 """Address space that a server with little memory may still take: less than one picture of the attackers."""
+
+Fault: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Begins a failure, which ends with the block."""
 
 
 class SlowStore:
@@ -103,14 +105,20 @@ class Faults:
 
     def all(self) -> dict[str, Callable[[float], None]]:
         """Return every failure by what it is called; each lasts as many seconds as it is given."""
+        lasting_ones = {**self.of_neighbours(), "little memory": self.little_memory}
         return {
-            "database stopped": lasting(self.database_stopped),
-            "database hangs": lasting(self.database_hangs),
-            "listing the store takes 2 s": lasting(self.store.slow),
-            "store's lock held": lasting(self.store_locked),
-            "database's tables locked": lasting(self.tables_locked),
-            "little memory": lasting(self.little_memory),
+            **{name: lasting(fault) for name, fault in lasting_ones.items()},
             "version comes late": self.version_comes_late,
+        }
+
+    def of_neighbours(self) -> dict[str, Fault]:
+        """Return the failures that a server need not run for."""
+        return {
+            "database stopped": self.database_stopped,
+            "database hangs": self.cluster.stopped,
+            "listing the store takes 2 s": self.store.slow,
+            "store's lock held": self.store_locked,
+            "database's tables locked": self.tables_locked,
         }
 
     @contextmanager
@@ -121,17 +129,6 @@ class Faults:
             yield
         finally:
             self.cluster.start()
-
-    @contextmanager
-    def database_hangs(self) -> Iterator[None]:
-        """Stop all processes of PostgreSQL in their tracks, and let them go on."""
-        postmaster = int((self.cluster.folder / "data" / "postmaster.pid").read_text().split()[0])
-        stopped = [postmaster, *_children(postmaster)]
-        _signal(stopped, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            _signal(stopped, signal.SIGCONT)
 
     @contextmanager
     def store_locked(self) -> Iterator[None]:
@@ -197,24 +194,14 @@ class Faults:
         return float("inf")
 
 
-def lasting(fault: Callable[[], object]) -> Callable[[float], None]:
+def lasting(fault: Fault) -> Callable[[float], None]:
     """Return a failure that lasts as long as it is told to."""
 
     def play(seconds: float) -> None:
-        with fault():  # type: ignore[attr-defined]  # a context manager
+        with fault():
             time.sleep(seconds)
 
     return play
-
-
-def _children(process: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def _signal(processes: Sequence[int], number: signal.Signals) -> None:
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process, number)
 
 
 def _address_space(process: int) -> int:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -84,13 +84,17 @@ class PostgreSQL:
         """Freeze all its processes until the block ends: it takes connections, and says nothing on any."""
         main = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         processes = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
+        _signal(processes, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
+            _signal(processes, signal.SIGCONT)
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # a connection's own, which ended meanwhile
+            os.kill(process, number)
 
 
 def _start() -> Path:
