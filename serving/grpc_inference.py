@@ -37,7 +37,6 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         """Answer with ``classifier``, and describe ``models`` and what ``metrics`` counted of them."""
         self._models = models
         self._metrics = metrics
-        self._threads = models.threads
         self._classifier = classifier
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Any) -> pb.ServerLiveResponse:  # noqa: ANN401, N802 - gRPC's
