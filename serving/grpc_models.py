@@ -75,7 +75,7 @@ class ModelsService(pb_grpc.ModelsServicer):
     ) -> pb.Model:
         """Describe one model."""
         name = await self._existing(request.name)
-        return await self._describe(name, (await self._count([name])).get(name))
+        return await self._describe_one(name)
 
     async def Promote(  # noqa: N802 - gRPC's name
         self, request: pb.PromoteRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -143,7 +143,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         model = pb.Model(name=name)
         try:
             await follow_up()
-            model = await self._describe(name, (await self._count([name])).get(name))
+            model = await self._describe_one(name)
             if model.ByteSize() > MOST_ANSWER_BYTES:
                 model.ClearField("card_json")
         except DeadlineError:
@@ -168,6 +168,10 @@ class ModelsService(pb_grpc.ModelsServicer):
         except (RegraftError, TimeoutError) as error:
             log.warning("the examples of %s cannot be counted: %s", ", ".join(names), error or f"{_COUNT_S} s")
             return {}
+
+    async def _describe_one(self, name: str) -> pb.Model:
+        counts = await self._count([name])
+        return await self._describe(name, counts.get(name))
 
     async def _describe(self, name: str, examples: int | None) -> pb.Model:
         """Put together what memory, store and database know; memory is read here, the disk in a thread."""

@@ -236,7 +236,7 @@ class Intake:
             batch = self._next_batch()
             try:
                 await self._write_all(await self._decode(batch))
-            except Exception as error:  # noqa: BLE001 - likewise: nobody else would tell them
+            except Exception as error:  # noqa: BLE001 - nobody else would tell those who wait
                 for waiting in batch:
                     waiting.end(error)
 

@@ -206,9 +206,8 @@ class JobRunner:
             return
         if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
             self._finishing[job.id] = asyncio.Event()
-        task = self._tasks[job.id] = asyncio.create_task(
-            self._run(job), context=Context()
-        )  # it outlives whoever asks for it
+        # A context of its own: it outlives whoever asks for it.
+        task = self._tasks[job.id] = asyncio.create_task(self._run(job), context=Context())
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     async def _run(self, job: RetrainJob) -> None:

@@ -43,9 +43,8 @@ class MetricsPort:
         self._loop = asyncio.get_running_loop()
         self._asked = {"/healthz": why_not_alive, "/readyz": why_not_ready}
         self._metrics = metrics
-        self._scraping = (
-            Lock()
-        )  # each takes the interpreter from those who answer; several at once would take most of it
+        # Each takes the interpreter from those who answer; several at once would take most of it.
+        self._scraping = Lock()
         host, _, port = address.rpartition(":")
         server = _V6Server if ":" in host else _Server
         try:
