@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.attack import BUDGET_MB, may_take_mb
 from benchmarks.chaos_callers import (
     CHANCE,
     COLOURS,
@@ -148,14 +149,13 @@ async def live_through(scene: World, images: Sequence[bytes], minutes: float, sa
             await asyncio.gather(load, probing)
             peak_mb = server.peak_mb()
             scene.lines.append(await asyncio.to_thread(_ends, server))
-        budget_mb = Settings.model_fields["picture_memory_mb"].default
-        most_mb = 1.1 * (idle_mb + budget_mb)
+        most_mb = may_take_mb(idle_mb)
         scene.lines += [
             Line("callers whose calls ended", f"{sum(ended)} of {len(ended)}", () if all(ended) else ("some hang",)),
             _late_versions(faults.followed_s),
             Line(
                 "memory at the peak",
-                f"{peak_mb:.0f} MB; idle {idle_mb:.0f} + {budget_mb} + 10 % are {most_mb:.0f}",
+                f"{peak_mb:.0f} MB; idle {idle_mb:.0f} + {BUDGET_MB} + 10 % are {most_mb:.0f}",
                 () if peak_mb <= most_mb else ("more",),
             ),
         ]

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import grpc
 from sqlalchemy import create_engine, text
 
-from benchmarks.attack import repeated_scans, webp
+from benchmarks.attack import CLASSIFY, half_messages, repeated_scans, webp
 from benchmarks.chaos_callers import NAME, Worker
 from benchmarks.memory import MB
 from regraft.connection import Connection
@@ -27,7 +27,6 @@ from regraft.files import locked
 from regraft.grpc_channel import open_channel
 from regraft.store import HistoryEntry, ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, models_pb2
-from tests.e2e.raw_http2 import RawConnection
 from tests.postgresql import PostgreSQL
 from tests.tiny import publish_tiny
 
@@ -228,8 +227,8 @@ def _attack(number: int, target: str, token: str, pictures: dict[str, bytes]) ->
             with suppress(grpc.RpcError):
                 classify(classifier_pb2.ClassifyRequest(image=image, name=name), timeout=10.0)
 
-        harm: list[Callable[[], None]] = [
-            lambda: _half_messages(target),
+        harm: list[Callable[[], object]] = [
+            lambda: half_messages(target, CLASSIFY, seconds=2, held_s=0),
             lambda: ask(pictures["scans"]),
             lambda: ask(pictures["huge"]),
             lambda: ask(pictures["legal"]),
@@ -239,12 +238,6 @@ def _attack(number: int, target: str, token: str, pictures: dict[str, bytes]) ->
             with suppress(OSError):  # the server is being stopped, or has hung up
                 harm[turn % len(harm)]()
             time.sleep(0.2)
-
-
-def _half_messages(target: str) -> None:
-    with closing(RawConnection(target)) as connection:
-        streams = [connection.call("/regraft.v1.Classifier/Classify") for _ in range(20)]
-        connection.upload(streams, 60 * MB, 60 * MB - 1, seconds=2)
 
 
 def main() -> None:
