@@ -371,8 +371,7 @@ class ExamplesStore:
             if before is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             if labelling.label != before.label:
-                if hourly_quota and _set_lately(connection, labelling.caller) >= hourly_quota:
-                    wait_s = _next_fits_s(connection, labelling.caller, hourly_quota)
+                if hourly_quota and (wait_s := _next_fits_s(connection, labelling.caller, hourly_quota)):
                     raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
                 _set(connection, model, [(sha256, labelling)])
             if labelling.label is None:
@@ -580,7 +579,7 @@ def _set_lately(connection: Connection, caller: str) -> int:
 
 
 def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> float:
-    """Return in how many seconds a caller that used up a quota may set one label more."""
+    """Return the seconds until a caller may set another label, 0 if at once."""
     at = label_history.c.at
     newest_first = select(at).where(label_history.c.caller == caller).order_by(at.desc())
     in_the_way = connection.execute(newest_first.offset(hourly_quota - 1).limit(1)).scalar_one_or_none()
