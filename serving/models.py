@@ -286,11 +286,10 @@ class Models:
             if self._only and name not in self._only:
                 raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
             version = await self.threads.store.run(self.store.next_rollback, name) if to is None else to
-            await self.threads.store.run(self.store.folder, name, version)
             try:
                 loaded = await self._load(name, version)
-            except (DeadlineError, DrainingError, OverloadedError, StorageError):
-                raise  # that says nothing of the version
+            except (DeadlineError, DrainingError, NotFoundError, OverloadedError, StorageError):
+                raise  # there is no such version, or it says nothing of the version
             except RegraftError as error:
                 raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
             move = partial(self.store.move, who=who, why=why, event=event, expected=expected, request_id=request_id)
