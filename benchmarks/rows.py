@@ -64,9 +64,7 @@ def _rows(number: int) -> Iterator[tuple[Table, dict[str, Any]]]:
     vector = _VECTOR.tobytes()
     yield embeddings, {"sha256": sha256, "backbone": _KEY.backbone, "image_spec": _KEY.image_spec, "vector": vector}
     answer = {"version": 1, "label": "tulip", "probability": 0.9, "novelty": 0.1}
-    place = {"size_bytes": 100_000, "at": at}
-    if "number" in kept_requests.c:  # it is not, in the state before
-        place |= {"number": number + 1, "bytes_before": 100_000 * number}
+    place = {"size_bytes": 100_000, "at": at, "number": number + 1, "bytes_before": 100_000 * number}
     kept = {"id": f"{number:032}", "model": _MODEL, "sha256": _hash(-1 - number), "embedding": vector}
     yield kept_requests, {**kept, **answer, **place, "backbone": _KEY.backbone, "image_spec": _KEY.image_spec}
     state = {"state": "REFUSED", "settings": {}, "verdict": {"reasons": ["no better"] * 20}, "created_at": at}
@@ -96,10 +94,9 @@ def _asked(store: ExamplesStore, rows: int) -> dict[str, Callable[[], object]]:
         request = KeptRequest(name, _MODEL, 1, 2 * name, "tulip", 0.9, 0.1, _KEY, _VECTOR)
         store.requests.keep([(request, b"picture")], Bounds(rows, 2**50))
 
-    after = {"after": rows} if "after" in ExamplesStore.without_embedding.__annotations__ else {}
     return {
         "an example by the beginning of its hash": lambda: store.find(_MODEL, _hash(0)[:12]),
-        "examples without an embedding": lambda: store.without_embedding(_MODEL, _KEY, 64, **after),
+        "examples without an embedding": lambda: store.without_embedding(_MODEL, _KEY, 64, after=rows),
         "a request kept, the oldest dropped": keep,
         "kept requests to label": lambda: store.requests.unlabelled(_MODEL, _KEY),
         "a job by its key": lambda: store.jobs.with_key(_MODEL, "a key"),
