@@ -8,12 +8,12 @@ a second, and CPU time for each picture, which a busy machine tells better.
 import asyncio
 import statistics
 import sys
-import time
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
-from benchmarks.in_process import SIZE
+from benchmarks.in_process import SIZE, ask
 from benchmarks.preprocessing import photo
 from regraft import artifact
 from regraft.runtime import cpu_budget, open_session
@@ -27,27 +27,12 @@ WINDOW_S: Final = 0.5
 CALLERS: Final = (1, 8, 32)
 
 
-async def window(backbone: Backbone, question: Question, callers: int) -> tuple[float, float]:
-    """Ask without a pause; return pictures a second, and the CPU milliseconds of each."""
-    began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    answered = 0
-
-    async def ask() -> None:
-        nonlocal answered
-        while time.perf_counter() < began_s + WINDOW_S:
-            await backbone.ask(question)
-            answered += 1
-
-    await asyncio.gather(*(ask() for _ in range(callers)))
-    return answered / (time.perf_counter() - began_s), 1000 * (time.process_time() - began_cpu_s) / answered
-
-
 async def compare(lanes: Backbone, pool: Backbone, question: Question, callers: int) -> str:
     """Return a line of the report."""
     rates, costs = [], []
     for number in range(ROUNDS):
         order = (lanes, pool) if number % 2 else (pool, lanes)
-        found = {id(each): await window(each, question, callers) for each in order}
+        found = {id(each): await ask(each, repeat(question), callers, WINDOW_S) for each in order}
         rates.append(found[id(pool)][0] / found[id(lanes)][0])
         costs.append(found[id(pool)][1] / found[id(lanes)][1])
     told = (", ".join(f"{value:.3f}" for value in statistics.quantiles(ratios, n=4)) for ratios in (rates, costs))

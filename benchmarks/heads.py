@@ -10,10 +10,12 @@ event loop of the same process is meanwhile.
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,6 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.in_process import SIZE, WINDOW_S, ask
 from benchmarks.preprocessing import photo
 from regraft import artifact
 from regraft.artifact import Head
@@ -37,7 +40,6 @@ from serving.statistics import STAGES
 HEADS: Final = 50
 CLASSES: Final = 1000
 ROUNDS: Final = 8
-WINDOW_S: Final = 2.0
 CLIENTS: Final = 16
 SCRAPES: Final = 5
 TICK_S: Final = 0.001
@@ -86,23 +88,10 @@ def random_head(size: int, seed: int) -> Head:
 
 async def window(engine: Engine, card: ModelCard, heads: Sequence[Head]) -> tuple[float, float]:
     """Let clients ask for one window; return pictures a second, and CPU milliseconds of each."""
-    backbone, data = Backbone(engine, max_queue=CLIENTS), photo(500, 375)
-    lot = np.random.default_rng(0)
-    answered = 0
-
-    async def client() -> None:
-        nonlocal answered
-        while time.perf_counter() < end_s:
-            await backbone.ask(Question(data, card.image, heads[int(lot.integers(len(heads)))]))
-            answered += 1
-
-    began_s, cpu_s = time.perf_counter(), time.process_time()
-    end_s = began_s + WINDOW_S
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
-            clients.create_task(client())
-    backbone.close()
-    return answered / (time.perf_counter() - began_s), 1000 * (time.process_time() - cpu_s) / answered
+    data, lot = photo(*SIZE), np.random.default_rng(0)
+    questions = (Question(data, card.image, heads[int(lot.integers(len(heads)))]) for _ in itertools.count())
+    with closing(Backbone(engine, max_queue=CLIENTS)) as backbone:
+        return await ask(backbone, questions, CLIENTS, WINDOW_S)
 
 
 def scrapes() -> Table:
