@@ -121,11 +121,12 @@ class Supervisor:
                     raise
                 if clock() - begun_s > _LIVED_WELL_S:
                     await self._count(purpose, failures=0, deaths=0)
-                await self._fail(purpose, error)
+                pause_s = await self._fail(purpose, error)
             tried.set()
-            await asyncio.sleep(self._pauses.after(self._failures[purpose]))
+            await asyncio.sleep(pause_s)
 
-    async def _fail(self, purpose: str, error: BaseException) -> None:
+    async def _fail(self, purpose: str, error: BaseException) -> float:
+        """Log and count a failure, and return the pause after it."""
         failures, deaths = self._failures.get(purpose, 0) + 1, self._deaths.get(purpose, 0)
         is_death = not isinstance(error, (RegraftError, OSError))
         pause_s = self._pauses.after(failures)
@@ -136,6 +137,7 @@ class Supervisor:
             else:
                 log.warning("cannot %s, and tries again in %g s: %s", purpose, pause_s, error)
         await self._count(purpose, failures=failures, deaths=deaths + 1 if is_death else 0)
+        return pause_s
 
     async def _count(self, purpose: str, *, failures: int, deaths: int) -> None:
         before = self.why_not_alive()
