@@ -7,6 +7,7 @@ is there, at 512 answers at most; beyond that it is a sample. What drift there i
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -113,8 +114,11 @@ class Observer:
         for known in (self._traffic, self._before, self._shadows):
             for gone in known.keys() - served.keys():
                 del known[gone]
+        outputs_of: defaultdict[ServedModel, list[Output]] = defaultdict(list)
+        for version, output in recent:
+            outputs_of[version].append(output)
         for name, model in served.items():
-            outputs = [output for version, output in recent if version is model]
+            outputs = outputs_of[model]
             traffic = self._traffic.get(name)
             if traffic is None or traffic.served is not model:
                 if traffic is not None:
