@@ -483,12 +483,14 @@ def stopping(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-async def until_stopped(s: Stage, tmp_path: Path) -> None:
-    """Wait until a retrain is stopped, and see that it has the lock."""
+async def stopped_job(s: Stage, tmp_path: Path) -> RetrainJob:
+    """Start a retrain, wait until it is stopped, and see that it has the lock."""
+    job = await s.runner.start("colours", {}, "ada")
     await until((tmp_path / "stopping/stopped").exists)
     file = s.store.root / ".examples/examples.sqlite"
     with closing(sqlite3.connect(file, timeout=0)) as database, pytest.raises(sqlite3.OperationalError, match="locked"):
         database.execute("BEGIN IMMEDIATE")
+    return job
 
 
 @asynchronous
@@ -497,8 +499,7 @@ async def test_a_job_that_is_stopped_inside_a_write_is_ended_so_that_labels_go_o
 ) -> None:
     """It would hold the database's lock for as long as nobody lets it go on."""
     async with stage(store, environment=stopping) as s:
-        job = await s.runner.start("colours", {}, "ada")
-        await until_stopped(s, tmp_path)
+        job = await stopped_job(s, tmp_path)
         assert await asyncio.to_thread(s.examples.add, "colours", picture("red", 99), "red") is AddOutcome.ACCEPTED
 
         end = await s.end_of(job)
@@ -512,8 +513,7 @@ async def test_a_job_that_is_stopped_inside_a_write_can_be_cancelled(
     store: ModelStore, tmp_path: Path, stopping: dict[str, str]
 ) -> None:
     async with stage(store, environment=stopping) as s:
-        job = await s.runner.start("colours", {}, "ada")
-        await until_stopped(s, tmp_path)
+        job = await stopped_job(s, tmp_path)
         await s.runner.cancel(job.id)
 
         assert (await s.end_of(job)).state is JobState.CANCELLED
