@@ -22,8 +22,6 @@ _MOST_CANDIDATES: Final = 2_000
 """The newest; each holds its embedding in memory while suggestions are made."""
 _MOST_DROPPED: Final = 1_000
 """At once, the oldest first: the table shrinks by batches where its bounds were lowered."""
-_CHUNK: Final = 400
-"""Parameters of one statement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,17 +155,11 @@ def _drop_oldest(connection: Connection, bounds: Bounds, number: int, total_byte
     first_fitting = connection.execute(fitting).scalar_one_or_none() or number + 1
     keep_from = min(max(first_fitting, number - bounds.requests + 1), oldest + _MOST_DROPPED)
     dropped = delete(kept_requests).where(place < keep_from).returning(kept_requests.c.sha256)
-    hashes = sorted(set(connection.execute(dropped).scalars()))
-    return [
-        sha256
-        for start in range(0, len(hashes), _CHUNK)
-        for sha256 in _without_request(connection, hashes[start : start + _CHUNK])
-    ]
-
-
-def _without_request(connection: Connection, hashes: Sequence[str]) -> list[str]:
+    hashes = set(connection.execute(dropped).scalars())
+    if not hashes:
+        return []
     still = select(kept_requests.c.sha256).where(kept_requests.c.sha256.in_(hashes))
-    return sorted(set(hashes) - set(connection.execute(still).scalars()))
+    return sorted(hashes - set(connection.execute(still).scalars()))
 
 
 def _row(request: KeptRequest, size_bytes: int) -> dict[str, Any]:
