@@ -23,6 +23,7 @@ Examples: TypeAlias = Annotated[
 GateExamples: TypeAlias = Annotated[
     str, typer.Option(help=f"Pictures labelled over gRPC, for the gate. {_EXAMPLES}", envvar="REGRAFT_EXAMPLES")
 ]
+Database: TypeAlias = Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")]
 
 Resize: TypeAlias = Annotated[
     str | None,

@@ -8,7 +8,7 @@ import typer
 from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Augment, Examples, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
+from regraft.options import Augment, Database, Examples, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
 from regraft.store import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -22,7 +22,7 @@ def refresh(
     name: Annotated[str, typer.Option(help="The model.")],
     store: Store = Path("models"),
     examples: Examples = "",
-    database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
+    database: Database = "",
     backbone: Annotated[str, typer.Option(help="As in `regraft train`. Default: the champion's.")] = "",
     weights: Annotated[
         str,

@@ -8,7 +8,7 @@ import typer
 from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
-from regraft.options import Examples, Json
+from regraft.options import Database, Examples, Json
 from regraft.store import GateMode, ModelStore
 
 if TYPE_CHECKING:  # it takes onnx, which the other commands' help spares
@@ -22,7 +22,7 @@ def upgrade(
         Path | None, typer.Option(help="The folder of photos that was trained on; not for what came over gRPC.")
     ] = None,
     examples: Examples = "",
-    database: Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")] = "",
+    database: Database = "",
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
     ] = GateMode.AUTO,
