@@ -16,6 +16,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError, first_line
+from regraft.labels import listed
 from training.catalogue import EMBEDDED_WEIGHTS, weights_package
 
 State: TypeAlias = Mapping[str, torch.Tensor]
@@ -197,7 +198,7 @@ def _check_names(path: Path, name: str, missing: list[str], unknown: list[str]) 
 
 
 def _some(names: list[str]) -> str:
-    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return listed([*map(repr, names)], 1)
 
 
 def _check_shapes(path: Path, name: str, state: State, wanted: State) -> None:
