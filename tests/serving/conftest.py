@@ -1,7 +1,10 @@
 """A real server on a model store with one tiny champion."""
 
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -9,6 +12,8 @@ from regraft.client import Client
 from regraft.store import ModelStore
 from serving.threads import Threads
 from tests.serving.live import LiveServer
+
+AuditLines: TypeAlias = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -36,3 +41,10 @@ def live(store: ModelStore) -> Iterator[LiveServer]:
 def client(live: LiveServer) -> Client:
     """A client of that server."""
     return live.client
+
+
+@pytest.fixture
+def audit_lines(caplog: pytest.LogCaptureFixture) -> AuditLines:
+    """A reader of the lines that the audit has written so far."""
+    caplog.set_level(logging.INFO, "regraft.audit")
+    return lambda: [json.loads(each.getMessage()) for each in caplog.records if each.name == "regraft.audit"]

@@ -1,14 +1,11 @@
 """The audit's lines have what SECURITY.md promises, and agree with what the stores hold."""
 
-import json
-import logging
 import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -19,6 +16,7 @@ from regraft.store import ModelStore
 from regraft.v1.examples_pb2 import RelabelExampleRequest
 from regraft.v1.examples_pb2_grpc import ExamplesStub
 from serving.access import LEAST_ROLE, Role
+from tests.serving.conftest import AuditLines
 from tests.serving.live import LiveServer, stalled_retrain
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import wait_until
@@ -29,22 +27,13 @@ RED, GREY = picture("red", 70), picture("grey", 71)
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """What the audit has said so far."""
-    caplog.set_level(logging.INFO, "regraft.audit")
-    return lambda: [json.loads(each.getMessage()) for each in caplog.records if each.name == "regraft.audit"]
-
-
-@pytest.fixture
 def live(store: ModelStore) -> Iterator[LiveServer]:
     publish_tiny(store, sharpness=5.0, promote=False)
     with LiveServer(store) as server:
         yield server
 
 
-def test_a_line_of_every_rpc_has_the_fields_that_are_promised(
-    live: LiveServer, lines: Callable[[], list[dict[str, Any]]]
-) -> None:
+def test_a_line_of_every_rpc_has_the_fields_that_are_promised(live: LiveServer, audit_lines: AuditLines) -> None:
     promised = re.findall(r"^\| `(\w+)` \|", SECURITY.read_text().partition("## TLS")[0], re.MULTILINE)[-6:]
     with grpc.insecure_channel(live.target) as channel:
         control = {rpc: method for rpc, method in rpcs_of(channel).items() if LEAST_ROLE[rpc] > Role.CLASSIFY}
@@ -52,8 +41,8 @@ def test_a_line_of_every_rpc_has_the_fields_that_are_promised(
             outcome_of(channel, rpc, method)
 
     assert "effect" in promised
-    wait_until(lambda: len(lines()) == len(control))
-    for line in lines():
+    wait_until(lambda: len(audit_lines()) == len(control))
+    for line in audit_lines():
         assert list(line) == promised
         assert line["rpc"] in control
 
@@ -92,14 +81,14 @@ def change_all(client: Client, examples: ExamplesStore) -> None:
 
 
 def test_all_lines_agree_with_what_the_stores_hold(
-    store: ModelStore, live: LiveServer, lines: Callable[[], list[dict[str, Any]]]
+    store: ModelStore, live: LiveServer, audit_lines: AuditLines
 ) -> None:
     before = len(store.history("colours"))
     with closing(ExamplesStore(store.root / FOLDER)) as examples, stalled_retrain(store):
         change_all(live.client, examples)
-        wait_until(lambda: lines()[-1]["request"] == {"id": "nobody"})
+        wait_until(lambda: audit_lines()[-1]["request"] == {"id": "nobody"})
 
-        effects = [line["effect"] for line in lines()]
+        effects = [line["effect"] for line in audit_lines()]
         moves = [(effect["event"], effect["version"]) for effect in effects if "event" in effect]
         assert moves == [(entry.event, entry.version) for entry in store.history("colours")[before:]]
         assert len(moves) == 4
@@ -111,31 +100,21 @@ def test_all_lines_agree_with_what_the_stores_hold(
         assert changed == labels[added["accepted"] :]
         jobs = [effect["job"] for effect in effects if "job" in effect]
         assert jobs == [job.id for job in examples.jobs.list()] * 2, "it was begun and cancelled"
-        assert [line for line in lines() if line["outcome"] != "OK" and line["effect"]] == []
-        told = Counter(line["rpc"].rpartition("/")[2] for line in lines() if line["effect"])
-        effectful = {
-            "AddExamples",
-            "RelabelExample",
-            "RemoveExample",
-            "ReleaseExample",
-            "Promote",
-            "Rollback",
-            "Shadow",
-        }
-        assert told.keys() == {*effectful, "Retrain", "CancelRetrainJob"}
+        assert [line for line in audit_lines() if line["outcome"] != "OK" and line["effect"]] == []
+        told = Counter(line["rpc"].rpartition("/")[2] for line in audit_lines() if line["effect"])
+        of_examples = {"AddExamples", "RelabelExample", "RemoveExample", "ReleaseExample"}
+        assert told.keys() == {*of_examples, "Promote", "Rollback", "Shadow", "Retrain", "CancelRetrainJob"}
 
 
-def test_the_line_of_a_stream_says_what_was_asked_and_no_picture(
-    live: LiveServer, lines: Callable[[], list[dict[str, Any]]]
-) -> None:
+def test_the_line_of_a_stream_says_what_was_asked_and_no_picture(live: LiveServer, audit_lines: AuditLines) -> None:
     add(live.client, (RED, "red"))
 
-    wait_until(lines)
-    assert lines()[0]["request"] == {"label": "red", "source": "a test"}
+    wait_until(audit_lines)
+    assert audit_lines()[0]["request"] == {"label": "red", "source": "a test"}
 
 
 def test_a_change_whose_deadline_passes_is_not_made_and_the_line_says_so(
-    store: ModelStore, live: LiveServer, lines: Callable[[], list[dict[str, Any]]]
+    store: ModelStore, live: LiveServer, audit_lines: AuditLines
 ) -> None:
     add(live.client, (RED, "red"))
     (red,) = live.client.list_examples()
@@ -145,23 +124,23 @@ def test_a_change_whose_deadline_passes_is_not_made_and_the_line_says_so(
         request = RelabelExampleRequest(sha256=red.sha256, label="blue")
         with pytest.raises(grpc.RpcError) as failure:
             ExamplesStub(channel).RelabelExample(request, timeout=0.5)
-        wait_until(lambda: lines()[-1]["rpc"].endswith("/RelabelExample"))
+        wait_until(lambda: audit_lines()[-1]["rpc"].endswith("/RelabelExample"))
         writer.rollback()
 
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert lines()[-1]["outcome"] in ("DEADLINE_EXCEEDED", "CANCELLED")
-    assert lines()[-1]["effect"] == {}
+    assert audit_lines()[-1]["outcome"] in ("DEADLINE_EXCEEDED", "CANCELLED")
+    assert audit_lines()[-1]["effect"] == {}
     assert live.client.get_example(red.sha256).example.label == "red"
 
 
 def test_what_a_client_that_leaves_had_kept_is_in_its_line(
-    store: ModelStore, live: LiveServer, lines: Callable[[], list[dict[str, Any]]]
+    store: ModelStore, live: LiveServer, audit_lines: AuditLines
 ) -> None:
     answers = live.client.add_examples((picture("grey", number), "grey") for number in range(300))
     next(answers)
     with suppress(AttributeError):
         answers.close()  # type: ignore[attr-defined]  # it is a generator
-    wait_until(lines)
+    wait_until(audit_lines)
 
     with closing(ExamplesStore(store.root / FOLDER)) as examples:
-        assert lines()[0]["effect"]["accepted"] == examples.count("colours") > 0
+        assert audit_lines()[0]["effect"]["accepted"] == examples.count("colours") > 0

@@ -1,5 +1,4 @@
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from regraft.v1 import models_pb2_grpc as pb_grpc
 from regraft.v1.classifier_pb2 import ClassifyRequest
 from regraft.v1.classifier_pb2_grpc import ClassifierStub
 from serving.access import LEAST_ROLE, Role
+from tests.serving.conftest import AuditLines
 from tests.serving.live import LiveServer
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import PATIENCE_S, wait_until
@@ -127,36 +127,30 @@ def test_a_token_that_is_withdrawn_is_not_known_any_more(live: LiveServer, chann
     assert outcome_of(channel, rpc, method, "operate") is Code.UNAUTHENTICATED
 
 
-def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
-    return [json.loads(record.getMessage()) for record in caplog.records if record.name == "regraft.audit"]
-
-
 def test_every_control_call_leaves_a_line_and_no_classification_does(
-    channel: grpc.Channel, caplog: pytest.LogCaptureFixture
+    channel: grpc.Channel, audit_lines: AuditLines
 ) -> None:
-    caplog.set_level(logging.INFO, "regraft.audit")
     rpcs = rpcs_of(channel)
     for rpc, method in rpcs.items():
         outcome_of(channel, rpc, method, token="label")  # noqa: S106 - a test's own
 
     control = [rpc for rpc in rpcs if LEAST_ROLE[rpc] > Role.CLASSIFY]
-    wait_until(lambda: len(lines(caplog)) >= len(control))
-    assert sorted(str(line["rpc"]) for line in lines(caplog)) == sorted(control)
-    for line in lines(caplog):
+    wait_until(lambda: len(audit_lines()) >= len(control))
+    assert sorted(str(line["rpc"]) for line in audit_lines()) == sorted(control)
+    for line in audit_lines():
         assert line["who"] == "the-label"
         assert str(line["from"]).startswith("ipv4:127.0.0.1:")
         assert (line["outcome"] == "PERMISSION_DENIED") == (LEAST_ROLE[str(line["rpc"])] is Role.OPERATE)
 
 
 def test_a_line_says_what_was_asked_and_what_came_of_it(
-    store: ModelStore, channel: grpc.Channel, caplog: pytest.LogCaptureFixture
+    store: ModelStore, channel: grpc.Channel, audit_lines: AuditLines
 ) -> None:
-    caplog.set_level(logging.INFO, "regraft.audit")
     version = publish_tiny(store, sharpness=5.0, promote=False)
     request = pb.PromoteRequest(name="colours", version=version, who="somebody else", why='better\n{"who": "nobody"}')
     promoted = pb_grpc.ModelsStub(channel).Promote(request, metadata=(("authorization", "Bearer operate"),))
 
-    [line] = lines(caplog)
+    [line] = audit_lines()
     assert (line["who"], line["outcome"]) == ("the-operate", "OK")
     assert line["request"] == {
         "name": "colours",
@@ -164,16 +158,15 @@ def test_a_line_says_what_was_asked_and_what_came_of_it(
         "who": "somebody else",
         "why": 'better\n{"who": "nobody"}',
     }
-    assert len([record for record in caplog.records if record.name == "regraft.audit"]) == 1
+    assert len(audit_lines()) == 1
     assert promoted.history[0].who == "the-operate", "the history has who it was, not who it says that it was"
 
 
-def test_a_stranger_leaves_a_line_too(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "regraft.audit")
+def test_a_stranger_leaves_a_line_too(channel: grpc.Channel, audit_lines: AuditLines) -> None:
     with pytest.raises(grpc.RpcError):
         pb_grpc.ModelsStub(channel).Rollback(pb.RollbackRequest(name="colours", why="x" * 10_000))
 
-    [line] = lines(caplog)
+    [line] = audit_lines()
     assert (line["who"], line["outcome"]) == ("", "UNAUTHENTICATED")
     assert len(json.dumps(line)) < 1_000
 

@@ -15,6 +15,7 @@ from regraft.store import ModelStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from tests.postgresql import PostgreSQL
+from tests.serving.conftest import AuditLines
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer
 from tests.serving.spoil import SPOIL
@@ -322,21 +323,16 @@ def test_without_the_database_models_are_described_and_one_rollback_goes_back_on
 
 
 def test_where_the_answer_is_too_late_the_audit_tells_whether_the_move_took_effect(
-    three: ModelStore, cluster: PostgreSQL, caplog: pytest.LogCaptureFixture
+    three: ModelStore, cluster: PostgreSQL, audit_lines: AuditLines
 ) -> None:
-    caplog.set_level(logging.INFO, "regraft.audit")
-
-    def outcomes() -> list[str]:
-        return [json.loads(each.getMessage())["outcome"] for each in caplog.records if each.name == "regraft.audit"]
-
     with LiveServer(three, database=cluster.new_database()) as live, cluster.stopped():
         assert not live.client.get_model().HasField("examples")
         while three.champion("colours") != 2:  # on a busy machine the deadline may come before the effect
-            tried = len(outcomes())
+            tried = len(audit_lines())
             with Client(live.target, timeout_s=0.7) as hasty:
                 assert fails_with(lambda: hasty.promote(2)).code == "DEADLINE_EXCEEDED"  # the database says nothing
-            wait_until(lambda: len(outcomes()) > tried)  # noqa: B023 - it is called within this turn
-            assert (outcomes()[-1] == "OK") == (three.champion("colours") == 2)
+            wait_until(lambda: len(audit_lines()) > tried)  # noqa: B023 - it is called within this turn
+            assert (audit_lines()[-1]["outcome"] == "OK") == (three.champion("colours") == 2)
 
 
 class Broken(logging.Handler):
