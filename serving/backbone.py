@@ -134,7 +134,9 @@ class Backbone:
         return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
 
     async def warm_up(self, head: Head, crop_px: int) -> None:
-        """Run all batch sizes in every lane's own thread, where what a thread needs of CUDA is made.
+        """Run all batch sizes in the thread of every lane.
+
+        There CUDA makes what it keeps for each thread.
 
         Raises:
             ArtifactError: an answer makes no sense.

@@ -180,7 +180,9 @@ class Batcher(Generic[PayloadT, ResultT]):
         return await asyncio.shield(working)
 
     async def in_every_lane(self, work: Callable[[], object]) -> None:
-        """Do something in the thread of every lane, in all at once, as soon as all have ended their turns.
+        """Do something in the threads of all lanes at once.
+
+        It begins when all of them have ended their turns.
 
         Raises:
             DrainingError: the batcher is closed.
@@ -253,9 +255,10 @@ class Batcher(Generic[PayloadT, ResultT]):
             loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)
 
     def _ends_now(self, runs: int, taken_s: float, *, background: bool) -> bool:
-        """Tell, in any thread, whether a turn ends after so many runs, which took so long of a CPU.
+        """Tell whether a turn ends after so many runs.
 
-        By the clock runs are longer where others want the CPUs: turns would end when they are needed most.
+        It may be called in any thread. The runs took ``taken_s`` of a CPU's time. By the clock they are longer where
+        others want the CPUs: turns would end when they are needed most.
         """
         if background:
             return bool(self._queue) or self._free_lanes < 0 or self._is_closed

@@ -1,4 +1,7 @@
-"""The CPUs of this process, shared by the lanes of all backbones: the plan of each is for all of them."""
+"""The CPUs of this process, shared by the lanes of all backbones.
+
+The execution plan of each backbone is for all CPUs, so several would use more than there are.
+"""
 
 import threading
 from collections import deque
@@ -7,7 +10,10 @@ from contextlib import contextmanager
 
 
 class Cpus:
-    """A number of CPUs, taken by as many threads in the order in which they ask. Any thread may use it."""
+    """A number of CPUs, had by threads in the order of asking.
+
+    Any thread may use it.
+    """
 
     def __init__(self, count: int) -> None:
         """Share ``count`` CPUs."""
@@ -17,12 +23,15 @@ class Cpus:
 
     @property
     def waiting(self) -> int:
-        """How many wait for some."""
+        """The number of threads that wait for CPUs."""
         return len(self._waiting)
 
     @contextmanager
     def taken(self, count: int) -> Iterator[None]:
-        """Hold so many CPUs, all of them if there are fewer, until the block ends; wait while others have them."""
+        """Hold so many CPUs until the block ends.
+
+        All of them if there are fewer; it waits while others have them.
+        """
         count = min(count, self.count)
         self._take(count)
         try:
@@ -40,7 +49,10 @@ class Cpus:
         turn.wait()
 
     def _give_back(self, count: int) -> None:
-        """Hand what is free now to whoever waits longest: who needs many would else wait for ever behind the others."""
+        """Hand the free CPUs to whoever waits longest.
+
+        Who needs many would else wait for ever behind the others.
+        """
         with self._lock:
             self._free += count
             while self._waiting and self._waiting[0][0] <= self._free:

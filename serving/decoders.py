@@ -1,4 +1,7 @@
-"""Decodes labelled pictures before they are kept; requests are decoded in or before their lane."""
+"""Decoding of labelled pictures, before they are kept.
+
+Requests are decoded in or before their lane.
+"""
 
 import asyncio
 import math

@@ -33,10 +33,16 @@ Tensors: TypeAlias = dict[str, Any]
 
 
 class DeviceRunner:
-    """A session whose inputs are bound to a device. Its methods may be called from several threads at once."""
+    """A session whose inputs are bound to a device.
+
+    Its methods may be called from several threads at once.
+    """
 
     def __init__(self, opened: OpenSession) -> None:
-        """Run a session on the device that it was opened on; on the CPU only tests do."""
+        """Run a session on the device that it was opened on.
+
+        On the CPU only tests do.
+        """
         self._opened = opened
         self._device = (opened.provider, opened.cuda.device if opened.provider == "cuda" else 0)
         self._heads = DeviceHeads(self._device, opened.cuda.heads_bytes)
@@ -53,7 +59,10 @@ class DeviceRunner:
     def run_for_several(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
-        """Return the embeddings [N, D] of N crops, and each head's probabilities and novelty of its own rows."""
+        """Return the embeddings [N, D] of N crops, and each head's answers.
+
+        Those are probabilities and novelty of its own rows.
+        """
         binding = self._bound(crops, blank_head(by_head[0][0].weight.shape[1]))
         binding.bind_output(EMBEDDING, *self._device)
         self._opened.session.run_with_iobinding(binding)
@@ -73,7 +82,10 @@ class DeviceRunner:
         return binding
 
     def _products(self, embedding: Any, heads: Sequence[Head]) -> Iterator[FloatArray]:  # noqa: ANN401 - likewise
-        """Yield the products of embeddings on the device with each head, [N, 2 K + R]."""
+        """Yield the product of embeddings with each head, [N, 2 K + R].
+
+        The embeddings are on the device.
+        """
         blank = self._heads.get(blank_head(heads[0].weight.shape[1]))
         for start in range(0, len(heads), _HEADS_AT_ONCE):
             some = heads[start : start + _HEADS_AT_ONCE]
@@ -98,10 +110,16 @@ class DeviceRunner:
 
 
 class DeviceHeads:
-    """Heads on a device: those that were used last, while somebody holds them. Any thread may use it."""
+    """The heads that were used last, on a device.
+
+    Each stays while somebody holds it. Any thread may use it.
+    """
 
     def __init__(self, device: tuple[str, int], most_bytes: int) -> None:
-        """Keep up to ``most_bytes`` on a device, its kind and number; the head that is used last in any case."""
+        """Keep heads of up to ``most_bytes`` on a device.
+
+        ``device`` is its kind and number. The head that was used last is kept in any case.
+        """
         self._device = device
         self._most_bytes = most_bytes
         self._kept: OrderedDict[int, tuple[weakref.ref[Head], Tensors, int]] = OrderedDict()
@@ -109,7 +127,7 @@ class DeviceHeads:
 
     @property
     def size_bytes(self) -> int:
-        """What is there now."""
+        """The bytes of the heads on the device."""
         return sum(size for _, _, size in list(self._kept.values()))
 
     def get(self, head: Head) -> Tensors:
@@ -135,13 +153,19 @@ def bucket(count: int) -> int:
 
 @cache
 def blank_head(size: int, labels: int = 1) -> Head:
-    """Return a head of zeros on embeddings of ``size`` numbers, for a run whose answers nobody wants."""
+    """Return a head of zeros on embeddings of ``size`` numbers.
+
+    It is for a run whose answers nobody wants.
+    """
     rows, row = np.zeros((labels, size), np.float32), np.zeros((1, size), np.float32)
     return Head(rows, np.zeros(labels, np.float32), rows, row)
 
 
 def _multiplier_graph() -> Any:  # noqa: ANN401 - a ModelProto, which onnx types loosely
-    """Return embeddings [N, D] times all parts of so many heads, [N, the sum of 2 K + R]."""
+    """Return the graph of the product of embeddings with several heads.
+
+    Embeddings [N, D] times all parts of so many heads, [N, the sum of 2 K + R].
+    """
     parts = [f"{part}{slot}" for slot in range(_HEADS_AT_ONCE) for part in _PARTS]
     rows = "all rows"
     graph = helper.make_graph(

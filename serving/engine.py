@@ -105,7 +105,10 @@ class Engine:
     def _run_for_several(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
-        """Return the embeddings of all crops, and each head's probabilities and novelty of its own rows."""
+        """Return the embeddings of all crops, and each head's answers.
+
+        Those are probabilities and novelty of its own rows.
+        """
         if self._device:
             return self._device.run_for_several(crops, by_head)
         _, embedding, _ = self._run_graph(crops, blank_head(by_head[0][0].weight.shape[1]))
@@ -174,9 +177,10 @@ def rows_by_head(heads: Sequence[Head]) -> list[tuple[Head, list[int]]]:
 
 @cache
 def keep_blas_to_one_thread() -> None:
-    """Let each product of NumPy have the one thread that asks for it, in this process from now on.
+    """Keep NumPy's products to the one thread that asks.
 
-    The lanes use all CPUs already: threads of BLAS beside them, as many again for every lane, only wait for each other.
+    That is so in this process from now on. The lanes use all CPUs already: threads of BLAS beside them, as many again
+    for every lane, only wait for each other.
     """
     threadpool_limits(limits=1, user_api="blas")
 
@@ -230,7 +234,7 @@ def open_engine(
 
 
 def _tell_of_cpu(opened: OpenSession, card: ModelCard) -> None:
-    """Warn of a session that is called CUDA's and runs a part of the network on the CPU."""
+    """Warn of a CUDA session that runs a part on the CPU."""
     if opened.on_cpu:
         nodes = ", ".join(f"{count} {operator}" for operator, count in opened.on_cpu.items())
         log.warning(

@@ -80,7 +80,10 @@ class ServedModel:
 
     @cached_property
     def card_json(self) -> str:
-        """The card as it is sent; of many classes it takes a while, once: not on the event loop."""
+        """The card as JSON, as it is sent.
+
+        The first use takes a while where there are many classes: not on the event loop.
+        """
         return card_json(self.card)
 
     def check_version(self, wanted: int | None) -> None:
@@ -95,7 +98,7 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Why a model does not answer with its champion.
+    """The reason why a model does not answer with its champion.
 
     Attributes:
         version: the champion that could not be loaded, or None where it is not known.
@@ -133,7 +136,9 @@ class Models:
         cpus: int = 0,
         pauses: Backoff = _PAUSES,
     ) -> None:
-        """Serve from ``store``, all of it or ``only`` some; nothing is loaded before the first `refresh`.
+        """Serve ``only`` some models of ``store``, or all of them.
+
+        Nothing is loaded before the first `refresh`.
 
         All backbones share ``cpus``, those that this process may use if 0. A champion that could not be loaded is tried
         again at the first `refresh` after the next of ``pauses``.
@@ -216,7 +221,9 @@ class Models:
         return problem.text if problem else ""
 
     async def refresh(self) -> None:
-        """Bring what is served in line with the store, each model whatever becomes of the others.
+        """Bring the served models in line with the store.
+
+        Each of them, whatever becomes of the others.
 
         A champion that cannot be loaded is tried again after longer and longer pauses. Where nothing answers yet, one
         of the champions before it does meanwhile. A model whose folder was deleted answers no more, and takes all that
@@ -323,7 +330,10 @@ class Models:
             await self._try_champion(name, champion)
 
     async def _try_champion(self, name: str, version: int) -> None:
-        """Load a champion and let it answer; where it cannot be loaded, see that something does."""
+        """Load a champion and let it answer.
+
+        Where it cannot be loaded and nothing answers yet, a champion before it does.
+        """
         known = self._problems.get(name)
         failures = known.failures + 1 if known and known.version == version else 1
         try:
@@ -348,7 +358,7 @@ class Models:
                 raise
 
     async def _serve_one_before(self, name: str) -> None:
-        """Let the latest of the champions before answer that can be loaded, if one can."""
+        """Let the latest former champion answer that can be loaded."""
         for version in self.stored.get(name).champions[-2 : -2 - _MOST_BEFORE : -1]:
             try:
                 self._swap(await self._load(name, version))

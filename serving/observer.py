@@ -47,7 +47,10 @@ class Shadowed:
 
 
 class Observer:
-    """Call `look` every so often. ``saw`` and the rest belong to the event loop; what it returns never changes."""
+    """A view of the answers: drift and shadows.
+
+    Call `look` every so often. ``saw`` and the rest belong to the event loop; what it returns never changes.
+    """
 
     def __init__(
         self,

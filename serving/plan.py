@@ -76,7 +76,10 @@ class ExecutionPlan:
     turn: int = 1
 
     def on_a_cpu(self, goal: Goal) -> "ExecutionPlan":
-        """Return it as it is on a CPU; a GPU's lanes do not decode, and its answers come by the batch anyway."""
+        """Return the plan as it is on a CPU.
+
+        A GPU's lanes do not decode, and its answers come by the batch anyway.
+        """
         turn = max(1, _MOST_OF_A_TURN // self.max_batch) if goal == "throughput" else 1
         return replace(self, decode_in_lane=True, turn=turn)
 
@@ -118,14 +121,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The points of a grid, each at its best, and why they are not to be trusted; empty where they are."""
+    """The points of a grid, each at its best.
+
+    ``doubt`` is why they are not to be trusted; empty where they are.
+    """
 
     points: tuple[Point, ...]
     doubt: str = ""
 
 
 def _waited_s() -> float:
-    """Return how long the calling thread was kept from running by others; 0 where the system does not tell."""
+    """Return the seconds that the calling thread waited for a CPU.
+
+    0 where the system does not tell.
+    """
     try:
         return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -134,7 +143,7 @@ def _waited_s() -> float:
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a measurement has its times from.
+    """The clocks of a measurement.
 
     Attributes:
         now_s: of a clock that never goes back.
@@ -221,7 +230,10 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
 
 
 def settle(measured: Measurement, goal: Goal, cpus: int, *, on_cpu: bool) -> ExecutionPlan:
-    """Choose by what was measured, or for throughput on a CPU, where that is in doubt, without it."""
+    """Choose a plan by a measurement.
+
+    Where that is in doubt, for throughput on a CPU, each CPU has a lane instead.
+    """
     if measured.doubt and on_cpu and goal == "throughput":
         return ExecutionPlan(lanes=cpus, threads=1, max_batch=1).on_a_cpu(goal)
     return choose(measured.points, goal, decode_in_lane=on_cpu)
@@ -234,7 +246,10 @@ def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: 
 
 
 def recall(file: Path) -> tuple[Point, ...]:
-    """Read the points that `remember` kept; none where there is no such file, or a damaged one."""
+    """Read the points that `remember` kept.
+
+    None where there is no such file, or a damaged one.
+    """
     try:
         return tuple(Point(**entry) for entry in json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -256,7 +271,10 @@ class _Round:
     waited_share: float
 
     def share_of_best(self, plan: ExecutionPlan, goal: Goal) -> float:
-        """Return how much of this round's best a plan reached; 0 where it was not tried."""
+        """Return the share of this round's best that a plan reached.
+
+        0 where it was not tried.
+        """
         found = {_key(point): point for point in self.points}
         if goal == "throughput":
             same = found.get((plan.lanes, plan.threads, plan.max_batch))
@@ -291,7 +309,7 @@ def _usable(points: Sequence[Point]) -> list[Point]:
 
 
 class _Stopwatch:
-    """The time that lanes take, and how much of it they wait for a CPU."""
+    """The time that lanes take, and their wait for a CPU."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -308,7 +326,7 @@ class _Stopwatch:
 
 @dataclass(frozen=True)
 class _Lane:
-    """What one lane took: in all, for each run, and for nothing."""
+    """The times of one lane: in all, of each run, and waiting."""
 
     elapsed_s: float
     runs_s: Sequence[float]

@@ -315,9 +315,9 @@ class Server:
         await asyncio.Event().wait()
 
     def reload(self) -> None:
-        """Read the file of callers and the TLS files again; each is logged, and one that is bad changes nothing.
+        """Read the file of callers and the TLS files again.
 
-        It reads files: not on the event loop.
+        Each is logged, and one that is bad changes nothing. It reads files: not on the event loop.
         """
         if not (self._callers or self.settings.tls_cert):
             log.info("SIGHUP: there is neither --callers nor --tls-cert to read again")
@@ -383,7 +383,10 @@ class Server:
             await self._threads.pictures.run(give_back)
 
     async def _follow_now(self) -> None:
-        """Follow the store at once after a change; what fails fails no job, and is tried again by the watcher."""
+        """Follow the store at once after a change.
+
+        An error fails no job: the watcher tries again.
+        """
         try:
             await self._refresh()
         except Exception as error:

@@ -221,7 +221,7 @@ class Settings(BaseSettings):
 
     @property
     def cuda(self) -> CudaOptions:
-        """How sessions use CUDA."""
+        """The CUDA options of sessions."""
         return CudaOptions(
             device=self.cuda_device,
             memory_bytes=self.cuda_memory_mb * 2**20,

@@ -1,4 +1,7 @@
-"""What the model store holds, read by one look for the whole server: whoever needs it asks the last look, no disk."""
+"""The content of the model store at the last look.
+
+One look reads it for the whole server; whoever needs it asks the last look, and no disk.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +44,10 @@ class StoreWatcher:
     """The one of a server that reads the model store over and over."""
 
     def __init__(self, store: ModelStore, threads: Threads, only: frozenset[str] = frozenset()) -> None:
-        """Watch all of ``store``, or ``only`` some models; nothing is known before the first `look`."""
+        """Watch all of ``store``, or ``only`` some models.
+
+        Nothing is known before the first `look`.
+        """
         self._store = store
         self._threads = threads
         self._only = only
@@ -53,11 +59,16 @@ class StoreWatcher:
         return sorted(self._known)
 
     def get(self, name: str) -> StoredModel:
-        """Return a model as the store had it; one that it had not has no history."""
+        """Return a model as the store had it.
+
+        One that it had not has no history.
+        """
         return self._known.get(name, StoredModel())
 
     async def look(self) -> None:
-        """Read the store; a model that cannot be read keeps none of the others from it.
+        """Read the store.
+
+        A model that cannot be read keeps none of the others from being read.
 
         Raises:
             OSError: it cannot be listed; what is known stays as it was.
@@ -69,7 +80,10 @@ class StoreWatcher:
             raise error
 
     def _read(self) -> tuple[Mapping[str, StoredModel], Exception | None]:
-        """Read every model, and return beside them the first error that is no disk's; that model stays as it was."""
+        """Read every model, and return them and the first unexpected error.
+
+        A model with such an error, which is neither the disk's nor an operator's, stays as it was.
+        """
         found: dict[str, StoredModel] = {}
         first: Exception | None = None
         names, root = self._store.names(), self._store.root
@@ -87,6 +101,9 @@ class StoreWatcher:
         return found, first
 
     def _read_one(self, name: str) -> StoredModel:
-        """Read a model; the one that is known where nothing changed, with what was found out about it."""
+        """Read a model.
+
+        Where nothing changed it is the one that is known, with what was found out about it.
+        """
         known, history = self.get(name), self._store.history(name)
         return known if not known.problem and known.history == history else StoredModel(history)

@@ -1,4 +1,7 @@
-"""Background tasks, none of which dies in silence: each is logged, counted, and begun again after a pause."""
+"""Background tasks that are begun again when they fail.
+
+None dies in silence: each failure is logged and counted, and a pause follows it.
+"""
 
 import asyncio
 import logging
@@ -25,7 +28,7 @@ class Backoff:
     most_s: float
 
     def after(self, failures: int) -> float:
-        """Return how long to wait after so many failures, of which there was at least one."""
+        """Return the pause, in seconds, after one failure or more."""
         return float(min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 64)))
 
 
@@ -69,7 +72,9 @@ class Supervisor:
         return self._start(purpose, run, asyncio.Event())
 
     def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> asyncio.Event:
-        """Do something now and then every so often, for ever; after a failure, when the pause is over.
+        """Do something now, and then every so often, for ever.
+
+        After a failure it is done again when the pause is over.
 
         Returns:
             What is set when it was done, or failed, for the first time.
@@ -86,7 +91,10 @@ class Supervisor:
         return self._start(purpose, for_ever, tried)
 
     def why_not_alive(self) -> str:
-        """Return which task keeps dying, so that a restart is the last resort; nothing while none does."""
+        """Return the reason why the process is not well, or nothing.
+
+        That is a task that keeps dying, so that a restart is the last resort.
+        """
         purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
         deaths = self._deaths.get(purpose, 0)
         return f"the task to {purpose} died {deaths} times in a row" if deaths >= _KEEPS_DYING else ""
@@ -148,7 +156,10 @@ class Supervisor:
 
 
 async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
-    """Do one thing after the other, whatever one raises, then raise the first error; further ones are logged."""
+    """Do one thing after the other, whatever one raises.
+
+    Then the first error is raised; further ones are logged.
+    """
     errors: list[BaseException] = []
     cancelled = _times_cancelled()  # it may be what comes after a task was
     for act in acts:
@@ -165,6 +176,9 @@ async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
 
 
 def _times_cancelled() -> int:
-    """Count the ends that were asked for; a task that awaits a future that was cancelled is not meant itself."""
+    """Count the cancellations that the current task was asked for.
+
+    A task that awaits a future that was cancelled is not meant itself.
+    """
     task = asyncio.current_task()
     return task.cancelling() if task else 0

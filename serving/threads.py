@@ -1,4 +1,4 @@
-"""The server's threads for work that waits or computes, apart by what it waits for.
+"""The server's pools of threads, one for each thing that work waits for.
 
 ========  ==============================================================================
 store     reads the model store, and loads models
@@ -61,7 +61,9 @@ class Pool:
         self._is_closed = False
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function`` in a thread, in a copy of this context, and return what it returns.
+        """Call ``function`` in a thread, and return its result.
+
+        It runs in a copy of this context.
 
         Raises:
             OverloadedError: too many calls wait; at once.
@@ -78,7 +80,10 @@ class Pool:
         return result
 
     def close(self) -> None:
-        """Let the threads go, and refuse what waits and what comes; what has begun goes on."""
+        """Let the threads go, and refuse further work.
+
+        What waits is refused too; what has begun goes on.
+        """
         with self._changed:
             self._is_closed = True
             refused = [*self._waiting]
@@ -106,7 +111,10 @@ class Pool:
         return work
 
     def _start(self, work: "_Work") -> None:
-        """Start a thread; where the system has none, ``work`` waits for those that are there."""
+        """Start a thread.
+
+        Where the system has none, ``work`` waits for those that are there.
+        """
         try:
             threading.Thread(target=self._work, name=self.name, daemon=True).start()
         except RuntimeError as error:
@@ -147,7 +155,10 @@ class _Work:
     future: "Future[Any]" = field(default_factory=Future)
 
     def do(self, at_the_end: Callable[[], object]) -> None:
-        """Do it, and ``at_the_end`` something before its end is told: whoever hears of it may come again at once."""
+        """Do the work, and ``at_the_end`` before its end is told.
+
+        Whoever hears of the end may come again at once.
+        """
         if not self.future.set_running_or_notify_cancel():
             at_the_end()
             return
@@ -166,7 +177,10 @@ class Threads:
     """The pools of one server; see the module. Close them when done."""
 
     def __init__(self, cpus: int = 0) -> None:
-        """Make them, for so many CPUs, all that this process may use if 0; no thread is started yet."""
+        """Make the pools, for so many CPUs.
+
+        All that this process may use if 0. No thread is started yet.
+        """
         self.store = Pool("store", 4)
         self.moves = Pool("moves", 4)
         self.database = Pool("database", 8)

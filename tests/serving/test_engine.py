@@ -266,7 +266,10 @@ def test_what_was_measured_before_is_not_measured_again(model_file: Path, goal: 
 
 
 class Ticks(threading.local):
-    """A clock that goes on by 10 ms whenever a thread looks at it, so that every run takes as long."""
+    """A clock that goes on by 10 ms at each look.
+
+    So every run takes as long. Each thread has its own.
+    """
 
     s = 0.0
 

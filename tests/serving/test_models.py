@@ -232,7 +232,10 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_not_tried_
 
 @contextmanager
 def away(store: ModelStore, version: int) -> Iterator[None]:
-    """Let the folder of a version be missing until the block ends, as one that is copied there comes late."""
+    """Take the folder of a version away until the block ends.
+
+    So one that is copied into the store comes late.
+    """
     folder = store.folder("colours", version)
     elsewhere = folder.rename(store.root.parent / f"version-{version}")
     yield
@@ -638,7 +641,10 @@ async def test_promoting_loads_then_moves_the_alias_then_swaps(store: ModelStore
         runs = len(s.engines.sessions[0].batches)
 
         def is_wanted() -> bool:
-            """Look at what is there as the store asks whether somebody waits, right before it writes."""
+            """Note the champion right before the store writes.
+
+            That is when it asks whether somebody waits.
+            """
             if threading.current_thread().name == "moves":
                 assert len(s.engines.sessions[0].batches) > runs, "it was tried before"
                 seen.append((store.champion("colours"), s.models.get("").version))

@@ -115,7 +115,9 @@ def test_every_way_of_using_cpus_leaves_none_without_work_where_they_divide(cpus
 
 @dataclass
 class Machine:
-    """A machine whose runs take as long as it says, by its own clock: of each thread, as lanes run at once.
+    """A machine whose runs take as long as it says.
+
+    By its own clock, one of each thread, as lanes run at once.
 
     Attributes:
         run_s: what a run of (threads, batch) takes in a round, counted from 0.
@@ -152,7 +154,10 @@ class Machine:
 
 
 def steady(threads: int, batch: int, _round: int) -> float:
-    """Return what a run takes on two quiet CPUs: the second thread helps a little, batches not at all."""
+    """Return the seconds of a run on two quiet CPUs.
+
+    The second thread helps a little, batches not at all.
+    """
     return 0.01 * batch / (1.5 if threads == 2 else 1)
 
 
@@ -205,7 +210,10 @@ def test_rounds_that_never_agree_end_after_six_and_leave_a_doubt_that_says_so() 
 
 
 def test_rounds_that_agree_beside_work_that_goes_on_are_not_believed_either() -> None:
-    """Else two lanes that share what a neighbour leaves of two CPUs would look slower than one, for ever."""
+    """Measuring beside steady work yields no plan to keep.
+
+    Else two lanes that share what a neighbour leaves of two CPUs would look slower than one, for ever.
+    """
     found = Machine(lambda *asked: 1.5 * steady(*asked), waited_share=0.33).measure()
 
     assert found.doubt == "other work kept the lanes waiting for a CPU for 33% of the time"

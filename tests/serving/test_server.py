@@ -607,7 +607,10 @@ def test_a_server_whose_database_does_not_answer_starts_and_classifies_and_takes
 
 
 def away_as(ask: Callable[[], object], why: str = "the database has not answered yet") -> str:
-    """Return the code of an answer, whose text says what is away where it is an error."""
+    """Return the code of an answer.
+
+    Of an error, the text says what is away.
+    """
     try:
         ask()
     except RemoteError as error:

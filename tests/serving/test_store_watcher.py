@@ -17,7 +17,7 @@ from tests.tiny import publish_tiny
 
 
 class CountingStore(ModelStore):
-    """A real store that counts how often it is read, and whose disk may be away."""
+    """A real store that counts its reads, and whose disk may be away."""
 
     reads = 0
     is_away = False

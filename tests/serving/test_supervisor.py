@@ -18,7 +18,7 @@ QUICKLY = Backoff(0.001, 0.002)
 
 
 class Act:
-    """What a task does: raises what it is told to, and counts how often it was begun."""
+    """The work of a task: it counts its beginnings, and may raise."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error

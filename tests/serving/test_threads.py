@@ -25,7 +25,10 @@ whose: ContextVar[str] = ContextVar("whose")
 
 
 class Hanging:
-    """Calls that hang until the gate opens; ``begun`` counts them, and ``ended`` holds what became of each."""
+    """Calls that hang until the gate opens.
+
+    ``begun`` counts them, and ``ended`` holds what became of each.
+    """
 
     def __init__(self) -> None:
         self.gate = threading.Event()
