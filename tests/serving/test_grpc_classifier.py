@@ -1,5 +1,4 @@
 import io
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.server import PICTURES
 from tests.serving.live import LiveServer
+from tests.serving.retries import retrying
 from tests.serving.test_classifier import expected
 from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import SPEC, picture, publish_tiny, tiny_backbone, tiny_head
@@ -293,21 +293,7 @@ def test_who_is_refused_is_told_when_to_try_again(store: ModelStore) -> None:
 
 
 def test_a_client_with_a_retry_policy_is_answered_though_it_was_refused_first(store: ModelStore) -> None:
-    policy = {
-        "methodConfig": [
-            {
-                "name": [{"service": "regraft.v1.Classifier"}],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "10s",
-                    "maxBackoff": "10s",
-                    "backoffMultiplier": 1,
-                    "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
-                },
-            }
-        ]
-    }
-    options = [("grpc.service_config", json.dumps(policy))]
+    options = retrying("RESOURCE_EXHAUSTED", first_s=10.0, most_s=10.0)
     with LiveServer(store, max_in_flight=1) as live, grpc.insecure_channel(live.target, options=options) as channel:
         refused = "regraft_requests_total", {"method": "Classify", "code": "RESOURCE_EXHAUSTED"}
         with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,3 @@
-import json
 import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ from regraft.v1 import retraining_pb2
 from regraft.v1.examples_pb2 import RemoveExampleRequest, Suggestion
 from regraft.v1.examples_pb2_grpc import ExamplesStub
 from tests.serving.live import LiveServer
+from tests.serving.retries import retrying
 from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import picture
 
@@ -117,9 +117,7 @@ def test_a_client_with_a_retry_policy_hears_of_its_quota_at_once_and_when_the_ne
     store: ModelStore,
 ) -> None:
     """Told to wait for an hour, gRPC would wait for the deadline, and say nothing of a quota."""
-    policy = {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2}
-    retried = {"name": [{}], "retryPolicy": {**policy, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}
-    options = [("grpc.service_config", json.dumps({"methodConfig": [retried]}))]
+    options = retrying("RESOURCE_EXHAUSTED", first_s=0.1, most_s=1.0)
     with LiveServer(store, labels_per_hour=1) as live, grpc.insecure_channel(live.target, options) as channel:
         sha256 = label(live.client, picture("grey"), "grey").sha256
         with pytest.raises(grpc.RpcError) as failure:

@@ -18,6 +18,7 @@ from tests.postgresql import PostgreSQL
 from tests.serving.conftest import AuditLines
 from tests.serving.cuda import CUDA_WORKS
 from tests.serving.live import LiveServer
+from tests.serving.retries import retrying
 from tests.serving.spoil import SPOIL
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
@@ -279,16 +280,6 @@ def test_a_promotion_whose_deadline_passed_does_not_take_effect_later(three: Mod
     assert [(entry.event, entry.version) for entry in three.history("colours")[6:]] == [("promote", 2)]
 
 
-RETRIED = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.01s",
-    "maxBackoff": "0.1s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-"""gRPC's standard retry policy, as clients set it up."""
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     """A PostgreSQL of these tests alone, which may stop it."""
@@ -299,7 +290,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
 def test_without_the_database_models_are_described_and_one_rollback_goes_back_one(
     three: ModelStore, cluster: PostgreSQL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIED}]}))]
+    options = retrying("UNAVAILABLE", first_s=0.01, most_s=0.1)
     with LiveServer(three, database=cluster.new_database()) as live:
         assert live.client.get_model().examples == 0
         assert live.client.get_model().HasField("examples")
