@@ -52,7 +52,7 @@ current = _current.get
 
 
 class Timed(Protocol):
-    """What knows how long its caller waits: gRPC's context."""
+    """A context that knows its caller's deadline, as gRPC's does."""
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline; None where there is none."""

@@ -161,7 +161,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         return name
 
     async def _count(self, names: Sequence[str]) -> dict[str, int]:
-        """Count the examples of models; without those that the database does not tell, or not soon."""
+        """Count the examples of models; none where the database is away or slow."""
         try:
             async with asyncio.timeout(_COUNT_S):
                 return await self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
@@ -174,7 +174,10 @@ class ModelsService(pb_grpc.ModelsServicer):
         return await self._describe(name, counts.get(name))
 
     async def _describe(self, name: str, examples: int | None) -> pb.Model:
-        """Put together what memory, store and database know; memory is read here, the disk in a thread."""
+        """Describe a model from memory and store.
+
+        Memory is read here, the disk in a thread; ``examples`` is what the database counted.
+        """
         served = self._models.get(name) if name in self._models.names() else None
         model = await self._threads.store.run(self._describe_stored, name)
         if examples is not None:

@@ -41,7 +41,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Added:
-    """What became of one picture.
+    """The outcome of one picture.
 
     Attributes:
         outcome: kept, or not.

@@ -1,4 +1,7 @@
-"""Watchers of retrain jobs: a job's row is read once for all, so that a thousand cost what one does."""
+"""Watchers of retrain jobs.
+
+A job's row is read once for all of them, so that a thousand cost what one does.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -8,16 +11,16 @@ from regraft.retrain_jobs import RetrainJob
 
 
 class JobWatchers:
-    """Tells all watchers of a job of its changes. Use from one event loop."""
+    """The watchers of all jobs; use from one event loop."""
 
     def __init__(self, look: Callable[[str], Awaitable[RetrainJob]], every_s: float) -> None:
-        """Look at each job that is watched every so many seconds; ``look`` returns it as it stands."""
+        """Watch jobs by ``look``, every so many seconds; it returns one as it stands."""
         self._look = look
         self._every_s = every_s
         self._watched: dict[str, _Watched] = {}
 
     async def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
-        """Yield a job as it stands, then again whenever it changes, until its final state.
+        """Yield a job now and at each change, until its final state.
 
         Who is slow to take it is told of the last change alone.
 
@@ -42,7 +45,7 @@ class JobWatchers:
 
 
 class _Watched:
-    """One job, the task that looks at it, and how many wait for what it sees."""
+    """A watched job, with its task and the number of its watchers."""
 
     def __init__(self, look: Callable[[], Awaitable[RetrainJob]], every_s: float) -> None:
         self.watchers = 0
@@ -54,7 +57,7 @@ class _Watched:
         self.looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())  # all may be gone
 
     async def other_than(self, seen: RetrainJob | None) -> RetrainJob:
-        """Return the job when it is another than was seen, or raise why nobody can tell."""
+        """Return the job once it differs from ``seen``, or raise what ``look`` did."""
         while self._job is None or self._job == seen:
             if self.looking.done():
                 self.looking.result()

@@ -295,7 +295,10 @@ class JobRunner:
 
 
 async def _end_when_stopped(child: asyncio.subprocess.Process) -> None:
-    """End a child that somebody stopped: inside a write it holds the database's lock, or the store's, for ever."""
+    """End a child that was stopped.
+
+    Inside a write it would hold the database's lock, or the store's, for ever.
+    """
     looks = 0
     while looks < _STOPPED_LOOKS:
         await asyncio.sleep(_STOPPED_LOOK_EVERY_S)

@@ -154,7 +154,10 @@ class Metrics:
         return found
 
     def _begin(self, model: str) -> None:
-        """Begin at 0 with what is rare, or its first time would be no increase."""
+        """Create the rare series of a model at 0.
+
+        Without it their first count would be no increase.
+        """
         for state in JobState:
             if state.is_final:
                 self.retrain_jobs.labels(model, state.value.lower())
@@ -199,7 +202,10 @@ class Metrics:
 
 
 class _Answers:
-    """A collector of prometheus_client: what models answered; each sample is made when its turn comes."""
+    """A collector of prometheus_client, of what models answered.
+
+    Each sample is made when its turn comes.
+    """
 
     def __init__(self, models: Mapping[str, Statistics]) -> None:
         self._models = models
@@ -239,7 +245,7 @@ def _novel(name: str, model: str, found: Statistics) -> Iterator[Sample]:
 
 
 def _distribution(name: str, labels: dict[str, str], distribution: Distribution) -> Iterator[Sample]:
-    """Yield how many values lie up to the end of each bucket, as Prometheus has it, and their number and sum."""
+    """Yield a distribution's samples: cumulative buckets, count and sum."""
     up_to = 0
     for bucket, (end, count) in enumerate(zip((*distribution.bounds, math.inf), distribution.counts, strict=True)):
         up_to += count
@@ -252,7 +258,10 @@ def _distribution(name: str, labels: dict[str, str], distribution: Distribution)
 
 
 class _PatientRegistry(CollectorRegistry):
-    """Lets the threads that answer requests in between the samples of a scrape: else each waits for milliseconds."""
+    """A registry with pauses between the samples of a scrape.
+
+    Threads that answer requests come in between; else each would wait for milliseconds.
+    """
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():

@@ -27,9 +27,12 @@ class PictureMemory:
     """A budget of memory for pictures; use from one event loop."""
 
     def __init__(self, shares: Shares | None, limits: Limits, threads: Pool) -> None:
-        """Take from ``shares``, in bytes, what pictures within ``limits`` cost; from its own half gigabyte if None.
+        """Share out memory for pictures.
 
-        Headers that take a while are read in ``threads``.
+        Args:
+            shares: of memory, in bytes; half a gigabyte of its own if None.
+            limits: of a picture.
+            threads: read the headers that take a while.
         """
         self._threads = threads
         self._shares = shares or Shares(DEFAULT_BYTES, PATIENT_PART)

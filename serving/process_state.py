@@ -1,13 +1,17 @@
-"""How a process stands, as the kernel tells it; where there is no /proc, as on macOS, nothing is known."""
+"""The state of a process, by the kernel's /proc.
+
+Where there is none, as on macOS, nothing is known.
+"""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def is_stopped(process: int, system: Path = Path("/")) -> bool:
-    """Tell whether a process does nothing until somebody lets it go on, by SIGSTOP or a control group's freezer.
+    """Tell whether a process is stopped, by SIGSTOP or a freezer.
 
-    Such a process keeps every lock that it holds. A debugger's stops are not meant: they come and go by the thousand.
+    It does nothing until somebody lets it go on, and keeps every lock that it holds. A debugger's stops are not meant:
+    they come and go by the thousand.
 
     Args:
         process: its id; False where it is gone.
@@ -21,7 +25,10 @@ def is_stopped(process: int, system: Path = Path("/")) -> bool:
 
 
 def _groups(proc: Path, system: Path) -> list[Path]:
-    """Return the group of a process in version 2; one that version 1 froze could not even be killed."""
+    """Return the control groups of a process, of version 2.
+
+    One that version 1 froze could not even be killed.
+    """
     memberships = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
     own = [path.lstrip("/") for number, _, path in memberships if number == "0"]
     return [system / "sys/fs/cgroup" / mount / path for mount in ("", "unified") for path in own]

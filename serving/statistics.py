@@ -1,4 +1,4 @@
-"""What each model has done since the server started, counted once.
+"""Statistics of each model since the server started, counted once.
 
 Prometheus, the Open Inference Protocol and Triton's names show the same numbers, each in its own terms. Of a model's
 labels so many are counted by themselves, the rest together (`OTHER`).
@@ -19,7 +19,7 @@ _SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A value that a trace tells more of, and when it was seen, in seconds since 1970."""
+    """A value with its trace and its time, in seconds since 1970."""
 
     trace_id: str
     value: float
@@ -27,7 +27,7 @@ class Exemplar:
 
 
 class Distribution:
-    """How many values fell into each bucket, and their sum."""
+    """A histogram of values: a count per bucket, and their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """Count in buckets that end with each of ``bounds``, and in one beyond."""
@@ -37,7 +37,7 @@ class Distribution:
         self.exemplars: dict[int, Exemplar] = {}
 
     def add(self, value: float, trace_id: str = "") -> None:
-        """Count a value; its trace, if there is one, becomes the exemplar of its bucket."""
+        """Count a value; its trace, if any, becomes the bucket's exemplar."""
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
@@ -46,7 +46,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self.counts)
 
     @property
@@ -57,7 +57,7 @@ class Distribution:
 
 @dataclass
 class Duration:
-    """How often something happened, and how long it took in all."""
+    """The number of occurrences, and their time in all."""
 
     count: int = 0
     sum_ns: int = 0
@@ -70,7 +70,9 @@ class Duration:
 
 @dataclass
 class Statistics:
-    """Of one model. Belongs to the event loop's thread; others may read it.
+    """The statistics of one model.
+
+    They belong to the event loop's thread; others may read them.
 
     Attributes:
         most_labels: that are counted by themselves: the first that are given.
@@ -97,7 +99,7 @@ class Statistics:
 
     @property
     def pictures(self) -> int:
-        """How many were answered."""
+        """The number of pictures that were answered."""
         return self.stages["total"].count
 
     def answered(
@@ -130,7 +132,10 @@ class Statistics:
         self.last_ms = time.time_ns() // 1_000_000
 
     def shown(self, label: str) -> str:
-        """Return what a label is counted as: itself, or `OTHER` where it came after too many others."""
+        """Return the name that a label is counted by.
+
+        It is itself, or `OTHER` where it came after too many others.
+        """
         found = self._shown.get(label)
         if found is None:
             found = self._shown[label] = label if len(self._shown) < self.most_labels else OTHER

@@ -19,7 +19,7 @@ _ROOT: Final = str(Path(__file__).parents[2])
 
 @contextmanager
 def disk_uses_of_the_loop() -> Iterator[list[str]]:
-    """Yield where the thread of the servers' event loop uses a disk or a database, while the block runs.
+    """Yield the places where the event loop's thread uses a disk or database.
 
     An audit hook would not see `os.stat`, nor could it be taken away again.
     """

@@ -98,7 +98,7 @@ class LiveServer:
 
 
 def background_load(target: str, *, clients: int, pause_s: float = 0.0) -> Load:
-    """Return a load of red and blue pictures, on the event loop of the test process."""
+    """Return a load of red and blue pictures, on this process's event loop."""
     pictures = (picture("red"), picture("blue"))
     settings = BenchSettings(pictures, Connection(target), concurrency=clients, pause_s=pause_s)
     return Load(settings, grpc_loop().begin)

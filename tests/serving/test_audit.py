@@ -1,4 +1,4 @@
-"""The audit's lines have what SECURITY.md promises, and agree with what the stores hold."""
+"""Lines of the audit, against what SECURITY.md promises and the stores hold."""
 
 import re
 import sqlite3

@@ -1,4 +1,7 @@
-"""What the event loop's thread, on which all callers wait, must never do: use a disk or a database."""
+"""The event loop's thread, which uses no disk and no database.
+
+All callers wait on it.
+"""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -85,7 +88,7 @@ def test_the_watch_sees_what_it_shall() -> None:
 
 
 def call(channel: grpc.Channel, rpc: str, request: Any) -> grpc.StatusCode:  # noqa: ANN401 - any message
-    """Call a method with one message, of which there may be more; return how it ended."""
+    """Call a method with one message, and return its status."""
     method: Any = channel.stream_stream(rpc, type(request).SerializeToString)
     try:
         list(method(iter([request]), timeout=PATIENCE_S))

@@ -116,7 +116,10 @@ def test_beyond_its_quota_a_caller_can_neither_relabel_nor_remove(store: ModelSt
 def test_a_client_with_a_retry_policy_hears_of_its_quota_at_once_and_when_the_next_label_fits(
     store: ModelStore,
 ) -> None:
-    """Told to wait for an hour, gRPC would wait for the deadline, and say nothing of a quota."""
+    """Hear of a quota at once.
+
+    Told to wait for an hour, gRPC would wait for the deadline, and say nothing of it.
+    """
     options = retrying("RESOURCE_EXHAUSTED", first_s=0.1, most_s=1.0)
     with LiveServer(store, labels_per_hour=1) as live, grpc.insecure_channel(live.target, options) as channel:
         sha256 = label(live.client, picture("grey"), "grey").sha256

@@ -91,7 +91,7 @@ def pictures_by_label(metrics: Metrics, model: str) -> dict[str, float]:
 
 
 def test_fifty_models_of_a_thousand_labels_have_so_many_series() -> None:
-    """What a scrape costs the interpreter is a matter of these; `benchmarks.heads` measures it."""
+    """Bound the series, which a scrape's cost depends on (`benchmarks.heads` measures it)."""
     metrics = Metrics()
     for model in range(50):
         for label in range(1000):

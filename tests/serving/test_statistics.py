@@ -1,4 +1,4 @@
-"""What each model has done: one count, whoever shows it."""
+"""Statistics of each model: one count, whoever shows it."""
 
 from collections.abc import Sequence
 
