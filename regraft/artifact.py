@@ -107,7 +107,7 @@ class Head:
         return _novelty((self.prototypes @ direction.T).T, direction @ self.whitening.T)
 
     def answers(self, products: FloatArray, embedding: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the probabilities [N, K] and the novelty [N] of embeddings that were multiplied elsewhere.
+        """Return probabilities [N, K] and novelty [N] from products made elsewhere.
 
         Args:
             products: [N, 2 K + R], of the embeddings with ``weight``, ``prototypes`` and ``whitening``, in this order.
@@ -298,7 +298,10 @@ def _keep_backbone(field: Any) -> None:  # noqa: ANN401 - protobuf's repeated fi
 
 @dataclass(frozen=True)
 class _Direction:
-    """A way to compute ``head.direction``, the embedding at length 1; one of length 0 stays as it is."""
+    """Nodes that compute ``head.direction``, the embedding at length 1.
+
+    An embedding of length 0 stays as it is.
+    """
 
     nodes: tuple[onnx.NodeProto, ...]
     constants: dict[str, npt.NDArray[Any]]

@@ -84,7 +84,7 @@ class Run:
         await (self._open_loop() if self.settings.rate else self._closed_loop())
 
     def finish(self) -> None:
-        """Let the clients of a closed loop send no more; any thread may say so."""
+        """End the sending of a closed loop, from any thread."""
         self._loop.call_soon_threadsafe(self._finished.set)
 
     async def _closed_loop(self) -> None:
@@ -119,7 +119,7 @@ class Run:
 
 
 async def _play(run: Run, progress: Progress, stop: asyncio.Event) -> BenchResult:
-    """Let a run do its work, or as much of it as there is time for before ``stop``."""
+    """Carry out a run, as far as it comes before ``stop``."""
     cpu = _CpuMeter()
 
     async def work() -> None:
@@ -143,7 +143,7 @@ async def _play(run: Run, progress: Progress, stop: asyncio.Event) -> BenchResul
 
 
 async def _watch(run: Run, cpu: "_CpuMeter", progress: Progress) -> None:
-    """Tell how far a run is, and take the client's own CPU time while it is measured."""
+    """Report a run's progress, and measure the client's own CPU time."""
     if run.settings.warm_up_s:
         await _count(progress, "warm-up", run.began_s, run.opens_s)
     cpu.begin()

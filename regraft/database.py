@@ -48,7 +48,9 @@ from regraft.wanted import check_wanted
 
 @dataclass(frozen=True)
 class Patience:
-    """How many seconds are waited for a database, before an error says so; the tables' own changes take any time.
+    """Limits of waiting for a database, in seconds.
+
+    Beyond them there is an error; changes to the tables themselves take any time.
 
     Attributes:
         connect_s: for a connection; PostgreSQL's library makes it 2 at least.
@@ -202,7 +204,9 @@ def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engi
 
 
 def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
-    """Return the database at ``url`` without asking it anything: it refuses all work until `prepare_database`.
+    """Return the engine of a database without connecting to it.
+
+    It refuses all work until `prepare_database`.
 
     Raises:
         StorageError: that is no URL.
@@ -240,7 +244,10 @@ def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
 
 
 def _bring_up_to_date(engine: Engine) -> None:
-    """Take the steps that a database lacks; one that lacks none is only read, whoever writes to it."""
+    """Take the migration steps that a database lacks.
+
+    One that lacks none is only read, whoever writes to it.
+    """
     with engine.connect() as connection, connection.begin():
         if is_up_to_date(connection):
             return
@@ -306,9 +313,9 @@ def database_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(engine: Engine, what: str) -> Iterator[Connection]:
-    """Run one writing transaction: committed, and so on the disk, when the block ends without an error.
+    """Run one writing transaction, committed at the end of the block.
 
-    Where nobody waits for it any more by then (`regraft.wanted`), it is undone.
+    It is on the disk then. After an error, or where nobody waits for it any more (`regraft.wanted`), it is undone.
     """
     check_wanted()
     with database_errors(what), _connect(engine, what).execution_options(writes=True) as connection, connection.begin():
@@ -324,7 +331,10 @@ def reading(engine: Engine, what: str) -> Iterator[Connection]:
 
 
 def refuse_work(engine: Engine, why: str) -> None:
-    """Refuse all work from here on, for a reason that whoever asks is told; do it again where there is none."""
+    """Refuse all work from here on, for a reason; allow it again without one.
+
+    Whoever asks is told the reason.
+    """
     engine.update_execution_options(**{_REFUSAL: why})
 
 

@@ -12,9 +12,9 @@ _PATIENCE_S: Final = 1.0
 
 
 def end_process(code: int) -> NoReturn:
-    """End the process, even where a thread is stuck in a disk, or in a picture that takes long.
+    """End the process, even where a thread is stuck.
 
-    Python itself would wait for every thread that is no daemon.
+    It may be in a disk, or in a picture that takes long. Python itself would wait for every thread that is no daemon.
     """
     give_up_s = time.monotonic() + _PATIENCE_S
     for thread in _others():

@@ -107,7 +107,10 @@ class StorageError(OperatorError):
 
 
 class LockedError(StorageError):
-    """Another process holds a lock for longer than anybody waits; the text names it. Nothing was done."""
+    """Lock held by another process for too long; nothing was done.
+
+    The text names the process.
+    """
 
 
 class ProviderError(OperatorError):

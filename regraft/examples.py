@@ -153,9 +153,10 @@ class ExamplesStore:
     """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
 
     def __init__(self, root: Path, database_url: str = "", images_url: str = "", *, is_opened: bool = True) -> None:
-        """Open the store in the folder ``root``, where locks are, and all the rest that no URL is given for.
+        """Open the store in the folder ``root``.
 
-        Without ``is_opened`` neither disk nor database is touched before `open`.
+        Locks are there, and all the rest that no URL is given for. Without ``is_opened`` neither disk nor database is
+        touched before `open`.
         """
         self.locks = root / "locks"
         place = images_url.rstrip("/") or str(root)
@@ -169,7 +170,9 @@ class ExamplesStore:
             self.open()
 
     def open(self) -> None:
-        """Make the folders and bring the database up to date; until it has succeeded once, everything else fails.
+        """Make the folders, and bring the database up to date.
+
+        Until it has succeeded once, everything else fails.
 
         Raises:
             StorageError: the disk or the database refused.
@@ -302,7 +305,7 @@ class ExamplesStore:
         return self._change(model, sha256, Labelling(None, source, annotator, "", caller, _now()), hourly_quota)
 
     def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
-        """Return in how many seconds a caller may set another label; 0 where the quota is not used up."""
+        """Return the seconds until a caller may set another label, 0 if at once."""
         with reading(self._engine, "cannot read the quota") as connection:
             return _next_fits_s(connection, caller, hourly_quota)
 
@@ -461,7 +464,7 @@ class ExamplesStore:
             return int(connection.execute(query).scalar_one())
 
     def without_embedding(self, model: str, key: EmbeddingKey, limit: int, after: int = 0) -> dict[str, int]:
-        """Return examples of a model that have no embedding under ``key`` yet, in the order of their labels.
+        """Return a model's examples without an embedding, in order of labelling.
 
         Args:
             model: whose examples they are.
@@ -555,7 +558,7 @@ def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> 
 
 
 def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
-    """Return what a caller is told that may set no more labels for so many seconds."""
+    """Return the text of a refusal to set more labels for so many seconds."""
     return f"quota: {caller} set {hourly_quota} labels within an hour; the next one fits in {wait_s:.0f} s"
 
 
@@ -637,7 +640,10 @@ def _embedded(sha256: Column[str], key: EmbeddingKey) -> Select[Any]:
 
 
 def _beginning(query: Select[Any], sha256: Column[str], beginning: str) -> Select[Any]:
-    """Return the first two rows whose hash begins so, by a range, which an index answers in any collation."""
+    """Select the first two rows whose hash begins so.
+
+    It is asked by a range, which an index answers in any collation.
+    """
     if not beginning or not set(beginning) <= set(_HEX):
         return query.where(false())
     return query.where(sha256 >= beginning, sha256 < f"{beginning}g").order_by(sha256).limit(2)

@@ -1,4 +1,4 @@
-"""File systems by name: on which of them a file lies, and whether other machines have it too."""
+"""Names of file systems, and detection of those on a network."""
 
 import os
 import re
@@ -33,7 +33,7 @@ class Mount(NamedTuple):
 
 
 def network_file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """Return the name of the network file system that a path lies on, as in ``NFS (host:/export)``.
+    """Name the network file system of a path, as in ``NFS (host:/export)``.
 
     Args:
         path: may not be there yet.

@@ -71,7 +71,9 @@ def _write_to_disk(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
-    """Hold an exclusive lock between processes on ``path``, which is created; it falls with the process.
+    """Hold an exclusive lock between processes on ``path``.
+
+    The file is created; the lock falls with the process.
 
     Args:
         path: a file, which says who holds the lock.
@@ -95,7 +97,10 @@ def locked_or_none(path: Path) -> Iterator[bool]:
 
 
 def _wait_for(file: IO[str], path: Path, patience_s: float) -> None:
-    """Ask for a lock again and again: no system call waits for so long and no longer."""
+    """Poll for a lock until it is taken.
+
+    No system call waits for so long and no longer.
+    """
     began_s, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
     while not _try_lock(file):
         check_wanted()
@@ -114,7 +119,10 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _holder_of(file: IO[str]) -> str:
-    """Name the process that holds a lock, as far as the kernel tells: not of another host, nor container."""
+    """Name the process that holds a lock, as far as the kernel tells.
+
+    It tells of none on another host, nor in another container.
+    """
     inode = os.fstat(file.fileno()).st_ino
     with suppress(OSError, ValueError):
         for line in Path("/proc/locks").read_text().splitlines():

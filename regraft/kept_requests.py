@@ -134,7 +134,7 @@ class KeptRequests:
 
 
 def _append(connection: Connection, batch: Sequence[tuple[KeptRequest, bytes]]) -> tuple[int, int]:
-    """Append rows; return the number of the last one, and the bytes of all that were ever kept."""
+    """Append rows; return the last number, and the bytes ever kept."""
     ends = kept_requests.c.bytes_before + kept_requests.c.size_bytes
     newest = select(kept_requests.c.number, ends).order_by(kept_requests.c.number.desc()).limit(1)
     number, total_bytes = connection.execute(newest).one_or_none() or (0, 0)

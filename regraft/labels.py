@@ -1,4 +1,4 @@
-"""Labels: what may be one, the form that they are compared in, and which pictures are held out."""
+"""Rules for labels: checks, Unicode form, and the holdout by image hash."""
 
 import hashlib
 import unicodedata
@@ -22,7 +22,7 @@ def one_form(label: str) -> str:
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """Return names with commas between, the first of them and how many more there are."""
+    """Join the first names by commas, and count the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -63,5 +63,8 @@ def image_hash(data: bytes) -> str:
 
 
 def is_holdout(sha256: str) -> bool:
-    """Tell whether a picture belongs to the holdout: a pure function of its hash, so it is never trained on."""
+    """Tell by its hash whether a picture belongs to the holdout.
+
+    It is a pure function, so that such a picture is never trained on.
+    """
     return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32

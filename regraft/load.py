@@ -1,4 +1,7 @@
-"""A load beside other work: the closed loop of `regraft.bench` in the background, counted in phases."""
+"""Background load of a server, counted in phases.
+
+It is the closed loop of `regraft.bench` beside other work.
+"""
 
 import asyncio
 import threading
@@ -22,28 +25,28 @@ Begin: TypeAlias = "Callable[[Coroutine[Any, Any, None]], Future[None]]"
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What came of the requests of each phase, in order."""
+    """Results of the requests by phase, in order."""
 
     phases: dict[str, BenchResult]
 
     @property
     def requests(self) -> int:
-        """How many were sent."""
+        """Number of requests that were sent."""
         return sum(phase.requests for phase in self.phases.values())
 
     @property
     def errors(self) -> Counter[str]:
-        """How many failed, by gRPC's code."""
+        """Numbers of failed requests by gRPC's code."""
         return sum((Counter(phase.errors) for phase in self.phases.values()), Counter())
 
     @property
     def failed(self) -> int:
-        """How many failed."""
+        """Number of failed requests."""
         return self.errors.total()
 
     @property
     def versions(self) -> Counter[int]:
-        """How many answers each version gave."""
+        """Numbers of answers by version."""
         return sum((Counter(phase.versions) for phase in self.phases.values()), Counter())
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class LoadResult:
 
 
 def in_a_thread(work: Coroutine[Any, Any, None]) -> "Future[None]":
-    """Begin a coroutine on an event loop of its own, in a thread of its own."""
+    """Start a coroutine on an event loop in its own thread."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="load")
     done = pool.submit(asyncio.run, work)
     pool.shutdown(wait=False)
@@ -99,7 +102,10 @@ class Load:
         self._done.result()
 
     def mark(self, phase: str) -> None:
-        """Count what is sent from here on under another name; it is ``before`` at first."""
+        """Begin a phase, which counts the requests from here on.
+
+        The first one is called ``before``.
+        """
         now_s = time.perf_counter()
         self._run.tally = self._tallies.setdefault(phase, Tally(now_s, now_s + _FOR_EVER_S))
 

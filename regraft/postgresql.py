@@ -36,7 +36,7 @@ class LimitedConnection(psycopg.Connection[TupleRow]):
 
     @contextmanager
     def unlimited(self, lock_s: float) -> Iterator[None]:
-        """Let statements of the present transaction take any time, but for locks, within the block."""
+        """Lift the limits of the present transaction, but for locks."""
         answer_s, self.answer_s = self.answer_s, math.inf
         self.execute("SET LOCAL statement_timeout = 0")
         self.execute(f"SET LOCAL lock_timeout = {1000 * lock_s:.0f}")

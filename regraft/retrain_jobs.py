@@ -198,7 +198,9 @@ class RetrainJobs:
         return self._change(job.id, as_found, *first_time, **anew, interrupted=interrupted)
 
     def request_cancel(self, job_id: str) -> RetrainJob:
-        """Ask for the end of a job; one that has not started ends at once. Returns it as it stands.
+        """Request the end of a job, and return it as it stands.
+
+        One that has not started ends at once.
 
         Raises:
             NotFoundError: there is none with this id.

@@ -164,7 +164,10 @@ def cpu_budget() -> int:
 
 
 def allowed_cpus() -> int:
-    """Return on how many CPUs this process may run by its affinity, whatever its quota of their time."""
+    """Count the CPUs that this process may run on.
+
+    It goes by the affinity, whatever the quota of their time.
+    """
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
@@ -185,7 +188,7 @@ def to_device(array: "npt.NDArray[Any]", device: str, number: int = 0) -> Any:  
 
 
 def only_device(number: int) -> str:
-    """Return the ``CUDA_VISIBLE_DEVICES`` of a child that shall have just one of this process's GPUs."""
+    """Return the ``CUDA_VISIBLE_DEVICES`` of a child with one of our GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return str(number)

@@ -280,7 +280,10 @@ class ModelStore:
         return version
 
     def shadow(self, name: str) -> int | None:
-        """Return the version that judges beside the champion, or None; one that became champion is no shadow."""
+        """Return the version that shadows the champion, or None.
+
+        One that became champion is no shadow.
+        """
         return shadow_of(self._read_history(name))
 
     def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
@@ -387,7 +390,10 @@ def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
 
 
 def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
-    """Return the version that judges beside the champion, or None; one that became champion is no shadow."""
+    """Return the version that shadows the champion, or None.
+
+    One that became champion is no shadow.
+    """
     shadow = None
     for entry in history:
         if entry.event == "shadow":
@@ -398,7 +404,9 @@ def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
 
 
 def _entries(path: Path) -> Iterator[HistoryEntry]:
-    """Yield the entries of a history; what is none, as a disk may leave it, is passed over.
+    """Yield the entries of a history.
+
+    A line that is none, as a disk may leave it, is passed over.
 
     Raises:
         OperatorError: a newer Regraft wrote one that this one does not know: without it the champion may be another.

@@ -1,6 +1,6 @@
-"""Marks for work in a thread whose caller may be gone, so that it ends without an effect.
+"""Marks for work in threads, which ends where nobody waits for it.
 
-A thread cannot be cancelled. What waits for a lock, or is about to commit, asks here instead.
+It then has no effect. A thread cannot be cancelled. What waits for a lock, or is about to commit, asks here instead.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,10 @@ _is_wanted: Final[ContextVar[Callable[[], bool]]] = ContextVar("is_wanted", defa
 
 
 def set_wanted(is_wanted: Callable[[], bool]) -> None:
-    """Set a further condition of the present context, asked in any thread: whether somebody waits for its work."""
+    """Add a condition by which this context's work is still wanted.
+
+    It is asked in any thread, whether somebody waits.
+    """
     before = _is_wanted.get()
     _is_wanted.set(lambda: is_wanted() and before())
 

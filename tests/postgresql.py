@@ -81,7 +81,10 @@ class PostgreSQL:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Freeze all its processes until the block ends: it takes connections, and says nothing on any."""
+        """Freeze all its processes until the block ends.
+
+        It takes connections meanwhile, and says nothing on any.
+        """
         main = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         processes = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
         _signal(processes, signal.SIGSTOP)

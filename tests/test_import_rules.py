@@ -111,7 +111,10 @@ def test_regraft_imports_neither_but_for_the_front_door(package: str) -> None:
 
 
 def test_nothing_waits_by_what_loses_a_cancellation() -> None:
-    """Before Python 3.12 `asyncio.wait_for` passes over one that comes as its wait ends; `asyncio.timeout` does not."""
+    """`asyncio.wait_for` is unused, since it may lose a cancellation.
+
+    Before Python 3.12 it passes over one that comes as its wait ends; `asyncio.timeout` does not.
+    """
     assert not [name(path) for path in sources() if "asyncio.wait_for(" in path.read_text()]
 
 
@@ -131,7 +134,10 @@ def test_grpc_stays_at_the_edge() -> None:
 
 
 def test_what_waits_has_threads_of_its_own() -> None:
-    """Nothing of the server runs in the event loop's default executor, where what hangs would hold up all else."""
+    """Nothing of the server runs in the event loop's default executor.
+
+    What hangs there would hold up all else.
+    """
     in_default = {"to_thread(", "run_in_executor(None"}
     shared = {
         f"{name(path)}: {ast.unparse(node)}"

@@ -58,7 +58,10 @@ def tiny_head(labels: tuple[str, ...], sharpness: float = 20.0) -> Head:
 
 
 def as_written_before(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model with the nodes that heads once had: the embedding's direction by LpNormalization."""
+    """Return a model with the nodes that heads once had.
+
+    They computed the embedding's direction by LpNormalization.
+    """
     older = copy.deepcopy(model)
     place = [node.name for node in older.graph.node].index("head.norm")
     del older.graph.node[place : place + 3]

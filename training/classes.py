@@ -57,7 +57,10 @@ def refuse_unseen(known: Sequence[str], seen: Collection[str], labelled: Iterabl
 
 
 def in_order_of(known: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
-    """Order labels as a champion has them, new ones behind: clients may know them by number."""
+    """Order labels as a champion has them, new ones behind.
+
+    Clients may know them by number.
+    """
     there = dict.fromkeys(labels)
     first = {label: None for label in known if label in there}
     return (*first, *(label for label in there if label not in first))

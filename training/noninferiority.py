@@ -1,7 +1,7 @@
-"""Exact tests on two classifiers' right answers to the same pictures, most of them of a margin.
+"""Exact paired tests on two classifiers' right answers.
 
-Of n pictures, ``lost`` are answered rightly by the first alone and ``gained`` by the second alone; all others tell the
-two not apart. The loss is the difference of their shares.
+Most of them are of a margin; both answer the same n pictures. Of these, ``lost`` are answered rightly by the first
+alone and ``gained`` by the second alone; all others tell the two not apart. The loss is the difference of their shares.
 """
 
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class ExportedBackbone:
 
 
 def backbone_of(version: Artifact) -> ExportedBackbone:
-    """Return a version's backbone without its head, with all that its card tells of it."""
+    """Return a version's backbone, with its card's facts, without the head."""
     known = version.card.backbone
     return ExportedBackbone(
         ungraft(version.model),

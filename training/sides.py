@@ -143,5 +143,8 @@ def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:
 
 
 def _is_held_out(group: int) -> bool:
-    """Tell whether a group is holdout; of a picture that is alone it is as `regraft.labels.is_holdout` has it."""
+    """Tell whether a group is holdout.
+
+    Of a picture that is alone it is as `regraft.labels.is_holdout` has it.
+    """
     return (group >> _LOWER_BITS) < HOLDOUT_SHARE * 2**32

@@ -234,7 +234,9 @@ def publish(
 def promote(
     store: ModelStore, name: str, version: int, *, who: str, why: str, expected: int | None, job: str = ""
 ) -> None:
-    """Make a published version the champion, once its file was read back whole: what was proven is what will serve.
+    """Make a published version the champion, after reading its file back whole.
+
+    What was proven is what will serve.
 
     Args:
         store: the model store.

@@ -1,4 +1,4 @@
-"""How a database answers what a store asks it: the plans of its statements, as the database itself tells them."""
+"""Query plans of a store's statements, as the database explains them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,15 @@ _OF_FEW_ROWS = ("examples_in_quarantine",)
 
 @dataclass
 class Plans:
-    """The steps by which statements were answered, of each whether it ends after so many rows."""
+    """Steps of query plans, each with whether its statement has a limit."""
 
     steps: list[tuple[str, bool]] = field(default_factory=list)
 
     def grown(self) -> list[str]:
-        """Return the steps that read a whole table, or a whole index, and so take longer the more rows there are."""
+        """Return the steps that read a whole table or index.
+
+        They take longer the more rows there are.
+        """
         return [step for step, is_limited in self.steps if _reads_all(step) and not (is_limited and "INDEX" in step)]
 
     def sorted(self) -> list[str]:
@@ -66,7 +69,10 @@ def _reads_all(step: str) -> bool:
 
 
 def _steps(node: dict[str, Any]) -> list[str]:
-    """Return the steps of PostgreSQL's plan; an index that is read without a condition is one that is read whole."""
+    """Return the steps of PostgreSQL's plan.
+
+    An index that is read without a condition is one that is read whole.
+    """
     kind, table, index = node["Node Type"], node.get("Relation Name", ""), node.get("Index Name")
     whole = index and "Index Cond" not in node
     step = f"SCAN {table} USING INDEX {index}" if whole else f"{kind} {table} {index or ''}"

@@ -124,7 +124,7 @@ def test_what_nobody_waits_for_any_more_is_undone(database: str) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_writer_that_is_given_up_stops_to_wait_for_others(database: str) -> None:
-    """Where it is PostgreSQL's lock it ends by its timeout."""
+    """SQLite alone: PostgreSQL ends a wait for its locks by a timeout."""
     engine, is_given_up = open_database(database, Patience(lock_s=3600)), Event()
     context = copy_context()
     context.run(set_wanted, lambda: not is_given_up.is_set())
@@ -178,7 +178,7 @@ def test_tables_that_are_up_to_date_are_opened_whoever_writes_to_them(database: 
 
 @contextmanager
 def holding_the_examples(engine: Engine) -> Iterator[None]:
-    """Write one example, and hold on to it, as somebody else would, until the block ends."""
+    """Hold a writing transaction on one example until the block ends."""
     with transaction(engine, "cannot write") as connection:
         connection.execute(delete(examples))
         connection.execute(insert(examples).values(model="m", sha256="0", label="red", source="", added_at=""))

@@ -159,7 +159,10 @@ def test_cuda_gets_its_options_and_computes_in_fp32_unless_tf32_is_asked_for(tmp
 
 
 def test_a_session_that_is_called_cuda_runs_no_node_on_the_cpu() -> None:
-    """On a machine with a GPU; elsewhere it is called cpu. The rule itself: see the next."""
+    """Checks a real GPU, where there is one.
+
+    Elsewhere the session is called cpu; the next test has the rule itself.
+    """
     head = tiny_head(("red", "green"))
     model = graft(tiny_backbone(), head, tiny_card(tiny_backbone(), head, ("red", "green")))
 

@@ -78,7 +78,10 @@ def test_the_exported_graph_keeps_the_contract(exported: Exported, name: str) ->
 def test_the_graph_of_a_convolutional_network_has_no_nodes_on_shapes_which_cuda_leaves_to_the_cpu(
     exported: Exported, name: str
 ) -> None:
-    """A transformer's has: its class token is repeated for as many pictures as there are."""
+    """Transformers have such nodes.
+
+    Their class token is repeated for as many pictures as there are.
+    """
     operators = {node.op_type for node in exported(name).model.graph.node}
 
     assert not operators & {"Shape", "Size", "Range", "Gather", "Squeeze", "Unsqueeze", "ConstantOfShape"}

@@ -1,4 +1,7 @@
-"""Whatever is asked often is found by an index, however many rows there are; kept requests may be over 2^31 bytes."""
+"""Indexes for growing tables, and 64-bit sizes of kept requests.
+
+Whatever is asked often is found by an index, however many rows there are.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,7 +24,7 @@ WHERE counted.id = kept_requests.id
 
 
 def upgrade() -> None:
-    """Add the columns and the indexes; kept requests are counted in their order of time."""
+    """Add columns and indexes, and number kept requests by time."""
     op.create_index(
         "examples_in_quarantine", "examples", ["model", "sha256"], sqlite_where=_ASIDE, postgresql_where=_ASIDE
     )
