@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
+from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
 from regraft.client import Client, RemoteError
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.store import ModelStore
@@ -26,7 +27,6 @@ from tests.e2e.raw_http2 import RawConnection
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
 
-MB = 2**20
 CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 SIDE_PX = 150
@@ -41,22 +41,25 @@ class Watched:
     def __init__(self, server: ServerProcess) -> None:
         self.target = server.places["grpc"]
         self._metrics = server.places["metrics"]
-        self._proc = Path("/proc") / str(server.process.pid)
+        self._pid = server.process.pid
         # Later on there may be connections of a test before that are about to close.
         self.files_alone = self.files()
 
-    def memory(self, field: str = "VmRSS") -> int:
-        """Return the bytes of RAM that it has now, or with VmHWM the most since `forget_the_peak`."""
-        lines = (self._proc / "status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+    def memory(self) -> int:
+        """Return the bytes of RAM that it has now."""
+        return resident_bytes(self._pid)
+
+    def peak(self) -> int:
+        """Return the most bytes of RAM that it had since `forget_the_peak`."""
+        return peak_bytes(self._pid)
 
     def forget_the_peak(self) -> int:
         """Return the bytes of RAM from which on the peak is measured."""
-        (self._proc / "clear_refs").write_text("5")
+        forget_peak(self._pid)
         return self.memory()
 
     def files(self) -> int:
-        return len(list((self._proc / "fd").iterdir()))
+        return len(list(Path(f"/proc/{self._pid}/fd").iterdir()))
 
     def metric(self, line: str) -> float:
         with urllib.request.urlopen(self._metrics, timeout=30) as answer:  # noqa: S310 - our own server's address
@@ -131,7 +134,7 @@ def test_a_message_of_200_mb_is_refused_and_never_held(
     with others_unharmed(server.target), pytest.raises(grpc.RpcError) as failure:
         send(channel, bytes(200 * 10**6))
 
-    grown = server.memory("VmHWM") - before
+    grown = server.peak() - before
     report(f"at most {grown / MB:.1f} MB more")
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert grown < 30 * MB
@@ -148,7 +151,7 @@ def test_a_message_of_4_million_outputs_is_refused_before_it_is_unpacked(
     with others_unharmed(server.target), pytest.raises(grpc.RpcError) as failure:
         infer(output * (4 * MB))
 
-    grown = server.memory("VmHWM") - before
+    grown = server.peak() - before
     report(f"at most {grown / MB:.1f} MB more")
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert grown < 100 * MB
@@ -162,7 +165,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_an_invalid_argument(server: W
     with others_unharmed(server.target), Client(server.target) as client, pytest.raises(RemoteError) as failure:
         client.classify(bomb)
 
-    grown = server.memory("VmHWM") - before
+    grown = server.peak() - before
     report(f"{len(bomb):,} bytes, at most {grown / MB:.1f} MB more: {failure.value}")
     assert failure.value.code == "INVALID_ARGUMENT"
     assert "the limit is 64,000,000 pixels" in str(failure.value)
@@ -207,7 +210,7 @@ def test_half_a_message_holds_no_permit(server: Watched) -> None:
             load.wait_for(100)
         wait_until(lambda: server.files() >= server.files_alone + 300)
         wait_until(server.is_idle)  # though all of them are still there
-        grown = server.memory("VmHWM") - before
+        grown = server.peak() - before
     wait_until(lambda: server.files() <= files + 5)
 
     report(f"300 half messages: at most {grown / MB:.1f} MB more")
@@ -244,7 +247,7 @@ def test_a_client_that_never_reads_its_stream_is_held_back(
         load.wait_for(100)
         wait_until(is_held_back)
     wait_until(server.is_idle)  # it waits for its reader with no permit in its hand
-    grown = server.memory("VmHWM") - before
+    grown = server.peak() - before
     in_all = server.metric('regraft_stage_seconds_count{model="colours",stage="total"}') - answered
     report(f"{taken} requests sent of 5,000; {in_all:.0f} answers with the others'; at most {grown / MB:.1f} MB more")
     gone.set()
