@@ -57,7 +57,7 @@ class Told:
 
     Attributes:
         kind: the call.
-        key: what names its effect: the reason of a move, the key of a job, the hash of a picture.
+        key: what names its effect: the reason of a move, the key of a job, the number of a picture.
         began_at: by the wall clock.
         ended_at: likewise.
         code: gRPC's name.
