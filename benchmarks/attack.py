@@ -70,7 +70,13 @@ class Stage:
     """A server, and the means to attack it."""
 
     def __init__(self, store: Path, name: str, folder: Path) -> None:
-        """Start a server of the model ``name`` that knows its callers, with its examples and callers in a folder."""
+        """Start a server of a model that knows its callers.
+
+        Args:
+            store: the models.
+            name: the one that is served.
+            folder: where its examples and the callers are.
+        """
         callers = folder / "callers"
         callers.write_text(f"shop operate sha256:{hash_token(TOKEN)}\n")
         arguments = ["--name", name, "--examples", str(folder / "examples"), "--callers", str(callers)]
@@ -89,7 +95,7 @@ class Stage:
                 client.classify(photo(500, 375), name=self.name)
 
     def measured(self, attack: Callable[[], str]) -> Cost:
-        """Run an attack and measure the server's memory before, at its peak and 3 s after."""
+        """Measure the server's memory before an attack, at its peak and 3 s after."""
         idle_mb = self.server.resident_mb()
         self.server.forget_peak()
         said = attack()
@@ -257,9 +263,10 @@ def full_server(stage: Stage) -> str:
 
 
 def refusals(server: ServerProcess) -> str:
-    """Return how soon a server refused, by its own histogram: within which bounds half did, and 99 of 100.
+    """Return the median and the p99 of a server's refusals in words.
 
-    It counts from the time that a call is handed to the server's code to the time that its refusal is handed back.
+    They are bounds of its own histogram, which counts from the time that a call is handed to the server's code to the
+    time that its refusal is handed back.
     """
     with urllib.request.urlopen(server.metrics) as page:  # noqa: S310 - the server's own
         families = text_string_to_metric_families(page.read().decode())
@@ -297,7 +304,10 @@ ON_MEMORY: Final = "half+half-control+half-health+scans+webp+webp-legal+streams+
 
 
 def main() -> None:
-    """Run every attack, or those named, and print a table; exit 1 where one took more memory than there may be."""
+    """Run every attack, or those named, and print a table.
+
+    The exit code is 1 where one took more memory than there may be.
+    """
     store, name, *wanted = sys.argv[1:]
     table = Table("attack", "MB idle", "MB at the peak", "may be", "MB 3 s after", "what became of it")
     is_more = False

@@ -1,4 +1,4 @@
-"""Models on backbones of their own in one server: what they answer together, against what each does alone.
+"""Throughput of several backbones in one server, together and alone.
 
 ``python -m benchmarks.backbones STORE NAME NAME ... [--plan 2x1x1]``, on a quiet machine. Rounds take turns, each model
 alone and then all at once, so that all meet the same disturbances. Where they share the CPUs well, their shares of what
@@ -60,7 +60,7 @@ async def asked(target: str, names: Sequence[str]) -> list[BenchResult]:
 
 
 def report(alone: dict[str, list[BenchResult]], together: dict[str, list[BenchResult]]) -> Table:
-    """Tell what each does alone and beside the others, in medians over the rounds, and the sum of shares."""
+    """Return a table of medians over the rounds, with the sum of shares."""
     table = Table("model", "alone, pictures/s", "p99, ms", "together, pictures/s", "p99, ms", "share")
     shares = []
     for name, results in together.items():

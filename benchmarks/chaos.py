@@ -1,8 +1,8 @@
-"""A server at half its load while its neighbours fail and clients attack: is every answer right, and every word true?
+"""Failures and attacks on a server under load, with a check of every answer.
 
-``python -m benchmarks.chaos``, as root, on Linux with PostgreSQL and strace. Callers note what they were told; at the
-end that is compared with the history, the database and the audit. Then servers are ended by SIGTERM at random instants.
-Exit 1 where a line is broken.
+``python -m benchmarks.chaos``, as root, on Linux with PostgreSQL and strace. The load is half of what it can bear.
+Callers note what they were told; at the end that is compared with the history, the database and the audit. Then servers
+are ended by SIGTERM at random instants. Exit 1 where a line is broken.
 """
 
 import argparse
@@ -100,7 +100,7 @@ class World:
 
     @property
     def log(self) -> Path:
-        """Where servers write."""
+        """The file of the servers' log."""
         return self.folder / "server.log"
 
     def arguments(self) -> list[str]:
@@ -114,7 +114,7 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Set the scene in a folder of its own: a model with three versions, and an empty database."""
+    """Make a model with three versions and an empty database, in a folder."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         cluster = stack.enter_context(PostgreSQL.shared(folder))
@@ -126,7 +126,10 @@ def world() -> Iterator[World]:
 
 
 async def live_through(scene: World, images: Sequence[bytes], minutes: float, say: Progress) -> str:
-    """Serve, classify, move, label and retrain while everything fails in turn; return the load in words."""
+    """Run callers while everything fails in turn; return the load in words.
+
+    They classify, move the champion, label and retrain.
+    """
     notes, under = scene.notes, scene.store.strace(NAME)
     cpus = os.sched_getaffinity(0)
     with ServerProcess(scene.store.link, cpus, *scene.arguments(), under=under, log=scene.log) as server:
@@ -178,7 +181,7 @@ def _ends(server: ServerProcess) -> Line:
 
 
 async def _capacity(target: str, images: Sequence[bytes]) -> float:
-    """Return how many pictures a second the same callers are answered who do not pause."""
+    """Return the pictures a second of the same callers without pauses."""
     notes, stop = Notes(), asyncio.Event()
     asyncio.get_running_loop().call_later(CAPACITY_S, stop.set)
     await WellBehaved(target, CALLERS, images, notes).load(CLIENTS_A_CALLER, ANY_RATE, stop)
@@ -202,7 +205,7 @@ async def _probe(metrics: str, notes: Notes, stop: asyncio.Event) -> None:
 
 
 def _play(scene: World, faults: Faults, minutes: float, say: Progress) -> None:
-    """Let one failure follow the other, with some calm in between, for so many minutes."""
+    """Play all failures in turn, each with some calm after it."""
     rounds = max(1, round(60 * minutes / ROUND_S))
     every = [each for _ in range(rounds) for each in faults.all().items()]
     slot_s = 60 * minutes / len(every)
@@ -242,7 +245,7 @@ def compare(scene: World, images: Sequence[bytes]) -> None:
 
 
 def _recoveries(scene: World) -> Iterator[Line]:
-    """Yield how long after a failure labels and moves are taken again, at the longest."""
+    """Yield the longest recovery of labels and of moves after a failure."""
     for what, kinds in (("labels", {"label"}), ("moves", {"promote", "rollback"})):
         waited: dict[str, float] = {}
         for name, ended_at in scene.failures:
@@ -255,7 +258,7 @@ def _recoveries(scene: World) -> Iterator[Line]:
 
 
 async def end_at_random(scene: World, images: Sequence[bytes], runs: int, say: Progress) -> Line:
-    """Start servers beside what fails, and end each by SIGTERM at a random instant; return how that went."""
+    """End servers by SIGTERM at random instants, each beside a failure."""
     task, took_s, broken = say.add_task("SIGTERM", total=runs), list[float](), list[str]()
     faults = Faults(0, scene.store, scene.cluster, scene.database)
     kinds: list[tuple[str, Fault]] = [("nothing", nullcontext), *faults.of_neighbours().items()]
@@ -279,7 +282,13 @@ async def end_at_random(scene: World, images: Sequence[bytes], runs: int, say: P
 async def _run_and_end(
     scene: World, images: Sequence[bytes], after_s: float, *, ready: bool
 ) -> tuple[int | None, float]:
-    """Run a server under load and send SIGTERM some seconds after its start, or after it is ready if it ever is.
+    """Send SIGTERM to a server under load; return its exit code and seconds.
+
+    Args:
+        scene: what it serves.
+        images: what it is sent.
+        after_s: when, from its start.
+        ready: from when it is ready, if it ever is, instead.
 
     Returns:
         Its exit code, None where it had to be killed, and how long it took to end.

@@ -1,4 +1,4 @@
-"""The callers of `benchmarks.chaos`: what each of them asked, when, and what it was told."""
+"""The callers of `benchmarks.chaos`, and their notes of every call."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ MOVES: Final = ("promote", "rollback")
 
 @dataclass(frozen=True)
 class Answered:
-    """A picture that was sent: when by the wall clock, and its answer; ``code`` is gRPC's name."""
+    """The answer to a picture, with wall-clock times and gRPC's code."""
 
     sent_at: float
     got_at: float
@@ -98,7 +98,13 @@ class WellBehaved:
         self._numbers = itertools.count()
 
     async def load(self, clients: int, rate: float, stop: asyncio.Event) -> None:
-        """Classify by ``clients`` clients of each caller, together ``rate`` a second, until told to stop."""
+        """Classify at a rate until told to stop.
+
+        Args:
+            clients: of each caller.
+            rate: of all together, a second.
+            stop: ends it.
+        """
         pause_s = clients * len(self._servers) / rate
         async with asyncio.TaskGroup() as group:
             for server in self._servers:
@@ -129,7 +135,7 @@ class WellBehaved:
 
 
 class Worker:
-    """A caller in a thread of its own that does one thing after the other.
+    """A caller in a thread of its own.
 
     Whoever holds ``turn`` keeps it from beginning the next.
     """
@@ -158,7 +164,7 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was asked to end."""
+        """True once `stop` was called."""
         return self._stop.is_set()
 
     def step(self) -> None:
@@ -228,7 +234,10 @@ class Operator(Worker):
         self._move(note, self.models.Rollback, models_pb2.RollbackRequest(name=NAME, expected_champion=champion))
 
     def _move(self, note: Told, rpc: Any, request: Any) -> None:  # noqa: ANN401 - grpc's stubs are untyped
-        """Ask; where nobody knows what came of it, ask again with the same id, as gRPC's own retries do."""
+        """Send a move, and resend it after an unknown end.
+
+        It has the same id then, as with gRPC's own retries.
+        """
         request.why = request.request_id = note.key
         for _ in range(ATTEMPTS):
             model = tell(note, lambda: rpc(request, timeout=CALL_WITHIN_S))
@@ -315,7 +324,7 @@ class Reader(Worker):
 
 
 def labelled(number: int) -> bytes:
-    """Return the picture that the labeller's number stands for, which no version was trained on."""
+    """Return a numbered picture of the labeller, unknown to every version."""
     return picture(label_of(number), 10_000 + number)
 
 

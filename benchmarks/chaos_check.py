@@ -1,4 +1,4 @@
-"""What callers of `benchmarks.chaos` were told, compared with what is: the history, the database and the audit."""
+"""Checks of the notes of `benchmarks.chaos` against history, database and audit."""
 
 import json
 from collections import Counter, defaultdict
@@ -35,12 +35,12 @@ class Line:
 
     @property
     def ok(self) -> bool:
-        """Whether it held."""
+        """True where nothing broke it."""
         return not self.broken
 
 
 def right_answers(store: ModelStore, name: str, images: Sequence[bytes]) -> dict[int, tuple[tuple[str, ...], Any]]:
-    """Return labels and probabilities [N, K] of the pictures by every version, computed from its own file."""
+    """Compute labels and probabilities [N, K] of pictures from every version's file."""
     found = {}
     for version in store.versions(name):
         file = store.folder(name, version) / MODEL_FILE
@@ -139,7 +139,7 @@ def _check_twins(told: Sequence[Told], history: Sequence[HistoryEntry]) -> Line:
 
 
 def _check_chain(history: Sequence[HistoryEntry]) -> Line:
-    """Find lines that do not go on from the champion that the line before made."""
+    """Find lines of the history that contradict the champion before them."""
     champion, published, broken = None, set[int](), list[str]()
     for entry in history:
         if entry.event == "publish":
@@ -154,7 +154,7 @@ def _check_chain(history: Sequence[HistoryEntry]) -> Line:
 
 
 def check_labels(told: Sequence[Told], kept: Mapping[str, Sequence[str]], label_of: Mapping[str, str]) -> Line:
-    """Compare what callers were told of labels with every line that the database has of them.
+    """Compare the notes of labels with every line of the database.
 
     Args:
         told: the notes.
@@ -177,7 +177,7 @@ def check_labels(told: Sequence[Told], kept: Mapping[str, Sequence[str]], label_
 
 
 def check_jobs(told: Sequence[Told], jobs: Mapping[str, Any], history: Sequence[HistoryEntry]) -> Line:
-    """Compare what callers were told of retrains with the database's jobs, by their keys, and with the history."""
+    """Compare the notes of retrains with jobs, by key, and the history."""
     published = Counter((entry.job, entry.event) for entry in history if entry.job)
     false = []
     notes = [note for note in told if note.kind == "retrain"]
@@ -215,7 +215,10 @@ def check_audit(log: Path, told: Sequence[Told], history: Sequence[HistoryEntry]
 
 
 def check_reads(reads: Sequence[Told]) -> list[Line]:
-    """Count what only looks and failed: models need no database, and liveness nothing at all."""
+    """Count failed reads by kind.
+
+    None may fail: models need no database, and liveness nothing at all.
+    """
     lines = []
     for kind in dict.fromkeys(read.kind for read in reads):
         codes = Counter(read.code for read in reads if read.kind == kind)

@@ -84,7 +84,7 @@ class SlowStore:
 
 @dataclass
 class Faults:
-    """What can be done to a server and its neighbours.
+    """The failures of a server and its neighbours.
 
     Attributes:
         pid: of the server.
@@ -103,7 +103,7 @@ class Faults:
     followed_s: list[float] = field(default_factory=list)
 
     def all(self) -> dict[str, Callable[[float], None]]:
-        """Return every failure by what it is called; each lasts as many seconds as it is given."""
+        """Return every failure by its name; each lasts the seconds given."""
         lasting_ones = {**self.of_neighbours(), "little memory": self.little_memory}
         return {
             **{name: lasting(fault) for name, fault in lasting_ones.items()},
@@ -157,9 +157,9 @@ class Faults:
             resource.prlimit(self.pid, resource.RLIMIT_AS, (most, most))
 
     def version_comes_late(self, seconds: float) -> None:
-        """Promote a version whose folder comes some seconds after its line in the history, as in copies of a store.
+        """Promote a version whose folder comes after its line in the history.
 
-        Nobody else moves the champion meanwhile.
+        So it happens in copies of a store. Nobody else moves the champion meanwhile.
         """
         models = ModelStore(self.store.link)
         with ExitStack() as turns:
@@ -182,7 +182,7 @@ class Faults:
             time.sleep(max(0.0, seconds - LATE_BY_S - self.followed_s[-1]))
 
     def _follows(self, version: int) -> float:
-        """Wait until a version answers, and return how long that took; infinity where it takes too long."""
+        """Return the seconds until a version answers; infinity where they are too many."""
         began_s = time.monotonic()
         while time.monotonic() < began_s + PATIENCE_S:
             with suppress(grpc.RpcError):
@@ -209,7 +209,7 @@ def _address_space(process: int) -> int:
 
 @contextmanager
 def attackers(target: str, tokens: Sequence[str]) -> Iterator[None]:
-    """Let hostile clients, in a process of their own, attack a server until the block ends."""
+    """Attack a server from another process until the block ends."""
     command = [sys.executable, "-m", "benchmarks.chaos_faults", target, *tokens]
     with subprocess.Popen(command) as process:
         try:

@@ -1,8 +1,8 @@
-"""Decoding by the lanes that run the network against decoding by a pool of threads before them, on a CPU.
+"""Decoding in the lanes against decoding in a pool before them.
 
-``[taskset -c 0] python -m benchmarks.decode_pool STORE NAME``: one lane for each CPU that it may use, several numbers
-of callers, no gRPC. Windows of both take turns, and printed are the quartiles of their ratios, pool to lanes: pictures
-a second, and CPU time for each picture, which a busy machine tells better.
+``[taskset -c 0] python -m benchmarks.decode_pool STORE NAME``: on a CPU, one lane for each that it may use, several
+numbers of callers, no gRPC. Windows of both take turns, and printed are the quartiles of their ratios, pool to lanes:
+pictures a second, and CPU time for each picture, which a busy machine tells better.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
-"""Fifty heads of a thousand classes against one: ``python -m benchmarks.heads STORE NAME``, two minutes.
+"""Throughput and scrapes of fifty heads of a thousand classes, against one.
 
-First pictures a second on one backbone, that of ``NAME``: all for one head, or each for one of fifty by lot. Windows of
-the two take turns, and the ratio is the median of those of neighbours, since a machine that others share changes its
-speed within a minute. Once with the plan that was measured here, once with batches of four.
+``python -m benchmarks.heads STORE NAME``, two minutes. First are measured pictures a second on one backbone, that of
+``NAME``: all for one head, or each for one of fifty by lot. Windows of the two take turns, and the ratio is the median
+of those of neighbours, since a machine that others share changes its speed within a minute. Once with the plan that was
+measured here, once with batches of four.
 
 Then what a scrape of ``/metrics`` takes where fifty models have given each of their thousand labels, and how late an
 event loop of the same process is meanwhile.
@@ -87,7 +88,7 @@ def random_head(size: int, seed: int) -> Head:
 
 
 async def window(engine: Engine, card: ModelCard, heads: Sequence[Head]) -> tuple[float, float]:
-    """Let clients ask for one window; return pictures a second, and CPU milliseconds of each."""
+    """Measure pictures a second of one window, and CPU milliseconds of each."""
     data, lot = photo(*SIZE), np.random.default_rng(0)
     questions = (Question(data, card.image, heads[int(lot.integers(len(heads)))]) for _ in itertools.count())
     with closing(Backbone(engine, max_queue=CLIENTS)) as backbone:
@@ -131,7 +132,7 @@ def scrapes() -> Table:
 
 
 async def lateness(work: Callable[[], object]) -> list[float]:
-    """Return how many milliseconds too late an event loop was, tick after tick, while a thread did ``work``."""
+    """Return the milliseconds that an event loop's ticks were late beside ``work``."""
     late_ms: list[float] = []
     thread = threading.Thread(target=work)
     thread.start()

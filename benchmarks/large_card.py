@@ -1,4 +1,4 @@
-"""What those who ask for pictures notice of those who ask about a model of many classes.
+"""Latency of classifications beside readers of a large model card.
 
 ``python -m benchmarks.large_card [CLASSES]``: the milliseconds of a classification, alone, and while three clients read
 the model's card without a pause. Windows of both take turns; printed are the medians of their figures. A tiny network,
@@ -32,7 +32,7 @@ READERS: Final = 3
 
 
 def publish(store: ModelStore, classes: int) -> None:
-    """Publish a model whose every class was taken for a few others now and then."""
+    """Publish a model of many classes, with a confusion matrix."""
     random = np.random.default_rng(0)
     labels = tuple(f"a class with the number {number:05}" for number in range(classes))
     prototypes = random.random((classes, EMBEDDING_SIZE), np.float32)
@@ -58,7 +58,7 @@ def publish(store: ModelStore, classes: int) -> None:
 
 @contextmanager
 def readers(target: str) -> Iterator[list[int]]:
-    """Read the model's card again and again until the block ends; yields how many bytes each answer had."""
+    """Read the model's card until the block ends; yield sizes of answers."""
     is_over, sizes = threading.Event(), list[int]()
 
     def read() -> None:

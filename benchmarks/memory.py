@@ -12,7 +12,7 @@ def resident_bytes(process: int | str = "self") -> int:
 
 
 def peak_bytes(process: int | str = "self") -> int:
-    """Return the most that a process had in memory since `forget_peak`, or since it began."""
+    """Return a process's peak memory since `forget_peak`, or since its start."""
     return _read(process, "VmHWM")
 
 

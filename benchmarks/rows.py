@@ -1,9 +1,10 @@
-"""Times what a server asks its database, with few rows and with many: what is found by an index takes as long.
+"""Milliseconds of a server's queries, with few rows and with many.
 
     python -m benchmarks.rows [--rows 100000] [--database URL]
 
 SQLite in a temporary folder, or PostgreSQL by URL, whose tables are filled with rows that no picture stands behind. It
-prints, for each statement, the median in milliseconds of a few runs, with a hundredth of the rows and with all.
+prints, for each statement, the median in milliseconds of a few runs, with a hundredth of the rows and with all: what is
+found by an index takes as long.
 """
 
 import argparse

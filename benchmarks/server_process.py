@@ -33,7 +33,7 @@ def _bind(cpus: Collection[int]) -> None:
 
 
 def serve_command(store: Path, *arguments: str) -> list[str]:
-    """Return the command of a server on free ports that says where it is in a line of JSON."""
+    """Return a server's command: free ports, told in a line of JSON."""
     command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json", "--provider", "cpu"]
     return [*command, "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *arguments]
 
@@ -44,7 +44,7 @@ class ServerProcess:
     def __init__(
         self, store: Path, cpus: Collection[int], *arguments: str, under: Sequence[str] = (), log: Path | None = None
     ) -> None:
-        """Start it, and wait until it says where it is; ``ready_s`` is how long that took.
+        """Start it and wait until it is ready, which took ``ready_s``.
 
         Args:
             store: the models.
@@ -78,7 +78,10 @@ class ServerProcess:
             self._process.stdout.close()
 
     def stop(self, within_s: float) -> int | None:
-        """Ask it to end, and return its exit code; kill it and return None where that takes longer."""
+        """End it by SIGTERM, and return its exit code.
+
+        Where that takes longer than ``within_s``, it is killed, and there is none.
+        """
         self._process.terminate()
         try:
             return self._process.wait(within_s)

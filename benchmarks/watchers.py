@@ -1,4 +1,4 @@
-"""Counts what those who watch a retrain job cost the server: CPU seconds a second, of one watcher and of many.
+"""A server's CPU seconds a second for watchers of a retrain job.
 
     python -m benchmarks.watchers STORE NAME [--watchers 200] [--seconds 10]
 
@@ -26,7 +26,7 @@ _OF_ONE_CLIENT = 50
 
 @contextmanager
 def _watched(target: str, job_id: str, watchers: int) -> Iterator[None]:
-    """Let so many watch a job while the block runs; to be ended by the job's end."""
+    """Watch a job by so many, until the block has ended it."""
 
     def watch(client: Client) -> None:
         try:
