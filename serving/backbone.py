@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -81,7 +82,9 @@ class Backbone:
         self.users = 0
         self._limits = limits
         plan, cpus = engine.plan, cpus or Cpus(cpu_budget())
-        self._cpus = partial(cpus.taken, plan.threads if plan.decode_in_lane else 0)
+        self._cpus: Callable[[], AbstractContextManager[object]] = (
+            partial(cpus.taken, plan.threads) if plan.decode_in_lane else nullcontext
+        )
         self._lanes = Batcher[Question, _Ran](
             self._run,
             lanes=plan.lanes,

@@ -93,6 +93,23 @@ async def test_a_head_is_tried_on_cpus_that_nobody_else_has() -> None:
     backbone.close()
 
 
+@asynchronous
+async def test_a_lane_of_a_gpu_waits_for_no_cpu_not_even_behind_decoders_that_do() -> None:
+    cpus, session = Cpus(1), CountedSession(Meter(), 1)
+    backbone = Backbone(Engine(OpenSession(session, "cpu"), ExecutionPlan(1, 1, 1)), max_queue=2, cpus=cpus)
+
+    with cpus.taken(1):
+        encoded = asyncio.create_task(backbone.ask(Question(picture("red"), SPEC, HEAD)))
+        await until(lambda: cpus.waiting == 1)
+        async with asyncio.timeout(PATIENCE_S):
+            await backbone.ask(Question(decode_crop(picture("red"), SPEC), SPEC, HEAD))
+        assert not encoded.done()
+    await encoded
+
+    assert session.runs == 2
+    backbone.close()
+
+
 @given(st.integers(1, 4), st.lists(st.integers(0, 6), min_size=1, max_size=12))
 def test_whoever_asks_gets_cpus_and_never_more_than_there_are(count: int, asked: list[int]) -> None:
     meter, cpus = Meter(), Cpus(count)
