@@ -31,6 +31,7 @@ from training.comparison import (
     Published,
     Row,
     Run,
+    by_share,
     mark_pareto,
     read_row,
     winner,
@@ -195,9 +196,8 @@ def _run_of(row: Row) -> Run:
 
 def _left(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """Estimate the time left, once all runs have been seen by another seed."""
-    times = [
-        [row.seconds for row in rows if (row.combination, row.share) == (run.combination, run.share)] for run in runs
-    ]
+    groups = by_share(rows)
+    times = [[row.seconds for row in groups.get((run.combination, run.share), ())] for run in runs]
     return f"; about {sum(map(fmean, times)) / 60:.0f} min to go" if all(times) else ""
 
 

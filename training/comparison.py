@@ -326,7 +326,7 @@ def pareto_front(costs: Sequence[Sequence[float]]) -> set[int]:
 
 def learning_curves(rows: Sequence[Row]) -> list[Learned]:
     """Return accuracy against the number of training pictures, each combination by rising numbers."""
-    points = [_learned(runs) for runs in _by_share([row for row in rows if row.accuracy is not None]).values()]
+    points = [_learned(runs) for runs in by_share([row for row in rows if row.accuracy is not None]).values()]
     order = list(dict.fromkeys(row.combination for row in rows))
     return sorted(
         points,
@@ -350,14 +350,14 @@ def winner(rows: Sequence[Row]) -> Row | None:
     """
     found = [
         (fmean(row.unseen_accuracy for row in same if row.unseen_accuracy is not None), -model.ms, model)
-        for same in _by_share(rows).values()
+        for same in by_share(rows).values()
         for model in same
         if model.model and model.unseen_accuracy is not None
     ]
     return max(found, key=lambda each: each[:2])[2] if found else None
 
 
-def _by_share(rows: Sequence[Row]) -> dict[tuple[tuple[str, str, str], str], list[Row]]:
+def by_share(rows: Sequence[Row]) -> dict[tuple[tuple[str, str, str], str], list[Row]]:
     """Group rows by combination and share; a group differs in its seeds."""
     groups: dict[tuple[tuple[str, str, str], str], list[Row]] = {}
     for row in rows:
@@ -382,7 +382,7 @@ def _learned(runs: Sequence[Row]) -> Learned:
 
 
 def _gains(rows: Sequence[Row]) -> Iterator[Gain]:
-    runs = _by_share(rows)
+    runs = by_share(rows)
     for baseline, others in _BASELINES:
         for ((data, backbone, strategy), share), mine in runs.items():
             if strategy not in others:
