@@ -19,10 +19,10 @@ from rich.table import Table
 
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess
-from regraft.bench import bench
-from regraft.bench_result import BenchResult
-from regraft.bench_settings import BenchSettings
-from regraft.connection import Connection
+from regraft.bench.generator import bench
+from regraft.bench.result import BenchResult
+from regraft.bench.settings import BenchSettings
+from regraft.client.connection import Connection
 
 ROUNDS: Final = 7
 WINDOW_S: Final = 3.0

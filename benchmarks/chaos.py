@@ -56,12 +56,12 @@ from benchmarks.chaos_check import (
 from benchmarks.chaos_faults import ATTACKERS, Fault, Faults, SlowStore, attackers
 from benchmarks.server_process import ServerProcess, serve_command
 from regraft.as_json import print_json
-from regraft.database import open_database
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.labels import image_hash
-from regraft.retrain_jobs import RetrainJobs
-from regraft.store import ModelStore
-from regraft.tokens import hash_token
+from regraft.auth import hash_token
+from regraft.label_rules import image_hash
+from regraft.stores.database.engine import open_database
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import RetrainJobs
+from regraft.stores.models import ModelStore
 from serving.settings import Settings
 from tests.postgresql import PostgreSQL
 from tests.tiny import picture, publish_tiny

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import grpc
 
-from regraft.connection import Connection
-from regraft.grpc_channel import metadata_of, open_aio_channel, open_channel
+from regraft.client.channel import metadata_of, open_aio_channel, open_channel
+from regraft.client.connection import Connection
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.chaos_callers import MOVES, OK, UNKNOWN_ENDS, Answered, Told
-from regraft import artifact
-from regraft.artifact import IMAGE, PROBABILITIES
-from regraft.image import decode_crop
-from regraft.runtime import open_session
-from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import IMAGE, PROBABILITIES
+from regraft.model.session import open_session
+from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 
 LATE_S: Final = 2.0
 """The history tells whole seconds, of the time before the line was written."""

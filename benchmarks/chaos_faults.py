@@ -22,10 +22,10 @@ from sqlalchemy import create_engine, text
 from benchmarks.attack import CLASSIFY, half_messages, repeated_scans, webp
 from benchmarks.chaos_callers import NAME, Worker
 from benchmarks.memory import MB
-from regraft.connection import Connection
+from regraft.client.channel import open_channel
+from regraft.client.connection import Connection
 from regraft.files import locked
-from regraft.grpc_channel import open_channel
-from regraft.store import HistoryEntry, ModelStore
+from regraft.stores.models import HistoryEntry, ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, models_pb2
 from tests.postgresql import PostgreSQL
 from tests.tiny import publish_tiny

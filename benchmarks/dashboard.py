@@ -26,10 +26,10 @@ from matplotlib.dates import DateFormatter
 
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import labelled
-from regraft.bench import run_bench
-from regraft.bench_settings import BenchSettings
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.bench.generator import run_bench
+from regraft.bench.settings import BenchSettings
+from regraft.client.client import Client
+from regraft.client.connection import Connection
 from tests.deploy.prometheus import Prometheus, panels, queries
 from training.settings import TrainSettings
 from training.train import train

@@ -15,9 +15,9 @@ from typing import Final
 
 from benchmarks.in_process import SIZE, ask
 from benchmarks.preprocessing import photo
-from regraft import artifact
-from regraft.runtime import cpu_budget, open_session
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.session import cpu_budget, open_session
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.backbone import Backbone, Question
 from serving.engine import Engine
 from serving.plan import ExecutionPlan

@@ -1,4 +1,4 @@
-"""Memory of decoding against the estimate of `regraft.decoding_cost`, by format and mode.
+"""Memory of decoding against the estimate of `regraft.image.decoding_cost`, by format and mode.
 
 ``python -m benchmarks.decoding_cost``, on Linux. Each picture is decoded in a process of its own; exit 1 where one took
 more than was said.
@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
-from regraft.decoding_cost import quick_cost, read_cost
-from regraft.image import ImageSpec, decode_crop, smallest_useful_size
-from regraft.image_limits import Limits
+from regraft.image.crop import ImageSpec, decode_crop, smallest_useful_size
+from regraft.image.decoding_cost import quick_cost, read_cost
+from regraft.image.limits import Limits
 
 SIDE: Final = 4_000
 LIMITS: Final = Limits(max_bytes=2**30, max_pixels=10**9)

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.server_process import ServerProcess, on_cpus
-from regraft.bench import run_bench
-from regraft.bench_settings import BenchSettings
-from regraft.client import Client
-from regraft.connection import Connection
-from regraft.labelled_files import find
-from regraft.runtime import processor
+from regraft.bench.generator import run_bench
+from regraft.bench.settings import BenchSettings
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.datasets.labelled_files import find
+from regraft.model.session import processor
 from regraft.v1 import models_pb2
 from training.settings import TrainSettings
 from training.train import train

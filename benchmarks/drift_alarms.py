@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.drift import CHANGES, WINDOW, changed
-from regraft import artifact
-from regraft.artifact import FloatArray
-from regraft.drift import compare, figures_of, rows_of
 from regraft.files import cache_folder
-from regraft.image import decode_crop
-from regraft.runtime import cpu_budget
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray
+from regraft.model.drift import compare, figures_of, rows_of
+from regraft.model.session import cpu_budget
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
 from training.features import Embedder

@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 
-from regraft.ahead import map_ahead
-from regraft.artifact import read
 from regraft.files import cache_folder
-from regraft.image import decode_crop
-from regraft.runtime import cpu_budget, open_session
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import read
+from regraft.model.session import cpu_budget, open_session
+from regraft.read_ahead import map_ahead
+from regraft.stores.models import MODEL_FILE, ModelStore
 from training.dataset import scan
 from training.settings import TrainSettings
 from training.train import train

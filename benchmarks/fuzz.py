@@ -1,8 +1,8 @@
 """Broken pictures and broken messages by the hundred thousand: is each one refused, and does the server live?
 
-``python -m benchmarks.fuzz``. Half of the inputs are pictures for `regraft.image.decode_crop`; a decoder that crashes
-takes this program along. The others are messages to every RPC of a real server. Both begin as something valid, of which
-some bytes are then spoilt; the same seed spoils the same bytes.
+``python -m benchmarks.fuzz``. Half of the inputs are pictures for `regraft.image.crop.decode_crop`; a decoder that
+crashes takes this program along. The others are messages to every RPC of a real server. Both begin as something valid,
+of which some bytes are then spoilt; the same seed spoils the same bytes.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from rich.table import Table
 from benchmarks.memory import MB, forget_peak, peak_bytes
 from benchmarks.server_process import ServerProcess
 from regraft.errors import InvalidImageError
-from regraft.image import ImageSpec, decode_crop
-from regraft.image_limits import Limits
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.limits import Limits
+from regraft.model.session import cpu_budget
 from regraft.oip import inference_pb2
-from regraft.runtime import cpu_budget
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
 from tests.tiny import picture, publish_tiny
 

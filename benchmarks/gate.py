@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
 from regraft.files import cache_folder
-from regraft.labels import is_holdout
+from regraft.label_rules import is_holdout
+from regraft.model.artifact import FloatArray, Head
 from training.anchor import Anchor
 from training.calibration import squared_error
 from training.catalogue import DEFAULT_BACKBONE

@@ -27,12 +27,12 @@ from rich.table import Table
 
 from benchmarks.in_process import SIZE, WINDOW_S, ask
 from benchmarks.preprocessing import photo
-from regraft import artifact
-from regraft.artifact import Head
-from regraft.card import ModelCard
 from regraft.files import cache_folder
-from regraft.runtime import processor
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.artifact import Head
+from regraft.model.card import ModelCard
+from regraft.model.session import processor
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, open_engine
 from serving.metrics import Metrics

@@ -20,13 +20,13 @@ import numpy as np
 
 from benchmarks.preprocessing import photo, plain_pillow
 from benchmarks.server_process import on_cpus
-from regraft import artifact
-from regraft.artifact import IMAGE
-from regraft.card import ModelCard
 from regraft.files import cache_folder
-from regraft.image import decode_crop
-from regraft.runtime import open_session
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import IMAGE
+from regraft.model.card import ModelCard
+from regraft.model.session import open_session
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.backbone import Backbone, Question
 from serving.device import OUTPUTS
 from serving.engine import open_engine

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from regraft.files import cache_folder
-from regraft.image import decode_crop
+from regraft.image.crop import decode_crop
 from regraft.progress import silent
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan

@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks.retrain import at_other_sizes, tell
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model
-from regraft import artifact
-from regraft.client import Client
-from regraft.examples import open_examples
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.client.client import Client
+from regraft.model import artifact
+from regraft.stores.examples import open_examples
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from training.features import load_features
 

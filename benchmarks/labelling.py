@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks.in_process import planned, rate
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model, labeller
-from regraft import artifact
-from regraft.artifact import IMAGE
 from regraft.files import cache_folder
-from regraft.runtime import cpu_budget
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.artifact import IMAGE
+from regraft.model.session import cpu_budget
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.device import OUTPUTS
 
 _ROUNDS: Final = 9

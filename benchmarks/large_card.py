@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 
 from benchmarks.server_process import ServerProcess
-from regraft.artifact import Head, graft
-from regraft.card import ClassMetrics, Metrics
-from regraft.client import Client
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.client.client import Client
+from regraft.model.artifact import Head, graft
+from regraft.model.card import ClassMetrics, Metrics
+from regraft.stores.models import MODEL_FILE, ModelStore
 from tests.tiny import EMBEDDING_SIZE, picture, tiny_backbone, tiny_card
 
 ROUNDS: Final = 7

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from regraft import artifact
-from regraft.examples import ExamplesStore, open_examples
+from regraft.datasets.labelled_files import find
 from regraft.files import cache_folder
-from regraft.labelled_files import find
-from regraft.labels import image_hash
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.features import Features, load_features
 from training.retrain import run_job
 from training.settings import TrainSettings

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from regraft.files import cache_folder
-from regraft.image import decode_crop
-from regraft.runtime import cpu_budget, open_session
+from regraft.image.crop import decode_crop
+from regraft.model.session import cpu_budget, open_session
 from training.catalogue import DEFAULT_BACKBONE
 from training.dataset import scan
 from training.pretrained import ExportedBackbone, load_backbone

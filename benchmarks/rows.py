@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Table, insert, text
 
-from regraft.database import (
+from regraft.stores.database.engine import (
     embeddings,
     examples,
     kept_requests,
@@ -33,10 +33,10 @@ from regraft.database import (
     sqlite_url,
     transaction,
 )
-from regraft.embeddings import EmbeddingKey
-from regraft.examples import ExamplesStore
-from regraft.kept_requests import Bounds, KeptRequest
-from regraft.retrain_jobs import JobState
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.requests import Bounds, KeptRequest
 
 _MODEL: Final = "flowers"
 _KEY: Final = EmbeddingKey("b" * 64, "1" * 64)

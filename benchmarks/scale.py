@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
-from regraft.image import encode_png
-from regraft.store import FEATURES_FILE
+from regraft.image.crop import encode_png
+from regraft.stores.models import FEATURES_FILE
 from training.settings import TrainSettings
 from training.strategy import Silent, Stopwatch
 from training.train import TrainResult, train

@@ -25,11 +25,11 @@ from rich.table import Table
 from benchmarks.in_process import SIZE, WINDOW_S, in_process
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess, on_cpus
-from regraft.bench import run_bench
-from regraft.bench_result import BenchResult
-from regraft.bench_settings import BenchSettings
-from regraft.connection import Connection
-from regraft.runtime import processor
+from regraft.bench.generator import run_bench
+from regraft.bench.result import BenchResult
+from regraft.bench.settings import BenchSettings
+from regraft.client.connection import Connection
+from regraft.model.session import processor
 
 ROUNDS: Final = 15
 CONCURRENCIES: Final = (1, 8, 32)

@@ -24,13 +24,13 @@ from rich.table import Table
 from benchmarks.server_process import ServerProcess, on_cpus
 from benchmarks.steady_store import copy_model, label_copies, pictures
 from regraft.as_json import print_json
-from regraft.bench import bench
-from regraft.bench_result import BenchResult
-from regraft.bench_settings import BenchSettings
-from regraft.client import Client
-from regraft.connection import Connection
-from regraft.grpc_bench import Channels, encode_request
-from regraft.retrain_jobs import ACTIVE
+from regraft.bench.channels import Channels, encode_request
+from regraft.bench.generator import bench
+from regraft.bench.result import BenchResult
+from regraft.bench.settings import BenchSettings
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.stores.jobs import ACTIVE
 from regraft.v1 import retraining_pb2
 
 CLIENTS = 16

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import onnx
 
-from regraft import artifact
-from regraft.client import Client
-from regraft.embeddings import EmbeddingKey
+from regraft.client.client import Client
+from regraft.datasets.labelled_files import find
 from regraft.errors import PreconditionError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.labelled_files import find
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 
 _EMBEDDED_WITHIN_S = 900.0

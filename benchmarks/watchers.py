@@ -16,10 +16,10 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from benchmarks.server_process import ServerProcess
-from regraft.client import Client, RemoteError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.interrupted import job_lock
-from regraft.retrain_jobs import JobState
+from regraft.client.client import Client, RemoteError
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.recovery import job_lock
 
 _OF_ONE_CLIENT = 50
 

@@ -219,7 +219,7 @@ def main() -> None:
     stage = stages[arguments.target]
     volumes = work / f"{arguments.target}-volumes"
     sys.path.insert(0, str(REPOSITORY))
-    from regraft.store import ModelStore  # noqa: PLC0415 - found only now
+    from regraft.stores.models import ModelStore  # noqa: PLC0415 - found only now
     from tests.tiny import picture, publish_tiny  # noqa: PLC0415 - likewise
 
     if arguments.target == "train":

@@ -6,10 +6,10 @@ import typer
 
 from regraft import show
 from regraft.as_json import print_json
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.auth import ROLES, hash_token, new_token
+from regraft.client.client import Client
+from regraft.client.connection import Connection
 from regraft.options import Json, asks_a_server
-from regraft.tokens import ROLES, hash_token, new_token
 
 
 def token(

@@ -5,9 +5,10 @@ from typing import Annotated, Final
 
 import typer
 
-from regraft import labelled_files, show, show_bench
+from regraft import show, show_bench
 from regraft.as_json import print_json
-from regraft.connection import Connection
+from regraft.client.connection import Connection
+from regraft.datasets import labelled_files
 from regraft.errors import RegraftError
 from regraft.options import Json, Name, asks_a_server
 
@@ -40,8 +41,8 @@ def bench(
     With --rate, latency counts from the time a request was due, so that a server that stalls is not flattered. Ctrl-C
     ends it early and prints what was measured so far. Exit code 1 if no request was answered.
     """
-    from regraft.bench import run_bench  # noqa: PLC0415 - NumPy takes a moment, which other commands spare
-    from regraft.bench_settings import BenchSettings  # noqa: PLC0415 - likewise
+    from regraft.bench.generator import run_bench  # noqa: PLC0415 - NumPy takes a moment, which other commands spare
+    from regraft.bench.settings import BenchSettings  # noqa: PLC0415 - likewise
 
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("--rate and --concurrency are two kinds of load: say one", param_hint="--rate")

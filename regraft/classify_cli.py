@@ -8,12 +8,12 @@ import typer
 
 from regraft import serve_cli, show
 from regraft.as_json import answer_to_dict, print_json
-from regraft.classify_files import classify_files
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.client.classify_files import classify_files
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.datasets.folders import contents, text_of
 from regraft.errors import InvalidRequestError
 from regraft.options import Json, Name, Store, asks_a_server
-from regraft.picture_folders import contents, text_of
 from regraft.v1 import classifier_pb2
 
 

@@ -34,11 +34,11 @@ from regraft import (
     upgrade_cli,
 )
 from regraft.as_json import model_to_dict, print_json
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.options import Json, Name, asks_a_server
-from regraft.proxies import spare_loopback
 from regraft.user import user_name
 
 app: Final = typer.Typer(

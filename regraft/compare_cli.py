@@ -12,7 +12,7 @@ import typer
 from regraft import show, show_comparison
 from regraft.as_json import print_json
 from regraft.options import Batch, Epochs, Freeze, HeadLr, Init, Json, Lr, Optimizer, Store
-from regraft.store import GateMode
+from regraft.stores.models import GateMode
 
 _PUBLISHING: Final = "Publishing the winner"
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from regraft.bench_settings import BenchSettings
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.bench.settings import BenchSettings
+from regraft.bench.steady_load import Load, LoadResult
+from regraft.client.client import Client
+from regraft.client.connection import Connection
 from regraft.demo_story import Story, digits, photographs
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.labels import image_hash
-from regraft.load import Load, LoadResult
+from regraft.label_rules import image_hash
 from regraft.show import line, out, table
 from regraft.v1 import retraining_pb2
 

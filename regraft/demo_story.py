@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from regraft.datasets.folders import contents, folders_in
 from regraft.errors import InvalidImageError, InvalidRequestError
-from regraft.image import ImageSpec, decode_crop, encode_png
-from regraft.labels import image_hash, is_holdout, one_form
-from regraft.picture_folders import contents, folders_in
+from regraft.image.crop import ImageSpec, decode_crop, encode_png
+from regraft.label_rules import image_hash, is_holdout, one_form
 from regraft.show import line
 
 

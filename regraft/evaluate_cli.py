@@ -10,16 +10,16 @@ import typer
 
 from regraft import serve_cli, show, show_evaluation
 from regraft.as_json import print_json
-from regraft.client import Client, RemoteError
-from regraft.connection import Connection, is_socket
+from regraft.client.client import Client, RemoteError
+from regraft.client.connection import Connection, is_socket
 from regraft.errors import InvalidRequestError
-from regraft.labels import one_form
+from regraft.label_rules import one_form
 from regraft.options import Json, Store, may_ask_servers
 from regraft.progress import Progress
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 
 if TYPE_CHECKING:  # numpy
-    from regraft.model_answers import Outcome
+    from regraft.client.model_answers import Outcome
     from training.evaluation import Asked
 
 
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":
-    from regraft.model_answers import gather  # noqa: PLC0415 - numpy
+    from regraft.client.model_answers import gather  # noqa: PLC0415 - numpy
     from training.evaluation import Asked  # noqa: PLC0415 - as above
     from training.version_images import trained_on  # noqa: PLC0415 - as above
 
@@ -132,7 +132,7 @@ def _is_server(text: str, store: ModelStore) -> bool:
 
 def _of_file(text: str, store: ModelStore) -> _Model:
     file = serve_cli.file_of(text, store.root)
-    from regraft.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
+    from regraft.model.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
 
     title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
     opened = serve_cli.open_without_server(file)
@@ -143,7 +143,7 @@ def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str],
     connection = connect(text)
 
     def ask(files: Sequence[tuple[str, Path]]) -> Iterator["Outcome"]:
-        from regraft.model_answers import replies_of_server  # noqa: PLC0415 - numpy
+        from regraft.client.model_answers import replies_of_server  # noqa: PLC0415 - numpy
 
         try:
             with Client(connection) as client:

@@ -8,16 +8,17 @@ from typing import Annotated, Final
 
 import typer
 
-from regraft import labelled_files, show
+from regraft import show
 from regraft.as_json import message_to_dict, print_json
-from regraft.client import MOST_BYTES, Client, MessageTooLargeError, too_large
-from regraft.connection import Connection
+from regraft.client.client import MOST_BYTES, Client, MessageTooLargeError, too_large
+from regraft.client.connection import Connection
+from regraft.datasets import labelled_files
+from regraft.datasets.labelled_files import Found
+from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError, StorageError
-from regraft.file_kinds import read_kind
 from regraft.files import storage_errors
-from regraft.labelled_files import Found
-from regraft.labels import check_label
-from regraft.manifest import LabelledFile
+from regraft.image.file_kinds import read_kind
+from regraft.label_rules import check_label
 from regraft.options import Json, Name, asks_a_server
 from regraft.user import user_name
 from regraft.v1 import examples_pb2, retraining_pb2

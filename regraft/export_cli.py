@@ -9,7 +9,7 @@ import typer
 from regraft import show
 from regraft.as_json import print_json
 from regraft.options import Examples, Json, Store
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 
 
 def export(
@@ -30,7 +30,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
-    from regraft.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.export_version import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:

@@ -9,8 +9,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Final
 
+from regraft.cancellation import check_wanted
 from regraft.errors import LockedError, OperatorError, StorageError
-from regraft.wanted import check_wanted
 
 LOCK_PATIENCE_S: Final = 10.0
 """How long whoever is asked for something waits for another process; longer than any move of a champion takes."""
@@ -81,7 +81,7 @@ def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
 
     Raises:
         LockedError: somebody else holds it for longer.
-        DeadlineError: nobody waits for this any more; see `regraft.wanted`.
+        DeadlineError: nobody waits for this any more; see `regraft.cancellation`.
     """
     with path.open("a") as file:
         _wait_for(file, path, patience_s)

@@ -8,7 +8,7 @@ import typer
 from regraft import show
 from regraft.as_json import print_json
 from regraft.options import GateExamples, Json, Store
-from regraft.store import GateMode
+from regraft.stores.models import GateMode
 
 _RULE: Final = "How its pictures are prepared (default: as its network's usually are)"
 _CHANNELS: Final = 3

@@ -9,7 +9,7 @@ import typer
 from regraft import show
 from regraft.as_json import print_json
 from regraft.options import Json, Store
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 
 _Version = Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")]
 

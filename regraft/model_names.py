@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from regraft.errors import InvalidRequestError
-from regraft.labels import one_form
+from regraft.label_rules import one_form
 
 MAX_NAME_LENGTH: Final = 64
 MAX_NAME_BYTES: Final = 192

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-from regraft.connection import DEFAULT_TARGET, Connection
+from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.errors import InvalidRequestError
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -10,7 +10,7 @@ from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
 from regraft.options import Examples, Json, Store
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 
 
 def quantise(
@@ -27,7 +27,7 @@ def quantise(
 
     It is calibrated on training images of the version, and compared with it on the holdout.
     """
-    from regraft.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.quantise_version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:

@@ -9,7 +9,7 @@ from regraft import show, show_jobs
 from regraft.as_json import print_json
 from regraft.files import cache_folder
 from regraft.options import Augment, Database, Examples, Json, Mirror, NoAugment, Resize, Store, share_of, strength_of
-from regraft.store import GateMode, ModelStore
+from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
 _Limit: TypeAlias = Annotated[
@@ -69,7 +69,7 @@ def refresh(
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
-    from regraft.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.objections import Limits  # noqa: PLC0415 - scipy takes a second
     from training.refresh import network_of  # noqa: PLC0415 - as above
     from training.refresh import refresh as run  # noqa: PLC0415 - as above

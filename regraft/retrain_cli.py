@@ -6,10 +6,10 @@ import typer
 
 from regraft import show, show_jobs
 from regraft.as_json import message_to_dict, print_json
-from regraft.client import Client
-from regraft.connection import Connection
+from regraft.client.client import Client
+from regraft.client.connection import Connection
 from regraft.options import Json, Name, asks_a_server
-from regraft.store import GateMode
+from regraft.stores.models import GateMode
 from regraft.user import user_name
 from regraft.v1 import retraining_pb2
 

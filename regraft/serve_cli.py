@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from regraft import show, show_plan
 from regraft.as_json import print_json
-from regraft.connection import is_socket
-from regraft.ending import end_process
+from regraft.client.connection import is_socket
 from regraft.errors import InvalidRequestError
-from regraft.image_limits import configured_limits
+from regraft.image.limits import configured_limits
 from regraft.logs import write_log
+from regraft.model.session import CudaOptions, ProviderChoice, allowed_cpus
 from regraft.options import Json, Store
-from regraft.runtime import CudaOptions, ProviderChoice, allowed_cpus
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.process_exit import end_process
+from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
 
 if TYPE_CHECKING:  # numpy

@@ -10,7 +10,7 @@ _TEXT_LENGTH: Final = 160
 
 
 def bench(result: Mapping[str, Any]) -> None:
-    """Show what `regraft.bench_result.BenchResult.to_dict` returns."""
+    """Show what `regraft.bench.result.BenchResult.to_dict` returns."""
     _counts(result)
     if result["latency_ms"]:
         _latencies(result)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from regraft import show
 from regraft.errors import InvalidImageError
-from regraft.image import Crop, ImageSpec, decode_crop
+from regraft.image.crop import Crop, ImageSpec, decode_crop
 
 _SIDE_PX: Final = 20
 _PICTURES: Final = 5

@@ -12,7 +12,7 @@ from regraft import show, show_backbones
 from regraft.as_json import print_json
 from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
-from regraft.labels import one_form
+from regraft.label_rules import one_form
 from regraft.options import (
     TUNING,
     Augment,
@@ -32,7 +32,7 @@ from regraft.options import (
     share_of,
     strength_of,
 )
-from regraft.store import MODEL_FILE, GateMode, ModelStore
+from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
 _Data = Annotated[
     Path,
@@ -250,7 +250,7 @@ def _typed(context: typer.Context) -> set[str]:
 
 
 def _like(settings: Any, like: str, typed: set[str]) -> Any:  # noqa: ANN401 - training's settings, which take a second
-    from regraft import artifact  # noqa: PLC0415 - onnx, likewise
+    from regraft.model import artifact  # noqa: PLC0415 - onnx, likewise
     from training.like import settings_like  # noqa: PLC0415 - likewise
 
     store = ModelStore(settings.store)

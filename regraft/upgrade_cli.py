@@ -9,10 +9,10 @@ from regraft import show
 from regraft.as_json import print_json
 from regraft.files import cache_folder
 from regraft.options import Database, Examples, Json
-from regraft.store import GateMode, ModelStore
+from regraft.stores.models import GateMode, ModelStore
 
 if TYPE_CHECKING:  # it takes onnx, which the other commands' help spares
-    from regraft.older import OlderVersion
+    from regraft.stores.older_versions import OlderVersion
 
 
 def upgrade(
@@ -33,7 +33,7 @@ def upgrade(
     Champions get their embeddings and their head anew; the network stays. Exit 1 where one still cannot be served.
     """
     models = ModelStore(store)
-    from regraft.older import find_older  # noqa: PLC0415 - see above
+    from regraft.stores.older_versions import find_older  # noqa: PLC0415 - see above
 
     older = list(find_older(models))
     if check:
@@ -68,7 +68,7 @@ def _check(older: "list[OlderVersion]", store: Path, *, as_json: bool) -> None:
 def _upgrade(
     store: ModelStore, data: Path | None, examples: str, database: str, gate: GateMode
 ) -> list[dict[str, Any]]:
-    from regraft.examples import FOLDER, open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.examples import FOLDER, open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.upgrade import upgrade as run  # noqa: PLC0415 - scikit-learn takes a second
 
     labelled = open_examples(store.root, examples, database)

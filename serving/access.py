@@ -20,14 +20,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from regraft.auth import ROLES, hash_token
 from regraft.errors import OperatorError
-from regraft.tokens import ROLES, hash_token
 
 log = logging.getLogger("regraft.access")
 
 
 class Role(IntEnum):
-    """What a caller may do; each role may do what those before it may. The names are `regraft.tokens.ROLES`."""
+    """What a caller may do; each role may do what those before it may. The names are `regraft.auth.ROLES`."""
 
     CLASSIFY = 1
     LABEL = 2

@@ -8,14 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from regraft.ahead import map_ahead
-from regraft.artifact import Head, read
-from regraft.card import ModelCard
+from regraft.client.model_answers import NEVER, Answering, Outcome, Reply
 from regraft.errors import InvalidImageError
-from regraft.image import Crop, decode_crop
-from regraft.image_files import ImageFile
-from regraft.image_limits import Limits
-from regraft.model_answers import NEVER, Answering, Outcome, Reply
+from regraft.image.crop import Crop, decode_crop
+from regraft.image.limits import Limits
+from regraft.model.artifact import Head, read
+from regraft.model.card import ModelCard
+from regraft.read_ahead import map_ahead
+from regraft.stores.images import ImageFile
 from regraft.v1 import classifier_pb2 as pb
 from serving.classifier import Answer, ranked
 from serving.engine import Engine, Output, open_plain_engine

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from regraft.artifact import Head
 from regraft.errors import InvalidImageError, OverloadedError
-from regraft.image import Crop, ImageSpec, decode_crop
-from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.runtime import cpu_budget
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.model.artifact import Head
+from regraft.model.session import cpu_budget
 from serving.batcher import Batcher
 from serving.cpus import Cpus
 from serving.engine import Engine, Output

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, Protocol, TypeVar
 
-from regraft.wanted import set_wanted
+from regraft.cancellation import set_wanted
 from serving.access import calling
 
 TRACEPARENT: Final = "traceparent"

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from regraft.card import ModelCard
-from regraft.decoding_cost import DecodingCost
 from regraft.errors import (
     CallerError,
     DeadlineError,
@@ -18,7 +16,9 @@ from regraft.errors import (
     NotNowError,
     OverloadedError,
 )
-from regraft.image import Crop
+from regraft.image.crop import Crop
+from regraft.image.decoding_cost import DecodingCost
+from regraft.model.card import ModelCard
 from serving.backbone import Question, Reply
 from serving.call import caller, current
 from serving.engine import Output

@@ -6,7 +6,7 @@ from datetime import datetime
 from math import sqrt
 from typing import Final
 
-from regraft.store import HistoryEntry
+from regraft.stores.models import HistoryEntry
 from serving.traffic import FEWEST, Traffic
 
 BAKER: Final = "regraft serve"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regraft.errors import NotNowError, RegraftError
-from regraft.image import Crop, ImageSpec, decode_crop
-from regraft.image_limits import DEFAULT_LIMITS, Limits
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.limits import DEFAULT_LIMITS, Limits
 from serving.threads import Pool
 
 
@@ -41,7 +41,7 @@ class Decoders:
         self._threads = threads
 
     async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
-        """Decode pictures by `regraft.image.decode_crop`; what kept one from it stands in the place of its crop."""
+        """Decode pictures by `decode_crop`; what kept one from it stands in the place of its crop."""
         # Each thread has its share at once: a hop between threads for every picture would cost as much as a small one.
         each = max(1, math.ceil(len(pictures) / self._threads.threads))
         shares = (pictures[start : start + each] for start in range(0, len(pictures), each))

@@ -18,9 +18,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from onnx import TensorProto, helper
 
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, OPSET, PROBABILITIES, FloatArray, Head
-from regraft.image import Crop
-from regraft.runtime import OpenSession, open_session, to_device
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, OPSET, PROBABILITIES, FloatArray, Head
+from regraft.model.session import OpenSession, open_session, to_device
 
 OUTPUTS: Final = (PROBABILITIES, EMBEDDING, NOVELTY)
 _HEADS_AT_ONCE: Final = 32

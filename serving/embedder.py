@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
-from regraft.artifact import FloatArray
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import NotNowError, RegraftError
-from regraft.examples import ExamplesStore
-from regraft.image import Crop, ImageSpec
+from regraft.image.crop import Crop, ImageSpec
+from regraft.model.artifact import FloatArray
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
 from serving.backbone import Question
 from serving.models import Models, ServedModel
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from regraft.artifact import IMAGE, FloatArray, Head
-from regraft.card import ModelCard
 from regraft.errors import ArtifactError, RegraftError, first_line
-from regraft.image import Crop
-from regraft.runtime import (
+from regraft.image.crop import Crop
+from regraft.model.artifact import IMAGE, FloatArray, Head
+from regraft.model.card import ModelCard
+from regraft.model.session import (
     DEFAULT_CUDA,
     CudaOptions,
     OpenSession,
@@ -202,10 +202,10 @@ def open_engine(
     Args:
         model: the file.
         card: what it holds.
-        provider: see `regraft.runtime.open_session`.
+        provider: see `regraft.model.session.open_session`.
         goal: what to choose the plan for.
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
-        cuda: see `regraft.runtime.open_session`.
+        cuda: see `regraft.model.session.open_session`.
         cpus: how many CPUs the plan is for; all that this process may use if 0.
         given: the plan itself, from somebody who knows: nothing is measured.
         clock: a test's own.

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from regraft.examples import ExamplesStore
+from regraft.stores.examples import ExamplesStore
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.supervisor import do_all

@@ -10,10 +10,10 @@ import grpc
 import numpy as np
 
 from regraft.errors import InvalidRequestError
-from regraft.examples import Example, ExamplesStore
 from regraft.files import storage_errors
-from regraft.labels import one_form
-from regraft.store import FEATURES_FILE
+from regraft.label_rules import one_form
+from regraft.stores.examples import Example, ExamplesStore
+from regraft.stores.models import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
 from serving.call import caller, see_through, took_effect
@@ -33,7 +33,7 @@ class _By(TypedDict):
 
 
 class ExamplesService(pb_grpc.ExamplesServicer):
-    """Thin: every rule is in `regraft.examples`, `serving.intake` and `serving.suggestions`."""
+    """Thin: every rule is in `regraft.stores.examples`, `serving.intake` and `serving.suggestions`."""
 
     def __init__(self, models: Models, examples: ExamplesStore, intake: Intake) -> None:
         """Look after ``examples``; ``intake`` says which labels may be given."""

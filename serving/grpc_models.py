@@ -10,10 +10,10 @@ from typing import Any, Final
 import grpc
 
 from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
-from regraft.examples import ExamplesStore
-from regraft.labels import check_note
-from regraft.retrain_jobs import MAX_KEY_LENGTH
-from regraft.store import HistoryEntry
+from regraft.label_rules import check_note
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import MAX_KEY_LENGTH
+from regraft.stores.models import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from serving.access import who
@@ -40,7 +40,7 @@ _STATES: Final[dict[DriftState, pb.Drift.State]] = {
 
 
 class ModelsService(pb_grpc.ModelsServicer):
-    """Thin: every rule is in `serving.models` and `regraft.store`."""
+    """Thin: every rule is in `serving.models` and `regraft.stores.models`."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
-from regraft.connection import is_socket
+from regraft.client.connection import is_socket
 from regraft.errors import OperatorError
 from serving.grpc_reflection import add_reflection
 from serving.grpc_tls import ReloadingTls, TlsFiles

@@ -8,10 +8,10 @@ from typing import Any, Final
 import grpc
 
 from regraft.errors import InvalidRequestError
-from regraft.examples import ExamplesStore, NewExample
-from regraft.labels import check_note, one_form
-from regraft.retrain_jobs import MAX_KEY_LENGTH, JobState, RetrainJob
-from regraft.store import GateMode
+from regraft.label_rules import check_note, one_form
+from regraft.stores.examples import ExamplesStore, NewExample
+from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
+from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.access import who
@@ -37,7 +37,7 @@ _LIMITS: Final = (
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
-    """Thin: every rule is in `serving.intake`, `regraft.retrain_jobs` and `serving.jobs`."""
+    """Thin: every rule is in `serving.intake`, `regraft.stores.jobs` and `serving.jobs`."""
 
     def __init__(
         self,

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
+from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
-from regraft.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
-from regraft.image import Crop
-from regraft.labels import check_label, check_note, one_form
-from regraft.wanted import set_wanted
+from regraft.image.crop import Crop
+from regraft.label_rules import check_label, check_note, one_form
+from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from serving.decoders import Decoders, Encoded
 from serving.models import Models, ServedModel
 from serving.picture_memory import PictureMemory

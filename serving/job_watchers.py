@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
-from regraft.retrain_jobs import RetrainJob
+from regraft.stores.jobs import RetrainJob
 
 
 class JobWatchers:

@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
-from regraft.examples import ExamplesStore
-from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.interrupted import OUT_OF_MEMORY, TAKEN, settle_interrupted
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import ModelStore
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import ModelStore
+from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from serving.job_watchers import JobWatchers
 from serving.metrics import Metrics
 from serving.process_state import is_stopped
@@ -30,7 +30,7 @@ _LOOK_EVERY_S: Final = 0.2
 """How often a job's row is read while somebody watches it: another process writes it."""
 _STOPPED_LOOKS: Final = 3
 _STOPPED_LOOK_EVERY_S: Final = 1.0
-"""A child that is stopped at so many looks is ended: shorter than a write waits for its lock (`regraft.database`)."""
+"""A child that is stopped at so many looks is ended: shorter than a write waits for its lock (`Patience`)."""
 
 _TERM_GRACE_S: Final = 5.0
 

@@ -1,4 +1,4 @@
-"""Keeps a share of the served pictures with their predictions, in the background; see `regraft.kept_requests`.
+"""Keeps a share of the served pictures with their predictions, in the background; see `regraft.stores.requests`.
 
 A request only leaves its picture in a queue. Where the disk does not keep up the queue is full, and the picture is not
 kept: no request waits, and none fails.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import RegraftError
-from regraft.kept_requests import Bounds, KeptRequest, KeptRequests
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
+from regraft.stores.requests import Bounds, KeptRequest, KeptRequests
 from serving.engine import Output
 from serving.metrics import Metrics
 from serving.models import ServedModel

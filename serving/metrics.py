@@ -29,8 +29,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from regraft.examples import AddOutcome
-from regraft.retrain_jobs import JobState
+from regraft.stores.examples import AddOutcome
+from regraft.stores.jobs import JobState
 from serving.statistics import SECONDS, Distribution, Statistics
 
 if TYPE_CHECKING:

@@ -13,10 +13,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from regraft import artifact
-from regraft.artifact import Head
-from regraft.card import ModelCard
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import (
     ArtifactError,
     DeadlineError,
@@ -28,10 +24,14 @@ from regraft.errors import (
     RegraftError,
     StorageError,
 )
-from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.labels import one_form
-from regraft.runtime import cpu_budget
-from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.label_rules import one_form
+from regraft.model import artifact
+from regraft.model.artifact import Head
+from regraft.model.card import ModelCard
+from regraft.model.session import cpu_budget
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 from serving.backbone import Backbone
 from serving.call import current
 from serving.cpus import Cpus

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from regraft.errors import RegraftError
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.conduct import Conduct, conduct_of
 from serving.engine import Output
 from serving.metrics import Family, Metrics

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from regraft.decoding_cost import DecodingCost, quick_cost, read_cost
 from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
-from regraft.image import Crop, ImageSpec, smallest_useful_size
-from regraft.image_limits import Limits
+from regraft.image.crop import Crop, ImageSpec, smallest_useful_size
+from regraft.image.decoding_cost import DecodingCost, quick_cost, read_cost
+from regraft.image.limits import Limits
 from serving.shares import Shares, Taken
 from serving.threads import Pool
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.files import write_durably
-from regraft.runtime import Arithmetic, processor
+from regraft.model.session import Arithmetic, processor
 
 log = logging.getLogger("regraft.plan")
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from regraft import artifact
 from regraft.files import cache_folder
-from regraft.runtime import DEFAULT_CUDA, CudaOptions, ProviderChoice, cpu_budget, processor
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.session import DEFAULT_CUDA, CudaOptions, ProviderChoice, cpu_budget, processor
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.engine import measure_model
 from serving.plan import Goal, settle
 
@@ -26,7 +26,7 @@ def plan_report(
 
     Args:
         store: the model store.
-        model: see `regraft.store.ModelStore.find`.
+        model: see `regraft.stores.models.ModelStore.find`.
         provider: as for a server.
         goal: likewise.
         fresh: measure even what is known already, and keep the new figures.

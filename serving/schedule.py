@@ -6,9 +6,9 @@ from functools import partial
 from typing import Final
 
 from regraft.errors import PreconditionError
-from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import JobState
-from regraft.store import GateMode
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import GateMode
 from serving.jobs import JobRunner
 from serving.models import Models
 from serving.supervisor import do_all

@@ -11,13 +11,13 @@ from typing import Final
 
 from grpc_health.v1 import health, health_pb2
 
-from regraft.examples import open_examples
 from regraft.files import cache_folder
-from regraft.image_limits import Limits
-from regraft.kept_requests import Bounds
+from regraft.image.limits import Limits
+from regraft.model.session import only_device, require_onnxruntime
 from regraft.oip import inference_pb2, inference_pb2_grpc
-from regraft.runtime import only_device, require_onnxruntime
-from regraft.store import ModelStore
+from regraft.stores.examples import open_examples
+from regraft.stores.models import ModelStore
+from regraft.stores.requests import Bounds
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,

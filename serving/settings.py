@@ -8,11 +8,11 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from regraft.connection import is_loopback, is_socket
-from regraft.image_limits import DEFAULT_LIMITS
+from regraft.client.connection import is_loopback, is_socket
+from regraft.image.limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
-from regraft.runtime import Arena, CudaOptions, ProviderChoice, allowed_cpus, cpu_budget
-from regraft.store import GateMode
+from regraft.model.session import Arena, CudaOptions, ProviderChoice, allowed_cpus, cpu_budget
+from regraft.stores.models import GateMode
 from serving.intake import LabelPolicy
 from serving.picture_memory import DEFAULT_BYTES
 from serving.plan import Goal, read_plan

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from regraft import artifact
-from regraft.artifact import FloatArray, Head
 from regraft.errors import PreconditionError
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.models import ServedModel
 
 _ROWS: Final = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from regraft.errors import OperatorError, StorageError
-from regraft.store import HistoryEntry, ModelStore, champions_of, shadow_of
+from regraft.stores.models import HistoryEntry, ModelStore, champions_of, shadow_of
 from serving.threads import Threads
 
 

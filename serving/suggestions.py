@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
-from regraft.kept_requests import KeptRequest
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.requests import KeptRequest
 
 FEW_EXAMPLES: Final = 20
 RANDOM_SHARE: Final = 0.2

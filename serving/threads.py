@@ -12,9 +12,9 @@ What hangs, such as a stopped database, holds up what needs it too, and nothing 
 never run in the event loop's default executor, which is one for all.
 
 A caller that is cancelled, as gRPC does when its deadline passes, takes its work out of the queue: it never begins. Nor
-does work that nobody waits for by then (`regraft.wanted`), whose caller sees it through to its end. Work that has begun
-finds that out at its locks and before its commit, and ends without an effect; what is committed at that very moment
-stays committed.
+does work that nobody waits for by then (`regraft.cancellation`), whose caller sees it through to its end. Work that has
+begun finds that out at its locks and before its commit, and ends without an effect; what is committed at that very
+moment stays committed.
 
 The threads are daemons: the process ends when it says so, even where one of them is stuck in a system call.
 """
@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
+from regraft.cancellation import check_wanted, set_wanted
 from regraft.errors import DrainingError, OverloadedError
-from regraft.runtime import cpu_budget
-from regraft.wanted import check_wanted, set_wanted
+from regraft.model.session import cpu_budget
 
 _MOST_WAITING: Final = 1_000
 """For the threads of one pool; each is a call that somebody waits for, or a background task's."""

@@ -8,8 +8,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
-from regraft.drift import Shift, compare, figures_of, rows_of
+from regraft.model.artifact import FloatArray
+from regraft.model.drift import Shift, compare, figures_of, rows_of
 from serving.engine import Output
 from serving.models import ServedModel
 
@@ -26,7 +26,7 @@ class Window:
     Attributes:
         most: answers that it holds; memory is bounded by it.
         span_s: seconds that it reaches back.
-        figures: float32 [n, 2 + C], see `regraft.drift.figures_of`.
+        figures: float32 [n, 2 + C], see `regraft.model.drift.figures_of`.
         at_s: float64 [n], when each came, on any one clock.
     """
 

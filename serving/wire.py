@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError
+from regraft.model.card import ModelCard
 
 _MOST_FIELDS: Final = 1_000
 """Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""

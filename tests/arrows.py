@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from regraft.artifact import FloatArray
-from regraft.image import encode_png
+from regraft.image.crop import encode_png
+from regraft.model.artifact import FloatArray
 
 LABELS = ("left", "right")
 

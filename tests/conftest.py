@@ -1,5 +1,7 @@
 """Rules that hold for the whole suite."""
 
+from tests import REPOSITORY
+
 from tests import environment  # isort: skip - before what reads the environment as it is imported
 
 import os
@@ -11,13 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from regraft.files import cache_folder
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from tests.postgresql import PostgreSQL
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop
 from tests.tiny import publish_tiny
-
-ROOT = Path(__file__).parent.parent
 
 # How long an example takes says something of the machine alone. The rest is as Hypothesis has it, in CI and elsewhere.
 settings.register_profile("regraft", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def photographs() -> Path:
     """The folder of real labelled photographs."""
-    folder = Path(os.environ.get("REGRAFT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(os.environ.get("REGRAFT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no photographs in {folder}: set REGRAFT_TEST_DATA to the folder that has them")
     return folder

@@ -7,14 +7,13 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from tests import REPOSITORY
 from tests.environment import own, users
 from tests.tiny import tiny_backbone
 
-ROOT = Path(__file__).parent.parent
-
 SUBSET = (
-    "tests/regraft/test_connection.py",
-    "tests/regraft/test_labels.py",
+    "tests/regraft/client/test_connection.py",
+    "tests/regraft/test_label_rules.py",
     "tests/serving/test_settings.py",
     "tests/serving/test_grpc_access.py",
     "tests/training/test_dataset.py",
@@ -61,7 +60,7 @@ def test_the_suite_passes_in_a_hostile_environment_and_leaves_nothing_behind(tmp
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUBSET],
-            cwd=ROOT,
+            cwd=REPOSITORY,
             env=hostile(home),
             umask=0o077,
             capture_output=True,

@@ -6,22 +6,23 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import REPOSITORY
+
 PACKAGES = ("regraft", "serving", "training")
 
 ONE_DOOR = {
-    "alembic": {"regraft/schema.py"},
+    "alembic": {"regraft/stores/database/schema.py"},
     "onnxruntime": {
-        "regraft/runtime.py",
+        "regraft/model/session.py",
         "training/formats/half.py",
         "training/formats/ort_format.py",
         "training/quantise.py",
     },
     "onnxruntime_extensions": {"training/formats/mobile.py"},
     "openvino": {"training/formats/openvino_ir.py"},
-    "PIL": {"regraft/decoding.py", "regraft/image.py"},
-    "simplejpeg": {"regraft/decoding.py"},
-    "cykooz_resizer": {"regraft/image.py"},
+    "PIL": {"regraft/image/decode.py", "regraft/image/crop.py"},
+    "simplejpeg": {"regraft/image/decode.py"},
+    "cykooz_resizer": {"regraft/image/crop.py"},
     "prometheus_client": {"serving/metrics.py"},
     "opentelemetry": {"serving/tracing.py"},
     "pynvml": {"serving/gpu_memory.py"},
@@ -64,7 +65,7 @@ def sources() -> list[Path]:
     return [
         path
         for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
+        for path in (REPOSITORY / package).rglob("*.py")
         if not {"v1", "oip", "migrations"} & {*path.parts}
     ]
 
@@ -88,7 +89,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+    return path.relative_to(REPOSITORY).as_posix()
 
 
 def importers_of(library: str) -> set[str]:
@@ -127,7 +128,7 @@ def test_torch_is_only_in_training_and_whoever_imports_it_says_so() -> None:
 
 
 def test_grpc_stays_at_the_edge() -> None:
-    edge = {"serving/interceptors.py", "serving/tracing.py", "serving/server.py", "regraft/client.py"}
+    edge = {"serving/interceptors.py", "serving/tracing.py", "serving/server.py", "regraft/client/client.py"}
     edge |= {name(path) for path in sources() if path.name.startswith("grpc_")}
 
     assert importers_of("grpc") <= edge

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
-from regraft.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
-from regraft.drift import reference_of
-from regraft.image import ImageSpec, decode_crop, encode_png
-from regraft.labels import image_hash, is_holdout
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.image.crop import ImageSpec, decode_crop, encode_png
+from regraft.label_rules import image_hash, is_holdout
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
+from regraft.model.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
+from regraft.model.drift import reference_of
+from regraft.model.session import open_session
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.features import Features, assemble
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}

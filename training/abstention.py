@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
-from regraft.card import Abstention
+from regraft.model.artifact import FloatArray
+from regraft.model.card import Abstention
 from training.findings import Selective
 
 if TYPE_CHECKING:  # it takes what scipy.stats takes

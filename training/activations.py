@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import IMAGE
-from regraft.image import Crop
-from regraft.runtime import open_session
+from regraft.image.crop import Crop
+from regraft.model.artifact import IMAGE
+from regraft.model.session import open_session
 
 Array: TypeAlias = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from regraft.artifact import FloatArray
 from regraft.errors import ArtifactError
+from regraft.model.artifact import FloatArray
 from training.findings import Agreement
 
 TIE: Final = 1e-2

@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from regraft.image import Crop, ImageSpec, decode_crop, decode_window
-from regraft.runtime import cpu_budget
+from regraft.image.crop import Crop, ImageSpec, decode_crop, decode_window
+from regraft.model.session import cpu_budget
 from training.recipe import Recipe
 from training.samples import Sample
 from training.windows import window_for

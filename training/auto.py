@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from regraft.card import Candidate, Choice
+from regraft.model.card import Candidate, Choice
 from training.paired import ENOUGH, Comparison
 from training.plan import Plan, plan_finetune
 from training.provenance import tuned_by

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
+from regraft.model.artifact import FloatArray, Head
 from training.features import Features
 from training.findings import Bin, Calibration, Reliability
 

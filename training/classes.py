@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import PreconditionError
-from regraft.labels import listed
+from regraft.label_rules import listed
 
 _NAMED: Final = 5
 FEWEST: Final = 2

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from regraft.errors import InvalidRequestError, MissingPackageError, TrainingError
 from regraft.files import storage_errors, write_durably
-from regraft.runtime import cpu_budget, require_onnxruntime
-from regraft.store import FEATURES_FILE
+from regraft.model.session import cpu_budget, require_onnxruntime
+from regraft.stores.models import FEATURES_FILE
 from training.compare_run import attempt, cache_for, train_settings
 from training.compare_settings import CompareSettings
 from training.comparison import (

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from onnx import TensorProto
 
-from regraft import artifact
-from regraft.artifact import Head
 from regraft.errors import RegraftError
+from regraft.model import artifact
+from regraft.model.artifact import Head
 from regraft.model_names import MAX_NAME_LENGTH, name_like
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode
 from training.compare_settings import CompareSettings
 from training.comparison import Failure, Moment, Row, Run
 from training.dataset import Dataset

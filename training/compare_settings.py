@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from regraft.datasets.folders import text_of
+from regraft.datasets.manifest import is_manifest
 from regraft.errors import InvalidRequestError
-from regraft.manifest import is_manifest
-from regraft.picture_folders import text_of
-from regraft.store import GateMode
+from regraft.stores.models import GateMode
 from training.catalogue import STORE_PREFIX
 from training.settings import Start, Strategy
 from training.shares import ALL, check_share

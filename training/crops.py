@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from regraft.datasets.folders import text_of
 from regraft.errors import InvalidImageError
-from regraft.image import Crop, ImageSpec, decode_crop, upright_size
-from regraft.image_files import ImageFile
-from regraft.picture_folders import text_of
-from regraft.runtime import cpu_budget
+from regraft.image.crop import Crop, ImageSpec, decode_crop, upright_size
+from regraft.model.session import cpu_budget
+from regraft.stores.images import ImageFile
 
 log = logging.getLogger("regraft.training")
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from regraft.labels import one_form
+from regraft.label_rules import one_form
 from training.features import Features
 
 

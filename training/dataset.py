@@ -1,7 +1,7 @@
 """Labelled photos, in folders or by a list: which images, which class, which split, and what was left out and why.
 
 ``DATA/<class>/...`` is split by the images' hashes; ``DATA/train/<class>/...`` beside ``val`` or ``test`` is taken as
-it is, see `training.layout`. A list says the split itself, or is split by hash, see `regraft.manifest`.
+it is, see `training.layout`. A list says the split itself, or is split by hash, see `regraft.datasets.manifest`.
 """
 
 import os
@@ -12,12 +12,12 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from regraft.ahead import map_ahead
+from regraft.datasets.folders import folders_in, text_of
+from regraft.datasets.manifest import is_manifest
 from regraft.errors import DatasetError
-from regraft.labels import image_hash
-from regraft.manifest import is_manifest
-from regraft.picture_folders import folders_in, text_of
+from regraft.label_rules import image_hash
 from regraft.progress import Progress, silent
+from regraft.read_ahead import map_ahead
 from training.found import Found, FoundImage, LeftOut, in_folders, in_list, name_groups, root_of
 from training.groups import NO_PAIRS, Index, group_of_one, hold_out, join
 

@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
-from regraft.image import thumbnail
-from regraft.image_files import ImageFile
-from regraft.labels import listed
-from regraft.runtime import cpu_budget
+from regraft.image.crop import thumbnail
+from regraft.label_rules import listed
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.session import cpu_budget
+from regraft.stores.images import ImageFile
 from training.calibration import calibration
 from training.duplicates import Duplicates, near_duplicates
 from training.features import Features

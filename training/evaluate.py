@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
-from regraft.card import ClassMetrics, Metrics
+from regraft.model.artifact import FloatArray
+from regraft.model.card import ClassMetrics, Metrics
 
 
 def measure(

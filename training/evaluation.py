@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
-from regraft.card import Metrics
+from regraft.client.model_answers import ModelAnswers
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
-from regraft.labels import listed, one_form
-from regraft.model_answers import ModelAnswers
-from regraft.picture_folders import text_of
+from regraft.label_rules import listed, one_form
+from regraft.model.artifact import FloatArray
+from regraft.model.card import Metrics
 from training.abstention import selective
 from training.calibration import reliability
 from training.dataset import Dataset, LabelledImage

@@ -10,9 +10,9 @@ import onnx
 import torch
 from torch import nn
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET, check_backbone
 from regraft.errors import ArtifactError, first_line
-from regraft.runtime import open_session
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, check_backbone
+from regraft.model.session import open_session
 from training.backbones import PretrainedBackbone
 
 PARITY_BATCHES: Final = (1, 2, 7)

@@ -8,12 +8,12 @@ from typing import Final
 
 import onnx
 
-from regraft import artifact
-from regraft.artifact import Artifact, FloatArray
 from regraft.errors import TrainingError
-from regraft.image_files import ImageFile
+from regraft.model import artifact
+from regraft.model.artifact import Artifact, FloatArray
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress
-from regraft.runtime import cpu_budget
+from regraft.stores.images import ImageFile
 from training.export_proof import Validation, answers, prove
 from training.export_result import Proof
 from training.formats.baked import baked

@@ -10,13 +10,13 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
-from regraft.image import ImageSpec, decode_crop
-from regraft.image_files import ImageFile
-from regraft.picture_folders import text_of
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.model.artifact import FloatArray
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress
-from regraft.runtime import cpu_budget
+from regraft.stores.images import ImageFile
 from training.calibration import reliability
 from training.evaluate import measure
 from training.export_result import Proof, Side

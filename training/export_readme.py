@@ -5,7 +5,7 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from regraft.card import ModelCard
+from regraft.model.card import ModelCard
 from training.export_result import Export
 
 _REACH: Final = {"bilinear": 1, "bicubic": 2, "lanczos": 3}

@@ -13,12 +13,12 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from regraft import artifact
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
+from regraft.model import artifact
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.crops import readable_crops
 from training.export_attempts import Source, write_within_budget
 from training.export_proof import Validation, answers

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.labels import listed
+from regraft.label_rules import listed
 from training.dataset import Dataset, LabelledImage, labels_of, scan
 from training.features import Embedder, Features, assemble
 from training.findings import ExtraData

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from regraft.ahead import map_ahead
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray
-from regraft.card import Precision
 from regraft.errors import ArtifactError, DatasetError, InvalidImageError
-from regraft.image import Crop, ImageSpec, decode_crop
-from regraft.image_files import ImageFile
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.model.card import Precision
+from regraft.model.session import OpenSession, ProviderChoice, open_session
 from regraft.progress import Progress, silent
-from regraft.runtime import OpenSession, ProviderChoice, open_session
+from regraft.read_ahead import map_ahead
+from regraft.stores.images import ImageFile
 from training.groups import group_of_one, groups_of_one
 
 if TYPE_CHECKING:  # they take SQLAlchemy, which an evaluation spares
-    from regraft.embeddings import EmbeddingCache, EmbeddingKey
+    from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.data_changes import DataChanges
 from training.verdict import Verdict
 

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import torch
 
-from regraft.artifact import FloatArray
 from regraft.errors import StorageError, TrainingError
-from regraft.labels import listed
+from regraft.label_rules import listed
+from regraft.model.artifact import FloatArray
 from regraft.progress import Progress, silent
 from training.augment import AugmentedPictures, PlainPictures, Schedule, loader, seed_of
 from training.backbones import PretrainedBackbone

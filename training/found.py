@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from regraft.datasets.folders import contents, folders_in, text_of
+from regraft.datasets.manifest import LabelledFile, read_manifest
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.labels import HOLDOUT_SHARE, check_label, check_note, one_form
-from regraft.manifest import LabelledFile, read_manifest
-from regraft.picture_folders import contents, folders_in, text_of
+from regraft.label_rules import HOLDOUT_SHARE, check_label, check_note, one_form
 from training import layout
 from training.layout import Layout, check_classes, find_layout
 

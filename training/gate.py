@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import fisher_exact, ttest_1samp
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.calibration import squared_error
 from training.noninferiority import holm, largest_loss, p_value_of_difference, p_value_of_loss
 from training.objections import MAX_LOG_LOSS_RISE, Limits, cautions, objections

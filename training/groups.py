@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.labels import HOLDOUT_SHARE
+from regraft.label_rules import HOLDOUT_SHARE
 
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.features import Features
 from training.head import FittedHead
 from training.logistic import blocks

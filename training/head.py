@@ -13,10 +13,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
-from regraft.artifact import FloatArray, Head
-from regraft.card import NoveltyMethod
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.card import NoveltyMethod
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
 from training.features import Features
 from training.folds import deal
 from training.logistic import Index, Linear, Matrix, Rows, blocks, log_loss, log_softmax, principal_axes, solve

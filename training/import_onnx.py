@@ -15,10 +15,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.errors import InvalidRequestError, RegraftError, first_line
-from regraft.image import ImageSpec
-from regraft.runtime import open_session, require_onnxruntime
+from regraft.image.crop import ImageSpec
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
+from regraft.model.session import open_session, require_onnxruntime
 from training.imported import IMAGENET_MEAN, IMAGENET_STD, Channels, ImageRule, Imported, Tail, labels_for, origin_of
 from training.pretrained import ExportedBackbone
 

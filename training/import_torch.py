@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import InvalidRequestError
+from regraft.model.artifact import FloatArray, backbone_digest
 from training.backbones import PretrainedBackbone, build_backbone, build_classifier, build_with_head
 from training.export import Normalised, export_backbone
 from training.imported import ImageRule, Imported, labels_for, origin_of

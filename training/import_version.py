@@ -14,14 +14,14 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from regraft.artifact import FloatArray, Head
-from regraft.card import IMPORTED, RecipeValue
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
 from regraft.files import cache_folder
-from regraft.image import Crop
-from regraft.labels import listed, one_form
-from regraft.picture_folders import text_of
-from regraft.store import GateMode, ModelStore
+from regraft.image.crop import Crop
+from regraft.label_rules import listed, one_form
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.card import IMPORTED, RecipeValue
+from regraft.stores.models import GateMode, ModelStore
 from training.classes import in_order_of
 from training.crops import readable_crops
 from training.dataset import Dataset, scan

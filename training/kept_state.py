@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from regraft.artifact import Artifact
 from regraft.errors import ArtifactError, first_line
+from regraft.model.artifact import Artifact
 from training.backbones import PretrainedBackbone, build_backbone
 from training.input_size import take_image_px
 from training.weights import SourceClassifier

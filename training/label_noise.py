@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.noninferiority import holm
 
 _LEVEL: Final = 0.05

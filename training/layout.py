@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from regraft.datasets.folders import contents, folders_in
 from regraft.errors import DatasetError
-from regraft.labels import listed, one_form
-from regraft.picture_folders import contents, folders_in
+from regraft.label_rules import listed, one_form
 
 TRAIN: Final = ("train", "training")
 VAL: Final = ("val", "valid", "validation", "dev")

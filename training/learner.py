@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.backbones import PretrainedBackbone
 from training.distributed import Processes
 from training.export import Normalised

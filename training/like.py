@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from regraft.card import IMPORTED, ModelCard
 from regraft.errors import PreconditionError
+from regraft.model.card import IMPORTED, ModelCard
 from training.catalogue import STORE_PREFIX
 from training.provenance import LR
 from training.recipe import Recipe

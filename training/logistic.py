@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import OptimizeResult, minimize
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 
 Matrix = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from regraft.ahead import map_ahead
-from regraft.embeddings import EmbeddingCache
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
-from regraft.file_kinds import read_kind
-from regraft.image import ImageSpec, decode_crop, upright_size
-from regraft.picture_folders import text_of
+from regraft.image.crop import ImageSpec, decode_crop, upright_size
+from regraft.image.file_kinds import read_kind
 from regraft.progress import Progress, silent
+from regraft.read_ahead import map_ahead
+from regraft.stores.embeddings import EmbeddingCache
 from training.dataset import Dataset, LabelledImage, check_trainable, scan
 from training.duplicates import near_duplicates
 from training.features import Embedder, Features, assemble

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
-from regraft.artifact import FloatArray
-from regraft.embeddings import EmbeddingCache
-from regraft.image_files import ImageFile
+from regraft.model.artifact import FloatArray
 from regraft.progress import Progress, silent
+from regraft.stores.embeddings import EmbeddingCache
+from regraft.stores.images import ImageFile
 from training.features import Embedder, Features
 from training.folds import deal
 from training.views import embed_views

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.duplicates import look_alikes
 from training.features import Features
 

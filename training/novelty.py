@@ -1,6 +1,6 @@
 """How unlike the training images an image is: the method that the file is given, and the threshold of the card.
 
-Two methods fit the one formula of `regraft.artifact.Head`; see ARCHITECTURE.md for what others were worth.
+Two methods fit the one formula of `regraft.model.artifact.Head`; see ARCHITECTURE.md for what others were worth.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
-from regraft.artifact import FloatArray, Head
-from regraft.card import NoveltyMethod
-from regraft.runtime import cpu_budget
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.card import NoveltyMethod
+from regraft.model.session import cpu_budget
 from training.folds import deal
 from training.logistic import Index, Matrix
 
@@ -66,7 +66,7 @@ class FittedNovelty:
     Attributes:
         method: see `choose_method`.
         out_of_fold: float32 [n], the novelty of the rows to what was fitted without their fold.
-        prototypes: float32 [K, D], see `regraft.artifact.Head`.
+        prototypes: float32 [K, D], see `regraft.model.artifact.Head`.
         whitening: float32 [R, D], likewise.
         left_out: by what the method was chosen, None where there was no choice.
     """

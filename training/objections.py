@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from regraft.labels import listed
+from regraft.label_rules import listed
 from training.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 MAX_DROP: Final = 0.5

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import zoom
 
-from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
-from regraft.image import Crop, decode_crop, encode_png, thumbnail
-from regraft.image_files import ImageFile
+from regraft.image.crop import Crop, decode_crop, encode_png, thumbnail
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
+from regraft.stores.images import ImageFile
 from training.features import Embedder
 
 MOST_PICTURES: Final = 6

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 
 ENOUGH: Final = 20
 """Of fewer pictures most heads get all right: to be surer of them says nothing of mistakes elsewhere."""

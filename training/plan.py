@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidRequestError
+from regraft.model.artifact import FloatArray, Head
 from training.cross_validation import without
 from training.dataset import Dataset
 from training.features import Features

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import ArtifactError, TrainingError
-from regraft.image import Crop, ImageSpec
-from regraft.image_files import ImageFile
+from regraft.image.crop import Crop, ImageSpec
+from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.progress import Progress
+from regraft.stores.images import ImageFile
 from training.crops import readable_crops
 from training.features import Features
 from training.objections import MAX_DROP

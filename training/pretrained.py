@@ -12,14 +12,14 @@ from typing import Final
 import onnx
 from google.protobuf.message import DecodeError
 
-from regraft.artifact import Artifact, backbone_digest, check_backbone, ungraft
-from regraft.card import KeptState, Precision, SourceVersion
-from regraft.database import open_database, sqlite_url
-from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
-from regraft.image import RULE_VERSION, ImageSpec, ResizeRule
+from regraft.image.crop import RULE_VERSION, ImageSpec, ResizeRule
+from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
+from regraft.model.card import KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
 from training.catalogue import resolve_weights, weights_package
 
 EXPORT_VERSION: Final = 2
@@ -31,14 +31,14 @@ class ExportedBackbone:
     """A backbone as the model file will hold it.
 
     Attributes:
-        model: see `regraft.artifact.check_backbone`.
+        model: see `regraft.model.artifact.check_backbone`.
         name: of the network, as ``--backbone`` takes it.
         weights: where the numbers came from, for the card.
         spec: how pictures are prepared for it.
         digest: SHA-256 (hex) of the graph.
         notes: sentences on what was left out of the weights' file.
         precision: of its arithmetic, see `training.precision`.
-        sources: the versions that it went on from, see `regraft.card.BackboneCard`.
+        sources: the versions that it went on from, see `regraft.model.card.BackboneCard`.
         state: the weights that torch goes on from, see `training.kept_state`; or what a card says of them where they
             lie beside another version already; None where nothing is kept.
     """

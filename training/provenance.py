@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from regraft.card import RecipeValue
-from regraft.picture_folders import text_of
+from regraft.datasets.folders import text_of
+from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
 from training.strategy import Made
 from training.version import library_versions

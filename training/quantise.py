@@ -18,10 +18,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from regraft.artifact import IMAGE, check_backbone
 from regraft.errors import ArtifactError, first_line
-from regraft.image import Crop
-from regraft.runtime import require_onnxruntime
+from regraft.image.crop import Crop
+from regraft.model.artifact import IMAGE, check_backbone
+from regraft.model.session import require_onnxruntime
 from training.activations import CLIPPING, Activations, Array, convolutions, ranges, watch
 
 Cpu = Literal["x86-vnni", "x86", "arm"]
@@ -41,7 +41,7 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Coll
     """Quantise a backbone; the same bytes and crops give the same bytes.
 
     Args:
-        backbone: a serialised graph, see `regraft.artifact.check_backbone`.
+        backbone: a serialised graph, see `regraft.model.artifact.check_backbone`.
         crops: uint8 [P, P, 3] each; pictures like those it is for, never of the holdout.
         cpu: what it is for.
         in_float: names of layers that are left as they are, and given what was not rounded.

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regraft.card import ModelCard
-from regraft.store import MODEL_FILE
+from regraft.model.card import ModelCard
+from regraft.stores.models import MODEL_FILE
 
 
 @dataclass(frozen=True)

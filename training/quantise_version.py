@@ -10,13 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from regraft import artifact
-from regraft.artifact import FloatArray
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, PreconditionError, TrainingError
-from regraft.image_files import ImageFile
-from regraft.picture_folders import text_of
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray
 from regraft.progress import Progress, silent
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
 from training.gate import Answers, judge

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
-from regraft.examples import ExamplesStore
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.examples import ExamplesStore
 from training.features import Features
 from training.head import Balance, FittedHead, fit
 from training.label_noise import Foretold, wrong_labels

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from regraft.card import ModelCard
+from regraft.model.card import ModelCard
 from regraft.progress import Progress, silent
 from training.features import Features
 from training.head import Additional, FittedHead, fit

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from regraft.card import BackboneCard, ModelCard
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
-from regraft.examples import ExamplesStore
 from regraft.files import storage_errors
-from regraft.image import ResizeRule
-from regraft.interrupted import job_lock
-from regraft.labels import one_form
-from regraft.store import FEATURES_FILE, GateMode, ModelStore
+from regraft.image.crop import ResizeRule
+from regraft.label_rules import one_form
+from regraft.model.card import BackboneCard, ModelCard
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
+from regraft.stores.recovery import job_lock
 from regraft.user import user_name
 from training.catalogue import STORE_PREFIX, own_weights
 from training.classes import refuse_unseen, settle_classes

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from regraft.card import Abstention, Metrics
+from regraft.model.card import Abstention, Metrics
 from training.abstention import abstention, fewest_images
 from training.evaluate import measure, wilson_interval
 from training.features import Features

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from regraft.card import BackboneCard, ClassMetrics, Metrics, ModelCard
+from regraft.model.card import BackboneCard, ClassMetrics, Metrics, ModelCard
 from training.charts import chart
 from training.confusion import Mix, confusion
 from training.findings import Findings, Reliability

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Final
 
 from regraft.errors import TrainingError
-from regraft.interrupted import OUT_OF_MEMORY
+from regraft.stores.recovery import OUT_OF_MEMORY
 
 _NICENESS: Final = 10
 _FIRST_TO_DIE: Final = "1000"

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from regraft import artifact
+from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.examples import FOLDER, ExamplesStore, open_examples
-from regraft.interrupted import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
 from regraft.logs import FORMATS, LEVELS, write_log
+from regraft.model import artifact
 from regraft.progress import Progress
-from regraft.proxies import spare_loopback
-from regraft.retrain_jobs import JobCancelledError, JobState, RetrainJob
-from regraft.store import FEATURES_FILE, GateMode, ModelStore
+from regraft.stores.examples import FOLDER, ExamplesStore, open_examples
+from regraft.stores.jobs import JobCancelledError, JobState, RetrainJob
+from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
+from regraft.stores.recovery import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
 from regraft.user import user_name
 from training.diagnose import thumbnails
 from training.features import Features

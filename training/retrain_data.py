@@ -10,16 +10,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft import artifact
-from regraft.artifact import Artifact, FloatArray
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import PreconditionError
-from regraft.examples import Example, ExamplesStore
-from regraft.image_files import ImageFile
-from regraft.labels import one_form
+from regraft.label_rules import one_form
+from regraft.model import artifact
+from regraft.model.artifact import Artifact, FloatArray
+from regraft.model.session import arithmetic_here
 from regraft.progress import Progress
-from regraft.runtime import arithmetic_here
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import Example, ExamplesStore
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.classes import Classes, refuse_unseen, settle_classes
 from training.features import Embedder, Features, assemble, load_features, provider_for
 from training.further import carried_over, in_order, load_further
@@ -43,8 +43,8 @@ Row = tuple[str, str, bool]
 class Champion:
     """The version to compete with; ``further`` are the rows beside its features.
 
-    As a champion its features have labels in their one form, see `regraft.labels.one_form`; its card has them as it was
-    published.
+    As a champion its features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
+    it was published.
     """
 
     version: int

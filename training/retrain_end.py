@@ -5,11 +5,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from regraft import artifact
 from regraft.errors import RegraftError
-from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.store import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.model import artifact
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
+from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.retrain_gate import gain
 from training.verdict import Verdict
@@ -77,7 +77,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
 
 
 def reason(job: RetrainJob, verdict: Verdict) -> str:
-    """Return the reason for the history; `regraft.interrupted` reads a refusal off it."""
+    """Return the reason for the history; `regraft.stores.recovery` reads a refusal off it."""
     return reason_of("retrain", verdict, mode(job))
 
 

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, Head
 from regraft.errors import InvalidImageError
-from regraft.examples import ExamplesStore
-from regraft.image import ImageSpec, decode_crop
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.examples import ExamplesStore
 from training.abstention import selective
 from training.anchor import Anchor, load_anchor
 from training.calibration import calibration

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray
-from regraft.image import Crop
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.model.session import open_session
 from regraft.progress import Progress, silent
-from regraft.runtime import open_session
 from training.quantise import LAYERS
 
 CROPS: Final = 16

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from scipy.cluster.hierarchy import DisjointSet
 
-from regraft.labels import HOLDOUT_SHARE
+from regraft.label_rules import HOLDOUT_SHARE
 from training.groups import group_named, group_of_one
 
 BOTH_SIDES: Final = "belongs with training and with holdout images, so it is neither trained on nor judged by"
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _LOWER_BITS: Final = 28
-"""The bits of a group beyond those of a hash that `regraft.labels.is_holdout` looks at."""
+"""The bits of a group beyond those of a hash that `regraft.label_rules.is_holdout` looks at."""
 
 Pair = tuple[str, str]
 _Side = tuple[int, bool]
@@ -145,6 +145,6 @@ def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:
 def _is_held_out(group: int) -> bool:
     """Tell whether a group is holdout.
 
-    Of a picture that is alone it is as `regraft.labels.is_holdout` has it.
+    Of a picture that is alone it is as `regraft.label_rules.is_holdout` has it.
     """
     return (group >> _LOWER_BITS) < HOLDOUT_SHARE * 2**32

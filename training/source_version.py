@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from regraft import artifact
-from regraft.artifact import Artifact
-from regraft.card import KeptState, ModelCard, SourceVersion
 from regraft.errors import InvalidRequestError, PreconditionError
-from regraft.store import MODEL_FILE, STATE_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.artifact import Artifact
+from regraft.model.card import KeptState, ModelCard, SourceVersion
+from regraft.stores.models import MODEL_FILE, STATE_FILE, ModelStore
 from training.catalogue import STORE_PREFIX
 from training.pretrained import ExportedBackbone, backbone_of
 from training.settings import TrainSettings

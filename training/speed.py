@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
-from regraft.image import Crop, ImageSpec
-from regraft.image_files import ImageFile
+from regraft.image.crop import Crop, ImageSpec
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES
+from regraft.model.session import open_session
 from regraft.progress import Progress, silent
-from regraft.runtime import open_session
+from regraft.stores.images import ImageFile
 from training.crops import readable_crops
 
 RUNS: Final = 30

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.features import Features
 from training.logistic import log_softmax
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from regraft.card import Choice, RecipeValue
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
-from regraft.picture_folders import text_of
+from regraft.model.card import Choice, RecipeValue
 from regraft.progress import Progress
 from training.crops import over_limits
 from training.dataset import Dataset

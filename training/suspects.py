@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 
 TOP_LOSSES: Final = 24
 MIN_CLASS: Final = 5

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from regraft.card import ModelCard
+from regraft.datasets.folders import text_of
+from regraft.datasets.manifest import is_manifest
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
-from regraft.examples import FOLDER
 from regraft.files import cache_folder
-from regraft.labels import one_form
-from regraft.manifest import is_manifest
+from regraft.label_rules import one_form
+from regraft.model.card import ModelCard
 from regraft.model_names import name_like
-from regraft.picture_folders import text_of
-from regraft.store import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
+from regraft.stores.examples import FOLDER
+from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
 from training.abstention import selective
 from training.classes import in_order_of

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regraft.artifact import FloatArray
-from regraft.embeddings import EmbeddingCache
-from regraft.examples import kept_images
-from regraft.image_files import ImageFile, ImageFiles
+from regraft.model.artifact import FloatArray
+from regraft.stores.embeddings import EmbeddingCache
+from regraft.stores.examples import kept_images
+from regraft.stores.images import ImageFile, ImageFiles
 from training.features import Embedder, Features, assemble
 from training.findings import Findings
 from training.near_copies import relatives

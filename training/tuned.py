@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import FloatArray, backbone_digest
 from regraft.errors import ArtifactError, InvalidImageError
-from regraft.image import decode_crop
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import FloatArray, backbone_digest
+from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
-from regraft.runtime import cpu_budget
 from training.agreement import agreement
 from training.cross_validation import outer_folds, summarise
 from training.dataset import Dataset, check_trainable

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from regraft.artifact import FloatArray, Head
+from regraft.model.artifact import FloatArray, Head
 from training.features import Features
 from training.folds import deal
 from training.head import FittedHead, Unseen, fit_temperature

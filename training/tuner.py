@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from regraft.card import SourceVersion
 from regraft.errors import RegraftError
-from regraft.image import ResizeRule
+from regraft.image.crop import ResizeRule
+from regraft.model.card import SourceVersion
 from regraft.progress import Progress
 from training.augment import seed_of
 from training.backbones import PretrainedBackbone, build_backbone

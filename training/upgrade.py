@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from regraft import artifact
-from regraft.embeddings import EmbeddingKey
+from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
-from regraft.examples import ExamplesStore
-from regraft.image_files import ImageFile
-from regraft.interrupted import job_lock
-from regraft.older import OlderVersion, find_older, read_older
-from regraft.picture_folders import text_of
+from regraft.model import artifact
 from regraft.progress import Progress, silent
-from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
+from regraft.stores.older_versions import OlderVersion, find_older, read_older
+from regraft.stores.recovery import job_lock
 from regraft.user import user_name
 from training.features import Embedder, Features, load_features
 from training.pretrained import backbone_of, embedding_cache

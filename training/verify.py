@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from regraft.progress import Progress, silent
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from training.refit import refit
 from training.retrain_data import read_version
 from training.version import library_versions, measure_head

@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
-from regraft.card import (
+from regraft.errors import ArtifactError
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
+from regraft.model.card import (
     SCHEMA_VERSION,
     Abstention,
     BackboneCard,
@@ -24,12 +26,10 @@ from regraft.card import (
     RecipeValue,
     Reference,
 )
-from regraft.drift import reference_of
-from regraft.errors import ArtifactError
-from regraft.image import Crop
-from regraft.image_files import ImageFile
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
+from regraft.model.drift import reference_of
+from regraft.model.session import open_session
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
 from training.abstention import abstention
 from training.anchor import Anchor
 from training.crops import readable_crops

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regraft.card import ModelCard
 from regraft.errors import InvalidRequestError
-from regraft.labels import one_form
-from regraft.store import ModelStore
+from regraft.label_rules import one_form
+from regraft.model.card import ModelCard
+from regraft.stores.models import ModelStore
 from training.data_changes import DataChanges, data_changes
 from training.retrain_data import read_version
 

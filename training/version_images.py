@@ -5,13 +5,13 @@ from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 
+from regraft.datasets.folders import contents, text_of
 from regraft.errors import DatasetError
-from regraft.examples import kept_images
-from regraft.image_files import ImageFile
-from regraft.labels import image_hash
-from regraft.picture_folders import contents, text_of
+from regraft.label_rules import image_hash
 from regraft.progress import Progress
-from regraft.store import FEATURES_FILE
+from regraft.stores.examples import kept_images
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE
 from training.features import load_features
 
 

@@ -13,10 +13,10 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from regraft.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.image import Crop, ImageSpec, decode_crop, decode_window
-from regraft.image_files import ImageFile
+from regraft.image.crop import Crop, ImageSpec, decode_crop, decode_window
 from regraft.progress import Progress, silent
+from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.stores.images import ImageFile
 from training.features import Embedder, Features
 from training.head import Additional
 from training.windows import Augmentation, Strength, window_for

@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError, first_line
-from regraft.labels import listed
+from regraft.label_rules import listed
 from training.catalogue import EMBEDDED_WEIGHTS, weights_package
 
 State: TypeAlias = Mapping[str, torch.Tensor]

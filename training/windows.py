@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from regraft.image import ImageSpec, Window, upright_size
+from regraft.image.crop import ImageSpec, Window, upright_size
 
 Strength = Literal["none", "light", "full"]
 

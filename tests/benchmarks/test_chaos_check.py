@@ -13,8 +13,8 @@ from benchmarks.chaos_check import (
     check_versions,
     right_answers,
 )
-from regraft.retrain_jobs import JobState
-from regraft.store import HistoryEntry, ModelStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import HistoryEntry, ModelStore
 from tests.tiny import picture
 
 T0 = 1_700_000_000

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import REPOSITORY
 
 
 def program(name: str, how: str) -> str:
     """Return where a program is; skips the test, and says ``how`` to get it, where it is not."""
-    places = (Path(sys.executable).parent, ROOT / f".{name}", os.environ["PATH"])
+    places = (Path(sys.executable).parent, REPOSITORY / f".{name}", os.environ["PATH"])
     found = shutil.which(name, path=os.pathsep.join(map(str, places)))
     if found is None:
         pytest.skip(f"{name} is missing: {how}")

@@ -15,7 +15,9 @@ from typing import Any, Final, Self
 
 import yaml
 
-DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
+from tests import REPOSITORY
+
+DEPLOY: Final = REPOSITORY / "deploy"
 RULES: Final = DEPLOY / "prometheus"
 DASHBOARD: Final = DEPLOY / "grafana" / "regraft.json"
 PROMETHEUS: Final = shutil.which("prometheus")

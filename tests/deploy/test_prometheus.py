@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from regraft.client import Client, RemoteError
-from regraft.store import ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.stores.models import ModelStore
 from tests.deploy.prometheus import DASHBOARD, PROMTOOL, RULES, Prometheus, panels, queries
 from tests.e2e.conftest import ServerProcess
 from tests.serving.waiting import wait_until

@@ -13,8 +13,8 @@ from typing import Self
 
 import pytest
 
-from regraft.client import Client
-from regraft.load import Load
+from regraft.bench.steady_load import Load
+from regraft.client.client import Client
 from tests.e2e.recorder import Recorder, recorder
 from tests.serving.live import PLAN, background_load
 

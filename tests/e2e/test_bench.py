@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from tests.e2e.conftest import ServerProcess
 from tests.serving.waiting import wait_until
 from tests.tiny import picture

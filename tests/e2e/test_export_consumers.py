@@ -16,16 +16,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from regraft.artifact import IMAGE, read
-from regraft.image import decode_crop
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import IMAGE, read
+from regraft.stores.models import MODEL_FILE, ModelStore
+from tests import REPOSITORY
 from tests.serving.live import LiveServer
 from tests.tiny import SPEC, picture
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
 from training.export_version import export_version
 from training.formats.openvino_ir import require_openvino
 
-CONSUMERS = Path(__file__).parents[1] / "consumers"
+CONSUMERS = REPOSITORY / "tests/consumers"
 RUNTIMES = CONSUMERS / "node_modules"
 HEADERS = CONSUMERS / "onnxruntime_headers"
 OLDEST = CONSUMERS.parents[1] / ".onnxruntime-1.17"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from regraft.client import Client, RemoteError
-from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import JobState
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess, others_unharmed
 from tests.postgresql import PostgreSQL

@@ -17,9 +17,9 @@ import grpc
 import pytest
 
 from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
-from regraft.client import Client, RemoteError
+from regraft.client.client import Client, RemoteError
 from regraft.oip import inference_pb2, inference_pb2_grpc
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
 from tests.e2e.bombs import BOMBS
 from tests.e2e.conftest import ServerProcess, others_unharmed, report

@@ -9,9 +9,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from regraft import artifact
-from regraft.image import encode_png
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.crop import encode_png
+from regraft.model import artifact
+from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS

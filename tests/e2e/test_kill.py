@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-from regraft import artifact
-from regraft.client import Client, RemoteError
-from regraft.examples import ExamplesStore
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.model import artifact
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess
 from tests.serving.waiting import wait_until

@@ -14,7 +14,7 @@ import torch
 import typer
 
 from regraft import cli
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.recorder import Recorder
 from tests.tiny import COLOURS, picture

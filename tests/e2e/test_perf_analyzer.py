@@ -12,12 +12,12 @@ import pytest
 
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.tensors import join
+from tests import REPOSITORY
 from tests.e2e.conftest import ServerProcess
 from tests.tiny import picture
 
-ROOT = Path(__file__).parents[2]
 REQUESTS = 20
 # It ends as soon as it has measured; what a noisy machine makes of the figures is no matter here.
 MEASUREMENT = f"--measurement-mode count_windows --measurement-request-count {REQUESTS} --max-trials 3 -s 999"
@@ -26,7 +26,7 @@ MEASUREMENT = f"--measurement-mode count_windows --measurement-request-count {RE
 @pytest.fixture(scope="session")
 def perf_analyzer() -> Path:
     """The program, with the libraries that it wants in ``lib`` beside its ``bin``."""
-    program = Path(os.environ.get("PERF_ANALYZER", ROOT / ".perf_analyzer" / "bin" / "perf_analyzer"))
+    program = Path(os.environ.get("PERF_ANALYZER", REPOSITORY / ".perf_analyzer" / "bin" / "perf_analyzer"))
     if not program.is_file():
         pytest.skip(f"no {program}: `make perf-analyzer` fetches it, or set PERF_ANALYZER to where it is")
     return program

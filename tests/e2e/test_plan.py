@@ -6,10 +6,10 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from regraft import artifact
 from regraft.files import cache_folder
-from regraft.runtime import cpu_budget
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.model.session import cpu_budget
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.plan import Point, plan_file, recall, remember
 
 

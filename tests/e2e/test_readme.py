@@ -11,10 +11,10 @@ import pytest
 
 from serving.settings import Settings
 from serving.settings_table import settings_page
+from tests import REPOSITORY
 from tests.tiny import picture
 
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text()
+README = (REPOSITORY / "README.md").read_text()
 COLOUR_OF = {"roses": "red", "tulips": "blue", "daisy": "grey"}
 
 
@@ -65,13 +65,13 @@ def test_every_command_works_in_the_order_of_the_page(
 
 
 def test_the_targets_of_make_that_the_page_names_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
 
     assert {command.split()[1] for command in commands("make ")} <= targets
 
 
 def test_the_page_of_settings_is_what_the_code_says() -> None:
-    assert (ROOT / "docs/settings.md").read_text() == settings_page(), "run `make docs`"
+    assert (REPOSITORY / "docs/settings.md").read_text() == settings_page(), "run `make docs`"
     rows = set(re.findall(r"`(REGRAFT_[A-Z0-9_]+)`", settings_page()))
     assert rows == {f"REGRAFT_{name.upper()}" for name in Settings.model_fields}
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from regraft import artifact
-from regraft.artifact import FloatArray, Head
-from regraft.client import Client
-from regraft.image import decode_crop
-from regraft.runtime import open_session
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.client.client import Client
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.session import open_session
+from regraft.stores.models import MODEL_FILE, ModelStore
 from tests.e2e.conftest import ServerProcess
 from tests.tiny import COLOURS, picture, publish_tiny
 from training.settings import TrainSettings

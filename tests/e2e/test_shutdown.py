@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from regraft.client import Client, RemoteError
-from regraft.connection import Connection
-from regraft.store import ModelStore
-from regraft.tokens import hash_token, new_token
+from regraft.auth import hash_token, new_token
+from regraft.client.client import Client, RemoteError
+from regraft.client.connection import Connection
+from regraft.stores.models import ModelStore
 from tests.e2e.conftest import ServerProcess
 from tests.serving.live import background_load
 from tests.serving.waiting import wait_until

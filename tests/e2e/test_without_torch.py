@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
+from tests import REPOSITORY
 from tests.environment import users
 from tests.tiny import picture
-
-ROOT = Path(__file__).parent.parent.parent
 
 SCRIPT = """
 import json, subprocess, sys
@@ -45,9 +44,9 @@ def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy: the build leaves its own folders beside the sources.
     source = folder.parent / "source"
     for package in ("regraft", "serving", "training"):
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source / file)
+        shutil.copy(REPOSITORY / file, source / file)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*command, f"{source}[cpu]"], env=users(), capture_output=True, text=True, check=False)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.versions import CHANGES, compare, write_versions
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
-from regraft.image import decode_crop
-from regraft.runtime import open_session
-from regraft.store import ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
+from regraft.model.session import open_session
+from regraft.stores.models import ModelStore
 from tests.arrows import arrows
 from tests.real_data.conftest import Trainer
 from training.backbones import build_backbone

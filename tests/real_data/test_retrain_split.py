@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from regraft.examples import open_examples
-from regraft.labels import image_hash, is_holdout
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE, ModelStore
+from regraft.label_rules import image_hash, is_holdout
+from regraft.stores.examples import open_examples
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE, ModelStore
 from tests.real_data.conftest import Trainer
 from training.features import Features, load_features
 from training.retrain import run_job

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli import app
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.access import Caller, Callers, Role
 from tests.serving.live import LiveServer
 from tests.tiny import publish_tiny

@@ -4,8 +4,8 @@ from typer.testing import CliRunner, Result
 from regraft import show
 from regraft.as_json import model_to_dict
 from regraft.cli import app
-from regraft.client import RemoteError
-from regraft.store import ModelStore
+from regraft.client.client import RemoteError
+from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2
 from tests.serving.live import LiveServer
 from tests.tiny import publish_tiny

@@ -8,13 +8,13 @@ import onnx
 import pytest
 from typer.testing import CliRunner, Result
 
-from regraft.artifact import read, rehead
-from regraft.card import IMPORTED, Abstention
+from regraft.auth import hash_token
 from regraft.cli import app
-from regraft.client import RemoteError
+from regraft.client.client import RemoteError
 from regraft.errors import DatasetError, InvalidRequestError, NotFoundError, PreconditionError, StorageError
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
-from regraft.tokens import hash_token
+from regraft.model.artifact import read, rehead
+from regraft.model.card import IMPORTED, Abstention
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
 from tests.training.conftest import colour_challenger, crayons, features_of

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.examples import open_examples
-from regraft.labels import image_hash
-from regraft.store import ModelStore
+from regraft.label_rules import image_hash
+from regraft.stores.examples import open_examples
+from regraft.stores.models import ModelStore
 from tests.serving.live import LiveServer
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny

@@ -13,11 +13,10 @@ from threading import Barrier, Event
 
 import pytest
 
+from regraft.cancellation import set_wanted
 from regraft.errors import DeadlineError, InvalidRequestError, LockedError, StorageError
 from regraft.files import fsync_folder, locked, locked_or_none, storage_errors, write_durably
-from regraft.wanted import set_wanted
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests import REPOSITORY
 
 HOLD_THE_LOCK = """
 import sys

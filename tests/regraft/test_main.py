@@ -17,7 +17,7 @@ def test_elsewhere_than_on_linux_one_line_says_so() -> None:
 
 
 def test_the_client_alone_works_there() -> None:
-    program = f"{WITHOUT_FCNTL}from regraft.client import Client\nClient('127.0.0.1:1').close()"
+    program = f"{WITHOUT_FCNTL}from regraft.client.client import Client\nClient('127.0.0.1:1').close()"
 
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli import app
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
 

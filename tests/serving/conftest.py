@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from regraft.client import Client
-from regraft.store import ModelStore
+from regraft.client.client import Client
+from regraft.stores.models import ModelStore
 from serving.threads import Threads
 from tests.serving.live import LiveServer
 

@@ -1,7 +1,7 @@
 """Whether CUDA works on the machine that runs the tests."""
 
 from regraft.errors import ProviderError
-from regraft.runtime import open_session
+from regraft.model.session import open_session
 from tests.tiny import tiny_backbone
 
 

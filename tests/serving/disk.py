@@ -10,11 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from tests import REPOSITORY
 from tests.serving.loop import grpc_loop
 
 _READING: Final = {"access", "listdir", "lstat", "open", "readlink", "scandir", "stat", "statvfs"}
 _WRITING: Final = {"chmod", "fsync", "ftruncate", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink"}
-_ROOT: Final = str(Path(__file__).parents[2])
+_ROOT: Final = str(REPOSITORY)
 
 
 @contextmanager

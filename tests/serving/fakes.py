@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from regraft.artifact import IMAGE
-from regraft.card import ModelCard
-from regraft.runtime import OpenSession, open_session
+from regraft.model.artifact import IMAGE
+from regraft.model.card import ModelCard
+from regraft.model.session import OpenSession, open_session
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
 from tests.serving.waiting import PATIENCE_S

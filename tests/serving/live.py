@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from regraft.bench_settings import BenchSettings
-from regraft.client import Client
-from regraft.connection import Connection
-from regraft.image import Crop
-from regraft.load import Load
-from regraft.runtime import cpu_budget
-from regraft.store import FEATURES_FILE, ModelStore
+from regraft.bench.settings import BenchSettings
+from regraft.bench.steady_load import Load
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.image.crop import Crop
+from regraft.model.session import cpu_budget
+from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.backbone import Question
 from serving.server import Ready, Server
 from serving.settings import Settings

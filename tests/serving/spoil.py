@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx
 
-from regraft.artifact import PROBABILITIES
-from regraft.store import MODEL_FILE
+from regraft.model.artifact import PROBABILITIES
+from regraft.stores.models import MODEL_FILE
 
 CARD_KEY = "regraft.card"
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from regraft.auth import hash_token
 from regraft.errors import OperatorError
-from regraft.tokens import hash_token
 from serving.access import Caller, Callers, Role, who
 
 TOKEN = "correct-horse"  # noqa: S105 - a test's own

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from regraft.as_json import answer_to_dict
 from regraft.cli import app
 from regraft.errors import ArtifactError
-from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.alone import classify_alone
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny

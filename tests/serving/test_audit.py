@@ -5,24 +5,24 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 
 import grpc
 import pytest
 
-from regraft.client import Client, RemoteError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.store import ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.models import ModelStore
 from regraft.v1.examples_pb2 import RelabelExampleRequest
 from regraft.v1.examples_pb2_grpc import ExamplesStub
 from serving.access import LEAST_ROLE, Role
+from tests import REPOSITORY
 from tests.serving.conftest import AuditLines
 from tests.serving.live import LiveServer, stalled_retrain
 from tests.serving.rpcs import outcome_of, rpcs_of
 from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
 
-SECURITY = Path(__file__).parent.parent.parent / "SECURITY.md"
+SECURITY = REPOSITORY / "SECURITY.md"
 RED, GREY = picture("red", 70), picture("grey", 71)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from regraft.artifact import graft
 from regraft.errors import ArtifactError, DeadlineError, InvalidImageError, OverloadedError
-from regraft.image import decode_crop
-from regraft.image_limits import Limits
-from regraft.runtime import OpenSession
+from regraft.image.crop import decode_crop
+from regraft.image.limits import Limits
+from regraft.model.artifact import graft
+from regraft.model.session import OpenSession
 from serving.backbone import Backbone, Question, Reply
 from serving.engine import Engine
 from serving.plan import ExecutionPlan

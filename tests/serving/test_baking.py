@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from regraft.bench_settings import BenchSettings
-from regraft.connection import Connection
-from regraft.load import Load
-from regraft.store import HistoryEntry, ModelStore
+from regraft.bench.settings import BenchSettings
+from regraft.bench.steady_load import Load
+from regraft.client.connection import Connection
+from regraft.stores.models import HistoryEntry, ModelStore
 from serving.conduct import BAKER
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.artifact import Head
-from regraft.decoding_cost import quick_cost
 from regraft.errors import (
     DeadlineError,
     InvalidImageError,
@@ -20,9 +18,11 @@ from regraft.errors import (
     OverloadedError,
     PreconditionError,
 )
-from regraft.image import decode_crop
-from regraft.image_limits import Limits
-from regraft.store import ModelStore
+from regraft.image.crop import decode_crop
+from regraft.image.decoding_cost import quick_cost
+from regraft.image.limits import Limits
+from regraft.model.artifact import Head
+from regraft.stores.models import ModelStore
 from serving.classifier import DEFAULT_TOP_K, Answer, Classifier
 from serving.metrics import Metrics
 from serving.models import Models

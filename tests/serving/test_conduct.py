@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from regraft.store import HistoryEntry
+from regraft.stores.models import HistoryEntry
 from serving.conduct import BAKER, Conduct, Trial, reasons_to_go_back, trial_of
 
 GOOD = Conduct(version=1, requests=500, failures=0, images=500, confidence=0.92, deviation=0.15, ks=0.05)

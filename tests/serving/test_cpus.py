@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import IMAGE
-from regraft.image import decode_crop
-from regraft.runtime import OpenSession
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import IMAGE
+from regraft.model.session import OpenSession
 from serving.backbone import Backbone, Question
 from serving.cpus import Cpus
 from serving.engine import Engine

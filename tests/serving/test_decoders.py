@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from regraft.errors import DrainingError, InvalidImageError
-from regraft.image import ImageSpec, decode_crop
-from regraft.image_limits import Limits
-from regraft.runtime import cpu_budget
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.limits import Limits
+from regraft.model.session import cpu_budget
 from serving.decoders import Decoders, Encoded
 from serving.threads import Threads
 from tests.serving.fakes import Panic

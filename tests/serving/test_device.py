@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import Head, graft
-from regraft.image import decode_crop
-from regraft.runtime import open_session
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import Head, graft
+from regraft.model.session import open_session
 from serving.device import DeviceHeads, DeviceRunner, bucket
 from serving.engine import rows_by_head
 from tests.serving.cuda import CUDA_WORKS

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from regraft.artifact import FloatArray
-from regraft.embeddings import EmbeddingKey
-from regraft.examples import ExamplesStore
-from regraft.image import ImageSpec, decode_crop
-from regraft.labels import image_hash
-from regraft.store import ModelStore
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.label_rules import image_hash
+from regraft.model.artifact import FloatArray
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import ModelStore
 from serving.classifier import Classifier
 from serving.embedder import BackgroundEmbedder
 from serving.metrics import Metrics

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from regraft.artifact import IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head, graft
 from regraft.errors import ArtifactError, ProviderError
-from regraft.image import Crop, decode_crop
-from regraft.runtime import OpenSession, cpu_budget
+from regraft.image.crop import Crop, decode_crop
+from regraft.model.artifact import IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head, graft
+from regraft.model.session import OpenSession, cpu_budget
 from serving.engine import Engine, open_engine
 from serving.plan import Clock, ExecutionPlan, Goal, Point, choose, plan_file, read_plan, recall, remember
 from tests.cuda_pretended import in_pretended_cuda
@@ -115,7 +115,7 @@ def test_each_head_of_a_batch_is_one_product_of_all_its_pictures() -> None:
 BLAS = """
 import numpy
 from threadpoolctl import threadpool_info
-from regraft.runtime import OpenSession
+from regraft.model.session import OpenSession
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
 Engine(OpenSession(None, "cpu"), ExecutionPlan(1, 1, 1))
@@ -345,9 +345,9 @@ ON_CUDA = """
 import logging, sys
 from pathlib import Path
 import numpy as np
-from regraft.artifact import read
-from regraft.image import decode_crop
-from regraft.runtime import CudaOptions
+from regraft.model.artifact import read
+from regraft.image.crop import decode_crop
+from regraft.model.session import CudaOptions
 from serving.engine import open_engine
 from tests.tiny import SPEC, picture, tiny_head
 logging.basicConfig(stream=sys.stdout, format="%(message)s")

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
-from regraft.examples import ExamplesStore
 from regraft.oip import inference_pb2
-from regraft.retrain_jobs import JobState
-from regraft.store import ModelStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
 from serving.tensors import join
 from tests.serving.disk import disk_uses_of_the_loop

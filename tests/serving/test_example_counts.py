@@ -1,7 +1,7 @@
 from functools import partial
 
-from regraft.examples import ExamplesStore
-from regraft.store import ModelStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import ModelStore
 from serving.embedder import BackgroundEmbedder
 from serving.example_counts import count_examples
 from serving.metrics import Metrics

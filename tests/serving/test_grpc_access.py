@@ -9,8 +9,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from regraft.store import ModelStore
-from regraft.tokens import hash_token
+from regraft.auth import hash_token
+from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from regraft.v1.classifier_pb2 import ClassifyRequest

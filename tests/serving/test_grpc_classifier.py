@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.artifact import EMBEDDING, IMAGE, Head
 from regraft.as_json import answer_to_dict
-from regraft.card import Abstention
-from regraft.client import Client, RemoteError
-from regraft.image import ResizeRule, decode_crop, encode_png
+from regraft.client.client import Client, RemoteError
+from regraft.image.crop import ResizeRule, decode_crop, encode_png
+from regraft.model.artifact import EMBEDDING, IMAGE, Head
+from regraft.model.card import Abstention
+from regraft.model.session import open_session
 from regraft.oip import inference_pb2, inference_pb2_grpc
-from regraft.runtime import open_session
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.server import PICTURES

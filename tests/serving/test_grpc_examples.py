@@ -6,10 +6,10 @@ from typing import Any
 import grpc
 import pytest
 
-from regraft.client import Client, RemoteError
-from regraft.examples import ExamplesStore, open_examples
-from regraft.labels import image_hash
-from regraft.store import ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.label_rules import image_hash
+from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
 from regraft.v1.examples_pb2 import RemoveExampleRequest, Suggestion
 from regraft.v1.examples_pb2_grpc import ExamplesStub

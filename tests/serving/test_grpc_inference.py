@@ -9,16 +9,16 @@ import grpc
 import numpy as np
 import pytest
 
-from regraft.image import decode_crop
+from regraft.image.crop import decode_crop
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.tensors import join, split
+from tests import REPOSITORY
 from tests.serving.live import LiveServer
 from tests.tiny import SPEC, picture
 
 LABELS = ("red", "green", "blue")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_real_tritonclient_is_served(shared: LiveServer, tmp_path: Path) -> 
         files[-1].write_bytes(picture(label))
 
     command = [sys.executable, "-m", "tests.serving.triton_client", shared.target, *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

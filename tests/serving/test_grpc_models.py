@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from regraft.client import Client, RemoteError
+from regraft.client.client import Client, RemoteError
 from regraft.files import locked
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from tests.postgresql import PostgreSQL

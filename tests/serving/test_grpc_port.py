@@ -12,9 +12,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from regraft.client import Client, RemoteError
+from regraft.client.client import Client, RemoteError
 from regraft.errors import OperatorError
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.access import LEAST_ROLE, Role
 from serving.server import SERVICES
@@ -207,7 +207,7 @@ def test_who_pings_as_often_as_it_may_stays_connected_and_who_pings_more_is_sent
 def test_a_server_that_is_added_gets_its_share_of_a_connected_clients_calls_within_two_connection_ages(
     store: ModelStore,
 ) -> None:
-    """The client balances over the addresses of a name, as `regraft.grpc_channel` does, and asks for them anew."""
+    """The client balances over the addresses of a name, as `regraft.client.channel` does, and asks for them anew."""
     age_s = 1.0
     with (
         NameServer("127.0.0.1") as names,

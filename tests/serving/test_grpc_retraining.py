@@ -11,12 +11,12 @@ import grpc
 import numpy as np
 import pytest
 
-from regraft.client import Client, RemoteError
-from regraft.embeddings import EmbeddingKey
-from regraft.examples import ExamplesStore
-from regraft.labels import image_hash, is_holdout
-from regraft.retrain_jobs import JobState
-from regraft.store import ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.label_rules import image_hash, is_holdout
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from tests.postgresql import PostgreSQL

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import trustme
 
-from regraft.client import Client, RemoteError
-from regraft.connection import Connection
+from regraft.client.client import Client, RemoteError
+from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError, OperatorError
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.grpc_tls import TlsFiles
 from tests.serving.live import LiveServer
 from tests.tiny import picture

@@ -14,11 +14,11 @@ import grpc
 import pytest
 from hypothesis import given, settings
 
-from regraft.client import Client, RemoteError
+from regraft.client.client import Client, RemoteError
 from regraft.errors import CallerError
 from regraft.oip import inference_pb2 as oip
 from regraft.oip import inference_pb2_grpc as oip_grpc
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.server import Server

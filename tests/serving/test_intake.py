@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.errors import DrainingError, StorageError
-from regraft.examples import AddOutcome, ExamplesStore, NewExample
-from regraft.image import Crop
-from regraft.labels import image_hash
-from regraft.store import ModelStore
+from regraft.image.crop import Crop
+from regraft.label_rules import image_hash
+from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample
+from regraft.stores.models import ModelStore
 from serving.decoders import Decoders, Encoded
 from serving.intake import Added, Intake, Sender
 from serving.metrics import Metrics

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError
-from regraft.examples import AddOutcome, ExamplesStore
-from regraft.image_limits import DEFAULT_LIMITS, Limits
-from regraft.interrupted import job_lock
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import ModelStore
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.stores.examples import AddOutcome, ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import ModelStore
+from regraft.stores.recovery import job_lock
 from serving.jobs import JobRunner
 from serving.metrics import Metrics
 from serving.threads import Threads

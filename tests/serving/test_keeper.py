@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from regraft.errors import NotFoundError
-from regraft.examples import ExamplesStore
-from regraft.kept_requests import Bounds
-from regraft.store import ModelStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import ModelStore
+from regraft.stores.requests import Bounds
 from serving.classifier import Classifier
 from serving.keeper import RequestKeeper
 from serving.metrics import Metrics

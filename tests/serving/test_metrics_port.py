@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from regraft.errors import OperatorError
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.metrics import Metrics
 from serving.metrics_port import MetricsPort
 from tests.serving.live import LiveServer

@@ -13,9 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft.artifact import Head
-from regraft.card import parse_card
-from regraft.embeddings import EmbeddingKey
+from regraft.cancellation import set_wanted
 from regraft.errors import (
     DrainingError,
     InvalidRequestError,
@@ -24,10 +22,12 @@ from regraft.errors import (
     ProviderError,
     StorageError,
 )
-from regraft.image import decode_crop
-from regraft.runtime import Arithmetic, CudaOptions, OpenSession
-from regraft.store import MODEL_FILE, HistoryEntry, ModelStore
-from regraft.wanted import set_wanted
+from regraft.image.crop import decode_crop
+from regraft.model.artifact import Head
+from regraft.model.card import parse_card
+from regraft.model.session import Arithmetic, CudaOptions, OpenSession
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 from serving.backbone import Backbone, Question
 from serving.engine import Engine, Output
 from serving.metrics import Metrics

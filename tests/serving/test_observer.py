@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from regraft.client import Client, RemoteError
-from regraft.store import ModelStore
+from regraft.client.client import Client, RemoteError
+from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
 from tests.serving.live import LiveServer
 from tests.serving.waiting import wait_until

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
-from regraft.image import ImageSpec
-from regraft.image_limits import Limits
+from regraft.image.crop import ImageSpec
+from regraft.image.limits import Limits
 from serving.picture_memory import PictureMemory
 from serving.shares import Shares
 from serving.threads import Threads

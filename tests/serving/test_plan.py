@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.runtime import Arithmetic
+from regraft.model.session import Arithmetic
 from serving.plan import (
     Clock,
     Goal,

@@ -1,7 +1,7 @@
-from regraft.client import Client
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import ModelStore
+from regraft.client.client import Client
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
 from tests.serving.live import LiveServer
 from tests.serving.waiting import wait_until

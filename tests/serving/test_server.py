@@ -18,12 +18,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 
-from regraft.client import Client, RemoteError
+from regraft.client.client import Client, RemoteError
 from regraft.errors import OperatorError
-from regraft.examples import ExamplesStore
 from regraft.files import locked
-from regraft.retrain_jobs import JobState
-from regraft.store import ModelStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from regraft.v1 import retraining_pb2

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from regraft.runtime import CudaOptions, ProviderChoice
+from regraft.model.session import CudaOptions, ProviderChoice
 from serving.settings import Settings
 
 NAMES = tuple(f"REGRAFT_{name.upper()}" for name in Settings.model_fields)

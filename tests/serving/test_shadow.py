@@ -5,9 +5,9 @@ from typing import cast
 import numpy as np
 import pytest
 
-from regraft import artifact
 from regraft.errors import ArtifactError, NotFoundError, PreconditionError
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.model import artifact
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.backbone import Backbone
 from serving.models import ServedModel
 from serving.shadow import Comparison, Shadow, compare_heads, load_shadow

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
-from regraft.client import RemoteError
+from regraft.client.client import RemoteError
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from serving.metrics import Metrics
 from serving.statistics import OTHER, Distribution, Statistics
 from tests.serving.live import LiveServer

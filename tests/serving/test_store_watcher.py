@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from regraft.store import HistoryEntry, ModelStore
+from regraft.stores.models import HistoryEntry, ModelStore
 from serving.baking import Baker
 from serving.metrics import Metrics
 from serving.models import Models

@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from regraft.artifact import FloatArray, Head
-from regraft.embeddings import EmbeddingKey
-from regraft.kept_requests import KeptRequest
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.requests import KeptRequest
 from serving.suggestions import FEW_EXAMPLES, Reason, suggest
 from tests.tiny import COLOURS, tiny_head
 

@@ -11,11 +11,11 @@ from contextvars import ContextVar
 
 import pytest
 
-from regraft.client import Client, RemoteError
+from regraft.cancellation import check_wanted
+from regraft.client.client import Client, RemoteError
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from regraft.files import locked
-from regraft.store import ModelStore
-from regraft.wanted import check_wanted
+from regraft.stores.models import ModelStore
 from serving.threads import Pool, Threads
 from tests.serving.live import LiveServer
 from tests.serving.waiting import PATIENCE_S, asynchronous, until

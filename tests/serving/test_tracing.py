@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.logs import TextLines
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.call import TraceFilter, trace_id_of

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.drift import reference_of
+from regraft.model.drift import reference_of
 from serving.backbone import Backbone
 from serving.engine import Output
 from serving.models import ServedModel

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.client import RemoteError
-from regraft.store import ModelStore
+from regraft.client.client import RemoteError
+from regraft.stores.models import ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from regraft.card import ClassMetrics, Metrics, ModelCard, parse_card
+from regraft.model.card import ClassMetrics, Metrics, ModelCard, parse_card
 from regraft.v1 import retraining_pb2 as pb
 from serving.wire import MOST_ANSWER_BYTES, as_many_as_fit, card_json
 from tests.tiny import tiny_backbone, tiny_card, tiny_head

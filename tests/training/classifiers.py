@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from regraft.runtime import open_session
+from regraft.model.session import open_session
 from tests.tiny import tiny_head
 from training.imported import IMAGENET_MEAN, IMAGENET_STD
 

@@ -14,19 +14,19 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
-from regraft.embeddings import EmbeddingKey
 from regraft.files import locked
-from regraft.image import decode_crop
-from regraft.labels import image_hash
-from regraft.runtime import OpenSession, open_session
+from regraft.image.crop import decode_crop
+from regraft.label_rules import image_hash
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
+from regraft.model.session import OpenSession, open_session
+from regraft.stores.embeddings import EmbeddingKey
+from tests import REPOSITORY
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.features import Features, assemble
 from training.head import Additional, fit
 from training.pretrained import ExportedBackbone, load_backbone
 from training.version import Challenger, build
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
 
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET
-from regraft.image import Crop, decode_crop
+from regraft.image.crop import Crop, decode_crop
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET
 from tests.tiny import COLOURS, SPEC, picture
 
 WIDTH = 12

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from regraft.artifact import EMBEDDING, IMAGE
-from regraft.image import decode_crop
-from regraft.labels import image_hash
-from regraft.runtime import open_session
-from regraft.store import ModelStore
+from regraft.image.crop import decode_crop
+from regraft.label_rules import image_hash
+from regraft.model.artifact import EMBEDDING, IMAGE
+from regraft.model.session import open_session
+from regraft.stores.models import ModelStore
 from tests.tiny import SPEC, picture
 from tests.training.conftest import as_exported
 from tests.training.convolutions import conv_backbone

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from regraft import artifact
-from regraft.card import ModelCard
-from regraft.examples import ExamplesStore, open_examples
-from regraft.labels import image_hash
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.card import ModelCard
+from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
 from training.features import Features, load_features

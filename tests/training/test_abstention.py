@@ -8,8 +8,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
 from regraft.errors import InvalidRequestError
+from regraft.model.artifact import FloatArray
 from regraft.options import share_of
 from tests.training.conftest import blobs
 from training.abstention import abstention, choose_threshold, fewest_images, selective

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image import ImageSpec, decode_crop, decode_window, upright_size
-from regraft.labels import image_hash
+from regraft.image.crop import ImageSpec, decode_crop, decode_window, upright_size
+from regraft.label_rules import image_hash
 from tests.tiny import SPEC, picture
 from tests.training.conftest import REPOSITORY
 from training.augment import AugmentedPictures, Key, PlainPictures, Schedule, loader, loaders, seed_of
@@ -274,7 +274,7 @@ def test_loading_processes_have_room_for_what_they_make_ahead() -> None:
 LITTLE_SHARED_MEMORY = """
 import logging, sys
 from pathlib import Path
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.tiny import SPEC, picture
 from training.augment import PlainPictures, Schedule, loader
 from training.samples import Sample

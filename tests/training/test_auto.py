@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.auto import room_for_gain
 from training.paired import compare
 

@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError
-from regraft.image import ImageSpec
+from regraft.image.crop import ImageSpec
 from tests.training.conftest import in_a_child
 from training.backbones import PretrainedBackbone, build_backbone
 from training.catalogue import EMBEDDED_WEIGHTS

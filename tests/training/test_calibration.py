@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs
 from training.calibration import BINS, calibration, p_value, reliability, squared_error
 from training.head import fit

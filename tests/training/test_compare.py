@@ -14,10 +14,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from regraft import artifact, show_comparison
+from regraft import show_comparison
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
-from regraft.store import ModelStore
+from regraft.model import artifact
+from regraft.stores.models import ModelStore
 from tests.page import Page
 from tests.training.conftest import CRAYONS, crayons
 from training.backbones import build_backbone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regraft.errors import DatasetError
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.training.conftest import blobs
 from training.cross_validation import cross_validate, outer_folds, summarise
 from training.evaluate import wilson_interval

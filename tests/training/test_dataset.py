@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import DatasetError
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.tiny import picture
 from training.dataset import Dataset, check_trainable, scan
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.artifact import FloatArray
-from regraft.image import encode_png
+from regraft.image.crop import encode_png
+from regraft.model.artifact import FloatArray
 from tests.tiny import picture
 from tests.training.conftest import blobs
 from training.diagnose import MAX_LABEL_ERRORS, diagnose, thumbnails

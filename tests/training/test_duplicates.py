@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.duplicates import LIKE, MAX_PAIRS, look_alikes, near_duplicates
 from training.groups import merged
 from training.neighbours import EXACT_UP_TO, nearest

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
-from regraft.card import Metrics
+from regraft.model.artifact import FloatArray
+from regraft.model.card import Metrics
 from training.evaluate import independent_images, measure, wilson_interval
 
 LABELS = ("ant", "bee", "wasp")

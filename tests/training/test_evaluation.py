@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from regraft.client.model_answers import Answering, ModelAnswers
 from regraft.errors import DatasetError
-from regraft.labels import image_hash
-from regraft.model_answers import Answering, ModelAnswers
+from regraft.label_rules import image_hash
 from tests.page import Page
 from tests.tiny import picture
 from training.dataset import LabelledImage

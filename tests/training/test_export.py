@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from regraft.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.errors import ArtifactError
-from regraft.image import ImageSpec
-from regraft.runtime import open_session
+from regraft.image.crop import ImageSpec
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
+from regraft.model.session import open_session
 from tests.training.conftest import REPOSITORY
 from training.backbones import PretrainedBackbone, build_backbone
 from training.export import export_backbone

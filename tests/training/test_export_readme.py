@@ -5,8 +5,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from regraft.card import Abstention
-from regraft.image import ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from regraft.image.crop import ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from regraft.model.card import Abstention
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.export_readme import readme
 from training.export_result import Export, Proof, Side

@@ -9,9 +9,6 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from regraft import artifact
-from regraft.artifact import IMAGE, PROBABILITIES
-from regraft.card import parse_card
 from regraft.cli import app
 from regraft.errors import (
     DatasetError,
@@ -21,11 +18,14 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore
-from regraft.image import decode_crop
-from regraft.labels import image_hash
-from regraft.runtime import open_session
-from regraft.store import MODEL_FILE, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import IMAGE, PROBABILITIES
+from regraft.model.card import parse_card
+from regraft.model.session import open_session
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import MODEL_FILE, ModelStore
 from tests.tiny import SPEC, picture
 from tests.training.conftest import block, in_a_child
 from tests.training.float_versions import LABELS, NAME, photos, publish_float

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft import artifact
-from regraft.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest
-from regraft.embeddings import EmbeddingKey
-from regraft.image import Crop, ImageSpec, decode_crop
-from regraft.labels import image_hash
-from regraft.runtime import open_session
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest
+from regraft.model.session import open_session
+from regraft.stores.embeddings import EmbeddingKey
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
 from tests.tiny import picture

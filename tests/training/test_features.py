@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray
-from regraft.database import open_database, sqlite_url
-from regraft.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.errors import ArtifactError, DatasetError, InvalidRequestError
-from regraft.image import Crop, decode_crop
-from regraft.labels import check_label, image_hash
-from regraft.runtime import OpenSession, cpu_budget
+from regraft.image.crop import Crop, decode_crop
+from regraft.label_rules import check_label, image_hash
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.model.session import OpenSession, cpu_budget
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
 from tests.serving.waiting import PATIENCE_S
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png

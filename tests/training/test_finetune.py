@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from regraft.errors import TrainingError
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from regraft.progress import Progress, silent
 from tests.tiny import SPEC, picture
 from tests.training.networks import tiny_torch_backbone

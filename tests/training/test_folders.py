@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from regraft.datasets.labelled_files import find_all
 from regraft.errors import DatasetError
-from regraft.labelled_files import find_all
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from regraft.progress import silent
 from training.dataset import Dataset, scan
 from training.version_images import find_images

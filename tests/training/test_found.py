@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from training.dataset import Dataset, LabelledImage, check_trainable, scan
 
 

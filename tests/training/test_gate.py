@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.gate import Answers, NewLabels, judge, mcnemar
 from training.objections import LEVEL, Limits, Margins
 from training.verdict import Verdict

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from training.groups import NO_PAIRS, group_named, group_of_one, groups_of_one, hold_out, join
 
 

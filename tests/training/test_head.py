@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from regraft.artifact import FloatArray
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
+from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs, in_a_child
 from training.calibration import squared_error
 from training.features import Features, assemble

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from regraft import artifact
 from regraft.errors import ArtifactError, InvalidRequestError
-from regraft.image import decode_crop
-from regraft.runtime import open_session
-from regraft.store import ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.session import open_session
+from regraft.stores.models import ModelStore
 from tests.tiny import COLOURS, picture
 from tests.training.classifiers import BIAS, BODY, GEMM, LABELS, SIDE, WEIGHT, WIDTH, ask_classifier, save_classifier
 from training.import_onnx import import_onnx

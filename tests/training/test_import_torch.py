@@ -11,11 +11,11 @@ import timm
 import torch
 from torch import nn
 
-from regraft import artifact
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError
-from regraft.image import decode_crop
-from regraft.store import STATE_FILE
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.models import STATE_FILE
 from tests.tiny import picture
 from training.features import Embedder
 from training.import_torch import import_source, import_torch

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regraft import artifact
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode, ModelStore
+from regraft.model import artifact
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.classifiers import BIAS, LABELS, WEIGHT, save_classifier
 from tests.training.conftest import crayons

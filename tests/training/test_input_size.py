@@ -10,10 +10,10 @@ import onnx
 import pytest
 from timm.models import eva, register_model, swin_transformer, vision_transformer
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray, graft
-from regraft.image import Crop, ImageSpec, decode_crop
-from regraft.runtime import open_session
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, graft
+from regraft.model.session import open_session
 from serving.engine import Engine
 from serving.plan import ExecutionPlan
 from tests.tiny import COLOURS, picture, tiny_card

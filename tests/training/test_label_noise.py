@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.label_noise import Foretold, wrong_labels
 
 CLASSES = 4

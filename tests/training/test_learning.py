@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli import app
-from regraft.store import ModelStore
+from regraft.stores.models import ModelStore
+from tests import REPOSITORY
 from tests.tiny import picture
 from training.catalogue import list_backbones
 
-PAGE = (Path(__file__).parent.parent.parent / "docs/learning.md").read_text()
+PAGE = (REPOSITORY / "docs/learning.md").read_text()
 COLOURS = {"roses": "red", "tulips": "blue", "daisy": "grey"}
 SMALLER = {
     r"(--backbone|--backbones) \S+": r"\1 timm/test_resnet --weights none",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft import artifact
 from regraft.cli import app
 from regraft.errors import PreconditionError
+from regraft.model import artifact
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from tests.training.conftest import crayons
 from training.like import settings_like

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from regraft.database import open_database, sqlite_url
-from regraft.embeddings import EmbeddingCache
-from regraft.image import encode_png
-from regraft.labels import image_hash
+from regraft.image.crop import encode_png
+from regraft.label_rules import image_hash
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.embeddings import EmbeddingCache
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, blobs, features_of
 from training.features import Embedder

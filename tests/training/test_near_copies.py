@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs
 from training.near_copies import near_copies, relatives
 

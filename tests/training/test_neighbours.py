@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.neighbours import EXACT_UP_TO, nearest
 
 

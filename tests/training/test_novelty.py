@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from regraft.artifact import FloatArray, Head
-from regraft.card import NoveltyMethod
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.card import NoveltyMethod
 from tests.training.conftest import blobs
 from training.features import Features, assemble
 from training.head import fit

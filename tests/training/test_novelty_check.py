@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regraft.card import NoveltyMethod
+from regraft.model.card import NoveltyMethod
 from tests.training.conftest import blobs
 from training.features import Features
 from training.findings import NoveltyCheck

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
-from regraft.image import Crop, decode_crop, encode_png
-from regraft.labels import image_hash
+from regraft.image.crop import Crop, decode_crop, encode_png
+from regraft.label_rules import image_hash
+from regraft.model.artifact import FloatArray
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import COLOUR_KEY
 from training.features import Embedder

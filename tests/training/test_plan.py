@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import as_exported, colour_rows, features_of
 from training.auto import auto

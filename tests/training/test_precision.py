@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, backbone_digest
 from regraft.cli import app
 from regraft.errors import ArtifactError, TrainingError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.image import decode_crop
-from regraft.retrain_jobs import JobState
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
+from regraft.model.session import open_session
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import CRAYONS, as_exported, crayons
 from tests.training.convolutions import conv_backbone

@@ -8,11 +8,11 @@ import timm
 import torch
 import torchvision
 
-from regraft.artifact import backbone_digest
-from regraft.embeddings import EmbeddingKey
 from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
+from regraft.model.artifact import backbone_digest
+from regraft.stores.embeddings import EmbeddingKey
 from tests.training.conftest import block, in_a_child
 from training.pretrained import ExportedBackbone, embedding_cache, load_backbone
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest, check_backbone, graft, ungraft
-from regraft.card import BackboneCard
 from regraft.errors import ArtifactError
-from regraft.image import Crop
-from regraft.runtime import open_session
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest, check_backbone, graft, ungraft
+from regraft.model.card import BackboneCard
+from regraft.model.session import open_session
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from tests.training.conftest import in_a_child
 from tests.training.convolutions import WIDTH, Array, backbone_of, colour_crops, conv_backbone

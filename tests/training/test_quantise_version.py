@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, backbone_digest
 from regraft.cli import app
 from regraft.errors import (
     ArtifactError,
@@ -20,11 +18,13 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.examples import ExamplesStore, kept_images
-from regraft.image import RULE_VERSION, decode_crop
-from regraft.labels import image_hash
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.image.crop import RULE_VERSION, decode_crop
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
+from regraft.model.session import open_session
+from regraft.stores.examples import ExamplesStore, kept_images
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
 from training.features import load_features

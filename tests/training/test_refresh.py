@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft import artifact
-from regraft.card import BackboneCard
 from regraft.cli import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
-from regraft.interrupted import job_lock
-from regraft.labels import image_hash, is_holdout
-from regraft.store import MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.label_rules import image_hash, is_holdout
+from regraft.model import artifact
+from regraft.model.card import BackboneCard
+from regraft.stores.models import MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.stores.recovery import job_lock
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.shop import FIRST, MODEL, SECOND, Shop
 from training.features import Features

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.card import ClassMetrics, Metrics, ModelCard
+from regraft.model.card import ClassMetrics, Metrics, ModelCard
 from tests.page import Page
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.findings import (

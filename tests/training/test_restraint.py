@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 
 from regraft.errors import TrainingError
-from regraft.interrupted import OUT_OF_MEMORY
+from regraft.stores.recovery import OUT_OF_MEMORY
 from tests.training.conftest import in_a_child
 from training.restraint import within
 

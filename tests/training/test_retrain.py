@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.artifact import read
-from regraft.database import open_database, sqlite_url
 from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.interrupted import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
-from regraft.labels import image_hash, is_holdout
-from regraft.retrain_jobs import JobState, RetrainJob, RetrainJobs
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.label_rules import image_hash, is_holdout
+from regraft.model.artifact import read
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob, RetrainJobs
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
 from tests.tiny import SPEC, picture
 from tests.training.conftest import (
     COLOUR_KEY,
@@ -1055,8 +1055,8 @@ class StoppedOncePromoted(ModelStore):
 DEAF = """
 import signal, sys, threading
 from pathlib import Path
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.store import ModelStore
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.models import ModelStore
 from training.retrain import run_job
 
 class Deaf(ModelStore):

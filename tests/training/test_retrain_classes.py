@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.labels import image_hash
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import FEATURES_FILE, REPORT_JSON_FILE
+from regraft.label_rules import image_hash
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE
 from tests.tiny import picture
 from tests.training.conftest import colour_challenger, embed
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop

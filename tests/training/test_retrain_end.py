@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from regraft.errors import ArtifactError
-from regraft.interrupted import settle_interrupted
-from regraft.retrain_jobs import JobState, RetrainJob
-from regraft.store import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode
+from regraft.stores.recovery import settle_interrupted
 from tests.training.workshop import MODEL, Workshop, first_version, open_workshop
 from training.findings import Findings
 from training.gate import Answers, judge

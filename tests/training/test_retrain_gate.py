@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.labels import image_hash
-from regraft.retrain_jobs import RetrainJob
+from regraft.label_rules import image_hash
+from regraft.stores.jobs import RetrainJob
 from serving.grpc_retraining import to_message
 from tests.tiny import picture
 from tests.training.workshop import MODEL, new_pictures, open_workshop

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from regraft.examples import NewExample
-from regraft.labels import image_hash, is_holdout
-from regraft.retrain_jobs import JobState
+from regraft.label_rules import image_hash, is_holdout
+from regraft.stores.examples import NewExample
+from regraft.stores.jobs import JobState
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
 from training.groups import group_named
 

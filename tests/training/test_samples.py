@@ -5,7 +5,7 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from tests.tiny import picture
 from tests.training.conftest import embed
 from training.dataset import Dataset, LabelledImage

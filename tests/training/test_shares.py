@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from training.dataset import Dataset, LabelledImage
 from training.shares import check_share, take_share
 

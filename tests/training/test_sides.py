@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.labels import HOLDOUT_SHARE, is_holdout
+from regraft.label_rules import HOLDOUT_SHARE, is_holdout
 from training.groups import group_named, group_of_one
 from training.sides import Pair, Sides, settle_sides
 

@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from regraft import artifact, show
-from regraft.card import BackboneCard, ModelCard
+from regraft import show
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError
-from regraft.image import decode_crop
-from regraft.labels import image_hash
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, GateMode, ModelStore
+from regraft.image.crop import decode_crop
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.card import BackboneCard, ModelCard
+from regraft.stores.models import (
+    FEATURES_FILE,
+    MODEL_FILE,
+    REPORT_FILE,
+    REPORT_JSON_FILE,
+    STATE_FILE,
+    GateMode,
+    ModelStore,
+)
 from regraft.v1 import models_pb2
 from tests.training.conftest import CRAYONS, block, crayons, in_a_child
 from tests.training.networks import tiny_torch_backbone

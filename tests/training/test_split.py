@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
 from training.dataset import Dataset, LabelledImage
 from training.features import Features, assemble
 from training.split import split_by_likeness

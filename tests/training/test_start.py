@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from regraft.artifact import FloatArray
-from regraft.labels import image_hash
+from regraft.label_rules import image_hash
+from regraft.model.artifact import FloatArray
 from training.features import Features, assemble
 from training.start import SourceHead, head_from_source
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from training.suspects import MIN_CLASS, TOP_LOSSES, label_errors, top_losses
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, PROBABILITIES
-from regraft.card import SCHEMA_VERSION
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.image import decode_crop, encode_png
-from regraft.labels import image_hash
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.image.crop import decode_crop, encode_png
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES
+from regraft.model.card import SCHEMA_VERSION
+from regraft.model.session import open_session
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.features import load_features

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.errors import ArtifactError
-from regraft.labels import image_hash
-from regraft.store import MODEL_FILE, GateMode
+from regraft.label_rules import image_hash
+from regraft.stores.models import MODEL_FILE, GateMode
 from tests.tiny import picture
 from tests.training.conftest import CRAYONS
 from tests.training.shop import FIRST, MODEL, SECOND, Shop

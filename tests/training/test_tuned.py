@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from regraft import artifact, show
+from regraft import show
 from regraft.errors import ArtifactError, DatasetError, InvalidRequestError, TrainingError
 from regraft.files import cache_folder
+from regraft.model import artifact
 from regraft.progress import Progress
-from regraft.store import REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.stores.models import REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import CRAYONS, crayons
 from training.dataset import scan

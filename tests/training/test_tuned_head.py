@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.artifact import FloatArray
+from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs
 from training.folds import deal
 from training.head import fit_temperature

@@ -9,15 +9,15 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from regraft import artifact
-from regraft.artifact import ungraft
 from regraft.cli import app
 from regraft.errors import ArtifactError, DatasetError
-from regraft.examples import ExamplesStore
-from regraft.image import RULE_VERSION
-from regraft.labels import image_hash
-from regraft.older import find_older, read_older
-from regraft.store import MODEL_FILE, GateMode, ModelStore
+from regraft.image.crop import RULE_VERSION
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import ungraft
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
+from regraft.stores.older_versions import find_older, read_older
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
 from tests.training.classifiers import save_classifier

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.retrain_jobs import JobState
-from regraft.store import FEATURES_FILE
+from regraft.stores.jobs import JobState
+from regraft.stores.models import FEATURES_FILE
 from tests.tiny import publish_tiny
 from tests.training.workshop import MODEL, Workshop, new_pictures, open_workshop
 from training.verify import verify

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft import artifact
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
 from regraft.errors import ArtifactError
-from regraft.image import Crop, decode_crop, encode_png
-from regraft.labels import image_hash
-from regraft.runtime import open_session
-from regraft.store import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.image.crop import Crop, decode_crop, encode_png
+from regraft.label_rules import image_hash
+from regraft.model import artifact
+from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest
+from regraft.model.session import open_session
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import COLOURS, EMBEDDING_SIZE, SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import as_exported, colour_challenger, colour_features, colour_rows, embed, features_of
 from tests.training.tf32 import deep_backbone, in_tf32

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import InvalidRequestError, NotFoundError
-from regraft.labels import image_hash
-from regraft.retrain_jobs import JobState
+from regraft.label_rules import image_hash
+from regraft.stores.jobs import JobState
 from tests.tiny import publish_tiny
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
 from training.version_diff import version_diff

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.database import open_database, sqlite_url
-from regraft.embeddings import EmbeddingCache
-from regraft.image import decode_crop, decode_window, encode_png, upright_size
-from regraft.labels import image_hash
+from regraft.image.crop import decode_crop, decode_window, encode_png, upright_size
+from regraft.label_rules import image_hash
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.embeddings import EmbeddingCache
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
 from training.features import Embedder

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image import ImageSpec, ResizeRule, encode_png
+from regraft.image.crop import ImageSpec, ResizeRule, encode_png
 from training.windows import random_window, window_for
 
 SIZES = st.tuples(st.integers(1, 8000), st.integers(1, 8000))

@@ -6,11 +6,11 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from regraft import artifact
-from regraft.examples import FOLDER, ExamplesStore
-from regraft.labels import image_hash, is_holdout
-from regraft.retrain_jobs import RetrainJob
-from regraft.store import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.label_rules import image_hash, is_holdout
+from regraft.model import artifact
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import RetrainJob
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import colour_challenger, colour_features
 from training.features import Features, load_features

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from regraft.artifact import IMAGE, PROBABILITIES, FloatArray
-from regraft.image import Crop
-from regraft.runtime import open_session
+from regraft.image.crop import Crop
+from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
+from regraft.model.session import open_session
 from training.formats.mobile import PICTURE, custom_operators
 from training.formats.openvino_ir import OpenVino
 

@@ -6,8 +6,8 @@ from typing import Final
 import onnx
 from onnx import TensorProto, helper
 
-from regraft.artifact import Head, backbone_digest, graft
-from regraft.card import ModelCard, Precision
+from regraft.model.artifact import Head, backbone_digest, graft
+from regraft.model.card import ModelCard, Precision
 
 LABELS: Final = "labels"
 """An output, string [K]: JavaScript cannot read the metadata of a file."""

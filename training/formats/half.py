@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.artifact import EMBEDDING, FloatArray
 from regraft.errors import ArtifactError, first_line
-from regraft.image import Crop
-from regraft.runtime import require_onnxruntime
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, FloatArray
+from regraft.model.session import require_onnxruntime
 from training.sensitivity import embeddings
 
 _ROUNDED: Final = "embedding of rounded weights"

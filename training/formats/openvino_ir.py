@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from regraft.artifact import IMAGE, PROBABILITIES, FloatArray
-from regraft.card import ModelCard
 from regraft.errors import ArtifactError, MissingPackageError, first_line
-from regraft.image import Crop
+from regraft.image.crop import Crop
+from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
+from regraft.model.card import ModelCard
 from training.formats.baked import LABELS_KEY, without_labels
 
 

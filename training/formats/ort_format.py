@@ -10,7 +10,7 @@ from typing import Final
 import onnx
 
 from regraft.errors import ArtifactError, first_line
-from regraft.runtime import require_onnxruntime
+from regraft.model.session import require_onnxruntime
 
 OPERATORS_FILE: Final = "required_operators.config"
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import onnx
 
-from regraft.card import ModelCard
+from regraft.model.card import ModelCard
 from training.formats.answers import Answer, bytes_answer, crop_answer, openvino_answer
 from training.formats.baked import of_one_picture, with_card, without_figures
 from training.formats.mobile import custom_operators, with_decoding

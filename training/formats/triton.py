@@ -5,8 +5,8 @@ from typing import Final
 
 import onnx
 
-from regraft.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
-from regraft.card import ModelCard
+from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
+from regraft.model.card import ModelCard
 from training.formats.baked import without_labels
 
 MAX_BATCH: Final = 32

@@ -3,9 +3,9 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from regraft.artifact import check_backbone
 from regraft.errors import ArtifactError
-from regraft.image import Crop, decode_crop
+from regraft.image.crop import Crop, decode_crop
+from regraft.model.artifact import check_backbone
 from tests.tiny import SPEC, picture
 from tests.training.convolutions import conv_backbone
 from training.formats.half import half, half_weights

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
 
-from regraft.artifact import IMAGE, OPSET
-from regraft.image import Crop, ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
-from regraft.runtime import OpenSession, open_session
+from regraft.image.crop import Crop, ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from regraft.model.artifact import IMAGE, OPSET
+from regraft.model.session import OpenSession, open_session
 from training.formats.mobile import PICTURE, custom_operators, with_decoding
 
 SIDE = 24

@@ -1,0 +1,1 @@
+"""Calls a server: the client, how it connects, and what it sends."""

@@ -1,0 +1,389 @@
+"""A client for Regraft's services: what the command line, the demo and the tests call."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from uuid import uuid4
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from regraft.client.channel import open_channel
+from regraft.client.connection import DEFAULT_TARGET, Connection, is_loopback
+from regraft.client.proxies import proxy_of
+from regraft.errors import RegraftError
+from regraft.v1 import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    examples_pb2,
+    examples_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    retraining_pb2,
+    retraining_pb2_grpc,
+)
+
+_NO_SERVER: Final = re.compile(
+    "failed to connect|backends failing|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
+)
+"""What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
+_TOO_LATE: Final = "Deadline Exceeded"
+"""What gRPC's own core says where nothing came in time; a server that gave up has words of its own."""
+_TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC says of a request that is larger than one of the two sides allows: its bytes, and the limit."""
+
+MOST_BYTES: Final = 2**31 - 1
+"""Of a message, whatever a server takes: Protocol Buffers know no larger one."""
+
+_T = TypeVar("_T")
+
+
+def nobody_answers(target: str, text: str = "") -> str:
+    """Return what people are told where no server could be reached, by the ``text`` of gRPC's core."""
+    return f"no server answers at {target}{f' ({text})' if text else ''}: {_question(text, target)}"
+
+
+def _question(text: str, target: str) -> str:
+    """Return what to look at."""
+    if proxy := not is_loopback(target) and proxy_of(target):
+        return (
+            f"does the proxy on the way ({proxy}) let it through? If it should not be asked, name the host in no_proxy"
+        )
+    if "handshake" in text.lower():
+        return "does it speak TLS, with a certificate that goes back to --tls-ca, and take yours?"
+    if "socket closed" in text.lower():
+        return "does it speak TLS (--tls-ca)?"
+    return "is `regraft serve` running there?"
+
+
+class RemoteError(RegraftError):
+    """What a server answered instead of a result; ``code`` is gRPC's name for it, such as NOT_FOUND."""
+
+    def __init__(self, code: str, text: str) -> None:
+        """Keep the code beside the text."""
+        super().__init__(text)
+        self.code = code
+
+
+class MessageTooLargeError(RemoteError):
+    """A picture too large to be sent, which ends its stream; ``limit_bytes`` is the most that a message may have."""
+
+    def __init__(self, code: str, size_bytes: int, limit_bytes: int) -> None:
+        """Say what to do about it."""
+        super().__init__(code, too_large(size_bytes, limit_bytes))
+        self.limit_bytes = limit_bytes
+
+
+def too_large(size_bytes: int, limit_bytes: int) -> str:
+    """Return what people are told of a picture whose message has so many bytes, where fewer can be sent."""
+    sizes = f"{size_bytes:,} bytes; the limit of a message is {limit_bytes:,}"
+    return f"the picture is too large to send: {sizes}: scale it down"
+
+
+class _UntilError(Iterator[_T]):
+    """Ends where another iterator fails and keeps the error, of which gRPC would only say that there was one.
+
+    What came before the error is still sent, and answered.
+    """
+
+    def __init__(self, items: Iterable[_T]) -> None:
+        self._items = iter(items)
+        self.error: Exception | None = None
+
+    def __next__(self) -> _T:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from error
+
+
+class Client:
+    """Blocking calls to one server. Thread-safe; close it, or use it in a ``with`` statement.
+
+    Every call raises `RemoteError` where the server answers with an error.
+    """
+
+    def __init__(self, server: Connection | str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
+        """Connect on first use; ``timeout_s`` is the deadline of all calls but streams.
+
+        Args:
+            server: host:port where neither TLS nor a token is needed.
+            timeout_s: in seconds.
+        """
+        connection = Connection(server) if isinstance(server, str) else server
+        self.target = connection.target
+        self._timeout_s = timeout_s
+        self._channel = open_channel(connection)
+        self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
+        self._examples = examples_pb2_grpc.ExamplesStub(self._channel)
+        self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
+        self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def is_serving(self, service: str = "") -> bool:
+        """Return the server's health (grpc.health.v1), or that of one of its services."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        with self._errors():
+            status = self._health.Check(request, timeout=self._timeout_s).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+    def classify(self, image: bytes, *, name: str = "", top_k: int = 0) -> classifier_pb2.ClassifyResponse:
+        """Classify one encoded picture."""
+        request = classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k)
+        with self._errors():
+            response: classifier_pb2.ClassifyResponse = self._classifier.Classify(request, timeout=self._timeout_s)
+        return response
+
+    def classify_stream(
+        self, images: Iterable[tuple[str, bytes]], *, name: str = "", top_k: int = 0, any_order: bool = False
+    ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
+        """Classify (id, picture) pairs; each answer is a response or an error of its own.
+
+        They come in order, or with ``any_order`` as they are ready.
+        """
+        requests = (
+            classifier_pb2.ClassifyStreamRequest(
+                id=key,
+                request=classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k),
+                any_order=any_order,
+            )
+            for key, image in images
+        )
+        yield from self._exchange(self._classifier.ClassifyStream, requests)
+
+    def add_examples(
+        self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = "", group: str = ""
+    ) -> Iterator[retraining_pb2.AddExamplesResponse]:
+        """Send (picture, label) pairs, all of one group if one is named; see `send_examples`."""
+        requests = (
+            retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source, group=group)
+            for image, label in examples
+        )
+        return self.send_examples(requests)
+
+    def send_examples(
+        self, requests: Iterable[retraining_pb2.AddExamplesRequest]
+    ) -> Iterator[retraining_pb2.AddExamplesResponse]:
+        """Label pictures; each answer but REJECTED and CONFLICTING is a promise that the example is kept.
+
+        Raises:
+            MessageTooLargeError: one is far beyond what the server takes; it and what came after it is not answered.
+            Exception: what ``requests`` raised, after all that came before it was answered.
+        """
+        yield from self._exchange(self._retraining.AddExamples, requests)
+
+    def list_examples(
+        self, *, name: str = "", label: str = "", with_images: bool = False, quarantined: bool = False
+    ) -> Iterator[examples_pb2.Example]:
+        """Yield the examples in force, of one label or of all, or those in quarantine, ordered by hash."""
+        request = examples_pb2.ListExamplesRequest(
+            name=name, label=label, with_images=with_images, quarantined=quarantined
+        )
+        with self._errors():
+            yield from self._examples.ListExamples(request)
+
+    def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
+        """Return an example and its history; the beginning of its hash is enough."""
+        request = examples_pb2.GetExampleRequest(name=name, sha256=sha256, with_image=with_image)
+        with self._errors():
+            found: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
+        return found
+
+    def relabel_example(self, sha256: str, label: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
+        """Give an example another label, and return it."""
+        request = examples_pb2.RelabelExampleRequest(name=name, sha256=sha256, label=label, annotator=annotator)
+        with self._errors():
+            changed: examples_pb2.Example = self._examples.RelabelExample(request, timeout=self._timeout_s)
+        return changed
+
+    def remove_example(
+        self, sha256: str, *, name: str = "", why: str = "", annotator: str = ""
+    ) -> examples_pb2.Example:
+        """Take an example out of training, and return it as it was."""
+        request = examples_pb2.RemoveExampleRequest(name=name, sha256=sha256, why=why, annotator=annotator)
+        with self._errors():
+            removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s)
+        return removed
+
+    def release_example(self, sha256: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
+        """Say that the label of an example in quarantine is right, and return it."""
+        request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator)
+        with self._errors():
+            released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s)
+        return released
+
+    def suggest(
+        self, count: int = 0, *, name: str = "", with_images: bool = False
+    ) -> Iterator[examples_pb2.Suggestion]:
+        """Yield served pictures to label next, the most useful first."""
+        request = examples_pb2.SuggestRequest(name=name, count=count, with_images=with_images)
+        with self._errors():
+            yield from self._examples.Suggest(request)
+
+    def retrain(
+        self,
+        *,
+        name: str = "",
+        gate: str = "",
+        idempotency_key: str = "",
+        requested_by: str = "",
+        **limits: float | None,
+    ) -> retraining_pb2.RetrainJob:
+        """Start a retrain job.
+
+        Args:
+            name: the model.
+            gate: ``auto``, ``manual`` or ``off``; the server's own setting if empty.
+            idempotency_key: a second call with the same one is answered with the first one's job; a new one if empty.
+            requested_by: for the history.
+            limits: of the gate, by the names of `RetrainRequest`; the defaults where None.
+        """
+        request = retraining_pb2.RetrainRequest(
+            name=name,
+            gate=gate.upper() or None,
+            idempotency_key=idempotency_key or str(uuid4()),
+            requested_by=requested_by,
+            **limits,
+        )
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s)
+        return job
+
+    def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
+        """Yield a job whenever it changes, to its final state."""
+        with self._errors():
+            yield from self._retraining.WatchRetrainJob(retraining_pb2.GetRetrainJobRequest(id=job_id))
+
+    def get_job(self, job_id: str) -> retraining_pb2.RetrainJob:
+        """Return a job as it stands."""
+        request = retraining_pb2.GetRetrainJobRequest(id=job_id)
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.GetRetrainJob(request, timeout=self._timeout_s)
+        return job
+
+    def list_jobs(self, name: str = "") -> list[retraining_pb2.RetrainJob]:
+        """Return the jobs, newest first."""
+        jobs: list[retraining_pb2.RetrainJob] = []
+        request = retraining_pb2.ListRetrainJobsRequest(name=name)
+        with self._errors():
+            while True:
+                page = self._retraining.ListRetrainJobs(request, timeout=self._timeout_s)
+                jobs += page.jobs
+                request.page_token = page.next_page_token
+                if not request.page_token:
+                    return jobs
+
+    def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
+        """Ask for the end of a job."""
+        request = retraining_pb2.CancelRetrainJobRequest(id=job_id)
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s)
+        return job
+
+    def list_models(self) -> list[models_pb2.Model]:
+        """Return every model of the server's store."""
+        with self._errors():
+            return list(self._models.ListModels(models_pb2.ListModelsRequest(), timeout=self._timeout_s).models)
+
+    def get_model(self, name: str = "") -> models_pb2.Model:
+        """Return one model."""
+        with self._errors():
+            model: models_pb2.Model = self._models.GetModel(
+                models_pb2.GetModelRequest(name=name), timeout=self._timeout_s
+            )
+        return model
+
+    def promote(
+        self,
+        version: int,
+        *,
+        name: str = "",
+        who: str = "",
+        why: str = "",
+        expected: int | None = None,
+        request_id: str = "",
+    ) -> models_pb2.Model:
+        """Make a version the champion; when this returns it serves.
+
+        Args:
+            version: which.
+            name: the model.
+            who: for the history.
+            why: for the history.
+            expected: the champion that you go by, 0 for none; where it is another by now, nothing changes.
+            request_id: a second call with the same one is answered with what the first one did; a new one if empty.
+        """
+        request = models_pb2.PromoteRequest(
+            name=name,
+            version=version,
+            who=who,
+            why=why,
+            expected_champion=expected,
+            request_id=request_id or str(uuid4()),
+        )
+        with self._errors():
+            model: models_pb2.Model = self._models.Promote(request, timeout=self._timeout_s)
+        return model
+
+    def rollback(
+        self, *, name: str = "", who: str = "", why: str = "", expected: int | None = None, request_id: str = ""
+    ) -> models_pb2.Model:
+        """Go back to the champion before; when this returns it serves. Arguments as `promote`."""
+        request = models_pb2.RollbackRequest(
+            name=name, who=who, why=why, expected_champion=expected, request_id=request_id or str(uuid4())
+        )
+        with self._errors():
+            model: models_pb2.Model = self._models.Rollback(request, timeout=self._timeout_s)
+        return model
+
+    def shadow(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
+        """Let a version judge beside the champion, unseen; 0 ends that."""
+        request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why)
+        with self._errors():
+            model: models_pb2.Model = self._models.Shadow(request, timeout=self._timeout_s)
+        return model
+
+    def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
+        """Yield what a stream of requests is answered, and then raise what ended them, if anything did."""
+        sent = _UntilError(requests)
+        with self._errors():
+            call = rpc(sent)
+            try:
+                yield from call
+            finally:
+                call.cancel()  # of a stream that was read to its end nothing is left to cancel
+        if sent.error:
+            raise sent.error
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            code, text = error.code(), error.details() or ""
+            if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
+                text = nobody_answers(self.target, text)
+            elif text == _TOO_LATE and not is_loopback(self.target) and (proxy := proxy_of(self.target)):
+                text += f": is it the proxy on the way ({proxy})? If none should be asked, name the host in no_proxy"
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
+                raise MessageTooLargeError(code.name, int(sizes[1]), int(sizes[2])) from error
+            raise RemoteError(code.name, text) from error

@@ -1,0 +1,137 @@
+"""A model's answers with every probability, by a server or a file alike."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from regraft.client.classify_files import classify_files
+from regraft.client.client import Client
+from regraft.errors import PreconditionError
+from regraft.model.artifact import FloatArray
+from regraft.progress import Progress, silent
+from regraft.v1 import classifier_pb2
+
+EVERY_LABEL: Final = 100_000
+"""The most labels that a server may be asked for, and so all that there are."""
+NEVER: Final = -1.0
+"""No probability is as low."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The version that answers, and by what it judges.
+
+    Attributes:
+        version: 0 where a file's folder does not say.
+        labels: K of them.
+        novelty_threshold: pictures above it are unlike the training images.
+        target_error: share of the answers given that may be wrong; None where none was asked for.
+        abstains_up_to: answers of at most this probability are declined; `NEVER` where none are.
+    """
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    novelty_threshold: float
+    target_error: float | None = None
+    abstains_up_to: float = NEVER
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer to one picture: its probabilities, float32 [K], and its novelty."""
+
+    by: Answering
+    probabilities: FloatArray
+    novelty: float
+
+
+Outcome: TypeAlias = tuple[str, Reply | str]
+"""The id of a picture, with what is said of it, or why nothing is."""
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """A model's answers to n pictures.
+
+    Attributes:
+        by: the version that gave them.
+        ids: n of them, in the order of the files.
+        probabilities: float32 [n, K].
+        novelty: float32 [n].
+        failures: by id, why a picture could not be answered.
+    """
+
+    by: Answering
+    ids: tuple[str, ...]
+    probabilities: FloatArray
+    novelty: FloatArray
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def gather(outcomes: Iterable[Outcome], count: int, progress: Progress = silent) -> ModelAnswers:
+    """Put ``count`` outcomes together.
+
+    Args:
+        outcomes: of one model.
+        count: how many there will be.
+        progress: told the stage ``evaluate``.
+
+    Raises:
+        PreconditionError: another version began to answer, or not one picture could be answered.
+    """
+    by: Answering | None = None
+    ids: list[str] = []
+    failures: dict[str, str] = {}
+    probabilities, novelty = np.empty((0, 0), np.float32), np.empty(count, np.float32)
+    for done, (key, said) in enumerate(outcomes, start=1):
+        if isinstance(said, str):
+            failures[key] = said
+        else:
+            if by is None:
+                by, probabilities = said.by, np.empty((count, len(said.by.labels)), np.float32)
+            if said.by != by:
+                raise PreconditionError(
+                    f"{by.name}: version {said.by.version} went live while {by.version} was asked: evaluate again"
+                )
+            probabilities[len(ids)], novelty[len(ids)] = said.probabilities, said.novelty
+            ids.append(key)
+        progress("evaluate", done, count)
+    if by is None:
+        reason = next(iter(failures.items()), ("", "there are none"))
+        raise PreconditionError(f"not one picture could be answered; the first: {': '.join(filter(None, reason))}")
+    return ModelAnswers(by, tuple(ids), probabilities[: len(ids)], novelty[: len(ids)], failures)
+
+
+def replies_of_server(client: Client, files: Sequence[tuple[str, Path]], name: str = "") -> Iterator[Outcome]:
+    """Yield what a server says of each (id, file)."""
+    by: Answering | None = None
+    place: dict[str, int] = {}
+    for answer in classify_files(client, files, name=name, top_k=EVERY_LABEL):
+        if answer.HasField("error"):
+            yield answer.id, answer.error.message
+            continue
+        response = answer.response
+        if by is None or (by.name, by.version) != (response.name, response.version):
+            by = _answering(response)
+            place = {label: index for index, label in enumerate(by.labels)}
+        probabilities = np.empty(len(by.labels), np.float32)
+        for each in response.predictions:
+            probabilities[place[each.label]] = each.probability
+        yield answer.id, Reply(by, probabilities, response.novelty.score)
+
+
+def _answering(response: classifier_pb2.ClassifyResponse) -> Answering:
+    """Return the version that a server answered by; its labels are sorted."""
+    declines = response.HasField("abstention")
+    return Answering(
+        response.name,
+        response.version,
+        tuple(sorted(each.label for each in response.predictions)),
+        response.novelty.threshold,
+        response.abstention.target_error if declines else None,
+        response.abstention.threshold if declines else NEVER,
+    )

@@ -1,0 +1,71 @@
+"""Finding the pictures that a person names on the command line, and their labels: in folders, or by a list."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.manifest import BadLine, LabelledFile, is_manifest, read_manifest
+from regraft.errors import InvalidRequestError
+from regraft.label_rules import check_label, one_form
+
+FIELDS: Final = ("file", "label", "source", "group", "annotator", "request_id")
+"""The columns of the lists that are written here."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Labelled pictures, and the lines of a list that name none."""
+
+    files: tuple[LabelledFile, ...]
+    bad: tuple[BadLine, ...] = ()
+
+
+def find_all(path: Path, label: str = "") -> Found:
+    """Return what `find` finds, or what a list names, see `regraft.datasets.manifest`.
+
+    Raises:
+        InvalidRequestError: as `find`; or no line of the list makes sense.
+        MissingPackageError: the list needs a package that is not installed.
+    """
+    if not is_manifest(path):
+        pairs, bad = _in_folder(path, label)
+        return Found(tuple(LabelledFile(file, text) for file, text in pairs), bad)
+    if label:
+        raise InvalidRequestError(f"{path}: says the labels itself; leave --label out")
+    manifest = read_manifest(path)
+    return Found(manifest.files, manifest.bad)
+
+
+def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
+    """Return (file, label) pairs.
+
+    Args:
+        path: with a label, a picture or a folder of pictures; without, a folder that has a folder for each class.
+        label: the label of everything under ``path``.
+
+    Raises:
+        InvalidRequestError: there is nothing, or no telling which class it is; the text says what to do.
+    """
+    return _in_folder(path, label)[0]
+
+
+def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[BadLine, ...]]:
+    """Return (file, label) pairs, and what is no file."""
+    if not path.exists():
+        raise InvalidRequestError(f"{path}: there is no such file or folder")
+    label = one_form(label)
+    if label:
+        check_label(label)
+    elif path.is_file():
+        raise InvalidRequestError(f"{path}: which class is it? Say --label")
+    if path.is_file():
+        return [(path, label)], ()
+    folders = [(path, label)] if label else [(folder, one_form(folder.name)) for folder in folders_in(path)]
+    if not folders and contents(path).files:
+        raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
+    found = [(contents(folder), text) for folder, text in folders]
+    pairs = [(file, text) for inside, text in found for file in sorted(inside.files)]
+    if not pairs:
+        raise InvalidRequestError(f"{path}: there are no files in it")
+    return pairs, tuple(BadLine(str(file), reason) for inside, _ in found for file, reason in inside.left_out)

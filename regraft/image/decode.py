@@ -1,0 +1,349 @@
+"""Encoded bytes to the upright RGB picture: the formats that are read, and every reason why one is refused.
+
+Each picture is decoded once and strictly. What a decoder would paper over (data that end early, or make no sense) is an
+error: a picture is whole or it is refused. Pillow decodes all formats but JPEG, whose scans go through simplejpeg: the
+same libjpeg-turbo, which there says when it had to guess.
+"""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from regraft.errors import InvalidImageError
+from regraft.image.file_kinds import read_kind, unread_kind
+from regraft.image.jpeg_scans import MOST_SCANS, look_through
+from regraft.image.limits import Limits
+from regraft.image.png_chunks import SIGNATURE, bits_a_channel, pixels_alone
+
+DECODER_VERSION: Final = 2
+"""Raised whenever other files are refused than before; what was sound keeps its crops, or `RULE_VERSION` rises too."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+
+Size: TypeAlias = tuple[int, int]
+LeastSize: TypeAlias = Callable[[Size], Size]
+"""Of the size of an upright picture, the size below which the decoder must not scale it."""
+KeptPart: TypeAlias = Callable[[Size], tuple[int, int, int, int]]
+"""Of the same size, the part that is looked at: left, top, right, bottom."""
+
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING: Final = (5, 6, 7, 8)
+"""EXIF orientations of pictures that are stored lying on their side."""
+
+_COLOURS: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_HARMLESS: Final = ("Invalid SOS parameters", "Unknown Adobe color transform code", "Warning: unknown JFIF revision")
+_SPARE: Final = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+_MOST_SPARE_BYTES: Final = 4
+_JPEG_START: Final = b"\xff\xd8"
+_JPEG_END: Final = b"\xff\xd9"
+
+_NEW_SUBFILE_TYPE: Final = 254
+_REDUCED: Final = 1
+_JPEG_TABLES: Final = 347
+_SUBSAMPLING: Final = 530
+_DNG_VERSION: Final = 50706
+_PLANAR: Final = 2
+_PREDICTED: Final = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd", "lzma")
+
+_ROWS_AT_ONCE: Final = 64
+_FEWEST_BITS: Final = 9
+_SENSOR_BITS: Final = 12
+
+# Pillow's own bomb check warns through process-wide state; `Limits` refuses before decoding, per call and for certain.
+Image.MAX_IMAGE_PIXELS = None
+# Of text, only what may tell the orientation gets as far as Pillow.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+# Whoever calls decides how many pictures are decoded at once.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def read_rgb(data: bytes, limits: Limits, least: LeastSize, kept: KeptPart | None = None) -> Image.Image:
+    """Decode a picture, whole or not at all, and put it upright.
+
+    Args:
+        data: the encoded picture.
+        limits: the most bytes and pixels accepted.
+        least: how far a JPEG may be scaled down while it is decoded.
+        kept: outside this part of the upright picture, pixels that are not opaque may be anything; all of it if None.
+
+    Returns:
+        The first frame, as RGB: transparency laid on white, CMYK converted, 16 bits a channel brought to 8.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _opened(data, limits) as image:
+        orientation = _orientation(image)
+        if image.format in ("JPEG", "MPO"):
+            lying = orientation in _LYING
+            size = least(image.size[::-1] if lying else image.size)
+            pixels = _jpeg(image, data, size[::-1] if lying else size)
+        else:
+            pixels = _loaded(image, data)
+        bits = _bits(image, data)
+        if pixels.has_transparency_data and not pixels.mode.startswith("I;16"):
+            if bits > 8:
+                _check_levels(pixels)
+            return _on_white(_turned(pixels, orientation), kept)
+        return _turned(_to_rgb(pixels, bits), orientation)
+
+
+def look_at(data: bytes, limits: Limits) -> tuple[str, Size]:
+    """Return the format, and width and height as they are stored, without decoding.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _opened(data, limits) as image:
+        return image.format or "", image.size
+
+
+def read_size(data: bytes, limits: Limits) -> Size:
+    """Return width and height in pixels of the upright picture, without decoding it.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    with _opened(data, limits) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in _LYING else (width, height)
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
+    if not data:
+        raise InvalidImageError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise InvalidImageError(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
+    try:
+        image = Image.open(io.BytesIO(pixels_alone(data) if data.startswith(SIGNATURE) else data), formats=FORMATS)
+        _check_size(image, limits)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image, data)
+        yield image
+    except InvalidImageError:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidImageError(_why_unidentified(data)) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InvalidImageError(f"the image cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _why_unidentified(data: bytes) -> str:
+    if kind := unread_kind(data):
+        return kind
+    if kind := read_kind(data):
+        return (
+            f"the image cannot be decoded: it begins like {kind}, but its header is damaged or of a kind not read here"
+        )
+    return f"not a picture in a format that is read here ({', '.join(FORMATS)})"
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise InvalidImageError(f"the image is {width} x {height} px")
+    if width * height > limits.max_pixels:
+        raise InvalidImageError(
+            f"the image is {width} x {height} px; the limit is {limits.max_pixels:,} pixels in all "
+            "(REGRAFT_MAX_IMAGE_PIXELS): scale it down"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return what is left to turn, by EXIF; damaged EXIF counts as none, and Pillow turns a TIFF itself."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        # Not the PNG's own method, which decodes the picture to look for EXIF behind it; here it is in front.
+        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF makes Pillow raise anything; no pixel has been decoded yet
+        return 1
+
+
+def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
+    """Decode a JPEG that Pillow opened, at the smallest DCT scale that is no smaller than ``least``."""
+    scans = look_through(data)
+    if scans.number > MOST_SCANS:
+        raise InvalidImageError(f"its JPEG has more than {MOST_SCANS} scans, each of which takes as long: save it anew")
+    whole = image.size
+    image.draft(None, least)
+    width, height = (0, 0) if image.size == whole else image.size
+    pixels = _strictly(data, _COLOURS[image.mode], width, height)
+    if pixels.shape[1::-1] != image.size:
+        raise InvalidImageError("the image cannot be decoded: it has two sizes")
+    if not scans.are_all_there:
+        raise InvalidImageError("the image cannot be decoded: scans of its JPEG are missing")
+    if image.mode == "CMYK":
+        return Image.fromarray(255 - pixels, "CMYK")  # as Adobe stores it
+    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
+
+
+def _strictly(data: bytes, colours: str, width: int = 0, height: int = 0) -> npt.NDArray[np.uint8]:
+    """Decode a JPEG; data that run out, or that make no sense, are an error rather than grey."""
+
+    def decode(*, strict: bool) -> npt.NDArray[np.uint8]:
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, min_width=width, min_height=height, strict=strict))
+
+    try:
+        return decode(strict=True)
+    except ValueError as error:
+        if not _is_harmless(str(error), data):
+            raise
+    return decode(strict=False)
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    """Tell what cameras do from what damages do: no pixel depends on it."""
+    spare = _SPARE.match(warning)
+    if spare is None:
+        return warning.startswith(_HARMLESS)
+    count = int(spare[1])
+    return count <= _MOST_SPARE_BYTES or bytes(count) + _JPEG_END in data
+
+
+def _loaded(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """Load a picture by Pillow, once: after a failure it would hand out what is there, and say nothing."""
+    covered = image.tile[0].extents if image.format == "GIF" and image.tile else None
+    if covered not in (None, (0, 0, *image.size)) and "transparency" not in image.info:
+        raise InvalidImageError("the image cannot be decoded: the first frame of its GIF leaves a part of it out")
+    image.load()
+    if image.info.get("compression") == "jpeg" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_jpeg_strips(image, data)
+    return image
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
+    """Refuse previews, and layouts that Pillow decodes to something else."""
+    tags = image.tag_v2
+    is_raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
+    bits, is_planar = _tiff_bits(image), tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _PLANAR
+    if _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED or unread_kind(data):
+        raise InvalidImageError("camera raw is not read here, and this TIFF is its preview: develop it to JPEG or TIFF")
+    if is_raw and is_planar and bits > 8:
+        raise InvalidImageError(
+            "a TIFF of 16 bits in separate planes is not read here: save it with the planes together"
+        )
+    if bits > 8 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        raise InvalidImageError("a TIFF of 16 bits in which 0 is white is not read here: save it with 0 as black")
+    if is_raw and image.mode == "YCbCr" and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise InvalidImageError("a TIFF of subsampled YCbCr without compression is not read here: save it as RGB")
+    if tags.get(TiffImagePlugin.PREDICTOR, 1) != 1 and image.info["compression"] not in _PREDICTED:
+        raise InvalidImageError("a TIFF with a predictor for this compression is not read here: save it without")
+    _check_strips(image)
+
+
+def _check_strips(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse a TIFF whose strips or tiles leave a part of the picture out."""
+    if image.use_load_libtiff:  # which checks that by itself
+        return
+    width, height = image.size
+    parts = Counter(tile.extents or (0, 0, 0, 0) for tile in image.tile)
+    area = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+    if area != width * height or len(set(parts.values())) != 1:  # of every part as many as there are planes
+        raise InvalidImageError("the image cannot be decoded: strips of its TIFF are missing")
+
+
+def _check_jpeg_strips(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
+    """Decode the JPEGs inside a TIFF strictly, which libtiff does not."""
+    tags = image.tag_v2
+    tables = tags.get(_JPEG_TABLES, b"")
+    is_tiled = TiffImagePlugin.TILEOFFSETS in tags
+    offsets = tags[TiffImagePlugin.TILEOFFSETS if is_tiled else TiffImagePlugin.STRIPOFFSETS]
+    counts = tags[TiffImagePlugin.TILEBYTECOUNTS if is_tiled else TiffImagePlugin.STRIPBYTECOUNTS]
+    for offset, count in zip(offsets, counts, strict=True):
+        strip = data[offset : offset + count]
+        whole = tables[: -len(_JPEG_END)] + strip[len(_JPEG_START) :] if tables else strip
+        _strictly(whole, "GRAY")
+
+
+def _tiff_bits(image: TiffImagePlugin.TiffImageFile) -> int:
+    return int(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Return the bits of a sample as the file has them; 8 of formats that leave no choice."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _tiff_bits(image)
+    return bits_a_channel(data) if image.format == "PNG" else 8
+
+
+def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
+    """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
+    if image.mode in ("I", "F"):
+        raise InvalidImageError(
+            "pixels of 32 bits or with a sign have no defined range: save the image with 8 or 16 bits a channel"
+        )
+    if image.mode.startswith("I;16"):
+        return _grey_of_16_bits(image, bits)
+    if bits > 8:
+        _check_levels(image)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _on_white(image: Image.Image, kept: KeptPart | None) -> Image.Image:
+    """Lay a picture on white, a few rows at a time.
+
+    Each step makes a copy of the rows that it is given.
+    """
+    left, top, right, bottom = kept(image.size) if kept else (0, 0, *image.size)
+    rgb = Image.new("RGB", image.size, "white")
+    for upper in range(top, bottom, _ROWS_AT_ONCE):
+        rows = image.crop((left, upper, right, min(bottom, upper + _ROWS_AT_ONCE))).convert("RGBA")
+        white = Image.new("RGBA", rows.size, "white")
+        rgb.paste(Image.alpha_composite(white, rows).convert("RGB"), (left, upper))
+    return rgb
+
+
+def _grey_of_16_bits(image: Image.Image, bits: int) -> Image.Image:
+    """Return the high byte of the bits in use: all 16, or 12 where no level needs more, as many sensors have them."""
+    levels = np.asarray(image).astype(np.uint16)  # also swaps the bytes of the big-endian variant
+    highest = int(levels.max())
+    if 0 < highest < 1 << _FEWEST_BITS - 1 and bits == 16:
+        raise InvalidImageError(
+            f"its levels of 16 bits end at {highest:,} of 65,535, and nothing says how bright that is: "
+            "save the image with 8 bits a channel"
+        )
+    used = min(bits, _SENSOR_BITS if highest < 1 << _SENSOR_BITS else 16)
+    grey = Image.fromarray((levels >> used - 8).astype(np.uint8)).convert("RGB")
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.paste("white", mask=Image.fromarray(levels == clear))
+    return grey
+
+
+def _check_levels(image: Image.Image) -> None:
+    """Refuse a picture of 16 bits a channel of which Pillow kept the empty part.
+
+    Pillow keeps the high byte; of 12 bits it is 15 at most, near black.
+    """
+    colours = image.getbands()[: 4 if image.mode == "CMYK" else 3]
+    highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours if band not in "Aa")  # type: ignore[arg-type]  # of one channel: two numbers
+    if highest < 1 << _SENSOR_BITS - 8:
+        raise InvalidImageError(
+            f"of its 16 bits a channel at most {_SENSOR_BITS} are used: save the image with 8 bits a channel"
+        )

@@ -1,0 +1,1 @@
+"""What lasts: versions, labelled pictures, embeddings, served pictures and retrain jobs."""

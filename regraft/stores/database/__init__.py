@@ -1,0 +1,1 @@
+"""The tables behind the stores: SQLite, or PostgreSQL by URL."""

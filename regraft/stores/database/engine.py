@@ -1,0 +1,403 @@
+"""The tables behind the examples store, and how they are opened, read and written. SQLite, or PostgreSQL by URL.
+
+A change to a table is a step in `regraft.stores.database.migrations.versions` too; see
+`regraft.stores.database.schema`.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+
+from regraft.cancellation import check_wanted
+from regraft.errors import InvalidRequestError, LockedError, MissingPackageError, StorageError
+from regraft.file_systems import MOUNTS, network_file_system
+from regraft.files import locked, storage_errors
+from regraft.stores.database.schema import bring_up_to_date, is_up_to_date
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of waiting for a database, in seconds.
+
+    Beyond them there is an error; changes to the tables themselves take any time.
+
+    Attributes:
+        connect_s: for a connection; PostgreSQL's library makes it 2 at least.
+        statement_s: for one statement.
+        lock_s: for what others are writing.
+        answer_s: for a database that says nothing at all, as one that is stopped.
+    """
+
+    connect_s: float = 5.0
+    statement_s: float = 20.0
+    lock_s: float = 10.0
+    answer_s: float = 25.0
+
+
+DEFAULT_PATIENCE: Final = Patience()
+
+metadata = MetaData()
+log = logging.getLogger("regraft.database")
+
+_REFUSAL: Final = "refusal"
+_ON_A_NETWORK: Final = (
+    "%s lies on %s: SQLite's locks and shared memory are those of one machine, so that two that use it damage it, and "
+    "one may lose what it acknowledged. Put --examples on a disk of this machine, or use PostgreSQL (--database)"
+)
+_MIGRATION_PATIENCE_S: Final = 60.0
+"""So long whoever opens a database waits for another process that brings its tables up to date."""
+_A_TRY_S: Final = 0.1
+"""So long SQLite itself waits for a writer, before we look whether anybody still waits for us."""
+_PRIMARY: Final = 0xFF
+"""Of the bits of SQLite's error codes."""
+
+_ASIDE = text("quarantine <> ''")
+_BIG = BigInteger().with_variant(Integer, "sqlite")  # whose integers have 64 bits anyway
+
+examples = Table(
+    "examples",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("added_at", String(32), nullable=False),
+    Column("quarantine", Text, nullable=False, server_default=""),
+    Column("vouched_by", Text, nullable=False, server_default=""),
+    Index("examples_in_quarantine", "model", "sha256", sqlite_where=_ASIDE, postgresql_where=_ASIDE),
+)
+
+label_history = Table(
+    "label_history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("label", Text),  # none: the example was removed
+    Column("source", Text, nullable=False),
+    Column("annotator", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("label_history_of_an_example", "model", "sha256"),
+    Index("label_history_of_a_caller", "caller", "at"),
+    Index("label_history_by_time", "model", "at"),
+    Index("label_history_in_turn", "model", "id"),
+)
+"""Every label that an example was ever given; only ever appended to. `examples` holds what is in force."""
+
+splits = Table(
+    "splits",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("is_holdout", Boolean),  # none: no retrain has used it yet
+)
+"""Which group a picture belongs to, and on which side of the split it is; both outlive the example."""
+
+kept_requests = Table(
+    "kept_requests",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size_bytes", _BIG, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("novelty", Float, nullable=False),
+    Column("backbone", String(64), nullable=False),
+    Column("image_spec", String(64), nullable=False),
+    Column("embedding", LargeBinary, nullable=False),  # float32, little-endian
+    Column("at", String(32), nullable=False),
+    # Both grow from row to row, so that what lies beyond a bound is found at its end, without adding up the others.
+    Column("number", _BIG, nullable=False, server_default="0"),
+    Column("bytes_before", _BIG, nullable=False, server_default="0"),
+    Index("kept_requests_in_turn", "number", unique=True),
+    Index("kept_requests_by_bytes", "bytes_before", "number"),
+    Index("kept_requests_of_a_model", "model", "backbone", "image_spec", "number"),
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("backbone", String(64), primary_key=True),
+    Column("image_spec", String(64), primary_key=True),
+    Column("vector", LargeBinary, nullable=False),  # float32, little-endian
+)
+
+_ACTIVE = text("state IN ('PENDING', 'RUNNING')")
+
+retrain_jobs = Table(
+    "retrain_jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(32), nullable=False, default=""),
+    Column("fraction", Float, nullable=False, default=0.0),
+    Column("message", Text, nullable=False, default=""),
+    Column("settings", JSON, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("champion", Integer),
+    Column("version", Integer),
+    Column("verdict", JSON),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("created_at", String(32), nullable=False),
+    Column("finished_at", String(32)),
+    Column("idempotency_key", String(128)),
+    Column("interrupted", Text, nullable=False, server_default=""),
+    Index("one_job_a_key", "model", "idempotency_key", unique=True),
+    # The database itself sees to it that a model has one job at a time, whoever asks.
+    Index("one_active_job_a_model", "model", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    Index("retrain_jobs_by_age", "created_at", "id"),
+    Index("retrain_jobs_of_a_model", "model", "created_at", "id"),
+    Index("retrain_jobs_in_a_state", "state", "created_at", "id"),
+)
+
+
+def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
+    """Open the database at ``url`` and bring its tables up to date; the caller disposes of the engine.
+
+    Whatever is done with it later waits as long as ``patience`` says, and no longer.
+
+    Raises:
+        StorageError: it cannot be opened, or a newer Regraft made it.
+        MissingPackageError: the URL's driver is not installed.
+    """
+    engine = database_at(url, patience)
+    prepare_database(engine)
+    return engine
+
+
+def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
+    """Return the engine of a database without connecting to it.
+
+    It refuses all work until `prepare_database`.
+
+    Raises:
+        StorageError: that is no URL.
+        MissingPackageError: the URL's driver is not installed.
+    """
+    with database_errors("cannot open the database"):
+        engine = _engine(url, patience)
+    refuse_work(engine, "the database has not answered yet")
+    return engine
+
+
+def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
+    """Bring the tables up to date, once; what fails may be tried again.
+
+    SQLite on a network file system is warned of: its locks and its shared memory are those of one machine.
+
+    Args:
+        engine: of `database_at`.
+        mounts: see `regraft.file_systems`.
+
+    Raises:
+        StorageError: it cannot be opened, or a newer Regraft made it.
+    """
+    with database_errors("cannot open the database"):
+        # SQLite refuses those who turn on WAL or create tables at the same time, instead of letting them wait.
+        database = engine.url.database if engine.dialect.name == "sqlite" else None
+        if database and (name := network_file_system(Path(database), mounts)):
+            log.warning(_ON_A_NETWORK, database, name)
+        with (
+            storage_errors("cannot open the database"),
+            locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
+        ):
+            _bring_up_to_date(engine)
+    refuse_work(engine, "")
+
+
+def _bring_up_to_date(engine: Engine) -> None:
+    """Take the migration steps that a database lacks.
+
+    One that lacks none is only read, whoever writes to it.
+    """
+    with engine.connect() as connection, connection.begin():
+        if is_up_to_date(connection):
+            return
+    with (
+        engine.connect().execution_options(writes=True) as connection,
+        connection.begin(),
+        _without_limits(connection),
+    ):
+        one_at_a_time(connection, "the tables")
+        bring_up_to_date(connection)
+
+
+def _without_limits(connection: Connection) -> AbstractContextManager[None]:
+    if connection.dialect.name != "postgresql":
+        return nullcontext()
+    driver: Any = connection.connection.driver_connection
+    unlimited: AbstractContextManager[None] = driver.unlimited(_MIGRATION_PATIENCE_S)
+    return unlimited
+
+
+def _engine(url: str | URL, patience: Patience) -> Engine:
+    try:
+        dialect = make_url(url).get_backend_name()
+        if dialect == "postgresql":
+            # A server that was restarted must not fail the first request after it.
+            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": round(patience.connect_s)})
+            event.listen(engine, "do_connect", partial(_connect_to_postgresql, patience))
+            return engine
+        if dialect == "sqlite":
+            engine = create_engine(url)
+            event.listen(engine, "connect", partial(_prepare_sqlite, patience))
+            event.listen(engine, "begin", partial(_begin_sqlite, patience))
+            return engine
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the database's driver {error.name} is missing: for postgresql+psycopg://, pip install 'regraft[postgres]'"
+        ) from error
+    raise InvalidRequestError(f"--database {dialect}://: need a URL of sqlite or postgresql+psycopg")
+
+
+def close_database(engine: Engine) -> None:
+    """Close every connection: those at rest now, those that a thread still uses when it gives them back."""
+    event.listen(engine, "checkin", lambda _driver, record: record.invalidate())
+    engine.dispose()
+
+
+def sqlite_url(path: Path) -> URL:
+    """Return the URL of an SQLite file, whose folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return URL.create("sqlite", database=str(path))
+
+
+@contextmanager
+def database_errors(what: str) -> Iterator[None]:
+    """Turn the database's errors, but not those of broken constraints, into a `StorageError`."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:
+        raise StorageError(f"{what}: {getattr(error, 'orig', None) or error}") from error
+
+
+@contextmanager
+def transaction(engine: Engine, what: str) -> Iterator[Connection]:
+    """Run one writing transaction, committed at the end of the block.
+
+    It is on the disk then. After an error, or where nobody waits for it any more (`regraft.cancellation`), it is
+    undone.
+    """
+    check_wanted()
+    with database_errors(what), _connect(engine, what).execution_options(writes=True) as connection, connection.begin():
+        yield connection
+        check_wanted()
+
+
+@contextmanager
+def reading(engine: Engine, what: str) -> Iterator[Connection]:
+    """Run one reading transaction, which neither waits for a writer nor holds one up."""
+    with database_errors(what), _connect(engine, what) as connection, connection.begin():
+        yield connection
+
+
+def refuse_work(engine: Engine, why: str) -> None:
+    """Refuse all work from here on, for a reason; allow it again without one.
+
+    Whoever asks is told the reason.
+    """
+    engine.update_execution_options(**{_REFUSAL: why})
+
+
+def _connect(engine: Engine, what: str) -> Connection:
+    if why := engine.get_execution_options().get(_REFUSAL):
+        raise StorageError(f"{what}: {why}; the server tries again in the background")
+    return engine.connect()
+
+
+def one_at_a_time(connection: Connection, what: str) -> None:
+    """Let no other transaction that asks for the same go on until this one ends; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"regraft: {what}"))))
+
+
+def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion that can be told what to do on a conflict."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _connect_to_postgresql(
+    patience: Patience, _dialect: object, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> object:
+    from regraft.stores.database.postgresql import LimitedConnection  # noqa: PLC0415 - its package is optional
+
+    connection = LimitedConnection.connect(*arguments, **options)
+    connection.limit(statement_s=patience.statement_s, lock_s=patience.lock_s, answer_s=patience.answer_s)
+    return connection
+
+
+def _prepare_sqlite(patience: Patience, driver: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy hands over the raw driver's object
+    driver.isolation_level = None  # or the driver begins transactions on its own; `_begin_sqlite` does it
+    _wait_in_sqlite(driver, patience.lock_s)
+    driver.execute("PRAGMA journal_mode = WAL")
+    driver.execute("PRAGMA synchronous = FULL")  # in WAL mode only FULL makes a commit survive a power cut
+
+
+def _wait_in_sqlite(driver: Any, seconds: float) -> None:  # noqa: ANN401 - as above
+    driver.execute(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
+
+
+def _begin_sqlite(patience: Patience, connection: Connection) -> None:
+    if not connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # A transaction that reads first and writes later is refused at once when another writer came between.
+    driver = connection.connection.driver_connection
+    _wait_in_sqlite(driver, _A_TRY_S)
+    give_up_s = time.monotonic() + patience.lock_s
+    while not _is_begun(connection):
+        check_wanted()
+        if time.monotonic() >= give_up_s:
+            raise LockedError(f"another process has been writing to {connection.engine.url.database}: try again later")
+    _wait_in_sqlite(driver, patience.lock_s)
+
+
+def _is_begun(connection: Connection) -> bool:
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

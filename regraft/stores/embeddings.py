@@ -1,0 +1,72 @@
+"""Embeddings by content: what a backbone makes of an image is computed once and kept."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from sqlalchemy import Engine, select
+
+from regraft.model.artifact import FloatArray
+from regraft.model.session import Arithmetic
+from regraft.stores.database.engine import embeddings, insert_or, reading, transaction
+
+_CHUNK: Final = 400
+
+
+@dataclass(frozen=True)
+class EmbeddingKey:
+    """What an embedding depends on beside the image: two digests, of the backbone and of the image spec."""
+
+    backbone: str
+    image_spec: str
+
+    def computed_in(self, arithmetic: Arithmetic) -> "EmbeddingKey":
+        """Name the arithmetic beside the image spec.
+
+        A CPU's goes without a name. A GPU's is named even where it is exact: what earlier versions kept under the bare
+        key was computed in TF32 there.
+        """
+        if arithmetic == "cpu":
+            return self
+        return replace(self, image_spec=hashlib.sha256(f"{self.image_spec} in {arithmetic}".encode()).hexdigest())
+
+
+class EmbeddingCache:
+    """Embeddings float32 [D] by image hash. Thread-safe; shares the database it is given."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
+        self._engine = engine
+
+    def get(self, key: EmbeddingKey, hashes: Iterable[str]) -> dict[str, FloatArray]:
+        """Return the embeddings that are known of the images named by their SHA-256 (hex)."""
+        wanted = list(hashes)
+        found: dict[str, FloatArray] = {}
+        with reading(self._engine, "cannot read embeddings") as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                query = select(embeddings.c.sha256, embeddings.c.vector).where(
+                    embeddings.c.backbone == key.backbone,
+                    embeddings.c.image_spec == key.image_spec,
+                    embeddings.c.sha256.in_(chunk),
+                )
+                for sha256, vector in connection.execute(query):
+                    found[sha256] = np.frombuffer(vector, "<f4")
+        return found
+
+    def put(self, key: EmbeddingKey, vectors: Mapping[str, FloatArray]) -> None:
+        """Keep embeddings; the first one that was kept of an image stays, so that a refit sees the same bytes."""
+        rows: Sequence[dict[str, object]] = [
+            {
+                "sha256": sha256,
+                "backbone": key.backbone,
+                "image_spec": key.image_spec,
+                "vector": vector.astype("<f4").tobytes(),
+            }
+            for sha256, vector in vectors.items()
+        ]
+        if rows:
+            with transaction(self._engine, "cannot keep embeddings") as connection:
+                connection.execute(insert_or(connection, embeddings).on_conflict_do_nothing(), rows)

@@ -1,0 +1,238 @@
+"""Retrain jobs as rows: who asked, how far it is, how it ended. The one record that server and child process share."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, insert, not_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from regraft.errors import NotFoundError, PreconditionError
+from regraft.stores.database.engine import reading, retrain_jobs, transaction
+
+
+class JobState(StrEnum):
+    """How a job stands. REFUSED: it did its work, and the gate did not bless the result."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in ACTIVE
+
+
+MAX_KEY_LENGTH: Final = 128
+REFUSED_BECAUSE: Final = "refused: "
+"""How the history's reason begins where a job published what the gate did not bless."""
+
+ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
+
+
+class JobCancelledError(Exception):
+    """Raised inside the job when somebody asked for its end."""
+
+
+@dataclass(frozen=True)
+class RetrainJob:
+    """A snapshot of one job.
+
+    Attributes:
+        phase: what it does now, one word.
+        fraction: how much of the whole is done, 0 to 1.
+        message: a sentence for people; the reason where it was refused or failed; whether it is a second attempt.
+        settings: the limits of the gate, the seed.
+        champion: the version it competes with.
+        version: the version it published, blessed or not.
+        verdict: every number of the gate.
+        idempotency_key: of the request, None where it had none.
+        interrupted: how the first attempt ended, where there is a second one; else empty.
+    """
+
+    id: str
+    model: str
+    state: JobState
+    phase: str
+    fraction: float
+    message: str
+    settings: dict[str, Any]
+    requested_by: str
+    champion: int | None
+    version: int | None
+    verdict: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: str
+    finished_at: str | None
+    idempotency_key: str | None
+    interrupted: str
+
+
+class RetrainJobs:
+    """The table of jobs. Every change of state is one conditional update, so two processes cannot both make it."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
+        self._engine = engine
+
+    def create(
+        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str | None = None
+    ) -> RetrainJob:
+        """Enter a job as PENDING.
+
+        Raises:
+            PreconditionError: the model has an unfinished job, which the text names, or one with this key.
+        """
+        job_id = uuid.uuid4().hex[:12]
+        row = {
+            "id": job_id,
+            "model": model,
+            "state": JobState.PENDING,
+            "message": "waiting to start",
+            "settings": settings,
+            "requested_by": requested_by,
+            "created_at": _now(),
+            "idempotency_key": idempotency_key,
+        }
+        try:
+            with transaction(self._engine, "cannot enter the retrain job") as connection:
+                entered = connection.execute(insert(retrain_jobs).values(row).returning(retrain_jobs)).mappings().one()
+        except IntegrityError as error:
+            active = [job.id for state in ACTIVE for job in self.list(model, state)]
+            raise PreconditionError(
+                f"model {model!r} is being retrained already by job {' '.join(active)}: wait for it or cancel it"
+            ) from error
+        return _job(entered)
+
+    def get(self, job_id: str) -> RetrainJob:
+        """Return a job as it stands now.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        if (job := self._one(select(retrain_jobs).where(retrain_jobs.c.id == job_id))) is None:
+            raise NotFoundError(f"there is no retrain job {job_id!r}")
+        return job
+
+    def with_key(self, model: str, idempotency_key: str) -> RetrainJob | None:
+        """Return the job of a model that was asked for with this key, if there is one."""
+        here = retrain_jobs.c.model == model, retrain_jobs.c.idempotency_key == idempotency_key
+        return self._one(select(retrain_jobs).where(*here))
+
+    def list(
+        self,
+        model: str = "",
+        state: JobState | None = None,
+        *,
+        before: tuple[str, str] | None = None,
+        most: int | None = None,
+    ) -> list[RetrainJob]:
+        """Return retrain jobs by model and state, newest first.
+
+        Args:
+            model: whose; of all if empty.
+            state: which; any if None.
+            before: only those that come after this one, named by its time of creation and its id.
+            most: no more than so many.
+        """
+        created_at, job_id = retrain_jobs.c.created_at, retrain_jobs.c.id
+        query = select(retrain_jobs).order_by(created_at.desc(), job_id.desc()).limit(most)
+        if before:
+            query = query.where(tuple_(created_at, job_id) < tuple_(*before))  # OR would read all that is newer
+        if model:
+            query = query.where(retrain_jobs.c.model == model)
+        if state:
+            query = query.where(retrain_jobs.c.state == state)
+        with reading(self._engine, "cannot read the retrain jobs") as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_job(row) for row in rows]
+
+    def _one(self, query: Select[Any]) -> RetrainJob | None:
+        with reading(self._engine, "cannot read the retrain job") as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return _job(row) if row else None
+
+    def claim(self, job_id: str) -> bool:
+        """Move a job from PENDING to RUNNING; False if somebody else did, or it is over."""
+        return self._change(job_id, (JobState.PENDING,), state=JobState.RUNNING, message="started")
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        """Record how far a RUNNING job is.
+
+        Raises:
+            JobCancelledError: somebody asked for its end, or it was declared over: stop working.
+        """
+        running = self._change(job_id, (JobState.RUNNING,), phase=phase, fraction=fraction, message=message, **fields)
+        if not running or self.get(job_id).cancel_requested:
+            raise JobCancelledError(job_id)
+
+    def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - columns differ in type
+        """Bring an unfinished job to its final ``state``; False if it had reached one already."""
+        if not state.is_final:
+            raise ValueError(f"{state} is not a final state")
+        changes = {"state": state, "message": message, "finished_at": _now(), **fields}
+        if state in (JobState.SUCCEEDED, JobState.REFUSED):
+            changes["fraction"] = 1.0
+        return self._change(job_id, ACTIVE, **changes)
+
+    def put_back(self, job: RetrainJob, interrupted: str) -> bool:
+        """Let a job whose process is gone begin anew, once.
+
+        Args:
+            job: as it was found.
+            interrupted: how its process ended, for people.
+
+        Returns:
+            False if it began anew before, is to be cancelled, or is no longer in the state that it was found in.
+        """
+        anew = {"state": JobState.PENDING, "phase": "", "fraction": 0.0, "message": "waiting to start"}
+        first_time = retrain_jobs.c.interrupted == "", not_(retrain_jobs.c.cancel_requested)
+        as_found = [state for state in ACTIVE if state is job.state]
+        return self._change(job.id, as_found, *first_time, **anew, interrupted=interrupted)
+
+    def request_cancel(self, job_id: str) -> RetrainJob:
+        """Request the end of a job, and return it as it stands.
+
+        One that has not started ends at once.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        here, state = retrain_jobs.c.id == job_id, retrain_jobs.c.state
+        ended = {"state": JobState.CANCELLED, "message": "cancelled", "finished_at": _now()}
+        asked = {"cancel_requested": True}
+        with transaction(self._engine, "cannot cancel the retrain job") as connection:
+            connection.execute(update(retrain_jobs).where(here, state == JobState.PENDING).values(ended))
+            connection.execute(update(retrain_jobs).where(here, state == JobState.RUNNING).values(asked))
+            row = connection.execute(select(retrain_jobs).where(here)).mappings().one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no retrain job {job_id!r}")
+            return _job(row)
+
+    def _change(
+        self,
+        job_id: str,
+        states: Sequence[JobState],
+        *conditions: ColumnElement[bool],
+        **values: Any,  # noqa: ANN401 - columns differ in type
+    ) -> bool:
+        here = retrain_jobs.c.id == job_id, retrain_jobs.c.state.in_(states)
+        statement = update(retrain_jobs).where(*here, *conditions)
+        with transaction(self._engine, "cannot update the retrain job") as connection:
+            return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def _job(row: RowMapping) -> RetrainJob:
+    again = f" (second attempt; the first was {row['interrupted']})" if row["interrupted"] else ""
+    return RetrainJob(**{**row, "state": JobState(row["state"]), "message": row["message"] + again})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

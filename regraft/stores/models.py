@@ -1,0 +1,436 @@
+"""Model versions on disk: publish, the champion alias, history.
+
+::
+
+    <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json, and where a network was trained
+                                   state.safetensors: immutable; appears by one rename
+    <store>/<name>/history.jsonl   every publication and every move of the alias
+    <store>/<name>/golden/<label>/ pictures, if anybody puts some there, that every version has to answer rightly
+
+The last line of the history that moves the alias IS the alias, so that the two cannot disagree. The numbered folders
+are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do.
+"""
+
+import json
+import logging
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+from regraft.cancellation import check_wanted
+from regraft.datasets.folders import contents, folders_in
+from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, PreconditionError
+from regraft.files import fsync_folder, locked, storage_errors
+from regraft.label_rules import one_form
+from regraft.model_names import is_model_name, model_name, taken_for
+
+log = logging.getLogger("regraft.store")
+
+MODEL_FILE: Final = "model.onnx"
+FEATURES_FILE: Final = "features.npz"
+REPORT_FILE: Final = "report.html"
+REPORT_JSON_FILE: Final = "report.json"
+STATE_FILE: Final = "state.safetensors"
+"""The trained weights, which a later fine-tuning goes on from; nothing serves them."""
+
+_HISTORY: Final = "history.jsonl"
+_GOLDEN: Final = "golden"
+_STAGING: Final = ".staging"
+_PUBLISHING_PATIENCE_S: Final = 600.0
+"""So long a publication, which hours of training may have led to, waits for others, which copy whole files."""
+_REQUEST: Final = "request:"
+
+
+class GateMode(StrEnum):
+    """Who has the last word on a version: the gate; a person, after the gate blessed it; nobody."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    OFF = "off"
+
+
+Event: TypeAlias = Literal["publish", "promote", "rollback", "shadow", "unshadow"]
+_EVENTS: Final = get_args(Event)
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One line of ``history.jsonl``.
+
+    Attributes:
+        event: ``publish`` a version; ``promote`` it to champion; ``rollback`` to the champion before; ``shadow``: it
+            judges beside the champion; ``unshadow``: no longer.
+        version: the version published, the champion from now on, or the shadow.
+        previous: the champion until now, or None.
+        who: the person or program that did it.
+        why: the reason given, or what the gate said.
+        job: the retrain job that did it; or ``request:`` and the id of the request, for which there is no field of its
+            own, since older Regrafts skip lines with fields that they do not know; or empty.
+        at: UTC, ISO 8601.
+    """
+
+    event: Event
+    version: int
+    previous: int | None
+    who: str
+    why: str
+    job: str
+    at: str
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request that did it, or empty."""
+        return self.job.removeprefix(_REQUEST) if self.job.startswith(_REQUEST) else ""
+
+
+class ModelStore:
+    """A folder of models. Safe between threads and processes on one file system."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the folder ``root``; it is created by the first publication."""
+        self.root = root
+        self._read: dict[str, tuple[tuple[int, int, int], list[HistoryEntry]]] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of the models that have a folder, sorted."""
+        if not self.root.is_dir():
+            return []
+        names = {one_form(entry.name) for entry in self.root.iterdir() if entry.is_dir()}
+        return sorted(filter(is_model_name, names))
+
+    def versions(self, name: str) -> list[int]:
+        """Return the published versions of a model in ascending order."""
+        folder = self._folder(name)
+        if not folder.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
+
+    def folder(self, name: str, version: int) -> Path:
+        """Return the folder of a version.
+
+        Raises:
+            NotFoundError: there is no such version; the text says which there are.
+        """
+        folder = self._folder(name) / str(version)
+        if not folder.is_dir():
+            there_are = ", ".join(map(str, self.versions(name))) or "none"
+            raise NotFoundError(f"model {name!r} has no version {version} in {self.root} (it has: {there_are})")
+        return folder
+
+    def golden(self, name: str) -> list[tuple[Path, str]]:
+        """Return the golden pictures of a model and their labels, by file."""
+        golden = self._folder(name) / _GOLDEN
+        folders = folders_in(golden) if golden.is_dir() else []
+        return [(path, one_form(each.name)) for each in folders for path in contents(each, deep=False).files]
+
+    def find(self, wanted: str) -> tuple[str, int]:
+        """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.
+
+        Raises:
+            InvalidRequestError: the version is no number.
+            PreconditionError: no version is given, and there is no champion.
+            NotFoundError: there is no such version.
+        """
+        name, _, number = wanted.partition(":")
+        if number and not (number.isascii() and number.isdecimal()):
+            raise InvalidRequestError(f"{wanted!r}: need NAME or NAME:VERSION, such as flowers:3")
+        name, version = model_name(name), int(number) if number else self.champion(name)
+        if version is None:
+            raise PreconditionError(f"model {name!r} has no champion in {self.root}: name a version, as in {name}:1")
+        self.folder(name, version)
+        return name, version
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        """Publish a new version.
+
+        Args:
+            name: the model; created if it is new.
+            write: fills the folder it is given; when it raises, nothing is published.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            job: see `HistoryEntry`.
+
+        Returns:
+            The version's number, which was never used before.
+
+        Raises:
+            InvalidRequestError: it is new, and another differs from it by capital letters alone.
+            StorageError: the disk refused; the store is as it was.
+        """
+        folder = self._folder(name)
+        if one_form(name) not in (names := self.names()) and (other := taken_for(one_form(name), names)):
+            raise InvalidRequestError(f"model name {name!r}: some file systems take it for {other!r}, which is there")
+        with storage_errors(f"cannot publish a version of {name!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder / ".lock", _PUBLISHING_PATIENCE_S):
+                staging = folder / _STAGING
+                shutil.rmtree(staging, ignore_errors=True)  # left by a publisher that was killed: we hold the lock
+                staging.mkdir()
+                try:
+                    write(staging)
+                    _fsync_tree(staging)
+                    version = self._next_version(name)
+                    staging.rename(folder / str(version))
+                except BaseException:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    raise
+                try:
+                    fsync_folder(folder)
+                    self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, _now()))
+                except BaseException:
+                    (folder / str(version)).rename(staging)  # what the caller is told has failed must not be there
+                    shutil.rmtree(staging, ignore_errors=True)
+                    raise
+        return version
+
+    def champion(self, name: str) -> int | None:
+        """Return the version that serves, or None while none was promoted."""
+        line = champions_of(self._read_history(name))
+        return line[-1] if line else None
+
+    def previous_champion(self, name: str) -> int | None:
+        """Return the champion that a rollback goes back to, or None."""
+        line = champions_of(self._read_history(name))
+        return line[-2] if len(line) > 1 else None
+
+    def move(
+        self,
+        name: str,
+        to: int,
+        *,
+        who: str,
+        why: str,
+        event: Literal["promote", "rollback"] = "promote",
+        expected: int | None = None,
+        job: str = "",
+        request_id: str = "",
+    ) -> HistoryEntry:
+        """Make a version the champion, by one line of history.
+
+        Args:
+            name: the model.
+            to: the version, which must be published; the caller has tried that it answers.
+            who: see `HistoryEntry`.
+            why: see `HistoryEntry`.
+            event: a rollback goes to the champion before, and to no other; two of them go back two.
+            expected: if given, the champion this decision was based on; 0 where there was none.
+            job: see `HistoryEntry`.
+            request_id: a second call with the same one changes nothing, and returns what the first one did.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: the champion is no longer ``expected``, or a rollback would go elsewhere.
+            InvalidRequestError: the request id belongs to something else.
+            DeadlineError: nobody waits for it any more; see `regraft.cancellation`.
+            StorageError: the disk refused; the champion is as it was.
+        """
+        if not self.moved_by(name, request_id, event, to):
+            self.folder(name, to)
+        with self._moving(name):
+            if done := self.moved_by(name, request_id, event, to):
+                return done
+            champion = self._expect(name, expected)
+            if event == "rollback" and (before := self.next_rollback(name)) != to:
+                raise PreconditionError(f"a rollback of {name!r} leads to version {before} now, not {to}: look again")
+            by = f"{_REQUEST}{request_id}" if request_id else job
+            entry = HistoryEntry(event, to, champion, who, why, by, _now())
+            check_wanted()  # right before the line: who was told that the deadline passed must not see it work later
+            self._append(name, entry)
+        return entry
+
+    def moved_by(
+        self, name: str, request_id: str, event: Literal["promote", "rollback"], to: int
+    ) -> HistoryEntry | None:
+        """Return the line of history that a request brought about, or None.
+
+        Args:
+            name: the model.
+            request_id: of the request; empty where it has none.
+            event: what it asks for.
+            to: the version that it asks for; of a rollback any.
+
+        Raises:
+            InvalidRequestError: the id belongs to something else.
+        """
+        found = (entry for entry in self._read_history(name) if entry.request_id == request_id)
+        done = next(found, None) if request_id else None
+        if done and (done.event != event or (event == "promote" and done.version != to)):
+            raise InvalidRequestError(
+                f"request_id: {request_id!r} was given to another request (it made version {done.version} of {name!r} "
+                f"the champion, by {done.event}): give each an id of its own"
+            )
+        return done
+
+    def next_rollback(self, name: str) -> int:
+        """Return the version that a rollback would lead to.
+
+        Raises:
+            PreconditionError: there was no champion before this one.
+        """
+        version = self.previous_champion(name)
+        if version is None:
+            raise PreconditionError(f"model {name!r} has no earlier champion to go back to: promote a version instead")
+        return version
+
+    def shadow(self, name: str) -> int | None:
+        """Return the version that shadows the champion, or None.
+
+        One that became champion is no shadow.
+        """
+        return shadow_of(self._read_history(name))
+
+    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
+        """Let ``version`` judge beside the champion from now on, or none where it is None.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: it is the champion, or there is no shadow that could end.
+            StorageError: the disk refused; everything is as it was.
+        """
+        if version is not None:
+            self.folder(name, version)
+        with self._moving(name):
+            champion, shadow = self.champion(name), self.shadow(name)
+            if version is not None and version == champion:
+                raise PreconditionError(f"version {version} of {name!r} is the champion: it cannot shadow itself")
+            if version is not None:
+                entry = HistoryEntry("shadow", version, champion, who, why, "", _now())
+            elif shadow is not None:
+                entry = HistoryEntry("unshadow", shadow, champion, who, why, "", _now())
+            else:
+                raise PreconditionError(f"model {name!r} has no shadow")
+            check_wanted()
+            self._append(name, entry)
+        return entry
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """Return every publication and move of the alias, oldest first."""
+        return list(self._read_history(name))
+
+    def _folder(self, name: str) -> Path:
+        name = model_name(name)
+        folder = self.root / name
+        if name.isascii() or folder.is_dir():
+            return folder
+        taken_apart = self.root / unicodedata.normalize("NFD", name)  # as a Mac wrote it, and a copy kept it
+        return taken_apart if taken_apart.is_dir() else folder
+
+    def _expect(self, name: str, expected: int | None) -> int | None:
+        """Return the champion, which must be ``expected`` where that is given; call under the lock."""
+        champion = self.champion(name)
+        if expected is not None and (champion or 0) != expected:
+            is_now = f"is now version {champion}" if champion else "is no version now"
+            raise PreconditionError(f"the champion of {name!r} {is_now}, not {expected or 'none'}: look again")
+        return champion
+
+    def _next_version(self, name: str) -> int:
+        published = [entry.version for entry in self._read_history(name) if entry.event == "publish"]
+        return max([0, *self.versions(name), *published]) + 1
+
+    @contextmanager
+    def _moving(self, name: str) -> Iterator[None]:
+        with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
+            yield
+
+    def _append(self, name: str, entry: HistoryEntry) -> None:
+        """Append one line durably; what is raised means that it is not there.
+
+        A torn last line, which only a power cut leaves, is cut off first.
+        """
+        path = self._folder(name) / _HISTORY
+        with path.open("a+b", buffering=0) as file:  # a buffer would be written once more on closing, after an error
+            file.seek(0)
+            end = file.read().rfind(b"\n") + 1
+            file.truncate(end)
+            left = memoryview(json.dumps(asdict(entry)).encode() + b"\n")
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+                fsync_folder(path.parent)
+            except BaseException as error:
+                try:
+                    file.truncate(end)
+                except OSError:
+                    if not left:  # everybody can read the line: it took effect
+                        log.error("%s: its last line may not outlive a power cut: %s", path, error)
+                        return
+                raise
+
+    def _read_history(self, name: str) -> list[HistoryEntry]:
+        """Read the history, unless it is the file that was read last: a server asks several times a second."""
+        path = self._folder(name) / _HISTORY
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return []
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+        known = self._read.get(name)
+        if known is None or known[0] != stamp:
+            known = self._read[name] = stamp, list(_entries(path))
+        return known[1]
+
+
+def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
+    """Return the champions that a rollback would walk back through, the present one last."""
+    line: list[int] = []
+    for entry in history:
+        if entry.event == "promote" and line[-1:] != [entry.version]:
+            line.append(entry.version)
+        elif entry.event == "rollback":
+            line = line[:-1]  # a damaged history may roll back more than it promoted
+    return line
+
+
+def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
+    """Return the version that shadows the champion, or None.
+
+    One that became champion is no shadow.
+    """
+    shadow = None
+    for entry in history:
+        if entry.event == "shadow":
+            shadow = entry.version
+        elif entry.event == "unshadow" or (entry.event != "publish" and entry.version == shadow):
+            shadow = None
+    return shadow
+
+
+def _entries(path: Path) -> Iterator[HistoryEntry]:
+    """Yield the entries of a history.
+
+    A line that is none, as a disk may leave it, is passed over.
+
+    Raises:
+        OperatorError: a newer Regraft wrote one that this one does not know: without it the champion may be another.
+    """
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # after the last newline none is complete
+        try:
+            fields = json.loads(line)
+            event = fields["event"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        further = sorted(fields.keys() - HistoryEntry.__annotations__.keys())
+        if event not in _EVENTS or further:
+            what = f"has {further[0]!r}" if further else f"says {event!r}"
+            raise OperatorError(f"{path}: line {number} {what}, of which this Regraft knows nothing: upgrade it")
+        with suppress(TypeError):
+            yield HistoryEntry(**fields)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,102 @@
+"""A retrain job whose process is gone: who holds a model's job, and how an orphaned one goes on or ends.
+
+The process that runs a job holds a lock of the model for as long as it lives; the system lets go of it however the
+process ends. A job that is RUNNING while its lock is free was therefore interrupted.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from regraft.errors import PreconditionError, RegraftError
+from regraft.files import locked_or_none
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
+from regraft.stores.models import REPORT_JSON_FILE, ModelStore
+
+OUT_OF_MEMORY: Final = 70
+"""Exit code of a job's process that had more memory than its limit and could not stop otherwise, inside native code."""
+
+TAKEN: Final = 75
+"""Exit code of a process that was to run one job, which another has, or whose model another holds the lock of."""
+
+
+class JobTakenError(PreconditionError):
+    """Another process was faster; what becomes of the job is that one's affair."""
+
+
+@contextmanager
+def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
+    """Hold the right to retrain ``model``.
+
+    Raises:
+        JobTakenError: another process holds it.
+    """
+    with locked_or_none(examples.locks / f"{model}.lock") as taken:
+        if not taken:
+            raise JobTakenError(f"model {model!r} is being retrained by another process: wait for it")
+        yield
+
+
+def settle_interrupted(
+    examples: ExamplesStore, store: ModelStore, before: RetrainJob, why: str, *, again: bool = True
+) -> RetrainJob | None:
+    """Put a job whose process is gone back to PENDING, once, or bring it to its final state.
+
+    A job whose last act is in the store's history, the promotion or the refusal, SUCCEEDED or was REFUSED, although it
+    could not say so any more. Of several who find a job interrupted, exactly one settles it.
+
+    Args:
+        examples: holds the jobs.
+        store: holds the history.
+        before: the job as it was when its process was started, or when it was found RUNNING.
+        why: what is known of the process's end.
+        again: whether a second attempt might end otherwise.
+
+    Returns:
+        The job as it stands now, which whoever is given it as PENDING has to start; None if its process lives, or
+        somebody else settled it.
+    """
+    with locked_or_none(examples.locks / f"{before.model}.lock") as taken:
+        job = examples.jobs.get(before.id)
+        if job.state.is_final or job.interrupted != before.interrupted:
+            return None
+        if job.state is JobState.RUNNING and not taken:
+            return None
+        how = f"interrupted in phase {job.phase or 'start'!r}" if job.state is JobState.RUNNING else "could not start"
+        is_settled = _settle_by_history(examples, store, job)
+        is_settled = is_settled or (again and examples.jobs.put_back(job, f"{how}: {why}"))
+        if not is_settled and examples.jobs.get(job.id).cancel_requested:
+            examples.jobs.finish(job.id, JobState.CANCELLED, "cancelled")
+        elif not is_settled:
+            examples.jobs.finish(job.id, JobState.FAILED, f"{how}: {why}")
+    return examples.jobs.get(job.id)
+
+
+def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
+    """End a job, from inside its process, that cannot go on: FAILED, unless its last act is in the history already."""
+    if not _settle_by_history(examples, store, job):
+        examples.jobs.finish(job.id, JobState.FAILED, why)
+
+
+def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJob) -> bool:
+    """Bring a job whose last act is in the history to the state that this act says; False where none is."""
+    for entry in reversed(store.history(job.model)):
+        if entry.job != job.id:
+            continue
+        facts = {"version": entry.version, "verdict": _verdict_of(store, job.model, entry.version)}
+        if entry.event == "promote":
+            return examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {entry.version} serves", **facts)
+        if entry.why.startswith(REFUSED_BECAUSE):
+            return examples.jobs.finish(job.id, JobState.REFUSED, entry.why.removeprefix(REFUSED_BECAUSE), **facts)
+    return False
+
+
+def _verdict_of(store: ModelStore, model: str, version: int) -> dict[str, Any] | None:
+    """Return what the gate said of a version, by its report; None where that cannot be read, or has none."""
+    try:
+        report = json.loads((store.folder(model, version) / REPORT_JSON_FILE).read_bytes())
+        return dict(report["findings"]["verdict"])
+    except (RegraftError, OSError, ValueError, KeyError, TypeError):
+        return None
