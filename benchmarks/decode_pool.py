@@ -18,9 +18,9 @@ from benchmarks.preprocessing import photo
 from regraft.model import artifact
 from regraft.model.session import cpu_budget, open_session
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.backbone import Backbone, Question
-from serving.engine import Engine
-from serving.plan import ExecutionPlan
+from serving.inference.backbone import Backbone, Question
+from serving.inference.engine import Engine
+from serving.inference.execution_plan import ExecutionPlan
 
 ROUNDS: Final = 40
 WINDOW_S: Final = 0.5

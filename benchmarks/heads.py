@@ -33,10 +33,10 @@ from regraft.model.artifact import Head
 from regraft.model.card import ModelCard
 from regraft.model.session import processor
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.backbone import Backbone, Question
-from serving.engine import Engine, open_engine
-from serving.metrics import Metrics
-from serving.statistics import STAGES
+from serving.inference.backbone import Backbone, Question
+from serving.inference.engine import Engine, open_engine
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.statistics import STAGES
 
 HEADS: Final = 50
 CLASSES: Final = 1000

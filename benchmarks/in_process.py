@@ -27,10 +27,10 @@ from regraft.model.artifact import IMAGE
 from regraft.model.card import ModelCard
 from regraft.model.session import open_session
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.backbone import Backbone, Question
-from serving.device import OUTPUTS
-from serving.engine import open_engine
-from serving.plan import ExecutionPlan
+from serving.inference.backbone import Backbone, Question
+from serving.inference.engine import open_engine
+from serving.inference.execution_plan import ExecutionPlan
+from serving.inference.gpu import OUTPUTS
 
 SIZE: Final = (500, 375)
 WINDOW_S: Final = 2.0

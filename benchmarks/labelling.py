@@ -29,7 +29,7 @@ from regraft.model import artifact
 from regraft.model.artifact import IMAGE
 from regraft.model.session import cpu_budget
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.device import OUTPUTS
+from serving.inference.gpu import OUTPUTS
 
 _ROUNDS: Final = 9
 

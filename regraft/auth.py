@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Final
 
 ROLES: Final = ("classify", "label", "operate")
-"""What a caller may do, least first; `serving.access` says which RPCs that means."""
+"""What a caller may do, least first; `serving.rpc.security.roles` says which RPCs that means."""
 
 _PREFIX: Final = "regraft_"
 """By which scanners of repositories and logs recognise a token that got lost."""

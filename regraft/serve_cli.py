@@ -21,7 +21,7 @@ from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import classifier_pb2
 
 if TYPE_CHECKING:  # numpy
-    from serving.alone import Alone
+    from serving.inference.standalone import Alone
 
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
@@ -113,11 +113,11 @@ def serve(
 
     Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
     """
-    from serving.call import TraceFilter  # noqa: PLC0415 - as the next
     from serving.heap import share_heaps  # noqa: PLC0415 - likewise
     from serving.priority import work_in_bulk  # noqa: PLC0415 - likewise
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
+    from serving.telemetry.call import TraceFilter  # noqa: PLC0415 - as the next
 
     given = {
         "store": store,
@@ -190,14 +190,14 @@ def answers_without_server(
     wanted: str, store: Path, pictures: Iterable[tuple[str, Path]], top_k: int
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     """Classify by a model file, or by NAME[:VERSION] of a store, as a server would."""
-    from serving.alone import classify_alone  # noqa: PLC0415 - as in `serve`
+    from serving.inference.standalone import classify_alone  # noqa: PLC0415 - as in `serve`
 
     return classify_alone(file_of(wanted, store), pictures, top_k=top_k, limits=configured_limits())
 
 
 def open_without_server(file: Path) -> "Alone":
     """Open a model file, to be asked about pictures."""
-    from serving.alone import Alone  # noqa: PLC0415 - as in `serve`
+    from serving.inference.standalone import Alone  # noqa: PLC0415 - as in `serve`
 
     return Alone.open(file, configured_limits())
 
@@ -230,7 +230,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show how a model runs best on this machine: what was measured, and what a server would choose."""
-    from serving.plan import Goal  # noqa: PLC0415 - as in `serve`
+    from serving.inference.execution_plan import Goal  # noqa: PLC0415 - as in `serve`
     from serving.plan_report import plan_report  # noqa: PLC0415 - likewise
 
     for flag, value, known in (

@@ -8,8 +8,8 @@ from regraft.files import cache_folder
 from regraft.model import artifact
 from regraft.model.session import DEFAULT_CUDA, CudaOptions, ProviderChoice, cpu_budget, processor
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.engine import measure_model
-from serving.plan import Goal, settle
+from serving.inference.engine import measure_model
+from serving.inference.execution_plan import Goal, settle
 
 
 def plan_report(

@@ -28,39 +28,39 @@ from regraft.v1 import (
     retraining_pb2,
     retraining_pb2_grpc,
 )
-from serving.access import Callers
-from serving.baking import Baker
-from serving.classifier import Classifier
-from serving.decoders import Decoders
-from serving.embedder import BackgroundEmbedder
-from serving.engine import open_engine
-from serving.example_counts import count_examples
-from serving.gpu_memory import gpu_memory_reader
-from serving.grpc_access import Guard
-from serving.grpc_classifier import ClassifierService
-from serving.grpc_examples import ExamplesService
-from serving.grpc_inference import InferenceService
-from serving.grpc_models import ModelsService
-from serving.grpc_port import GrpcPort
-from serving.grpc_retraining import RetrainingService
 from serving.heap import give_back
-from serving.intake import Intake, Rules
-from serving.interceptors import RpcInterceptor
-from serving.jobs import JobRunner
-from serving.keeper import RequestKeeper
-from serving.metrics import Metrics
-from serving.metrics_port import MetricsPort
-from serving.models import Models
-from serving.observer import Observer
-from serving.picture_memory import PATIENT_PART
-from serving.plan import read_plan
-from serving.schedule import RetrainSchedule
+from serving.inference.classifier import Classifier
+from serving.inference.engine import open_engine
+from serving.inference.execution_plan import read_plan
+from serving.inference.picture_memory import PATIENT_PART
+from serving.inference.registry import Models
+from serving.inference.shares import Shares
+from serving.retraining.add_examples import Intake, Rules
+from serving.retraining.decoders import Decoders
+from serving.retraining.embedder import BackgroundEmbedder
+from serving.retraining.example_counts import count_examples
+from serving.retraining.jobs import JobRunner
+from serving.retraining.request_sampler import RequestKeeper
+from serving.retraining.schedule import RetrainSchedule
+from serving.rollout.observer import Observer
+from serving.rollout.rollback import Baker
+from serving.rpc.classifier import ClassifierService
+from serving.rpc.examples import ExamplesService
+from serving.rpc.interceptor import RpcInterceptor
+from serving.rpc.models import ModelsService
+from serving.rpc.open_inference.service import InferenceService
+from serving.rpc.open_inference.triton_metrics import triton_metrics
+from serving.rpc.port import GrpcPort
+from serving.rpc.retraining import RetrainingService
+from serving.rpc.security.guard import Guard
+from serving.rpc.security.roles import Callers
 from serving.settings import Settings
-from serving.shares import Shares
 from serving.supervisor import Backoff, Supervisor, do_all
+from serving.telemetry.gpu_memory import gpu_memory_reader
+from serving.telemetry.http_port import MetricsPort
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracing import Tracing
 from serving.threads import Threads
-from serving.tracing import Tracing
-from serving.triton_metrics import triton_metrics
 
 log = logging.getLogger("regraft.server")
 

@@ -13,9 +13,9 @@ from regraft.image.limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
 from regraft.model.session import Arena, CudaOptions, ProviderChoice, allowed_cpus, cpu_budget
 from regraft.stores.models import GateMode
-from serving.intake import LabelPolicy
-from serving.picture_memory import DEFAULT_BYTES
-from serving.plan import Goal, read_plan
+from serving.inference.execution_plan import Goal, read_plan
+from serving.inference.picture_memory import DEFAULT_BYTES
+from serving.retraining.add_examples import LabelPolicy
 
 _HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from regraft.errors import RegraftError
-from serving.metrics import Metrics
+from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("regraft.supervisor")
 

@@ -15,7 +15,7 @@ SUBSET = (
     "tests/regraft/client/test_connection.py",
     "tests/regraft/test_label_rules.py",
     "tests/serving/test_settings.py",
-    "tests/serving/test_grpc_access.py",
+    "tests/serving/rpc/security/test_guard.py",
     "tests/training/test_dataset.py",
     "tests/training/test_pretrained.py::test_a_damaged_entry_counts_as_none",
 )

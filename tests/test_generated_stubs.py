@@ -7,7 +7,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-from serving.access import LEAST_ROLE
+from serving.rpc.security.roles import LEAST_ROLE
 from tests import REPOSITORY
 
 
@@ -46,4 +46,4 @@ def test_every_rpc_has_a_role_that_may_call_it(tmp_path: Path) -> None:
         for file in files
         for service in file.service
         for method in service.method
-    }, "serving/access.py says which role may call what"
+    }, "serving/rpc/security/roles.py says which role may call what"

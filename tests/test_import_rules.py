@@ -23,9 +23,9 @@ ONE_DOOR = {
     "PIL": {"regraft/image/decode.py", "regraft/image/crop.py"},
     "simplejpeg": {"regraft/image/decode.py"},
     "cykooz_resizer": {"regraft/image/crop.py"},
-    "prometheus_client": {"serving/metrics.py"},
-    "opentelemetry": {"serving/tracing.py"},
-    "pynvml": {"serving/gpu_memory.py"},
+    "prometheus_client": {"serving/telemetry/metrics.py"},
+    "opentelemetry": {"serving/telemetry/tracing.py"},
+    "pynvml": {"serving/telemetry/gpu_memory.py"},
     "jinja2": {"training/export_readme.py", "training/report.py"},
     "matplotlib": {"training/comparison_chart.py"},
     "torchvision": {
@@ -128,7 +128,12 @@ def test_torch_is_only_in_training_and_whoever_imports_it_says_so() -> None:
 
 
 def test_grpc_stays_at_the_edge() -> None:
-    edge = {"serving/interceptors.py", "serving/tracing.py", "serving/server.py", "regraft/client/client.py"}
+    edge = {
+        "serving/rpc/interceptor.py",
+        "serving/telemetry/tracing.py",
+        "serving/server.py",
+        "regraft/client/client.py",
+    }
     edge |= {name(path) for path in sources() if path.name.startswith("grpc_")}
 
     assert importers_of("grpc") <= edge
@@ -165,7 +170,7 @@ def test_sessions_are_opened_only_where_the_architecture_says() -> None:
     # `sensitivity` look at what layers are given, and what 8 bits do to them.
     modules = ("export", "import_onnx", "version", "formats/answers", "speed", "activations", "sensitivity")
     checks = {f"training/{module}.py" for module in modules}
-    assert openers == {"serving/engine.py", "serving/device.py", "training/features.py"} | checks
+    assert openers == {"serving/inference/engine.py", "serving/inference/gpu.py", "training/features.py"} | checks
 
 
 def _tree(path: Path) -> ast.Module:

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serving.metrics import Metrics
 from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
 from tests import REPOSITORY
 from tests.deploy.programs import program
 from training import retrain
@@ -120,7 +120,7 @@ def test_a_stop_has_time_for_its_grace(resources: list[dict[str, Any]]) -> None:
 
 
 def test_probes_ask_what_the_metrics_port_answers(resources: list[dict[str, Any]]) -> None:
-    """Which knows no TLS, and no caller; `tests/serving/test_metrics_port.py` holds what it says."""
+    """Which knows no TLS, and no caller; `tests/serving/telemetry/test_http_port.py` holds what it says."""
     for server in servers(pods(resources)):
         asked = [server[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
         assert [probe["path"] for probe in asked] == ["/healthz", "/healthz", "/readyz"]

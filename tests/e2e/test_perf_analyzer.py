@@ -13,7 +13,7 @@ import pytest
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
 from regraft.stores.models import ModelStore
-from serving.tensors import join
+from serving.rpc.open_inference.tensors import join
 from tests import REPOSITORY
 from tests.e2e.conftest import ServerProcess
 from tests.tiny import picture

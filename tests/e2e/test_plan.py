@@ -10,7 +10,7 @@ from regraft.files import cache_folder
 from regraft.model import artifact
 from regraft.model.session import cpu_budget
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.plan import Point, plan_file, recall, remember
+from serving.inference.execution_plan import Point, plan_file, recall, remember
 
 
 def plan(store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

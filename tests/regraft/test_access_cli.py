@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from regraft.cli import app
 from regraft.stores.models import ModelStore
-from serving.access import Caller, Callers, Role
+from serving.rpc.security.roles import Caller, Callers, Role
 from tests.serving.live import LiveServer
 from tests.tiny import publish_tiny
 

@@ -1,7 +1,7 @@
 import pytest
 
 from regraft.auth import ROLES, hash_token, new_token
-from serving.access import Role
+from serving.rpc.security.roles import Role
 
 
 def test_no_two_tokens_are_alike_and_scanners_can_tell_them() -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from regraft.model.artifact import IMAGE
 from regraft.model.card import ModelCard
 from regraft.model.session import OpenSession, open_session
-from serving.engine import Engine
-from serving.plan import ExecutionPlan
+from serving.inference.engine import Engine
+from serving.inference.execution_plan import ExecutionPlan
 from tests.serving.waiting import PATIENCE_S
 
 
@@ -52,7 +52,7 @@ class GatedSession:
 
 
 class Engines:
-    """Opens engines on gated sessions, with a plan of the test's own; call it as `serving.engine.open_engine`."""
+    """Opens engines on gated sessions, with a plan of the test's own; call it as `engine.open_engine`."""
 
     def __init__(self, plan: ExecutionPlan | None = None) -> None:
         self.plan = plan or ExecutionPlan(lanes=1, threads=1, max_batch=4)

@@ -16,7 +16,7 @@ from regraft.client.connection import Connection
 from regraft.image.crop import Crop
 from regraft.model.session import cpu_budget
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.backbone import Question
+from serving.inference.backbone import Question
 from serving.server import Ready, Server
 from serving.settings import Settings
 from tests.serving.fakes import SlowCrop

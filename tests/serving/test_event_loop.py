@@ -16,7 +16,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
-from serving.tensors import join
+from serving.rpc.open_inference.tensors import join
 from tests.serving.disk import disk_uses_of_the_loop
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import StorageError
-from serving.metrics import Metrics
 from serving.supervisor import Backoff, Supervisor, do_all
+from serving.telemetry.metrics import Metrics
 from tests.serving.fakes import Panic
 from tests.serving.samples import value_of
 from tests.serving.waiting import PATIENCE_S, asynchronous, until

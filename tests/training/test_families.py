@@ -14,8 +14,8 @@ from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest
 from regraft.model.session import open_session
 from regraft.stores.embeddings import EmbeddingKey
-from serving.engine import Engine
-from serving.plan import ExecutionPlan
+from serving.inference.engine import Engine
+from serving.inference.execution_plan import ExecutionPlan
 from tests.tiny import picture
 from training.backbones import build_backbone
 from training.catalogue import FAMILIES

@@ -14,8 +14,8 @@ from regraft.image.crop import Crop, ImageSpec, decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, graft
 from regraft.model.session import open_session
-from serving.engine import Engine
-from serving.plan import ExecutionPlan
+from serving.inference.engine import Engine
+from serving.inference.execution_plan import ExecutionPlan
 from tests.tiny import COLOURS, picture, tiny_card
 from training.backbones import build_backbone
 from training.export import export_backbone

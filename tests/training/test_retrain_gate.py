@@ -4,7 +4,7 @@ import pytest
 
 from regraft.label_rules import image_hash
 from regraft.stores.jobs import RetrainJob
-from serving.grpc_retraining import to_message
+from serving.rpc.retraining import to_message
 from tests.tiny import picture
 from tests.training.workshop import MODEL, new_pictures, open_workshop
 from training.retrain_gate import MOST_SUSPECTED

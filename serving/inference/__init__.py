@@ -1,0 +1,1 @@
+"""A picture in, an answer out. Knows nothing of gRPC."""

@@ -1,0 +1,196 @@
+"""A backbone in memory, and the way of a picture through it: decode, lane, network."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+from regraft.errors import InvalidImageError, OverloadedError
+from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.model.artifact import Head
+from regraft.model.session import cpu_budget
+from serving.inference.batcher import Batcher
+from serving.inference.cpus import Cpus
+from serving.inference.engine import Engine, Output
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A picture, and who shall judge it.
+
+    Attributes:
+        image: an encoded picture, or a crop uint8 [crop_px, crop_px, 3].
+        spec: how it is cut.
+        head: whose labels it gets.
+        most_pixels: it is refused if it turns out to have more.
+    """
+
+    image: bytes | Crop
+    spec: ImageSpec
+    head: Head
+    most_pixels: int = sys.maxsize
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What the network says of a picture; where the time went; how many pictures shared the run."""
+
+    output: Output
+    decode_s: float
+    queue_s: float
+    inference_s: float
+    batch: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Ran:
+    output: Output
+    decode_s: float
+    inference_s: float
+    batch: int
+
+
+class Backbone:
+    """A session with its lanes; shared by every version whose backbone has the same digest.
+
+    On a CPU a lane decodes what it runs: one hop between threads for both. On a GPU decoders of their own fill the
+    batches (`serving.inference.engine.ExecutionPlan`). ``users`` counts the versions. Use from one event loop; close
+    when done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_queue: int,
+        limits: Limits = DEFAULT_LIMITS,
+        on_batch: Callable[[int], None] = lambda _size: None,
+        cpus: Cpus | None = None,
+    ) -> None:
+        """Put lanes before an engine.
+
+        Args:
+            engine: with its plan.
+            max_queue: the most pictures that may wait for a lane, and for a decoder, background work apart.
+            limits: what a picture may cost.
+            on_batch: told the size of every batch that was run.
+            cpus: of which lanes on a CPU take one for each thread, and decoders one each; its own if not given.
+        """
+        self.engine = engine
+        self.users = 0
+        self._limits = limits
+        plan, cpus = engine.plan, cpus or Cpus(cpu_budget())
+        self._cpus: Callable[[], AbstractContextManager[object]] = (
+            partial(cpus.taken, plan.threads) if plan.decode_in_lane else nullcontext
+        )
+        self._lanes = Batcher[Question, _Ran](
+            self._run,
+            lanes=plan.lanes,
+            max_batch=plan.max_batch,
+            max_queue=max_queue,
+            turn=plan.turn,
+            on_batch=on_batch,
+            cpus=self._cpus,
+        )
+        self._decoders = (
+            None
+            if plan.decode_in_lane
+            else Batcher[Question, tuple[Question, float]](
+                self._decode_alone,
+                lanes=cpus.count,
+                max_batch=1,
+                max_queue=max_queue,
+                cpus=partial(cpus.taken, 1),
+            )
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many pictures wait, for a lane or for a decoder."""
+        return self._lanes.depth + (self._decoders.depth if self._decoders else 0)
+
+    async def ask(self, question: Question, deadline_s: float | None = None, *, background: bool = False) -> Reply:
+        """Ask the network about one picture.
+
+        Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
+        in; its neighbours do not notice. Whoever asks in the ``background`` lets all others go first.
+
+        Raises:
+            InvalidImageError: it is no picture.
+            OverloadedError: a queue is full, for all but background work; at once.
+            DeadlineError: the deadline passed while it waited.
+            DrainingError: the backbone is closed.
+        """
+        decode_s = waited_s = 0.0
+        if self._decoders and isinstance(question.image, bytes):
+            decoded = await self._decoders.submit(question, deadline_s, background=background)
+            question, decode_s = decoded.result
+            waited_s = decoded.queue_s
+        answered = await self._lanes.submit(question, deadline_s, background=background)
+        ran = answered.result
+        return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
+
+    def refusal(self, seconds_left: float | None) -> OverloadedError | None:
+        """Return by what `ask` would refuse at once whoever comes now and has so many seconds left, if it would."""
+        return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
+
+    async def warm_up(self, head: Head, crop_px: int) -> None:
+        """Run all batch sizes in the thread of every lane.
+
+        There CUDA makes what it keeps for each thread.
+
+        Raises:
+            ArtifactError: an answer makes no sense.
+            DrainingError: the backbone is closed.
+        """
+        await self._lanes.in_every_lane(partial(self._warm_up, head, crop_px))
+
+    async def try_head(self, head: Head, crop_px: int) -> None:
+        """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
+
+        Raises:
+            ArtifactError: the answer makes no sense.
+            DrainingError: the backbone is closed.
+        """
+        # Beside the lanes it would be one run more than ever at once, whose memory ONNX Runtime would keep.
+        await self._lanes.in_a_lane(partial(self._warm_up, head, crop_px, only_one=True))
+
+    def _warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
+        with self._cpus():
+            self.engine.warm_up(head, crop_px, only_one=only_one)
+
+    def close(self) -> None:
+        """Refuse what waits and what comes; runs that have started still answer."""
+        self._lanes.close()
+        if self._decoders:
+            self._decoders.close()
+
+    def _decode_alone(self, questions: Sequence[Question]) -> list[tuple[Question, float]]:
+        (question,) = questions
+        crop, seconds = self._cut(question)
+        return [(replace(question, image=crop), seconds)]
+
+    def _run(self, questions: Sequence[Question]) -> list[_Ran | Exception]:
+        """Decode what is not decoded yet, and run the network once; a bad picture fails alone."""
+        cuts = [self._cut_or_error(question) for question in questions]
+        good = [(cut, question.head) for cut, question in zip(cuts, questions, strict=True) if isinstance(cut, tuple)]
+        started_s = time.perf_counter()
+        outputs = iter(self.engine.run([crop for (crop, _), _ in good], [head for _, head in good]) if good else ())
+        inference_s = time.perf_counter() - started_s
+        return [_Ran(next(outputs), cut[1], inference_s, len(good)) if isinstance(cut, tuple) else cut for cut in cuts]
+
+    def _cut_or_error(self, question: Question) -> tuple[Crop, float] | Exception:
+        try:
+            return self._cut(question)
+        except InvalidImageError as error:
+            return error
+
+    def _cut(self, question: Question) -> tuple[Crop, float]:
+        if not isinstance(question.image, bytes):
+            return question.image, 0.0
+        started_s = time.perf_counter()
+        crop = decode_crop(question.image, question.spec, self._limits.at_most(question.most_pixels))
+        return crop, time.perf_counter() - started_s

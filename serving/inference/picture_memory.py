@@ -1,0 +1,86 @@
+"""The memory budget of all pictures that are in the server.
+
+It is one for requests and labels, for what is encoded and what is decoded.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
+from regraft.image.crop import Crop, ImageSpec, smallest_useful_size
+from regraft.image.decoding_cost import DecodingCost, quick_cost, read_cost
+from regraft.image.limits import Limits
+from serving.inference.shares import Shares, Taken
+from serving.threads import Pool
+
+DEFAULT_BYTES: Final = 512 * 2**20
+PATIENT_PART: Final = 2
+"""Streams have one in so many bytes."""
+_A_THREADS_OWN: Final = 8 * 2**20
+"""So much a thread that decodes may take anyway; it is not counted, since most of what is counted only waits."""
+_MB: Final = 2**20
+_SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
+
+
+class PictureMemory:
+    """A budget of memory for pictures; use from one event loop."""
+
+    def __init__(self, shares: Shares | None, limits: Limits, threads: Pool) -> None:
+        """Share out memory for pictures.
+
+        Args:
+            shares: of memory, in bytes; half a gigabyte of its own if None.
+            limits: of a picture.
+            threads: read the headers that take a while.
+        """
+        self._threads = threads
+        self._shares = shares or Shares(DEFAULT_BYTES, PATIENT_PART)
+        self._limits = limits
+
+    async def cost(self, image: bytes | Crop, spec: ImageSpec) -> DecodingCost:
+        """Tell what a picture costs, by its header.
+
+        Raises:
+            InvalidImageError: the bytes are no picture, or one that never fits; the text says which.
+        """
+        if not isinstance(image, bytes):
+            return DecodingCost(0, 2 * image.nbytes, 0)
+        found = quick_cost(image, partial(smallest_useful_size, spec=spec))
+        if found is None:
+            found = await self._threads.run(read_cost, image, self._limits)
+        if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
+            return DecodingCost(found.pixels, len(image), 0)  # the decoder refuses it, says so, and decodes nothing
+        if _held_bytes(found) > self._shares.most:
+            raise InvalidImageError(
+                f"to decode the image, {found.pixels:,} pixels in {len(image):,} bytes, takes "
+                f"{found.memory_bytes / _MB:,.0f} MB of memory; the limit is {self._shares.most / _MB:,.0f} "
+                f"({_SETTING}): scale it down, or send it as JPEG"
+            )
+        return found
+
+    def is_used_up(self, caller: str) -> bool:
+        """Tell whether any picture of a single request would be refused."""
+        return self._shares.is_refused(caller)
+
+    async def take(self, costs: Sequence[DecodingCost], caller: str, *, patient: bool) -> Taken:
+        """Take what the pictures of a request cost; patiently, or not at all.
+
+        Raises:
+            InvalidRequestError: together they never fit.
+            OverloadedError: there is not enough now.
+        """
+        wanted = sum(map(_held_bytes, costs))
+        if wanted > self._shares.most:
+            raise InvalidRequestError(
+                f"image: to decode the {len(costs)} pictures takes {wanted / _MB:,.0f} MB of memory; "
+                f"the limit is {self._shares.most / _MB:,.0f} ({_SETTING}): send fewer at once"
+            )
+        taken = await self._shares.take(wanted, caller, patient=patient)
+        if taken is None:
+            raise OverloadedError("the server has no memory for the picture now: try again later, or another replica")
+        return taken
+
+
+def _held_bytes(cost: DecodingCost) -> int:
+    return cost.encoded_bytes + max(0, cost.decoded_bytes - _A_THREADS_OWN)

@@ -1,0 +1,452 @@
+"""The models in memory: load, swap, retire. All of it happens on the event loop; only file work goes to threads.
+
+A request takes one `Handle` and keeps it to the end. A version whose successor went live is retired when its last
+handle is gone, and a backbone is closed when no version uses it any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from regraft.errors import (
+    ArtifactError,
+    DeadlineError,
+    DrainingError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    RegraftError,
+    StorageError,
+)
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.label_rules import one_form
+from regraft.model import artifact
+from regraft.model.artifact import Head
+from regraft.model.card import ModelCard
+from regraft.model.session import cpu_budget
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
+from serving.heap import give_back
+from serving.inference.backbone import Backbone
+from serving.inference.cpus import Cpus
+from serving.inference.engine import Engine
+from serving.inference.store_watcher import StoreWatcher
+from serving.rpc.parsing import card_json
+from serving.supervisor import Backoff, do_all
+from serving.telemetry.call import current
+from serving.telemetry.metrics import Metrics
+from serving.threads import Threads
+
+log = logging.getLogger("regraft.models")
+
+_PAUSES: Final = Backoff(0.5, 300.0)
+"""What comes late is soon tried again; what never comes costs a session and its warm-up every five minutes."""
+_MOST_BEFORE: Final = 3
+"""So many champions before the present one are tried at most: each that cannot be loaded takes its time."""
+
+EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
+
+
+@dataclass(eq=False)
+class ServedModel:
+    """One version in memory.
+
+    Attributes:
+        users: the table of models itself, and every handle.
+        answers: pictures that it answered.
+        failures: requests that failed, and neither the caller nor the moment was to blame.
+    """
+
+    name: str
+    version: int
+    card: ModelCard
+    head: Head
+    backbone: Backbone
+    users: int = 0
+    answers: int = 0
+    failures: int = 0
+
+    @property
+    def key(self) -> EmbeddingKey:
+        """What the embeddings are kept under that come with its answers."""
+        bare = EmbeddingKey(self.card.backbone.digest, self.card.image.digest())
+        return bare.computed_in(self.backbone.engine.arithmetic)
+
+    @cached_property
+    def card_json(self) -> str:
+        """The card as JSON, as it is sent.
+
+        The first use takes a while where there are many classes: not on the event loop.
+        """
+        return card_json(self.card)
+
+    def check_version(self, wanted: int | None) -> None:
+        """Refuse a version that is not this one; None is content with any.
+
+        Raises:
+            NotFoundError: it is another.
+        """
+        if wanted not in (None, self.version):
+            raise NotFoundError(f"version {wanted} of {self.name!r} does not answer; version {self.version} does")
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The reason why a model does not answer with its champion.
+
+    Attributes:
+        version: the champion that could not be loaded, or None where it is not known.
+        text: for whoever asks.
+        failures: in a row.
+        again_s: when it is tried again, by the event loop's clock.
+    """
+
+    version: int | None
+    text: str
+    failures: int = 0
+    again_s: float = 0.0
+
+    def is_due(self) -> bool:
+        return _now_s() >= self.again_s
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Models:
+    """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        open_engine: EngineOpener,
+        *,
+        max_queue: int,
+        metrics: Metrics,
+        threads: Threads,
+        limits: Limits = DEFAULT_LIMITS,
+        only: Sequence[str] = (),
+        cpus: int = 0,
+        pauses: Backoff = _PAUSES,
+    ) -> None:
+        """Serve ``only`` some models of ``store``, or all of them.
+
+        Nothing is loaded before the first `refresh`.
+
+        All backbones share ``cpus``, those that this process may use if 0. A champion that could not be loaded is tried
+        again at the first `refresh` after the next of ``pauses``.
+        """
+        self.store = store
+        self._open_engine = open_engine
+        self._max_queue = max_queue
+        self.limits = limits
+        self.threads = threads
+        self._only = frozenset(map(one_form, only))
+        self.stored = StoreWatcher(store, threads, self._only)
+        self._pauses = pauses
+        self._metrics = metrics
+        self.cpus = Cpus(cpus or cpu_budget())
+        self._served: dict[str, ServedModel] = {}
+        self._followed: set[str] = set()
+        self._gone: set[str] = set()  # at the last refresh
+        self._backbones: dict[str, Backbone] = {}
+        self._problems: dict[str, _Problem] = {}
+        self._changing = asyncio.Lock()
+        metrics.watch_queue(lambda: sum(backbone.depth for backbone in list(self._backbones.values())))
+
+    def names(self) -> list[str]:
+        """Return the names of the models that answer."""
+        return sorted(self._served)
+
+    def resolve(self, name: str) -> str:
+        """Return ``name``, or the only model's name where it is empty.
+
+        Raises:
+            InvalidRequestError: it is empty and there are several models.
+            PreconditionError: it is empty and there are none.
+        """
+        if name:
+            return one_form(name)
+        names = sorted({*self._served, *self.stored.names()})
+        if len(names) > 1:
+            raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
+        if not names:
+            raise PreconditionError(f"there is no model in {self.store.root} yet: train one with `regraft train`")
+        return names[0]
+
+    def refusal(self, seconds_left: float | None) -> OverloadedError | None:
+        """Return by what whoever has so many seconds left would be refused now, whatever the model; None if by none."""
+        refusals = [backbone.refusal(seconds_left) for backbone in self._backbones.values()]
+        return refusals[0] if refusals and all(refusals) else None
+
+    @contextmanager
+    def acquire(self, name: str = "") -> Iterator[ServedModel]:
+        """Hold the version that answers for a model, for no longer than one request: it keeps the version alive.
+
+        Raises:
+            NotFoundError: there is no such model.
+            PreconditionError: it has no version that could be loaded.
+        """
+        served = self.get(name)
+        served.users += 1
+        try:
+            yield served
+        finally:
+            self._release(served)
+
+    def get(self, name: str) -> ServedModel:
+        """Return the version that answers now, without holding it; errors as `acquire`."""
+        name = self.resolve(name)
+        served = self._served.get(name)
+        if served is not None:
+            if call := current():
+                call.model = name
+            return served
+        if name not in self.stored.names() and self.stored.has_looked:
+            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
+        is_coming = not self.stored.has_looked or self.stored.get(name).champion is not None
+        state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
+        raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
+
+    def problem(self, name: str) -> str:
+        """Return why the model does not answer with its champion, or an empty text."""
+        problem = self._problems.get(name)
+        return problem.text if problem else ""
+
+    async def refresh(self) -> None:
+        """Bring the served models in line with the store.
+
+        Each of them, whatever becomes of the others.
+
+        A champion that cannot be loaded is tried again after longer and longer pauses. Where nothing answers yet, one
+        of the champions before it does meanwhile. A model whose folder was deleted answers no more, and takes all that
+        is known of it along.
+
+        Raises:
+            StorageError: the store is empty altogether, and was not before; everything stays as it was.
+            OSError: the store cannot be listed; likewise.
+        """
+        async with self._changing:
+            await do_all([self.stored.look, self._drop_deleted, self._follow_all])
+
+    async def _drop_deleted(self) -> None:
+        gone = {*self._served, *self._followed}.difference(self.stored.names())
+        self._followed = {*self.stored.names()}
+        for name in gone | self._gone:  # once more a look later, for what requests in flight have counted since
+            self._metrics.forget(name)
+        self._gone = gone
+        for name in gone:
+            log.warning("model %s: its folder is gone from the store, so it answers no more", name)
+            self._problems.pop(name, None)
+            if served := self._served.pop(name, None):
+                self._release(served)
+        if gone:
+            await self.threads.store.run(give_back)
+
+    async def _follow_all(self) -> None:
+        await do_all(partial(self._follow, name) for name in self.stored.names())
+
+    async def move(
+        self,
+        name: str,
+        to: int | None,
+        *,
+        who: str,
+        why: str,
+        expected: int | None = None,
+        request_id: str = "",
+    ) -> HistoryEntry:
+        """Load and try a version, make it the champion, and let it answer.
+
+        Once the line of history is written nothing is raised any more: it took effect, here and on other servers.
+
+        Args:
+            name: the model.
+            to: the version, or None for the champion before this one.
+            who: as `ModelStore.move`; so are the rest, the return value and what is raised there.
+            why: as `who`.
+            expected: as `who`. A rollback that states none expects the champion of the moment when it was asked for, so
+                that two at once do not go back two.
+            request_id: as `who`.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: it cannot be loaded, or the alias cannot be moved; everything is as it was.
+        """
+        event: Literal["promote", "rollback"] = "promote" if to else "rollback"
+        if expected is None and to is None:
+            expected = await self.threads.store.run(self.store.champion, name)
+        async with self._changing:
+            done = await self.threads.store.run(self.store.moved_by, name, request_id, event, to or 0)
+            if done:
+                with _logged(name, done):
+                    await self.stored.look()
+                    await self._follow(name)
+                return done
+            if self._only and name not in self._only:
+                raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
+            version = await self.threads.store.run(self.store.next_rollback, name) if to is None else to
+            try:
+                loaded = await self._load(name, version)
+            except (DeadlineError, DrainingError, NotFoundError, OverloadedError, StorageError):
+                raise  # there is no such version, or it says nothing of the version
+            except RegraftError as error:
+                raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
+            move = partial(self.store.move, who=who, why=why, event=event, expected=expected, request_id=request_id)
+            try:
+                done = await self.threads.moves.run(move, name, version)
+            except BaseException:
+                self._release(loaded)
+                raise
+            with _logged(name, done):
+                self._swap(loaded)
+        return done
+
+    def close(self) -> None:
+        """Refuse what waits in the lanes."""
+        for backbone in self._backbones.values():
+            backbone.close()
+
+    async def _follow(self, name: str) -> None:
+        """Bring one model in line with what the store held."""
+        stored, served, problem = self.stored.get(name), self._served.get(name), self._problems.get(name)
+        if stored.problem:
+            self._problems[name] = _Problem(None, stored.problem)
+            return
+        champion = stored.champion
+        self._metrics.of(name)  # begins its counters
+        self._metrics.champion_version.labels(name).set(champion or 0)
+        self._metrics.served_version.labels(name).set(served.version if served else 0)
+        if champion is None or (served and served.version == champion):
+            self._problems.pop(name, None)
+        elif problem is None or problem.version != champion or problem.is_due():
+            await self._try_champion(name, champion)
+
+    async def _try_champion(self, name: str, version: int) -> None:
+        """Load a champion and let it answer.
+
+        Where it cannot be loaded and nothing answers yet, a champion before it does.
+        """
+        known = self._problems.get(name)
+        failures = known.failures + 1 if known and known.version == version else 1
+        try:
+            self._swap(await self._load(name, version))
+        except Exception as error:
+            pause_s = self._pauses.after(failures)
+            self._metrics.load_failures.labels(name).inc()
+            if name not in self._served:
+                await self._serve_one_before(name)
+            serving = self._served[name].version if name in self._served else 0
+            still = f"version {serving} serves meanwhile" if serving else "nothing serves for it"
+            self._problems[name] = _Problem(version, f"{error}; {still}", failures, _now_s() + pause_s)
+            log.error(
+                "model %s: champion %d cannot be loaded, %s; tried again in %g s: %s",
+                name,
+                version,
+                still,
+                pause_s,
+                error,
+            )
+            if not isinstance(error, (RegraftError, OSError)):
+                raise
+
+    async def _serve_one_before(self, name: str) -> None:
+        """Let the latest former champion answer that can be loaded."""
+        for version in self.stored.get(name).champions[-2 : -2 - _MOST_BEFORE : -1]:
+            try:
+                self._swap(await self._load(name, version))
+            except (RegraftError, OSError) as error:
+                log.warning("model %s: version %d, champion before, cannot be loaded either: %s", name, version, error)
+            else:
+                return
+
+    async def _load(self, name: str, version: int) -> ServedModel:
+        """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
+        folder = await self.threads.store.run(self.store.folder, name, version)
+        path = folder / MODEL_FILE
+        card, head = await self.threads.store.run(_read, path)
+        if card.name != name:
+            raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")
+        digest = card.backbone.digest
+        backbone = self._backbones.get(digest)
+        is_shared = backbone is not None
+        if backbone is None:
+            engine = await self.threads.store.run(self._open_engine, path, card)
+            backbone = self._backbones[digest] = Backbone(
+                engine,
+                max_queue=self._max_queue,
+                limits=self.limits,
+                on_batch=self._metrics.batch_size.observe,
+                cpus=self.cpus,
+            )
+        backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
+        try:
+            if is_shared:
+                await backbone.try_head(head, card.image.crop_px)
+            else:
+                await backbone.warm_up(head, card.image.crop_px)
+        except BaseException:
+            self._give_up(backbone, digest)
+            raise
+        log.info(
+            "model %s: version %d loaded on %s, %s%s",
+            name,
+            version,
+            backbone.engine.provider,
+            "into the session that is there" if is_shared else f"new session, {backbone.engine.plan}",
+            f" ({backbone.engine.fallback_reason})" if backbone.engine.fallback_reason else "",
+        )
+        return ServedModel(name, version, card, head, backbone, users=1)
+
+    def _swap(self, new: ServedModel) -> None:
+        """Let ``new`` answer from here on. One assignment: no request sees a state in between."""
+        old = self._served.get(new.name)
+        self._served[new.name] = new
+        self._problems.pop(new.name, None)
+        self._metrics.served_version.labels(new.name).set(new.version)
+        engine = new.backbone.engine
+        self._metrics.show_provider(new.name, engine.provider, is_fallback=bool(engine.fallback_reason))
+        kind = "head" if old and old.backbone is new.backbone else "session"
+        self._metrics.swaps.labels(new.name, kind).inc()
+        log.info("model %s: version %d answers (before: %s)", new.name, new.version, old.version if old else "none")
+        if old:
+            self._release(old)
+
+    def _release(self, served: ServedModel) -> None:
+        """Give up one use; the last one of a version gives up its backbone, the last one of that closes it."""
+        served.users -= 1
+        if served.users:
+            return
+        log.info("model %s: version %d retired", served.name, served.version)
+        self._give_up(served.backbone, served.card.backbone.digest)
+
+    def _give_up(self, backbone: Backbone, digest: str) -> None:
+        backbone.users -= 1
+        if not backbone.users:
+            backbone.close()
+            del self._backbones[digest]
+
+
+@contextmanager
+def _logged(name: str, done: HistoryEntry) -> Iterator[None]:
+    """Log what fails after the champion moved, instead of raising it."""
+    try:
+        yield
+    except Exception:
+        log.exception("model %s: version %d is the champion, but what follows from it failed", name, done.version)
+
+
+def _read(path: Path) -> tuple[ModelCard, Head]:
+    """Read a file, and let go of all that is not needed of it: the session has its own copy of the backbone."""
+    loaded = artifact.read(path)
+    card, head = loaded.card, loaded.head
+    del loaded
+    give_back()
+    return card, head

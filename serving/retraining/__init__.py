@@ -1,0 +1,1 @@
+"""Labelled pictures come in, retrain jobs run beside the server."""

@@ -1,0 +1,296 @@
+"""What becomes of a labelled picture that somebody sends: checked, decoded, kept, and told of. Knows nothing of gRPC.
+
+Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
+long for thirty as for one.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
+
+from regraft.cancellation import set_wanted
+from regraft.errors import CallerError, InvalidRequestError
+from regraft.image.crop import Crop
+from regraft.label_rules import check_label, check_note, one_form
+from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
+from serving.inference.picture_memory import PictureMemory
+from serving.inference.registry import Models, ServedModel
+from serving.inference.shares import Shares
+from serving.retraining.decoders import Decoders, Encoded
+
+LabelPolicy: TypeAlias = Literal["open", "closed"]
+
+_MOST_TOGETHER: Final = 32
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is taken in.
+
+    Attributes:
+        labels: ``closed`` takes only labels that the model knows.
+        per_hour: how many labels a caller may set within an hour; 0: any number.
+    """
+
+    labels: LabelPolicy = "open"
+    per_hour: int = 0
+
+
+@dataclass(frozen=True)
+class Added:
+    """The outcome of one picture.
+
+    Attributes:
+        outcome: kept, or not.
+        sha256: of the picture, where there is one.
+        reason: why it was not kept.
+        retry_after_s: after so many seconds it would be; 0 where that is not known.
+    """
+
+    outcome: AddOutcome
+    sha256: str = ""
+    reason: str = ""
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a stream called a picture first; the same one, sent again, waits for its turn."""
+
+    label: str
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True)
+class Sender:
+    """One stream of pictures.
+
+    Attributes:
+        caller: who sends it.
+        said: what it said of each so far, by (model, image hash).
+        outcomes: how many became what, also of those whose caller left meanwhile.
+        writing: what is being written now.
+    """
+
+    caller: str
+    said: dict[tuple[str, str], Said] = field(default_factory=dict)
+    outcomes: Counter[AddOutcome] = field(default_factory=Counter)
+    writing: "set[asyncio.Future[None]]" = field(default_factory=set)
+
+    async def settled(self) -> None:
+        """Wait until nothing is written any more, so that `outcomes` tells all."""
+        while self.writing:
+            await asyncio.wait(self.writing)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    outcome: AddOutcome
+    crop: Crop
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    served: ServedModel
+    sender: Sender
+    new: NewExample
+    pixels: int
+    kept: "asyncio.Future[_Kept]"
+
+    @property
+    def is_wanted(self) -> bool:
+        """False once whoever waits for it is gone. Safe in any thread."""
+        return not self.kept.done()
+
+    @property
+    def encoded(self) -> Encoded:
+        return Encoded(self.new.data, self.served.card.image, lambda: self.is_wanted, self.pixels)
+
+    def end(self, end: _Kept | Exception) -> None:
+        if not self.is_wanted:
+            return
+        if isinstance(end, Exception):
+            self.kept.set_exception(end)
+        else:
+            self.kept.set_result(end)
+
+
+class Intake:
+    """Takes labelled pictures in. Use from one event loop."""
+
+    def __init__(
+        self,
+        models: Models,
+        examples: ExamplesStore,
+        decoders: Decoders,
+        on_kept: Callable[[ServedModel, str, Crop], object],
+        rules: Rules = Rules(),
+        memory: Shares | None = None,
+    ) -> None:
+        """Make an intake.
+
+        Args:
+            models: whose examples they are.
+            examples: keeps them.
+            decoders: decode what comes.
+            on_kept: told the model, the hash and the crop of every picture that was kept and is not a duplicate.
+            rules: what is taken.
+            memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
+        """
+        self._models = models
+        self._threads = models.threads
+        self._examples = examples
+        self._decoders = decoders
+        self._on_kept = on_kept
+        self.rules = rules
+        self._memory = PictureMemory(memory, models.limits, models.threads.pictures)
+        self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
+        self._working: asyncio.Task[None] | None = None
+
+    async def add(
+        self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object] = lambda: None
+    ) -> Added:
+        """Take in one picture; when this returns with a promise, it is on the disk.
+
+        Args:
+            model: may be empty while there is one.
+            new: without ``data``, the picture of the kept request ``request_id``.
+            sender: the stream that it comes by.
+            on_admitted: called when there is memory for the picture.
+
+        Raises:
+            RegraftError: what is nobody's fault who sends it, such as a full disk.
+        """
+        try:
+            return await self._add(model, new, sender, on_admitted)
+        except CallerError as error:
+            sender.outcomes[AddOutcome.REJECTED] += 1
+            return Added(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
+
+    async def _add(self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]) -> Added:
+        check_label(new.label)
+        for name in ("source", "annotator", "request_id", "group"):
+            check_note(name, getattr(new, name))
+        served = self._models.get(model)
+        self.check_allowed(served, new.label)
+        if not new.data:
+            new = await self._with_kept_picture(served, new)
+        first = sender.said.setdefault((served.name, new.sha256), Said(new.label))
+        if first.label != new.label:
+            sender.outcomes[AddOutcome.CONFLICTING] += 1
+            why = f"this stream called the same picture {first.label!r} before"
+            return Added(AddOutcome.CONFLICTING, new.sha256, why)
+        async with first.turn:
+            cost = await self._memory.cost(new.data, served.card.image)
+            with await self._memory.take([cost], sender.caller, patient=True):
+                on_admitted()
+                kept = await self._keep(served, sender, new, cost.pixels)
+        if kept.outcome is AddOutcome.REJECTED:
+            quota = sender.caller, self.rules.per_hour
+            wait_s = await self._threads.database.run(self._examples.next_label_fits_s, *quota)
+            return Added(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
+        if kept.outcome is not AddOutcome.DUPLICATE:
+            self._on_kept(served, new.sha256, kept.crop)
+        return Added(kept.outcome, new.sha256)
+
+    def check_allowed(self, served: ServedModel, label: str) -> None:
+        """Refuse a label that would make a new class, where the server was told to take none.
+
+        Raises:
+            InvalidRequestError: it would.
+        """
+        if self.rules.labels == "closed" and one_form(label) not in map(one_form, served.card.labels):
+            known = ", ".join(served.card.labels[:20])
+            raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {known}")
+
+    async def _with_kept_picture(self, served: ServedModel, new: NewExample) -> NewExample:
+        if not new.request_id:
+            raise InvalidRequestError("image: neither a picture nor the request_id of one that was kept")
+        requests = self._examples.requests
+        kept = await self._threads.database.run(requests.find, new.request_id)
+        if kept.model != served.name:
+            raise InvalidRequestError(f"request_id: {kept.id} was answered by {kept.model!r}, not {served.name!r}")
+        data = await self._threads.database.run(requests.image, kept)
+        if kept.key == served.key:
+            await self._threads.writes.run(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
+        return replace(new, data=data)
+
+    async def _keep(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Kept:
+        whose = served.name, sender.caller
+        waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
+        self._waiting[whose].append(waiting)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._keep_waiting())
+        try:
+            return await waiting.kept
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it may be in a batch already
+                self._waiting.get(whose, []).remove(waiting)
+            raise
+
+    async def _keep_waiting(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                await self._write_all(await self._decode(batch))
+            except Exception as error:  # noqa: BLE001 - nobody else would tell those who wait
+                for waiting in batch:
+                    waiting.end(error)
+
+    def _next_batch(self) -> list[_Waiting]:
+        whose = next(iter(self._waiting))
+        waiting = self._waiting.pop(whose)
+        if left := waiting[_MOST_TOGETHER:]:
+            self._waiting[whose] = left  # behind those of the others
+        return waiting[:_MOST_TOGETHER]
+
+    async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:
+        """Decode a batch, and answer for what cannot be."""
+        crops = await self._decoders.decode([waiting.encoded for waiting in batch])
+        decoded: list[tuple[_Waiting, Crop]] = []
+        for waiting, crop in zip(batch, crops, strict=True):
+            if isinstance(crop, Exception):
+                waiting.end(crop)
+            else:
+                decoded.append((waiting, crop))
+        return decoded
+
+    async def _write_all(self, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
+        try:
+            await self._write(batch)
+        except Exception:  # noqa: BLE001 - one of them is to blame: each shall have its own answer
+            for waiting, crop in batch:
+                try:
+                    await self._write([(waiting, crop)])
+                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                    waiting.end(error)
+
+    async def _write(self, batch: Sequence[tuple[_Waiting, Crop]]) -> None:
+        wanted = [(waiting, crop) for waiting, crop in batch if waiting.is_wanted]
+        if not wanted:
+            return
+        news = [waiting.new for waiting, _ in wanted]
+        first, _ = wanted[0]  # all of a batch are of one model and one caller
+
+        def keep() -> list[AddOutcome]:
+            set_wanted(lambda: any(waiting.is_wanted for waiting, _ in wanted))
+            quota = self.rules.per_hour
+            return self._examples.add_all(first.served.name, news, caller=first.sender.caller, hourly_quota=quota)
+
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        senders = [waiting.sender for waiting, _ in wanted]
+        for sender in senders:
+            sender.writing.add(written)
+        try:
+            outcomes = await self._threads.writes.run(keep)
+            for sender, outcome in zip(senders, outcomes, strict=True):
+                sender.outcomes[outcome] += 1
+        finally:
+            for sender in senders:
+                sender.writing.discard(written)
+            written.set_result(None)
+        for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
+            waiting.end(_Kept(outcome, crop))

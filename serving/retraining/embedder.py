@@ -1,0 +1,171 @@
+"""Embeds new examples in the background, with the serving session, so that a retrain finds them ready.
+
+Live requests go first. The crop that was made when a picture was checked is embedded as it is; what there is no room
+for, or a crash left behind, is found in the database. What is missing when a retrain starts, the job embeds itself:
+this is a head start, never a promise.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+from regraft.errors import NotNowError, RegraftError
+from regraft.image.crop import Crop, ImageSpec
+from regraft.model.artifact import FloatArray
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.examples import ExamplesStore
+from serving.inference.backbone import Question
+from serving.inference.registry import Models, ServedModel
+
+log = logging.getLogger("regraft.embedder")
+
+_CHUNK: Final = 64
+_CHAINS: Final = 2
+"""While one chunk is written, the lanes have another."""
+_AHEAD: Final = 4
+"""Batches a lane that a chain has in the lanes or waiting for them; with fewer, their turns would be short."""
+_AHEAD_ENCODED: Final = 2
+"""Of pictures that are decoded there, since each may have as many bytes as a request."""
+_MOST_CROPS_BYTES: Final = 64 * 2**20
+"""Of one model."""
+
+
+class BackgroundEmbedder:
+    """Run `run` as a task; `wake` it when there may be examples that it was not offered, or a new backbone."""
+
+    def __init__(self, models: Models, examples: ExamplesStore) -> None:
+        """Embed what ``examples`` holds for what ``models`` serves."""
+        self._models = models
+        self._threads = models.threads
+        self._examples = examples
+        self._awake = [asyncio.Event() for _ in range(_CHAINS)]
+        self._may_miss: set[str] = set()  # models that the database shall be asked about
+        self._looked_through: dict[tuple[str, EmbeddingKey], int] = {}  # the last label that was found done
+        self._crops: defaultdict[str, dict[str, tuple[ImageSpec, Crop]]] = defaultdict(dict)  # by model, by hash
+        self._hopeless: set[str] = set()
+        self._in_work: set[str] = set()
+
+    def wake(self) -> None:
+        """Ask the database what is missing."""
+        names = self._models.names()
+        self._may_miss.update(names)
+        for gone in self._crops.keys() - set(names):
+            del self._crops[gone]
+            self._looked_through.clear()
+        self._wake_chains()
+
+    def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
+        """Take a new example whose crop is here already, so that the database need not be asked."""
+        crops = self._crops[served.name]
+        if (len(crops) + 1) * crop.nbytes > _MOST_CROPS_BYTES:
+            self._may_miss.add(served.name)
+        elif sha256 not in self._in_work:
+            crops[sha256] = served.card.image, crop
+        self._wake_chains()
+
+    async def run(self, every_s: float) -> None:
+        """Embed whatever is missing, ask the database now and every so often, for ever; cancel the task to stop."""
+        async with asyncio.TaskGroup() as tasks:  # where one dies none is left behind, since all begin again
+            tasks.create_task(self._wake_by_the_clock(every_s))
+            for awake in self._awake:
+                tasks.create_task(self._run_chain(awake))
+
+    async def _wake_by_the_clock(self, every_s: float) -> None:
+        """A crash may have left something; others label too: a server beside this one, a program with the database."""
+        while True:
+            self.wake()
+            await asyncio.sleep(every_s)
+
+    def _wake_chains(self) -> None:
+        for awake in self._awake:
+            awake.set()
+
+    async def _run_chain(self, awake: asyncio.Event) -> None:
+        while True:
+            await awake.wait()
+            awake.clear()
+            for name in self._models.names():
+                await self._embed_all(name)
+
+    async def _embed_all(self, name: str) -> None:
+        try:
+            while await self._embed_some(name):
+                pass
+            return
+        except NotNowError as error:
+            log.info("embedding examples of %s waits: %s", name, error)
+        except RegraftError as error:
+            log.warning("embedding examples of %s: %s", name, error)
+        except Exception:  # whatever it was, the next wake tries again
+            log.exception("embedding examples of %s", name)
+        self._looked_through.clear()  # what was in work is to be found again
+
+    async def _embed_some(self, name: str) -> bool:
+        """Embed a few pictures of a model; False when none is left."""
+        with self._models.acquire(name) as served:
+            key = served.key
+            todo = self._take_crops(served) or await self._find_missing(name, key)
+            self._in_work.update(todo)
+            try:
+                vectors = await self._embed_together(served, todo)
+                await self._threads.writes.run(self._examples.embeddings.put, key, vectors)
+            finally:
+                self._in_work.difference_update(todo)
+            return bool(todo)
+
+    def _take_crops(self, served: ServedModel) -> dict[str, Crop | None]:
+        """Take a few of the crops that are here; what was cut for another version is left to the database."""
+        crops = self._crops[served.name]
+        taken: dict[str, Crop | None] = {}
+        while crops and len(taken) < _CHUNK:
+            sha256, (spec, crop) = crops.popitem()
+            if spec == served.card.image:
+                taken[sha256] = crop
+            else:
+                self._may_miss.add(served.name)
+                self._looked_through.clear()
+        return taken
+
+    async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | None]:
+        """Ask the database for a few pictures without an embedding, where it may know some."""
+        if name not in self._may_miss:
+            return {}
+        self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
+        others = self._hopeless | self._in_work | self._crops[name].keys()
+        after, most = self._looked_through.get((name, key), 0), _CHUNK + len(others)
+        missing = await self._threads.database.run(self._examples.without_embedding, name, key, most, after)
+        others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
+        found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
+        self._looked_through[name, key] = missing[found[-1]] if found else max(missing.values(), default=after)
+        if found:
+            self._may_miss.add(name)  # there may be more
+            self._wake_chains()
+        return dict.fromkeys(found)
+
+    async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | None]) -> dict[str, FloatArray]:
+        """Embed pictures, as many at once as keep the lanes busy; one that cannot be must not hold up the others."""
+        plan = served.backbone.engine.plan
+        ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
+        vectors: dict[str, FloatArray] = {}
+        left = iter(todo.items())
+
+        async def embed_one_by_one() -> None:
+            for sha256, crop in left:
+                try:
+                    vectors[sha256] = await self._embed(served, sha256, crop)
+                except Exception as error:  # a retrain tries it again
+                    self._hopeless.add(sha256)
+                    log.warning("example %s cannot be embedded", sha256, exc_info=error)
+
+        busy = min(len(todo), ahead * plan.lanes * plan.max_batch)
+        await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
+        return vectors
+
+    async def _embed(self, served: ServedModel, sha256: str, crop: Crop | None) -> FloatArray:
+        image: bytes | Crop | None = crop
+        if image is None:
+            image = await self._threads.database.run(self._examples.image_file(sha256).read_bytes)
+        question = Question(image, served.card.image, served.head)
+        return (await served.backbone.ask(question, background=True)).output.embedding

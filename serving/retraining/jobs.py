@@ -1,0 +1,313 @@
+"""Retrain jobs as the server sees them: child processes, one after the other, watched, cancelled, settled."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from contextvars import Context
+from datetime import datetime
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from regraft.errors import PreconditionError, RegraftError
+from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import ModelStore
+from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, settle_interrupted
+from serving.retraining.job_watchers import JobWatchers
+from serving.retraining.process_state import is_stopped
+from serving.telemetry.metrics import Metrics
+from serving.threads import Threads
+
+log = logging.getLogger("regraft.jobs")
+
+_LOOK_EVERY_S: Final = 0.2
+"""How often a job's row is read while somebody watches it: another process writes it."""
+_STOPPED_LOOKS: Final = 3
+_STOPPED_LOOK_EVERY_S: Final = 1.0
+"""A child that is stopped at so many looks is ended: shorter than a write waits for its lock (`Patience`)."""
+
+_TERM_GRACE_S: Final = 5.0
+
+_ENDS: Final = {
+    OUT_OF_MEMORY: "it needed more memory than its limit (REGRAFT_RETRAIN_MEMORY_MB), and its process ended",
+    TAKEN: "its model is being retrained by another process, outside of any job",
+}
+
+
+class JobRunner:
+    """Starts ``python -m training.retrain`` and sees every job to a final state. Use from one event loop.
+
+    A job whose process was killed is started once more; one that was killed with its server, by the next start, or by
+    another server on the same stores.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        examples: ExamplesStore,
+        child_arguments: list[str],
+        metrics: Metrics,
+        threads: Threads,
+        on_finished: Callable[[], Awaitable[None]],
+        *,
+        limit_s: float | None = None,
+        database: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Make a runner.
+
+        Args:
+            store: where the jobs publish.
+            examples: where the jobs' rows are.
+            child_arguments: flags that tell a child where both are.
+            metrics: counts the outcomes.
+            threads: ask and change the rows.
+            on_finished: awaited after each job, before its end is told to watchers of this server.
+            limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
+            database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
+                child gets it as an argument, which everybody on the machine can read.
+            limits: of pictures, which hold in the children too.
+            environment: further variables of the children.
+        """
+        self._store = store
+        self._examples = examples
+        self._child_arguments = child_arguments
+        self._environment = {**os.environ, **limits.environment(), **environment, "REGRAFT_DATABASE": database}
+        self._metrics = metrics
+        self._threads = threads
+        self._on_finished = on_finished
+        self._limit_s = limit_s
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._finishing: dict[str, asyncio.Event] = {}
+        self._found_taken: set[str] = set()
+        self._turn = asyncio.Lock()
+        self._closing = False
+        self._watchers = JobWatchers(self._look, _LOOK_EVERY_S)
+
+    async def resume(self) -> None:
+        """Go on with jobs that a crash interrupted, and start those that were still waiting."""
+        await self._settle_orphans()
+        for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING):
+            self._launch(job)
+
+    async def run(self, every_s: float) -> None:
+        """Take up jobs whose processes died with another server, or after theirs, until cancelled.
+
+        Likewise those that wait at two looks in a row: the server that was to start them may be gone. If it is only
+        busy, whichever process claims the job first runs it.
+        """
+        waiting: set[str] = set()
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self._settle_orphans()
+                waiting = await self._take_up(waiting)
+            except (RegraftError, OSError) as error:
+                log.warning("cannot look for interrupted jobs: %s", error)
+
+    async def start(
+        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str = ""
+    ) -> RetrainJob:
+        """Enter a job, which is run when those before it are over; or return the one that this key was used for.
+
+        Raises:
+            PreconditionError: the model has an unfinished job.
+        """
+        jobs, key = self._examples.jobs, idempotency_key or None
+        if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
+            return known
+        await self._settle_orphans()
+        try:
+            job = await self._threads.writes.run(jobs.create, model, settings, requested_by, key)
+        except PreconditionError:
+            if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
+                return known  # the same request came twice at once
+            raise
+        self._launch(job)
+        return job
+
+    async def cancel(self, job_id: str) -> RetrainJob:
+        """Ask for the end of a job; a child of this server is also told by signal.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = await self._threads.database.run(self._examples.jobs.get, job_id)
+        if job.state.is_final:
+            return job
+        job = await self._threads.writes.run(self._examples.jobs.request_cancel, job_id)
+        child = self._children.get(job_id)
+        if child is not None and child.returncode is None:
+            child.send_signal(signal.SIGTERM)
+            asyncio.get_running_loop().call_later(_TERM_GRACE_S, _kill, child)
+        return job
+
+    def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
+        """Yield a job as it stands, then again whenever it changes, until its final state.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        return self._watchers.watch(job_id)
+
+    async def _look(self, job_id: str) -> RetrainJob:
+        job = await self._threads.database.run(self._examples.jobs.get, job_id)
+        finishing = self._finishing.get(job_id)
+        if job.state is JobState.RUNNING and not finishing:  # not our child: nobody else would notice its death
+            await self._settle_orphans()
+        if job.state.is_final and finishing:
+            await finishing.wait()  # so that who is told of a success finds the new version serving
+        return job
+
+    async def close(self) -> None:
+        """Stop the children of this server; their jobs, and those that wait, are for the next start."""
+        self._closing = True
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.terminate()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=_TERM_GRACE_S)
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.kill()
+
+    async def _settle_orphans(self) -> None:
+        """Start what is RUNNING without a process once more, or bring it to its end; not what our own children run."""
+        for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.RUNNING):
+            if job.id in self._tasks or self._closing:
+                continue
+            why = "its process, or its server, was killed"
+            settled = await self._threads.writes.run(settle_interrupted, self._examples, self._store, job, why)
+            if settled:
+                told = (settled.id, settled.model, settled.state, settled.message)
+                log.warning("retrain job %s of %s, found interrupted, is %s: %s", *told)
+                self._launch(settled)
+
+    async def _take_up(self, waited: set[str]) -> set[str]:
+        """Start the PENDING jobs of others that waited at the last look too, and return which wait now."""
+        pending = await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING)
+        others = [job for job in pending if job.id not in self._tasks and not self._closing]
+        for job in others:
+            if job.id in waited:
+                log.info("retrain job %s of %s waits, and perhaps its server is gone: taken up", job.id, job.model)
+                self._launch(job)
+        return {job.id for job in others}
+
+    def _launch(self, job: RetrainJob) -> None:
+        if job.id in self._tasks or job.state.is_final:
+            return
+        if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
+            self._finishing[job.id] = asyncio.Event()
+        # A context of its own: it outlives whoever asks for it.
+        task = self._tasks[job.id] = asyncio.create_task(self._run(job), context=Context())
+        task.add_done_callback(lambda _: self._tasks.pop(job.id))
+
+    async def _run(self, job: RetrainJob) -> None:
+        """Run one job's process to its end, and see that the job has one too; one after the other."""
+        async with self._turn:
+            finishing = self._finishing.setdefault(job.id, asyncio.Event())
+            try:
+                while await self._run_child(job):
+                    pass
+                await self._on_finished()
+            except Exception:
+                log.exception("retrain job %s", job.id)
+                why = "the server could not run it; its log has the details"
+                with suppress(RegraftError):  # the database is away: the job is settled when it is back
+                    await self._threads.writes.run(self._examples.jobs.finish, job.id, JobState.FAILED, why)
+                    self._count(await self._threads.database.run(self._examples.jobs.get, job.id))
+            finally:
+                self._children.pop(job.id, None)
+                self._found_taken.discard(job.id)
+                self._finishing.pop(job.id)
+                finishing.set()
+
+    async def _run_child(self, job: RetrainJob) -> bool:
+        """Run one process of a job to its end; True if another is to be run: it was interrupted, or came too early."""
+        now = await self._threads.database.run(self._examples.jobs.get, job.id)
+        if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
+            if now.state.is_final:
+                self._count(now)
+            return False
+        if self._closing:
+            return False
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "training.retrain",
+            *self._child_arguments,
+            "--job",
+            job.id,
+            env=self._environment,
+        )
+        self._children[job.id] = child
+        ending = asyncio.create_task(_end_when_stopped(child))
+        try:
+            async with asyncio.timeout(self._limit_s):
+                code = await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            return await self._settle(now, "it outlived its time limit and was killed", again=False)
+        finally:
+            was_stopped = ending.done()
+            ending.cancel()
+        if code == TAKEN and job.id not in self._found_taken:
+            # Whoever holds the lock may be just about to claim the job. When a second process is up, it has.
+            self._found_taken.add(job.id)
+            log.info("retrain job %s of %s: another process was faster", job.id, job.model)
+            return True
+        if code >= 0:
+            return await self._settle(now, _ENDS.get(code, f"its process ended with exit code {code}"), again=False)
+        if was_stopped:
+            why = "its process was stopped (SIGSTOP, or a freezer), and ended since it may have held a lock"
+        else:
+            why = "its server was stopped" if self._closing else f"its process was ended by signal {-code}"
+        return await self._settle(now, why, again=True)
+
+    async def _settle(self, before: RetrainJob, why: str, *, again: bool) -> bool:
+        """See that a job whose process is gone has an end, unless it goes on; True if it is for us to start it anew."""
+        settle = partial(settle_interrupted, self._examples, self._store, before, why, again=again)
+        settled = await self._threads.writes.run(settle)
+        now = await self._threads.database.run(self._examples.jobs.get, before.id)
+        log.info("retrain job %s of %s: %s: %s", now.id, now.model, now.state, now.message)
+        if now.state.is_final:
+            self._count(now)
+        return settled is not None and not now.state.is_final
+
+    def _count(self, end: RetrainJob) -> None:
+        """Show how a job ended, and what the gate saw."""
+        self._metrics.retrain_jobs.labels(end.model, end.state.value.lower()).inc()
+        if end.finished_at:
+            seconds = (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.created_at)).total_seconds()
+            self._metrics.retrain_seconds.labels(end.model).observe(seconds)
+        if end.verdict:
+            for head in ("champion", "challenger"):
+                self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])
+
+
+async def _end_when_stopped(child: asyncio.subprocess.Process) -> None:
+    """End a child that was stopped.
+
+    Inside a write it would hold the database's lock, or the store's, for ever.
+    """
+    looks = 0
+    while looks < _STOPPED_LOOKS:
+        await asyncio.sleep(_STOPPED_LOOK_EVERY_S)
+        looks = looks + 1 if is_stopped(child.pid) else 0
+    log.warning("the process %d of a retrain job is stopped, and ended: it may hold a lock", child.pid)
+    _kill(child)
+
+
+def _kill(child: asyncio.subprocess.Process) -> None:
+    """End a child that did not heed SIGTERM: one that is stopped cannot."""
+    if child.returncode is None:
+        child.kill()

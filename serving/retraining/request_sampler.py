@@ -1,0 +1,103 @@
+"""Keeps a share of the served pictures with their predictions, in the background; see `regraft.stores.requests`.
+
+A request only leaves its picture in a queue. Where the disk does not keep up the queue is full, and the picture is not
+kept: no request waits, and none fails.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from regraft.errors import RegraftError
+from regraft.label_rules import image_hash
+from regraft.stores.requests import Bounds, KeptRequest, KeptRequests
+from serving.inference.engine import Output
+from serving.inference.registry import ServedModel
+from serving.telemetry.metrics import Metrics
+from serving.threads import Threads
+
+log = logging.getLogger("regraft.keeper")
+
+_MOST_WAITING: Final = 256
+_MOST_WAITING_BYTES: Final = 64 * 2**20
+_MOST_TOGETHER: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Served:
+    request_id: str
+    served: ServedModel
+    image: bytes
+    output: Output
+
+
+class RequestKeeper:
+    """Run `run` as a task; `offer` it what was served. Use from one event loop."""
+
+    def __init__(self, requests: KeptRequests, rate: float, bounds: Bounds, metrics: Metrics, threads: Threads) -> None:
+        """Keep the share ``rate``, 0 to 1, of what is offered."""
+        self._requests = requests
+        self._rate = rate
+        self._bounds = bounds
+        self._threads = threads
+        self._outcomes = {outcome: metrics.kept_requests.labels(outcome) for outcome in ("kept", "dropped")}
+        self._waiting: deque[_Served] = deque()
+        self._waiting_bytes = 0
+        self._awake = asyncio.Event()
+        self._is_failing = False
+
+    def offer(self, request_id: str, served: ServedModel, image: bytes, output: Output) -> None:
+        """Keep the picture of a request that was answered, if it is drawn and there is room."""
+        if random.random() >= self._rate:  # noqa: S311 - a sample is no secret
+            return
+        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(image) > _MOST_WAITING_BYTES:
+            self._outcomes["dropped"].inc()
+            return
+        self._waiting.append(_Served(request_id, served, image, output))
+        self._waiting_bytes += len(image)
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Keep what was offered, for ever; cancel the task to stop."""
+        while True:
+            await self._awake.wait()
+            batch = [self._waiting.popleft() for _ in range(min(_MOST_TOGETHER, len(self._waiting)))]
+            if not self._waiting:
+                self._awake.clear()
+            self._waiting_bytes -= sum(len(served.image) for served in batch)
+            await self._keep(batch)
+
+    async def _keep(self, batch: list[_Served]) -> None:
+        try:
+            await self._threads.writes.run(lambda: self._requests.keep([*map(_entry, batch)], self._bounds))
+        except RegraftError as error:
+            self._outcomes["dropped"].inc(len(batch))
+            if not self._is_failing:  # once, not for every request
+                log.warning("requests are not kept: %s", error)
+            self._is_failing = True
+        except Exception:  # of a batch that cannot be kept nothing else may suffer
+            self._outcomes["dropped"].inc(len(batch))
+            log.exception("keeping requests")
+        else:
+            self._outcomes["kept"].inc(len(batch))
+            self._is_failing = False
+
+
+def _entry(done: _Served) -> tuple[KeptRequest, bytes]:
+    card, output = done.served.card, done.output
+    top = int(output.probabilities.argmax())
+    request = KeptRequest(
+        done.request_id,
+        done.served.name,
+        done.served.version,
+        image_hash(done.image),
+        card.labels[top],
+        float(output.probabilities[top]),
+        output.novelty,
+        done.served.key,
+        output.embedding,
+    )
+    return request, done.image

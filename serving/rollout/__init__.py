@@ -1,0 +1,1 @@
+"""What becomes of a new version: shadow, trial, rollback."""

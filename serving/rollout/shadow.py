@@ -1,0 +1,100 @@
+"""A version beside the champion: what its head makes of the very same embeddings. It answers nobody."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from regraft.errors import PreconditionError
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.models import MODEL_FILE, ModelStore
+from serving.inference.registry import ServedModel
+
+_ROWS: Final = 64
+"""Embeddings of one matrix product: little enough for one thread, so that the lanes keep theirs."""
+
+_MOST_FLIPS: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A version whose head is in memory."""
+
+    version: int
+    labels: tuple[str, ...]
+    head: Head
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What champion and shadow said of the same pictures.
+
+    Attributes:
+        images: that both judged.
+        agreed: how many of them got the same label.
+        confidence_shift: sum over the pictures of what the shadow gave its own label more than the champion its own.
+        flips: how often the shadow said the second label where the champion said the first.
+    """
+
+    images: int = 0
+    agreed: int = 0
+    confidence_shift: float = 0.0
+    flips: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def plus(self, other: "Comparison") -> "Comparison":
+        """Return both together; of very many different flips the commonest are kept."""
+        return Comparison(
+            self.images + other.images,
+            self.agreed + other.agreed,
+            self.confidence_shift + other.confidence_shift,
+            Counter(dict((self.flips + other.flips).most_common(_MOST_FLIPS))),
+        )
+
+
+def load_shadow(store: ModelStore, version: int, champion: ServedModel) -> Shadow:
+    """Read the head of a version that can judge beside the champion; reads the whole file.
+
+    Raises:
+        NotFoundError: no such version.
+        ArtifactError: it cannot be read.
+        PreconditionError: it does not judge from the same embeddings.
+    """
+    read = artifact.read(store.folder(champion.name, version) / MODEL_FILE)
+    card, serving = read.card, champion.card
+    if card.backbone.digest != serving.backbone.digest:
+        raise PreconditionError(
+            f"version {version} has another backbone ({card.backbone.name}, {card.backbone.precision}) than the "
+            f"champion, version {champion.version} ({serving.backbone.name}, {serving.backbone.precision}): a shadow "
+            "judges from the champion's embeddings"
+        )
+    if card.image.digest() != serving.image.digest():
+        raise PreconditionError(
+            f"version {version} cuts pictures otherwise than the champion, version {champion.version}: a shadow judges "
+            "from the champion's embeddings"
+        )
+    return Shadow(version, card.labels, read.head)
+
+
+def compare_heads(champion: Sequence[str], answers: FloatArray, shadow: Shadow, embedding: FloatArray) -> Comparison:
+    """Let a shadow judge; answers that are no numbers are left out.
+
+    Args:
+        champion: the champion's K labels.
+        answers: float32 [n, K], the champion's probabilities.
+        shadow: see there.
+        embedding: float32 [n, D], of the same pictures.
+    """
+    sound = np.isfinite(answers).all(axis=1) & np.isfinite(embedding).all(axis=1)
+    answers, embedding = answers[sound], embedding[sound]
+    if not len(answers):
+        return Comparison()
+    rows = range(0, len(embedding), _ROWS)
+    judged = np.concatenate([shadow.head.probabilities(embedding[row : row + _ROWS]) for row in rows])
+    first = [champion[index] for index in answers.argmax(axis=1)]
+    second = [shadow.labels[index] for index in judged.argmax(axis=1)]
+    flips = Counter((one, other) for one, other in zip(first, second, strict=True) if one != other)
+    shift = float((judged.max(axis=1) - answers.max(axis=1)).sum())
+    return Comparison(len(first), len(first) - flips.total(), shift, flips)

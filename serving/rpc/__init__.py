@@ -1,0 +1,1 @@
+"""The edge: messages to calls, errors to status codes, a port."""

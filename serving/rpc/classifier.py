@@ -1,0 +1,96 @@
+"""The Classifier service: messages to calls of `serving.inference.classifier`, and back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import InvalidRequestError, RegraftError
+from regraft.v1 import classifier_pb2 as pb
+from regraft.v1 import classifier_pb2_grpc as pb_grpc
+from serving.inference.classifier import Answer, Classifier
+from serving.rpc.interceptor import status_of
+from serving.rpc.streams import answers, with_first
+
+_MAX_TOP_K: Final = 100_000
+
+
+class ClassifierService(pb_grpc.ClassifierServicer):
+    """Thin: every rule is in `serving.inference.classifier`."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Answer with ``classifier``."""
+        self._classifier = classifier
+
+    async def Classify(  # noqa: N802 - gRPC's name
+        self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ClassifyResponse:
+        """Classify one picture."""
+        return await self._classify(request, deadline_of(context))
+
+    async def ClassifyStream(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        """Classify a stream: several pictures at once, answers in order or as they are ready."""
+        deadline_s = deadline_of(context)
+        first, requests = await with_first(requests)
+        any_order = bool(first and first.any_order)
+        del first  # or its picture would be kept as long as the stream
+        outcome = partial(self._outcome, deadline_s=deadline_s)
+        async for response in answers(requests, outcome, any_order=any_order):
+            yield response
+
+    async def _outcome(
+        self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
+    ) -> pb.ClassifyStreamResponse:
+        key, waiting = request.id, self._classify(request.request, deadline_s, on_admitted)
+        del request  # a second copy of the picture, which is not counted while it waits for room
+        try:
+            response = await waiting
+        except RegraftError as error:
+            return outcome_of_error(key, error)
+        return pb.ClassifyStreamResponse(id=key, response=response)
+
+    async def _classify(
+        self, request: pb.ClassifyRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
+    ) -> pb.ClassifyResponse:
+        if request.top_k > _MAX_TOP_K:
+            raise InvalidRequestError(f"top_k: {request.top_k}; the most is {_MAX_TOP_K}")
+        answer = self._classifier.classify(
+            request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, on_admitted=on_admitted
+        )
+        del request
+        return to_message(await answer)
+
+
+def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Return the caller's deadline on the event loop's clock, or None."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+
+
+def outcome_of_error(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
+    """Return the answer to a picture of a stream that failed by itself."""
+    code, text = status_of(error)
+    return pb.ClassifyStreamResponse(id=key, error=pb.StreamError(code=code.value[0], message=text))
+
+
+def to_message(answer: Answer) -> pb.ClassifyResponse:
+    """Return an answer as it is sent."""
+    threshold, abstention = answer.served.card.novelty_threshold, answer.served.card.abstention
+    return pb.ClassifyResponse(
+        name=answer.served.name,
+        version=answer.served.version,
+        predictions=[pb.Prediction(label=label, probability=value) for label, value in answer.predictions],
+        novelty=pb.Novelty(score=answer.novelty, threshold=threshold, is_novel=answer.novelty > threshold),
+        timings=pb.Timings(**{f"{stage}_ms": 1000 * value for stage, value in answer.seconds.items()}),
+        request_id=answer.request_id,
+        abstain=abstention.abstains(answer.predictions[0][1]) if abstention else False,
+        abstention=pb.Abstention(
+            target_error=abstention.target_error, threshold=abstention.threshold, answered=abstention.answered
+        )
+        if abstention
+        else None,
+    )

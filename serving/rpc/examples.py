@@ -1,0 +1,167 @@
+"""The Examples service: what a model learned from is looked at, mended and taken away; what to label next."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypedDict
+
+import grpc
+import numpy as np
+
+from regraft.errors import InvalidRequestError
+from regraft.files import storage_errors
+from regraft.label_rules import one_form
+from regraft.stores.examples import Example, ExamplesStore
+from regraft.stores.models import FEATURES_FILE
+from regraft.v1 import examples_pb2 as pb
+from regraft.v1 import examples_pb2_grpc as pb_grpc
+from serving.inference.registry import Models, ServedModel
+from serving.retraining.add_examples import Intake
+from serving.retraining.suggestions import Suggestion, suggest
+from serving.telemetry.call import caller, see_through, took_effect
+
+_DEFAULT_COUNT: Final = 20
+_MOST: Final = 1_000
+
+
+class _By(TypedDict):
+    """What `ExamplesStore.relabel` and `ExamplesStore.remove` are told of the caller."""
+
+    caller: str
+    hourly_quota: int
+
+
+class ExamplesService(pb_grpc.ExamplesServicer):
+    """Thin: every rule is in `regraft.stores.examples` and in `serving.retraining`."""
+
+    def __init__(self, models: Models, examples: ExamplesStore, intake: Intake) -> None:
+        """Look after ``examples``; ``intake`` says which labels may be given."""
+        self._models = models
+        self._threads = models.threads
+        self._examples = examples
+        self._intake = intake
+
+    async def ListExamples(  # noqa: N802 - gRPC's name
+        self, request: pb.ListExamplesRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.Example]:
+        """List the examples in force."""
+        name = self._models.resolve(request.name)
+        for example in await self._threads.database.run(self._examples.list, name, quarantined=request.quarantined):
+            if not request.label or example.label == one_form(request.label):
+                yield await self._message(example, with_image=request.with_images)
+
+    async def GetExample(  # noqa: N802 - gRPC's name
+        self, request: pb.GetExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetExampleResponse:
+        """Show one example and its history."""
+        name, example = await self._find(request, or_removed=True)
+        history = await self._threads.database.run(self._examples.history, name, example.sha256)
+        return pb.GetExampleResponse(
+            example=await self._message(example, with_image=request.with_image),
+            history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
+        )
+
+    async def RelabelExample(  # noqa: N802 - gRPC's name
+        self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Give an example another label, or one that was removed a label again."""
+        return await see_through(self._relabel(request), context)
+
+    async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
+        by = self._by()
+        self._intake.check_allowed(self._models.get(request.name), request.label)
+        name, example = await self._find(request, or_removed=True)
+        relabel = partial(self._examples.relabel, name, example.sha256, request.label)
+        changed = await self._threads.writes.run(relabel, annotator=request.annotator, **by)
+        took_effect(model=name, sha256=changed.sha256, label=changed.label)
+        return await self._message(changed)
+
+    async def RemoveExample(  # noqa: N802 - gRPC's name
+        self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Take an example out of training."""
+        return await see_through(self._remove(request), context)
+
+    async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
+        by = self._by()
+        name, example = await self._find(request)
+        remove = partial(self._examples.remove, name, example.sha256, source=request.why)
+        await self._threads.writes.run(remove, annotator=request.annotator, **by)
+        took_effect(model=name, sha256=example.sha256, label="")
+        return await self._message(example)
+
+    async def ReleaseExample(  # noqa: N802 - gRPC's name
+        self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Example:
+        """Take an example out of quarantine: its label is right."""
+        return await see_through(self._release(request), context)
+
+    async def _release(self, request: pb.ReleaseExampleRequest) -> pb.Example:
+        name, example = await self._find(request)
+        release = partial(self._examples.release, name, example.sha256)
+        released = await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
+        took_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
+        return await self._message(released)
+
+    async def Suggest(  # noqa: N802 - gRPC's name
+        self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.Suggestion]:
+        """Say what to label next."""
+        if request.count > _MOST:
+            raise InvalidRequestError(f"count: {request.count}; the most is {_MOST}")
+        with self._models.acquire(request.name) as served:
+            found = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
+        for suggestion in found:
+            message = pb.Suggestion(
+                request_id=suggestion.request.id,
+                reason=suggestion.reason.name,
+                label=suggestion.label,
+                probability=suggestion.probability,
+                novelty=suggestion.novelty,
+            )
+            if request.with_images:
+                message.image = await self._threads.database.run(self._examples.requests.image, suggestion.request)
+            yield message
+
+    async def _find(
+        self,
+        request: pb.GetExampleRequest | pb.RelabelExampleRequest | pb.RemoveExampleRequest | pb.ReleaseExampleRequest,
+        *,
+        or_removed: bool = False,
+    ) -> tuple[str, Example]:
+        name = self._models.resolve(request.name)
+        find = partial(self._examples.find, name, request.sha256, or_removed=or_removed)
+        return name, await self._threads.database.run(find)
+
+    def _by(self) -> _By:
+        """Return who changes an example, and how many labels that one may set."""
+        return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
+
+    async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
+        message = pb.Example(**vars(example))
+        if with_image:
+            with storage_errors("cannot read the picture"):
+                message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)
+        return message
+
+    def _suggest(self, served: ServedModel, count: int) -> list[Suggestion]:
+        card = served.card
+        return suggest(
+            self._examples.requests.unlabelled(served.name, served.key),
+            served.head,
+            card.labels,
+            card.novelty_threshold,
+            self._examples_of_each_label(served),
+            count,
+        )
+
+    def _examples_of_each_label(self, served: ServedModel) -> Counter[str]:
+        """Count what the version that serves was trained on, and what came since."""
+        counts = Counter(example.label for example in self._examples.list(served.name))
+        file = self._models.store.folder(served.name, served.version) / FEATURES_FILE
+        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
+            known = np.bincount(features["label_index"], minlength=len(served.card.labels))
+            for label, trained in zip(served.card.labels, known, strict=False):
+                counts[label] = max(counts[one_form(label)], int(trained))  # trained on includes most of what was sent
+        return counts

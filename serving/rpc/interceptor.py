@@ -1,0 +1,324 @@
+"""The common part of all RPCs: status codes, counts, logs.
+
+Errors become status codes, in one table; calls are counted, failures logged.
+
+gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for; on the
+wire they are the same. So every method is a stream here: who calls, and whether there is room, is asked before the
+message is read, and its bytes stay with the client until then.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from inspect import isawaitable
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+
+from regraft import errors
+from regraft.errors import RegraftError
+from serving.rpc.parsing import lenient
+from serving.rpc.reading import STOPPING, Cuttable, Draining, Reader, address_of
+from serving.telemetry.call import Call, set_current, trace_id_of
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracing import CallSpan, Tracing
+
+log = logging.getLogger("regraft.rpc")
+
+STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
+    errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OperatorError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StorageError: grpc.StatusCode.UNAVAILABLE,
+}
+"""By the nearest class: an error that is not named here has its parent's code."""
+
+INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+RETRY_AFTER: Final = "retry-after"
+"""Seconds, as in HTTP."""
+_LONGEST_PUSHBACK_S: Final = 10.0
+_OURS: Final = ("/regraft.v1.", "/inference.")
+_LONGEST_TEXT: Final = 500
+"""Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
+
+_arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar("arrived")
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Answer: TypeAlias = Callable[[Any, Any], Any]
+_Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+class Guard(Protocol):
+    """Returns the handler of an RPC with what must come before it; ``streams`` says whether it returns an iterator."""
+
+    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer: ...  # noqa: D102 - said above
+
+
+class Room(Protocol):
+    """What takes in only so many requests at once."""
+
+    def check_room(self, seconds_left: float | None) -> None:
+        """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Return the status code and the text that a client gets for an error."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind], _clipped(str(error))
+    return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
+
+
+def _level_of(error: Exception) -> int:
+    """Return how loud an error is told of: what callers can bring about by the hundred is left to the metrics."""
+    if isinstance(error, errors.OperatorError):
+        return logging.WARNING
+    return logging.INFO if isinstance(error, errors.UnauthenticatedError | errors.ForbiddenError) else logging.DEBUG
+
+
+def _clipped(text: str) -> str:
+    """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
+def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata that says how long to wait before another attempt.
+
+    gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
+    hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
+    """
+    if not isinstance(error, errors.OverloadedError):
+        return ()
+    wait_s = error.retry_after_s
+    pushback = "-1" if wait_s > _LONGEST_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
+    return ((PUSHBACK, pushback), (RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
+
+
+class RpcInterceptor(grpc.aio.ServerInterceptor):
+    """An interceptor of all methods of a port.
+
+    It wraps Regraft's own, and drains them when the server stops; of the others it bounds the reads.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        guard: Guard,
+        tracing: Tracing | None = None,
+        rooms: Mapping[str, Room] | None = None,
+        read_timeout_s: float = 10.0,
+    ) -> None:
+        """Put everything that is common before the methods of one port.
+
+        Args:
+            metrics: counts the calls.
+            guard: stands before every method of ours.
+            tracing: collects spans.
+            rooms: by unary method, what must have room for a request before its message is read.
+            read_timeout_s: how long the message of a unary request may take to come.
+        """
+        self._metrics = metrics
+        self._guard = guard
+        self._tracing = tracing
+        self._rooms = rooms or {}
+        self._wrapped: dict[str, Any] = {}
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = Draining()
+        self._reader = Reader(read_timeout_s, self._draining)
+        self._open_reader = Reader(read_timeout_s, Draining())  # health answers to the end
+
+    async def drain(self, grace_s: float) -> int:
+        """Refuse new calls, let streams end after what they have taken in, and wait for all calls in flight.
+
+        Returns:
+            How many calls were still not finished after ``grace_s``.
+        """
+        self._draining.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        return self._in_flight
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 - grpc's handler types are untyped
+        """Return the method's handler, wrapped; the same for every call of it."""
+        _arrived.set((handler_call_details, perf_counter()))  # the block of the call looks into it, in the same task
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # no method of this port: what strangers ask for must not fill the memory
+            is_ours = method.startswith(_OURS)
+            self._wrapped[method] = self._wrap(method, handler) if is_ours else self._wrap_open(handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
+        name = method.rpartition("/")[2]
+        coders = (lenient(handler.request_deserializer), handler.response_serializer)
+        if not handler.response_streaming:
+            answer = self._guard(method, self._reading(method, handler.unary_unary), streams=False)
+            return grpc.stream_unary_rpc_method_handler(self._unary(answer, name), *coders)
+        if handler.request_streaming:
+            answer = self._guard(method, handler.stream_stream, streams=True)
+            return grpc.stream_stream_rpc_method_handler(self._two_way(answer, name), *coders)
+        answer = self._guard(method, self._reading_one(handler.unary_stream), streams=True)
+        return grpc.stream_stream_rpc_method_handler(self._one_way(answer, name), *coders)
+
+    def _wrap_open(self, handler: Any) -> Any:  # noqa: ANN401 - as above
+        """Return a handler of health or reflection, which is read by turns.
+
+        No guard stands before these.
+        """
+        coders = (lenient(handler.request_deserializer), handler.response_serializer)
+        if not handler.response_streaming:
+
+            async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+                async with _aborting(context):
+                    return await handler.unary_unary(await self._open_reader.in_turn(requests, context), context)
+
+            return grpc.stream_unary_rpc_method_handler(call, *coders)
+
+        async def stream(requests: AsyncIterator[Any], context: _Context) -> None:
+            async with _aborting(context):
+                if handler.request_streaming:
+                    answers = handler.stream_stream(self._open_reader.all_in_turn(requests, context), context)
+                else:
+                    answers = handler.unary_stream(await self._open_reader.in_turn(requests, context), context)
+                if isawaitable(answers):  # it writes by itself
+                    await answers
+                    return
+                async for response in answers:
+                    await context.write(response)
+
+        return grpc.stream_stream_rpc_method_handler(stream, *coders)
+
+    def _reading(self, method: str, answer: _Answer) -> _Answer:
+        """Return ``answer`` with its one message read when there is room."""
+        room = self._rooms.get(method)
+
+        async def read(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+            if room:
+                room.check_room(context.time_remaining())
+            return await answer(await self._reader.one(requests), context)
+
+        return read
+
+    def _reading_one(self, answer: _Streaming) -> _Streaming:
+        async def read(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            async for response in answer(await self._reader.one(requests), context):
+                yield response
+
+        return read
+
+    def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+            async with _Block(self, name, context):
+                return await inner(requests, context)
+
+        return call
+
+    def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
+        async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            async with _Block(self, name, context):
+                responses = Cuttable(inner(requests, context), self._draining)
+                async for response in responses:
+                    yield response
+                responses.raise_if_cut()
+
+        return call
+
+    def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
+        async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+            async with _Block(self, name, context):
+                requests = Cuttable(incoming, self._draining)
+                async for response in inner(requests, context):
+                    yield response
+                requests.raise_if_cut()
+
+        return call
+
+    async def begin(self, call: "_Block", context: _Context) -> None:
+        """Count a call in, or refuse it because the server drains."""
+        if self._draining.is_set:
+            self._count(call, grpc.StatusCode.UNAVAILABLE)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+        self._in_flight += 1
+        self._idle.clear()
+
+    async def end(self, call: "_Block", context: _Context, error: BaseException | None) -> None:
+        """Count a call out, and end it with the right status if it failed."""
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        if error is None:
+            self._count(call, grpc.StatusCode.OK)
+        elif not isinstance(error, Exception):  # cancelled, or the stream was dropped
+            self._count(call, grpc.StatusCode.CANCELLED)
+        else:
+            code, text = status_of(error)
+            self._count(call, code)
+            if code is grpc.StatusCode.INTERNAL:
+                log.error("%s", call.method, exc_info=error)
+            else:
+                log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)
+            await context.abort(code, text, _hint(error))
+
+    def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:
+        """Begin the span of a call, if anybody collects them."""
+        return self._tracing.start(arrived.method, arrived.invocation_metadata or ()) if self._tracing else None
+
+    def _count(self, call: "_Block", code: grpc.StatusCode) -> None:
+        self._metrics.finished(call.method, code.name, call.model)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self._metrics.refused_seconds.observe(perf_counter() - call.arrived_s)
+        if call.span:
+            call.span.end(code, call.model)
+
+
+class _Block(Call):
+    """The block of one call; a class, since a generator costs each request more."""
+
+    def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
+        arrived, self.arrived_s = _arrived.get()
+        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address_of(context))
+        self._interceptor, self._context = interceptor, context
+        self.span = interceptor.trace(arrived)
+        if self.span:
+            self.trace_id = self.span.trace_id or self.trace_id
+            self.on_answer = self.span.picture
+
+    async def __aenter__(self) -> None:
+        set_current(self)
+        await self._interceptor.begin(self, self._context)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.request = None  # timers that were cancelled keep the call for a while
+        await self._interceptor.end(self, self._context, error)
+
+
+@asynccontextmanager
+async def _aborting(context: _Context) -> AsyncIterator[None]:
+    """End a call that none of ours counts with the status of its error."""
+    try:
+        yield
+    except RegraftError as error:
+        await context.abort(*status_of(error))

@@ -1,0 +1,267 @@
+"""The Models service: what is served, and which version should be."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
+from regraft.label_rules import check_note
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import MAX_KEY_LENGTH
+from regraft.stores.models import HistoryEntry
+from regraft.v1 import models_pb2 as pb
+from regraft.v1 import models_pb2_grpc as pb_grpc
+from serving.inference.registry import Models
+from serving.rollout.observer import Observer, Shadowed
+from serving.rollout.recent_answers import DriftState, Traffic
+from serving.rollout.rollback import Baker
+from serving.rpc.parsing import MOST_ANSWER_BYTES
+from serving.rpc.security.roles import who
+from serving.telemetry.call import see_through, took_effect
+
+log = logging.getLogger("regraft.models")
+
+_HISTORY: Final = 50
+_COUNT_S: Final = 1.0
+"""So long may the database take to count examples; who asks for a model need not wait for it."""
+_FLIPS: Final = 20
+_LONGEST_WHY: Final = 1_000
+_STATES: Final[dict[DriftState, pb.Drift.State]] = {
+    "not known": pb.Drift.NOT_KNOWN,
+    "too few": pb.Drift.TOO_FEW,
+    "steady": pb.Drift.STEADY,
+    "drifted": pb.Drift.DRIFTED,
+}
+
+
+class ModelsService(pb_grpc.ModelsServicer):
+    """Thin: every rule is in `serving.inference.registry` and `regraft.stores.models`."""
+
+    def __init__(
+        self,
+        models: Models,
+        examples: ExamplesStore,
+        observer: Observer,
+        baker: Baker,
+        on_change: Callable[[], object],
+    ) -> None:
+        """Answer from ``models``, ``observer`` and ``baker``; ``on_change`` is called after a swap."""
+        self._models = models
+        self._threads = models.threads
+        self._examples = examples
+        self._observer = observer
+        self._baker = baker
+        self._on_change = on_change
+
+    async def ListModels(  # noqa: N802 - gRPC's name
+        self, _request: pb.ListModelsRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListModelsResponse:
+        """List every model of the store."""
+        names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
+        counts = await self._count(names)
+        models = [await self._describe(name, counts.get(name)) for name in names]
+        if sum(model.ByteSize() for model in models) > MOST_ANSWER_BYTES:
+            for model in models:
+                model.ClearField("card_json")
+        return pb.ListModelsResponse(models=models)
+
+    async def GetModel(  # noqa: N802 - gRPC's name
+        self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Describe one model."""
+        name = await self._existing(request.name)
+        return await self._describe_one(name)
+
+    async def Promote(  # noqa: N802 - gRPC's name
+        self, request: pb.PromoteRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Make a version the champion."""
+        _check_move(request)
+        if request.version < 1:
+            raise InvalidRequestError("version: which one? The first is 1")
+        return await self._move(request, request.version, context)
+
+    async def Rollback(  # noqa: N802 - gRPC's name
+        self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Go back to the champion before."""
+        _check_move(request)
+        return await self._move(request, None, context)
+
+    async def Shadow(  # noqa: N802 - gRPC's name
+        self, request: pb.ShadowRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.Model:
+        """Let a version judge beside the champion, or none."""
+        _check_by(request)
+        name = await self._existing(request.name)
+        if request.version < 0:
+            raise InvalidRequestError("version: which one? The first is 1, and 0 is none")
+        if request.version:
+            await self._observer.check_shadow(name, request.version)
+        set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
+        writing = self._threads.moves.run(set_shadow, who=who(request.who), why=request.why)
+        return await see_through(self._change(name, writing, self._shadowed), context)
+
+    async def _move(
+        self,
+        request: pb.PromoteRequest | pb.RollbackRequest,
+        to: int | None,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> pb.Model:
+        name = await self._existing(request.name)
+        moving = self._models.move(
+            name,
+            to,
+            who=who(request.who),
+            why=request.why,
+            expected=request.expected_champion if request.HasField("expected_champion") else None,
+            request_id=request.request_id,
+        )
+        return await see_through(self._change(name, moving, self._changed), context)
+
+    async def _changed(self) -> None:
+        self._on_change()
+
+    async def _shadowed(self) -> None:
+        await self._models.refresh()
+        await self._observer.look()
+
+    async def _change(
+        self, name: str, change: Awaitable[HistoryEntry], follow_up: Callable[[], Awaitable[None]]
+    ) -> pb.Model:
+        """Make a change, and describe the model after it.
+
+        What fails then is left out and logged: the change took effect, and no error may say otherwise.
+        """
+        effect = await change
+        took_effect(event=effect.event, version=effect.version, previous=effect.previous or 0)
+        model = pb.Model(name=name)
+        try:
+            await follow_up()
+            model = await self._describe_one(name)
+            if model.ByteSize() > MOST_ANSWER_BYTES:
+                model.ClearField("card_json")
+        except DeadlineError:
+            log.info("model %s: %s of version %d took effect as its caller left", name, effect.event, effect.version)
+        except Exception:
+            log.exception("model %s: %s of version %d took effect", name, effect.event, effect.version)
+        model.effect.CopyFrom(_entry(effect))
+        return model
+
+    async def _existing(self, name: str) -> str:
+        name = self._models.resolve(name)
+        names = await self._threads.store.run(self._models.store.names)
+        if name not in names:
+            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(names) or 'none'}")
+        return name
+
+    async def _count(self, names: Sequence[str]) -> dict[str, int]:
+        """Count the examples of models; none where the database is away or slow."""
+        try:
+            async with asyncio.timeout(_COUNT_S):
+                return await self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
+        except (RegraftError, TimeoutError) as error:
+            log.warning("the examples of %s cannot be counted: %s", ", ".join(names), error or f"{_COUNT_S} s")
+            return {}
+
+    async def _describe_one(self, name: str) -> pb.Model:
+        counts = await self._count([name])
+        return await self._describe(name, counts.get(name))
+
+    async def _describe(self, name: str, examples: int | None) -> pb.Model:
+        """Describe a model from memory and store.
+
+        Memory is read here, the disk in a thread; ``examples`` is what the database counted.
+        """
+        served = self._models.get(name) if name in self._models.names() else None
+        model = await self._threads.store.run(self._describe_stored, name)
+        if examples is not None:
+            model.examples = examples
+        model.problem = self._models.problem(name)
+        if served:
+            engine = served.backbone.engine
+            model.served_version = served.version
+            model.labels.extend(served.card.labels)
+            model.provider = engine.provider
+            model.fallback_reason = engine.fallback_reason
+            model.card_json = await self._threads.pictures.run(lambda: served.card_json)
+        await self._describe_traffic(model)
+        return model
+
+    async def _describe_traffic(self, model: pb.Model) -> None:
+        """Add what observer and baker know; the tests of drift are computed in a thread."""
+        if shadowed := self._observer.shadow(model.name):
+            model.shadow.CopyFrom(_shadow(shadowed))
+        if traffic := self._observer.traffic(model.name):
+            model.drift.CopyFrom(await self._threads.pictures.run(_drift, traffic))
+        if baking := self._baker.baking(model.name):
+            trial = baking.trial
+            model.baking.version, model.baking.previous = trial.version, trial.previous
+            model.baking.remaining_s = baking.remaining_s
+            model.baking.images = traffic.images if traffic else 0
+
+    def _describe_stored(self, name: str) -> pb.Model:
+        store = self._models.store
+        model = pb.Model(name=name, versions=store.versions(name))
+        with suppress(OperatorError):  # the model's problem says so; the others are told of all the same
+            model.history.extend(map(_entry, store.history(name)[: -_HISTORY - 1 : -1]))
+            model.champion = store.champion(name) or 0
+        return model
+
+
+def _entry(entry: HistoryEntry) -> pb.HistoryEntry:
+    return pb.HistoryEntry(
+        event=entry.event,
+        version=entry.version,
+        previous=entry.previous or 0,
+        who=entry.who,
+        why=entry.why,
+        job="" if entry.request_id else entry.job,
+        at=entry.at,
+        request_id=entry.request_id,
+    )
+
+
+def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:
+    _check_by(request)
+    check_note("request_id", request.request_id, MAX_KEY_LENGTH)
+    if request.expected_champion < 0:
+        raise InvalidRequestError("expected_champion: which version? The first is 1, and 0 is none")
+
+
+def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
+    """Refuse what no history should keep of who and why."""
+    check_note("who", request.who)
+    check_note("why", request.why.replace("\n", " "), _LONGEST_WHY)  # a reason may have several lines
+
+
+def _shadow(shadowed: Shadowed) -> pb.Shadow:
+    found = shadowed.comparison
+    return pb.Shadow(
+        version=shadowed.version,
+        problem=shadowed.problem,
+        images=found.images,
+        agreed=found.agreed,
+        confidence_shift=found.confidence_shift / max(found.images, 1),
+        flips=[
+            pb.Flip(champion=champion, shadow=shadow, images=count)
+            for (champion, shadow), count in found.flips.most_common(_FLIPS)
+        ],
+    )
+
+
+def _drift(traffic: Traffic) -> pb.Drift:
+    return pb.Drift(
+        state=_STATES[traffic.drift],
+        images=len(traffic.distance),
+        unknown_share=traffic.unknown_share,
+        shifts=[
+            pb.Shift(of=shift.of, ks=shift.ks, p_value=shift.p_value, drifted=shift.drifted)
+            for shift in traffic.largest_shifts
+        ],
+    )

@@ -1,0 +1,241 @@
+"""The Open Inference Protocol: messages to calls of `serving.inference.classifier`, and back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version as version_of
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
+from regraft.oip import inference_pb2 as pb
+from regraft.oip import inference_pb2_grpc as pb_grpc
+from serving.inference.classifier import Classifier, Judgement
+from serving.inference.registry import Models, ServedModel
+from serving.rpc.classifier import deadline_of
+from serving.rpc.interceptor import status_of
+from serving.rpc.open_inference.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
+from serving.rpc.streams import answers
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.statistics import Distribution, Duration, Statistics
+
+_EXTENSIONS: Final = ("classification", "model_configuration", "parameters", "statistics")
+_PLATFORM: Final = "onnxruntime_onnx"
+_REGRAFT: Final = version_of("regraft")
+_DEFAULT_OUTPUTS: Final = ("probabilities", "label", "novelty")
+_OUTPUTS: Final = (*_DEFAULT_OUTPUTS, "embedding")
+_CLASSIFICATION: Final = "classification"
+_LONGEST_VERSION: Final = 18  # digits; Python reads no more than 4,300
+_FINAL_ASKED: Final = "triton_enable_empty_final_response"
+_FINAL: Final = "triton_final_response"
+
+
+class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
+    """Thin: every rule is in `serving.inference.classifier`, what concerns tensors in `tensors`."""
+
+    def __init__(self, models: Models, classifier: Classifier, metrics: Metrics) -> None:
+        """Answer with ``classifier``, and describe ``models`` and what ``metrics`` counted of them."""
+        self._models = models
+        self._metrics = metrics
+        self._classifier = classifier
+
+    async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Any) -> pb.ServerLiveResponse:  # noqa: ANN401, N802 - gRPC's
+        """Say that the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, _request: pb.ServerReadyRequest, _context: Any) -> pb.ServerReadyResponse:  # noqa: ANN401, N802 - gRPC's
+        """Say whether a model answers."""
+        return pb.ServerReadyResponse(ready=bool(self._models.names()))
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, _context: Any) -> pb.ModelReadyResponse:  # noqa: ANN401, N802 - gRPC's
+        """Say whether this model, and this version, answers."""
+        try:
+            self._served(request.name, request.version)
+        except RegraftError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Any) -> pb.ServerMetadataResponse:  # noqa: ANN401, N802 - gRPC's
+        """Name the server, and what of the protocol's extensions it knows."""
+        return pb.ServerMetadataResponse(name="regraft", version=_REGRAFT, extensions=_EXTENSIONS)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Any) -> pb.ModelMetadataResponse:  # noqa: ANN401, N802 - gRPC's
+        """Describe a model's tensors."""
+        served = self._served(request.name, request.version)
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        texts, floats = _dims(served)
+        return pb.ModelMetadataResponse(
+            name=served.name,
+            versions=[str(served.version)],
+            platform=_PLATFORM,
+            inputs=[tensor(name=IMAGE, datatype="BYTES", shape=[-1, 1])],
+            outputs=[
+                *(tensor(name=name, datatype="FP32", shape=[-1, *dims]) for name, dims in floats.items()),
+                *(tensor(name=name, datatype="BYTES", shape=[-1, *dims]) for name, dims in texts.items()),
+            ],
+        )
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Any) -> pb.ModelConfigResponse:  # noqa: ANN401, N802 - gRPC's
+        """Say what of a Triton configuration would describe the model."""
+        served = self._served(request.name, request.version)
+        texts, floats = _dims(served)
+        return pb.ModelConfigResponse(
+            config=pb.ModelConfig(
+                name=served.name,
+                platform=_PLATFORM,
+                backend="onnxruntime",
+                max_batch_size=MOST_PICTURES,
+                input=[pb.ModelInput(name=IMAGE, data_type=pb.TYPE_STRING, dims=[1])],
+                output=[
+                    *(pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=dims) for name, dims in floats.items()),
+                    *(pb.ModelOutput(name=name, data_type=pb.TYPE_STRING, dims=dims) for name, dims in texts.items()),
+                ],
+                dynamic_batching=pb.ModelDynamicBatching(),
+            )
+        )
+
+    async def ModelInfer(  # noqa: N802 - gRPC's name
+        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ModelInferResponse:
+        """Classify the pictures of one request."""
+        return await self._infer(request, deadline_of(context))
+
+    async def ModelStreamInfer(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Classify a stream of requests: several at once, answers in order."""
+        deadline_s = deadline_of(context)
+
+        async def outcome(
+            request: pb.ModelInferRequest, on_admitted: Callable[[], None]
+        ) -> pb.ModelStreamInferResponse:
+            try:
+                inferred = await self._infer(request, deadline_s, on_admitted)
+                return pb.ModelStreamInferResponse(infer_response=inferred)
+            except RegraftError as error:
+                _, text = status_of(error)
+                whose = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+                return pb.ModelStreamInferResponse(error_message=text, infer_response=whose)
+
+        async for response in answers(requests, outcome):
+            yield response
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _context: Any) -> pb.ModelStatisticsResponse:  # noqa: ANN401, N802 - gRPC's
+        """Say what a model, or each of them, has done since the server started."""
+        names = [request.name] if request.name else self._models.names()
+        served = [self._served(name, request.version) for name in names]
+        return pb.ModelStatisticsResponse(
+            model_stats=[_statistics(model, self._metrics.of(model.name)) for model in served]
+        )
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
+        """List the models of the store, and why one does not answer."""
+        index = pb.RepositoryIndexResponse()
+        for name in sorted({*self._models.names(), *self._models.stored.names()}):
+            if name in self._models.names():
+                index.models.add(name=name, version=str(self._models.get(name).version), state="READY")
+            elif not request.ready:
+                reason = self._models.problem(name) or "it has no champion"
+                index.models.add(name=name, state="UNAVAILABLE", reason=reason)
+        return index
+
+    def _served(self, name: str, wanted: str) -> ServedModel:
+        served = self._models.get(name)
+        served.check_version(_version(wanted))
+        return served
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
+    ) -> pb.ModelInferResponse:
+        counts = {output.name: _class_count(output.name, output.parameters) for output in request.outputs}
+        judged = await self._classifier.judge(
+            pictures_of(request),
+            name=request.model_name,
+            version=_version(request.model_version),
+            deadline_s=_sooner(deadline_s, request.parameters["timeout"].int64_param),
+            on_admitted=on_admitted,
+        )
+        response = pb.ModelInferResponse(
+            id=request.id, model_name=judged.served.name, model_version=str(judged.served.version)
+        )
+        for name, count in (counts or dict.fromkeys(_DEFAULT_OUTPUTS, 0)).items():
+            _add_output(response, name, count, judged)
+        if request.parameters[_FINAL_ASKED].bool_param:
+            response.parameters[_FINAL].bool_param = True
+        return response
+
+
+def _dims(served: ServedModel) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Return the outputs of texts and of floats, with their sizes beside that of the batch."""
+    classes, width = served.head.weight.shape
+    return {"label": [1]}, {"probabilities": [classes], "embedding": [width], "novelty": [1]}
+
+
+def _version(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_VERSION:
+        raise NotFoundError(f"model_version: {text!r} is no version; they are numbers")
+    return int(text)
+
+
+def _sooner(deadline_s: float | None, timeout_us: int) -> float | None:
+    if timeout_us <= 0:
+        return deadline_s
+    then_s = asyncio.get_running_loop().time() + timeout_us / 1e6
+    return then_s if deadline_s is None else min(deadline_s, then_s)
+
+
+def _class_count(name: str, parameters: Any) -> int:  # noqa: ANN401 - protobuf's map has no public type
+    """Return how many labels an output shall name in Triton's way, 0 for an ordinary output."""
+    if name not in _OUTPUTS:
+        raise InvalidRequestError(f"outputs: there is no {name!r}; there is: {', '.join(_OUTPUTS)}")
+    if _CLASSIFICATION not in parameters:
+        return 0
+    count: int = parameters[_CLASSIFICATION].int64_param
+    if name != "probabilities" or count < 1:
+        raise InvalidRequestError(f"outputs: classification {count} of {name!r}; it is 1 or more, of 'probabilities'")
+    return count
+
+
+def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, judged: Judgement) -> None:
+    labels, outputs = judged.served.card.labels, judged.outputs
+    if name == "embedding":
+        add_floats(response, name, [output.embedding for output in outputs])
+    elif name == "novelty":
+        add_floats(response, name, [[output.novelty] for output in outputs])
+    elif name == "label":
+        best = [labels[int(output.probabilities.argmax())] for output in outputs]
+        add_texts(response, name, [len(outputs), 1], best)
+    elif class_count:
+        rows = [output.best(class_count) for output in outputs]
+        texts = [
+            f"{output.probabilities[index]:f}:{index}:{labels[index]}"
+            for output, row in zip(outputs, rows, strict=True)
+            for index in row
+        ]
+        add_texts(response, name, [len(outputs), len(rows[0])], texts)
+    else:
+        add_floats(response, name, [output.probabilities for output in outputs])
+
+
+def _statistics(served: ServedModel, found: Statistics) -> pb.ModelStatistics:
+    def duration(value: Duration | Distribution) -> pb.StatisticDuration:
+        return pb.StatisticDuration(count=value.count, ns=value.sum_ns)
+
+    return pb.ModelStatistics(
+        name=served.name,
+        version=str(served.version),
+        last_inference=found.last_ms,
+        inference_count=found.pictures,
+        execution_count=round(found.runs),
+        inference_stats=pb.InferStatistics(
+            success=duration(found.success),
+            fail=duration(found.fail),
+            queue=duration(found.stages["queue"]),
+            compute_input=duration(found.stages["decode"]),
+            compute_infer=duration(found.stages["inference"]),
+            # Not timed, but counted: perf_analyzer stops where the three counts differ.
+            compute_output=pb.StatisticDuration(count=found.stages["inference"].count),
+        ),
+    )

@@ -1,0 +1,201 @@
+"""The Retraining service: labelled pictures in, retrain jobs started and watched."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from regraft.errors import InvalidRequestError
+from regraft.label_rules import check_note, one_form
+from regraft.stores.examples import ExamplesStore, NewExample
+from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
+from regraft.stores.models import GateMode
+from regraft.v1 import retraining_pb2 as pb
+from regraft.v1 import retraining_pb2_grpc as pb_grpc
+from serving.inference.registry import Models
+from serving.retraining.add_examples import Intake, Sender
+from serving.retraining.jobs import JobRunner
+from serving.rpc.parsing import as_many_as_fit
+from serving.rpc.security.roles import who
+from serving.rpc.streams import answers
+from serving.telemetry.call import caller, current, see_through, took_effect
+from serving.telemetry.metrics import Metrics
+
+_MOST_JOBS: Final = 200
+"""In one answer."""
+_LIMITS: Final = (
+    "max_drop",
+    "max_class_drop",
+    "max_slice_drop",
+    "min_accuracy",
+    "min_class_recall",
+    "max_suspects",
+    "min_slice_accuracy",
+)
+
+
+class RetrainingService(pb_grpc.RetrainingServicer):
+    """Thin: every rule is in `serving.retraining.add_examples`, `regraft.stores.jobs` and `serving.retraining.jobs`."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        examples: ExamplesStore,
+        intake: Intake,
+        runner: JobRunner,
+        metrics: Metrics,
+        gate: GateMode = GateMode.AUTO,
+    ) -> None:
+        """Make the service.
+
+        Args:
+            models: what is served.
+            examples: holds the jobs.
+            intake: takes the pictures in.
+            runner: starts the jobs.
+            metrics: counts the examples.
+            gate: the mode of jobs that state none.
+        """
+        self._models = models
+        self._threads = models.threads
+        self._examples = examples
+        self._intake = intake
+        self._runner = runner
+        self._metrics = metrics
+        self._gate = gate
+
+    async def AddExamples(  # noqa: N802 - gRPC's name
+        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.AddExamplesResponse]:
+        """Keep labelled pictures; an answer is given only when the picture is on the disk."""
+        sender = Sender(caller())
+        try:
+            async with aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            await sender.settled()
+            took_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
+
+    async def Retrain(  # noqa: N802 - gRPC's name
+        self, request: pb.RetrainRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Start a job."""
+        return await see_through(self._retrain(request), context)
+
+    async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
+        served = self._models.get(request.name)
+        if len(request.idempotency_key) > MAX_KEY_LENGTH:
+            raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
+        check_note("requested_by", request.requested_by)
+        asked_by, key = who(request.requested_by), request.idempotency_key
+        job = await self._runner.start(served.name, self._settings(request), asked_by, key)
+        took_effect(job=job.id)
+        return to_message(job)
+
+    async def GetRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Return a job as it stands."""
+        return to_message(await self._threads.database.run(self._examples.jobs.get, request.id))
+
+    async def WatchRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.RetrainJob]:
+        """Follow a job to its end."""
+        async for job in self._runner.watch(request.id):
+            yield to_message(job)
+
+    async def ListRetrainJobs(  # noqa: N802 - gRPC's name
+        self, request: pb.ListRetrainJobsRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListRetrainJobsResponse:
+        """List the jobs, newest first, a page at a time."""
+        if request.page_size < 0:
+            raise InvalidRequestError(f"page_size: {request.page_size}; it is 1 or more, or 0 for the server's own")
+        most = min(request.page_size or _MOST_JOBS, _MOST_JOBS)
+        created_at, _, job_id = request.page_token.partition("/")
+        before = (created_at, job_id) if request.page_token else None
+        listing = partial(self._examples.jobs.list, one_form(request.name), before=before, most=most + 1)
+        jobs = await self._threads.database.run(listing)
+        messages = as_many_as_fit(map(to_message, jobs[:most]))
+        page = pb.ListRetrainJobsResponse(jobs=messages)
+        if messages and len(messages) < len(jobs):
+            last = jobs[len(messages) - 1]
+            page.next_page_token = f"{last.created_at}/{last.id}"
+        return page
+
+    async def CancelRetrainJob(  # noqa: N802 - gRPC's name
+        self, request: pb.CancelRetrainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.RetrainJob:
+        """Ask for the end of a job."""
+        return await see_through(self._cancel(request), context)
+
+    async def _cancel(self, request: pb.CancelRetrainJobRequest) -> pb.RetrainJob:
+        job = await self._runner.cancel(request.id)
+        took_effect(job=job.id, state=job.state.value)
+        return to_message(job)
+
+    def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
+        """Return what a job shall go by.
+
+        Raises:
+            InvalidRequestError: a limit, or a mode that there is not.
+        """
+        if request.gate not in pb.GateMode.values():
+            raise InvalidRequestError(f"gate: {request.gate} is none of {', '.join(pb.GateMode.keys()[1:])}")
+        mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
+        return {**_limits(request), "gate": mode.value}
+
+    async def _add(
+        self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
+    ) -> pb.AddExamplesResponse:
+        if (call := current()) and call.request is None:  # the first one stands for the stream
+            told = {field.name: value for field, value in request.ListFields() if field.name != "image"}
+            call.request = pb.AddExamplesRequest(**told)
+        new = NewExample(
+            request.image, request.label, request.source, request.annotator, request.request_id, request.group
+        )
+        name = request.name
+        del request  # a second copy of the picture, which is not counted while it waits for room
+        added = await self._intake.add(name, new, sender, on_admitted)
+        self._metrics.examples.labels(added.outcome.value).inc()
+        return pb.AddExamplesResponse(
+            outcome=added.outcome.name,
+            reason=added.reason,
+            sha256=added.sha256,
+            retry_after_s=added.retry_after_s,
+        )
+
+
+def _limits(request: pb.RetrainRequest) -> dict[str, Any]:
+    """Return the limits that a request states.
+
+    Raises:
+        InvalidRequestError: one of them is no share of 100.
+    """
+    stated = {field: getattr(request, field) for field in _LIMITS if request.HasField(field)}
+    for field, value in stated.items():
+        if not 0 <= value <= 100:
+            raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
+    return stated
+
+
+def to_message(job: RetrainJob) -> pb.RetrainJob:
+    """Return a job as a message."""
+    return pb.RetrainJob(
+        id=job.id,
+        name=job.model,
+        state=JobState(job.state).value,
+        phase=job.phase,
+        fraction=job.fraction,
+        message=job.message,
+        requested_by=job.requested_by,
+        champion=job.champion or 0,
+        version=job.version or 0,
+        verdict=pb.Verdict(**job.verdict) if job.verdict else None,
+        created_at=job.created_at,
+        finished_at=job.finished_at or "",
+    )

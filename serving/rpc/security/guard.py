@@ -1,0 +1,133 @@
+"""Stands before every RPC: who calls, may they, and an audit line of whatever is not just a classification."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+import grpc
+
+from regraft.errors import ForbiddenError, UnauthenticatedError
+from serving.rpc.interceptor import status_of
+from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role, calling
+from serving.telemetry.call import current
+
+audit = logging.getLogger("regraft.audit")
+log = logging.getLogger("regraft.access")
+
+_SCHEME: Final = "bearer "
+_LONGEST_VALUE: Final = 200
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Answer: TypeAlias = Callable[[Any, Any], Any]
+
+
+class Guard:
+    """Puts itself before the handler of an RPC; before a classification only if there are callers to know."""
+
+    def __init__(self, callers: Callers | None) -> None:
+        """Ask everybody who they are, unless ``callers`` is None."""
+        self._callers = callers
+
+    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer:
+        """Return ``answer`` with the guard before it; ``streams`` says whether it returns an iterator.
+
+        Raising before the first answer is the caller's UNAUTHENTICATED or PERMISSION_DENIED.
+        """
+        least = LEAST_ROLE.get(method, Role.OPERATE)
+        guarded = self._admitting(least, answer) if self._callers else answer
+        if least is Role.CLASSIFY:
+            return guarded
+        return _audited_stream(method, guarded) if streams else _audited(method, guarded)
+
+    def _admitting(self, least: Role, answer: _Answer) -> _Answer:
+        def admit(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any answer
+            caller = self._identify(context)
+            calling.set(caller)
+            if caller.role < least:
+                raise ForbiddenError(
+                    f"{caller.name} has the role {caller.role.name.lower()}; this needs {least.name.lower()}"
+                )
+            return answer(requests, context)
+
+        return admit
+
+    def _identify(self, context: _Context) -> Caller:
+        assert self._callers
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization":
+                scheme, token = value[: len(_SCHEME)], value[len(_SCHEME) :]
+                caller = self._callers.with_token(str(token)) if str(scheme).lower() == _SCHEME else None
+                if caller is None:
+                    raise UnauthenticatedError("the token is not known here: is it whole, and was it not withdrawn?")
+                return caller
+        names = (name.decode(errors="replace") for name in context.peer_identities() or ())
+        caller = self._callers.with_certificate(names)
+        if caller is None:
+            raise UnauthenticatedError("who are you? Send a token (`--token`, REGRAFT_TOKEN), or a known certificate")
+        return caller
+
+
+def _audited(method: str, answer: _Answer) -> _Answer:
+    async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+        with _Line(method, context):
+            return await answer(requests, context)
+
+    return call
+
+
+def _audited_stream(method: str, answer: _Answer) -> _Answer:
+    async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        with _Line(method, context):
+            async with aclosing(answer(requests, context)) as responses:  # what it says in the end is for the line
+                async for response in responses:
+                    yield response
+
+    return call
+
+
+class _Line:
+    """Writes who did what, from where, and what came of it, when a call ends."""
+
+    def __init__(self, method: str, context: _Context) -> None:
+        self._method = method
+        self._from = unquote(context.peer())  # when a call was cancelled there is no peer to ask for: gRPC crashes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            outcome = grpc.StatusCode.OK
+        elif isinstance(error, Exception):
+            outcome = status_of(error)[0]
+        else:
+            outcome = grpc.StatusCode.CANCELLED
+        call = current()
+        line = {
+            "who": calling.get().name,
+            "rpc": self._method,
+            "request": _fields(call.request if call else None),
+            "from": self._from,
+            "outcome": outcome.name,
+            "effect": call.effect if call else {},
+        }
+        try:
+            audit.info("%s", json.dumps(line))  # ASCII alone: nothing in it can begin a line of its own
+        except Exception:  # what took effect must not be answered as an error
+            log.exception("an audit line could not be written: %s", line)
+
+
+def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read
+    if not hasattr(request, "ListFields"):
+        return {}
+    return {field.name: _told(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
+
+
+def _told(value: object) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""What Prometheus, logs and traces say."""

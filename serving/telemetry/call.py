@@ -1,0 +1,109 @@
+"""The call that is being answered: the parts below the edge note here what metrics, log and trace shall say of it.
+
+gRPC answers each call in a task of its own, so a context variable finds it, from the tasks that the call starts too.
+"""
+
+import asyncio
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from typing import Any, Final, Protocol, TypeVar
+
+from regraft.cancellation import set_wanted
+from serving.rpc.security.roles import calling
+
+TRACEPARENT: Final = "traceparent"
+_VALID: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+class Call:
+    """One RPC.
+
+    Attributes:
+        method: its name without the service's.
+        model: whom it was found to be for; empty until then.
+        trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
+        address: whom it is from.
+        request: its one message, once that was read.
+        effect: what it changed, for the audit; empty while that is nothing.
+        on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
+    """
+
+    def __init__(self, method: str, trace_id: str = "", address: str = "") -> None:
+        """Begin a call."""
+        self.method = method
+        self.address = address
+        self.model = ""
+        self.trace_id = trace_id
+        self.request: Any = None
+        self.effect: dict[str, str | int] = {}
+        self.on_answer: Callable[[Mapping[str, float]], None] | None = None
+
+
+T = TypeVar("T")
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+set_current = _current.set
+current = _current.get
+
+
+class Timed(Protocol):
+    """A context that knows its caller's deadline, as gRPC's does."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline; None where there is none."""
+
+
+def took_effect(**effect: str | int) -> None:
+    """Note what the present call changed, once it has."""
+    if call := current():
+        call.effect.update(effect)
+
+
+async def see_through(change: Coroutine[Any, Any, T], context: Timed) -> T:
+    """Await a change to its end, even where its call is cancelled.
+
+    A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
+    audit tells that it was.
+    """
+    left_s = context.time_remaining()
+    until_s = math.inf if left_s is None else time.monotonic() + left_s
+    is_cancelled = threading.Event()
+    within = copy_context()
+    within.run(set_wanted, lambda: not is_cancelled.is_set() and time.monotonic() < until_s)
+    task = asyncio.create_task(change, context=within)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled.set()
+    return task.result()
+
+
+def caller() -> str:
+    """Return who calls: by name where callers have one, else by address."""
+    call = current()
+    return calling.get().name or (call.address if call else "")
+
+
+def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the id of the trace that a client's metadata names, or an empty text."""
+    for key, value in metadata:
+        if key == TRACEPARENT:
+            found = _VALID.fullmatch(str(value))
+            return found[1] if found else ""
+    return ""
+
+
+class TraceFilter(logging.Filter):
+    """Gives every record of a handler ``trace_id``: that of the call that is answered, or an empty text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add it, and let the record through."""
+        call = current()
+        record.trace_id = call.trace_id if call else ""
+        return True

@@ -1,0 +1,36 @@
+"""The memory of the GPUs, as the driver tells it through NVML; the ``gpu`` extra brings the library."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from serving.telemetry.metrics import Family
+
+
+def gpu_memory_reader() -> Callable[[], list[Family]] | None:
+    """Return what reads the memory of all GPUs, or None where there is no NVML to ask."""
+    try:
+        import pynvml  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    return reader_by(pynvml)
+
+
+def reader_by(nvml: ModuleType) -> Callable[[], list[Family]] | None:
+    """Return what reads the memory by ``nvml``, or None where there is no driver."""
+    try:
+        nvml.nvmlInit()
+        devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return None
+    return partial(_read, nvml, devices)
+
+
+def _read(nvml: Any, devices: list[Any]) -> list[Family]:  # noqa: ANN401 - the package ships no type information
+    values: dict[tuple[str, ...], float] = {}
+    for index, device in enumerate(devices):
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+        values[str(index), "used"] = memory.used
+        values[str(index), "total"] = memory.total
+    return [Family("regraft_gpu_memory_bytes", "Memory of each GPU, by all processes.", ("gpu", "kind"), values)]
