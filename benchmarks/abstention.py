@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from regraft.files import cache_folder
-from training.abstention import abstention
-from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import scan
-from training.features import Features
-from training.folds import deal
-from training.head import fit
-from training.pretrained import load_backbone
+from training.backbones.cache import load_backbone
+from training.backbones.catalogue import DEFAULT_BACKBONE
+from training.data.dataset import scan
+from training.head.abstention import abstention
+from training.head.features import Features
+from training.head.fit import fit
+from training.head.folds import deal
 from training.settings import TrainSettings
-from training.strategy import Context, Silent, embed
+from training.strategies.context import Context, Silent, embed
 
 SPLITS = 10
 PARTS = 5

@@ -27,10 +27,10 @@ from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.drift import compare, figures_of, rows_of
 from regraft.model.session import cpu_budget
-from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import scan
-from training.features import Embedder
-from training.pretrained import load_backbone
+from training.backbones.cache import load_backbone
+from training.backbones.catalogue import DEFAULT_BACKBONE
+from training.data.dataset import scan
+from training.head.features import Embedder
 from training.settings import TrainSettings
 from training.train import train
 

@@ -21,7 +21,7 @@ from regraft.model.artifact import read
 from regraft.model.session import cpu_budget, open_session
 from regraft.read_ahead import map_ahead
 from regraft.stores.models import MODEL_FILE, ModelStore
-from training.dataset import scan
+from training.data.dataset import scan
 from training.settings import TrainSettings
 from training.train import train
 

@@ -2,9 +2,9 @@
 
 Hundreds of them, five seeds each, deterministic. ``python -m benchmarks.gate DATA [SCENARIO...]``, where DATA has the
 folders that `SETS` names; without names all of `SCENARIOS` are played. ``--short`` in place of DATA plays less of each,
-in seconds, on generated embeddings. Fits, quarantine and gate are those of ``training.retrain``, stores and files are
-left out; embeddings are turned to `AXES` principal axes, on which heads are as good. Beside the labels that are sent
-some pictures are kept apart: "clean" figures are of these.
+in seconds, on generated embeddings. Fits, quarantine and gate are those of ``training.retrain.job``, stores and files
+are left out; embeddings are turned to `AXES` principal axes, on which heads are as good. Beside the labels that are
+sent some pictures are kept apart: "clean" figures are of these.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ import numpy.typing as npt
 from regraft.files import cache_folder
 from regraft.label_rules import is_holdout
 from regraft.model.artifact import FloatArray, Head
-from training.anchor import Anchor
-from training.calibration import squared_error
-from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import scan
-from training.features import Embedder, Features, assemble
-from training.head import FittedHead, fit
-from training.pretrained import embedding_cache, load_backbone
-from training.quarantine import Labels, find_wrong_labels
-from training.retrain_data import FIRST_SOURCE, NOTHING_ASIDE, Aside, RetrainData, Row, new_rows
-from training.retrain_gate import Terms, answered_rightly, judge_challenger
-from training.verdict import Verdict
+from training.backbones.cache import embedding_cache, load_backbone
+from training.backbones.catalogue import DEFAULT_BACKBONE
+from training.data.dataset import scan
+from training.evaluation.calibration import squared_error
+from training.gate.anchor import Anchor
+from training.gate.verdict import Verdict
+from training.head.features import Embedder, Features, assemble
+from training.head.fit import FittedHead, fit
+from training.retrain.data import FIRST_SOURCE, NOTHING_ASIDE, Aside, RetrainData, Row, new_rows
+from training.retrain.evidence import Terms, answered_rightly, judge_challenger
+from training.retrain.quarantine import Labels, find_wrong_labels
 
 AXES: Final = 256
 CAMERA: Final = "camera"

@@ -10,16 +10,16 @@ from pathlib import Path
 from regraft.files import cache_folder
 from regraft.image.crop import decode_crop
 from regraft.progress import silent
-from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import scan
-from training.precision import calibration_crops, quantised
-from training.pretrained import ExportedBackbone, load_backbone
-from training.probe import probe_on
-from training.samples import samples_of
+from training.backbones.cache import ExportedBackbone, load_backbone
+from training.backbones.catalogue import DEFAULT_BACKBONE
+from training.data.dataset import scan
+from training.data.samples import samples_of
+from training.evaluation.latency import ms_per_crop
+from training.quantisation.precision import calibration_crops, quantised
 from training.settings import TrainSettings
-from training.speed import ms_per_crop
-from training.strategy import Context, Silent
-from training.version import measure_head
+from training.strategies.context import Context, Silent
+from training.strategies.probe import probe_on
+from training.versions.publish import measure_head
 
 ROUNDS = 5
 

@@ -26,7 +26,7 @@ from regraft.model import artifact
 from regraft.stores.examples import open_examples
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2 as pb
-from training.features import load_features
+from training.head.features import load_features
 
 ROUNDS = 50
 MODES = ("server", "child", "both")

@@ -24,8 +24,8 @@ from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore, open_examples
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.features import Features, load_features
-from training.retrain import run_job
+from training.head.features import Features, load_features
+from training.retrain.job import run_job
 from training.settings import TrainSettings
 from training.train import train
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from regraft.files import cache_folder
 from regraft.image.crop import decode_crop
 from regraft.model.session import cpu_budget, open_session
-from training.catalogue import DEFAULT_BACKBONE
-from training.dataset import scan
-from training.pretrained import ExportedBackbone, load_backbone
+from training.backbones.cache import ExportedBackbone, load_backbone
+from training.backbones.catalogue import DEFAULT_BACKBONE
+from training.data.dataset import scan
 from training.settings import TrainSettings
 from training.train import train
 

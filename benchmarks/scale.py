@@ -23,7 +23,7 @@ from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
 from regraft.image.crop import encode_png
 from regraft.stores.models import FEATURES_FILE
 from training.settings import TrainSettings
-from training.strategy import Silent, Stopwatch
+from training.strategies.context import Silent, Stopwatch
 from training.train import TrainResult, train
 
 CLASSES = 10

@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.table import Table
 
 from regraft.files import cache_folder
-from training.dataset import scan
-from training.evaluate import measure
-from training.features import Features
-from training.groups import groups_of_one, hold_out
-from training.head import fit
-from training.pretrained import ExportedBackbone, load_backbone
+from training.backbones.cache import ExportedBackbone, load_backbone
+from training.data.dataset import scan
+from training.data.groups import groups_of_one, hold_out
+from training.data.split import split_by_likeness
+from training.evaluation.metrics import measure
+from training.head.features import Features
+from training.head.fit import fit
 from training.settings import TrainSettings
-from training.split import split_by_likeness
-from training.strategy import Context, Silent, embed
+from training.strategies.context import Context, Silent, embed
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 

@@ -65,8 +65,8 @@ def compare(
     What learned from all pictures becomes a model with its own report in the store OUT/models; OUT/comparison.html has
     the charts. Exit 1 where the gate refused the winner.
     """
-    from training.compare import compare as run  # noqa: PLC0415 - scikit-learn takes a second
-    from training.compare_settings import CompareSettings  # noqa: PLC0415 - likewise
+    from training.compare.settings import CompareSettings  # noqa: PLC0415 - likewise
+    from training.compare.sweep import compare as run  # noqa: PLC0415 - scikit-learn takes a second
 
     changes: dict[str, Any] = {
         "freeze": freeze,

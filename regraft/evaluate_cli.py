@@ -20,7 +20,7 @@ from regraft.stores.models import ModelStore
 
 if TYPE_CHECKING:  # numpy
     from regraft.client.model_answers import Outcome
-    from training.evaluation import Asked
+    from training.evaluation.evaluate import Asked
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def evaluate(
 
     A model is a version of the store, a file, or what a server answers with.
     """
-    from training.dataset import Part, scan_part  # noqa: PLC0415 - scipy takes a moment, which other commands spare
-    from training.evaluation import pictures_of, summarise  # noqa: PLC0415 - likewise
+    from training.data.dataset import Part, scan_part  # noqa: PLC0415 - scipy takes a moment, which other commands spare
+    from training.evaluation.evaluate import pictures_of, summarise  # noqa: PLC0415 - likewise
 
     if split not in get_args(Part):
         raise typer.BadParameter(f"{split!r}: need one of {', '.join(get_args(Part))}", param_hint="--split")
@@ -84,15 +84,15 @@ def evaluate(
     else:
         show_evaluation.evaluation(result.to_dict())
     if report:
-        from training.evaluation_page import page  # noqa: PLC0415 - as above
+        from training.evaluation.report.evaluation_page import page  # noqa: PLC0415 - as above
 
         show.write_page(report, page(result, pictures), "--report")
 
 
 def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":
     from regraft.client.model_answers import gather  # noqa: PLC0415 - numpy
-    from training.evaluation import Asked  # noqa: PLC0415 - as above
-    from training.version_images import trained_on  # noqa: PLC0415 - as above
+    from training.data.find_images import trained_on  # noqa: PLC0415 - as above
+    from training.evaluation.evaluate import Asked  # noqa: PLC0415 - as above
 
     began_s = time.perf_counter()
     answers = gather(model.ask(files), len(files), progress)

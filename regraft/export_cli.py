@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
     from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.export_version import export_version  # noqa: PLC0415 - scikit-learn takes a second
+    from training.export.export import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:
         result = export_version(
@@ -52,7 +52,7 @@ def export(
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """Show what `training.export_result.Export.to_dict` returns."""
+    """Show what `training.export.result.Export.to_dict` returns."""
     proof = result["proof"]
     sides = (proof["served"], proof["exported"])
     title = f"{result['name']}:{result['version']} to {result['format']}, on {proof['images']} validation images"

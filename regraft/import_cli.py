@@ -64,8 +64,8 @@ def import_(
     It is published only if it answers as it did by itself, on DATA or on generated pictures. Exit 1 where the gate
     refused.
     """
-    from training.import_version import ImportSettings, import_version, read_labels  # noqa: PLC0415 - as in `train`
-    from training.imported import ImageRule  # noqa: PLC0415 - likewise
+    from training.importing.classifier import ImageRule  # noqa: PLC0415 - likewise
+    from training.importing.import_version import ImportSettings, import_version, read_labels  # noqa: PLC0415 - as in `train`
 
     if (file is None) != (head == "source") or head not in ("", "source"):
         raise typer.BadParameter("give either a FILE, or --head source with --backbone", param_hint="FILE")

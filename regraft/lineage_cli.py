@@ -21,7 +21,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Show what is different between two versions: labels, metrics, settings, and what they were fitted on."""
-    from training.version_diff import version_diff  # noqa: PLC0415 - scikit-learn takes a second
+    from training.versions.diff import version_diff  # noqa: PLC0415 - scikit-learn takes a second
 
     other = f"{first.partition(':')[0]}:{second}" if second.isdecimal() else second
     found = version_diff(ModelStore(store), first, other).to_dict()
@@ -33,7 +33,7 @@ def diff(
 
 def verify(version: _Version, store: Store = Path("models"), as_json: Json = False) -> None:
     """Fit a version's head anew from the data kept with it, and compare the bytes; exit 1 if anything differs."""
-    from training.verify import verify as run  # noqa: PLC0415 - as above
+    from training.versions.verify import verify as run  # noqa: PLC0415 - as above
 
     with show.progress_bars() as progress:
         found = run(ModelStore(store), version, progress)

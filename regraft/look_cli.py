@@ -31,8 +31,8 @@ def look(
     Exit 1 where a training would refuse them.
     """
     from regraft import show_look  # noqa: PLC0415 - numpy and Pillow, which other commands spare
+    from training.backbones.cache import embedding_cache, load_backbone  # noqa: PLC0415 - likewise
     from training.look import look as run  # noqa: PLC0415 - likewise, scipy
-    from training.pretrained import embedding_cache, load_backbone  # noqa: PLC0415 - likewise
 
     with show.progress_bars() as progress:
         if backbone:
@@ -47,7 +47,7 @@ def look(
         pictures = {label: [image.path for image in images] for label, images in found.sheet.items()}
         show_look.look(found.to_dict(), pictures)
     if sheet:
-        from training.look_page import page  # noqa: PLC0415 - as above
+        from training.evaluation.report.look_page import page  # noqa: PLC0415 - as above
 
         show.write_page(sheet, page(found), "--sheet")
     if found.refused:

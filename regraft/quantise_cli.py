@@ -28,7 +28,7 @@ def quantise(
     It is calibrated on training images of the version, and compared with it on the holdout.
     """
     from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.quantise_version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
+    from training.quantisation.version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with show.progress_bars() as progress:
         result = quantise_version(
@@ -49,7 +49,7 @@ def quantise(
 
 
 def _show(result: Mapping[str, Any], store: Path) -> None:
-    """Show what `training.quantise_version.Quantised.to_dict` returns."""
+    """Show what `training.quantisation.version.Quantised.to_dict` returns."""
     rows = show.table(f"{result['name']}, on {result['holdout_images']} holdout images", numbers=("fp32", "int8"))
     sides = (result["fp32"], result["int8"])
     rows.add_row("version", str(result["parent_version"]), str(result["version"]))

@@ -70,9 +70,9 @@ def refresh(
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
     from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.objections import Limits  # noqa: PLC0415 - scipy takes a second
-    from training.refresh import network_of  # noqa: PLC0415 - as above
-    from training.refresh import refresh as run  # noqa: PLC0415 - as above
+    from training.gate.checks import Limits  # noqa: PLC0415 - scipy takes a second
+    from training.retrain.refresh import network_of  # noqa: PLC0415 - as above
+    from training.retrain.refresh import refresh as run  # noqa: PLC0415 - as above
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
     stated = {
@@ -128,7 +128,7 @@ def refresh(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from training.retrain_data import FIRST_SOURCE  # noqa: PLC0415 - ONNX Runtime takes a second
+    from training.retrain.data import FIRST_SOURCE  # noqa: PLC0415 - ONNX Runtime takes a second
 
     verdict = result["verdict"]
     rows = show.table(f"{result['name']}, {result['strategy']}", numbers=("champion", "refreshed"))

@@ -83,7 +83,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def training() -> Iterator["TrainingView"]:
-    """Yield a listener for a training run, see `training.strategy.Listener`."""
+    """Yield a listener for a training run, see `training.strategies.context.Listener`."""
     with progress_bars() as progress:
         yield TrainingView(progress)
 

@@ -9,7 +9,7 @@ from regraft import show
 
 
 def comparison(result: Mapping[str, Any]) -> None:
-    """Show what `training.comparison.Comparison.to_dict` returns, with the ``folder`` it was written to."""
+    """Show what `training.compare.results.Comparison.to_dict` returns, with the ``folder`` it was written to."""
     for data in result["datasets"]:
         _models(data, [row for row in result["rows"] if row["data"] == data["name"] and row.get("model")])
         _learning_curves(result, data["name"])

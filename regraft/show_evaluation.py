@@ -12,7 +12,7 @@ _CONFUSIONS: Final = 8
 
 
 def evaluation(result: Mapping[str, Any]) -> None:
-    """Show what `training.evaluation.Result.to_dict` returns."""
+    """Show what `training.evaluation.evaluate.Result.to_dict` returns."""
     show.left_out(result["left_out"], "all are in --report and in --json")
     show.line(f"{result['images']} pictures of {result['data']}, {result['split']}")
     for each in result["models"]:

@@ -286,7 +286,7 @@ def backbones(
     as_json: Json = False,
 ) -> None:
     """List the networks to train on, with advice; without a pattern, those that people ask for most."""
-    from training.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
+    from training.backbones.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
 
     with show.progress_bars() as progress:
         found, more = list_backbones(pattern, cache_folder() if measure else None, progress)

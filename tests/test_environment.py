@@ -16,8 +16,8 @@ SUBSET = (
     "tests/regraft/test_label_rules.py",
     "tests/serving/test_settings.py",
     "tests/serving/rpc/security/test_guard.py",
-    "tests/training/test_dataset.py",
-    "tests/training/test_pretrained.py::test_a_damaged_entry_counts_as_none",
+    "tests/training/data/test_dataset.py",
+    "tests/training/backbones/test_cache.py::test_a_damaged_entry_counts_as_none",
 )
 """What settings, caches, proxies, names of files and ports would show in, within seconds."""
 

@@ -14,33 +14,33 @@ ONE_DOOR = {
     "alembic": {"regraft/stores/database/schema.py"},
     "onnxruntime": {
         "regraft/model/session.py",
-        "training/formats/half.py",
-        "training/formats/ort_format.py",
-        "training/quantise.py",
+        "training/export/formats/fp16.py",
+        "training/export/formats/ort_format.py",
+        "training/quantisation/quantise.py",
     },
-    "onnxruntime_extensions": {"training/formats/mobile.py"},
-    "openvino": {"training/formats/openvino_ir.py"},
+    "onnxruntime_extensions": {"training/export/formats/mobile.py"},
+    "openvino": {"training/export/formats/openvino_ir.py"},
     "PIL": {"regraft/image/decode.py", "regraft/image/crop.py"},
     "simplejpeg": {"regraft/image/decode.py"},
     "cykooz_resizer": {"regraft/image/crop.py"},
     "prometheus_client": {"serving/telemetry/metrics.py"},
     "opentelemetry": {"serving/telemetry/tracing.py"},
     "pynvml": {"serving/telemetry/gpu_memory.py"},
-    "jinja2": {"training/export_readme.py", "training/report.py"},
-    "matplotlib": {"training/comparison_chart.py"},
+    "jinja2": {"training/export/readme.py", "training/evaluation/report/page.py"},
+    "matplotlib": {"training/compare/chart.py"},
     "torchvision": {
-        "training/augment.py",
-        "training/backbone_table.py",
-        "training/backbones.py",
-        "training/input_size.py",
-        "training/learner.py",
-        "training/weights.py",
+        "training/strategies/finetuning/batches.py",
+        "training/backbones/listing.py",
+        "training/backbones/build.py",
+        "training/backbones/input_size.py",
+        "training/strategies/finetuning/learner.py",
+        "training/backbones/weights.py",
     },
-    "safetensors": {"training/kept_state.py", "training/weights.py"},
-    "timm": {"training/backbone_table.py", "training/backbones.py"},
-    "mlflow": {"training/tracking.py"},
-    "usearch": {"training/neighbours.py"},
-    "tensorboard": {"training/tracking.py"},
+    "safetensors": {"training/backbones/trained_state.py", "training/backbones/weights.py"},
+    "timm": {"training/backbones/listing.py", "training/backbones/build.py"},
+    "mlflow": {"training/strategies/tracking.py"},
+    "usearch": {"training/evaluation/neighbours.py"},
+    "tensorboard": {"training/strategies/tracking.py"},
 }
 """A library, and the only modules that may import it."""
 
@@ -170,7 +170,7 @@ def test_sessions_are_opened_only_where_the_architecture_says() -> None:
     # `sensitivity` look at what layers are given, and what 8 bits do to them.
     modules = ("export", "import_onnx", "version", "formats/answers", "speed", "activations", "sensitivity")
     checks = {f"training/{module}.py" for module in modules}
-    assert openers == {"serving/inference/engine.py", "serving/inference/gpu.py", "training/features.py"} | checks
+    assert openers == {"serving/inference/engine.py", "serving/inference/gpu.py", "training/head/features.py"} | checks
 
 
 def _tree(path: Path) -> ast.Module:

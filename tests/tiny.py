@@ -15,7 +15,7 @@ from regraft.model.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCa
 from regraft.model.drift import reference_of
 from regraft.model.session import open_session
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.features import Features, assemble
+from training.head.features import Features, assemble
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
 SPEC = ImageSpec(resize="squash", resize_px=8, crop_px=8, interpolation="bilinear")

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from regraft.errors import PreconditionError
 from regraft.model.card import IMPORTED, ModelCard
-from training.catalogue import STORE_PREFIX
-from training.provenance import LR
-from training.recipe import Recipe
-from training.refresh import weights_of
+from training.backbones.catalogue import STORE_PREFIX
+from training.retrain.refresh import weights_of
 from training.settings import TrainSettings
+from training.strategies.finetuning.recipe import Recipe
+from training.versions.provenance import LR
 
 _SETTINGS: Final = (
     "strategy",

@@ -15,14 +15,14 @@ from regraft.image.file_kinds import read_kind
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead
 from regraft.stores.embeddings import EmbeddingCache
-from training.dataset import Dataset, LabelledImage, check_trainable, scan
-from training.duplicates import near_duplicates
-from training.features import Embedder, Features, assemble
-from training.findings import Pair, Picture
-from training.found import shown_path
-from training.pretrained import ExportedBackbone
-from training.split import split_by_likeness
-from training.strategy import without_unreadable
+from training.backbones.cache import ExportedBackbone
+from training.data.dataset import Dataset, LabelledImage, check_trainable, scan
+from training.data.scan import shown_path
+from training.data.split import split_by_likeness
+from training.evaluation.duplicates import near_duplicates
+from training.evaluation.findings import Pair, Picture
+from training.head.features import Embedder, Features, assemble
+from training.strategies.context import without_unreadable
 
 SHEET: Final = 24
 """The most pictures of a class on a contact sheet."""
@@ -111,7 +111,7 @@ def look(
     """Read all pictures of a folder or list, and decode each once.
 
     Args:
-        data: as for `training.dataset.scan`, and ``group_by`` likewise.
+        data: as for `training.data.dataset.scan`, and ``group_by`` likewise.
         progress: told the stages ``scan``, ``look`` and ``embed``.
         group_by: empty for none.
         backbone: finds near-duplicates, which a training keeps together; None not to look for any.

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal, get_args
 
 from regraft.errors import InvalidRequestError
 from regraft.image.crop import ResizeRule
-from training.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
-from training.head import Balance
-from training.recipe import Optimizer
-from training.windows import Strength
+from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
+from training.data.random_crop import Strength
+from training.head.fit import Balance
+from training.strategies.finetuning.recipe import Optimizer
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Start = Literal["head", "source"]
@@ -26,11 +26,11 @@ class TrainSettings:
     """Every field is a flag of ``regraft train``.
 
     Attributes:
-        data: the folder of labelled photos, or a list of them, see `training.dataset`.
+        data: the folder of labelled photos, or a list of them, see `training.data.dataset`.
         name: of the model in the store; the folder's name if empty.
         store: the model store.
-        backbone: see `training.backbones`; or a version of the store, see `training.source_version`.
-        weights: see `training.backbones`.
+        backbone: see `training.backbones.build`; or a version of the store, see `training.versions.source`.
+        weights: see `training.backbones.build`.
         strategy: ``probe`` trains a head on the frozen backbone, ``finetune`` then the backbone too, ``scratch`` a
             network of random weights; ``auto`` probes, and fine-tunes if that pays.
         seed: of everything that is random.
@@ -46,16 +46,18 @@ class TrainSettings:
         extra_weighting: whether its images count as much as the probe finds them like the first.
         augment: how far pictures are changed before they are learned from, by fine-tuning and in views.
         mirror: whether they are mirrored too; None where that does not change their answers.
-        changes: fields of `training.recipe.Recipe` that a person decided.
+        changes: fields of `training.strategies.finetuning.recipe.Recipe` that a person decided.
         resume: whether to go on from the checkpoint of an interrupted run.
         publish: of a fine-tuning and the probe that it began with the better, or the fine-tuning however it fared.
         max_minutes: the longest fine-tuning that ``auto`` starts.
         tensorboard: whether to write events where TensorBoard is installed.
         mlflow: URI of an MLflow server or folder, empty for none.
-        group_by: what pictures that belong together share, see `training.found.name_groups`; empty for none.
+        group_by: what pictures that belong together share, see `training.data.scan.name_groups`; empty for none.
         precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
-        target_error: the share of the answers given that may be wrong, see `training.abstention`; None answers all.
-        keep_state: whether the weights that were trained are kept beside the version, for a run that goes on from it.
+        target_error: the share of the answers given that may be wrong, see `training.head.abstention`; None answers
+            all.
+        keep_state: whether the weights that were trained are kept beside the version, for a run that goes on from
+            it.
     """
 
     data: Path

@@ -19,36 +19,44 @@ from regraft.model_names import name_like
 from regraft.stores.examples import FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from regraft.user import user_name
-from training.abstention import selective
-from training.classes import in_order_of
-from training.cross_validation import outer_folds
-from training.dataset import Dataset, check_trainable, scan
-from training.diagnose import diagnose, thumbnails
-from training.extra import check_extra
-from training.features import Embedder
-from training.findings import Findings
-from training.found import LeftOut, shown_path
+from training.data.dataset import Dataset, check_trainable, scan
+from training.data.samples import samples_of
+from training.data.scan import LeftOut, shown_path
+from training.evaluation.cross_validation import outer_folds
+from training.evaluation.diagnose import diagnose, thumbnails
+from training.evaluation.findings import Findings
+from training.evaluation.novelty_check import check
+from training.evaluation.occlusion import where_it_looked
+from training.gate.checks import Limits
+from training.gate.training_run import judge_trained
+from training.gate.verdict import Verdict
+from training.head.abstention import selective
+from training.head.features import Embedder
+from training.head.remarks import remarks, remarks_on_transfer
 from training.memory import give_back_freed_memory
-from training.novelty_check import check
-from training.objections import Limits
-from training.occlusion import where_it_looked
-from training.precision import in_precision
-from training.probe import probe
-from training.provenance import recipe_of
-from training.remarks import remarks, remarks_on_transfer
-from training.retrain_data import Champion, read_champion
-from training.retrain_end import reason_of
-from training.samples import samples_of
+from training.quantisation.precision import in_precision
+from training.retrain.classes import in_order_of
+from training.retrain.data import Champion, read_champion
+from training.retrain.outcome import reason_of
 from training.settings import TrainSettings
-from training.source_version import settle_source, source_of
-from training.strategy import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Listener, Made, Silent, Stopwatch
-from training.tracking import Tracked, tracking
-from training.train_gate import judge_trained
-from training.verdict import Verdict
-from training.version import Challenger, build, promote, prove_on_files, publish
+from training.strategies.context import (
+    CHECKPOINT_FILE,
+    WHOLE_CHECKPOINT_FILE,
+    Context,
+    Listener,
+    Made,
+    Silent,
+    Stopwatch,
+)
+from training.strategies.extra_data import check_extra
+from training.strategies.probe import probe
+from training.strategies.tracking import Tracked, tracking
+from training.versions.provenance import recipe_of
+from training.versions.publish import Challenger, build, promote, prove_on_files, publish
+from training.versions.source import settle_source, source_of
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
-    from training.tuner import Tuner
+    from training.strategies.finetuning.coordinator import Tuner
 
 _UNMEASURED: Final = "Nothing was held out, so nothing says how good it is on new pictures: add some, or a val folder."
 _FIRST: Final = {"train": "trained from a folder", "import": "imported"}
@@ -205,7 +213,7 @@ def helped_the_first(settings: TrainSettings) -> bool:
     if int(os.environ.get("RANK", "0")) == 0:
         return False
     if settings.strategy != "probe":  # one process is enough for that
-        from training.tuner import follow  # noqa: PLC0415 - torch
+        from training.strategies.finetuning.coordinator import follow  # noqa: PLC0415 - torch
 
         follow()
     return True
@@ -224,9 +232,9 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
         yield None
         return
     try:
-        from training.freezing import frozen_stages  # noqa: PLC0415 - torch
-        from training.layers import layers_of  # noqa: PLC0415 - torch
-        from training.tuner import lead  # noqa: PLC0415 - torch
+        from training.backbones.layers import layers_of  # noqa: PLC0415 - torch
+        from training.strategies.finetuning.coordinator import lead  # noqa: PLC0415 - torch
+        from training.strategies.finetuning.freezing import frozen_stages  # noqa: PLC0415 - torch
     except ImportError as error:
         raise MissingPackageError(
             f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
@@ -248,8 +256,8 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
     settings = context.settings
     if tuner is None:
         return probe(dataset, context)
-    from training.auto import auto, finetune  # noqa: PLC0415 - torch
-    from training.tuned import cross_validate_tuned, scratch  # noqa: PLC0415 - torch
+    from training.strategies.auto import auto, finetune  # noqa: PLC0415 - torch
+    from training.strategies.finetuning.strategy import cross_validate_tuned, scratch  # noqa: PLC0415 - torch
 
     if settings.strategy == "scratch":
         probed, made = None, scratch(dataset, context, tuner)
@@ -382,7 +390,7 @@ def publish_made(
 
 
 def explain(made: Made, findings: Findings, context: Context) -> dict[str, bytes]:
-    """Draw where the model looked when it made its worst mistakes, see `training.occlusion`."""
+    """Draw where the model looked when it made its worst mistakes, see `training.evaluation.occlusion`."""
     if not findings.top_losses:
         return {}
     backbone = made.backbone

@@ -115,7 +115,8 @@ class Abstention(_Part):
     """Which answers are refused so that few of those given are wrong.
 
     Attributes:
-        target_error: the share of the answers given that may be wrong; `training.abstention` says what is promised.
+        target_error: the share of the answers given that may be wrong; `training.head.abstention` says what is
+            promised.
         threshold: an answer is given where its probability exceeds this; 1 where none can keep the promise.
         answered: the share of images that the threshold would have answered, of those that it was chosen by.
         error: the share of these answers that were wrong.
@@ -183,8 +184,8 @@ class ModelCard(_Part):
         reference: None where there were too few images; cards from before there was one do not have it.
         abstention: None where no error was asked for.
         choice: None where there was one way only.
-        recipe: how backbone and head were trained, see `training.provenance`; what is retrained, quantised or upgraded
-            from a version keeps its. Cards from before there was one do not have it.
+        recipe: how backbone and head were trained, see `training.versions.provenance`; what is retrained, quantised or
+            upgraded from a version keeps its. Cards from before there was one do not have it.
     """
 
     schema_version: int

@@ -23,8 +23,8 @@ from tests import REPOSITORY
 from tests.serving.live import LiveServer
 from tests.tiny import SPEC, picture
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
-from training.export_version import export_version
-from training.formats.openvino_ir import require_openvino
+from training.export.export import export_version
+from training.export.formats.openvino_ir import require_openvino
 
 CONSUMERS = REPOSITORY / "tests/consumers"
 RUNTIMES = CONSUMERS / "node_modules"

@@ -15,8 +15,8 @@ from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS
-from training.import_version import ImportSettings, import_version
-from training.imported import ImageRule
+from training.importing.classifier import ImageRule
+from training.importing.import_version import ImportSettings, import_version
 
 SIDE, CROP = 72, 64
 """Of pictures that need no resizing, so that a plain script's crop of the middle is the server's."""

@@ -17,7 +17,7 @@ from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess
 from tests.serving.waiting import wait_until
 from tests.tiny import picture
-from training.features import load_features
+from training.head.features import load_features
 
 KILLS = 6
 RETRAINS_KILLED = 4

@@ -14,13 +14,13 @@ from regraft.model.session import open_session
 from regraft.stores.models import ModelStore
 from tests.arrows import arrows
 from tests.real_data.conftest import Trainer
-from training.backbones import build_backbone
-from training.dataset import scan
-from training.export_version import export_version
-from training.finetune import predict
-from training.pretrained import load_backbone
-from training.samples import samples_of
+from training.backbones.build import build_backbone
+from training.backbones.cache import load_backbone
+from training.data.dataset import scan
+from training.data.samples import samples_of
+from training.export.export import export_version
 from training.settings import TrainSettings
+from training.strategies.finetuning.loop import predict
 from training.train import TrainResult, train
 
 # Columns: the set, the least accuracy on its holdout, training and holdout images, classes.

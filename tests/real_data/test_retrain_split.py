@@ -14,8 +14,8 @@ from regraft.stores.examples import open_examples
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from tests.real_data.conftest import Trainer
-from training.features import Features, load_features
-from training.retrain import run_job
+from training.head.features import Features, load_features
+from training.retrain.job import run_job
 
 
 def one_more_byte(data: bytes, held: bool) -> bytes:

@@ -18,8 +18,8 @@ from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.serving.live import LiveServer
 from tests.tiny import picture, publish_tiny
 from tests.training.conftest import colour_challenger, crayons, features_of
-from training.dataset import scan
-from training.version import publish
+from training.data.dataset import scan
+from training.versions.publish import publish
 
 LABELS = ("red", "green", "blue")
 PROMISE = Abstention(target_error=0.05, threshold=0.9, answered=0.8, error=0.04, images=60)

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from regraft.model.session import open_session
 from tests.tiny import tiny_head
-from training.imported import IMAGENET_MEAN, IMAGENET_STD
+from training.importing.classifier import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE, WIDTH = 8, 12
 LABELS = ("red", "green", "blue")

@@ -22,10 +22,10 @@ from regraft.model.session import OpenSession, open_session
 from regraft.stores.embeddings import EmbeddingKey
 from tests import REPOSITORY
 from tests.tiny import SPEC, picture, tiny_backbone
-from training.features import Features, assemble
-from training.head import Additional, fit
-from training.pretrained import ExportedBackbone, load_backbone
-from training.version import Challenger, build
+from training.backbones.cache import ExportedBackbone, load_backbone
+from training.head.features import Features, assemble
+from training.head.fit import Additional, fit
+from training.versions.publish import Challenger, build
 
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
 

@@ -12,9 +12,9 @@ from regraft.stores.models import ModelStore
 from tests.tiny import SPEC, picture
 from tests.training.conftest import as_exported
 from tests.training.convolutions import conv_backbone
-from training.features import assemble
-from training.head import fit
-from training.version import build, publish
+from training.head.features import assemble
+from training.head.fit import fit
+from training.versions.publish import build, publish
 
 NAME = "colours"
 LABELS = ("blue", "green", "red")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.tiny import SPEC
-from training.backbones import PretrainedBackbone
+from training.backbones.build import PretrainedBackbone
 
 WIDTH = 6
 

@@ -10,10 +10,10 @@ from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
-from training.features import Features, load_features
-from training.objections import Limits
-from training.refresh import Refreshed, refresh
-from training.retrain import run_job
+from training.gate.checks import Limits
+from training.head.features import Features, load_features
+from training.retrain.job import run_job
+from training.retrain.refresh import Refreshed, refresh
 from training.settings import TrainSettings
 from training.train import TrainResult, train
 

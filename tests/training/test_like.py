@@ -12,10 +12,10 @@ from regraft.errors import PreconditionError
 from regraft.model import artifact
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from tests.training.conftest import crayons
+from training.backbones.cache import ExportedBackbone
 from training.like import settings_like
-from training.pretrained import ExportedBackbone
-from training.recipe import recipe_for
 from training.settings import TrainSettings
+from training.strategies.finetuning.recipe import recipe_for
 
 LABELS = ("blue", "red")
 BACKBONE = tiny_backbone()

@@ -8,14 +8,14 @@ from regraft.errors import DatasetError
 from tests.page import Page
 from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import as_exported
-from training.dataset import scan
-from training.found import shown_path
+from training.backbones.cache import embedding_cache
+from training.data.dataset import scan
+from training.data.scan import shown_path
+from training.evaluation.report.look_page import page
 from training.look import SHEET, Look, look
-from training.look_page import page
-from training.pretrained import embedding_cache
-from training.probe import probe_on
 from training.settings import TrainSettings
-from training.strategy import Context, Silent, Stopwatch
+from training.strategies.context import Context, Silent, Stopwatch
+from training.strategies.probe import probe_on
 
 BACKBONE = as_exported(tiny_backbone())
 

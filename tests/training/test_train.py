@@ -19,12 +19,12 @@ from regraft.model.session import open_session
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import huge_png
-from training.features import load_features
-from training.found import shown_path
-from training.pretrained import ExportedBackbone
-from training.retrain_data import sources_of
+from training.backbones.cache import ExportedBackbone
+from training.data.scan import shown_path
+from training.head.features import load_features
+from training.retrain.data import sources_of
 from training.settings import TrainSettings
-from training.strategy import Silent
+from training.strategies.context import Silent
 from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -13,9 +13,9 @@ from regraft.stores.jobs import RetrainJob
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import colour_challenger, colour_features
-from training.features import Features, load_features
-from training.retrain import run_job
-from training.version import Challenger, publish
+from training.head.features import Features, load_features
+from training.retrain.job import run_job
+from training.versions.publish import Challenger, publish
 
 MODEL = "colours"
 FIRST_NEW = 1000

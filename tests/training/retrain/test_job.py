@@ -1,0 +1,1366 @@
+import errno
+import json
+import logging
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
+from regraft.label_rules import image_hash, is_holdout
+from regraft.model.artifact import read
+from regraft.stores.database.engine import open_database, sqlite_url
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.jobs import JobState, RetrainJob, RetrainJobs
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, job_lock, settle_interrupted
+from tests.tiny import SPEC, picture
+from tests.training.conftest import (
+    COLOUR_KEY,
+    block,
+    colour_challenger,
+    colour_features,
+    colour_rows,
+    embed,
+    features_of,
+    in_a_child,
+    tiny_session,
+)
+from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
+from training.data.random_crop import Augmentation
+from training.head.additional import load_further
+from training.head.features import load_features
+from training.head.fit import Additional
+from training.head.views import view
+from training.retrain.data import labels_in_force
+from training.retrain.job import run_job
+from training.versions.diff import version_diff
+from training.versions.publish import publish
+from training.versions.verify import verify
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    workshop = open_workshop(tmp_path)
+    yield workshop
+    workshop.examples.close()
+
+
+def answer(workshop: Workshop, version: int, data: bytes) -> str:
+    read = workshop.artifact(version)
+    return read.card.labels[int(read.head.probabilities(embed(data)[None]).argmax())]
+
+
+def test_a_new_class_is_learned_and_its_version_promoted(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version, job.fraction) == (JobState.SUCCEEDED, 1, 2, 1.0)
+    assert job.finished_at is not None
+    assert "version 2 is the champion" in job.message
+    assert workshop.store.champion(MODEL) == 2
+    assert workshop.artifact(2).card.labels == ("blue", "red", "green")
+    for colour in ("blue", "red", "green"):
+        assert answer(workshop, 2, picture(colour, 5000)) == colour
+    assert answer(workshop, 1, picture("green", 5000)) != "green"
+
+
+def test_new_classes_are_appended_and_never_sorted_in(workshop: Workshop) -> None:
+    workshop.add("amber", new_pictures("grey", 5, 2))
+    workshop.add("lime", new_pictures("green", 5, 2))
+
+    workshop.retrain()
+
+    assert workshop.artifact(2).card.labels == ("blue", "red", "amber", "lime")
+
+
+def test_the_new_version_is_fitted_on_old_and_new_images_together(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+
+    workshop.retrain()
+
+    old, new = workshop.features(1), workshop.features(2)
+    assert set(new.sha256) == set(old.sha256) | {image_hash(data) for data in pictures}
+    for row, name in enumerate(new.sha256):
+        if name in old.sha256:
+            before = old.sha256.index(name)
+            assert new.embedding[row].tobytes() == old.embedding[before].tobytes()
+            assert new.is_holdout[row] == old.is_holdout[before]
+        else:
+            assert new.is_holdout[row] == is_holdout(name)
+            assert new.labels[new.label_index[row]] == "green"
+
+
+def test_the_card_of_the_new_version_says_where_it_comes_from(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    workshop.retrain(max_drop=0.25)
+
+    old, new = workshop.artifact(1).card, workshop.artifact(2).card
+    assert (new.parent_version, new.strategy, new.name, new.seed) == (1, "retrain", MODEL, old.seed)
+    assert (new.backbone, new.image, new.embedding_size) == (old.backbone, old.image, old.embedding_size)
+    assert new.settings["max_drop"] == 0.25
+    assert new.train_images == old.train_images + 10
+    assert new.metrics is not None
+    assert old.metrics is not None
+    assert new.metrics.images == old.metrics.images + 4
+    assert new.data_digest == workshop.features(2).digest() != old.data_digest
+    assert (workshop.store.folder(MODEL, 2) / REPORT_FILE).is_file()
+
+
+def test_the_history_says_who_asked_for_what_and_why(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    publication, promotion = workshop.store.history(MODEL)[-2:]
+    assert (publication.event, promotion.event) == ("publish", "promote")
+    for entry in (publication, promotion):
+        assert (entry.version, entry.previous, entry.who, entry.job) == (2, 1, "Ann", job.id)
+        assert "holdout accuracy 0.8000 -> 1.0000" in entry.why  # 16 of the 20 are of classes that the champion knows
+
+
+def test_the_verdict_is_in_the_job_with_every_number(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    verdict = workshop.retrain().verdict
+
+    assert verdict is not None
+    assert verdict["blessed"] is True
+    assert (verdict["champion_known_accuracy"], verdict["challenger_known_accuracy"]) == (1, 1)
+    assert verdict["challenger_accuracy"] == 1
+    assert [entry["holdout_images"] for entry in verdict["classes"]] == [8, 8, 4]
+    assert [entry["is_new"] for entry in verdict["classes"]] == [False, False, True]
+
+
+def test_more_of_a_known_class_is_learned_too(workshop: Workshop) -> None:
+    workshop.add("red", new_pictures("red", 5, 1))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert workshop.artifact(2).card.labels == ("blue", "red")
+    assert len(workshop.features(2).sha256) == len(workshop.features(1).sha256) + 6
+
+
+def test_one_retrain_builds_on_the_other(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.retrain()
+    workshop.add("grey", new_pictures("grey", 10, 4))
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, 2, 3)
+    assert workshop.artifact(3).card.parent_version == 2
+    assert workshop.artifact(3).card.labels == ("blue", "red", "green", "grey")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_relabelled_image_takes_the_new_label_and_keeps_its_split(workshop: Workshop, held: bool) -> None:
+    data = next(d for n in range(8) if is_holdout(image_hash(d := known("red", held=held, number=n))) is not held)
+    workshop.add("blue", [data])
+    workshop.vouch(data, "blue")
+
+    workshop.retrain(max_drop=100, max_class_drop=100)
+
+    features = workshop.features(2)
+    row = features.sha256.index(image_hash(data))
+    assert features.labels[features.label_index[row]] == "blue"
+    assert bool(features.is_holdout[row]) is held
+    assert len(features.sha256) == len(workshop.features(1).sha256)
+
+
+def test_nothing_new_is_refused_without_a_new_version(workshop: Workshop) -> None:
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert "nothing new: version 1 was fitted on the very same images and labels" in job.message
+    assert (job.champion, job.version, job.verdict) == (1, None, None)
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_an_example_that_cannot_be_decoded_is_nothing_new(workshop: Workshop) -> None:
+    workshop.add("red", [b"was damaged on the disk"])
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert "nothing new" in job.message
+
+
+def test_examples_that_the_champion_knows_with_the_same_labels_are_nothing_new(workshop: Workshop) -> None:
+    workshop.add("red", [known("red", held=False), known("red", held=True)])
+
+    assert workshop.retrain().state is JobState.REFUSED
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_what_a_retrain_has_learned_is_nothing_new_to_the_next(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion) == (JobState.REFUSED, 2)
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def poison(workshop: Workshop) -> None:
+    """Send many red pictures that are called blue, and as many the other way round: a head weighs classes alike.
+
+    Somebody says that all of these labels are right, or they would be in quarantine.
+    """
+    for colour, called in (("red", "blue"), ("blue", "red")):
+        pictures = new_pictures(colour, 60, 6)
+        workshop.add(called, pictures)
+        hashes = [image_hash(data) for data in pictures]
+        workshop.examples.quarantine(MODEL, dict.fromkeys(hashes, (called, "likely wrong")))
+        for sha256 in hashes:
+            workshop.examples.release(MODEL, sha256, annotator="Mallory")
+
+
+def test_poisoned_labels_are_refused_with_the_reasons_and_the_champion_stays(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain()
+
+    assert (job.state, job.champion, job.version, job.fraction) == (JobState.REFUSED, 1, 2, 1.0)
+    assert "loses 100.0 points of accuracy, from 1.000 to 0.000" in job.message
+    assert job.verdict is not None
+    assert job.verdict["reasons"]
+    assert job.message == "; ".join(job.verdict["reasons"])
+    assert workshop.store.champion(MODEL) == 1
+    assert answer(workshop, 1, picture("red", 5000)) == "red"
+
+
+def test_a_refused_version_is_published_so_that_it_can_be_looked_into(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain()
+
+    assert workshop.store.versions(MODEL) == [1, 2]
+    assert workshop.artifact(2).card.parent_version == 1
+    last = workshop.store.history(MODEL)[-1]
+    assert (last.event, last.version, last.job) == ("publish", 2, job.id)
+    assert last.why == f"refused: {job.message}"
+
+
+def test_the_limits_of_the_gate_come_with_the_job(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100)
+
+    assert job.state is JobState.SUCCEEDED
+    assert workshop.store.champion(MODEL) == 2
+
+
+@pytest.fixture
+def mallory(tmp_path: Path) -> Iterator[tuple[Workshop, list[bytes]]]:
+    """Label red pictures, eight of which Mallory calls blue; some of those would be holdout."""
+    workshop = open_workshop(tmp_path, train=80)
+    pictures = new_pictures("red", 28, 8)
+    wrong = [*pictures[20:26], *pictures[28:30]]
+    workshop.add("red", [*pictures[:20], *pictures[30:]])
+    for data in wrong:
+        workshop.examples.add(MODEL, data, "blue", source="Mallory")
+    yield workshop, wrong
+    workshop.examples.close()
+
+
+def learned(workshop: Workshop, version: int) -> set[str]:
+    return set(load_features(workshop.store.folder(MODEL, version) / FEATURES_FILE).sha256)
+
+
+def test_wrong_labels_go_into_quarantine_and_everybody_elses_are_learned(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    hashes = {image_hash(data) for data in wrong}
+    assert {example.sha256 for example in workshop.examples.list(MODEL, quarantined=True)} == hashes
+    assert learned(workshop, 2) == learned(workshop, 1) | {
+        example.sha256 for example in workshop.examples.list(MODEL) if example.source != "Mallory"
+    }
+    assert job.verdict is not None
+    assert (job.verdict["quarantined"], job.verdict["in_quarantine"], job.verdict["suspects"]) == (8, 8, 8)
+    assert {entry["sha256"] for entry in job.verdict["suspected"]} == hashes
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    assert {entry["sha256"] for entry in report["findings"]["doubted"]} == hashes
+    page = (workshop.store.folder(MODEL, 2) / REPORT_FILE).read_text()
+    assert page.count("data:image/jpeg") == 8
+    assert "In quarantine, and not learned from until somebody has looked: 8 labels" in page
+
+
+def test_a_version_without_the_quarantined_labels_is_fitted_anew_to_the_same_bytes(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, _ = mallory
+    workshop.retrain()
+
+    assert verify(workshop.store, f"{MODEL}:2").holds
+
+
+def test_a_class_counts_in_the_fit_as_if_its_pictures_in_quarantine_were_there(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
+    for_training = [name for name in map(image_hash, wrong) if not is_holdout(name)]
+
+    def missing() -> object:
+        return read(workshop.store.folder(MODEL, workshop.retrain().version or 0) / MODEL_FILE).card.settings["missing"]
+
+    assert missing() == {"red": len(for_training)}
+    workshop.examples.relabel(MODEL, for_training[0], "red")
+    assert missing() == {"red": len(for_training) - 1}, "what was put right is there"
+
+
+def test_labels_in_quarantine_stay_out_of_later_retrains_until_they_are_released(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, wrong = mallory
+    workshop.retrain()
+    workshop.add("red", [picture("red", 9000)])
+
+    workshop.retrain()
+    assert not learned(workshop, 3) & {image_hash(data) for data in wrong}
+
+    freed = image_hash(wrong[0])
+    workshop.examples.release(MODEL, freed, annotator="Ada")
+    workshop.retrain()
+    assert learned(workshop, 4) & {image_hash(data) for data in wrong} == {freed}
+    features = load_features(workshop.store.folder(MODEL, 4) / FEATURES_FILE)
+    row = features.sha256.index(freed)
+    assert features.labels[features.label_index[row]] == "blue"
+    assert bool(features.is_holdout[row]) == is_holdout(freed), "what was held out is never trained on"
+
+
+def test_a_label_in_quarantine_that_is_put_right_is_learned(mallory: tuple[Workshop, list[bytes]]) -> None:
+    workshop, wrong = mallory
+    workshop.retrain()
+
+    workshop.examples.relabel(MODEL, image_hash(wrong[0]), "red")
+    workshop.retrain()
+
+    assert image_hash(wrong[0]) in learned(workshop, 3)
+
+
+def test_where_all_that_is_new_is_in_quarantine_the_job_says_so_and_publishes_nothing(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=80)
+    for data in new_pictures("red", 6, 2):
+        workshop.examples.add(MODEL, data, "blue", source="Mallory")
+
+    first, second = workshop.retrain(), workshop.retrain()
+
+    workshop.examples.close()
+    for job in (first, second):
+        assert (job.state, job.version) == (JobState.REFUSED, None)
+        assert "8 labels are in quarantine: see `regraft examples list --quarantined`" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_known_picture_whose_new_label_is_in_quarantine_keeps_the_one_it_was_trained_with(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=80)
+    known_red = picture("red", 0)
+    workshop.examples.add(MODEL, known_red, "blue", source="Mallory")
+    workshop.add("red", [picture("red", 9000)])
+
+    workshop.retrain()
+
+    workshop.examples.close()
+    features = load_features(workshop.store.folder(MODEL, 2) / FEATURES_FILE)
+    row = features.sha256.index(image_hash(known_red))
+    assert features.labels[features.label_index[row]] == "red"
+
+
+def test_a_typed_limit_of_suspects_refuses_though_they_are_in_quarantine(
+    mallory: tuple[Workshop, list[bytes]],
+) -> None:
+    workshop, _ = mallory
+
+    job = workshop.retrain(max_suspects=5)
+
+    assert job.state is JobState.REFUSED
+    assert "8 of 8 new labels from 'Mallory' are likely wrong (100.0%; of the labels before 0.0%)" in job.message
+    assert job.verdict is not None
+    assert (job.verdict["suspects"], job.verdict["in_quarantine"]) == (8, 8)
+    assert "new labels are likely wrong (2" in job.message
+
+
+def test_a_golden_picture_that_is_answered_wrong_is_named(workshop: Workshop) -> None:
+    folder = workshop.store.root / MODEL / "golden" / "red"
+    folder.mkdir(parents=True)
+    (folder / "good.png").write_bytes(picture("red", 7000))
+    (folder / "bad.png").write_bytes(picture("blue", 7000))
+    (folder / "broken.png").write_bytes(b"no picture")
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED
+    assert job.message == "golden images answered wrong: red/bad.png, red/broken.png"
+
+
+def test_with_the_gate_on_manual_a_blessed_version_waits(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(gate="manual")
+
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert "waits: regraft models promote 2 --name colours" in job.message
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_with_the_gate_off_a_version_goes_live_and_the_history_says_what_the_gate_thought(workshop: Workshop) -> None:
+    poison(workshop)
+
+    job = workshop.retrain(gate="off")
+
+    assert (job.state, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 2)
+    assert "the gate was off, and would have refused it: " in workshop.store.history(MODEL)[-1].why
+
+
+def test_the_report_says_what_is_new_since_the_version_before(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    workshop.add("blue", [known("red", held=False)])
+    workshop.vouch(known("red", held=False), "blue")
+
+    workshop.retrain(max_suspects=100)
+
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    changes = report["findings"]["changes"]
+    assert changes["added"] == dict.fromkeys(sorted(map(image_hash, pictures)), "green")
+    assert changes["relabelled"] == [{"sha256": image_hash(known("red", held=False)), "before": "red", "now": "blue"}]
+
+
+def open_with_views(root: Path, **settings: object) -> Workshop:
+    """Return a workshop whose champion was fitted on a view of each picture too."""
+    workshop = open_workshop(root)
+    features = workshop.features(1)
+    train = features.train()
+    further = Additional(
+        train.embedding[:, ::-1].copy(), train.label_index, np.ones(len(train.sha256)), np.arange(len(train.sha256))
+    )
+    first = colour_challenger(features, MODEL, further=further, settings={"views": 1, **settings})
+    publish(workshop.store, first, left_out=[], who="tester", why="views")
+    workshop.store.move(MODEL, 2, who="tester", why="views")
+    return workshop
+
+
+def with_views(root: Path, arrivals: list[list[tuple[str, bytes]]]) -> Workshop:
+    """Return a workshop whose champion was fitted on views too, after retrains on what arrived."""
+    workshop = open_with_views(root)
+    for arrived in arrivals:
+        for label, data in arrived:
+            workshop.add(label, [data])
+        assert workshop.retrain().state is JobState.SUCCEEDED
+    workshop.examples.close()
+    return workshop
+
+
+def test_views_are_kept_with_a_version_and_those_of_new_pictures_join_them(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+
+    workshop = with_views(tmp_path, [green])
+
+    features, further = workshop.features(3), load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    assert further is not None
+    train = features.train()
+    assert further.parent.tolist() == list(range(len(train.sha256)))
+    assert (further.label_index == train.label_index).all()
+    was_there = {name: row for row, name in enumerate(workshop.features(2).train().sha256)}
+    for row, name in enumerate(train.sha256):
+        if name in was_there:
+            assert (further.embedding[row] == train.embedding[row, ::-1]).all()
+    assert workshop.artifact(3).card.settings["views"] == 1
+
+
+def test_a_retrain_keeps_the_target_error_and_chooses_the_threshold_anew(tmp_path: Path) -> None:
+    workshop = open_with_views(tmp_path, target_error=0.4)
+    workshop.add("green", new_pictures("green", 12, 4))
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    before, after = (workshop.artifact(version).card for version in (2, 3))
+    assert after.settings["target_error"] == 0.4
+    assert before.abstention is not None
+    assert after.abstention is not None
+    assert after.abstention.target_error == 0.4
+    assert after.abstention.images == after.train_images > before.abstention.images
+    report = json.loads((workshop.store.folder(MODEL, 3) / REPORT_JSON_FILE).read_text())
+    assert report["findings"]["selective"]["images"] == after.train_images
+    workshop.examples.close()
+
+
+def test_views_of_new_pictures_are_made_as_the_card_says(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+
+    workshop = open_with_views(tmp_path, augment="light", mirror=False)
+    for label, data in green:
+        workshop.add(label, [data])
+    workshop.retrain()
+    workshop.examples.close()
+
+    card, features = workshop.artifact(3).card, workshop.features(3).train()
+    further = load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    assert (card.settings["augment"], card.settings["mirror"]) == ("light", False)
+    assert further is not None
+    for _, data in green:
+        if (name := image_hash(data)) in features.sha256:
+            seen = view(data, name, spec=SPEC, number=1, seed=0, augmentation=Augmentation("light", mirror=False))
+            row = features.sha256.index(name)
+            expected = tiny_session().session.run(["embedding"], {"image": seen[None]})[0][0]
+            np.testing.assert_allclose(further.embedding[further.parent == row][0], expected, atol=1e-6)
+
+
+def test_invariant_7_holds_with_views_too(tmp_path: Path) -> None:
+    green = [("green", data) for data in new_pictures("green", 10, 4)]
+    grey = [("grey", data) for data in new_pictures("grey", 8, 3)]
+
+    one = with_views(tmp_path / "one", [[*green, *grey]])
+    two = with_views(tmp_path / "two", [green, grey])
+
+    assert one.artifact(3).card.head_digest == two.artifact(4).card.head_digest
+
+
+def test_a_new_class_without_holdout_images_is_named_and_missing_evidence_refuses_nothing(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 0))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert job.verdict is not None
+    assert any("class 'green' is new, and it has no holdout images" in caution for caution in job.verdict["cautions"])
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_a_model_without_any_holdout_image_is_refused(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, train=10, holdout=0)
+    workshop.add("red", new_pictures("red", 5, 0))
+
+    job = workshop.retrain()
+
+    workshop.examples.close()
+    assert job.state is JobState.REFUSED
+    assert "no holdout images" in job.message
+
+
+def test_embeddings_that_were_cached_while_serving_are_used_and_need_no_file(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    marked = {image_hash(data): embed(data) + np.float32(0.001) for data in pictures}
+    workshop.examples.embeddings.put(COLOUR_KEY, marked)
+    for name in marked:
+        workshop.examples.image_file(name).unlink()
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+    features = workshop.features(2)
+    for name, vector in marked.items():
+        assert features.embedding[features.sha256.index(name)].tobytes() == vector.tobytes()
+
+
+def test_embeddings_that_are_missing_are_computed_and_kept(workshop: Workshop) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+
+    workshop.retrain()
+
+    names = [image_hash(data) for data in pictures]
+    cached = workshop.examples.embeddings.get(COLOUR_KEY, names)
+    assert cached.keys() == set(names)
+    for data in pictures:
+        np.testing.assert_allclose(cached[image_hash(data)], embed(data), atol=1e-6)
+
+
+def test_an_example_that_cannot_be_read_is_left_out_and_named_in_the_log(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", [*pictures, b"no picture at all"])
+    gone = image_hash(pictures[0])
+    workshop.examples.image_file(gone).unlink()
+
+    with caplog.at_level(logging.WARNING):
+        job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    lost = {gone, image_hash(b"no picture at all")}
+    assert not lost & set(workshop.features(2).sha256)
+    for name in lost:
+        assert f"example {name} (green, from unknown) is left out" in caplog.text
+
+
+def test_a_picture_that_was_embedded_and_cannot_be_read_any_more_does_not_end_the_job(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = new_pictures("green", 10, 4)
+    workshop.add("green", pictures)
+    workshop.examples.embeddings.put(COLOUR_KEY, {image_hash(data): embed(data) for data in pictures})
+    for data in pictures:
+        Path(str(workshop.examples.image_file(image_hash(data)))).write_bytes(data[:-40])
+
+    with caplog.at_level(logging.WARNING):
+        job = workshop.retrain()
+
+    assert (job.state, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 2)
+    assert any(f"image {image_hash(data)} (" in caplog.text for data in pictures)
+
+
+def test_a_picture_over_the_limits_of_the_environment_is_left_out_by_hash_and_name(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = picture("green", 3, side_px=40)
+    workshop.add("green", [*new_pictures("green", 10, 4), large])
+    monkeypatch.setenv("REGRAFT_MAX_IMAGE_PIXELS", "1500")
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert image_hash(large) not in workshop.features(2).sha256
+    report = json.loads((workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).read_text())
+    (left_out,) = report["left_out"]
+    assert left_out["file"] == f"{image_hash(large)} (green, from unknown)"
+    assert "40 x 40 px; the limit is 1,500 pixels in all (REGRAFT_MAX_IMAGE_PIXELS)" in left_out["reason"]
+
+
+MOEWE = "Möwe"
+MAC = unicodedata.normalize("NFD", MOEWE)
+"""The same, as a Mac calls a folder."""
+
+
+def relabelled_workshop(root: Path, *labels: str) -> Workshop:
+    """Return a workshop whose champion calls blue, red and green otherwise."""
+    features = replace(colour_features(("blue", "red", "green"), 20, 8), labels=labels)
+    store = ModelStore(root / "models")
+    publish(store, colour_challenger(features, MODEL), left_out=[], who="tester", why="a test")
+    store.move(MODEL, 1, who="tester", why="a test")
+    return Workshop(store, ExamplesStore(store.root / FOLDER))
+
+
+def test_a_champion_from_a_mac_learns_its_own_class_from_labels_of_others(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, "blue", "red", MAC)
+    workshop.add(MOEWE, new_pictures("green", 6, 2))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED
+    assert workshop.artifact(2).card.labels == ("blue", "red", MOEWE)
+    assert workshop.features(2).label_index.tolist().count(2) == 28 + 8
+    diff = version_diff(workshop.store, f"{MODEL}:1", f"{MODEL}:2")
+    assert (diff.labels_added, diff.labels_gone, diff.data.relabelled) == ((), (), ())
+    workshop.examples.close()
+
+
+def test_a_champion_that_has_both_forms_of_a_label_is_retrained_to_one_class(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, MOEWE, "red", MAC)
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.SUCCEEDED, job.message
+    assert workshop.artifact(2).card.labels == (MOEWE, "red")
+    assert job.verdict is not None
+    assert job.verdict["champion_accuracy"] == 1, "either form of its answer is right"
+    assert workshop.retrain().state is JobState.REFUSED, "nothing is new any more"
+    workshop.examples.close()
+
+
+def test_a_golden_folder_from_a_mac_is_that_of_its_label(tmp_path: Path) -> None:
+    workshop = relabelled_workshop(tmp_path, "blue", "red", MOEWE)
+    folder = workshop.store.root / MODEL / "golden" / MAC
+    folder.mkdir(parents=True)
+    (folder / "one.png").write_bytes(picture("green", 77))
+    workshop.add("red", new_pictures("red", 3, 1))
+
+    verdict = workshop.retrain().verdict
+
+    assert verdict is not None
+    assert (verdict["golden_images"], verdict["golden_failures"]) == (1, [])
+    workshop.examples.close()
+
+
+def test_invariant_7_the_order_of_arrival_does_not_change_the_head_bytes(tmp_path: Path) -> None:
+    arrivals = [("green", data) for data in new_pictures("green", 10, 4)]
+    arrivals += [("grey", data) for data in new_pictures("grey", 8, 3)]
+    arrivals += [("red", data) for data in new_pictures("red", 5, 1)]
+    shuffled = [arrivals[row] for row in np.random.default_rng(1).permutation(len(arrivals))]
+
+    digests = []
+    for name, order in (("one", arrivals), ("two", arrivals[::-1]), ("three", shuffled)):
+        workshop = open_workshop(tmp_path / name)
+        for label, data in order:
+            workshop.add(label, [data])
+        assert workshop.retrain().state is JobState.SUCCEEDED
+        digests.append(workshop.artifact(2).card.head_digest)
+        workshop.examples.close()
+
+    assert len(set(digests)) == 1
+
+
+def test_invariant_7_examples_in_one_go_or_in_two_give_the_same_head_bytes(tmp_path: Path) -> None:
+    green, grey = new_pictures("green", 10, 4), new_pictures("grey", 8, 3)
+    one, two = open_workshop(tmp_path / "one"), open_workshop(tmp_path / "two")
+    one.add("green", green)
+    one.add("grey", grey)
+    one.retrain()
+    two.add("green", green)
+    two.retrain()
+    two.add("grey", grey)
+    two.retrain()
+
+    heads = one.artifact(2).card.head_digest, two.artifact(3).card.head_digest
+
+    one.examples.close()
+    two.examples.close()
+    assert heads[0] == heads[1]
+
+
+def test_a_model_without_a_champion_fails_with_what_to_do(workshop: Workshop) -> None:
+    job = workshop.examples.jobs.create("nobody", {}, "Ann")
+
+    job = run_job(workshop.store, workshop.examples, job.id)
+
+    assert job.state is JobState.FAILED
+    assert "model 'nobody' has no champion to improve on: train and promote a version first" in job.message
+
+
+def test_where_only_one_class_is_left_to_train_on_the_job_fails_and_says_what_can_be_done(workshop: Workshop) -> None:
+    for number in range(28):
+        data = known("red", held=False, number=number)
+        workshop.add("red", [data])
+        workshop.examples.remove(MODEL, image_hash(data))
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert job.message == (
+        "a head needs two classes of at least 2 images to train on: 'red' has 0: label more, or promote a version "
+        "from before those images were removed or relabelled"
+    )
+    assert workshop.store.versions(MODEL) == [1]
+    assert workshop.store.champion(MODEL) == 1
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("file", [MODEL_FILE, FEATURES_FILE])
+@pytest.mark.parametrize("damage", [Path.unlink, cut_off])
+def test_a_damaged_champion_fails_the_job_and_names_the_file(
+    workshop: Workshop, file: str, damage: Callable[[Path], None]
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    damage(workshop.store.folder(MODEL, 1) / file)
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.FAILED
+    assert f"{MODEL}/1/{file}" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+
+
+class Meddling(ModelStore):
+    """A model store in which something happens whenever a version was published, or the champion is asked for."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        on_publish: Callable[[], object] = lambda: None,
+        on_champion: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(root)
+        self.on_publish, self.on_champion = on_publish, on_champion
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        version = super().publish(name, write, who=who, why=why, job=job)
+        self.on_publish()
+        return version
+
+    def champion(self, name: str) -> int | None:
+        champion = super().champion(name)
+        self.on_champion()
+        return champion
+
+
+def test_a_champion_that_moved_meanwhile_fails_the_job_and_stays(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    publish(workshop.store, first_version(10, 0), left_out=[], who="Bob", why="another idea")
+
+    job = workshop.retrain(
+        Meddling(
+            workshop.store.root, on_publish=lambda: workshop.store.move(MODEL, 2, who="Bob", why="changed my mind")
+        )
+    )
+
+    assert (job.state, job.champion, job.version) == (JobState.FAILED, 1, 3)
+    assert "the champion of 'colours' is now version 2, not 1" in job.message
+    assert workshop.store.champion(MODEL) == 2
+    assert workshop.store.versions(MODEL) == [1, 2, 3]
+
+
+def cancel_all(workshop: Workshop) -> None:
+    for job in workshop.examples.jobs.list(MODEL):
+        workshop.examples.jobs.request_cancel(job.id)
+
+
+def test_a_job_cancelled_before_it_started_does_not_run(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    workshop.examples.jobs.request_cancel(job.id)
+
+    with pytest.raises(PreconditionError, match=f"retrain job {job.id} is CANCELLED, not PENDING"):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_job_cancelled_at_the_start_stops_before_any_version_is_made(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_champion=lambda: cancel_all(workshop)))
+
+    assert (job.state, job.message, job.version) == (JobState.CANCELLED, "cancelled", None)
+    assert job.finished_at is not None
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_a_job_cancelled_after_publication_promotes_nothing(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_publish=lambda: cancel_all(workshop)))
+
+    assert job.state is JobState.CANCELLED
+    assert workshop.store.champion(MODEL) == 1
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def test_a_cancelled_job_makes_room_for_the_next(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.retrain(Meddling(workshop.store.root, on_champion=lambda: cancel_all(workshop)))
+
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+
+def full_disk() -> None:
+    raise StorageError("cannot publish a version of 'colours': No space left on device")
+
+
+def bug() -> None:
+    raise ZeroDivisionError("a secret detail")
+
+
+def test_a_full_disk_fails_the_job_with_the_reason(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(Meddling(workshop.store.root, on_publish=full_disk))
+
+    assert job.state is JobState.FAILED
+    assert "No space left on device" in job.message
+    assert workshop.store.champion(MODEL) == 1
+
+
+class ReadOnly(ModelStore):
+    """A model store on a disk that takes nothing."""
+
+    def publish(self, name: str, write: Callable[[Path], None], *, who: str, why: str, job: str = "") -> int:
+        def refuse(folder: Path) -> None:
+            write(folder)
+            raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+        return super().publish(name, refuse, who=who, why=why, job=job)
+
+
+def test_a_store_that_takes_nothing_fails_the_job_and_is_as_it_was(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(ReadOnly(workshop.store.root))
+
+    assert job.state is JobState.FAILED
+    assert "cannot publish a version of 'colours': Read-only file system" in job.message
+    assert workshop.store.versions(MODEL) == [1]
+    assert [path.name for path in (workshop.store.root / MODEL).iterdir() if path.is_dir()] == ["1"]
+    assert workshop.retrain().state is JobState.SUCCEEDED
+
+
+class Away(RetrainJobs):
+    """The table of jobs of a database that goes away when a phase begins."""
+
+    phase: str
+    gone = False
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        self.gone |= phase == self.phase
+        self._fail_if_gone()
+        super().report(job_id, phase, fraction, message, **fields)
+
+    def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - as there
+        self._fail_if_gone()
+        return super().finish(job_id, state, message, **fields)
+
+    def _fail_if_gone(self) -> None:
+        if self.gone:
+            raise StorageError("cannot update the retrain job: server closed the connection unexpectedly")
+
+
+@pytest.mark.parametrize("phase", ["read", "fit", "publish"])
+def test_a_database_that_goes_away_ends_the_process_and_the_job_is_settled_when_it_is_back(
+    workshop: Workshop, phase: str
+) -> None:
+    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    here, away = workshop.examples.jobs, Away(engine)
+    away.phase = phase
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.examples.jobs = away
+
+    with pytest.raises(StorageError, match="closed the connection"):
+        workshop.retrain()
+
+    engine.dispose()
+    workshop.examples.jobs = here
+    assert workshop.store.champion(MODEL) == 1
+    settled = settle(workshop, "its database was away")
+    assert settled.state is JobState.PENDING
+    assert "its database was away" in settled.message
+    assert run_job(workshop.store, workshop.examples, settled.id).state is JobState.SUCCEEDED
+
+
+def settle(workshop: Workshop, why: str = "it was killed") -> RetrainJob:
+    (running,) = workshop.examples.jobs.list(MODEL, JobState.RUNNING)
+    settled = settle_interrupted(workshop.examples, workshop.store, running, why)
+    assert settled is not None
+    return settled
+
+
+class Killed(BaseException):
+    """Ends a job as kill -9 does: it can say nothing more."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def killed_after_publication(workshop: Workshop, **settings: float | str) -> RetrainJob:
+    """Kill a job that has published version 2 but has not promoted it, and put it back."""
+    workshop.add("green", new_pictures("green", 10, 4))
+    with pytest.raises(Killed):
+        workshop.retrain(Meddling(workshop.store.root, on_publish=kill), **settings)
+    settled = settle(workshop)
+    assert settled.state is JobState.PENDING
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 1)
+    return settled
+
+
+def test_a_version_that_was_published_before_the_interruption_is_promoted_and_not_published_twice(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop)
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, 1, 2)
+    assert "version 2 is the champion; retrain: holdout accuracy 0.8000 -> 1.0000 (second attempt" in job.message
+    assert job.verdict is not None
+    assert job.verdict["blessed"]
+    assert job.verdict["challenger_accuracy"] == 1
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 2)
+    publication, promotion = workshop.store.history(MODEL)[-2:]
+    assert (publication.event, promotion.event) == ("publish", "promote")
+    assert (promotion.who, promotion.why, promotion.job) == ("Ann", publication.why, job.id)
+
+
+def test_a_version_that_was_published_before_the_interruption_still_waits_for_a_person_where_the_gate_is_manual(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop, gate="manual")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert job.state is JobState.SUCCEEDED
+    assert "version 2 is blessed and waits" in job.message
+    assert (workshop.store.versions(MODEL), workshop.store.champion(MODEL)) == ([1, 2], 1)
+
+
+def test_a_version_that_was_published_before_the_interruption_does_not_replace_another_champion(
+    workshop: Workshop,
+) -> None:
+    waiting = killed_after_publication(workshop)
+    publish(workshop.store, first_version(10, 0), left_out=[], who="Bob", why="another idea")
+    workshop.store.move(MODEL, 3, who="Bob", why="changed my mind")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert job.state is JobState.FAILED
+    assert "the champion of 'colours' is now version 3, not 1" in job.message
+    assert workshop.store.champion(MODEL) == 3
+
+
+def test_where_the_published_version_is_damaged_the_second_attempt_publishes_the_same_head_anew(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = killed_after_publication(workshop)
+    (workshop.store.folder(MODEL, 2) / REPORT_JSON_FILE).write_text("{")
+
+    job = run_job(workshop.store, workshop.examples, waiting.id)
+
+    assert (job.state, job.version, workshop.store.champion(MODEL)) == (JobState.SUCCEEDED, 3, 3)
+    assert "version 2 of colours is damaged" in caplog.text
+    first, second = workshop.artifact(2), workshop.artifact(3)
+    assert first.head.digest() == second.head.digest()
+    assert first.card.settings == second.card.settings
+
+
+def no_memory() -> None:
+    raise MemoryError
+
+
+def test_a_job_that_needs_more_memory_than_it_may_have_fails_and_says_so(workshop: Workshop) -> None:
+    job = workshop.retrain(Meddling(workshop.store.root, on_champion=no_memory))
+
+    assert (job.state, job.message) == (JobState.FAILED, "it needs more memory than there is")
+
+
+def test_a_job_that_is_stopped_after_its_promotion_succeeded(workshop: Workshop) -> None:
+    """Invariant 6."""
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    job = workshop.retrain(StoppedOncePromoted(workshop.store.root))
+
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert workshop.store.champion(MODEL) == 2
+
+
+class StoppedOncePromoted(ModelStore):
+    """A model store whose process is at its limit when it has promoted a version."""
+
+    def move(self, *args: Any, **named: Any) -> NoReturn:  # noqa: ANN401 - whatever a store takes
+        super().move(*args, **named)
+        raise TrainingError("it needs more memory than its limit of 1 MB")
+
+
+DEAF = """
+import signal, sys, threading
+from pathlib import Path
+from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.models import ModelStore
+from training.retrain.job import run_job
+
+class Deaf(ModelStore):
+    def champion(self, name):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as in native code that does not return
+        taken = b"x" * (400 * 2**20)
+        threading.Event().wait()
+
+root = Path(sys.argv[1])
+run_job(Deaf(root), ExamplesStore(root / FOLDER), sys.argv[2], memory_mb=350)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the memory's size")
+def test_a_job_beyond_its_memory_that_heeds_nothing_fails_all_the_same_and_its_process_ends(workshop: Workshop) -> None:
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(["-c", DEAF, str(workshop.store.root), job.id])
+
+    assert child.returncode == OUT_OF_MEMORY, child.stderr
+    job = workshop.examples.jobs.get(job.id)
+    assert job.state is JobState.FAILED
+    assert job.message.startswith("it needs more memory than its limit of 350 MB, and had ")
+
+
+def test_a_bug_fails_the_job_with_a_fixed_text_and_goes_on_to_whoever_started_it(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    with pytest.raises(ZeroDivisionError):
+        workshop.retrain(Meddling(workshop.store.root, on_publish=bug))
+
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.state, job.message) == (JobState.FAILED, "internal error; its log has the traceback")
+    assert "a secret detail" in caplog.text
+
+
+def test_a_job_that_does_not_exist_is_an_error(workshop: Workshop) -> None:
+    with pytest.raises(NotFoundError, match="no retrain job 'nothing'"):
+        run_job(workshop.store, workshop.examples, "nothing")
+
+
+def test_a_job_runs_once(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.retrain()
+
+    with pytest.raises(PreconditionError, match="is SUCCEEDED, not PENDING"):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.store.versions(MODEL) == [1, 2]
+
+
+def test_a_second_process_on_the_same_model_is_refused_and_the_job_keeps_waiting(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    with (
+        job_lock(workshop.examples, MODEL),
+        pytest.raises(PreconditionError, match="being retrained by another process"),
+    ):
+        run_job(workshop.store, workshop.examples, job.id)
+
+    assert workshop.examples.jobs.get(job.id).state is JobState.PENDING
+    assert run_job(workshop.store, workshop.examples, job.id).state is JobState.SUCCEEDED
+
+
+class Listening(RetrainJobs):
+    """The table of jobs, keeping what is reported to it."""
+
+    reported: list[tuple[str, float]]
+
+    def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
+        super().report(job_id, phase, fraction, message, **fields)
+        self.reported.append((phase, fraction))
+        assert message
+
+
+def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Workshop) -> None:
+    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    jobs = Listening(engine)
+    jobs.reported = []
+    workshop.examples.jobs = jobs
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    workshop.retrain()
+
+    engine.dispose()
+    fractions = [fraction for _, fraction in jobs.reported]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+    phases = [phase for phase, _ in jobs.reported]
+    assert list(dict.fromkeys(phases)) == ["read", "embed", "fit", "check", "judge", "publish"]
+
+
+def command(workshop: Workshop, *arguments: str) -> list[str]:
+    return ["-m", "training.retrain", "--store", str(workshop.store.root), *arguments]
+
+
+def test_the_program_retrains_a_model_by_name_and_never_imports_torch(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    environment = block(
+        tmp_path / "blocked", ("torch", "torchvision", "timm"), "raise SystemExit('torch was imported')"
+    )
+
+    child = in_a_child(command(workshop, "--name", MODEL), environment)
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.store.champion(MODEL) == 2
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 2)
+    assert f"job {job.id} of {MODEL}: SUCCEEDED" in child.stderr
+
+
+def test_the_program_runs_a_job_that_somebody_entered_and_a_refusal_is_no_failure(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    examples = ExamplesStore(tmp_path / "elsewhere")
+    for colour, wrong in (("red", "blue"), ("blue", "red")):
+        for data in new_pictures(colour, 60, 6):
+            examples.add(MODEL, data, wrong)
+    job = examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(command(workshop, "--examples", str(tmp_path / "elsewhere"), "--job", job.id))
+
+    job = examples.jobs.get(job.id)
+    examples.close()
+    assert child.returncode == 0, child.stderr
+    assert job.state is JobState.REFUSED
+    assert workshop.store.champion(MODEL) == 1
+
+
+def test_the_program_goes_on_with_what_a_killed_one_left_behind(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    orphan = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    assert workshop.examples.jobs.claim(orphan.id)
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert (job.id, job.state, job.version) == (orphan.id, JobState.SUCCEEDED, 2)
+    assert "second attempt; the first was interrupted in phase 'start'" in job.message
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_the_program_leaves_interrupted_jobs_of_other_models_to_those_who_would_run_them(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    other = workshop.examples.jobs.create("shades", {}, "Ann")
+    assert workshop.examples.jobs.claim(other.id)
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.examples.jobs.get(other.id).state is JobState.RUNNING
+
+
+def test_the_program_takes_up_a_job_that_waits(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    waiting = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    child = in_a_child(command(workshop, "--name", MODEL))
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.examples.jobs.get(waiting.id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the memory's size")
+@pytest.mark.parametrize(
+    ("limit_mb", "state", "message"),
+    [
+        (1, JobState.FAILED, "it needs more memory than its limit of 1 MB, and had "),
+        (4000, JobState.SUCCEEDED, "version 2 is the champion"),
+    ],
+)
+def test_the_program_keeps_to_its_memory_or_says_that_it_cannot(
+    workshop: Workshop, limit_mb: int, state: JobState, message: str
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    child = in_a_child(command(workshop, "--name", MODEL, "--memory-mb", str(limit_mb)))
+
+    (job,) = workshop.examples.jobs.list(MODEL)
+    assert job.state is state, child.stderr
+    assert job.message.startswith(message)
+    assert message in child.stderr
+    assert child.returncode == (0 if state is JobState.SUCCEEDED else 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "champion"),
+    [
+        ([], {}, 2),
+        (["--gate", "manual"], {}, 1),
+        ([], {"REGRAFT_GATE": "manual"}, 1),
+        (["--gate", "auto"], {"REGRAFT_GATE": "manual"}, 2),
+    ],
+)
+def test_the_program_lets_the_gate_or_a_person_have_the_last_word_as_it_is_told(
+    workshop: Workshop, flags: list[str], variable: dict[str, str], champion: int
+) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+
+    child = in_a_child(command(workshop, "--name", MODEL, *flags), {**os.environ, **variable})
+
+    assert child.returncode == 0, child.stderr
+    assert workshop.store.versions(MODEL) == [1, 2]
+    assert workshop.store.champion(MODEL) == champion
+
+
+def test_the_program_refuses_a_mode_of_the_gate_that_there_is_not_and_enters_no_job(workshop: Workshop) -> None:
+    child = in_a_child(command(workshop, "--name", MODEL), {**os.environ, "REGRAFT_GATE": "maybe"})
+
+    assert child.returncode == 1
+    assert "REGRAFT_GATE: 'maybe' is none of auto, manual, off" in child.stderr
+    assert workshop.examples.jobs.list(MODEL) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("no url", "Could not parse SQLAlchemy URL"),
+        ("sqlite:////no/such/folder/examples.sqlite", "No such file or directory"),
+        ("postgresql+psycopg://nobody@127.0.0.1:1/nothing", "Connection refused"),
+    ],
+)
+def test_a_database_that_refuses_is_an_error_in_one_line(workshop: Workshop, url: str, says: str) -> None:
+    child = in_a_child(command(workshop, "--name", MODEL, "--database", url))
+
+    assert child.returncode == 1
+    (line,) = child.stderr.splitlines()
+    assert " ERROR regraft.retrain: " in line
+    assert says in line
+
+
+def test_a_disk_that_is_full_ends_the_program_and_leaves_both_stores_whole(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+    program = (
+        "import resource, sys, training.retrain.job as retrain;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.exit(retrain.main(sys.argv[1:]))"
+    )
+
+    child = in_a_child(["-c", program, *command(workshop, "--job", job.id)[2:]])
+
+    assert child.returncode == 1
+    assert "Traceback" not in child.stderr
+    assert workshop.store.versions(MODEL) == [1]
+    after = in_a_child(command(workshop, "--name", MODEL))
+    assert after.returncode == 0, after.stderr
+    assert workshop.store.champion(MODEL) == 2
+
+
+def test_the_program_says_why_it_failed_and_exits_with_one(workshop: Workshop) -> None:
+    child = in_a_child(command(workshop, "--name", "nobody"))
+
+    assert child.returncode == 1
+    assert "model 'nobody' has no champion to improve on" in child.stderr
+    assert "Traceback" not in child.stderr
+
+
+def test_the_program_refuses_a_model_that_another_process_retrains(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    job = workshop.examples.jobs.create(MODEL, {}, "Ann")
+
+    with job_lock(workshop.examples, MODEL):
+        child = in_a_child(command(workshop, "--job", job.id))
+
+    assert child.returncode == TAKEN
+    assert "being retrained by another process" in child.stderr
+    assert workshop.examples.jobs.get(job.id).state is JobState.PENDING
+    assert workshop.store.versions(MODEL) == [1]
+
+
+def test_the_program_refuses_a_name_that_no_model_can_have_and_writes_nothing_outside(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    child = in_a_child(command(workshop, "--name", "../../outside"))
+
+    assert child.returncode == 1
+    assert "model name '../../outside'" in child.stderr
+    assert "Traceback" not in child.stderr
+    assert not list(tmp_path.rglob("outside*"))
+
+
+OLD = features_of(
+    ("blue", "red"),
+    [
+        row
+        for label in ("blue", "red")
+        for row in (*colour_rows(label, range(4), held=False), *colour_rows(label, range(4, 6), held=True))
+    ],
+)
+HASHES = [*OLD.sha256, *(image_hash(str(number).encode()) for number in range(8))]
+SENT = st.dictionaries(st.sampled_from(HASHES), st.sampled_from(["blue", "red", "green"]))
+
+
+@settings(max_examples=80)
+@given(SENT, st.sets(st.sampled_from(HASHES)))
+def test_every_picture_has_its_newer_label_and_what_was_removed_leaves_although_the_champion_was_fitted_on_it(
+    sent: dict[str, str], removed: set[str]
+) -> None:
+    labels = labels_in_force(OLD, sent, removed)
+
+    assert list(labels) == sorted({*OLD.sha256, *sent} - removed)
+    known = {sha256: OLD.labels[index] for sha256, index in zip(OLD.sha256, OLD.label_index, strict=True)}
+    assert all(label == sent.get(sha256, known.get(sha256)) for sha256, label in labels.items())

@@ -1,0 +1,126 @@
+"""Pictures that belong together are on one side of the split, also in retrains; nobody chooses the gate's evidence."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regraft.label_rules import image_hash, is_holdout
+from regraft.stores.examples import NewExample
+from regraft.stores.jobs import JobState
+from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
+from training.data.groups import group_named
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    workshop = open_workshop(tmp_path)
+    yield workshop
+    workshop.examples.close()
+
+
+def side(workshop: Workshop, version: int, data: bytes) -> bool | None:
+    """Tell whether a picture is holdout in a version; None where it takes no part."""
+    features = workshop.features(version)
+    names = dict(zip(features.sha256, map(bool, features.is_holdout), strict=True))
+    return names.get(image_hash(data))
+
+
+def group(workshop: Workshop, version: int, data: bytes) -> int:
+    features = workshop.features(version)
+    return int(features.group[features.sha256.index(image_hash(data))])
+
+
+def otherwise(data: bytes, *, held: bool) -> bytes:
+    """Return the same picture in other bytes, whose hash puts it on this side."""
+    return next(longer for number in range(1000) if is_holdout(image_hash(longer := data + b"%d" % number)) is held)
+
+
+def learn(workshop: Workshop) -> None:
+    job = workshop.retrain(gate="off")
+    assert job.state is JobState.SUCCEEDED, job.message
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_few_bytes_behind_a_picture_do_not_move_it_across_the_split(workshop: Workshop, held: bool) -> None:
+    data = known("red", held=held)
+    moved = otherwise(data, held=not held)
+    workshop.add("red", [moved])
+
+    learn(workshop)
+
+    assert side(workshop, 2, moved) is side(workshop, 1, data) is held
+    assert group(workshop, 2, moved) == group(workshop, 2, data)
+
+
+def test_copies_that_come_together_are_on_one_side_whichever_is_first(tmp_path: Path) -> None:
+    data = new_pictures("red", 1, 0)[0]
+    copies = [otherwise(data, held=True), otherwise(data, held=False), otherwise(data + b"!", held=True)]
+    sides = []
+    for number, order in enumerate((copies, copies[::-1])):
+        workshop = open_workshop(tmp_path / str(number))
+        workshop.add("red", order)
+        learn(workshop)
+        sides.append([side(workshop, 2, each) for each in copies])
+        workshop.examples.close()
+
+    assert sides[0] == sides[1]
+    assert len(set(sides[0])) == 1
+
+
+def test_a_group_that_people_named_is_on_one_side_and_a_later_picture_of_it_too(workshop: Workshop) -> None:
+    pictures = new_pictures("red", 6, 4)
+    workshop.examples.add_all(MODEL, [NewExample(data, "red", group="patient 7") for data in pictures[:-1]])
+    learn(workshop)
+    workshop.examples.add_all(MODEL, [NewExample(pictures[-1], "red", group="patient 7")])
+
+    learn(workshop)
+
+    assert len({side(workshop, 3, data) for data in pictures}) == 1
+    assert {group(workshop, 3, data) for data in pictures} == {group_named("patient 7")}
+
+
+def test_what_belongs_with_both_sides_is_trained_on_by_nobody_judges_nobody_and_is_told(workshop: Workshop) -> None:
+    bridge, copy = new_pictures("red", 2, 0)[0], otherwise(known("red", held=True), held=False)
+    workshop.examples.add_all(
+        MODEL,
+        [NewExample(known("red", held=False), "red", group="a scene"), NewExample(bridge, "red", group="a scene")],
+    )
+    workshop.examples.add_all(MODEL, [NewExample(copy, "red", group="a scene")])
+
+    job = workshop.retrain()
+
+    assert job.state is JobState.REFUSED  # there is nothing else
+    assert "nothing new" in job.message
+    assert "2 images belong with training and with holdout images" in job.message
+    assert image_hash(bridge) not in workshop.examples.sides(MODEL)
+
+
+def test_sides_that_a_refused_retrain_decided_stay(workshop: Workshop) -> None:
+    first, second = (next(iter(new_pictures("red", *count))) for count in ((1, 0), (0, 1)))
+    workshop.add("red", [first, second])
+    assert workshop.retrain(min_accuracy=100, max_drop=-100).state is JobState.REFUSED
+    before = [side(workshop, 2, data) for data in (first, second)]
+    link = NewExample(new_pictures("red", 2, 0)[1], "red", group="a scene")
+    workshop.examples.add_all(MODEL, [NewExample(first, "red", group="a scene"), link])
+    workshop.examples.add_all(MODEL, [NewExample(second, "red", group="a scene")])
+
+    learn(workshop)
+
+    assert [side(workshop, 3, data) for data in (first, second)] == before == [False, True]
+    assert side(workshop, 3, link.data) is None
+
+
+def test_what_was_held_out_stays_out_of_training_though_it_was_removed_and_sent_again(workshop: Workshop) -> None:
+    data = new_pictures("red", 0, 1)[0]
+    workshop.add("red", [data])
+    learn(workshop)
+    workshop.examples.remove(MODEL, image_hash(data))
+    learn(workshop)
+    copy = otherwise(data, held=False)
+    workshop.add("red", [copy])
+
+    learn(workshop)
+
+    assert side(workshop, 3, data) is None
+    assert side(workshop, 4, copy) is True

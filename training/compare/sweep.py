@@ -1,0 +1,303 @@
+"""The story of a comparison: every backbone with every strategy on the same pictures, then all on the same clock.
+
+Each combination learns from all training pictures first, with nothing in any cache, so that the seconds are comparable;
+this model is published in the comparison's store. Then come smaller shares and further seeds, which are measured only.
+The holdout is the same for all.
+"""
+
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from regraft.errors import InvalidRequestError, MissingPackageError, TrainingError
+from regraft.files import storage_errors, write_durably
+from regraft.model.session import cpu_budget, require_onnxruntime
+from regraft.stores.models import FEATURES_FILE
+from training.compare.chart import require_matplotlib
+from training.compare.page import draw_charts, render
+from training.compare.results import (
+    Comparison,
+    DataSet,
+    Failure,
+    Published,
+    Row,
+    Run,
+    by_share,
+    mark_pareto,
+    read_row,
+    winner,
+)
+from training.compare.run import attempt, cache_for, train_settings
+from training.compare.settings import CompareSettings
+from training.data.dataset import Dataset, check_trainable, scan
+from training.data.subsets import take_share
+from training.evaluation.latency import ms_per_image
+from training.head.features import Features, load_features
+from training.strategies.context import Listener
+from training.train import train
+
+COMPARISON_FILE: Final = "comparison.json"
+PAGE_FILE: Final = "comparison.html"
+CHART_FOLDER: Final = "charts"
+
+Listen = Callable[[str], AbstractContextManager[Listener]]
+"""Given the title of a part of the work, says who hears how far it is."""
+
+_Datasets = dict[str, Dataset]
+
+
+def compare(settings: CompareSettings, listen: Listen) -> Comparison:
+    """Train and measure every combination; one that fails does not stop the others.
+
+    Args:
+        settings: what to do.
+        listen: hears how far it is.
+
+    Raises:
+        InvalidRequestError: the folder to write to holds something else, or a share does not fit the data.
+        DatasetError: the data cannot be trained on.
+        MissingPackageError: matplotlib or torch is not installed.
+        TrainingError: every combination failed.
+        StorageError: the folder cannot be written to.
+    """
+    require_matplotlib()  # now, not after hours of training
+    _import_torch()
+    _claim(settings.folder)
+    datasets = _scanned(settings, listen)
+    comparison = _begin(settings, datasets)
+    _save(settings.folder, comparison)  # so that the folder of an interrupted comparison is known as one
+    with tempfile.TemporaryDirectory(prefix=".cache-", dir=settings.folder) as caches:
+        comparison = _run_all(settings, comparison, datasets, Path(caches), listen)
+        if not comparison.rows:
+            first = comparison.failures[0]
+            raise TrainingError(f"nothing could be compared; {first.backbone}, {first.strategy}: {first.error}")
+        outcomes = _timed(settings.folder, comparison, datasets, listen)
+        comparison = replace(comparison, outcomes=mark_pareto(outcomes))
+        _save_page(settings.folder, comparison)
+        if settings.publish:
+            published = _publish(settings, comparison, datasets, Path(caches), listen)
+            comparison = replace(comparison, published=tuple(published))
+            _save_page(settings.folder, comparison)
+    return comparison
+
+
+def _import_torch() -> None:
+    """Load it before the first run, which would pay for it alone."""
+    try:
+        import training.backbones.onnx_export  # noqa: PLC0415 - torch
+        import training.strategies.finetuning.coordinator  # noqa: F401, PLC0415 - likewise
+    except ImportError as error:
+        raise MissingPackageError(f"a comparison needs torch: pip install 'regraft[train]' ({error})") from error
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder, or refuse one that holds anything but an earlier comparison."""
+    with storage_errors("cannot write the comparison"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / COMPARISON_FILE).is_file():
+            raise InvalidRequestError(f"--out: {folder} holds something else than a comparison: name another folder")
+
+
+def _scanned(settings: CompareSettings, listen: Listen) -> _Datasets:
+    """Scan all data before the first run.
+
+    So what is wrong with any is known before the hours.
+    """
+    datasets = {}
+    for name, data in zip(settings.names, settings.data, strict=True):
+        with listen(name) as listener:
+            dataset = scan(data, listener.progress)
+        check_trainable(dataset, data)
+        for share in settings.all_shares:
+            take_share(dataset, share, settings.seed)
+        datasets[name] = dataset
+    return datasets
+
+
+def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
+    """Return a comparison without runs, or with those that an interrupted one has finished.
+
+    Raises:
+        InvalidRequestError: that one was of other pictures, or by another recipe.
+    """
+    comparison = Comparison(
+        datasets=tuple(_facts(name, dataset, _digest(dataset)) for name, dataset in datasets.items()),
+        seeds=settings.all_seeds,
+        recipe={"weights": settings.weights, "init": settings.init, **settings.changes},
+        machine=f"{platform.machine()}, {cpu_budget()} CPUs, ONNX Runtime {require_onnxruntime().__version__}",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if not settings.resume:
+        return comparison
+    before = _read(settings.folder)
+    digests = {each["name"]: each["digest"] for each in before.get("datasets", ())}
+    if digests and digests != {each.name: each.digest for each in comparison.datasets}:
+        raise InvalidRequestError(f"--resume: the pictures are others than those of {settings.folder}: drop the flag")
+    if digests and before["recipe"] != comparison.recipe:
+        raise InvalidRequestError(f"--resume: {settings.folder} was made by {before['recipe']}: drop the flag")
+    wanted = set(_runs(settings))
+    rows = [read_row(entry) for entry in before.get("rows", ()) if not entry["error"]]
+    rows = [row for row in rows if _run_of(row) in wanted and (settings.folder / row.model).exists()]
+    for row in rows:
+        if row.model and not datasets[row.data].is_settled:
+            features = load_features((settings.folder / row.model).with_name(FEATURES_FILE))
+            datasets[row.data] = _settled_as(datasets[row.data], features)
+    return replace(_with_facts(comparison, datasets), outcomes=tuple(rows))
+
+
+def _run_all(
+    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
+) -> Comparison:
+    """Carry out the missing runs.
+
+    A combination that failed on all pictures is not tried again.
+    """
+    runs = list(_runs(settings))
+    for number, run in enumerate(runs, start=1):
+        if any(_run_of(row) == run for row in comparison.rows):
+            continue
+        if any(failure.combination == run.combination for failure in comparison.failures):
+            continue
+        title = f"{number} of {len(runs)}: {run.data}, {run.title}"
+        with listen(title + _left(runs[number - 1 :], comparison.rows)) as listener:
+            outcome, settled = attempt(run, settings, datasets[run.data], caches, listener)
+        if isinstance(outcome, Row) and not datasets[run.data].is_settled:
+            # the first that succeeds decides for all what is held out
+            datasets[run.data] = replace(settled, is_settled=True)
+            comparison = _with_facts(comparison, datasets)
+        comparison = replace(comparison, outcomes=(*comparison.outcomes, outcome))
+        _save(settings.folder, comparison)
+    return comparison
+
+
+def _runs(settings: CompareSettings) -> Iterator[Run]:
+    """Yield the runs, the most telling first.
+
+    All pictures, then their shares, then the same by further seeds.
+    """
+    for seed, share, data, backbone, strategy in product(
+        settings.all_seeds, settings.all_shares, settings.names, settings.backbones, settings.strategies
+    ):
+        yield Run(data=data, backbone=backbone, strategy=strategy, share=share, seed=seed)
+
+
+def _run_of(row: Row) -> Run:
+    return Run(data=row.data, backbone=row.backbone, strategy=row.strategy, share=row.share, seed=row.seed)
+
+
+def _left(runs: Sequence[Run], rows: Sequence[Row]) -> str:
+    """Estimate the time left, once all runs have been seen by another seed."""
+    groups = by_share(rows)
+    times = [[row.seconds for row in groups.get((run.combination, run.share), ())] for run in runs]
+    return f"; about {sum(map(fmean, times)) / 60:.0f} min to go" if all(times) else ""
+
+
+def _facts(name: str, dataset: Dataset, digest: str) -> DataSet:
+    held = sum(image.is_holdout for image in dataset.images)
+    return DataSet(name, len(dataset.labels), len(dataset.images) - held, held, dataset.how_split, digest)
+
+
+def _with_facts(comparison: Comparison, datasets: _Datasets) -> Comparison:
+    facts = tuple(_facts(each.name, datasets[each.name], each.digest) for each in comparison.datasets)
+    return replace(comparison, datasets=facts)
+
+
+def _digest(dataset: Dataset) -> str:
+    lines = sorted(f"{image.sha256} {image.label} {image.is_holdout}" for image in dataset.images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _settled_as(dataset: Dataset, features: Features) -> Dataset:
+    """Restore the dataset's split and groups from a model's features."""
+    held = dict(
+        zip(features.sha256, zip(features.is_holdout.tolist(), features.group.tolist(), strict=True), strict=True)
+    )
+    gone = [image.sha256 for image in dataset.images if image.sha256 not in held]
+    kept = dataset.without(dict.fromkeys(gone, "took no part in the comparison that goes on"))
+    images = [replace(image, is_holdout=held[image.sha256][0], group=held[image.sha256][1]) for image in kept.images]
+    return replace(kept, images=tuple(images), is_settled=True)
+
+
+def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Listen) -> list[Row | Failure]:
+    """Measure each model's time for a picture; return the outcomes with it.
+
+    Those of a data set take turns.
+    """
+    times: dict[str, float] = {}
+    for name, dataset in datasets.items():
+        models = [row.model for row in comparison.of(name).models]
+        held_first = sorted(dataset.images, key=lambda image: (not image.is_holdout, image.sha256))
+        with listen(f"{name}: time for a picture") as listener:
+            paths, pictures = [folder / model for model in models], [image.path for image in held_first]
+            times |= dict(zip(models, ms_per_image(paths, pictures, listener.progress), strict=True))
+    return [
+        replace(outcome, ms=times[outcome.model]) if isinstance(outcome, Row) and outcome.model else outcome
+        for outcome in comparison.outcomes
+    ]
+
+
+def _publish(
+    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
+) -> Iterator[Published]:
+    """Train the winner of each data set again, into the store.
+
+    It goes through the store's gate, as ``regraft train`` does.
+    """
+    for name, dataset in datasets.items():
+        best = winner(comparison.of(name).rows)
+        if best is None:
+            continue
+        asked = replace(
+            train_settings(_run_of(best), settings), name=settings.name, store=settings.store, keep_state=True
+        )
+        title = f"{name}: {best.backbone}, {best.strategy} goes before the gate"
+        with listen(title) as listener, cache_for(_run_of(best), caches) as cache:
+            result = train(asked, listener, cache=cache, gate=settings.gate, dataset=dataset)
+        yield Published(
+            data=name,
+            backbone=best.backbone,
+            strategy=best.strategy,
+            why=f"it answers {best.unseen_accuracy:.1%} of training pictures that it had not seen rightly",
+            name=result.name,
+            version=result.version,
+            promoted=result.promoted,
+            reasons=result.verdict.reasons if result.verdict else (),
+        )
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    """Read what an interrupted comparison left.
+
+    One that an earlier Regraft made counts as nothing.
+    """
+    try:
+        found = json.loads((folder / COMPARISON_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "datasets" in found else {}
+
+
+def _save(folder: Path, comparison: Comparison) -> None:
+    text = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with storage_errors("cannot write the comparison"):
+        write_durably(folder / COMPARISON_FILE, text.encode())
+
+
+def _save_page(folder: Path, comparison: Comparison) -> None:
+    _save(folder, comparison)
+    charts = draw_charts(comparison)
+    with storage_errors("cannot write the comparison"):
+        (folder / CHART_FOLDER).mkdir(exist_ok=True)
+        for name, of_data in charts.items():
+            for kind, chart in of_data.items():
+                write_durably(folder / CHART_FOLDER / f"{name}-{kind}.svg", chart)
+        write_durably(folder / PAGE_FILE, render(comparison, charts).encode())

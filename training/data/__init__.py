@@ -1,0 +1,1 @@
+"""Labelled pictures: found, laid out, split, and cropped for training."""

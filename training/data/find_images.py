@@ -1,0 +1,56 @@
+"""Where the pictures of a version are: a version keeps their hashes, not their files."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import compress
+from pathlib import Path
+
+from regraft.datasets.folders import contents, text_of
+from regraft.errors import DatasetError
+from regraft.label_rules import image_hash
+from regraft.progress import Progress
+from regraft.stores.examples import kept_images
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE
+from training.head.features import load_features
+
+
+def trained_on(folder: Path) -> frozenset[str] | None:
+    """Return the hashes that a version was fitted on; None if unknown."""
+    if not (folder / FEATURES_FILE).is_file():
+        return None
+    features = load_features(folder / FEATURES_FILE)
+    return frozenset(compress(features.sha256, ~features.is_holdout))
+
+
+def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:
+    """Return the file of every picture, by image hash in the order given.
+
+    Args:
+        wanted: image hashes.
+        data: a folder that has them, however they lie in it; None where all came over gRPC.
+        examples: the folder or URL of the examples store.
+        progress: told the stage ``scan``.
+
+    Raises:
+        DatasetError: one is nowhere.
+    """
+    if data is not None and not data.is_dir():
+        raise DatasetError(f"--data: {data}: not a folder")
+    paths = contents(data).files if data else []
+    there: dict[str, Path] = {}
+    progress("scan", 0, len(paths))
+    for done, path in enumerate(paths, start=1):
+        with suppress(OSError):  # what cannot be read will be missing
+            there[image_hash(path.read_bytes())] = path
+        progress("scan", done, len(paths))
+    kept = kept_images(examples)
+    files: dict[str, ImageFile] = {sha256: there.get(sha256, kept.file(sha256)) for sha256 in wanted}
+    missing = [sha256 for sha256, file in files.items() if not file.exists()]
+    if missing:
+        place = f"in {text_of(data)} (--data)" if data else "in a folder (--data was not given)"
+        raise DatasetError(
+            f"{len(missing)} of the version's {len(files)} images are neither {place} nor among "
+            f"the labelled examples in {examples} (--examples): all of them are needed"
+        )
+    return files

@@ -1,0 +1,127 @@
+"""Look whether mirroring changes what pictures show, as it does with arrows, digits and hands. No torch.
+
+Classifiers that saw neither a picture nor its mirror image are asked for both. Where mirroring means nothing, either
+is as likely to be the one that is answered right.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+from threadpoolctl import threadpool_limits
+
+from regraft.model.artifact import FloatArray
+from regraft.progress import Progress, silent
+from regraft.stores.embeddings import EmbeddingCache
+from regraft.stores.images import ImageFile
+from training.head.features import Embedder, Features
+from training.head.folds import deal
+from training.head.views import embed_views
+
+FOLDS: Final = 5
+SIGNIFICANCE: Final = 0.05
+"""Of all tests of one look together."""
+LEAST_LOSS: Final = 0.05
+"""The share of right answers that must be lost: mirrored photographs lose a little without meaning anything else."""
+_IN_ALL, _LEAST, _MOST = 1000, 8, 40
+"""Pictures that are mirrored: about so many, and of each class no fewer and no more."""
+_PENALTIES: Final = np.logspace(-1, 6, 8)
+
+_Index = npt.NDArray[np.int64]
+_Rows = npt.NDArray[np.bool_]
+
+
+def some_of_each(label_index: _Index, seed: int) -> _Index:
+    """Choose the rows to mirror, int64 [m] in ascending order: a few of each class."""
+    classes = np.unique(label_index)
+    most = int(np.clip(_IN_ALL // max(1, len(classes)), _LEAST, _MOST))
+    random = np.random.default_rng(seed)
+    chosen = [random.permutation(np.flatnonzero(label_index == index))[:most] for index in classes]
+    return np.sort(np.concatenate(chosen))
+
+
+def look(
+    embedder: Embedder,
+    features: Features,
+    files: Mapping[str, ImageFile],
+    seed: int,
+    cache: EmbeddingCache,
+    progress: Progress = silent,
+) -> str:
+    """Mirror some training pictures of each class, and say which are answered otherwise.
+
+    Args:
+        embedder: of the backbone that ``features`` come from.
+        features: of the pictures.
+        files: the pictures by image hash.
+        seed: chooses the pictures, and deals them to folds.
+        cache: holds the mirror images of earlier runs.
+        progress: told the stage ``mirror``.
+
+    Returns:
+        A sentence, empty where mirroring changes nothing.
+    """
+    train = features.train()
+    names = [train.sha256[row] for row in some_of_each(train.label_index, seed)]
+
+    def report(_stage: str, done: int, total: int) -> None:
+        progress("mirror", done, total)
+
+    asked = {name: files[name] for name in names if name in files}
+    mirrored = embed_views(embedder, features, asked, 1, seed, cache, report)
+    rows = mirrored.parent
+    answers = out_of_fold(train.embedding[rows], mirrored.embedding, train.label_index[rows], train.group[rows], seed)
+    return describe(*answers, train.label_index[rows], features.labels)
+
+
+def out_of_fold(
+    original: FloatArray, mirrored: FloatArray, label_index: _Index, group: _Index, seed: int
+) -> tuple[_Index, _Index]:
+    """Answer embeddings [n, D] of pictures and of their mirror images, by classifiers that saw neither: int64 [n]."""
+    from sklearn.linear_model import RidgeClassifierCV  # noqa: PLC0415 - slow to load, and most runs mirror nothing
+
+    centre, scale = original.mean(axis=0), max(float(original.std()), 1e-12)
+    x, y = (original - centre) / scale, (mirrored - centre) / scale
+    folds = deal(label_index, FOLDS, seed, group)
+    answers = np.tile(label_index, (2, 1))
+    for fold in np.unique(folds):
+        held = folds == fold
+        if len(np.unique(label_index[~held])) < 2:
+            continue  # nothing to tell apart; the label stands for both answers
+        with threadpool_limits(limits=1):
+            model = RidgeClassifierCV(alphas=_PENALTIES).fit(x[~held], label_index[~held])
+            answers[0, held], answers[1, held] = model.predict(x[held]), model.predict(y[held])
+    return answers[0], answers[1]
+
+
+def describe(original: _Index, mirrored: _Index, label_index: _Index, labels: tuple[str, ...]) -> str:
+    """Say of which classes mirror images are answered otherwise, by answers int64 [n]; empty where of none.
+
+    One-sided sign tests of all pictures and of each class, at `SIGNIFICANCE` in all (Bonferroni).
+    """
+    right, still = original == label_index, mirrored == label_index
+    classes = np.unique(label_index)
+    of_class = [label_index == index for index in classes]
+    level = SIGNIFICANCE / (len(classes) + 1)
+    changed = [index for index, rows in zip(classes, of_class, strict=True) if _loses(right[rows], still[rows], level)]
+    if not changed and not _loses(right, still, level):
+        return ""
+    lost = right & ~still
+    shown = max(changed or classes, key=lambda index: int(lost[label_index == index].sum()))
+    of_shown = lost & (label_index == shown)
+    other = int(np.bincount(mirrored[of_shown]).argmax())
+    return (
+        f"Mirrored, training pictures are answered as another class: {int(lost.sum())} of {int(right.sum())} that were "
+        f"answered right, most often {labels[shown]} as {labels[other]} ({int((mirrored[of_shown] == other).sum())} of "
+        f"{int((right & (label_index == shown)).sum())}). So mirroring is left out; --mirror brings it back."
+    )
+
+
+def _loses(right: _Rows, still: _Rows, level: float) -> bool:
+    """Return whether fewer mirror images than pictures are answered right, by more than chance."""
+    lost, won = int((right & ~still).sum()), int((~right & still).sum())
+    if lost - won < LEAST_LOSS * max(1, int(right.sum())):
+        return False
+    return lost > won and bool(binomtest(lost, lost + won, alternative="greater").pvalue <= level)

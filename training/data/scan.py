@@ -1,0 +1,267 @@
+"""Pictures as they are found, before any is read: in class folders, or by a list."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from regraft.datasets.folders import contents, folders_in, text_of
+from regraft.datasets.manifest import LabelledFile, read_manifest
+from regraft.errors import DatasetError, InvalidRequestError
+from regraft.label_rules import HOLDOUT_SHARE, check_label, check_note, one_form
+from training.data import folder_layout
+from training.data.folder_layout import Layout, check_classes, find_layout
+
+PARENT: Final = "parent"
+"""What ``--group-by`` calls the folder of a picture."""
+_BY_HASH: Final = f"{HOLDOUT_SHARE:.0%} of each class by image hash"
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One file, and what is said of it.
+
+    Attributes:
+        group_names: what it shares with those that belong with it.
+        weight: what it counts in the fit.
+        source: where it comes from, as far as a list says so.
+        is_tuning: whether it stops and tunes a fine-tuning instead of being learned from.
+    """
+
+    path: Path
+    label: str
+    is_holdout: bool
+    group_names: tuple[str, ...] = ()
+    weight: float = 1.0
+    source: str = ""
+    is_tuning: bool = False
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that takes no part, and the reason.
+
+    Attributes:
+        label: its class, where it has one.
+        is_copy: whether another file, which has the same bytes, takes part.
+    """
+
+    file: Path
+    reason: str
+    label: str = ""
+    is_copy: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file as text that can be written anywhere."""
+        return text_of(self.file)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is.
+
+    Attributes:
+        labels: sorted; those of empty class folders too.
+        split: where the split comes from, for people.
+        is_given: whether somebody made the split, so that it is not ours to change.
+        notes: what people should know of the data.
+    """
+
+    images: list[FoundImage]
+    left_out: list[LeftOut]
+    labels: tuple[str, ...]
+    split: str
+    is_given: bool
+    notes: tuple[str, ...] = ()
+
+
+def root_of(data: Path) -> Path:
+    """Return the folder that the paths of pictures begin at."""
+    return data if data.is_dir() else data.parent
+
+
+def shown_path(path: Path, data: Path) -> str:
+    """Return a path as reports show it, from the data on.
+
+    Of a file that lies elsewhere it is the name alone.
+    """
+    root = root_of(data)
+    return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
+
+
+def in_folders(root: Path, *, grouped: bool) -> Found:
+    """Find the pictures in class folders.
+
+    Args:
+        root: the folder, see `training.data.folder_layout`.
+        grouped: whether the folders inside class folders are known to be groups.
+
+    Raises:
+        DatasetError: there are none, or it is doubtful which folders are the classes.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: not a folder, nor a list that ends in .csv, .jsonl or .parquet")
+    places = find_layout(root)
+    if not grouped:
+        check_classes(places)
+    loose = {root, *places.train, *places.tune, *places.holdout}
+    left_out = [entry for folder in sorted(loose) for entry in _loose(folder)]
+    left_out += [LeftOut(folder, "has no labelled pictures") for folder in places.unlabelled]
+    left_out += [_beside(folder, places) for folder in places.beside]
+    images: list[FoundImage] = []
+    labels: set[str] = set()
+    for folder in (*places.train, *places.tune, *places.holdout):
+        for class_folder in folders_in(folder):
+            label = _label_of(class_folder)
+            labels.add(label)
+            inside = contents(class_folder)
+            images += [
+                FoundImage(path, label, folder in places.holdout, is_tuning=folder in places.tune)
+                for path in sorted(inside.files)
+            ]
+            left_out += [LeftOut(path, reason, label) for path, reason in inside.left_out]
+    if not labels:
+        raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
+    if not images:
+        raise DatasetError(f"{root}: no images in {', '.join(sorted(labels))}")
+    return Found(images, left_out, tuple(sorted(labels)), _split_of(places, root), is_given=bool(places.holdout))
+
+
+def _split_of(places: Layout, root: Path) -> str:
+    def names(folders: Sequence[Path]) -> str:
+        return ", ".join(folder.relative_to(root).as_posix() for folder in folders)
+
+    tune = f"; stop and tune by {names(places.tune)}" if places.tune else ""
+    given = f"folders: train on {names(places.train)}{tune}; holdout {names(places.holdout)}"
+    empty = f"; {names(places.unlabelled)} has no labelled pictures" if places.unlabelled else ""
+    return (given if places.holdout else _BY_HASH) + empty
+
+
+def in_list(path: Path) -> Found:
+    """Find the pictures that a list names; lines that cannot be trained on are left out, each with its reason.
+
+    Raises:
+        InvalidRequestError: no line of the list makes sense.
+        DatasetError: no line can be trained on.
+    """
+    manifest = read_manifest(path)
+    left_out = [LeftOut(path, f"{line.place}: {line.reason}") for line in manifest.bad]
+    roles = _roles(manifest.files)
+    images = []
+    for file in manifest.files:
+        reason = _complaint(file, roles)
+        if reason or file.path is None:
+            left_out.append(LeftOut(path, f"{file.place}: {reason}", file.label))
+            continue
+        held = roles.get(file.split.casefold()) == "holdout"
+        names = (file.group,) if file.group else ()
+        tuning = roles.get(file.split.casefold()) == "tune"
+        images.append(FoundImage(file.path, one_form(file.label), held, names, file.weight, file.source, tuning))
+    if not images:
+        raise DatasetError(f"{path}: no line can be trained on; the first: {left_out[0].reason}")
+    notes = []
+    if manifest.unused:
+        notes.append(f"Columns of {path.name} that were not used: {', '.join(manifest.unused)}.")
+    if not roles and (split := next((file.split for file in manifest.files if file.split), "")):
+        notes.append(
+            f"The split is not taken from {path.name}: {split!r} and the like are neither train, val nor test."
+        )
+    given = any(image.is_holdout for image in images)
+    tune = f"; stop and tune by {_called(roles, 'tune')}" if "tune" in roles.values() else ""
+    split = (
+        f"{path.name}: train on {_called(roles, 'train')}{tune}; holdout {_called(roles, 'holdout')}"
+        if given
+        else _BY_HASH
+    )
+    labels = tuple(sorted({image.label for image in images}))
+    return Found(images, left_out, labels, split, given, tuple(notes))
+
+
+def _roles(files: Sequence[LabelledFile]) -> dict[str, str]:
+    """Return which splits of a list are trained on, and which are held out; nothing where it has no split."""
+    names = {file.split.casefold() for file in files}
+    known = {*folder_layout.TRAIN, *folder_layout.VAL, *folder_layout.TEST}
+    holdout = set(folder_layout.TEST) & names or set(folder_layout.VAL) & names
+    tune = set(folder_layout.VAL) - holdout
+    return {name: "holdout" if name in holdout else "tune" if name in tune else "train" for name in names & known}
+
+
+def _called(roles: Mapping[str, str], wanted: str) -> str:
+    return ", ".join(sorted(name for name, role in roles.items() if role == wanted))
+
+
+def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
+    """Return why a line cannot be trained on, empty if it can."""
+    if file.path is None:
+        return "names a request, not a file"
+    if roles and file.split.casefold() not in roles:
+        return f"split {file.split!r}: need train, val or test, as other lines say"
+    try:
+        check_label(one_form(file.label))
+        check_note("source", file.source)
+    except InvalidRequestError as error:
+        return str(error)
+    return ""
+
+
+def name_groups(found: Found, root: Path, group_by: str) -> Found:
+    """Name the groups of pictures by their paths, beside the names that they have.
+
+    Args:
+        found: the pictures.
+        root: what their paths begin at.
+        group_by: `PARENT`, or a pattern whose first group names what belongs together. A picture right inside its
+            class folder has no parent to belong to.
+
+    Raises:
+        InvalidRequestError: the pattern is none, or fits nothing.
+    """
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InvalidRequestError(f"--group-by: {group_by!r} is no regular expression: {error}") from error
+    images, alone = [], 0
+    for image in found.images:
+        key = _group_key(Path(os.path.relpath(image.path, root)), image.label, group_by, pattern)
+        alone += not key
+        images.append(replace(image, group_names=(*image.group_names, key)) if key else image)
+    if alone == len(images):
+        first = text_of(Path(os.path.relpath(images[0].path, root)))
+        raise InvalidRequestError(f"--group-by: {group_by!r} fits none of {alone} paths; the first is {first}")
+    notes = [f"--group-by fits {len(images) - alone} of {len(images)} paths; the others belong to no group."]
+    return replace(found, images=images, notes=(*found.notes, *(notes if alone else [])))
+
+
+def _group_key(path: Path, label: str, group_by: str, pattern: re.Pattern[str]) -> str:
+    """Return what a picture shares with those that belong with it, empty where nothing fits its path."""
+    if group_by == PARENT:
+        return "" if one_form(path.parent.name) in ("", label) else path.parent.as_posix()
+    match = pattern.search(path.as_posix())
+    return ((match[1] if pattern.groups else match[0]) or "") if match else ""
+
+
+def _loose(folder: Path) -> list[LeftOut]:
+    """Return what lies beside class folders and is none."""
+    right_inside = contents(folder, deep=False)
+    files = [LeftOut(path, "not inside a class folder") for path in right_inside.files]
+    return files + [LeftOut(path, reason) for path, reason in right_inside.left_out]
+
+
+def _beside(folder: Path, places: Layout) -> LeftOut:
+    """Return a folder that is not looked into, with what it lies beside, and how much is in it."""
+    others = [each.name for each in (*places.train, *places.holdout) if each.parent == folder.parent]
+    count = len(contents(folder).files)
+    names = " and ".join(others or [folder_layout.WRAPPER])
+    return LeftOut(folder, f"lies beside {names}; files in it that take no part: {count}")
+
+
+def _label_of(folder: Path) -> str:
+    label = one_form(folder.name)
+    try:
+        check_label(label)
+    except InvalidRequestError as error:
+        raise DatasetError(f"{folder}: a folder's name is its label: {error}") from error
+    return label

@@ -1,0 +1,38 @@
+"""Near-duplicates on one side of the split: found by the embeddings of all pictures, once there are any."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from training.data.dataset import Dataset, keep_together
+from training.evaluation.duplicates import look_alikes
+from training.head.features import Features
+
+
+def split_by_likeness(dataset: Dataset, features: Features) -> tuple[Dataset, Features]:
+    """Find the near-duplicates among the pictures, once, and keep them together.
+
+    Args:
+        dataset: the pictures; what is settled stays as it is.
+        features: of all of them.
+
+    Returns:
+        Both with the sides and groups that the pictures have now, without those that had to leave.
+    """
+    if dataset.is_settled:
+        return dataset, features
+    by_hash = {image.sha256: image for image in dataset.images}
+    pairs = look_alikes(features.embedding, features.label_index)
+    ordered = replace(dataset, images=tuple(by_hash[name] for name in features.sha256))
+    settled = keep_together(ordered, pairs)
+    kept = {image.sha256: image for image in settled.images}
+    rows = features.select(np.array([name in kept for name in features.sha256], np.bool_))
+    images = [kept[name] for name in rows.sha256]
+    rows = replace(
+        rows,
+        is_holdout=np.array([image.is_holdout for image in images], np.bool_),
+        group=np.array([image.group for image in images], np.int64),
+    )
+    count = len(np.unique(pairs))
+    note = f"{count} pictures look nearly like others: they stay on one side of the split, and in one fold."
+    return replace(settled, is_settled=True, notes=(*settled.notes, *([note] if count else []))), rows

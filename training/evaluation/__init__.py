@@ -1,0 +1,1 @@
+"""What a version is worth, and what its data show. No torch."""

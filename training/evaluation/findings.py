@@ -1,0 +1,311 @@
+"""What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from regraft.model.artifact import FloatArray
+from training.gate.verdict import Verdict
+from training.versions.data_changes import DataChanges
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of like confidence: how sure they were on average, and how often right. Shares 0 to 1."""
+
+    confidence: float
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far confidence and accuracy are apart.
+
+    Attributes:
+        ece: expected calibration error (Naeini et al., 2015), 0 to 1: mean distance of the two over all images. Of few
+            images it is mostly noise.
+        bins: of equal width from confidence 0 to 1; one without images is all 0.
+        unbiased: root of the mean squared distance without that noise, 0 to 1; see `training.evaluation.calibration`.
+        p_value: how often a head whose confidence is its accuracy would look as bad.
+    """
+
+    ece: float
+    bins: tuple[Bin, ...]
+    unbiased: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability on the holdout before and after the temperature was folded into the head."""
+
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True)
+class Selective:
+    """Accuracy of the surest answers, on images that the heads had not seen.
+
+    Attributes:
+        answered: shares of the images, rising to 1.
+        accuracy: of that share whose answers are surest.
+        images: how many in all.
+    """
+
+    answered: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Accuracy of each fold of the training images, every fold predicted by a run that did not see it."""
+
+    folds: tuple[float, ...]
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the data.
+
+    Attributes:
+        sha256: of its bytes.
+        file: where it was found, for people.
+        split: ``train`` or ``holdout``.
+    """
+
+    sha256: str
+    file: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Judged(Picture):
+    """A picture and what it was answered with, by a head that was not fitted on it.
+
+    Attributes:
+        probability: of the answer.
+        label_probability: of the label; the lower, the more wrong the answer, or the label.
+    """
+
+    answer: str
+    probability: float
+    label_probability: float
+
+    @classmethod
+    def of(cls, picture: Picture, labels: Sequence[str], probabilities: FloatArray) -> "Judged":
+        """Judge a picture, whose label is one of the K, by probabilities [K]."""
+        answer = int(probabilities.argmax())
+        return cls(
+            **vars(picture),
+            answer=labels[answer],
+            probability=float(probabilities[answer]),
+            label_probability=float(probabilities[labels.index(picture.label)]),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that are nearly the same; ``cosine`` is the likeness of their centred embeddings, at most 1."""
+
+    first: Picture
+    second: Picture
+    cosine: float
+
+
+@dataclass(frozen=True)
+class NoveltyCheck:
+    """How well novelty tells images of a class that was left out of the head from the rest.
+
+    Attributes:
+        auroc: by method, mean over the classes left out in turn; 0.5 is chance, 1 perfect.
+        served: the method in the file.
+        threshold: of the card.
+        caught: share of images of left-out classes above a threshold that 95 % of the others stay below.
+        false_alarms: share of holdout images above the card's threshold; None without holdout.
+    """
+
+    auroc: dict[str, float]
+    served: str
+    threshold: float
+    caught: float
+    false_alarms: float | None
+
+
+@dataclass(frozen=True)
+class ExtraData:
+    """A second labelled set beside the first (instance transfer). Accuracies are on the first set alone.
+
+    Attributes:
+        images: that joined.
+        mean_weight: of them, 0 to 1; 1 without ``--extra-weighting``. Times ``images``: as many as they count for.
+        cv_without: cross-validated accuracy without the second set.
+        cv_with: with it.
+        holdout_without: accuracy on the holdout, None where there is none.
+        holdout_with: likewise.
+        found: files in the second set, with those that took no part.
+        left_out: how many of them took no part, by the reason.
+    """
+
+    folder: str
+    images: int
+    mean_weight: float
+    cv_without: float
+    cv_with: float
+    holdout_without: float | None
+    holdout_with: float | None
+    found: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the source classifier brought (``--init source``).
+
+    Attributes:
+        matched: label to the source label whose row it took; the others took a mean of rows.
+        accuracy: on the images kept for tuning, before any training.
+        chance: the share of the commonest class among them.
+        replaced_accuracy: likewise, of the fitted head that the rows replace; reports of before do not have it.
+    """
+
+    matched: dict[str, str]
+    accuracy: float
+    chance: float
+    replaced_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch of fine-tuning.
+
+    Attributes:
+        tune_loss: on training images that were set aside for it, as is the accuracy; not a number where none were.
+        learning_rate: of the head, at the end of the epoch.
+        seconds: of all of it.
+        train_accuracy: on the images that were learned from, changed as they were to learn from, while they were.
+        backbone_rate: learning rate of the last stage of the backbone.
+        images_per_s: learned from.
+    """
+
+    number: int
+    train_loss: float
+    tune_loss: float
+    tune_accuracy: float
+    learning_rate: float
+    seconds: float
+    train_accuracy: float = math.nan
+    backbone_rate: float = math.nan
+    images_per_s: float = math.nan
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a fine-tuning did, as a textbook's table has it.
+
+    Attributes:
+        images: that were learned from in the end.
+        set_aside: images that told how many epochs are best; in a small set they were learned from afterwards.
+        epochs: that were learned.
+        train_accuracy: of the model that came out, on the images that it learned from, as they are served.
+        holdout_accuracy: likewise, None without holdout.
+        head_rate: peak learning rate.
+        backbone_rate: of its last stage.
+        first_rate: of the first stage that learns, None where the backbone is frozen.
+        frozen: stages of the backbone that do not learn.
+        optimizer: with its numbers.
+        schedule: of the learning rates.
+        batch: images a step.
+        augmentation: how images were changed.
+        images_per_s: learned from, median of the epochs.
+        device: that it ran on.
+    """
+
+    images: int
+    set_aside: int
+    epochs: int
+    train_accuracy: float
+    holdout_accuracy: float | None
+    head_rate: float
+    backbone_rate: float
+    first_rate: float | None
+    frozen: int
+    optimizer: str
+    schedule: str
+    batch: int
+    augmentation: str
+    images_per_s: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of the exported file with torch on real pictures.
+
+    It is the largest difference of a logit, and the share of equal answers.
+
+    Attributes:
+        logit_spread: between the largest and the smallest logit of torch; reports of before do not say it.
+    """
+
+    images: int
+    max_logit_difference: float
+    same_answer: float
+    logit_spread: float = math.nan
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything; what a run did not look into is None or empty.
+
+    Attributes:
+        notes: sentences on what was decided on the way and why.
+        top_losses: holdout images that were answered wrong, the least probable label first; the first of them.
+        label_errors: training and holdout images whose label is likely wrong, worst first; the first of them.
+        label_errors_found: how many there are in all.
+        doubted: of a retrain: new labels that heads which did not see the picture disagree with, likely wrong ones
+            first; the first of them.
+        doubted_found: how many there are in all.
+        verdict: of a retrain: what the gate saw.
+        changes: of a retrain: what it learned from beyond the version that it competed with.
+        duplicates: pairs across the splits first, then the likest first; the first of them.
+        duplicates_found: how many there are in all.
+        duplicates_across: how many of these have one picture in the holdout and one among the training images.
+        train_images: how many there are of each label.
+    """
+
+    notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    cross_validation: CrossValidation | None = None
+    selective: Selective | None = None
+    top_losses: tuple[Judged, ...] = ()
+    label_errors: tuple[Judged, ...] = ()
+    label_errors_found: int = 0
+    duplicates: tuple[Pair, ...] = ()
+    duplicates_found: int = 0
+    duplicates_across: int = 0
+    novelty: NoveltyCheck | None = None
+    extra: ExtraData | None = None
+    start: Start | None = None
+    epochs: tuple[Epoch, ...] = ()
+    tuning: Tuning | None = None
+    agreement: Agreement | None = None
+    doubted: tuple[Judged, ...] = ()
+    doubted_found: int = 0
+    verdict: Verdict | None = None
+    changes: DataChanges | None = None
+    train_images: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+NOTHING_FOUND: Final = Findings()
+"""Of a run that looked into nothing."""

@@ -1,0 +1,1 @@
+"""The pages of a training, an evaluation and a look at data."""

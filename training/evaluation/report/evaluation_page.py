@@ -1,0 +1,45 @@
+"""The page of an evaluation, made of the parts of a training's report."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from training.evaluation.diagnose import small_pictures
+from training.evaluation.evaluate import Evaluation, Pictures, Result
+from training.evaluation.report.confusion import confusion
+from training.evaluation.report.page import classes_of, templates, verdict_on
+
+_JUDGED: Final = "pictures"
+_PLACES: Final = ("first-", "second-")
+
+
+def page(result: Result, pictures: Pictures) -> str:
+    """Return the page; the pictures that it shows are read again."""
+    shown = {each.sha256 for model in result.models for each in model.top_losses}
+    shown |= {each.sha256 for each in result.paired.differing} if result.paired else set()
+    thumbnails = small_pictures({key: pictures.images[key].path for key in sorted(shown)})
+    return (
+        templates()
+        .get_template("evaluation.html.j2")
+        .render(
+            result=result,
+            models=[_model(each, place, thumbnails) for each, place in zip(result.models, _PLACES, strict=False)],
+            paired={"found": result.paired, "thumbnails": thumbnails} if result.paired else None,
+            left_out=result.left_out,
+        )
+    )
+
+
+def _model(found: Evaluation, place: str, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return one model's part of the page; ``place`` begins its anchors."""
+    metrics = found.metrics
+    mixed = confusion([entry.label for entry in metrics.per_class], metrics.confusion)
+    novel = {label: f"{share.count} of {share.images}" for label, share in found.novel_by_label.items()}
+    return {
+        "found": found,
+        "place": place,
+        "metrics": metrics,
+        "verdict": verdict_on(metrics, found.reliability, mixed.worst, _JUDGED),
+        "classes": classes_of(metrics, novel),
+        "confusion": mixed,
+        "thumbnails": thumbnails,
+    }

@@ -1,0 +1,193 @@
+"""The report of a version: one HTML page without scripts or outside files, and the same for machines.
+
+The page is made of the templates in ``page``. Labels, file names and reasons are other people's text: Jinja escapes
+whatever comes in.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from regraft.model.card import BackboneCard, ClassMetrics, Metrics, ModelCard
+from training.evaluation.findings import Findings, Reliability
+from training.evaluation.report.charts import chart
+from training.evaluation.report.confusion import Mix, confusion
+
+LeftOutFile: TypeAlias = tuple[str, str]
+"""A file, and the reason why it took no part."""
+
+NO_PICTURES: Final[Mapping[str, bytes]] = MappingProxyType({})
+_WEAK: Final = 0.85
+_WIDE: Final = 0.1
+_OFF: Final = 0.02
+_SHOWN: Final = 0.05
+"""Calibration that a calibrated head would show as rarely as this is taken for wrong."""
+
+
+def render(
+    card: ModelCard,
+    findings: Findings,
+    left_out: Sequence[LeftOutFile],
+    thumbnails: Mapping[str, bytes] = NO_PICTURES,
+    looked: Mapping[str, bytes] = NO_PICTURES,
+) -> str:
+    """Return the page for a version.
+
+    Args:
+        card: of the version.
+        findings: of the run that made it.
+        left_out: files that took no part.
+        thumbnails: JPEGs by image hash, see `training.evaluation.diagnose.thumbnails`.
+        looked: likewise, see `training.evaluation.occlusion.where_it_looked`.
+    """
+    metrics = card.metrics
+    mixed = confusion(card.labels, metrics.confusion) if metrics else None
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            card=card,
+            metrics=metrics,
+            findings=findings,
+            verdict=verdict_on(metrics, _served(findings), mixed.worst, "holdout images") if metrics and mixed else "",
+            classes=classes_of(metrics, _train_images(findings)) if metrics else [],
+            confusion=mixed,
+            facts=_facts(card),
+            left_out=left_out,
+            thumbnails=thumbnails,
+            looked=looked,
+        )
+    )
+
+
+def report_json(card: ModelCard, findings: Findings, left_out: Sequence[LeftOutFile]) -> str:
+    """Return what the page shows as JSON, without the pictures; numbers that are not finite become null."""
+    report = {
+        "card": card.model_dump(mode="json"),
+        "findings": _finite(findings.to_dict()),
+        "left_out": [{"file": file, "reason": reason} for file, reason in left_out],
+    }
+    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates in ``page``, with the filters that they need."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["percent"] = "{:.1%}".format
+    made.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    made.filters["chart"] = chart
+    return made
+
+
+def verdict_on(metrics: Metrics, served: Reliability | None, worst: Sequence[Mix], judged: str) -> str:
+    """Return in a line what the figures come to.
+
+    Args:
+        metrics: the figures.
+        served: how far the probabilities can be taken at their word, if that was looked at.
+        worst: the most frequent mistakes first.
+        judged: what the pictures are called that it was measured on.
+    """
+    wrong = metrics.images - round(metrics.accuracy * metrics.images)
+    often = (
+        f", most often {worst[0].truth} taken for {worst[0].answer} ({worst[0].images})"
+        if worst and worst[0].images > 1
+        else ""
+    )
+    said = [f"{wrong} of {metrics.images} answers were wrong{often}." if wrong else "Every answer was right."]
+    weakest = min(metrics.per_class, key=_strength)
+    if weakest.f1 < _WEAK:
+        said.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
+    if served and served.unbiased > _OFF and served.p_value <= _SHOWN:
+        said.append("Its probabilities are not to be taken at their word.")
+    if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
+        said.append(f"More {judged} would measure it better.")
+    return " ".join(said)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class on the page.
+
+    Attributes:
+        right: its images that are answered right.
+        further: what the last column says of it.
+    """
+
+    metrics: ClassMetrics
+    right: int
+    further: str
+
+
+def classes_of(metrics: Metrics, further: Mapping[str, str]) -> list[ClassRow]:
+    """Return the classes, the weakest first; ``further`` is the last column, by label."""
+    rows = [
+        ClassRow(entry, metrics.confusion[index][index], further.get(entry.label, "?"))
+        for index, entry in enumerate(metrics.per_class)
+    ]
+    return sorted(rows, key=lambda row: _strength(row.metrics))
+
+
+def _served(findings: Findings) -> Reliability | None:
+    return findings.calibration.after if findings.calibration else None
+
+
+def _train_images(findings: Findings) -> dict[str, str]:
+    """Return how many training images each class has; earlier reports do not know."""
+    return {label: str(count) for label, count in findings.train_images.items()}
+
+
+def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:
+    return not entry.support, entry.f1, entry.label
+
+
+def _facts(card: ModelCard) -> dict[str, Any]:
+    """Return how the version was made, as it is called on the page."""
+    state = card.backbone.state
+    return {
+        "labels": ", ".join(card.labels),
+        "precision": card.backbone.precision,
+        "image": f"{card.image.resize} to {card.image.resize_px} px, crop {card.image.crop_px} px, "
+        f"{card.image.interpolation}",
+        "temperature (folded in)": f"{card.temperature:.3f}",
+        "novelty": card.novelty_method,
+        "novelty threshold": f"{card.novelty_threshold:.4f}",
+        "parent version": card.parent_version if card.parent_version is not None else "none",
+        "seed": card.seed,
+        **{f"setting {name}": value for name, value in card.settings.items()},
+        **({"went on from": _sources(card.backbone)} if card.backbone.sources else {}),
+        **({"weights kept to go on from": f"{state.size_bytes / 1e6:.1f} MB, SHA-256 {state.sha256}"} if state else {}),
+        "backbone digest": card.backbone.digest,
+        "head digest": card.head_digest,
+        "data digest": card.data_digest,
+        **card.libraries,
+    }
+
+
+def _sources(backbone: BackboneCard) -> str:
+    return ", ".join(f"{each.name}:{each.version} (backbone {each.digest})" for each in backbone.sources)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

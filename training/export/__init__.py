@@ -1,0 +1,1 @@
+"""A version as a file for somewhere else. No torch."""

@@ -1,1 +1,0 @@
-"""What ``regraft export --to`` writes, a module for each kind of file; `training.formats.table` lists them."""

@@ -1,0 +1,1 @@
+"""May a challenger replace the champion. No torch."""

@@ -1,0 +1,200 @@
+"""What a whole training run puts before the gate: its backbone, and its split, may be others than the champion's."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from regraft.model.artifact import FloatArray
+from regraft.stores.embeddings import EmbeddingCache
+from regraft.stores.examples import kept_images
+from regraft.stores.images import ImageFile, ImageFiles
+from training.backbones.cache import embedding_cache
+from training.evaluation.findings import Findings
+from training.gate.checks import Limits
+from training.head.features import Embedder, Features, assemble
+from training.retrain.data import FIRST_SOURCE, Champion, RetrainData, Row, new_rows, rows_of
+from training.retrain.evidence import Terms, golden_answers, judge_challenger
+from training.retrain.near_copies import relatives
+from training.strategies.context import Context, Made
+
+
+def judge_trained(
+    champion: Champion, made: Made, examples: str, golden: list[tuple[Path, str]], context: Context, limits: Limits
+) -> Findings:
+    """Judge a training run that shares no split with the champion, by pictures that neither was fitted on.
+
+    They are the holdout of the run without what belongs with pictures that the champion learned from, and the
+    champion's without what belongs with those of the run. A class of the champion that the run does not have is a
+    reason to refuse: its pictures came from elsewhere.
+
+    Args:
+        champion: what it competes with.
+        made: what the run made.
+        examples: folder or URL of the examples, where pictures of the champion's holdout may be.
+        golden: see `judge_made`.
+        context: of the run.
+        limits: of the gate.
+    """
+    now, before = made.features, champion.features
+    files: dict[str, ImageFile] = {image.sha256: image.path for image in made.dataset.images}
+    with embedding_cache(context.cache) as known:
+        aside = _learned_by_champion(champion, now.holdout(), files, known, context)
+        older = _older(champion, made, files, kept_images(examples), context)
+        rows = [row for row in rows_of(now) if row[0] not in aside]
+        old_rows = rows_of(older)
+        features = assemble(
+            now.labels,
+            [*rows, *(row for row in old_rows if row[1] in now.labels)],
+            {**_by_hash(now), **_by_hash(older)},
+        )
+        lost = older.select(np.array([label not in now.labels for _, label, _ in old_rows], np.bool_))
+        unseen = len(set(before.holdout().sha256) - set(now.sha256)) - len(old_rows)
+        data = RetrainData(
+            features,
+            None,
+            (FIRST_SOURCE,) * len(features.sha256),
+            new_rows(before, features),
+            (),
+            lost,
+            tuple(_remarks(champion, len(aside), unseen)),
+        )
+        found = judge_made(champion, made, data, files, known, golden, context, Terms(limits))
+    return _without_lost_classes(found, champion, now.labels)
+
+
+def _learned_by_champion(
+    champion: Champion, held: Features, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+) -> set[str]:
+    """Return the holdout pictures of a run that the champion was fitted on, or on pictures that belong with them."""
+    train = champion.features.train()
+    rest = held.select(~np.isin(held.sha256, train.sha256))
+    seen = champion_embeddings(champion, {sha256: files[sha256] for sha256 in rest.sha256}, known, context)
+    vectors = np.array([seen[sha256] for sha256 in rest.sha256], np.float32).reshape(-1, train.embedding.shape[1])
+    return (set(held.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
+
+
+def _older(champion: Champion, made: Made, files: dict[str, ImageFile], kept: ImageFiles, context: Context) -> Features:
+    """Return the champion's holdout beyond the run's pictures, as far as it is at hand; ``files`` learns where."""
+    now, before = made.features, champion.features.holdout()
+    learned = {*now.sha256, *(sample.sha256 for sample in made.extra)}
+    wanted = {sha256: kept.file(sha256) for sha256 in before.sha256 if sha256 not in learned}
+    files |= wanted
+    embeddings = made_embeddings(champion, made, wanted, context)
+    older = before.select(np.isin(before.sha256, list(embeddings)))
+    vectors = np.array([embeddings[sha256] for sha256 in older.sha256], np.float32)
+    older = replace(older, embedding=vectors.reshape(-1, now.embedding.shape[1]))
+    return older.select(~np.isin(older.sha256, list(relatives(older, now.train()))))
+
+
+def judge_made(
+    champion: Champion,
+    made: Made,
+    data: RetrainData,
+    files: Mapping[str, ImageFile],
+    known: EmbeddingCache,
+    golden: list[tuple[Path, str]],
+    context: Context,
+    terms: Terms,
+) -> Findings:
+    """Judge what a training run made; the champion looks at the holdout through its own backbone.
+
+    Args:
+        champion: what it competes with.
+        made: what the run made.
+        data: see `judge_challenger`; embeddings are those of the new backbone.
+        files: by hash, of the pictures to judge by.
+        known: has embeddings of the champion's backbone, and takes those that are missing.
+        golden: pictures that it has to answer rightly, and their labels; they and the champion's target error join the
+            terms.
+        context: of the run.
+        terms: what it is held to.
+    """
+    names = (*data.features.holdout().sha256, *data.lost.sha256)
+    embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, known, context)
+    size = champion.features.embedding.shape[1]
+    rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
+    looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
+    before = champion.probabilities(rows)
+    terms = replace(terms, golden=looks, target_error=champion.artifact.card.settings.get("target_error"))
+    return judge_challenger(champion.features, before, data, made.fitted, terms)
+
+
+def champion_embeddings(
+    champion: Champion, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+) -> dict[str, FloatArray]:
+    """Return what the champion's backbone makes of pictures, by hash; ``known`` as in `judge_made`."""
+    embeddings = _by_hash(champion.features)
+    missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
+    if missing:
+        embeddings |= champion.embedder.embed(missing, known, context.progress)[0]
+    return embeddings
+
+
+def made_embeddings(
+    champion: Champion, made: Made, files: Mapping[str, ImageFile], context: Context
+) -> dict[str, FloatArray]:
+    """Return what the new backbone makes of more pictures, by hash; what cannot be read is missing."""
+    same = _by_hash(champion.features) if made.backbone.key == champion.key else {}
+    found = {sha256: same[sha256] for sha256 in files if sha256 in same}
+    missing = {sha256: file for sha256, file in files.items() if sha256 not in found}
+    if missing:
+        with embedding_cache(context.cache) as known:
+            found |= _embedder(made).embed(missing, known, context.progress)[0]
+    return found
+
+
+def held_rows(
+    labels: tuple[str, ...], rows: list[Row], embeddings: Mapping[str, FloatArray], like: Features
+) -> Features:
+    """Return rows as features that are as wide as others, also where there are none."""
+    nothing = np.zeros(len(like.sha256), np.bool_)
+    return assemble(labels, rows, embeddings) if rows else replace(like.select(nothing), labels=labels)
+
+
+def _by_hash(features: Features) -> dict[str, FloatArray]:
+    return dict(zip(features.sha256, features.embedding, strict=True))
+
+
+def _embedder(made: Made) -> Embedder:
+    backbone = made.backbone
+    return Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+
+
+def _remarks(champion: Champion, learned: int, unseen: int) -> Iterator[str]:
+    if learned:
+        yield (
+            f"{learned} holdout images of this run judge nobody, since version {champion.version} was fitted on them, "
+            "or on images that belong with them"
+        )
+    if unseen:
+        yield (
+            f"{unseen} holdout images of version {champion.version} judge nobody, since they are not at hand, or "
+            "belong with images that this run was fitted on"
+        )
+
+
+def _without_lost_classes(found: Findings, champion: Champion, labels: tuple[str, ...]) -> Findings:
+    """Return what was found, refused where classes of the champion would be gone."""
+    counts = np.bincount(champion.features.label_index, minlength=len(champion.features.labels))
+    gone = [
+        f"class {label!r} would be gone, of which version {champion.version} knows {count} images: `regraft refresh` "
+        "learns from the folder and from what was labelled since"
+        for label, count in zip(champion.features.labels, counts, strict=True)
+        if count and label not in labels
+    ]
+    strange = [
+        label
+        for label, count in zip(champion.features.labels, counts, strict=True)
+        if not count and label not in labels
+    ]
+    if strange:
+        gone.append(
+            f"{len(strange)} classes would be gone that version {champion.version} was imported with, the first is "
+            f"{strange[0]!r}: give the new model another --name"
+        )
+    verdict = found.verdict
+    if not gone or verdict is None:
+        return found
+    return replace(found, verdict=replace(verdict, blessed=False, reasons=(*gone, *verdict.reasons)))

@@ -1,0 +1,1 @@
+"""The head: embeddings in, weights out. No torch."""

@@ -1,0 +1,339 @@
+"""Fit a head on embeddings: multinomial logistic regression, its strength chosen by cross-validation.
+
+Everything is chosen on the training rows alone. The same rows and seed give the same bytes, whatever their order of
+arrival: rows come ordered by hash, folds are a function of it and the seed, and each fold is solved on one thread.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
+
+from regraft.model.artifact import FloatArray, Head
+from regraft.model.card import NoveltyMethod
+from regraft.model.session import cpu_budget
+from regraft.progress import Progress, silent
+from training.head.features import Features
+from training.head.folds import deal
+from training.head.logistic import Index, Linear, Matrix, Rows, blocks, log_loss, log_softmax, principal_axes, solve
+from training.head.novelty import LeftOut, fit_novelty, novelty_threshold
+
+C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5))
+FOLDS: Final = 5
+UNBALANCED: Final = 1.5
+"""``auto`` balances where the largest class has more than so many times the images of the smallest."""
+_BEGIN: Final = 2
+MOST_FOR_MISSING: Final = 2.0
+"""What a row of a class counts at most for pictures of it that are missing: nobody makes a class of a few pictures the
+heaviest by sending pictures of it under another label."""
+ENOUGH: Final = 10
+"""Rows of a class, two a fold, from which on it has a say in what C and temperature are best."""
+_PATIENCE: Final = 2
+_CLEARLY: Final = 1.01
+
+Balance = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Additional:
+    """Further rows to fit on that nothing is chosen or judged by.
+
+    Attributes:
+        embedding: float32 [a, D].
+        label_index: int64 [a].
+        weight: float64 [a], 0 to 1 training images each.
+        parent: int64 [a], the row of ``features.train()`` that it is a view of and whose fold it is kept out of with
+            it; -1 belongs to none.
+    """
+
+    embedding: FloatArray
+    label_index: Index
+    weight: Matrix
+    parent: Index
+
+    def joined(self, other: "Additional") -> "Additional":
+        """Return these rows and then those."""
+        return Additional(
+            np.concatenate([self.embedding, other.embedding]),
+            np.concatenate([self.label_index, other.label_index]),
+            np.concatenate([self.weight, other.weight]),
+            np.concatenate([self.parent, other.parent]),
+        )
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What heads said of training images that they were not fitted on.
+
+    Attributes:
+        rows: int64 [m], rows of ``features.train()``.
+        probabilities: float32 [m, K].
+        novelty: float32 [m].
+    """
+
+    rows: Index
+    probabilities: FloatArray
+    novelty: FloatArray
+
+    @staticmethod
+    def nothing(classes: int) -> "Unseen":
+        """Return what is said of no image, for K classes."""
+        none = np.empty(0, np.float32)
+        return Unseen(np.empty(0, np.int64), np.empty((0, classes), np.float32), none)
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head, and how it was chosen.
+
+    Attributes:
+        head: temperature already folded in.
+        temperature: what the logits were divided by (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+        novelty_method: how novelty is measured, see `choose_method`.
+        novelty_threshold: 95 % of the out-of-fold training images stay below it.
+        choices: for the card: ``c`` (inverse strength of the penalty, on embeddings scaled to unit variance),
+            ``cv_accuracy`` and ``cv_log_loss`` (in nats, temperature applied) over the out-of-fold predictions,
+            whether classes were ``balanced``, and where pictures were ``missing``, how many of each class.
+        unseen: every training image, out of fold.
+        left_out: by what the method was chosen, None where there was no choice.
+    """
+
+    head: Head
+    temperature: float
+    novelty_method: NoveltyMethod
+    novelty_threshold: float
+    choices: dict[str, Any]
+    unseen: Unseen
+    left_out: LeftOut | None = None
+
+    def holdout_accuracy(self, features: Features) -> float | None:
+        """Measure the accuracy on the holdout rows; None where there are none."""
+        holdout = features.holdout()
+        if not holdout.sha256:
+            return None
+        return float((self.head.probabilities(holdout.embedding).argmax(axis=1) == holdout.label_index).mean())
+
+
+def fit(
+    features: Features,
+    progress: Progress = silent,
+    *,
+    seed: int = 0,
+    balance: Balance = "auto",
+    additional: Additional | None = None,
+    missing: Mapping[str, int] | None = None,
+) -> FittedHead:
+    """Fit a head on the training rows of ``features``.
+
+    Embeddings are centred and divided by one common scale, which beat every other scaling and whitening that we tried
+    in cross-validation; the affine map is folded back into the head.
+
+    Args:
+        features: every label needs at least two training rows.
+        progress: told the stage ``fit``.
+        seed: deals the rows to the folds.
+        balance: ``on`` lets each class weigh the same in the fit, however many rows it has; ``auto`` goes half that way
+            where their counts differ much, see `UNBALANCED`. C and the temperature are chosen by the rows as they are,
+            those of classes that have `ENOUGH`.
+        additional: further rows.
+        missing: how many training pictures of a class, by its label, were left out that would be there had they borne
+            it. The others count for them too, at most `MOST_FOR_MISSING`, as confident learning weighs what is left
+            after pruning (Northcutt et al., 2021): else a class would seem as rare as it was made.
+    """
+    progress("fit", 0, len(C_GRID) + 1)
+    learned = np.flatnonzero(~features.is_holdout)  # not ``features.train()``, which copies their embeddings
+    y, group, counted = features.label_index[learned], features.group[learned], features.weight[learned]
+    whole = _completed(y, features.labels, missing or {})
+    share, balanced = class_weights(y, balance, whole)
+    shares = share * whole
+    folds = deal(y, FOLDS, seed, group)
+    further = additional or _nothing(features.embedding.shape[1])
+    with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
+        measuring_novelty = aside.submit(fit_novelty, features.embedding, y, seed, group, learned)
+        mean, scale = _mean_and_scale(features.embedding, learned)
+        embedding, taken = _joined(features.embedding, learned, further.embedding)
+        x, rotation = principal_axes(embedding, mean, scale, taken)
+        label_index = np.concatenate([y, further.label_index])
+        weight = np.concatenate([counted, further.weight]) * shares[label_index]
+        rows = Rows(x, label_index, weight, len(features.labels))
+        fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
+        judged = _judged(y, counted * whole[y])
+        chosen = _choose(rows, fold_of, judged, progress)
+        logits, c = chosen.logits, C_GRID[chosen.number]
+        final = solve(rows, c, _middle(chosen.models))
+        novelty = measuring_novelty.result()
+    progress("fit", len(C_GRID) + 1, len(C_GRID) + 1)
+    temperature = fit_temperature(logits, y, judged)
+    coefficients = final.coefficients @ rotation / scale / temperature
+    intercepts = final.intercepts / temperature - coefficients @ mean
+    return FittedHead(
+        Head(
+            np.asarray(coefficients, np.float32),
+            np.asarray(intercepts, np.float32),
+            novelty.prototypes,
+            novelty.whitening,
+        ),
+        temperature,
+        novelty.method,
+        novelty_threshold(novelty.out_of_fold),
+        {
+            "c": c,
+            "cv_accuracy": float((logits.argmax(axis=1) == y).mean()),
+            "cv_log_loss": log_loss(logits / temperature, y, np.ones(len(y))),
+            "balanced": balanced,
+            **({"missing": dict(missing)} if missing else {}),
+        },
+        Unseen(
+            np.arange(len(y)),
+            np.asarray(np.exp(log_softmax(logits / temperature)), np.float32),
+            novelty.out_of_fold,
+        ),
+        novelty.left_out,
+    )
+
+
+def _joined(embedding: FloatArray, learned: Index, further: FloatArray) -> tuple[FloatArray, Index]:
+    """Join further embeddings; return all, and the rows to fit on.
+
+    Further ones come last. Where there are none nothing is copied.
+    """
+    if not len(further):
+        return embedding, learned
+    return np.concatenate([embedding[learned], further]), np.arange(len(learned) + len(further))
+
+
+def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, float]:
+    """Compute the mean [D] and standard deviation of the rows to fit on.
+
+    It goes in blocks, without a copy.
+    """
+    count, size = len(learned), embedding.shape[1]
+    mean = sum((embedding[learned[b]].sum(axis=0, dtype=np.float64) for b in blocks(count)), np.zeros(size)) / count
+    squares = sum(float(np.square(embedding[learned[b]] - mean).sum()) for b in blocks(count))
+    return mean, max(float(np.sqrt(squares / (count * size))), 1e-12)
+
+
+def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
+    """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs.
+
+    ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
+    all of them. Which is enough to be found, and leaves the others' probabilities as they are.
+
+    Args:
+        label_index: int64 [n].
+        balance: see `fit`.
+        whole: what a row of each class counts for missing ones too [K]; None: only itself.
+    """
+    counts = np.bincount(label_index) * (1.0 if whole is None else whole)
+    if balance == "off" or (balance == "auto" and counts.max() <= UNBALANCED * counts.min()):
+        return np.ones(len(counts)), False
+    share = counts.max() / counts if balance == "on" else np.sqrt(counts.max() / counts)
+    return share / share[label_index].mean(), True
+
+
+def _completed(label_index: Index, labels: tuple[str, ...], missing: Mapping[str, int]) -> Matrix:
+    """Compute the weight [K] of each class's rows, missing ones included."""
+    counts = np.bincount(label_index, minlength=len(labels))
+    return np.minimum(
+        1 + np.array([missing.get(label, 0) for label in labels]) / np.maximum(counts, 1), MOST_FOR_MISSING
+    )
+
+
+def _judged(label_index: Index, weight: Matrix) -> Matrix:
+    """Return what each row [n] counts in the choice of C and temperature.
+
+    The rows of a class that has too few are answered wrong out of fold whatever is chosen, and would have all others
+    answered less surely: five of 250 tripled the calibration error.
+    """
+    has_enough = np.bincount(label_index) >= ENOUGH
+    return weight * has_enough[label_index] if has_enough.sum() > 1 else weight
+
+
+def _nothing(size: int) -> Additional:
+    none = np.empty(0, np.int64)
+    return Additional(np.empty((0, size), np.float32), none, np.empty(0), none)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step of `C_GRID`: its log loss, the logits [m, K] out of fold, and the solutions that gave them."""
+
+    number: int
+    loss: float
+    logits: Matrix
+    models: list[Linear]
+
+
+def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> _Step:
+    """Choose the step of `C_GRID` with the least log loss out of fold.
+
+    From strong to weak penalties, so that each fit starts from the one before; to stronger ones only where the first
+    was the best. The loss falls and then rises: after one step that is clearly worse, or two without a gain, the others
+    are not worth their time.
+
+    Args:
+        rows: training rows and further ones.
+        fold_of: int64 [n], the fold that a row is kept out of; -1 for one that all folds learn from.
+        judged: float64 [m], what each of the first m rows, which are the training rows, counts in the loss. That is not
+            what it counts in the fit: what is chosen should be best for pictures as they come, whatever the balance.
+        progress: told the stage ``fit``.
+    """
+    best: _Step | None = None
+    done = 0
+    with ThreadPoolExecutor(cpu_budget()) as pool:
+        for numbers in (range(_BEGIN, len(C_GRID)), range(_BEGIN - 1, -1, -1)):
+            if best and best.number != _BEGIN:
+                break
+            models = best.models if best else []
+            for number in numbers:
+                models = _solve_folds(rows, fold_of, C_GRID[number], models, pool)
+                logits = _out_of_fold(models, rows.x, fold_of[: len(judged)])
+                loss = log_loss(logits, rows.label_index[: len(judged)], judged)
+                done += 1
+                progress("fit", done, len(C_GRID) + 1)
+                if best is None or loss < best.loss:
+                    best = _Step(number, loss, logits, models)
+                elif abs(number - best.number) >= _PATIENCE or loss > _CLEARLY * best.loss:
+                    break
+    assert best is not None  # the first step is the best so far
+    return best
+
+
+def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], pool: ThreadPoolExecutor) -> list[Linear]:
+    """Return for each fold the solution without it; ``starts`` are those of another c, none at first."""
+
+    def solved(fold: int) -> Linear:
+        weight = np.where(fold_of == fold, 0, rows.weight)
+        start = starts[fold] if starts else None
+        return solve(Rows(rows.x, rows.label_index, weight, rows.classes), c, start, exactly=False)
+
+    return list(pool.map(solved, range(int(fold_of.max()) + 1)))
+
+
+def _out_of_fold(models: list[Linear], x: FloatArray, fold_of: Index) -> Matrix:
+    """Return the logits [m, K] of the first m rows, each by the model of its fold."""
+    logits = np.empty((len(fold_of), len(models[0].intercepts)))
+    for fold, model in enumerate(models):
+        rows = np.flatnonzero(fold_of == fold)
+        for block in blocks(len(rows)):
+            logits[rows[block]] = model.logits(x[rows[block]])
+    return logits
+
+
+def _middle(models: list[Linear]) -> Linear:
+    """Return the mean of solutions: near the one on the rows of them all."""
+    coefficients = np.mean([model.coefficients for model in models], axis=0)
+    return Linear(coefficients, np.mean([model.intercepts for model in models], axis=0))
+
+
+def fit_temperature(logits: Matrix, y: Index, weight: Matrix) -> float:
+    """Return the temperature that gives logits [n, K] the least weighted log loss (Guo et al., 2017)."""
+
+    def loss(log_t: float) -> float:
+        return log_loss(logits / np.exp(log_t), y, weight)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))

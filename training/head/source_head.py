@@ -1,0 +1,61 @@
+"""A new head from the rows of the ImageNet classifier that the backbone was pretrained with."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from regraft.model.artifact import FloatArray
+from training.head.features import Features
+from training.head.logistic import log_softmax
+
+
+@dataclass(frozen=True)
+class SourceHead:
+    """The source classifier's last layer: weight float32 [C, D], bias [C], and what its rows stand for."""
+
+    weight: FloatArray
+    bias: FloatArray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StartHead:
+    """A head to start from, and which label took which source label's row."""
+
+    weight: FloatArray
+    bias: FloatArray
+    matched: dict[str, str]
+
+
+def head_from_source(source: SourceHead, train: Features) -> StartHead:
+    """Start a new head from what the source classifier knows.
+
+    A class whose label the source has too ('hotdog' is 'hot dog') takes that row; any other takes the mean of all rows,
+    each weighted by the probability that the source gives it on the class's training images.
+
+    Args:
+        source: rows of the pretrained classifier.
+        train: training rows alone.
+
+    Returns:
+        weight float32 [K, D] and bias [K], in the order of ``train.labels``.
+    """
+    known = {_plain(label): row for row, label in reversed(list(enumerate(source.labels)))}
+    logits = (train.embedding @ source.weight.T + source.bias).astype(np.float64)
+    probabilities = np.exp(log_softmax(logits)).astype(np.float32)
+    weights, biases, matched = [], [], {}
+    for index, label in enumerate(train.labels):
+        row = known.get(_plain(label))
+        if row is not None:
+            share = np.eye(len(source.labels), dtype=np.float32)[row]
+            matched[label] = source.labels[row]
+        else:
+            share = probabilities[train.label_index == index].mean(axis=0)
+        weights.append(share @ source.weight)
+        biases.append(share @ source.bias)
+    return StartHead(np.array(weights, np.float32), np.array(biases, np.float32), matched)
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", label.casefold())

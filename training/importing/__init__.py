@@ -1,0 +1,1 @@
+"""Finished classifiers become versions."""

@@ -1,0 +1,1 @@
+"""Backbones in 8-bit integers, by ONNX Runtime. No torch."""

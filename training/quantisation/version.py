@@ -1,0 +1,184 @@
+"""The story of ``regraft models quantise``: a published version in int8, with the very same head.
+
+Refitting the head was measured beside keeping it: on photographs neither was better, and keeping it is right for every
+strategy, also where the backbone has learned from the pictures.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from regraft.datasets.folders import text_of
+from regraft.errors import DatasetError, PreconditionError, TrainingError
+from regraft.model import artifact
+from regraft.model.artifact import FloatArray
+from regraft.progress import Progress, silent
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.user import user_name
+from training.backbones.cache import ExportedBackbone, backbone_of, embedding_cache
+from training.data.find_images import find_images
+from training.evaluation.latency import ms_per_image
+from training.evaluation.report.page import LeftOutFile
+from training.gate.checks import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
+from training.gate.judge import Answers, judge
+from training.head.features import Embedder, Features, load_features
+from training.head.fit import FittedHead, Unseen
+from training.head.refit import REFITTED_WITH
+from training.quantisation.precision import NONSENSE_DROP, calibration_crops, quantised
+from training.quantisation.result import Quantised, side_of
+from training.versions.publish import Challenger, build, promote, prove_on_files, publish
+
+_BUDGET: Final = Limits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
+"""Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
+
+
+@dataclass(frozen=True)
+class _Parent:
+    version: int
+    champion: int | None
+    folder: Path
+    artifact: artifact.Artifact
+    features: Features
+
+
+def quantise_version(
+    store: ModelStore,
+    wanted: str,
+    data: Path,
+    *,
+    examples: str,
+    cache: Path,
+    promote: bool = False,
+    progress: Progress = silent,
+) -> Quantised:
+    """Publish a version in int8.
+
+    Args:
+        store: the model store.
+        wanted: ``NAME:VERSION``, or ``NAME`` for its champion.
+        data: a folder with the pictures that the version was trained on, however they lie in it.
+        examples: the examples store's folder or URL, for pictures that came over gRPC.
+        cache: of embeddings.
+        promote: whether to make it the champion, where the gate has no objection.
+        progress: told the stages ``scan``, ``quantise``, ``embed`` and ``measure``.
+
+    Raises:
+        NotFoundError: no such version.
+        InvalidRequestError: ``wanted`` is no name and version.
+        PreconditionError: the version is int8 already or has no pictures, or there is no champion.
+        DatasetError: a picture is missing, or none can be read any more; single ones are left out.
+        ArtifactError: the backbone cannot be quantised, or the file was made with another image rule.
+        TrainingError: what int8 gives is nonsense.
+        StorageError: the store could not be written.
+    """
+    parent = _read(store, wanted)
+    files = find_images(parent.features.sha256, data, examples, progress)
+    train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
+    backbone = quantised(backbone_of(parent.artifact), calibration_crops(train, parent.artifact.card.image), progress)
+    features, unreadable = _embed(parent, backbone, files, cache, progress)
+    old = parent.features.select(np.isin(parent.features.sha256, features.sha256))
+    before, after = (parent.artifact.head.probabilities(each.embedding) for each in (old, features))
+    _check_sense(before, after, features)
+    challenger = _build(parent, backbone, features, data)
+    prove_on_files(challenger, parent.artifact.head, files.__getitem__)
+    left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
+    return _conclude(store, parent, challenger, (before, after), left_out, list(files.values()), promote, progress)
+
+
+def _read(store: ModelStore, wanted: str) -> _Parent:
+    name, version = store.find(wanted)
+    folder = store.folder(name, version)
+    found = artifact.read(folder / MODEL_FILE)
+    if found.card.backbone.precision == "int8":
+        raise PreconditionError(f"{name}:{version} is int8 already")
+    features = load_features(folder / FEATURES_FILE)
+    if not (~features.is_holdout).any():
+        raise PreconditionError(
+            f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
+        )
+    return _Parent(version, store.champion(name), folder, found, features)
+
+
+def _embed(
+    parent: _Parent, backbone: ExportedBackbone, files: dict[str, ImageFile], cache: Path, progress: Progress
+) -> tuple[Features, dict[str, str]]:
+    """Return the version's features by the new backbone, and by hash why a picture is not among them."""
+    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    with embedding_cache(cache) as known:
+        embeddings, failures = embedder.embed(files, known, progress)
+    kept = parent.features.select(~np.isin(parent.features.sha256, list(failures)))
+    if not kept.sha256:
+        raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
+    return replace(kept, embedding=np.array([embeddings[sha256] for sha256 in kept.sha256], np.float32)), failures
+
+
+def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> None:
+    """Refuse nonsense by the training images; the head knows them, before and after alike."""
+    train = ~features.is_holdout
+    right = [float((each[train].argmax(axis=1) == features.label_index[train]).mean()) for each in (before, after)]
+    if 100 * (right[0] - right[1]) > NONSENSE_DROP:
+        raise TrainingError(
+            f"int8 is right on {right[1]:.1%} of the training images, fp32 on {right[0]:.1%}: more than "
+            f"{NONSENSE_DROP:g} points are lost. Nothing was published; keep fp32, or train with another backbone"
+        )
+
+
+def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
+    card = parent.artifact.card
+    none = Unseen.nothing(len(card.labels))
+    fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
+    return build(
+        backbone,
+        fitted,
+        features,
+        name=card.name,
+        strategy="quantise",
+        settings={
+            **{key: card.settings[key] for key in REFITTED_WITH if key in card.settings},
+            "data": text_of(Path(data.resolve().name)),
+        },
+        seed=card.seed,
+        recipe=card.recipe and {**card.recipe, "precision": "int8"},
+        parent_version=parent.version,
+        kept=card.abstention,
+    )
+
+
+def _conclude(
+    store: ModelStore,
+    parent: _Parent,
+    challenger: Challenger,
+    answers: tuple[FloatArray, FloatArray],
+    left_out: list[LeftOutFile],
+    pictures: list[ImageFile],
+    is_promotion_wanted: bool,
+    progress: Progress,
+) -> Quantised:
+    """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
+    held, labels = challenger.features.is_holdout, challenger.card.labels
+    before, after = (each[held] for each in answers)
+    verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), _BUDGET)
+    name, who = challenger.card.name, user_name()
+    why = f"int8 of version {parent.version}"
+    if verdict.holdout_images:
+        why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
+    version = publish(store, challenger, left_out=left_out, who=who, why=why)
+    if promoted := is_promotion_wanted and verdict.blessed:
+        promote(store, name, version, who=who, why=why, expected=parent.champion or 0)
+    folder = store.folder(name, version)
+    times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
+    return Quantised(
+        name,
+        version,
+        parent.version,
+        folder / MODEL_FILE,
+        verdict.holdout_images,
+        float((before.argmax(axis=1) == after.argmax(axis=1)).mean()) if len(before) else None,
+        side_of(parent.artifact.card, parent.folder, times[0]),
+        side_of(challenger.card, folder, times[1]),
+        verdict.reasons,
+        promoted,
+    )

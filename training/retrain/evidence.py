@@ -1,0 +1,237 @@
+"""Put a retrain before the gate, and report on its new labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.errors import InvalidImageError
+from regraft.image.crop import ImageSpec, decode_crop
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.examples import ExamplesStore
+from training.evaluation.calibration import calibration
+from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
+from training.evaluation.findings import Findings, Judged
+from training.evaluation.label_errors import label_errors
+from training.gate.anchor import Anchor, load_anchor
+from training.gate.checks import Limits
+from training.gate.judge import Answers, NewLabels, judge
+from training.gate.verdict import SuspectLabel, Verdict
+from training.head.abstention import selective
+from training.head.features import Embedder, Features
+from training.head.fit import FittedHead
+from training.head.remarks import remarks
+from training.retrain.data import FIRST_SOURCE, Champion, RetrainData
+from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, unseen_answers
+from training.versions.data_changes import data_changes
+
+MOST_SUSPECTED: Final = 20
+"""Labels that a verdict names: as many as a person puts right by hand. The report shows more."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms that a challenger is held to.
+
+    Attributes:
+        limits: of the gate.
+        golden: names of pictures that have to be answered rightly, and whether the challenger does.
+        quarantined: labels that were left out.
+        anchor: the best versions so far, of pictures of the challenger's own data alone.
+        target_error: that was asked for.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    golden: Sequence[tuple[str, bool]] = ()
+    quarantined: Quarantined = NOTHING_QUARANTINED
+    anchor: Anchor | None = None
+    target_error: float | None = None
+
+
+def judge_retrained(
+    champion: Champion,
+    data: RetrainData,
+    fitted: FittedHead,
+    golden: list[tuple[Path, str]],
+    terms: Terms,
+) -> Findings:
+    """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`.
+
+    The ``golden`` pictures and the champion's target error join the terms.
+    """
+    looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
+    judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
+    before = champion.probabilities(judged)
+    terms = replace(terms, golden=looks, target_error=champion.artifact.card.settings.get("target_error"))
+    return judge_challenger(champion.features, before, data, fitted, terms)
+
+
+def judge_challenger(
+    known: Features, before: FloatArray, data: RetrainData, fitted: FittedHead, terms: Terms
+) -> Findings:
+    """Judge a new head, and look for wrong labels among the new ones.
+
+    Args:
+        known: the features of the champion, with which it competes.
+        before: what the champion says of the holdout, and then of the lost pictures, probabilities [n, K_old].
+        data: what the new head was fitted on, and the holdout.
+        fitted: the new head.
+        terms: what it is held to.
+
+    Returns:
+        The verdict, what is new since the champion, and the new labels to look at.
+    """
+    features, held = data.features, data.features.is_holdout
+    unseen, judged = unseen_answers(features, fitted)
+    suspect = np.zeros(len(held), np.bool_)
+    rows = np.flatnonzero(judged)
+    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    is_new, is_old = data.is_new & judged, ~data.is_new & judged
+    after = np.concatenate([unseen[held], fitted.head.probabilities(data.lost.embedding)])
+    answers = _answers(known, before, data, after)
+    aside, anchor = terms.quarantined.now, terms.anchor
+    news = NewLabels(
+        (*_where(is_new, data.source), *(entry.source for entry in aside)),
+        np.concatenate([suspect[is_new], np.ones(len(aside), np.bool_)]),
+        int(is_old.sum()),
+        int(suspect[is_old].sum()),
+    )
+    doubted_rows = _doubted(features, is_new, unseen, suspect)
+    files = dict(zip(features.sha256, data.source, strict=True))
+    doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
+    doubted = (*map(_picture_of, aside), *doubted)[:MAX_LABEL_ERRORS]
+    drift = anchor.compared(answered_rightly(anchor, features, fitted.head)) if anchor else None
+    verdict = judge(answers, terms.limits, news=news, golden=terms.golden, anchor=drift)
+    verdict = replace(
+        verdict,
+        cautions=(*verdict.cautions, *data.remarks),
+        suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
+        quarantined=len(aside),
+        in_quarantine=terms.quarantined.in_all,
+    )
+    return Findings(
+        notes=remarks(fitted, features, target_error=terms.target_error),
+        calibration=calibration(fitted.head, fitted.temperature, features),
+        selective=selective(fitted.unseen.probabilities, features.train().label_index[fitted.unseen.rows]),
+        verdict=verdict,
+        changes=data_changes(known, features),
+        doubted=doubted,
+        doubted_found=len(aside) + len(doubted_rows),
+    )
+
+
+def _answers(known_features: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
+    """Return both heads' answers on the holdout and lost pictures, over common labels.
+
+    A class of the champion that no picture is left of is taken from its answers: it is judged by what both know.
+    """
+    held, lost = data.features.holdout(), data.lost
+    truth = [each.labels[index] for each in (held, lost) for index in each.label_index]
+    known, labels = known_features.labels, data.features.labels
+    kept = [label for label in known if label in labels or label in truth]
+    judged = (*kept, *(label for label in labels if label not in known))
+    among_kept = _columns(before, known, kept)
+    return Answers(
+        among_kept / np.maximum(among_kept.sum(axis=1, keepdims=True), np.float32(1e-12)),
+        _columns(after, labels, judged),
+        np.array([judged.index(label) for label in truth], np.int64),
+        judged,
+        (*_where(data.features.is_holdout, data.source), *[FIRST_SOURCE] * len(lost.sha256)),
+    )
+
+
+def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
+    """Return probabilities [n, K] of the wanted labels, 0 for a missing one."""
+    there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
+    columns = np.zeros((len(probabilities), len(wanted)), np.float32)
+    columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
+    return columns
+
+
+def anchor_of(champion: Champion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
+    """Return what the best versions up to the champion answered.
+
+    Where its features, in ``file``, have none, it is the first that is anchored: by the pictures that nobody sent.
+    """
+    if kept := load_anchor(file):
+        return kept
+    features, sent = champion.features, [example.sha256 for example in examples.list(model)]
+    right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
+    return Anchor.begin(features, right, ~np.isin(features.sha256, sent))
+
+
+def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:
+    """Return which pictures of an anchor, all in ``features``, a head answers rightly."""
+    row_of = {sha256: row for row, sha256 in enumerate(features.sha256)}
+    rows = np.array([row_of[sha256] for sha256 in anchor.sha256], np.int64)
+    right: npt.NDArray[np.bool_] = (
+        head.probabilities(features.embedding[rows]).argmax(axis=1) == features.label_index[rows]
+    )
+    return right
+
+
+def gain(what: str, verdict: Verdict) -> str:
+    """Return the reason that the history is given for a version."""
+    return f"{what}: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
+
+
+def golden_answers(
+    golden: list[tuple[Path, str]], embedder: Embedder, head: Head, labels: tuple[str, ...]
+) -> list[tuple[str, bool]]:
+    """Return each golden picture's name, and whether a head answers it rightly.
+
+    What is no picture is answered wrongly.
+    """
+    return [(f"{label}/{path.name}", _answer(path, embedder, head, labels) == label) for path, label in golden]
+
+
+def _answer(path: Path, embedder: Embedder, head: Head, labels: tuple[str, ...]) -> str:
+    spec: ImageSpec = embedder.spec
+    try:
+        crop = decode_crop(path.read_bytes(), spec)
+    except (InvalidImageError, OSError):
+        return ""
+    return labels[int(head.probabilities(embedder.run([crop])).argmax())]
+
+
+def _where(rows: npt.NDArray[np.bool_], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name, wanted in zip(names, rows, strict=True) if wanted)
+
+
+def _picture_of(entry: SuspectLabel) -> Judged:
+    return Judged(
+        entry.sha256,
+        entry.source,
+        "quarantine",
+        entry.label,
+        entry.answer,
+        entry.probability,
+        entry.label_probability,
+    )
+
+
+def _suspected(picture: Judged) -> SuspectLabel:
+    """Return a judged picture, its file the name of its source, for the verdict."""
+    return SuspectLabel(
+        picture.sha256,
+        picture.label,
+        picture.answer,
+        picture.probability,
+        picture.label_probability,
+        picture.file,
+    )
+
+
+def _doubted(
+    features: Features, is_new: npt.NDArray[np.bool_], unseen: FloatArray, suspect: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Return the new rows that are answered otherwise, likely wrong ones first.
+
+    Within both the least probable label comes first.
+    """
+    truth = features.label_index
+    rows = np.flatnonzero(is_new & (unseen.argmax(axis=1) != truth))
+    return rows[np.lexsort((unseen[rows, truth[rows]], ~suspect[rows]))]

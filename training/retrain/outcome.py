@@ -1,0 +1,101 @@
+"""How a retrain ends: whether its version goes live, and what job and history say of it."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from regraft.errors import RegraftError
+from regraft.model import artifact
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
+from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.user import user_name
+from training.gate.verdict import Verdict
+from training.retrain.evidence import gain
+from training.versions.publish import promote
+
+log = logging.getLogger("regraft.retrain")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that a job published.
+
+    Attributes:
+        version: its number.
+        champion: the version that it was judged against.
+        why: the reason in the history.
+        verdict: see `Verdict.to_dict`.
+    """
+
+    version: int
+    champion: int
+    why: str
+    verdict: dict[str, Any]
+
+
+def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
+    """Return the version that a job published before it was interrupted, unless there is none, or it is damaged."""
+    for entry in store.history(job.model):
+        if entry.job != job.id:
+            continue
+        try:
+            artifact.read(store.folder(job.model, entry.version) / MODEL_FILE)
+            report = json.loads((store.folder(job.model, entry.version) / REPORT_JSON_FILE).read_bytes())
+            champion, verdict = report["card"]["parent_version"], report["findings"]["verdict"]
+            return Published(entry.version, champion, entry.why, dict(verdict))
+        except (RegraftError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("version %d of %s is damaged, another one is published: %r", entry.version, job.model, error)
+    return None
+
+
+def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: Published) -> None:
+    """Promote a version, or do not, as the gate and its mode say.
+
+    Raises:
+        ArtifactError: its file is damaged.
+        PreconditionError: the champion is no longer the one that it was judged against.
+        JobCancelledError: somebody asked for the job's end.
+    """
+    gate, version = mode(job), made.version
+    facts = {"version": version, "verdict": made.verdict}
+    if not made.verdict["blessed"] and gate is not GateMode.OFF:
+        message = made.why.removeprefix(REFUSED_BECAUSE)
+        if made.verdict.get("suspects"):
+            message += f"; likely wrong labels are in {store.folder(job.model, version) / REPORT_FILE}"
+        examples.jobs.finish(job.id, JobState.REFUSED, message, **facts)
+        return
+    if gate is GateMode.MANUAL:
+        waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
+        examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {made.why}", **facts)
+        return
+    # Last chance to stop: from the promotion on, the job has succeeded.
+    examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
+    promote(store, job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
+    examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {made.why}", **facts)
+
+
+def reason(job: RetrainJob, verdict: Verdict) -> str:
+    """Return the reason for the history; `regraft.stores.recovery` reads a refusal off it."""
+    return reason_of("retrain", verdict, mode(job))
+
+
+def reason_of(what: str, verdict: Verdict, gate: GateMode) -> str:
+    """Return the reason for the history why ``what`` made a version, and what the gate said of it."""
+    refusal = "; ".join(verdict.reasons)
+    if verdict.blessed:
+        return gain(what, verdict)
+    if gate is GateMode.OFF:
+        return f"{gain(what, verdict)}; the gate was off, and would have refused it: {refusal}"
+    return REFUSED_BECAUSE + refusal
+
+
+def mode(job: RetrainJob) -> GateMode:
+    """Return who has the last word."""
+    return GateMode(job.settings.get("gate", GateMode.AUTO))
+
+
+def who(job: RetrainJob) -> str:
+    """Return whom the history names."""
+    return job.requested_by or user_name()

@@ -1,0 +1,254 @@
+"""Quarantine labels that others' labels contradict, until a person has looked.
+
+Those that look at a label were not fitted on it: a head of the first training data alone, which no label that was sent
+since has entered, so that slow poison does not change it; the challenger's heads, out of fold; and the champion, where
+the label is new to it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.model.artifact import FloatArray, Head
+from regraft.stores.examples import ExamplesStore
+from training.evaluation.label_errors import MIN_CLASS
+from training.gate.verdict import SuspectLabel
+from training.head.features import Features
+from training.head.fit import Balance, FittedHead, fit
+from training.retrain.data import NOTHING_ASIDE, Aside, Champion, RetrainData
+from training.retrain.label_noise import Foretold, wrong_labels
+
+_LIKELY: Final = 0.3
+_CHAMPION: Final = 0.02
+_CHALLENGER: Final = 0.1
+"""A new label that the champion holds for less probable than the first, and the challenger than the second, is one that
+both contradict with confidence."""
+_CONFIDENT: Final = 0.8
+"""What the challenger holds for at least so probable, out of fold, the first training data need not know: pictures of a
+class that was merged with another, say."""
+_FEWEST_TRUSTED: Final = 30
+_MOST_OF_A_SOURCE: Final = 0.5
+_FEWEST_OF_A_SOURCE: Final = 3
+
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled pictures, and what is known of where their labels come from.
+
+    Attributes:
+        features: training and holdout rows.
+        source: n of them.
+        sent: bool [n], labels that people sent since the first training, and that nobody has vouched for.
+        is_new: bool [n], labels that the champion does not have.
+        is_known: bool [K], classes that the champion knows.
+        aside: pictures whose labels are in quarantine already: they too speak against their source.
+    """
+
+    features: Features
+    source: tuple[str, ...]
+    sent: _Mask
+    is_new: _Mask
+    is_known: _Mask
+    aside: Aside = NOTHING_ASIDE
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """Labels that a retrain left out.
+
+    Attributes:
+        now: those that it found, worst first.
+        in_all: how many labels of the model are in quarantine.
+    """
+
+    now: Sequence[SuspectLabel] = ()
+    in_all: int = 0
+
+
+NOTHING_QUARANTINED: Final = Quarantined()
+
+
+def quarantine(
+    champion: Champion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+) -> list[SuspectLabel]:
+    """Put the likely wrong labels among those sent into quarantine, and return them.
+
+    Raises:
+        StorageError: the examples cannot be read or changed.
+    """
+    card, features = champion.artifact.card, data.features
+    unsure = {example.sha256: example.label for example in examples.list(model) if not example.vouched_by}
+    sent = [
+        unsure.get(name) == features.labels[row]
+        for name, row in zip(features.sha256, features.label_index, strict=True)
+    ]
+    before = champion.features.labels
+    known = np.array([label in before for label in features.labels])
+    said = np.zeros((len(sent), len(known)), np.float32)
+    places = [before.index(label) for label in features.labels if label in before]
+    said[:, known] = champion.probabilities(features.embedding)[:, places]
+    found = find_wrong_labels(
+        Labels(features, data.source, np.array(sent, np.bool_), data.is_new, known, data.aside),
+        said,
+        fitted,
+        seed=card.seed,
+        balance=card.settings.get("balance", "auto"),
+    )
+    examples.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in found})
+    return found
+
+
+def find_wrong_labels(
+    labels: Labels, champion: FloatArray, fitted: FittedHead, *, seed: int = 0, balance: Balance = "auto"
+) -> list[SuspectLabel]:
+    """Find labels that are to be left out, worst first.
+
+    Of a source of which most labels are likely wrong all are. A label that is new to the champion is never doubted,
+    since nobody can say yet what its class looks like.
+
+    Args:
+        labels: what the challenger was fitted on, and its holdout.
+        champion: what the champion says of all rows, probabilities [n, K], 0 of classes that it does not know.
+        fitted: the challenger.
+        seed: of the head of the first training data.
+        balance: likewise.
+    """
+    features, truth = labels.features, labels.features.label_index
+    counts = np.bincount(truth[~features.is_holdout], minlength=len(features.labels))
+    examined = labels.sent & (labels.is_known & (counts >= MIN_CLASS))[truth]
+    if not examined.any():
+        return []
+    challenger, judged = unseen_answers(features, fitted)
+    wrong = _both_contradict(champion, challenger, truth) & labels.is_new & examined & judged
+    first = _said_by_first(labels, seed, balance)
+    doubtful = examined & first.unseen & (challenger[np.arange(len(truth)), truth] < _CONFIDENT)
+    wrong |= _wrong_by_source(first, labels, doubtful)
+    now = _Said(challenger, judged, ~first.knows, _answers(fitted.head, labels.aside))
+    wrong |= _wrong_by_source(now, labels, examined & judged & now.knows)
+    wrong |= _of_wrong_sources(labels.source, wrong, examined)
+    rows = np.flatnonzero(wrong)
+    doubt = challenger[rows, truth[rows]]
+    return [_suspect(labels, int(row), challenger[row]) for row in rows[np.argsort(doubt, kind="stable")]]
+
+
+def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, _Mask]:
+    """Return probabilities [n, K], and which rows [n] their head never saw.
+
+    They are out of fold on training images, of the head itself on the holdout.
+    """
+    answers, judged = fitted.head.probabilities(features.embedding), features.is_holdout.copy()
+    rows = np.flatnonzero(~features.is_holdout)[fitted.unseen.rows]
+    answers[rows], judged[rows] = fitted.unseen.probabilities, True
+    return answers, judged
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A head's answers on all rows.
+
+    Attributes:
+        answers: [n, K].
+        unseen: bool [n], rows that it was not fitted on.
+        knows: bool [n], rows whose class it is asked about.
+        of_aside: [m, K], of pictures in quarantine.
+    """
+
+    answers: FloatArray
+    unseen: _Mask
+    knows: _Mask
+    of_aside: FloatArray
+
+
+def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
+    """Fit a head on the first labels, of the classes that have enough."""
+    features, trusted = labels.features, ~labels.sent
+    counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
+    classes = np.flatnonzero(counts >= MIN_CLASS)
+    knows = np.isin(features.label_index, classes)
+    answers, of_aside = (
+        np.zeros((count, len(features.labels)), np.float32) for count in (len(knows), len(labels.aside.sha256))
+    )
+    mine = knows & trusted
+    if len(classes) < 2 or mine.sum() < _FEWEST_TRUSTED:
+        return _Said(answers, np.zeros_like(knows), np.zeros_like(knows), of_aside)
+    first = replace(
+        features.select(mine),
+        labels=tuple(features.labels[index] for index in classes),
+        label_index=np.searchsorted(classes, features.label_index[mine]),
+    )
+    fitted = fit(first, seed=seed, balance=balance)
+    answers[:, classes] = fitted.head.probabilities(features.embedding)
+    of_aside[:, classes] = _answers(fitted.head, labels.aside)
+    of_mine, unseen_of_mine = unseen_answers(first, fitted)
+    rows, unseen = np.flatnonzero(mine), knows & labels.sent
+    answers[np.ix_(rows, classes)] = of_mine
+    unseen[rows] = unseen_of_mine
+    return _Said(answers, unseen, knows, of_aside)
+
+
+def _answers(head: Head, aside: Aside) -> FloatArray:
+    """Return what a head says of pictures in quarantine [m, K]."""
+    return head.probabilities(aside.embedding.reshape(-1, head.weight.shape[1]))
+
+
+def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.NDArray[np.int64]) -> _Mask:
+    rows = np.arange(len(truth))
+    by_champion = (champion.argmax(axis=1) != truth) & (champion[rows, truth] < _CHAMPION)
+    by_challenger = (challenger.argmax(axis=1) != truth) & (challenger[rows, truth] < _CHALLENGER)
+    both: _Mask = by_champion & by_challenger
+    return both
+
+
+def _wrong_by_source(said: _Said, labels: Labels, examined: _Mask) -> _Mask:
+    """Return the labels that are likely wrong, of every source by itself."""
+    features, aside = labels.features, labels.aside
+    truth, source = features.label_index, np.array(labels.source, np.str_)
+    wrong = np.zeros(len(truth), np.bool_)
+    if (said.unseen & ~labels.sent).sum() < _FEWEST_TRUSTED:
+        return wrong
+    foretold = Foretold.by(said.answers[said.unseen])
+    contradicted = examined & (said.answers.argmax(axis=1) != truth)
+    called = np.array(
+        [features.labels.index(each) if each in features.labels else -1 for each in aside.label], np.int64
+    )
+    older = (called >= 0) & (said.of_aside.argmax(axis=1) != called)
+    for each in np.unique(source[contradicted]):
+        rows = np.flatnonzero(contradicted & (source == each))
+        beside = np.flatnonzero(older & (np.array(aside.source, np.str_) == each))
+        answers = np.concatenate([said.answers[rows], said.of_aside[beside]])
+        doubt = wrong_labels(answers, np.concatenate([truth[rows], called[beside]]), foretold)
+        wrong[rows] = doubt[: len(rows)] > _LIKELY
+    return wrong
+
+
+def _of_wrong_sources(source: tuple[str, ...], wrong: _Mask, examined: _Mask) -> _Mask:
+    """Return all labels of the sources of which most are wrong."""
+    names = np.array(source, np.str_)
+    sent, bad = Counter(names[examined].tolist()), Counter(names[wrong].tolist())
+    most = [
+        name for name, count in bad.items() if count >= _FEWEST_OF_A_SOURCE and count > _MOST_OF_A_SOURCE * sent[name]
+    ]
+    return examined & np.isin(names, most)
+
+
+def _why(entry: SuspectLabel) -> str:
+    return f"likely wrong: called {entry.label}, read as {entry.answer} ({entry.probability:.2f})"
+
+
+def _suspect(labels: Labels, row: int, probabilities: FloatArray) -> SuspectLabel:
+    features, answer = labels.features, int(probabilities.argmax())
+    label = int(features.label_index[row])
+    return SuspectLabel(
+        features.sha256[row],
+        features.labels[label],
+        features.labels[answer],
+        float(probabilities[answer]),
+        float(probabilities[label]),
+        labels.source[row],
+    )

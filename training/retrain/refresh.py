@@ -1,0 +1,368 @@
+"""The story of ``regraft refresh``: a training run on all that a model knows by now, through the gate of retrains.
+
+A retrain changes the head alone; a refresh may bring another backbone, or a fine-tuned one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
+from regraft.files import storage_errors
+from regraft.image.crop import ResizeRule
+from regraft.label_rules import one_form
+from regraft.model.card import BackboneCard, ModelCard
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
+from regraft.stores.recovery import job_lock
+from regraft.user import user_name
+from training.backbones.cache import weights_origin
+from training.backbones.catalogue import STORE_PREFIX, own_weights
+from training.data.dataset import Dataset, LabelledImage, scan
+from training.data.scan import LeftOut, shown_path
+from training.evaluation.diagnose import thumbnails
+from training.evaluation.findings import Findings
+from training.gate.checks import Limits
+from training.gate.training_run import held_rows, judge_made, made_embeddings
+from training.gate.verdict import SuspectLabel, Verdict
+from training.head.refit import refit
+from training.retrain.classes import refuse_unseen, settle_classes
+from training.retrain.data import (
+    Champion,
+    RetrainData,
+    embed_missing,
+    gather,
+    labels_in_force,
+    learned_from,
+    left_out_with,
+    new_rows,
+    read_champion,
+    remarks_on,
+    seen_labels,
+    sides_of,
+    sources_of,
+)
+from training.retrain.evidence import Terms, anchor_of, answered_rightly
+from training.retrain.outcome import reason_of
+from training.retrain.quarantine import Quarantined, quarantine
+from training.retrain.sides import BOTH_SIDES
+from training.settings import TrainSettings
+from training.strategies.context import Context, Listener, Made, Silent
+from training.train import RUNS_FOLDER, challenge, explain, look_into, make, tuner_for, with_judgement
+from training.versions.publish import Challenger, promote, publish
+from training.versions.source import IMPORTED, settle_source
+
+_PICTURES: Final = "pictures"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What to train, as the flags of ``regraft train`` say it."""
+
+    backbone: str
+    weights: str
+    precision: str
+    image_px: int | None
+    resize: ResizeRule | None
+
+
+def network_of(
+    store: ModelStore,
+    name: str,
+    *,
+    backbone: str = "",
+    weights: str = "",
+    precision: str = "",
+    image_px: int | None = None,
+    resize: ResizeRule | None = None,
+) -> Network:
+    """Return what was asked for, and what the champion is where nothing was.
+
+    Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default,
+    and its own size of pictures. One that went on from a version goes on from there again. What shows all of a picture
+    goes on doing so by any backbone.
+
+    Raises:
+        PreconditionError: there is no champion.
+        InvalidRequestError: the champion's weights come from a file that is not at hand, or a version that is gone.
+    """
+    found = read_champion(store, name)
+    champion, card = found.artifact.card, found.artifact.card.backbone
+    if not backbone and not weights and (card.sources or card.weights.startswith(IMPORTED)):
+        backbone = f"{STORE_PREFIX}{_source(store, name, found)}"
+    is_the_same = backbone in ("", card.name)
+    if not weights:
+        weights = weights_of(card) if is_the_same else "default"
+    if not image_px and is_the_same:
+        image_px = champion.image.crop_px
+    if resize is None and (is_the_same or champion.image.resize != "crop"):
+        resize = champion.image.resize
+    return Network(backbone or card.name, weights, precision or card.precision, image_px, resize)
+
+
+def _source(store: ModelStore, name: str, champion: Champion) -> str:
+    """Return which version has the backbone that the champion's run began with, as NAME:VERSION.
+
+    That is the champion itself, unless it was fine-tuned: its own file has the backbone, whatever became of others.
+
+    Raises:
+        InvalidRequestError: it was fine-tuned from a version that is gone.
+    """
+    card = champion.artifact.card.backbone
+    source = card.sources[0] if card.sources else None
+    if source is None or source.digest == card.digest or card.precision == "int8":
+        return f"{name}:{champion.version}"
+    label = f"{source.name}:{source.version}"
+    if source.version not in store.versions(source.name):
+        raise InvalidRequestError(
+            f"--backbone: the champion was fine-tuned from {label}, which is gone: {STORE_PREFIX}{name} goes on from "
+            f"the champion, {card.name} from the original weights"
+        )
+    return label
+
+
+def weights_of(card: BackboneCard) -> str:
+    """Return where the weights that a card tells of can be had, see `training.backbones.cache.weights_origin`.
+
+    Raises:
+        InvalidRequestError: they come from a file that is not at hand.
+    """
+    if card.weights.startswith("random,"):
+        return "none"
+    if card.weights.startswith("file "):
+        file = own_weights(card.name)
+        content = weights_origin(card.name, str(file), seed=0).rpartition(" ")[2] if file else None
+        if content is None or content not in card.weights:
+            raise InvalidRequestError(
+                f"--weights: the champion's come from {card.weights}, which REGRAFT_WEIGHTS lacks: name the file"
+            )
+    return "default"
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What came of it; ``promoted`` tells whether it is the champion now."""
+
+    name: str
+    version: int
+    parent_version: int
+    strategy: str
+    verdict: Verdict
+    promoted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**vars(self), "verdict": self.verdict.to_dict()}
+
+
+def refresh(
+    settings: TrainSettings,
+    examples: ExamplesStore,
+    *,
+    cache: Path,
+    gate: GateMode = GateMode.AUTO,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    listener: Listener | None = None,
+) -> Refreshed:
+    """Train anew on the original pictures and the examples, and let the gate decide.
+
+    Args:
+        settings: as for `training.train`; ``name`` is that of the model, ``data`` has the pictures that its versions
+            were trained on and, where there are more in it, those too.
+        examples: that people labelled since.
+        cache: of exported backbones and embeddings.
+        gate: whether a blessed version goes live.
+        limits: of the gate.
+        listener: hears how far the run is.
+
+    Raises:
+        PreconditionError: there is no champion to replace, or it is being retrained.
+        DatasetError: a picture of the champion is missing, or there is too little to train on.
+        StorageError: a store refused.
+    """
+    settings = settle_source(settings)
+    settings = replace(settings, name=one_form(settings.name))
+    store, name = ModelStore(settings.store), settings.name
+    context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
+    with job_lock(examples, name), tuner_for(settings) as tuner:
+        champion = read_champion(store, name)
+        context, settings = _with_target_error(context, champion.artifact.card)
+        aside = _quarantined(champion, examples, name, context)
+        collected = collect(champion, settings.data, examples, name, context)
+        made = make(collected.dataset, context, tuner)
+        challenger = challenge(made, name, settings, parent_version=champion.version)
+        anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
+        anchor = anchor.among(made.features)
+        judged = _judge(
+            champion, made, collected, examples, store, context, Terms(limits, quarantined=aside, anchor=anchor)
+        )
+        right = answered_rightly(anchor, made.features, made.fitted.head)
+        challenger = replace(challenger, anchor=anchor.moved(right))
+        verdict = judged.verdict
+        assert verdict is not None  # it was judged just now
+        who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
+        version = _publish(store, challenger, made, judged, context, who, why)
+        promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
+        if promoted:
+            promote(store, name, version, who=who, why=why, expected=champion.version)
+    return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)
+
+
+def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, TrainSettings]:
+    """Return the run with the champion's target error, where none was asked for."""
+    settings = context.settings
+    if settings.target_error is None:
+        settings = replace(settings, target_error=card.settings.get("target_error"))
+    return replace(context, settings=settings), settings
+
+
+def _publish(
+    store: ModelStore, challenger: Challenger, made: Made, judged: Findings, context: Context, who: str, why: str
+) -> int:
+    data = context.settings.data
+    findings = with_judgement(look_into(made, context.settings), judged)
+    return publish(
+        store,
+        challenger,
+        left_out=[(shown_path(entry.file, data), entry.reason) for entry in made.dataset.left_out],
+        who=who,
+        why=why,
+        findings=findings,
+        looked=explain(made, findings, context),
+        thumbnails=thumbnails(findings, {image.sha256: image.path for image in made.dataset.images}),
+    )
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Every picture that a model knows by now.
+
+    Attributes:
+        dataset: to train on.
+        lost: holdout pictures of classes that the champion knows and the dataset does not.
+        remarks: as in `RetrainData`.
+    """
+
+    dataset: Dataset
+    lost: tuple[LabelledImage, ...]
+    remarks: tuple[str, ...]
+
+
+def _quarantined(champion: Champion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
+    """Put wrong labels into quarantine, as a retrain of the champion would find them; that is soon done."""
+    wrong: list[SuspectLabel] = []
+    if any(not example.quarantine for example in examples.list(name)):
+        with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
+            data = gather(champion, examples, name, context.progress)
+            card = champion.artifact.card
+            fitted = refit(card, data.features, data.further, context.progress, missing=data.missing)
+            wrong = quarantine(champion, data, fitted, examples, name)
+    return Quarantined(wrong, len(examples.list(name, quarantined=True)))
+
+
+def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
+    """Return every picture that a model knows by now, with its label in force and its split.
+
+    Pictures of ``data`` that are new join, those that were removed as examples do not. The label of an example holds;
+    of any other picture that of ``data``, and the champion's only where the picture is not in there any more.
+
+    Raises:
+        DatasetError: a picture of the champion is neither in ``data`` nor among the examples.
+        PreconditionError: fewer than two classes are left.
+    """
+    found = scan(data, context.progress, context.settings.group_by)
+    here = {image.sha256: image.path for image in found.images}
+    learned_examples, aside = learned_from(examples, name, champion.features)
+    in_folder = {image.sha256: one_form(image.label) for image in found.images if image.sha256 not in aside}
+    sent = {example.sha256: example for example in learned_examples}
+    in_force = {sha256: example.label for sha256, example in sent.items()}
+    labels = labels_in_force(champion.features, in_folder | in_force, aside)
+    paths = {sha256: here.get(sha256) or _fetched(examples, sha256, context) for sha256 in labels}
+    if missing := [sha256 for sha256, path in paths.items() if not path.is_file()]:
+        raise DatasetError(
+            f"{len(missing)} of {len(paths)} pictures are neither in {data} nor among the examples: all of them have "
+            f"to be embedded anew; the first is {missing[0]}"
+        )
+    embeddings, unreadable = embed_missing(champion, paths, examples, context.progress)
+    kept = examples.sides(name)
+    named = {image.sha256: set(image.group_names) for image in found.images}
+    for sha256, example in sent.items():
+        named.setdefault(sha256, set()).update({example.group} - {""})
+    sides = sides_of(champion, embeddings, labels, kept, named)
+    rows = [(each, label, sides.held[each]) for each, label in labels.items() if each in sides.held]
+    labelled = [(label, held) for _, label, held in rows]
+    refuse_unseen(champion.features.labels, seen_labels(champion.features), labelled, f"{name}:{champion.version}")
+    classes = settle_classes(champion.features.labels, labelled)
+    reasons = [*unreadable.items(), *left_out_with(classes, rows), *((each, BOTH_SIDES) for each in sorted(sides.both))]
+    weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
+    weights |= {image.sha256: image.weight for image in found.images}
+    images = [
+        LabelledImage(paths[each], label, held, sha256=each, group=sides.group[each], weight=weights.get(each, 1.0))
+        for each, label, held in rows
+    ]
+    learned = tuple(image for image in images if image.label not in classes.left_out)
+    examples.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in kept})
+    return Collected(
+        Dataset(
+            classes.labels,
+            learned,
+            (*found.left_out, *(LeftOut(paths[sha256], reason) for sha256, reason in reasons)),
+            f"as in version {champion.version}, new ones by their groups",
+            is_settled=True,
+        ),
+        tuple(image for image in images if image.label in classes.lost and image.is_holdout),
+        (*classes.remarks, *remarks_on(sides), *_told_otherwise(in_folder, in_force)),
+    )
+
+
+def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is to be said of pictures whose folder and whose label as an example differ."""
+    differ = sorted(sha256 for sha256, label in sent.items() if in_folder.get(sha256, label) != label)
+    if differ:
+        yield (
+            f"{len(differ)} pictures lie in another folder than their label as an example says, which holds: "
+            f"`regraft examples relabel` changes it; the first is {differ[0]}"
+        )
+
+
+def _judge(
+    champion: Champion,
+    made: Made,
+    collected: Collected,
+    examples: ExamplesStore,
+    store: ModelStore,
+    context: Context,
+    terms: Terms,
+) -> Findings:
+    features, name = made.features, context.settings.name
+    lost = {image.sha256: image for image in collected.lost}
+    paths = {sha256: image.path for sha256, image in lost.items()}
+    embeddings = made_embeddings(champion, made, paths, context)
+    rows = [(sha256, image.label, True) for sha256, image in lost.items()]
+    data = RetrainData(
+        features,
+        None,
+        sources_of(features, [example for example in examples.list(name) if not example.quarantine]),
+        new_rows(champion.features, features),
+        (),
+        held_rows(champion.features.labels, rows, embeddings, features),
+        collected.remarks,
+    )
+    files = paths | {image.sha256: image.path for image in made.dataset.images}
+    return judge_made(champion, made, data, files, examples.embeddings, store.golden(name), context, terms)
+
+
+def _fetched(examples: ExamplesStore, sha256: str, context: Context) -> Path:
+    """Return where an example's picture is on this disk; one in an object store is copied."""
+    file = examples.image_file(sha256)
+    if isinstance(file, Path):
+        return file
+    path = context.runs / _PICTURES / sha256
+    if not path.exists():
+        with suppress(OSError), storage_errors(f"cannot copy example {sha256}"):
+            data = file.read_bytes()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return path

@@ -1,0 +1,150 @@
+"""On which side of the split a picture is: on that of its group, whenever it comes, and from then on for ever.
+
+A picture belongs with those of the same named group, with those it looks nearly like, and with those that these belong
+with. Its bytes decide only where it is alone: a byte more behind a JPEG's end makes another file, and no other picture.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from scipy.cluster.hierarchy import DisjointSet
+
+from regraft.label_rules import HOLDOUT_SHARE
+from training.data.groups import group_named, group_of_one
+
+BOTH_SIDES: Final = "belongs with training and with holdout images, so it is neither trained on nor judged by"
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_LOWER_BITS: Final = 28
+"""The bits of a group beyond those of a hash that `regraft.label_rules.is_holdout` looks at."""
+
+Pair = tuple[str, str]
+_Side = tuple[int, bool]
+"""A group, on one side of the split."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Where pictures belong, by image hash.
+
+    Attributes:
+        held: whether a picture is holdout.
+        group: see `training.head.features.Features`.
+        both: pictures that belong with both sides, and so to none.
+    """
+
+    held: dict[str, bool]
+    group: dict[str, int]
+    both: frozenset[str]
+
+
+def settle_sides(
+    names: Collection[str],
+    pairs: Collection[Pair],
+    *,
+    fixed: Mapping[str, bool],
+    groups: Mapping[str, int] = _NOTHING,
+    named: Mapping[str, Collection[str]] = _NOTHING,
+) -> Sides:
+    """Bring pictures to the side of those that they belong with.
+
+    What has a side keeps it. The others go to the side of those that they belong with; to none where these are on both;
+    and where none of these has a side, all go to one by the name of their group. The order makes no difference.
+
+    Args:
+        names: image hashes.
+        pairs: of pictures that look nearly alike.
+        fixed: whether a picture is holdout, of those that a version was fitted on or judged by; of others too.
+        groups: of the pictures that the champion knows.
+        named: names that people gave to groups of a picture; of others too.
+    """
+    ties = {name: _ties(name, groups, named) for name in [*names, *(name for name in fixed if name in named)]}
+    held = {name: fixed[name] for name in names if name in fixed}
+    both = set()
+    for free, sides in _with_neighbours(ties, pairs, fixed):
+        if len(sides) == 2:
+            both |= free
+        else:
+            side = sides.pop() if sides else _is_held_out(_name_of(free, ties))
+            held |= dict.fromkeys(free, side)
+    return Sides(held, dict(_groups_of(ties, pairs, held, groups)), frozenset(both))
+
+
+def _with_neighbours(
+    ties: Mapping[str, frozenset[int]], pairs: Collection[Pair], fixed: Mapping[str, bool]
+) -> Iterator[tuple[set[str], set[bool]]]:
+    """Yield pictures without a side that belong together, and the sides of those that they belong with."""
+    together: DisjointSet = DisjointSet()
+    for name in ties.keys() - fixed.keys():
+        for tie in ties[name]:
+            _merge(together, name, tie)
+    for first, second in pairs:
+        if first not in fixed and second not in fixed:
+            _merge(together, first, second)
+    sides: defaultdict[Any, set[bool]] = defaultdict(set)
+    for name in ties.keys() & fixed.keys():
+        for tie in ties[name]:
+            if tie in together:
+                sides[together[tie]].add(fixed[name])
+    for pair in pairs:
+        for name, other in (pair, pair[::-1]):
+            if name not in fixed and other in fixed:
+                sides[together[name]].add(fixed[other])
+    for members in together.subsets():
+        yield {each for each in members if isinstance(each, str)}, sides[together[next(iter(members))]]
+
+
+def _groups_of(
+    ties: Mapping[str, frozenset[int]], pairs: Iterable[Pair], held: Mapping[str, bool], groups: Mapping[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Yield the group of each picture that has a side; the champion's stay, and newcomers join the lowest of them."""
+    together: DisjointSet = DisjointSet()
+    for name, side in held.items():
+        for tie in ties[name]:
+            _merge(together, (groups[name], side) if name in groups else name, (tie, side))
+    for first, second in pairs:
+        if first in held and held[first] == held.get(second):
+            ends = [(groups[name], held[name]) if name in groups else name for name in (first, second)]
+            if not all(isinstance(end, tuple) for end in ends):
+                _merge(together, *ends)
+    known = {(group, held[name]) for name, group in groups.items() if name in held}
+    for members in together.subsets():
+        joined = sorted(members & known)
+        free = {each for each in members if isinstance(each, str)}
+        group: int = joined[0][0] if joined else _name_of(free, ties)
+        yield from ((each, group) for each in free)
+    yield from ((name, known_as) for name, known_as in groups.items() if name in held)
+
+
+def _merge(together: DisjointSet, first: Any, second: Any) -> None:  # noqa: ANN401 - names and groups
+    for each in (first, second):
+        together.add(each)
+    together.merge(first, second)
+
+
+def _ties(name: str, groups: Mapping[str, int], named: Mapping[str, Collection[str]]) -> frozenset[int]:
+    """Return the groups that a picture is of: those that it was given, or its own."""
+    known = [groups[name]] if name in groups else []
+    return frozenset([*known, *map(group_named, named.get(name, ()))]) or frozenset([group_of_one(name)])
+
+
+def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:
+    """Return the name of a group of pictures: the one that people gave it, or one that is drawn from all of theirs.
+
+    The lowest of several hashes is lower than any, which would hold out large groups more often than others.
+    """
+    own = {group_of_one(name) for name in names}
+    every = {tie for name in names for tie in ties[name]}
+    chosen = every - own or every
+    return min(chosen) if len(chosen) == 1 else group_named(f"joined {min(chosen)}")
+
+
+def _is_held_out(group: int) -> bool:
+    """Tell whether a group is holdout.
+
+    Of a picture that is alone it is as `regraft.label_rules.is_holdout` has it.
+    """
+    return (group >> _LOWER_BITS) < HOLDOUT_SHARE * 2**32

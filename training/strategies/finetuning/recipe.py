@@ -1,0 +1,139 @@
+"""How a fine-tuning run is done. The defaults are a rule of the data, in one pure function."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from training.data.random_crop import Strength, smallest_window
+
+Kind = Literal["finetune", "scratch"]
+Optimizer = Literal["adamw", "sgd"]
+
+_PICTURES_SEEN: Final = 15_000
+"""About 500 steps of 32, which Big Transfer's rule gives every set below 20,000 images (Kolesnikov et al., 2020)."""
+_LARGE_SET: Final = 20_000
+_PEAK_RATES: Final[Mapping[tuple[Kind, Optimizer], float]] = {
+    ("finetune", "adamw"): 2e-4,
+    ("scratch", "adamw"): 2e-3,
+    ("finetune", "sgd"): 1e-3,
+    ("scratch", "sgd"): 1e-2,
+}
+"""Of the backbone."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a fine-tuning run.
+
+    Attributes:
+        epochs: at most; `patience` may end it sooner.
+        batch: pictures a step, over all processes.
+        accumulate: steps whose gradients are added up before the weights move.
+        optimizer: AdamW (Loshchilov and Hutter, 2019), or SGD with a momentum of 0.9.
+        head_lr: peak learning rate of the head.
+        backbone_lr: that of the last stage of the backbone; a tenth of the head's after a probe.
+        layer_decay: factor from each stage to the one before it.
+        weight_decay: of matrices and kernels; none on biases and norms.
+        warmup: share of the steps in which the rate rises from 0; it falls on a half cosine from there.
+        label_smoothing: share of the label that is spread over all classes.
+        mixup: alpha of mixup (Zhang et al., 2018), 0 for none.
+        cutmix: alpha of CutMix (Yun et al., 2019), 0 for none; with both, each batch draws one of them.
+        augment: see `training.data.random_crop.Augmentation`; TrivialAugment (Müller and Hutter, 2021) follows in
+            ``full``.
+        mirror: whether every other picture, on average, is mirrored.
+        small_epochs: the first so many epochs see crops half as wide, at a quarter of the work or less (progressive
+            resizing: Howard, 2018; Tan and Le, 2021); none after a probe, whose features know the full size.
+        ema_decay: of the running average of the weights, which is what is kept in the end; 0 keeps the weights as they
+            are. From scratch they move so far that the average of BatchNorm's statistics is not that of the average.
+        patience: epochs without a better tune loss before the run ends.
+        freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
+        train_norms: whether BatchNorm learns its statistics anew; not in fine-tuning (Kumar et al., 2022).
+        tune_share: of the training images, set aside for early stopping and the temperature.
+        learn_all: whether, once these have told how many epochs are best, a second run of so many learns from all.
+    """
+
+    epochs: int
+    batch: int
+    accumulate: int
+    optimizer: Optimizer
+    head_lr: float
+    backbone_lr: float
+    layer_decay: float
+    weight_decay: float
+    warmup: float
+    label_smoothing: float
+    mixup: float
+    cutmix: float
+    augment: Strength
+    mirror: bool
+    small_epochs: int
+    ema_decay: float
+    patience: int
+    freeze: str
+    train_norms: bool
+    tune_share: float
+    learn_all: bool
+
+    @property
+    def schedule(self) -> str:
+        """The schedule of the learning rates, for people; see `rate_factor`."""
+        return f"linear warm-up over {self.warmup:.0%} of {self.epochs} epochs, then a half cosine to 0"
+
+    @property
+    def min_scale(self) -> float:
+        """The smallest share of a picture's area that a random crop keeps."""
+        return smallest_window(self.augment)
+
+
+def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe for a set of so many training images; ``changes`` are what a person asked for.
+
+    Small sets see about as many pictures in all as larger ones, so they get more epochs; they keep more of the
+    backbone frozen, for there is little to change it by; mixing pictures starts to pay only in large sets. Where the
+    head comes from a probe it learns ten times as fast as the backbone; from scratch all layers learn alike.
+    """
+    scratch = kind == "scratch"
+    batch = 16 if images < 200 else 32
+    wished = changes or {}  # what hangs on a number must follow what a person asked for
+    optimizer: Optimizer = wished.get("optimizer", "adamw")
+    backbone_lr = wished.get("backbone_lr", _PEAK_RATES[kind, optimizer])
+    epochs = wished.get("epochs") or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
+    large = images >= _LARGE_SET
+    steps = epochs * math.ceil(images / batch)
+    recipe = Recipe(
+        epochs=epochs,
+        batch=batch,
+        accumulate=1,
+        optimizer=optimizer,
+        head_lr=backbone_lr * (1 if scratch else 10),
+        backbone_lr=backbone_lr,
+        layer_decay=1.0 if scratch else 0.8,
+        weight_decay=1e-4 if optimizer == "sgd" else 0.05 if scratch else 0.02,
+        warmup=0.1,
+        label_smoothing=0.1,
+        mixup=0.2 if large else 0.0,
+        cutmix=1.0 if large else 0.0,
+        augment="full",
+        mirror=True,
+        small_epochs=epochs * 9 // 10 if scratch else 0,
+        ema_decay=0.0 if scratch else min(0.9998, max(0.9, 1 - 10 / steps)),
+        patience=max(5, epochs // 3),
+        freeze="0" if scratch else "0.4",
+        train_norms=scratch,
+        tune_share=0.2 if images < 1000 else 0.05 if large else 0.1,
+        learn_all=not large,
+    )
+    return replace(recipe, **wished)
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the share of the peak learning rate at a step: it rises linearly, then falls on a half cosine to 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def _clip(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))

@@ -1,0 +1,1 @@
+"""A version: published, read, compared, verified. No torch."""

@@ -1,0 +1,106 @@
+"""The recipe of a training run, for the version's card.
+
+It has every number that the run went by, whether a person or a rule chose it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from regraft.datasets.folders import text_of
+from regraft.model.card import RecipeValue
+from training.settings import TrainSettings
+from training.strategies.context import Made
+from training.versions.publish import library_versions
+
+if TYPE_CHECKING:  # torch
+    from training.strategies.finetuning.loop import Tuned
+    from training.strategies.finetuning.plan import Plan
+
+LR: Final = "lr"
+"""What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
+
+
+def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
+    """Return a run's whole recipe by the names of its flags.
+
+    What played no part in it is absent.
+
+    Attributes of the record that are no flags: ``published`` is the strategy that won, ``strategy`` the one that was
+    asked for; ``epochs_run`` were learned, ``epochs_kept`` are in the version, 0 where the probe won.
+    """
+    if made.imported:
+        return {
+            "strategy": made.strategy,
+            "published": made.strategy,
+            **_network(made),
+            **made.imported,
+            **_libraries(),
+        }
+    changed = bool(settings.views or made.tuned_by)
+    network = _network(made)
+    if made.backbone.sources:  # the version that it went on from: its network alone would not repeat it
+        network["backbone"] = settings.backbone
+    return {
+        "strategy": settings.strategy,
+        **({"publish": settings.publish} if settings.strategy == "finetune" else {}),
+        "published": made.strategy,
+        **network,
+        "own_image_px": settings.image_px is None,
+        "own_resize": settings.resize is None,
+        "balance": settings.balance,
+        **({"views": settings.views} if settings.strategy != "scratch" else {}),
+        **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
+        **_extra(settings),
+        **({"target_error": settings.target_error} if settings.target_error is not None else {}),
+        **made.tuned_by,
+        "seed": settings.seed,
+        **_libraries(),
+    }
+
+
+def _network(made: Made) -> dict[str, RecipeValue]:
+    spec = made.backbone.spec
+    return {
+        "backbone": made.backbone.name,
+        "weights": made.backbone.weights,
+        "precision": made.backbone.precision,
+        "image_px": spec.crop_px,
+        "resize": spec.resize,
+        "resize_px": spec.resize_px,
+        "interpolation": spec.interpolation,
+    }
+
+
+def _libraries() -> dict[str, RecipeValue]:
+    return {f"{name}_version": found for name, found in library_versions().items()}
+
+
+def tuned_by(plan: "Plan", tuned: "Tuned", epochs_kept: int) -> dict[str, RecipeValue]:
+    """Return a fine-tuning's numbers, of the run that chose the epochs."""
+    numbers = asdict(tuned.recipe)
+    return {
+        "weights": plan.job.settings["weights"],
+        "init": "random" if plan.kind == "scratch" else plan.job.settings["init"],
+        LR: numbers.pop("backbone_lr"),
+        **numbers,
+        "schedule": tuned.recipe.schedule,
+        "first_lr": tuned.first_rate,
+        "frozen_stages": len(tuned.frozen),
+        "frozen_up_to": tuned.frozen[-1] if tuned.frozen else None,
+        "epochs_run": len(tuned.epochs),
+        "epochs_kept": epochs_kept,
+        "device": tuned.device,
+    }
+
+
+def _extra(settings: TrainSettings) -> Mapping[str, RecipeValue]:
+    if settings.extra is None:
+        return {}
+    renamed = ", ".join(f"{theirs}={ours}" for theirs, ours in settings.extra_classes.items())
+    return {
+        "extra": text_of(Path(settings.extra.resolve().name)),
+        **({"extra_class": renamed} if renamed else {}),
+        "extra_weighting": settings.extra_weighting,
+    }

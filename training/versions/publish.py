@@ -1,0 +1,267 @@
+"""From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from regraft.errors import ArtifactError
+from regraft.image.crop import Crop
+from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
+from regraft.model.card import (
+    SCHEMA_VERSION,
+    Abstention,
+    BackboneCard,
+    Choice,
+    KeptState,
+    Metrics,
+    ModelCard,
+    RecipeValue,
+    Reference,
+)
+from regraft.model.drift import reference_of
+from regraft.model.session import open_session
+from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
+from training.backbones.cache import ExportedBackbone
+from training.data.crops import readable_crops
+from training.evaluation.findings import NOTHING_FOUND, Findings
+from training.evaluation.metrics import measure
+from training.evaluation.report.page import NO_PICTURES, LeftOutFile, render, report_json
+from training.gate.anchor import Anchor
+from training.head.abstention import abstention
+from training.head.additional import arrays_of
+from training.head.features import Features
+from training.head.fit import Additional, FittedHead
+
+_LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
+PROOF_TOLERANCE: Final = 1e-3
+EMBEDDING_TOLERANCE: Final = 1e-2
+"""Of the largest value: rounding grows with the activations."""
+_PROOF_IMAGES: Final = 8
+_REFERENCE_IMAGES: Final = 100
+"""Holdout images that make a distribution; the heads of the folds are a little less sure than the one that serves."""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A version that is ready to be published.
+
+    Attributes:
+        model: the whole file.
+        card: what it holds.
+        features: what the next retrain will start from.
+        further: rows beside them that the head was fitted on too.
+        anchor: what the best versions up to this one answered; None of one that begins anew.
+        state: the file of the weights that torch goes on from; None where none is kept with this version.
+    """
+
+    model: onnx.ModelProto
+    card: ModelCard
+    features: Features
+    further: Additional | None = None
+    anchor: Anchor | None = None
+    state: bytes | None = None
+
+
+def build(
+    backbone: ExportedBackbone,
+    fitted: FittedHead,
+    features: Features,
+    *,
+    name: str,
+    strategy: str,
+    settings: dict[str, Any],
+    seed: int,
+    recipe: Mapping[str, RecipeValue] | None = None,
+    parent_version: int | None = None,
+    further: Additional | None = None,
+    kept: Abstention | None = None,
+    choice: Choice | None = None,
+) -> Challenger:
+    """Make the model file of a fitted head.
+
+    Args:
+        backbone: without a head.
+        fitted: the head.
+        features: training and holdout rows by this backbone.
+        name: of the model.
+        strategy: how it was made.
+        settings: for the card; ``target_error`` among them asks for a threshold of abstention.
+        seed: of everything that was random.
+        recipe: for the card.
+        parent_version: the champion before.
+        further: rows beside the features.
+        kept: the abstention of a version whose very head this is.
+        choice: for the card.
+    """
+    state = backbone.state
+    card = ModelCard(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        labels=features.labels,
+        image=backbone.spec,
+        backbone=BackboneCard(
+            name=backbone.name,
+            weights=backbone.weights,
+            digest=backbone.digest,
+            precision=backbone.precision,
+            sources=backbone.sources,
+            state=_kept_state(state) if isinstance(state, bytes) else state,
+        ),
+        embedding_size=embedding_size(backbone.model),
+        head_digest=fitted.head.digest(),
+        temperature=fitted.temperature,
+        novelty_method=fitted.novelty_method,
+        novelty_threshold=fitted.novelty_threshold,
+        strategy=strategy,
+        settings={**settings, **fitted.choices},
+        recipe=dict(recipe or {}),
+        seed=seed,
+        data_digest=features.digest(),
+        train_images=int((~features.is_holdout).sum()),
+        parent_version=parent_version,
+        metrics=measure_head(fitted.head, features),
+        reference=_reference(fitted, features),
+        abstention=kept or abstention(fitted.unseen, features, settings.get("target_error")),
+        choice=choice,
+        libraries=library_versions(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    model = graft(backbone.model, fitted.head, card)
+    return Challenger(model, card, features, further, state=state if isinstance(state, bytes) else None)
+
+
+def _kept_state(state: bytes) -> KeptState:
+    return KeptState(size_bytes=len(state), sha256=hashlib.sha256(state).hexdigest())
+
+
+def measure_head(head: Head, features: Features) -> Metrics | None:
+    """Measure a head on the holdout rows; their embeddings came through the exported backbone."""
+    holdout = features.holdout()
+    return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels, holdout.group)
+
+
+def _reference(fitted: FittedHead, features: Features) -> Reference | None:
+    """Take the holdout, which this very head has judged, unless more can be said out of fold."""
+    holdout, unseen = features.holdout(), fitted.unseen
+    if len(holdout.sha256) >= min(_REFERENCE_IMAGES, len(unseen.rows)):
+        of_holdout = fitted.head.probabilities(holdout.embedding), fitted.head.novelty(holdout.embedding)
+        return reference_of(*of_holdout, features.labels, "holdout")
+    return reference_of(unseen.probabilities, unseen.novelty, features.labels, "out of fold")
+
+
+def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings: Sequence[Any]) -> None:
+    """Run the finished file on real crops, as the server will, and compare with what the metrics were computed from.
+
+    Raises:
+        ArtifactError: the file answers something else.
+    """
+    session = open_session(challenger.model.SerializeToString(), provider="cpu", threads=1).session
+    for crop, embedding in zip(crops, embeddings, strict=True):
+        served, served_embedding = (np.asarray(a) for a in session.run([PROBABILITIES, EMBEDDING], {IMAGE: crop[None]}))
+        measured = np.asarray(embedding, np.float32)[None]
+        size = max(float(np.abs(measured).max()), 1e-12)
+        grafted = float(np.abs(served - head.probabilities(served_embedding)).max())
+        moved = float(np.abs(served_embedding - measured).max() / size)
+        expected = head.probabilities(measured)
+        # A steep head makes much of rounding: its answer counts, not how sure of it it is.
+        answers = float(np.abs(served - expected).max()) if served.argmax() != expected.argmax() else 0.0
+        if not max(grafted, answers) <= PROOF_TOLERANCE or not moved <= EMBEDDING_TOLERANCE:
+            raise ArtifactError(
+                f"the finished model file differs from what was measured by {max(grafted, answers, moved):.2g}"
+            )
+
+
+def prove_on_files(
+    challenger: Challenger, head: Head, file_of: Callable[[str], ImageFile], rows: Iterable[int] | None = None
+) -> None:
+    """Run `prove` on the first few readable pictures of the features, of the holdout where there is one.
+
+    Args:
+        challenger: see `prove`.
+        head: likewise.
+        file_of: the file of a picture, by its hash.
+        rows: of the features, to take the first of instead.
+    """
+    features = challenger.features
+    if rows is None:
+        held = np.flatnonzero(features.is_holdout).tolist()
+        rows = held or range(len(features.sha256))
+    row_of = dict(zip(features.sha256, range(len(features.sha256)), strict=True))
+    files = ((features.sha256[row], file_of(features.sha256[row])) for row in rows)
+    shown = list(islice(readable_crops(files, challenger.card.image), _PROOF_IMAGES))
+    prove(challenger, head, [crop for _, crop in shown], [features.embedding[row_of[sha256]] for sha256, _ in shown])
+
+
+def publish(
+    store: ModelStore,
+    challenger: Challenger,
+    *,
+    left_out: Sequence[LeftOutFile],
+    who: str,
+    why: str,
+    job: str = "",
+    findings: Findings = NOTHING_FOUND,
+    thumbnails: Mapping[str, bytes] = NO_PICTURES,
+    looked: Mapping[str, bytes] = NO_PICTURES,
+) -> int:
+    """Write a version into the store and return its number. It does not serve before it is promoted."""
+    train = challenger.features.train()
+    counts = np.bincount(train.label_index, minlength=len(train.labels)).tolist()
+    findings = replace(findings, train_images=dict(zip(train.labels, counts, strict=True)))
+
+    def write(folder: Path) -> None:
+        onnx.save_model(challenger.model, folder / MODEL_FILE)
+        anchor = challenger.anchor.arrays() if challenger.anchor else {}
+        challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further) | anchor)
+        page = render(challenger.card, findings, left_out, thumbnails, looked)
+        (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
+        (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")
+        if challenger.state is not None:
+            (folder / STATE_FILE).write_bytes(challenger.state)
+
+    return store.publish(challenger.card.name, write, who=who, why=why, job=job)
+
+
+def promote(
+    store: ModelStore, name: str, version: int, *, who: str, why: str, expected: int | None, job: str = ""
+) -> None:
+    """Make a published version the champion, after reading its file back whole.
+
+    What was proven is what will serve.
+
+    Args:
+        store: the model store.
+        name: the model.
+        version: the version.
+        who: for the history.
+        why: for the history.
+        expected: the champion that the decision is based on, 0 where there was none; None is content with any.
+        job: for the history.
+
+    Raises:
+        ArtifactError: the file is damaged.
+        PreconditionError: the champion is another by now.
+        StorageError: the disk refused; the champion is as it was.
+    """
+    read(store.folder(name, version) / MODEL_FILE)
+    store.move(name, version, who=who, why=why, job=job, expected=expected)
+
+
+def library_versions() -> dict[str, str]:
+    """Return what the card says of the libraries, as they are here and now."""
+    found = {"regraft": version("regraft")}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
