@@ -101,7 +101,7 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 	$(if $(DATA),$(DEV)/python -m benchmarks.retrain .bench fp32 $(DATA))
 
 docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
-	$(DEV)/python -m serving.settings_table > docs/settings.md
+	$(DEV)/python -m regraft.cli.serving.settings_page > docs/settings.md
 	$(DEV)/python -m benchmarks.formats > docs/images.md
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/

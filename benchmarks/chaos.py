@@ -55,8 +55,8 @@ from benchmarks.chaos_check import (
 )
 from benchmarks.chaos_faults import ATTACKERS, Fault, Faults, SlowStore, attackers
 from benchmarks.server_process import ServerProcess, serve_command
-from regraft.as_json import print_json
 from regraft.auth import hash_token
+from regraft.cli.json_output import print_json
 from regraft.label_rules import image_hash
 from regraft.stores.database.engine import open_database
 from regraft.stores.examples import FOLDER, ExamplesStore

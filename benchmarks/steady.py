@@ -23,11 +23,11 @@ from rich.table import Table
 
 from benchmarks.server_process import ServerProcess, on_cpus
 from benchmarks.steady_store import copy_model, label_copies, pictures
-from regraft.as_json import print_json
 from regraft.bench.channels import Channels, encode_request
 from regraft.bench.generator import bench
 from regraft.bench.result import BenchResult
 from regraft.bench.settings import BenchSettings
+from regraft.cli.json_output import print_json
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.stores.jobs import ACTIVE

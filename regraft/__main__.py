@@ -11,7 +11,7 @@ def main() -> None:
             f"error: Regraft is for Linux, and this is {sys.platform}: use a container, or WSL on Windows "
             "(regraft.client alone works here)"
         )
-    from regraft.cli import main as run  # noqa: PLC0415 - it needs what is missing elsewhere
+    from regraft.cli.main import main as run  # noqa: PLC0415 - it needs what is missing elsewhere
 
     run()
 

@@ -45,18 +45,18 @@ ONE_DOOR = {
 """A library, and the only modules that may import it."""
 
 FRONT_DOORS = {
-    "serving": {"regraft/serve_cli.py"},
+    "serving": {"regraft/cli/serving/serve.py"},
     "training": {
-        "regraft/compare_cli.py",
-        "regraft/evaluate_cli.py",
-        "regraft/export_cli.py",
-        "regraft/import_cli.py",
-        "regraft/lineage_cli.py",
-        "regraft/look_cli.py",
-        "regraft/quantise_cli.py",
-        "regraft/refresh_cli.py",
-        "regraft/train_cli.py",
-        "regraft/upgrade_cli.py",
+        "regraft/cli/training/compare.py",
+        "regraft/cli/training/evaluate.py",
+        "regraft/cli/training/export.py",
+        "regraft/cli/training/import_.py",
+        "regraft/cli/training/versions.py",
+        "regraft/cli/training/look.py",
+        "regraft/cli/training/quantise.py",
+        "regraft/cli/training/refresh.py",
+        "regraft/cli/training/train.py",
+        "regraft/cli/training/upgrade.py",
     },
 }
 

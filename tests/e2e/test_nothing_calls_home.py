@@ -13,7 +13,7 @@ import timm
 import torch
 import typer
 
-from regraft import cli
+from regraft.cli.main import main
 from regraft.label_rules import image_hash
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.recorder import Recorder
@@ -69,7 +69,7 @@ codes = {}
 for command in json.loads(sys.argv[1]):
     sys.argv = ["regraft", *command.split()]
     try:
-        cli.main()
+        main.main()
     except SystemExit as end:
         codes[command] = end.code
 print(json.dumps(codes))
@@ -113,8 +113,8 @@ def test_no_command_asks_for_anything_that_it_was_not_told_to(
 
 def test_the_list_names_every_command() -> None:
     """A new one is recorded too."""
-    recorded = {command for command in names(cli.app) if re.search(rf"^{command}\b", COMMANDS, re.MULTILINE)}
-    assert set(names(cli.app)) - recorded == {"serve", "demo"}
+    recorded = {command for command in names(main.app) if re.search(rf"^{command}\b", COMMANDS, re.MULTILINE)}
+    assert set(names(main.app)) - recorded == {"serve", "demo"}
 
 
 def names(app: typer.Typer, before: str = "") -> Iterator[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from regraft.cli.serving.settings_page import settings_page
 from serving.settings import Settings
-from serving.settings_table import settings_page
 from tests import REPOSITORY
 from tests.tiny import picture
 

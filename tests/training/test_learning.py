@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.stores.models import ModelStore
 from tests import REPOSITORY
 from tests.tiny import picture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import PreconditionError
 from regraft.model import artifact
 from tests.tiny import tiny_backbone, tiny_card, tiny_head

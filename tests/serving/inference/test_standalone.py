@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from regraft.as_json import answer_to_dict
-from regraft.cli import app
+from regraft.cli.json_output import answer_to_dict
+from regraft.cli.main import app
 from regraft.errors import ArtifactError
 from regraft.image.limits import DEFAULT_LIMITS, Limits
 from regraft.stores.models import MODEL_FILE, ModelStore

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.as_json import answer_to_dict
+from regraft.cli.json_output import answer_to_dict
 from regraft.client.client import Client, RemoteError
 from regraft.image.crop import ResizeRule, decode_crop, encode_png
 from regraft.model.artifact import EMBEDDING, IMAGE, Head

@@ -9,8 +9,8 @@ import torchvision
 from rich.console import Console
 from typer.testing import CliRunner
 
-from regraft import show_backbones
-from regraft.cli import app
+from regraft.cli.main import app
+from regraft.cli.training import backbones
 from regraft.errors import InvalidRequestError
 from tests.training.conftest import block, in_a_child
 from training.backbones.advice import BEGIN, SMALL, SMALL_MB, suits
@@ -171,7 +171,7 @@ def test_a_network_is_measured_here_and_one_that_cannot_be_is_named_and_left_wit
 def test_advice_says_where_to_begin_what_suits_a_small_device_and_what_is_at_hand(
     families: list[dict[str, Any]],
 ) -> None:
-    begin, small, at_hand = show_backbones.advice_of(families)
+    begin, small, at_hand = backbones.advice_of(families)
 
     assert begin == "where to begin: efficientnet_lite0"
     assert small.startswith("for a small device, nothing as small being more accurate: ")
@@ -206,7 +206,7 @@ def test_the_table_fits_a_terminal_of_120_columns(families: list[dict[str, Any]]
     paper = io.StringIO()
 
     measured = [{**entry, "ms": 1234.5} for entry in families]
-    Console(file=paper, width=120, soft_wrap=True).print(show_backbones.rows(measured))
+    Console(file=paper, width=120, soft_wrap=True).print(backbones.rows(measured))
 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 120

@@ -14,8 +14,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from regraft import show_comparison
-from regraft.cli import app
+from regraft.cli.main import app
+from regraft.cli.training import show_comparison
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.model import artifact
 from regraft.stores.models import ModelStore

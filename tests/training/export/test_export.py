@@ -9,7 +9,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import (
     DatasetError,
     InvalidRequestError,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import ArtifactError
 from regraft.label_rules import image_hash
 from regraft.stores.models import MODEL_FILE, GateMode

@@ -8,9 +8,9 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regraft.cli.options import share_of
 from regraft.errors import InvalidRequestError
 from regraft.model.artifact import FloatArray
-from regraft.options import share_of
 from tests.training.conftest import blobs
 from training.head.abstention import abstention, choose_threshold, fewest_images, selective
 from training.head.fit import fit

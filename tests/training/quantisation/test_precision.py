@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image.crop import decode_crop
 from regraft.model import artifact

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import (
     ArtifactError,
     DatasetError,

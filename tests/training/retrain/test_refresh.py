@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model import artifact

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from regraft.cli import app
+from regraft.cli.main import app
 from regraft.errors import ArtifactError, DatasetError
 from regraft.image.crop import RULE_VERSION
 from regraft.label_rules import image_hash

@@ -1,0 +1,1 @@
+"""What is typed. Imports everything below, and nobody imports it."""

@@ -1,0 +1,83 @@
+"""The command ``regraft classify``: pictures, or folders of them, and an answer a line."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regraft.cli import terminal
+from regraft.cli.json_output import answer_to_dict, print_json
+from regraft.cli.options import Json, Name, Store, asks_a_server
+from regraft.cli.serving import serve
+from regraft.client.classify_files import classify_files
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.datasets.folders import contents, text_of
+from regraft.errors import InvalidRequestError
+from regraft.v1 import classifier_pb2
+
+
+@asks_a_server
+def classify(
+    server: Connection,
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, and folders of pictures, however deep they lie.", exists=True)
+    ],
+    name: Name = "",
+    file: Annotated[
+        str, typer.Option(help="Without a server: a model.onnx, or NAME[:VERSION] of the store.", show_default=False)
+    ] = "",
+    store: Store = Path("models"),
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Ask a server, or a model file, what is in pictures.
+
+    Exit 1 where one cannot be read.
+    """
+    if file and name:
+        raise typer.BadParameter("--file says which model already", param_hint="--name")
+    files, failures = _pictures(images)
+    for result in failures:
+        _show(result, as_json)
+    failed = bool(failures)
+    for answer in _answers(server, files, name, file, store, top_k):
+        result = answer_to_dict(answer)
+        failed |= "error" in result
+        _show(result, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _pictures(paths: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[dict[str, str]]]:
+    """Return all files with their names, and what is none."""
+    files: list[Path] = []
+    failures = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = contents(path)
+        if not inside.files:
+            raise InvalidRequestError(f"{text_of(path)}: there are no files in it")
+        files += sorted(inside.files)
+        failures += [{"file": text_of(each), "error": reason} for each, reason in inside.left_out]
+    return [(text_of(each), each) for each in files], failures
+
+
+def _answers(
+    server: Connection, files: Sequence[tuple[str, Path]], name: str, file: str, store: Path, top_k: int
+) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
+    if file:
+        yield from serve.answers_without_server(file, store, files, top_k)
+        return
+    with Client(server) as client:
+        yield from classify_files(client, files, name=name, top_k=top_k)
+
+
+def _show(result: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        terminal.classification(result)

@@ -1,0 +1,113 @@
+"""The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
+
+from typing import Annotated
+
+import typer
+
+from regraft.cli import terminal, verdict
+from regraft.cli.json_output import message_to_dict, print_json
+from regraft.cli.options import Json, Name, asks_a_server
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.stores.models import GateMode
+from regraft.user import user_name
+from regraft.v1 import retraining_pb2
+
+
+@asks_a_server
+def retrain(
+    server: Connection,
+    name: Name = "",
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1."),
+    ] = False,
+    gate: Annotated[
+        GateMode | None,
+        typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of holdout accuracy that may be lost. Default: no loss above 0.5 that is shown."),
+    ] = None,
+    max_class_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of recall that any class may lose, one image always. Default: likewise, 5."),
+    ] = None,
+    max_slice_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of accuracy that pictures of any source may lose. Default: likewise, 5."),
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Floor of holdout accuracy, in percent.")] = None,
+    min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,
+    max_suspects: Annotated[
+        float | None,
+        typer.Option(
+            help="Points by which more new labels than old ones may be likely wrong. Default: any, in quarantine."
+        ),
+    ] = None,
+    min_slice_accuracy: Annotated[
+        float | None, typer.Option(help="Floor of accuracy on the pictures of any source, in percent.")
+    ] = None,
+    key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
+    with Client(server) as client:
+        job = client.retrain(
+            name=name,
+            gate=gate or "",
+            idempotency_key=key,
+            requested_by=user_name(),
+            max_drop=max_drop,
+            max_class_drop=max_class_drop,
+            max_slice_drop=max_slice_drop,
+            min_accuracy=min_accuracy,
+            min_class_recall=min_class_recall,
+            max_suspects=max_suspects,
+            min_slice_accuracy=min_slice_accuracy,
+        )
+        if wait:
+            with terminal.progress_bars() as progress:
+                for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
+                    progress("retrain", int(100 * job.fraction), 100)
+    if as_json:
+        print_json(message_to_dict(job))
+    elif wait:
+        verdict.job_result(job)
+    else:
+        terminal.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
+    if wait and not _is_well(job):
+        raise typer.Exit(1)
+
+
+def _is_well(job: retraining_pb2.RetrainJob) -> bool:
+    """Tell whether nobody has to look: a new head serves or waits, or nothing new came and so none was made."""
+    nothing_new = job.state == retraining_pb2.RetrainJob.REFUSED and not job.version
+    return job.state == retraining_pb2.RetrainJob.SUCCEEDED or nothing_new
+
+
+@asks_a_server
+def jobs(
+    server: Connection,
+    job_id: Annotated[str, typer.Argument(help="Show this job alone, with the gate's numbers.")] = "",
+    name: Name = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the retrain jobs, show one, or cancel it."""
+    if cancel and not job_id:
+        raise typer.BadParameter("which job? Give its id", param_hint="--cancel")
+    with Client(server) as client:
+        if job_id:
+            job = client.cancel_job(job_id) if cancel else client.get_job(job_id)
+            if as_json:
+                print_json(message_to_dict(job))
+            else:
+                verdict.job_result(job)
+            return
+        found = client.list_jobs(name)
+    if as_json:
+        print_json([message_to_dict(job) for job in found])
+    else:
+        verdict.jobs(found)

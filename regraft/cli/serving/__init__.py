@@ -1,0 +1,1 @@
+"""Commands that load models as a server does."""

@@ -1,0 +1,100 @@
+"""What people see of retrain jobs, and of what the gate saw."""
+
+import shlex
+from collections.abc import Sequence
+
+from regraft.cli.terminal import line, out, table
+from regraft.v1 import retraining_pb2 as pb
+
+_SLICES = 10
+
+
+def jobs(entries: Sequence[pb.RetrainJob]) -> None:
+    """Show retrain jobs."""
+    if not entries:
+        line("no retrain jobs yet: start one with `regraft retrain`")
+        return
+    rows = table("id", "model", "state", "created", "message", numbers=("done", "version"))
+    for job in entries:
+        state = pb.RetrainJob.State.Name(job.state)
+        version = str(job.version or "")
+        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
+    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
+    out.print(rows)
+
+
+def job_result(job: pb.RetrainJob) -> None:
+    """Show how a job ended, with the gate's numbers."""
+    state = pb.RetrainJob.State.Name(job.state)
+    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
+    line((state, colour), f": {job.message}")
+    if job.HasField("verdict"):
+        _verdict(job.verdict)
+        suspected(job.verdict, job.name)
+
+
+def suspected(verdict: pb.Verdict, name: str) -> None:
+    """Show the labels that are likely wrong, each with the command that puts it right."""
+    for entry in verdict.suspected:
+        line(
+            (f"{entry.sha256[:12]} from {entry.source}: called ", "dim"),
+            (entry.label, "bold"),
+            (f", read as {entry.answer} ({entry.probability:.2f})", "dim"),
+        )
+        line(f"  {_relabelling(entry, name)}")
+    if verdict.suspects:
+        more = verdict.suspects - len(verdict.suspected)
+        and_more = f", and {more} more" if more else ""
+        line(f"look before you relabel: report.html of the version has the pictures{and_more}")
+    if verdict.in_quarantine:
+        line(
+            f"{verdict.in_quarantine} labels are in quarantine, {verdict.quarantined} of them since this retrain: none "
+            "is learned from until somebody has looked"
+        )
+        line(f"  {shlex.join(['regraft', 'examples', 'list', '--quarantined', '--name', name])}")
+        line("  regraft examples release HASH, where the label is right")
+
+
+def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
+    """Return a command for a shell; the name comes first, since what follows ``--`` is no option."""
+    words = ["regraft", "examples", "relabel", "--name", name, entry.sha256[:12], entry.answer]
+    if entry.answer.startswith("-"):
+        words.insert(-1, "--")
+    return shlex.join(words)
+
+
+def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
+    """Return the largest loss that the holdout does not exclude; earlier verdicts do not know it."""
+    return f"{100 * entry.loss_bound:.1f}" if entry.loss_bound else ""
+
+
+def _verdict(verdict: pb.Verdict) -> None:
+    rows = table("on the holdout", numbers=("images", "champion", "challenger", "p", "loss up to"))
+    known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
+    accuracies = (f"{verdict.champion_accuracy:.4f}", f"{verdict.challenger_accuracy:.4f}")
+    rows.add_row("accuracy", str(verdict.holdout_images), *accuracies, f"{verdict.p_value:.2g}", _bound(verdict))
+    of_known = (f"{verdict.champion_known_accuracy:.4f}", f"{verdict.challenger_known_accuracy:.4f}")
+    rows.add_row("accuracy, known classes", str(known), *of_known)
+    for entry in verdict.classes:
+        before_text = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
+        shares = (before_text, f"{entry.challenger_recall:.3f}", f"{entry.p_value:.2g}")
+        bound = "" if entry.is_new else _bound(entry)
+        rows.add_row(f"recall of {entry.label}", str(entry.holdout_images), *shares, bound)
+    for part in [part for part in verdict.slices if part.holdout_images][:_SLICES]:
+        shares = (f"{part.champion_accuracy:.3f}", f"{part.challenger_accuracy:.3f}", f"{part.p_value:.2g}")
+        rows.add_row(f"from {part.source}", str(part.holdout_images), *shares, _bound(part))
+    if verdict.HasField("anchor") and verdict.anchor.images:
+        best = verdict.anchor
+        shares = (f"{best.best_accuracy:.4f}", f"{best.accuracy:.4f}", f"{best.loss_p_value:.2g}")
+        rows.add_row("first holdout, best version so far", str(best.images), *shares)
+    out.print(rows)
+    if verdict.golden_images:
+        right = verdict.golden_images - len(verdict.golden_failures)
+        line(f"golden images: {right} of {verdict.golden_images} answered rightly")
+    if verdict.new_images:
+        line(
+            f"likely wrong: {verdict.suspects} of {verdict.new_images} new labels "
+            f"(of the labels before {verdict.old_suspect_share:.1%})"
+        )
+    for caution in verdict.cautions:
+        line((f"- {caution}", "dim"))

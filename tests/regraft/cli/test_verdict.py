@@ -1,0 +1,63 @@
+import shlex
+
+import pytest
+
+from regraft.cli import verdict
+from regraft.cli.json_output import message_to_dict
+from regraft.v1 import retraining_pb2 as pb
+
+
+def refused(*answers: str, suspects: int) -> pb.RetrainJob:
+    suspected = [
+        pb.SuspectLabel(sha256=f"{row:x}" * 64, label="blue", answer=answer, probability=0.98, source="Mallory")
+        for row, answer in enumerate(answers)
+    ]
+    verdict = pb.Verdict(new_images=9, suspects=suspects, suspected=suspected)
+    return pb.RetrainJob(name="colours", state=pb.RetrainJob.REFUSED, message="likely wrong", verdict=verdict)
+
+
+def test_each_label_that_is_likely_wrong_is_shown_with_the_command_that_puts_it_right(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdict.job_result(refused("red", "pale red", "-red", suspects=3))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "000000000000 from Mallory: called blue, read as red (0.98)" in lines
+    assert [shlex.split(line) for line in lines if "regraft" in line] == [
+        ["regraft", "examples", "relabel", "--name", "colours", "000000000000", "red"],
+        ["regraft", "examples", "relabel", "--name", "colours", "111111111111", "pale red"],
+        ["regraft", "examples", "relabel", "--name", "colours", "222222222222", "--", "-red"],
+    ]
+    assert lines[-1] == "look before you relabel: report.html of the version has the pictures"
+
+
+def test_suspects_beyond_those_that_are_named_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict.job_result(refused("red", suspects=5))
+
+    assert capsys.readouterr().out.splitlines()[-1].endswith("has the pictures, and 4 more")
+
+
+def test_where_no_label_is_suspected_nothing_is_said_of_relabelling(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict.job_result(refused(suspects=0))
+
+    assert "relabel" not in capsys.readouterr().out
+
+
+def test_machines_are_given_them_too() -> None:
+    (entry,) = message_to_dict(refused("red", suspects=1))["verdict"]["suspected"]
+
+    assert (entry["sha256"], entry["label"], entry["answer"]) == ("0" * 64, "blue", "red")
+
+
+def test_what_is_in_quarantine_is_counted_with_the_commands_that_list_and_release_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = refused("red", suspects=1)
+    job.verdict.quarantined, job.verdict.in_quarantine = 1, 3
+
+    verdict.job_result(job)
+
+    shown = capsys.readouterr().out
+    assert "3 labels are in quarantine, 1 of them since this retrain" in " ".join(shown.split())
+    assert "regraft examples list --quarantined --name colours" in shown
+    assert "regraft examples release HASH" in shown
