@@ -11,7 +11,7 @@ from regraft.cli.main import app
 from regraft.stores.models import ModelStore
 from tests import REPOSITORY
 from tests.tiny import picture
-from training.backbones.catalogue import list_backbones
+from training.backbones.listing import list_backbones
 
 PAGE = (REPOSITORY / "docs/learning.md").read_text()
 COLOURS = {"roses": "red", "tulips": "blue", "daisy": "grey"}

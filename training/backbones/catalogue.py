@@ -4,10 +4,9 @@ import glob
 import os
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from regraft.errors import InvalidRequestError, MissingPackageError
-from regraft.progress import Progress, silent
+from regraft.errors import InvalidRequestError
 
 DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
@@ -81,22 +80,3 @@ def resolve_weights(name: str, weights: str) -> str:
     """Return ``weights``, or the file that stands in for ``default`` on this machine, see `own_weights`."""
     file = own_weights(name) if weights == "default" else None
     return str(file) if file else weights
-
-
-def list_backbones(
-    pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
-) -> tuple[list[dict[str, Any]], int]:
-    """Describe the networks that match a pattern, or `NETWORKS`; see `training.backbones.listing.describe`.
-
-    Returns:
-        A description of each, and how many more match.
-
-    Raises:
-        InvalidRequestError: no network matches.
-        MissingPackageError: the libraries that have the networks are not installed.
-    """
-    try:
-        from training.backbones.listing import describe  # noqa: PLC0415 - torch: only when it is asked for
-    except ImportError as error:
-        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
-    return describe(pattern, measured_in, progress)

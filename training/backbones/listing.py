@@ -68,7 +68,7 @@ class BackboneEntry:
     suits: tuple[str, ...] = ()
 
 
-def describe(
+def list_backbones(
     pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], int]:
     """Describe the networks whose names match a glob, or the tested families; the first `LIMIT`, and how many more.

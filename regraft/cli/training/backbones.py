@@ -10,7 +10,7 @@ from regraft.cli.terminal import line, out
 
 
 def backbones(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Show what `training.backbones.catalogue.list_backbones` returns."""
+    """Show what `training.backbones.listing.list_backbones` returns."""
     out.print(rows(entries))
     for advice in advice_of(entries):
         line(advice)

@@ -30,7 +30,7 @@ from regraft.cli.options import (
     strength_of,
 )
 from regraft.cli.training import backbones as show_backbones
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, MissingPackageError
 from regraft.files import cache_folder
 from regraft.label_rules import one_form
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
@@ -289,7 +289,10 @@ def backbones(
     as_json: Json = False,
 ) -> None:
     """List the networks to train on, with advice; without a pattern, those that people ask for most."""
-    from training.backbones.catalogue import list_backbones  # noqa: PLC0415 - as in `train`
+    try:
+        from training.backbones.listing import list_backbones  # noqa: PLC0415 - as in `train`
+    except ImportError as error:
+        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
 
     with terminal.progress_bars() as progress:
         found, more = list_backbones(pattern, cache_folder() if measure else None, progress)

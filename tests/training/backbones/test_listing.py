@@ -15,8 +15,8 @@ from regraft.errors import InvalidRequestError
 from tests.training.conftest import block, in_a_child
 from training.backbones.advice import BEGIN, SMALL, SMALL_MB, suits
 from training.backbones.build import build_backbone
-from training.backbones.catalogue import EMBEDDED_WEIGHTS, NETWORKS, list_backbones
-from training.backbones.listing import LIMIT
+from training.backbones.catalogue import EMBEDDED_WEIGHTS, NETWORKS
+from training.backbones.listing import LIMIT, list_backbones
 
 
 def entry_of(name: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch
 from regraft.errors import InvalidRequestError
 from training.backbones.build import build_backbone
 from training.backbones.cache import weights_origin
-from training.backbones.catalogue import list_backbones, own_weights, resolve_weights
+from training.backbones.catalogue import own_weights, resolve_weights
+from training.backbones.listing import list_backbones
 from training.strategies.finetuning.coordinator import Origin
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
