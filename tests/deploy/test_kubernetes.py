@@ -15,6 +15,7 @@ from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from tests import REPOSITORY
 from tests.deploy.programs import program
+from training.retrain.job import main as retrain
 
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
 VERSION = "1.32"
@@ -139,7 +140,7 @@ def test_the_nightly_retrain_has_flags_that_the_module_knows(capsys: pytest.Capt
     [job] = [each for each in built(KUBERNETES / "base") if each["kind"] == "CronJob"]
     [container] = containers([job])
     with pytest.raises(SystemExit):
-        job.main(["--help"])
+        retrain(["--help"])
 
     assert container["command"][-1] == "training.retrain"
     assert {word for word in container["args"] if word.startswith("--")} <= set(

@@ -13,7 +13,7 @@ import timm
 import torch
 import typer
 
-from regraft.cli.main import main
+from regraft.cli.main import app
 from regraft.label_rules import image_hash
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.recorder import Recorder
@@ -64,12 +64,12 @@ examples export examples --name colours
 
 RUN = """
 import json, sys
-from regraft import cli
+from regraft.cli.main import main
 codes = {}
 for command in json.loads(sys.argv[1]):
     sys.argv = ["regraft", *command.split()]
     try:
-        main.main()
+        main()
     except SystemExit as end:
         codes[command] = end.code
 print(json.dumps(codes))
@@ -113,14 +113,14 @@ def test_no_command_asks_for_anything_that_it_was_not_told_to(
 
 def test_the_list_names_every_command() -> None:
     """A new one is recorded too."""
-    recorded = {command for command in names(main.app) if re.search(rf"^{command}\b", COMMANDS, re.MULTILINE)}
-    assert set(names(main.app)) - recorded == {"serve", "demo"}
+    recorded = {command for command in names(app) if re.search(rf"^{command}\b", COMMANDS, re.MULTILINE)}
+    assert set(names(app)) - recorded == {"serve", "demo"}
 
 
-def names(app: typer.Typer, before: str = "") -> Iterator[str]:
-    for command in app.registered_commands:
+def names(commands: typer.Typer, before: str = "") -> Iterator[str]:
+    for command in commands.registered_commands:
         yield before + (command.name or command.callback.__name__)  # type: ignore[union-attr]  # all have one
-    for group in app.registered_groups:
+    for group in commands.registered_groups:
         assert group.typer_instance is not None
         yield from names(group.typer_instance, f"{before}{group.name} ")
 

@@ -16,7 +16,7 @@ from regraft.errors import ArtifactError
 from regraft.image.crop import ImageSpec
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.model.session import open_session
-from tests.training.conftest import REPOSITORY
+from tests import REPOSITORY
 from training.backbones.build import PretrainedBackbone, build_backbone
 from training.backbones.cache import ExportedBackbone
 from training.backbones.onnx_export import export_backbone

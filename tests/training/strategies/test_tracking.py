@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.conftest import REPOSITORY, block, in_a_child
+from tests import REPOSITORY
+from tests.training.conftest import block, in_a_child
 from training.evaluation.findings import Epoch
 from training.strategies.tracking import Tracked, Tracker, Trackers, tracking
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from regraft.image.crop import ImageSpec, decode_crop, decode_window, upright_size
 from regraft.label_rules import image_hash
+from tests import REPOSITORY
 from tests.tiny import SPEC, picture
-from tests.training.conftest import REPOSITORY
 from training.data.random_crop import random_window
 from training.data.samples import Sample
 from training.strategies.finetuning.batches import (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.conftest import REPOSITORY
+from tests import REPOSITORY
 from training.strategies.finetuning.distributed import Processes, processes
 
 CPU = torch.device("cpu")
