@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.chaos_callers import MOVES, OK, UNKNOWN_ENDS, Answered, Told
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES
 from regraft.model.session import open_session

@@ -26,7 +26,8 @@ from rich.progress import track
 from rich.table import Table
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import ImageSpec
 
 SPEC: Final = ImageSpec("squash", 64, 64, "bilinear")
 PICTURES: Final = 24

@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
-from regraft.image.crop import ImageSpec, decode_crop, smallest_useful_size
+from regraft.image.decode import decode_crop
 from regraft.image.decoding_cost import quick_cost, read_cost
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
+from regraft.image.resize import smallest_useful_size
+from regraft.image.spec import ImageSpec
 
 SIDE: Final = 4_000
-LIMITS: Final = Limits(max_bytes=2**30, max_pixels=10**9)
+LIMITS: Final = ImageLimits(max_bytes=2**30, max_pixels=10**9)
 SPARE_MB: Final = 4.0
 """Of libraries that are loaded with the first picture of a format."""
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.drift import CHANGES, WINDOW, changed
 from regraft.files import cache_folder
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.drift import compare, figures_of, rows_of

@@ -16,7 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from regraft.files import cache_folder
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import read
 from regraft.model.session import cpu_budget, open_session
 from regraft.read_ahead import map_ahead

@@ -1,4 +1,4 @@
-"""What `regraft.image.crop` makes of every format, bit depth, colour model and orientation, beside a second decoder.
+"""What `regraft.image.decode` makes of every format, bit depth, colour model and orientation, beside a second decoder.
 
 ``python -m benchmarks.formats > docs/images.md``. The second decoder is imagecodecs, with tifffile for the layout of
 TIFFs; what it gives is brought to RGB here by the rules that the page states, in numpy alone.
@@ -19,7 +19,8 @@ import tifffile
 from PIL import Image
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import ImageSpec
 
 Pixels = npt.NDArray[Any]
 SIDE_PX: Final = 64

@@ -1,6 +1,6 @@
 """Broken pictures and broken messages by the hundred thousand: is each one refused, and does the server live?
 
-``python -m benchmarks.fuzz``. Half of the inputs are pictures for `regraft.image.crop.decode_crop`; a decoder that
+``python -m benchmarks.fuzz``. Half of the inputs are pictures for `regraft.image.decode.decode_crop`; a decoder that
 crashes takes this program along. The others are messages to every RPC of a real server. Both begin as something valid,
 of which some bytes are then spoilt; the same seed spoils the same bytes.
 """
@@ -32,8 +32,9 @@ from rich.table import Table
 from benchmarks.memory import MB, forget_peak, peak_bytes
 from benchmarks.server_process import ServerProcess
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
-from regraft.image.limits import Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import ImageLimits
+from regraft.image.spec import ImageSpec
 from regraft.model.session import cpu_budget
 from regraft.oip import inference_pb2
 from regraft.stores.models import ModelStore
@@ -44,7 +45,7 @@ MODULES = (classifier_pb2, examples_pb2, models_pb2, retraining_pb2, inference_p
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
 SPEC = ImageSpec(resize="crop", resize_px=40, crop_px=32)
-LIMITS = Limits(max_bytes=2**20, max_pixels=10**6)
+LIMITS = ImageLimits(max_bytes=2**20, max_pixels=10**6)
 TIMEOUT_S = 30.0
 DEPTH = 3
 SERVERS_FAULT = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")

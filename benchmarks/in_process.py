@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.preprocessing import photo, plain_pillow
 from benchmarks.server_process import on_cpus
 from regraft.files import cache_folder
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE
 from regraft.model.card import ModelCard

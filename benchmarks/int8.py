@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from regraft.files import cache_folder
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.progress import silent
 from training.backbones.cache import ExportedBackbone, load_backbone
 from training.backbones.catalogue import DEFAULT_BACKBONE

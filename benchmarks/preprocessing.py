@@ -25,7 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop, ImageSpec
 
 SPEC: Final = ImageSpec(resize="crop", resize_px=256, crop_px=224, interpolation="bicubic")
 SIZES: Final = ((240, 180), (320, 240), (500, 375), (1280, 960), (4000, 3000))
@@ -128,7 +129,7 @@ def _then_cykooz(decode: Callable[[bytes], npt.NDArray[np.uint8]]) -> Loop:
         height, width, _ = pixels.shape
         left, top, side = _middle(width, height)
         if side < SPEC.crop_px:
-            return _cut(Image.fromarray(pixels))  # `regraft.image.crop` says why cykooz must not enlarge in one pass
+            return _cut(Image.fromarray(pixels))  # `regraft.image.resize` says why cykooz must not enlarge in one pass
         options = cykooz.ResizeOptions(
             resize_alg=cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),
             crop_box=cykooz.CropBox(left, top, side, side),

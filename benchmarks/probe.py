@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from regraft.files import cache_folder
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.session import cpu_budget, open_session
 from training.backbones.cache import ExportedBackbone, load_backbone
 from training.backbones.catalogue import DEFAULT_BACKBONE

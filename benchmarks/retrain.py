@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model, labelled, wait_until_embedded
 from regraft.client.client import Client
-from regraft.image.crop import thumbnail
+from regraft.image.encode import thumbnail
 from regraft.v1 import retraining_pb2
 
 COUNT = 3000

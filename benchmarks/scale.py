@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
-from regraft.image.crop import encode_png
+from regraft.image.encode import encode_png
 from regraft.stores.models import FEATURES_FILE
 from training.settings import TrainSettings
 from training.strategies.context import Silent, Stopwatch

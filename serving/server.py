@@ -12,7 +12,7 @@ from typing import Final
 from grpc_health.v1 import health, health_pb2
 
 from regraft.files import cache_folder
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
 from regraft.model.session import only_device, require_onnxruntime
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.stores.examples import open_examples
@@ -116,7 +116,7 @@ class Server:
         self._threads = Threads(settings.cpus)
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)
-        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self.models = Models(
             self._store,
             partial(

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.image.crop import ImageSpec, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import ImageSpec
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.model.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard

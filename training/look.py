@@ -10,8 +10,9 @@ import numpy as np
 
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop, upright_size
+from regraft.image.decode import decode_crop, upright_size
 from regraft.image.file_kinds import read_kind
+from regraft.image.spec import ImageSpec
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead
 from regraft.stores.embeddings import EmbeddingCache

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from regraft.errors import InvalidRequestError
-from regraft.image.crop import ResizeRule
+from regraft.image.spec import ResizeRule
 from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
 from training.data.random_crop import Strength
 from training.head.fit import Balance
@@ -35,7 +35,7 @@ class TrainSettings:
             network of random weights; ``auto`` probes, and fine-tunes if that pays.
         seed: of everything that is random.
         image_px: side of the network's input, None for its own.
-        resize: the rule by which pictures become crops, see `regraft.image.crop.ImageSpec`; None for the network's own.
+        resize: the rule by which pictures become crops, see `regraft.image.spec.ImageSpec`; None for the network's own.
         cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
         init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
         balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where

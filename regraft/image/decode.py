@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -20,11 +21,10 @@ from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlug
 from regraft.errors import InvalidImageError
 from regraft.image.file_kinds import read_kind, unread_kind
 from regraft.image.jpeg_scans import MOST_SCANS, look_through
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits, configured_limits
 from regraft.image.png_chunks import SIGNATURE, bits_a_channel, pixels_alone
-
-DECODER_VERSION: Final = 2
-"""Raised whenever other files are refused than before; what was sound keeps its crops, or `RULE_VERSION` rises too."""
+from regraft.image.resize import cut_crop, cut_window, needed_part, smallest_useful_size, smallest_useful_size_of_window
+from regraft.image.spec import Crop, ImageSpec, Window
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 
@@ -66,7 +66,7 @@ _ROWS_AT_ONCE: Final = 64
 _FEWEST_BITS: Final = 9
 _SENSOR_BITS: Final = 12
 
-# Pillow's own bomb check warns through process-wide state; `Limits` refuses before decoding, per call and for certain.
+# Pillow's own bomb check warns through process-wide state; `ImageLimits` refuses before, per call and for certain.
 Image.MAX_IMAGE_PIXELS = None
 # Of text, only what may tell the orientation gets as far as Pillow.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -74,7 +74,57 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def read_rgb(data: bytes, limits: Limits, least: LeastSize, kept: KeptPart | None = None) -> Image.Image:
+def decode_crop(data: bytes, spec: ImageSpec, limits: ImageLimits | None = None) -> Crop:
+    """Decode one picture and cut the crop that ``spec`` describes.
+
+    JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF (first frame); ``docs/images.md`` has every colour model. EXIF orientation
+    is applied; transparency is laid on white; CMYK is converted; 16-bit grey keeps the high byte of the bits in use;
+    32-bit grey has no defined range and is refused, and so is whatever is damaged. Large JPEGs are decoded at the
+    smallest DCT scale that is still at least twice the target. Thread-safe.
+
+    Args:
+        data: the encoded picture.
+        spec: the rule.
+        limits: the most bytes and pixels accepted; those of `configured_limits` if not given.
+
+    Returns:
+        uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    rgb = read_rgb(
+        data, limits or configured_limits(), partial(smallest_useful_size, spec=spec), partial(needed_part, spec=spec)
+    )
+    return cut_crop(rgb, spec)
+
+
+def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: ImageLimits | None = None) -> Crop:
+    """Decode one picture and make a crop of a part of it.
+
+    For training only. The rule does to the part what it does to a whole picture.
+
+    ``pad`` scales the part's long side to the crop's and fills up with grey; the other rules scale both sides, whatever
+    its shape. ``resize_px`` plays no part. Formats, conversions, errors and thread safety are those of `decode_crop`. A
+    large JPEG is decoded at the smallest DCT scale at which the window is still at least twice the crop's size.
+
+    Args:
+        data: the encoded picture.
+        spec: the rule that the network's own crops are made by.
+        window: the part, after the EXIF orientation was applied.
+        limits: the most bytes and pixels accepted; those of `configured_limits` if not given.
+
+    Returns:
+        uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
+
+    Raises:
+        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    """
+    least = partial(smallest_useful_size_of_window, spec=spec, window=window)
+    return cut_window(read_rgb(data, limits or configured_limits(), least), spec, window)
+
+
+def read_rgb(data: bytes, limits: ImageLimits, least: LeastSize, kept: KeptPart | None = None) -> Image.Image:
     """Decode a picture, whole or not at all, and put it upright.
 
     Args:
@@ -105,7 +155,7 @@ def read_rgb(data: bytes, limits: Limits, least: LeastSize, kept: KeptPart | Non
         return _turned(_to_rgb(pixels, bits), orientation)
 
 
-def look_at(data: bytes, limits: Limits) -> tuple[str, Size]:
+def read_header(data: bytes, limits: ImageLimits) -> tuple[str, Size]:
     """Return the format, and width and height as they are stored, without decoding.
 
     Raises:
@@ -115,19 +165,19 @@ def look_at(data: bytes, limits: Limits) -> tuple[str, Size]:
         return image.format or "", image.size
 
 
-def read_size(data: bytes, limits: Limits) -> Size:
-    """Return width and height in pixels of the upright picture, without decoding it.
+def upright_size(data: bytes, limits: ImageLimits | None = None) -> Size:
+    """Return width and height in pixels of the upright picture, mostly without decoding it.
 
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
     """
-    with _opened(data, limits) as image:
+    with _opened(data, limits or configured_limits()) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in _LYING else (width, height)
 
 
 @contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
+def _opened(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
     """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
     if not data:
         raise InvalidImageError("the image is empty (0 bytes)")
@@ -159,7 +209,7 @@ def _why_unidentified(data: bytes) -> str:
     return f"not a picture in a format that is read here ({', '.join(FORMATS)})"
 
 
-def _check_size(image: Image.Image, limits: Limits) -> None:
+def _check_size(image: Image.Image, limits: ImageLimits) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise InvalidImageError(f"the image is {width} x {height} px")

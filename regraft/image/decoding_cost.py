@@ -9,9 +9,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from regraft.image.decode import LeastSize, look_at
+from regraft.image.decode import LeastSize, read_header
 from regraft.image.jpeg_scans import FRAMES, SCAN
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
 from regraft.image.png_chunks import SIGNATURE
 
 _COPIES: Final = 3
@@ -70,7 +70,7 @@ def quick_cost(data: bytes, least: LeastSize) -> DecodingCost | None:
     return None
 
 
-def read_cost(data: bytes, limits: Limits) -> DecodingCost:
+def read_cost(data: bytes, limits: ImageLimits) -> DecodingCost:
     """Return the cost of a picture of any format.
 
     It opens the picture, which takes a while: not on an event loop.
@@ -78,7 +78,7 @@ def read_cost(data: bytes, limits: Limits) -> DecodingCost:
     Raises:
         InvalidImageError: the bytes are no picture that is read here, or over the limits; the text says which.
     """
-    form, (width, height) = look_at(data, limits)
+    form, (width, height) = read_header(data, limits)
     return _cost(data, width * height, _BYTES_A_PIXEL.get(form, 2 * _OUT_BYTES))
 
 

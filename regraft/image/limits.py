@@ -12,13 +12,13 @@ _PIXELS: Final = "REGRAFT_MAX_IMAGE_PIXELS"
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """What a picture may cost. Both are checked before a pixel is decoded."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
 
-    def at_most(self, pixels: int) -> "Limits":
+    def at_most(self, pixels: int) -> "ImageLimits":
         """Return these limits for a picture that says that it has so many pixels."""
         return self if pixels >= self.max_pixels else replace(self, max_pixels=pixels)
 
@@ -27,16 +27,16 @@ class Limits:
         return {_BYTES: str(self.max_bytes), _PIXELS: str(self.max_pixels)}
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = ImageLimits()
 
 
-def configured_limits() -> Limits:
+def configured_limits() -> ImageLimits:
     """Return the limits that the environment sets, or the defaults.
 
     Raises:
         InvalidRequestError: a variable is no number of at least 1,024; the text names it.
     """
-    return Limits(_number(_BYTES, DEFAULT_LIMITS.max_bytes), _number(_PIXELS, DEFAULT_LIMITS.max_pixels))
+    return ImageLimits(_number(_BYTES, DEFAULT_LIMITS.max_bytes), _number(_PIXELS, DEFAULT_LIMITS.max_pixels))
 
 
 def _number(variable: str, default: int) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 
 SCHEMA_VERSION: Final = 1
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import RULE_VERSION, ImageSpec
+from regraft.image.spec import RULE_VERSION, ImageSpec
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, Head
 from regraft.model.card import SCHEMA_VERSION, ModelCard

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from regraft.errors import InvalidImageError, OverloadedError
-from regraft.image.crop import Crop, ImageSpec, decode_crop
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import Head
 from regraft.model.session import cpu_budget
 from serving.inference.batcher import Batcher
@@ -66,7 +67,7 @@ class Backbone:
         engine: Engine,
         *,
         max_queue: int,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ImageLimits = DEFAULT_LIMITS,
         on_batch: Callable[[int], None] = lambda _size: None,
         cpus: Cpus | None = None,
     ) -> None:

@@ -16,8 +16,8 @@ from regraft.errors import (
     NotNowError,
     OverloadedError,
 )
-from regraft.image.crop import Crop
 from regraft.image.decoding_cost import DecodingCost
+from regraft.image.spec import Crop
 from regraft.model.card import ModelCard
 from serving.inference.backbone import Question, Reply
 from serving.inference.engine import Output

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from regraft.errors import ArtifactError, RegraftError, first_line
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, FloatArray, Head
 from regraft.model.card import ModelCard
 from regraft.model.session import (

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from onnx import TensorProto, helper
 
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, OPSET, PROBABILITIES, FloatArray, Head
 from regraft.model.session import OpenSession, open_session, to_device
 

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Final
 
 from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
-from regraft.image.crop import Crop, ImageSpec, smallest_useful_size
 from regraft.image.decoding_cost import DecodingCost, quick_cost, read_cost
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
+from regraft.image.resize import smallest_useful_size
+from regraft.image.spec import Crop, ImageSpec
 from serving.inference.shares import Shares, Taken
 from serving.threads import Pool
 
@@ -26,7 +27,7 @@ _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 class PictureMemory:
     """A budget of memory for pictures; use from one event loop."""
 
-    def __init__(self, shares: Shares | None, limits: Limits, threads: Pool) -> None:
+    def __init__(self, shares: Shares | None, limits: ImageLimits, threads: Pool) -> None:
         """Share out memory for pictures.
 
         Args:

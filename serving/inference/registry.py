@@ -24,7 +24,7 @@ from regraft.errors import (
     RegraftError,
     StorageError,
 )
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.label_rules import one_form
 from regraft.model import artifact
 from regraft.model.artifact import Head
@@ -131,7 +131,7 @@ class Models:
         max_queue: int,
         metrics: Metrics,
         threads: Threads,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ImageLimits = DEFAULT_LIMITS,
         only: Sequence[str] = (),
         cpus: int = 0,
         pauses: Backoff = _PAUSES,

@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from regraft.client.model_answers import NEVER, Answering, Outcome, Reply
 from regraft.errors import InvalidImageError
-from regraft.image.crop import Crop, decode_crop
-from regraft.image.limits import Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import ImageLimits
+from regraft.image.spec import Crop
 from regraft.model.artifact import Head, read
 from regraft.model.card import ModelCard
 from regraft.read_ahead import map_ahead
@@ -53,10 +54,10 @@ class Alone:
     version: _Version
     head: Head
     engine: Engine
-    limits: Limits
+    limits: ImageLimits
 
     @staticmethod
-    def open(file: Path, limits: Limits) -> "Alone":
+    def open(file: Path, limits: ImageLimits) -> "Alone":
         """Read a model file, and open a session on it.
 
         Raises:
@@ -129,7 +130,7 @@ class Alone:
 
 
 def classify_alone(
-    file: Path, pictures: Iterable[tuple[str, ImageFile]], *, top_k: int, limits: Limits
+    file: Path, pictures: Iterable[tuple[str, ImageFile]], *, top_k: int, limits: ImageLimits
 ) -> Iterator[pb.ClassifyStreamResponse]:
     """Yield the answer to each (id, picture), or its error.
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.label_rules import check_label, check_note, one_form
 from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from serving.inference.picture_memory import PictureMemory

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regraft.errors import NotNowError, RegraftError
-from regraft.image.crop import Crop, ImageSpec, decode_crop
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
+from regraft.image.spec import Crop, ImageSpec
 from serving.threads import Pool
 
 
@@ -35,7 +36,7 @@ class Encoded:
 class Decoders:
     """Decodes several pictures at once."""
 
-    def __init__(self, threads: Pool, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, threads: Pool, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         """Decode in ``threads``, within ``limits``."""
         self._limits = limits
         self._threads = threads

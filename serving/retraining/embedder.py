@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from regraft.errors import NotNowError, RegraftError
-from regraft.image.crop import Crop, ImageSpec
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore

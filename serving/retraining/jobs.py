@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
@@ -58,7 +58,7 @@ class JobRunner:
         *,
         limit_s: float | None = None,
         database: str = "",
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ImageLimits = DEFAULT_LIMITS,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Make a runner.

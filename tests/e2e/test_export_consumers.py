@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import IMAGE, read
 from regraft.stores.models import MODEL_FILE, ModelStore
 from tests import REPOSITORY

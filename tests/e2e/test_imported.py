@@ -9,7 +9,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from regraft.image.crop import encode_png
+from regraft.image.encode import encode_png
 from regraft.model import artifact
 from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regraft.client.client import Client
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.session import open_session

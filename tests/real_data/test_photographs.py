@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.versions import CHANGES, compare, write_versions
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES
 from regraft.model.session import open_session

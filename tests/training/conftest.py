@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from regraft.files import locked
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
 from regraft.model.session import OpenSession, open_session

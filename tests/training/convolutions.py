@@ -7,7 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.image.crop import Crop, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET
 from tests.tiny import COLOURS, SPEC, picture
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model.artifact import EMBEDDING, IMAGE
 from regraft.model.session import open_session

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from regraft.errors import DatasetError, InvalidRequestError
-from regraft.image.crop import decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES

@@ -17,7 +17,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from regraft.errors import InvalidRequestError, first_line
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from training.backbones.catalogue import (
     EMBEDDED_WEIGHTS,
     SLOW_TO_INITIALISE,

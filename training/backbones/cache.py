@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import storage_errors, write_durably
-from regraft.image.crop import RULE_VERSION, ImageSpec, ResizeRule
+from regraft.image.spec import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
 from regraft.model.card import KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent

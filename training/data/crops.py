@@ -7,7 +7,8 @@ from pathlib import Path
 
 from regraft.datasets.folders import text_of
 from regraft.errors import InvalidImageError
-from regraft.image.crop import Crop, ImageSpec, decode_crop, upright_size
+from regraft.image.decode import decode_crop, upright_size
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.session import cpu_budget
 from regraft.stores.images import ImageFile
 

@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from regraft.image.crop import ImageSpec, Window, upright_size
+from regraft.image.decode import upright_size
+from regraft.image.spec import ImageSpec, Window
 
 Strength = Literal["none", "light", "full"]
 

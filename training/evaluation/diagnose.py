@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import thumbnail
+from regraft.image.encode import thumbnail
 from regraft.label_rules import listed
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.session import cpu_budget

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from regraft.image.crop import Crop, ImageSpec
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.model.session import open_session

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from scipy.ndimage import zoom
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import Crop, decode_crop, encode_png, thumbnail
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png, thumbnail
+from regraft.image.spec import Crop
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent

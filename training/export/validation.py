@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import ImageSpec
 from regraft.model.artifact import FloatArray
 from regraft.model.session import cpu_budget
 from regraft.progress import Progress

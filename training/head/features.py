@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError, DatasetError, InvalidImageError
-from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.model.card import Precision
 from regraft.model.session import OpenSession, ProviderChoice, open_session

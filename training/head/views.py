@@ -13,7 +13,8 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from regraft.image.crop import Crop, ImageSpec, decode_crop, decode_window
+from regraft.image.decode import decode_crop, decode_window
+from regraft.image.spec import Crop, ImageSpec
 from regraft.progress import Progress, silent
 from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
 from regraft.stores.images import ImageFile

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError, InvalidRequestError
-from regraft.image.crop import Crop, ImageSpec
+from regraft.image.spec import Crop, ImageSpec
 from regraft.label_rules import check_label, one_form
 from regraft.model.artifact import FloatArray
 from training.backbones.cache import ExportedBackbone, named_file
@@ -45,7 +45,7 @@ class ImageRule:
         mean: of each channel, of values in 0 to 1.
         std: likewise.
         image_px: side of the crop that the network is given.
-        resize: see `regraft.image.crop.ImageSpec`, as the next two.
+        resize: see `regraft.image.spec.ImageSpec`, as the next two.
     """
 
     mean: Channels | None = None

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
 from regraft.files import cache_folder
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.label_rules import listed, one_form
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.card import IMPORTED, RecipeValue

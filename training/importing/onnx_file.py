@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from regraft.errors import InvalidRequestError, RegraftError, first_line
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.model.session import open_session, require_onnxruntime
 from training.backbones.cache import ExportedBackbone

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE
 from regraft.model.session import open_session
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from regraft.errors import ArtifactError, TrainingError
-from regraft.image.crop import Crop, ImageSpec
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile

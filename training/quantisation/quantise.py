@@ -19,7 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from regraft.errors import ArtifactError, first_line
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, check_backbone
 from regraft.model.session import require_onnxruntime
 from training.quantisation.activations import CLIPPING, Activations, Array, convolutions, ranges, watch

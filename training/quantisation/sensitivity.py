@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.model.session import open_session
 from regraft.progress import Progress, silent

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import ImageSpec
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.calibration import calibration

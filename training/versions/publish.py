@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
 from regraft.model.card import (
     SCHEMA_VERSION,

@@ -9,7 +9,9 @@ import numpy as np
 from regraft.cli.terminal import line
 from regraft.datasets.folders import contents, folders_in
 from regraft.errors import InvalidImageError, InvalidRequestError
-from regraft.image.crop import ImageSpec, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import ImageSpec
 from regraft.label_rules import image_hash, is_holdout, one_form
 
 

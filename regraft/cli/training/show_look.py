@@ -9,7 +9,8 @@ from rich.text import Text
 
 from regraft.cli import terminal
 from regraft.errors import InvalidImageError
-from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop, ImageSpec
 
 _SIDE_PX: Final = 20
 _PICTURES: Final = 5

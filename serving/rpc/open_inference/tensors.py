@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import InvalidRequestError
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.oip import inference_pb2 as pb
 
 IMAGE: Final = "image"

@@ -2,32 +2,49 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.damage import KINDS, generated, play
 from benchmarks.formats import ROUNDING, page, rows
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, Window, decode_crop, decode_window, thumbnail, upright_size
+from regraft.image.decode import decode_crop, decode_window, upright_size
+from regraft.image.encode import encode_png, thumbnail
+from regraft.image.limits import ImageLimits
 from regraft.image.png_chunks import SIGNATURE
+from regraft.image.spec import ImageSpec, ResizeRule, Window
 from tests import REPOSITORY
+from tests.regraft.image.pictures import (
+    FORMATS,
+    INTERPOLATIONS,
+    MODES,
+    ORIENTATION,
+    RULES,
+    SMALL,
+    STORED_AS,
+    distance,
+    encoded,
+    noise,
+    plain,
+    png_header,
+    quadrants,
+    stored,
+)
 
 SPEC = ImageSpec("squash", 32, 32, "bilinear")
 WHOLE = ImageSpec("squash", 64, 64, "bilinear")
 """Leaves the pixels of a 64 x 64 picture as they are."""
 Pixels = npt.NDArray[np.uint8]
-
-
-def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:  # noqa: ANN401 - each format has its own
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def tiff(pixels: npt.NDArray[Any], **options: Any) -> bytes:  # noqa: ANN401 - as above
@@ -322,3 +339,233 @@ def test_planes_of_16_bits_that_libtiff_puts_together_are_read() -> None:
 def test_every_photograph_of_the_test_data_is_read(photographs: Path) -> None:
     for file in sorted(photographs.rglob("*.jpg"))[::40]:
         decode_crop(file.read_bytes(), SPEC)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_format_gives_the_colour_of_the_picture(file_format: str) -> None:
+    crop = decode_crop(encoded(plain("RGB", (200, 100, 50)), file_format), SMALL)
+
+    assert crop.shape == (4, 4, 3)
+    assert crop.dtype == np.uint8
+    assert crop.flags.c_contiguous
+    assert distance(crop, np.full((4, 4, 3), (200, 100, 50), np.uint8)).max() <= 3  # the lossy ones are off by a little
+
+
+@pytest.mark.parametrize(("make", "file_format", "options", "mode", "colour"), MODES.values(), ids=MODES.keys())
+def test_every_mode_becomes_rgb_by_a_fixed_rule(
+    make: Callable[[], Image.Image], file_format: str, options: dict[str, Any], mode: str, colour: tuple[int, int, int]
+) -> None:
+    data = encoded(make(), file_format, **options)
+    assert Image.open(io.BytesIO(data)).mode == mode, "the case does not test what its name says"
+
+    crop = decode_crop(data, SMALL)
+
+    assert distance(crop, np.full((4, 4, 3), colour, np.uint8)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_32_bits_are_refused_with_what_to_do(mode: str) -> None:
+    data = encoded(plain(mode, 1), "TIFF")
+
+    with pytest.raises(InvalidImageError, match=r"32 bits .* 8 or 16 bits"):
+        decode_crop(data, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "tolerance"),
+    [("JPEG", {"quality": 100, "subsampling": 0}, 6), ("PNG", {}, 0), ("WEBP", {"lossless": True}, 0), ("TIFF", {}, 0)],
+)
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("rule", RULES)
+def test_exif_orientation_gives_the_crop_of_the_upright_picture(
+    rule: ResizeRule, orientation: int, file_format: str, options: dict[str, Any], tolerance: int
+) -> None:
+    spec = ImageSpec(resize=rule, resize_px=6, crop_px=4, interpolation="bilinear")
+    upright = quadrants()
+    transpose = STORED_AS[orientation]
+    stored = upright if transpose is None else upright.transpose(transpose)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+
+    crop = decode_crop(encoded(stored, file_format, exif=exif, **options), spec)
+
+    assert distance(crop, decode_crop(encode_png(np.asarray(upright)), spec)).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 300])
+def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+
+    crop = decode_crop(encoded(quadrants(), "PNG", exif=exif), SMALL)
+
+    np.testing.assert_array_equal(crop, decode_crop(encoded(quadrants(), "PNG"), SMALL))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's, about the very damage that is meant here
+def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0"  # promises five entries, ends in the first
+
+    crop = decode_crop(encoded(quadrants(), "PNG", exif=damaged), SMALL)
+
+    np.testing.assert_array_equal(crop, decode_crop(encoded(quadrants(), "PNG"), SMALL))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})]
+)
+def test_of_an_animation_the_first_frame_counts(file_format: str, options: dict[str, Any]) -> None:
+    frames = [plain("RGB", colour) for colour in [(200, 0, 0), (0, 200, 0), (0, 0, 200)]]
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3, "the case does not test what its name says"
+
+    crop = decode_crop(data, SMALL)
+
+    np.testing.assert_array_equal(crop, np.full((4, 4, 3), (200, 0, 0), np.uint8))
+
+
+def test_a_jpeg_that_carries_a_second_picture_is_read_as_its_first() -> None:
+    data = encoded(plain("RGB", (200, 100, 50)), "MPO", save_all=True, append_images=[plain("RGB", (0, 0, 0))])
+
+    crop = decode_crop(data, SMALL)
+
+    assert distance(crop, np.full((4, 4, 3), (200, 100, 50), np.uint8)).max() <= 3
+
+
+def test_no_bytes_are_refused() -> None:
+    with pytest.raises(InvalidImageError, match="empty"):
+        decode_crop(b"", SMALL)
+
+
+@pytest.mark.parametrize("data", [b"these are words and no picture", b"\0" * 4096], ids=["text", "zeros"])
+def test_what_is_no_picture_is_refused_with_the_formats_there_are(data: bytes) -> None:
+    with pytest.raises(InvalidImageError, match=r"format .* \(JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF\)"):
+        decode_crop(data, SMALL)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_truncated_picture_is_refused_with_the_reason(file_format: str, kept: float) -> None:
+    whole = encoded(noise(120, 90), file_format)
+    decode_crop(whole, SMALL)  # whole, it is fine
+
+    with pytest.raises(InvalidImageError, match="cannot be decoded: "):
+        decode_crop(whole[: int(len(whole) * kept)], SMALL)
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (2**31 - 1, 2**31 - 1), (64_000_001, 1)], ids=str)
+def test_a_picture_that_would_be_huge_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+    data = png_header(*size)
+    assert len(data) < 100
+
+    with pytest.raises(InvalidImageError, match=f"{size[0]} x {size[1]} px; the limit is 64,000,000 pixels"):
+        decode_crop(data, SMALL)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_the_limit_on_pixels_holds_for_every_format_and_to_the_pixel(file_format: str) -> None:
+    data = encoded(Image.new("RGB", (20, 10)), file_format)
+
+    assert decode_crop(data, SMALL, ImageLimits(max_pixels=200)).shape == (4, 4, 3)
+    with pytest.raises(InvalidImageError, match="20 x 10 px; the limit is 199 pixels"):
+        decode_crop(data, SMALL, ImageLimits(max_pixels=199))
+
+
+def test_the_limit_on_bytes_holds_to_the_byte() -> None:
+    data = encoded(plain("RGB", (1, 2, 3)), "PNG")
+
+    assert decode_crop(data, SMALL, ImageLimits(max_bytes=len(data))).shape == (4, 4, 3)
+    with pytest.raises(InvalidImageError, match=f"the image has {len(data)} bytes; the limit is {len(data) - 1}"):
+        decode_crop(data, SMALL, ImageLimits(max_bytes=len(data) - 1))
+
+
+def test_the_limit_on_bytes_is_checked_before_anything_else() -> None:
+    with pytest.raises(InvalidImageError, match="33,554,433 bytes; the limit is 33,554,432"):
+        decode_crop(bytes(32 * 2**20 + 1), SMALL)
+
+
+def test_what_is_no_picture_has_no_window_and_no_size() -> None:
+    for look in (lambda data: decode_window(data, SMALL, Window(0, 0, 1, 1)), upright_size):
+        with pytest.raises(InvalidImageError, match="not a picture in a format"):
+            look(b"no picture at all")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_the_size_is_that_of_the_upright_picture(orientation: int, file_format: str) -> None:
+    assert upright_size(stored(quadrants(), orientation, file_format)) == (60, 40)
+
+
+@settings(max_examples=150)
+@given(
+    data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
+)
+def test_any_bytes_are_a_crop_or_an_invalid_image(data: bytes, prefix: bytes) -> None:
+    crop_or_refused(prefix + data)
+
+
+@settings(max_examples=200)
+@given(
+    file_format=st.sampled_from(FORMATS),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=8),
+)
+def test_a_picture_with_flipped_bits_is_a_crop_or_an_invalid_image(
+    file_format: str, flips: list[tuple[float, int]]
+) -> None:
+    data = bytearray(PICTURES[file_format])
+    for where, bits in flips:
+        data[int(where * len(data))] ^= bits
+
+    crop_or_refused(bytes(data))
+
+
+PICTURES = {file_format: encoded(noise(24, 18), file_format) for file_format in FORMATS}
+
+
+def crop_or_refused(data: bytes) -> None:
+    complaint = "the image cannot be decoded"
+    try:
+        crop = decode_crop(data, SMALL, ImageLimits(max_pixels=10_000))
+    except InvalidImageError as error:
+        complaint = str(error)
+    else:
+        assert crop.shape == (4, 4, 3)
+        assert crop.dtype == np.uint8
+    assert complaint
+
+
+def test_eight_threads_get_the_answers_that_one_gets() -> None:
+    jobs = [
+        (
+            encoded(noise(150 + number, 120, seed=number), FORMATS[number % len(FORMATS)]),
+            ImageSpec(rule, 48, 40, interpolation),
+        )
+        for number in range(8)
+        for rule in RULES
+        for interpolation in INTERPOLATIONS
+    ]
+    alone = [decode_crop(data, spec) for data, spec in jobs]
+    start = Barrier(8)
+
+    def all_of_them(thread: int) -> list[npt.NDArray[np.uint8]]:
+        order = np.random.default_rng(thread).permutation(len(jobs))
+        crops = {}
+        start.wait()
+        for index in order:
+            crops[index] = decode_crop(*jobs[index])
+        return [crops[index] for index in range(len(jobs))]
+
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(all_of_them, range(8)))
+
+    for crops in together:
+        np.testing.assert_array_equal(crops, alone)
+
+
+def test_a_crop_is_the_callers_own_and_writable() -> None:
+    data = encoded(plain("RGB", (1, 2, 3)), "PNG")
+    first = decode_crop(data, SMALL)
+
+    first[:] = 0
+
+    np.testing.assert_array_equal(decode_crop(data, SMALL), np.full((4, 4, 3), (1, 2, 3), np.uint8))

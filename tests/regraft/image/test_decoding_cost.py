@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop, encode_png, smallest_useful_size
+from regraft.image.decode import decode_crop
 from regraft.image.decoding_cost import DecodingCost, quick_cost, read_cost
-from regraft.image.limits import Limits
+from regraft.image.encode import encode_png
+from regraft.image.limits import ImageLimits
+from regraft.image.resize import smallest_useful_size
+from regraft.image.spec import ImageSpec
 
 SPEC = ImageSpec()
 LEAST = partial(smallest_useful_size, spec=SPEC)
@@ -53,13 +56,13 @@ def test_of_other_formats_the_whole_header_is_read(form: str) -> None:
     data = encoded(form)
 
     assert quick_cost(data, LEAST) is None
-    assert read_cost(data, Limits()).pixels == SIZE[0] * SIZE[1]
+    assert read_cost(data, ImageLimits()).pixels == SIZE[0] * SIZE[1]
 
 
 def test_what_is_no_picture_is_refused_as_the_decoder_refuses_it() -> None:
     assert quick_cost(b"no picture", LEAST) is None
     with pytest.raises(InvalidImageError, match="not a picture"):
-        read_cost(b"no picture", Limits())
+        read_cost(b"no picture", ImageLimits())
 
 
 def test_a_large_jpeg_costs_what_it_is_decoded_to_and_a_progressive_one_its_coefficients() -> None:

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
 from regraft.image.file_kinds import unread_kind
+from regraft.image.spec import ImageSpec
 
 
 def box(*brands: bytes) -> bytes:

@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks.damage import generated
 from regraft.errors import InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
 from regraft.image.jpeg_scans import MOST_SCANS, look_through
+from regraft.image.spec import ImageSpec
 
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from regraft.errors import InvalidImageError, InvalidRequestError
-from regraft.image.crop import ImageSpec, Window, decode_crop, decode_window, encode_png, thumbnail, upright_size
-from regraft.image.limits import DEFAULT_LIMITS, Limits, configured_limits
+from regraft.image.decode import decode_crop, decode_window, upright_size
+from regraft.image.encode import encode_png, thumbnail
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits, configured_limits
+from regraft.image.spec import ImageSpec, Window
 
 PICTURE = encode_png(np.zeros((40, 50, 3), np.uint8))
 
@@ -14,11 +16,11 @@ def test_the_limits_are_the_defaults_where_the_environment_says_nothing(monkeypa
     monkeypatch.delenv("REGRAFT_MAX_IMAGE_BYTES", raising=False)
     monkeypatch.delenv("REGRAFT_MAX_IMAGE_PIXELS", raising=False)
 
-    assert configured_limits() == DEFAULT_LIMITS == Limits(32 * 2**20, 64_000_000)
+    assert configured_limits() == DEFAULT_LIMITS == ImageLimits(32 * 2**20, 64_000_000)
 
 
 def test_another_process_gets_the_same_limits_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits(123_456, 7_890_123)
+    limits = ImageLimits(123_456, 7_890_123)
     for name, value in limits.environment().items():
         monkeypatch.setenv(name, value)
 

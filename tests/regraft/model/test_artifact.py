@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import (
     ABSTAIN_KEY,
     EMBEDDING,

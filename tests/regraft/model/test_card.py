@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from regraft.model.card import SCHEMA_VERSION, BackboneCard, ClassMetrics, Metrics, ModelCard, parse_card
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from regraft.errors import ArtifactError, DeadlineError, InvalidImageError, OverloadedError
-from regraft.image.crop import decode_crop
-from regraft.image.limits import Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import ImageLimits
 from regraft.model.artifact import graft
 from regraft.model.session import OpenSession
 from serving.inference.backbone import Backbone, Question, Reply
@@ -43,7 +43,7 @@ async def stage(in_lane: bool, max_batch: int = 4, max_queue: int = 8) -> AsyncI
     graph = tiny_backbone()
     session = GatedSession(graft(graph, HEAD, tiny_card(graph, HEAD, LABELS)).SerializeToString())
     engine = Engine(OpenSession(session, "cpu"), ExecutionPlan(1, 1, max_batch, in_lane))
-    backbone = Backbone(engine, max_queue=max_queue, limits=Limits(max_bytes=100_000))
+    backbone = Backbone(engine, max_queue=max_queue, limits=ImageLimits(max_bytes=100_000))
     try:
         yield Stage(backbone, session)
     finally:

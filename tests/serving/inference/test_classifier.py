@@ -18,9 +18,9 @@ from regraft.errors import (
     OverloadedError,
     PreconditionError,
 )
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.image.decoding_cost import quick_cost
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
 from regraft.model.artifact import Head
 from regraft.stores.models import ModelStore
 from serving.inference.classifier import DEFAULT_TOP_K, Answer, Classifier
@@ -81,7 +81,7 @@ async def stage(
     memory_bytes: int = 2**29,
 ) -> AsyncIterator[Stage]:
     engines, metrics, threads = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics(), Threads()
-    limits = Limits(max_bytes=max_image_bytes)
+    limits = ImageLimits(max_bytes=max_image_bytes)
     models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, threads=threads, limits=limits)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics, memory=Shares(memory_bytes))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import IMAGE
 from regraft.model.session import OpenSession
 from serving.inference.backbone import Backbone, Question

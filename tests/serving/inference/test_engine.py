@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from regraft.errors import ArtifactError, ProviderError
-from regraft.image.crop import Crop, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head, graft
 from regraft.model.session import OpenSession, cpu_budget
 from serving.inference.engine import Engine, open_engine
@@ -356,7 +357,7 @@ import logging, sys
 from pathlib import Path
 import numpy as np
 from regraft.model.artifact import read
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.session import CudaOptions
 from serving.inference.engine import open_engine
 from tests.tiny import SPEC, picture, tiny_head

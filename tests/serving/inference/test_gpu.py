@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import Head, graft
 from regraft.model.session import open_session
 from serving.inference.engine import rows_by_head

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from regraft.errors import InvalidImageError, InvalidRequestError, OverloadedError
-from regraft.image.crop import ImageSpec
-from regraft.image.limits import Limits
+from regraft.image.limits import ImageLimits
+from regraft.image.spec import ImageSpec
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.shares import Shares
 from serving.threads import Threads
@@ -26,7 +26,7 @@ def webp(side: int) -> bytes:
 async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_says_what_to_change(
     threads: Threads,
 ) -> None:
-    memory = PictureMemory(Shares(16 * MB), Limits(), threads.pictures)
+    memory = PictureMemory(Shares(16 * MB), ImageLimits(), threads.pictures)
 
     with pytest.raises(InvalidImageError, match=r"the limit is 16 \(REGRAFT_PICTURE_MEMORY_MB\): scale it down"):
         await memory.cost(webp(1_200), SPEC)
@@ -35,7 +35,7 @@ async def test_a_picture_that_never_fits_is_refused_by_its_header_and_the_text_s
 
 @asynchronous
 async def test_a_picture_over_the_limits_is_left_to_the_decoder_which_says_so(threads: Threads) -> None:
-    memory = PictureMemory(Shares(16 * MB), Limits(max_pixels=10_000), threads.pictures)
+    memory = PictureMemory(Shares(16 * MB), ImageLimits(max_pixels=10_000), threads.pictures)
 
     assert (await memory.cost(webp(1_000), SPEC)).memory_bytes < MB
 
@@ -44,7 +44,7 @@ async def test_a_picture_over_the_limits_is_left_to_the_decoder_which_says_so(th
 async def test_pictures_that_never_fit_together_are_refused_and_others_are_told_to_wait(
     threads: Threads,
 ) -> None:
-    memory = PictureMemory(Shares(50 * MB), Limits(), threads.pictures)
+    memory = PictureMemory(Shares(50 * MB), ImageLimits(), threads.pictures)
     cost = await memory.cost(webp(1_200), SPEC)
 
     with pytest.raises(InvalidRequestError, match="send fewer at once"):

@@ -22,7 +22,7 @@ from regraft.errors import (
     ProviderError,
     StorageError,
 )
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import Head
 from regraft.model.card import parse_card
 from regraft.model.session import Arithmetic, CudaOptions, OpenSession

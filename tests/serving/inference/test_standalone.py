@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from regraft.cli.json_output import answer_to_dict
 from regraft.cli.main import app
 from regraft.errors import ArtifactError
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.standalone import classify_alone
 from tests.serving.live import LiveServer
@@ -26,7 +26,7 @@ def without_what_changes(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def asked(
-    file: Path, pictures: list[tuple[str, bytes]], top_k: int = 0, limits: Limits = DEFAULT_LIMITS
+    file: Path, pictures: list[tuple[str, bytes]], top_k: int = 0, limits: ImageLimits = DEFAULT_LIMITS
 ) -> list[dict[str, Any]]:
     """Write the pictures beside the model, and return what it answers."""
     files = []
@@ -57,7 +57,7 @@ def test_a_file_answers_as_a_server_does(store: ModelStore) -> None:
 
 
 def test_the_limits_of_pictures_hold(store: ModelStore) -> None:
-    limits = Limits(max_bytes=1024, max_pixels=1024)
+    limits = ImageLimits(max_bytes=1024, max_pixels=1024)
     [answer] = asked(store.folder("colours", 1) / MODEL_FILE, [("large", picture("red", side_px=64))], limits=limits)
 
     assert "the limit is 1,024" in answer["error"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.errors import DrainingError, StorageError
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
 from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.stores.models import ModelStore

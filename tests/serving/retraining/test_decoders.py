@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from regraft.errors import DrainingError, InvalidImageError
-from regraft.image.crop import ImageSpec, decode_crop
-from regraft.image.limits import Limits
+from regraft.image.decode import decode_crop
+from regraft.image.limits import ImageLimits
+from regraft.image.spec import ImageSpec
 from regraft.model.session import cpu_budget
 from serving.retraining.decoders import Decoders, Encoded
 from serving.threads import Threads
@@ -34,7 +35,7 @@ def test_each_picture_gets_its_own_crop_however_many_threads_share_the_work(coun
 
 def test_what_cannot_be_decoded_has_its_error_in_the_place_of_its_crop(threads: Threads) -> None:
     sent = [picture("red"), b"no picture", picture("red", side_px=32), picture("green")]
-    decoders = Decoders(threads.pictures, Limits(max_pixels=16 * 16))
+    decoders = Decoders(threads.pictures, ImageLimits(max_pixels=16 * 16))
 
     crops = asyncio.run(decoders.decode([Encoded(image, SPEC) for image in sent]))
 

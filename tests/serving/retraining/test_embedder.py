@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from regraft.image.crop import ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import ImageSpec
 from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingKey

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError
-from regraft.image.limits import DEFAULT_LIMITS, Limits
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.examples import AddOutcome, ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
@@ -53,7 +53,7 @@ async def stage(
     store: ModelStore,
     child_arguments: list[str] | None = None,
     limit_s: float | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Stage]:
     examples, metrics, threads = ExamplesStore(store.root / ".examples"), Metrics(), Threads()
@@ -91,7 +91,7 @@ async def test_a_job_with_nothing_new_is_refused_by_its_process(store: ModelStor
 
 @asynchronous
 async def test_the_servers_limits_of_pictures_hold_in_its_jobs(store: ModelStore) -> None:
-    async with stage(store, limits=Limits(max_pixels=1500)) as s:
+    async with stage(store, limits=ImageLimits(max_pixels=1500)) as s:
         s.examples.add("colours", picture("red", 3, side_px=40), "red")
 
         end = await s.end_of(await s.runner.start("colours", {}, "ada"))

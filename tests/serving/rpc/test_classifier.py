@@ -15,7 +15,9 @@ from PIL import Image
 
 from regraft.cli.json_output import answer_to_dict
 from regraft.client.client import Client, RemoteError
-from regraft.image.crop import ResizeRule, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import ResizeRule
 from regraft.model.artifact import EMBEDDING, IMAGE, Head
 from regraft.model.card import Abstention
 from regraft.model.session import open_session

@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from regraft.errors import InvalidRequestError, MissingPackageError
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from tests.training.conftest import in_a_child
 from training.backbones.build import PretrainedBackbone, build_backbone
 from training.backbones.catalogue import EMBEDDED_WEIGHTS

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop, ImageSpec
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from timm.models import eva, register_model, swin_transformer, vision_transformer
 
-from regraft.image.crop import Crop, ImageSpec, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, graft
 from regraft.model.session import open_session

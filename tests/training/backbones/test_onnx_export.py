@@ -13,7 +13,7 @@ from onnx import TensorProto
 from torch import nn
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, backbone_digest, check_backbone, embedding_size
 from regraft.model.session import open_session
 from tests import REPOSITORY

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from regraft.image.crop import encode_png
+from regraft.image.encode import encode_png
 from regraft.label_rules import image_hash
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image.crop import ImageSpec, ResizeRule, encode_png
+from regraft.image.encode import encode_png
+from regraft.image.spec import ImageSpec, ResizeRule
 from training.data.random_crop import random_window, window_for
 
 SIZES = st.tuples(st.integers(1, 8000), st.integers(1, 8000))

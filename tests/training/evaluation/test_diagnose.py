@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.image.crop import encode_png
+from regraft.image.encode import encode_png
 from regraft.model.artifact import FloatArray
 from tests.tiny import picture
 from tests.training.conftest import blobs

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image.crop import Crop, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_head

@@ -18,7 +18,7 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES

@@ -5,7 +5,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from regraft.image.crop import ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import ImageSpec, Interpolation, ResizeRule
 from regraft.model.card import Abstention
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.export.readme import readme

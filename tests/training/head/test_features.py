@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.errors import ArtifactError, DatasetError, InvalidRequestError
-from regraft.image.crop import Crop, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop
 from regraft.label_rules import check_label, image_hash
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
 from regraft.model.session import OpenSession, cpu_budget

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.image.crop import decode_crop, decode_window, encode_png, upright_size
+from regraft.image.decode import decode_crop, decode_window, upright_size
+from regraft.image.encode import encode_png
 from regraft.label_rules import image_hash
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache

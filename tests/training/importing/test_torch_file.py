@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from regraft.errors import InvalidRequestError
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import STATE_FILE

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from regraft.cli.main import app
 from regraft.errors import ArtifactError, TrainingError
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
 from regraft.model.session import open_session

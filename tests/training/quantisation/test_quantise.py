@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest, check_backbone, graft, ungraft
 from regraft.model.card import BackboneCard
 from regraft.model.session import open_session

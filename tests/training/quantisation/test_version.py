@@ -18,7 +18,8 @@ from regraft.errors import (
     RegraftError,
     TrainingError,
 )
-from regraft.image.crop import RULE_VERSION, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import RULE_VERSION
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest

@@ -10,7 +10,9 @@ import onnx
 import pytest
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import Crop, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, PROBABILITIES, Head, backbone_digest

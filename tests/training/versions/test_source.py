@@ -11,7 +11,7 @@ import torch
 
 from regraft.cli import terminal
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.card import BackboneCard, ModelCard

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from regraft.cli.main import app
 from regraft.errors import ArtifactError, DatasetError
-from regraft.image.crop import RULE_VERSION
+from regraft.image.spec import RULE_VERSION
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import ungraft

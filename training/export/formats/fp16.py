@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from regraft.errors import ArtifactError, first_line
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, FloatArray
 from regraft.model.session import require_onnxruntime
 from training.quantisation.sensitivity import embeddings

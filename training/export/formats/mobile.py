@@ -1,7 +1,7 @@
 """A model that takes the bytes of a JPEG or PNG: decoding, resizing and cropping are nodes of the graph.
 
-The resize is that of `regraft.image.crop`, as two matrix products: a row of weights for each row, then for each column,
-of the crop. ONNX's own ``Resize`` cannot cut a window between pixels, and would be off by up to half of one.
+The resize is that of `regraft.image.resize`, as two matrix products: a row of weights for each row, then for each
+column, of the crop. ONNX's own ``Resize`` cannot cut a window between pixels, and would be off by up to half of one.
 
 ONNX Runtime's extensions decode with libjpeg, whose errors end the process, and which waits for ever for the end of a
 file that was cut off. So the graph looks at the first two bytes (an index out of bounds is its refusal), and appends an
@@ -15,7 +15,7 @@ import onnx
 from onnx import compose, parser
 
 from regraft.errors import MissingPackageError
-from regraft.image.crop import ImageSpec
+from regraft.image.spec import ImageSpec
 from regraft.model.artifact import IMAGE, OPSET
 
 PICTURE: Final = "picture"

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from regraft.errors import ArtifactError, MissingPackageError, first_line
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
 from regraft.model.card import ModelCard
 from training.export.formats.constant_head import LABELS_KEY, without_labels

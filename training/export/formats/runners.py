@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from regraft.image.crop import Crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
 from regraft.model.session import open_session
 from training.export.formats.mobile import PICTURE, custom_operators

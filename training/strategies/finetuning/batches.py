@@ -20,7 +20,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from regraft.image.crop import Crop, ImageSpec, decode_crop, decode_window
+from regraft.image.decode import decode_crop, decode_window
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.session import cpu_budget
 from training.data.random_crop import window_for
 from training.data.samples import Sample

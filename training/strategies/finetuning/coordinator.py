@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from regraft.errors import RegraftError
-from regraft.image.crop import ResizeRule
+from regraft.image.spec import ResizeRule
 from regraft.model.card import SourceVersion
 from regraft.progress import Progress
 from training.backbones.build import PretrainedBackbone, build_backbone

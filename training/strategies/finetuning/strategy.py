@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError, InvalidImageError
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent

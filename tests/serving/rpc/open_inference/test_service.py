@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from regraft.image.crop import decode_crop
+from regraft.image.decode import decode_crop
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
 from regraft.stores.models import ModelStore

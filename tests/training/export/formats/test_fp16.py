@@ -4,7 +4,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from regraft.errors import ArtifactError
-from regraft.image.crop import Crop, decode_crop
+from regraft.image.decode import decode_crop
+from regraft.image.spec import Crop
 from regraft.model.artifact import check_backbone
 from tests.tiny import SPEC, picture
 from tests.training.convolutions import conv_backbone

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
 
-from regraft.image.crop import Crop, ImageSpec, Interpolation, ResizeRule, decode_crop, encode_png
+from regraft.image.decode import decode_crop
+from regraft.image.encode import encode_png
+from regraft.image.spec import Crop, ImageSpec, Interpolation, ResizeRule
 from regraft.model.artifact import IMAGE, OPSET
 from regraft.model.session import OpenSession, open_session
 from training.export.formats.mobile import PICTURE, custom_operators, with_decoding

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.image.crop import ImageSpec, decode_crop, decode_window, upright_size
+from regraft.image.decode import decode_crop, decode_window, upright_size
+from regraft.image.spec import ImageSpec
 from regraft.label_rules import image_hash
 from tests import REPOSITORY
 from tests.tiny import SPEC, picture
