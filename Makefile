@@ -21,6 +21,7 @@ test: lint types suite ## everything that must hold before a commit lands
 lint: $(DEV_ENV)/.installed
 	$(DEV)/ruff check $(SOURCES)
 	$(DEV)/ruff format --check $(SOURCES)
+	$(DEV)/lint-imports --no-logo --no-cache
 
 format: $(DEV_ENV)/.installed
 	$(DEV)/ruff check --fix $(SOURCES)

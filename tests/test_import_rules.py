@@ -1,181 +1,172 @@
-"""Who may import whom (ARCHITECTURE, "The house"), read from the source itself."""
+"""Who may import whom: the contracts of pyproject.toml can be broken, and what they cannot say."""
 
 import ast
-from collections.abc import Iterator
+import graphlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any, Final
 
+import grimp
 import pytest
 
 from tests import REPOSITORY
 
-PACKAGES = ("regraft", "serving", "training")
-
-ONE_DOOR = {
-    "alembic": {"regraft/stores/database/schema.py"},
-    "onnxruntime": {
-        "regraft/model/session.py",
-        "training/export/formats/fp16.py",
-        "training/export/formats/ort_format.py",
-        "training/quantisation/quantise.py",
-    },
-    "onnxruntime_extensions": {"training/export/formats/mobile.py"},
-    "openvino": {"training/export/formats/openvino_ir.py"},
-    "PIL": {"regraft/image/decode.py", "regraft/image/encode.py", "regraft/image/resize.py"},
-    "simplejpeg": {"regraft/image/decode.py"},
-    "cykooz_resizer": {"regraft/image/resize.py"},
-    "prometheus_client": {"serving/telemetry/metrics.py"},
-    "opentelemetry": {"serving/telemetry/tracing.py"},
-    "pynvml": {"serving/telemetry/gpu_memory.py"},
-    "jinja2": {"training/export/readme.py", "training/evaluation/report/page.py"},
-    "matplotlib": {"training/compare/chart.py"},
-    "torchvision": {
-        "training/strategies/finetuning/batches.py",
-        "training/backbones/listing.py",
-        "training/backbones/build.py",
-        "training/backbones/input_size.py",
-        "training/strategies/finetuning/learner.py",
-        "training/backbones/weights.py",
-    },
-    "safetensors": {"training/backbones/trained_state.py", "training/backbones/weights.py"},
-    "timm": {"training/backbones/listing.py", "training/backbones/build.py"},
-    "mlflow": {"training/strategies/tracking.py"},
-    "usearch": {"training/evaluation/neighbours.py"},
-    "tensorboard": {"training/strategies/tracking.py"},
+PACKAGES: Final = ("regraft", "serving", "training")
+CONTRACTS: Final[list[dict[str, Any]]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"][
+    "importlinter"
+]["contracts"]
+BREACHES: Final = {
+    "down": ("serving.supervisor", "training.settings"),
+    "ground": ("regraft.model.card", "serving.settings"),
+    "roof": ("training.settings", "regraft.cli.terminal"),
+    "circles": ("regraft.model.card", "regraft.model.artifact"),
+    "terminal": ("serving.settings", "typer"),
+    "torch": ("training.head.fit", "torch"),
+    "torchvision": ("training.head.fit", "torchvision"),
+    "timm": ("training.head.fit", "timm"),
+    "safetensors": ("training.head.fit", "safetensors"),
+    "grpc": ("regraft.stores.models", "grpc"),
+    "messages": ("serving.rpc.parsing", "grpc"),
+    "onnxruntime": ("training.export.budget", "onnxruntime"),
+    "pictures": ("training.data.dataset", "PIL"),
+    "simplejpeg": ("regraft.image.encode", "simplejpeg"),
+    "spec": ("regraft.image.spec", "PIL"),
+    "sql": ("training.retrain.data", "sqlalchemy"),
+    "alembic": ("regraft.stores.database.engine", "alembic"),
+    "psycopg": ("regraft.stores.database.engine", "psycopg"),
+    "fsspec": ("regraft.stores.models", "fsspec"),
+    "pyarrow": ("training.data.dataset", "pyarrow"),
+    "prometheus": ("serving.server", "prometheus_client"),
+    "opentelemetry": ("serving.server", "opentelemetry"),
+    "pynvml": ("serving.inference.gpu", "pynvml"),
+    "jinja2": ("training.compare.chart", "jinja2"),
+    "matplotlib": ("training.evaluation.report.charts", "matplotlib"),
+    "trackers": ("training.train", "mlflow"),
+    "usearch": ("training.evaluation.duplicates", "usearch"),
+    "openvino": ("training.export.formats.triton", "openvino"),
+    "mobile": ("training.export.formats.triton", "onnxruntime_extensions"),
 }
-"""A library, and the only modules that may import it."""
+"""For each contract an import that it must not let pass."""
 
-FRONT_DOORS = {
-    "serving": {"regraft/cli/serving/serve.py"},
-    "training": {
-        "regraft/cli/training/compare.py",
-        "regraft/cli/training/evaluate.py",
-        "regraft/cli/training/export.py",
-        "regraft/cli/training/import_.py",
-        "regraft/cli/training/versions.py",
-        "regraft/cli/training/look.py",
-        "regraft/cli/training/quantise.py",
-        "regraft/cli/training/refresh.py",
-        "regraft/cli/training/train.py",
-        "regraft/cli/training/upgrade.py",
-    },
-}
+LOADED_WITHOUT_TORCH: Final = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert "torch" not in sys.modules, name
+"""
 
 
-def sources() -> list[Path]:
-    return [
-        path
-        for package in PACKAGES
-        for path in (REPOSITORY / package).rglob("*.py")
-        if not {"v1", "oip", "migrations"} & {*path.parts}
-    ]
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command of ``make lint`` on the packages in a folder."""
+    [command] = re.findall(r"^\t\$\(DEV\)/(lint-imports.*)$", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    return subprocess.run(
+        [Path(sys.executable).parent / command.split()[0], *command.split()[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the modules that a file imports, wherever in the file, but for type checkers only."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
+def test_make_lint_fails_on_a_breach_of_each_contract(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    assert lint_imports(tmp_path).returncode == 0
+
+    for importer, imported in BREACHES.values():
+        with (tmp_path / importer.replace(".", "/")).with_suffix(".py").open("a") as file:
+            file.write(f"\n\ndef breach() -> None:\n    import {imported}\n")
+    linted = lint_imports(tmp_path)
+
+    assert linted.returncode == 1
+    for contract in CONTRACTS:
+        importer, imported = BREACHES[contract["id"]]
+        assert f"{contract['name']} BROKEN" in linted.stdout
+        assert re.search(rf"{importer} -> {imported}|\.{importer.split('.')[-1]} -> ", linted.stdout), contract
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph(
+        *PACKAGES, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
+
+
+@pytest.mark.parametrize("contract", [each for each in CONTRACTS if each["type"] == "protected"], ids=lambda c: c["id"])
+def test_a_contract_lets_nobody_pass_who_does_not_need_it(graph: grimp.ImportGraph, contract: dict[str, Any]) -> None:
+    protected = contract["protected_modules"]
+    importers = {
+        name for module in protected for name in graph.find_modules_that_directly_import(module, as_package=True)
     }
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+
+    for allowed in contract["allowed_importers"]:
+        assert (importers | set(protected)) & {allowed, *graph.find_descendants(allowed)}, allowed
 
 
-def name(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
+def test_no_modules_import_each_other_in_a_circle(graph: grimp.ImportGraph) -> None:
+    """`circles` says it of the modules of a folder, this of all."""
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+    graphlib.TopologicalSorter(imported).prepare()
 
 
-def importers_of(library: str) -> set[str]:
-    return {name(path) for path in sources() if any(module.split(".")[0] == library for module in imports(path))}
+def test_serving_judging_and_retraining_a_head_are_loaded_without_torch(graph: grimp.ImportGraph) -> None:
+    """Function-level imports, which no contract tells from others, may bring it when they are needed."""
+    halls = ("data", "evaluation", "export", "gate", "head", "quantisation", "retrain", "versions")
+    packages = ("regraft", "serving", *(f"training.{hall}" for hall in halls))
+    with_torch = {"training.retrain.refresh", "training.versions.provenance"}  # of whole training runs
+    modules = {module for package in packages for module in graph.find_descendants(package)} - with_torch
+    loaded = sorted(module for module in modules if not module.endswith("__main__") and "migrations" not in module)
+    subprocess.run([sys.executable, "-c", LOADED_WITHOUT_TORCH, *loaded], check=True)
 
 
-@pytest.mark.parametrize("library", ONE_DOOR)
-def test_a_library_comes_in_by_one_door(library: str) -> None:
-    assert importers_of(library) == ONE_DOOR[library]
-
-
-def test_training_and_serving_never_import_each_other() -> None:
-    assert not {path for path in importers_of("training") if path.startswith("serving/")}
-    assert not {path for path in importers_of("serving") if path.startswith("training/")}
-
-
-@pytest.mark.parametrize("package", FRONT_DOORS)
-def test_regraft_imports_neither_but_for_the_front_door(package: str) -> None:
-    assert {path for path in importers_of(package) if path.startswith("regraft/")} == FRONT_DOORS[package]
-
-
-def test_nothing_waits_by_what_loses_a_cancellation() -> None:
-    """`asyncio.wait_for` is unused, since it may lose a cancellation.
-
-    Before Python 3.12 it passes over one that comes as its wait ends; `asyncio.timeout` does not.
-    """
-    assert not [name(path) for path in sources() if "asyncio.wait_for(" in path.read_text()]
-
-
-def test_torch_is_only_in_training_and_whoever_imports_it_says_so() -> None:
-    importers = importers_of("torch")
-    saying_so = {name(path) for path in sources() if "Imports torch" in (ast.get_docstring(_tree(path)) or "")}
-
-    assert {path for path in importers if not path.startswith("training/")} == set()
-    assert importers <= saying_so
-
-
-def test_grpc_stays_at_the_edge() -> None:
-    edge = {
-        "serving/rpc/interceptor.py",
-        "serving/telemetry/tracing.py",
-        "serving/server.py",
-        "regraft/client/client.py",
-    }
-    edge |= {name(path) for path in sources() if path.name.startswith("grpc_")}
-
-    assert importers_of("grpc") <= edge
+def test_a_module_that_imports_torch_says_so(graph: grimp.ImportGraph) -> None:
+    for module in graph.find_modules_that_directly_import("torch"):
+        assert "Imports torch" in (ast.get_docstring(_tree(REPOSITORY / f"{module.replace('.', '/')}.py")) or ""), (
+            module
+        )
 
 
 def test_what_waits_has_threads_of_its_own() -> None:
-    """Nothing of the server runs in the event loop's default executor.
-
-    What hangs there would hold up all else.
-    """
-    in_default = {"to_thread(", "run_in_executor(None"}
-    shared = {
-        f"{name(path)}: {ast.unparse(node)}"
-        for path in sources()
-        if path.parent.name == "serving"
-        for node in _walk(path)
-        if isinstance(node, ast.Call) and any(way in ast.unparse(node) for way in in_default)
-    }
-
-    assert shared == set()
+    """Nothing runs in the event loop's default executor: what hangs there would hold up all else."""
+    assert not [path for path in sources() if "run_in_executor(None" in path.read_text()]
 
 
 def test_sessions_are_opened_only_where_the_architecture_says() -> None:
     openers = {
-        name(path)
+        path.relative_to(REPOSITORY).as_posix()
         for path in sources()
-        if any(isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open_session" for node in _walk(path))
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open_session"
     }
 
-    # `export` and `version` open one to compare a finished file with what it should compute, and drop it again;
-    # `import_onnx` asks a file that somebody brought what it answers by itself;
-    # `serving/device` multiplies embeddings with the heads of a batch on a GPU;
-    # `formats/answers` asks what `regraft export` wrote; `speed` takes the time of finished files; `activations` and
-    # `sensitivity` look at what layers are given, and what 8 bits do to them.
-    modules = ("export", "import_onnx", "version", "formats/answers", "speed", "activations", "sensitivity")
-    checks = {f"training/{module}.py" for module in modules}
-    assert openers == {"serving/inference/engine.py", "serving/inference/gpu.py", "training/head/features.py"} | checks
+    assert openers == {
+        "serving/inference/engine.py",
+        "serving/inference/gpu.py",  # multiplies embeddings with the heads of a batch
+        "training/head/features.py",
+        # These compare a finished file with what it should compute, time it, or look at what its layers are given.
+        "training/backbones/onnx_export.py",
+        "training/evaluation/latency.py",
+        "training/export/formats/runners.py",
+        "training/importing/onnx_file.py",
+        "training/quantisation/activations.py",
+        "training/quantisation/sensitivity.py",
+        "training/versions/publish.py",
+    }
+
+
+def sources() -> list[Path]:
+    return [
+        path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py") if "migrations" not in path.parts
+    ]
 
 
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
-
-
-def _walk(path: Path) -> Iterator[ast.AST]:
-    yield from ast.walk(_tree(path))
