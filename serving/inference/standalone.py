@@ -18,9 +18,7 @@ from regraft.model.card import ModelCard
 from regraft.read_ahead import map_ahead
 from regraft.stores.images import ImageFile
 from regraft.v1 import classifier_pb2 as pb
-from serving.inference.classifier import Answer, ranked
 from serving.inference.engine import Engine, Output, open_plain_engine
-from serving.rpc.classifier import outcome_of_error, to_message
 
 Seconds: TypeAlias = dict[str, float]
 """How long each stage took, by its name in `regraft.v1.Timings`."""
@@ -137,6 +135,9 @@ def classify_alone(
     Raises:
         ArtifactError: the file is no model that can be run; the text says why.
     """
+    from serving.inference.classifier import Answer, ranked  # noqa: PLC0415 - they take SQLAlchemy, which `Alone` spares
+    from serving.rpc.classifier import outcome_of_error, to_message  # noqa: PLC0415 - likewise
+
     alone = Alone.open(file, limits)
     labels = alone.version.card.labels
     for key, output, seconds in alone.outputs(pictures):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import compress
 from pathlib import Path
 
 from regraft.datasets.folders import contents, text_of
@@ -11,16 +10,6 @@ from regraft.label_rules import image_hash
 from regraft.progress import Progress
 from regraft.stores.examples import kept_images
 from regraft.stores.images import ImageFile
-from regraft.stores.models import FEATURES_FILE
-from training.head.features import load_features
-
-
-def trained_on(folder: Path) -> frozenset[str] | None:
-    """Return the hashes that a version was fitted on; None if unknown."""
-    if not (folder / FEATURES_FILE).is_file():
-        return None
-    features = load_features(folder / FEATURES_FILE)
-    return frozenset(compress(features.sha256, ~features.is_holdout))
 
 
 def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:

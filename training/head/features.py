@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -19,6 +20,7 @@ from regraft.model.session import OpenSession, ProviderChoice, open_session
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead
 from regraft.stores.images import ImageFile
+from regraft.stores.models import FEATURES_FILE
 from training.data.groups import group_of_one, groups_of_one
 
 if TYPE_CHECKING:  # they take SQLAlchemy, which an evaluation spares
@@ -133,6 +135,14 @@ def load_features(path: Path) -> Features:
             )
     except Exception as error:
         raise ArtifactError(f"{path}: cannot read the features ({error})") from error
+
+
+def trained_on(version: Path) -> frozenset[str] | None:
+    """Return the hashes that a version was fitted on; None if unknown."""
+    if not (version / FEATURES_FILE).is_file():
+        return None
+    features = load_features(version / FEATURES_FILE)
+    return frozenset(compress(features.sha256, ~features.is_holdout))
 
 
 def assemble(

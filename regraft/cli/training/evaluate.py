@@ -71,7 +71,7 @@ def evaluate(
 
     A model is a version of the store, a file, or what a server answers with.
     """
-    from training.data.dataset import Part, scan_part  # noqa: PLC0415 - scipy takes a moment, which other commands spare
+    from training.data.dataset import Part, scan_part  # noqa: PLC0415 - numpy takes a moment, which other commands spare
     from training.evaluation.evaluate import pictures_of, summarise  # noqa: PLC0415 - likewise
 
     if split not in get_args(Part):
@@ -93,8 +93,8 @@ def evaluate(
 
 def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":
     from regraft.client.model_answers import gather  # noqa: PLC0415 - numpy
-    from training.data.find_images import trained_on  # noqa: PLC0415 - as above
     from training.evaluation.evaluate import Asked  # noqa: PLC0415 - as above
+    from training.head.features import trained_on  # noqa: PLC0415 - as above
 
     began_s = time.perf_counter()
     answers = gather(model.ask(files), len(files), progress)

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from training.data.dataset import scan
 from training.versions.publish import publish
 
 LABELS = ("red", "green", "blue")
+SPARED = ("sqlalchemy", "prometheus_client", "scipy", "torch")
 PROMISE = Abstention(target_error=0.05, threshold=0.9, answered=0.8, error=0.04, images=60)
 
 
@@ -93,6 +96,16 @@ def test_a_version_its_file_and_a_server_agree_to_the_picture(served: LiveServer
         assert [entry["file"] for entry in each["left_out"]] == ["red/broken.png"]
     assert (paired["agreed"], paired["differing_found"], paired["p_value"]) == (49, 0, 1.0)
     assert paired["gain"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_model_is_judged_without_libraries_that_only_others_need(served: LiveServer, photos: Path) -> None:
+    """Importing one of them takes as long as judging dozens of pictures."""
+    without = f"import sys\nsys.modules.update(dict.fromkeys({SPARED}))\nfrom regraft.__main__ import main\nmain()"
+    arguments = ("evaluate", "colours", str(photos), "--store", str(served.settings.store), "--json")
+    done = subprocess.run([sys.executable, "-c", without, *arguments], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"][0]["metrics"]["images"] == 49
 
 
 def test_pictures_of_the_versions_training_are_told(served: LiveServer, photos: Path) -> None:
