@@ -1,26 +1,33 @@
-"""The front door: ``regraft <command>``.
+"""The commands of ``regraft``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. ``--json`` prints for machines; progress always goes to standard error.
 """
 
 import io
 import sys
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Final
 
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.client import access, bench, classify, examples, retrain, show_traffic
-from regraft.cli.json_output import model_to_dict, print_json
-from regraft.cli.options import Json, Name, asks_a_server
-from regraft.cli.serving import serve
-from regraft.cli.training import compare, evaluate, export, import_, look, quantise, refresh, train, upgrade, versions
-from regraft.client.client import Client
-from regraft.client.connection import Connection
+from regraft.cli.client import access, bench, classify, examples, label, models, retrain, suggest
+from regraft.cli.demo import demo
+from regraft.cli.serving import plan, serve
+from regraft.cli.training import (
+    backbones,
+    compare,
+    evaluate,
+    export,
+    import_,
+    look,
+    quantise,
+    refresh,
+    train,
+    upgrade,
+    versions,
+)
 from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.user import user_name
 
 app: Final = typer.Typer(
     help="Transfer learning, all the way to production.",
@@ -29,118 +36,46 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
+examples_app: Final = typer.Typer(help="The labelled pictures that a model learns from.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-app.add_typer(examples.app, name="examples")
+app.add_typer(examples_app, name="examples")
+
 app.command()(serve.serve)
-app.command()(serve.plan)
+app.command()(plan.plan)
 app.command()(train.train)
-app.command()(train.backbones)
+app.command()(backbones.backbones)
 app.command()(classify.classify)
 app.command()(compare.compare)
 app.command()(evaluate.evaluate)
 app.command()(look.look)
 app.command()(bench.bench)
-app.command()(examples.label)
-app.command()(examples.suggest)
+app.command()(label.label)
+app.command()(suggest.suggest)
 app.command()(export.export)
 app.command("import")(import_.import_)
 app.command()(retrain.retrain)
 app.command()(retrain.jobs)
 app.command()(access.token)
 app.command()(access.health)
-models_app.command()(quantise.quantise)
-models_app.command()(versions.diff)
 app.command()(versions.verify)
 app.command()(refresh.refresh)
 app.command()(upgrade.upgrade)
+app.command()(demo.demo)
 
-_Why = Annotated[str, typer.Option(help="The reason, for the history.")]
-_Expected = Annotated[
-    int | None,
-    typer.Option(min=0, help="The champion that you go by, 0 for none: if it is another by now, nothing changes."),
-]
+models_app.command("list")(models.list_models)
+models_app.command("show")(models.show_model)
+models_app.command()(models.promote)
+models_app.command()(models.rollback)
+models_app.command()(models.shadow)
+models_app.command()(quantise.quantise)
+models_app.command()(versions.diff)
 
-
-@models_app.command("list")
-@asks_a_server
-def list_models(server: Connection, as_json: Json = False) -> None:
-    """List the models of a server's store."""
-    with Client(server) as client:
-        found = client.list_models()
-    if as_json:
-        print_json([model_to_dict(model) for model in found])
-    else:
-        terminal.models(found)
-
-
-@models_app.command("show")
-@asks_a_server
-def show_model(
-    server: Connection,
-    name: Annotated[str, typer.Argument(help="The model; not needed while there is just one.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Show a model: its versions, card, provider and history."""
-    with Client(server) as client:
-        _show_model(client.get_model(name), as_json)
-
-
-@models_app.command()
-@asks_a_server
-def promote(
-    server: Connection,
-    version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
-    name: Name = "",
-    why: _Why = "",
-    expected: _Expected = None,
-    as_json: Json = False,
-) -> None:
-    """Make a version the champion; when this returns it serves."""
-    with Client(server) as client:
-        _show_model(client.promote(version, name=name, who=user_name(), why=why, expected=expected), as_json)
-
-
-@models_app.command()
-@asks_a_server
-def rollback(
-    server: Connection, name: Name = "", why: _Why = "", expected: _Expected = None, as_json: Json = False
-) -> None:
-    """Go back to the champion before; when this returns it serves."""
-    with Client(server) as client:
-        _show_model(client.rollback(name=name, who=user_name(), why=why, expected=expected), as_json)
-
-
-@models_app.command()
-@asks_a_server
-def shadow(
-    server: Connection,
-    version: Annotated[
-        int | None, typer.Argument(min=1, help="The version that shall judge beside the champion.")
-    ] = None,
-    off: Annotated[bool, typer.Option("--off", help="End the shadow.")] = False,
-    name: Name = "",
-    why: _Why = "",
-    as_json: Json = False,
-) -> None:
-    """Let a version judge live traffic beside the champion, unseen; `regraft models show` has what it says."""
-    if (version is None) != off:
-        raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
-    with Client(server) as client:
-        _show_model(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
-
-
-@app.command()
-def demo(
-    data: Annotated[Path | None, typer.Argument(help="Your own folder of labelled photos instead of digits.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the demo works; emptied first.")] = Path("demo-run"),
-    as_json: Json = False,
-) -> None:
-    """Play the whole story: train, serve, label, retrain, swap under load."""
-    from regraft.cli.demo.demo import run_demo  # noqa: PLC0415 - scikit-learn takes a second, which other commands spare
-
-    summary = run_demo(folder, data)
-    if as_json:
-        print_json(summary)
+examples_app.command("list")(examples.list_examples)
+examples_app.command("show")(examples.show_example)
+examples_app.command()(examples.relabel)
+examples_app.command()(examples.remove)
+examples_app.command()(examples.release)
+examples_app.command()(examples.export)
 
 
 def main() -> None:
@@ -161,12 +96,3 @@ def main() -> None:
         if str(stop):
             terminal.error(str(stop))
         sys.exit(130)
-
-
-def _show_model(model: Any, as_json: bool) -> None:  # noqa: ANN401 - a message
-    fields = model_to_dict(model)
-    if as_json:
-        print_json(fields)
-    else:
-        terminal.model(model, fields["card"])
-        show_traffic.traffic(model)

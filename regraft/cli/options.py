@@ -10,6 +10,7 @@ import typer
 
 from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.errors import InvalidRequestError
+from regraft.stores.models import MODEL_FILE, ModelStore
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
@@ -98,6 +99,17 @@ def share_of(text: str, flag: str) -> float:
         return float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: need a share, such as 2% or 0.02", param_hint=flag) from None
+
+
+def model_file(model: str, store: Path) -> Path:
+    """Return the path of a model: a file, or NAME[:VERSION] of a store."""
+    file = Path(model)
+    if not file.is_file():
+        if file.suffix == ".onnx":
+            raise InvalidRequestError(f"{model}: there is no such file")
+        models = ModelStore(store)
+        file = models.folder(*models.find(model)) / MODEL_FILE
+    return file
 
 
 def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer's own type is not public

@@ -1,39 +1,28 @@
-"""What people see of retrain jobs, and of what the gate saw."""
+"""The gate's verdict on the terminal: of a retrain job, a refresh, a training run."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, Final
 
 from regraft.cli.terminal import line, out, table
 from regraft.v1 import retraining_pb2 as pb
 
-_SLICES = 10
+_SLICES: Final = 10
 
 
-def jobs(entries: Sequence[pb.RetrainJob]) -> None:
-    """Show retrain jobs."""
-    if not entries:
-        line("no retrain jobs yet: start one with `regraft retrain`")
-        return
-    rows = table("id", "model", "state", "created", "message", numbers=("done", "version"))
-    for job in entries:
-        state = pb.RetrainJob.State.Name(job.state)
-        version = str(job.version or "")
-        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
-    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
-    out.print(rows)
+def show_objections(verdict: Mapping[str, Any]) -> None:
+    """Show why the gate would not let a version go live."""
+    for reason in verdict["reasons"]:
+        line(("the gate objects: ", "yellow"), reason)
 
 
-def job_result(job: pb.RetrainJob) -> None:
-    """Show how a job ended, with the gate's numbers."""
-    state = pb.RetrainJob.State.Name(job.state)
-    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
-    line((state, colour), f": {job.message}")
-    if job.HasField("verdict"):
-        _verdict(job.verdict)
-        suspected(job.verdict, job.name)
+def show_not_promoted(result: Mapping[str, Any]) -> None:
+    """Show the command that lets a published version serve."""
+    line(f"version {result['version']} is published, not promoted:")
+    line((f"regraft models promote {result['version']} --name {result['name']}", "bold"))
 
 
-def suspected(verdict: pb.Verdict, name: str) -> None:
+def show_suspects(verdict: pb.Verdict, name: str) -> None:
     """Show the labels that are likely wrong, each with the command that puts it right."""
     for entry in verdict.suspected:
         line(
@@ -68,7 +57,8 @@ def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
     return f"{100 * entry.loss_bound:.1f}" if entry.loss_bound else ""
 
 
-def _verdict(verdict: pb.Verdict) -> None:
+def show_verdict(verdict: pb.Verdict) -> None:
+    """Show champion and challenger on the holdout, class by class and source by source."""
     rows = table("on the holdout", numbers=("images", "champion", "challenger", "p", "loss up to"))
     known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
     accuracies = (f"{verdict.champion_accuracy:.4f}", f"{verdict.challenger_accuracy:.4f}")

@@ -1,16 +1,31 @@
-"""Finding the pictures that a person names on the command line, and their labels: in folders, or by a list."""
+"""Labelled pictures in folders and lists: found, and written."""
 
+import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from regraft.datasets.folders import contents, folders_in
 from regraft.datasets.manifest import BadLine, LabelledFile, is_manifest, read_manifest
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, StorageError
+from regraft.files import storage_errors
+from regraft.image.file_kinds import read_kind
 from regraft.label_rules import check_label, one_form
 
 FIELDS: Final = ("file", "label", "source", "group", "annotator", "request_id")
 """The columns of the lists that are written here."""
+
+_ENDINGS: Final = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WebP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tiff",
+    "AVIF": ".avif",
+}
+"""By the format; for people, and for programs that go by names."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +84,40 @@ def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[Ba
     if not pairs:
         raise InvalidRequestError(f"{path}: there are no files in it")
     return pairs, tuple(BadLine(str(file), reason) for inside, _ in found for file, reason in inside.left_out)
+
+
+def write_picture(folder: Path, label: str, stem: str, image: bytes) -> str:
+    """Write a picture of a server into the folder of its label.
+
+    Returns:
+        Its path within ``folder``.
+
+    Raises:
+        StorageError: it cannot be written, or its label or name would lead out of the folder.
+    """
+    try:
+        if label:
+            check_label(label)
+        if not stem.isalnum():
+            raise InvalidRequestError(f"the server calls a picture {stem!r}")
+    except InvalidRequestError as error:
+        raise StorageError(f"{folder}: {error}") from error
+    file = Path(label) / f"{stem}{_ENDINGS.get(read_kind(image), '')}"
+    with storage_errors(f"cannot write {folder / file}"):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(image)
+    return str(file)
+
+
+def write_list(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write a list with the columns `FIELDS`, which `find_all` reads.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with storage_errors(f"cannot write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)

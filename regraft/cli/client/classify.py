@@ -1,20 +1,20 @@
 """The command ``regraft classify``: pictures, or folders of them, and an answer a line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from regraft.cli import terminal
 from regraft.cli.json_output import answer_to_dict, print_json
-from regraft.cli.options import Json, Name, Store, asks_a_server
-from regraft.cli.serving import serve
+from regraft.cli.options import Json, Name, Store, asks_a_server, model_file
 from regraft.client.classify_files import classify_files
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.datasets.folders import contents, text_of
 from regraft.errors import InvalidRequestError
+from regraft.image.limits import configured_limits
 from regraft.v1 import classifier_pb2
 
 
@@ -70,14 +70,30 @@ def _answers(
     server: Connection, files: Sequence[tuple[str, Path]], name: str, file: str, store: Path, top_k: int
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     if file:
-        yield from serve.answers_without_server(file, store, files, top_k)
+        from serving.inference.standalone import classify_alone  # noqa: PLC0415 - ONNX Runtime takes a moment
+
+        yield from classify_alone(model_file(file, store), files, top_k=top_k, limits=configured_limits())
         return
     with Client(server) as client:
         yield from classify_files(client, files, name=name, top_k=top_k)
 
 
-def _show(result: dict[str, str], as_json: bool) -> None:
+def _show(result: Mapping[str, Any], as_json: bool) -> None:
+    """Show one picture's answer on a line, with its runners-up."""
     if as_json:
         print_json(result)
-    else:
-        terminal.classification(result)
+        return
+    if "error" in result:
+        terminal.line((result["file"], "red"), f": {result['error']}")
+        return
+    first, *others = result["predictions"]
+    rest = ", ".join(f"{entry['label']} {entry['probability']:.3f}" for entry in others)
+    mark = "  unlike the training images" if result["novelty"]["is_novel"] else ""
+    unsure = f"  abstains: less sure than {result['abstention']['threshold']:.3f}" if result["abstain"] else ""
+    terminal.line(
+        f"{result['file']}: ",
+        (f"{first['label']} {first['probability']:.3f}", "bold"),
+        (f"  {rest}", "dim"),
+        (unsure + mark, "yellow"),
+        (f"  version {result['version']}, {result['timings_ms']['total']:.1f} ms", "dim"),
+    )

@@ -1,5 +1,6 @@
 """The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -74,7 +75,7 @@ def retrain(
     if as_json:
         print_json(message_to_dict(job))
     elif wait:
-        verdict.job_result(job)
+        show_job(job)
     else:
         terminal.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
     if wait and not _is_well(job):
@@ -104,10 +105,34 @@ def jobs(
             if as_json:
                 print_json(message_to_dict(job))
             else:
-                verdict.job_result(job)
+                show_job(job)
             return
         found = client.list_jobs(name)
     if as_json:
         print_json([message_to_dict(job) for job in found])
     else:
-        verdict.jobs(found)
+        _show_jobs(found)
+
+
+def _show_jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
+    """Show retrain jobs."""
+    if not entries:
+        terminal.line("no retrain jobs yet: start one with `regraft retrain`")
+        return
+    rows = terminal.table("id", "model", "state", "created", "message", numbers=("done", "version"))
+    for job in entries:
+        state = retraining_pb2.RetrainJob.State.Name(job.state)
+        version = str(job.version or "")
+        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
+    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
+    terminal.out.print(rows)
+
+
+def show_job(job: retraining_pb2.RetrainJob) -> None:
+    """Show how a job ended, with the gate's numbers."""
+    state = retraining_pb2.RetrainJob.State.Name(job.state)
+    colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
+    terminal.line((state, colour), f": {job.message}")
+    if job.HasField("verdict"):
+        verdict.show_verdict(job.verdict)
+        verdict.show_suspects(job.verdict, job.name)

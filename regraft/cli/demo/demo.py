@@ -1,24 +1,28 @@
-"""The whole story in one command, with the real commands, a real server and a real client: ``regraft demo``."""
+"""The command ``regraft demo``: the whole story, with real commands, a real server and a real client."""
 
 import json
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from regraft.bench.settings import BenchSettings
-from regraft.bench.steady_load import Load, LoadResult
-from regraft.cli.demo.pictures import Story, digits, photographs
+import typer
+
+from regraft.cli.json_output import print_json
+from regraft.cli.options import Json
 from regraft.cli.terminal import line, out, table
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.label_rules import image_hash
 from regraft.v1 import retraining_pb2
+
+if TYPE_CHECKING:  # numpy and Pillow
+    from regraft.bench.steady_load import LoadResult
+    from regraft.cli.demo.pictures import Story
 
 _NAME: Final = "demo"
 _CLIENTS: Final = 2
@@ -33,7 +37,18 @@ _SHOWN_METRICS: Final = (
 )
 
 
-def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
+def demo(
+    data: Annotated[Path | None, typer.Argument(help="Your own folder of labelled photos instead of digits.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the demo works; emptied first.")] = Path("demo-run"),
+    as_json: Json = False,
+) -> None:
+    """Play the whole story: train, serve, label, retrain, swap under load."""
+    summary = _play(folder, data)
+    if as_json:
+        print_json(summary)
+
+
+def _play(folder: Path, data: Path | None) -> dict[str, Any]:
     """Play the story in ``folder``, which is emptied first, on scikit-learn's digits or on the pictures in ``data``.
 
     Returns:
@@ -42,6 +57,10 @@ def run_demo(folder: Path, data: Path | None) -> dict[str, Any]:
     Raises:
         RegraftError: a step failed; the text says which.
     """
+    from regraft.bench.settings import BenchSettings  # noqa: PLC0415 - NumPy takes a moment, which other commands spare
+    from regraft.bench.steady_load import Load  # noqa: PLC0415 - likewise
+    from regraft.cli.demo.pictures import digits, photographs  # noqa: PLC0415 - likewise, Pillow
+
     story = photographs(data) if data else digits()
     _empty(folder)
     _heading("1", f"Train: {story.plot}")
@@ -121,7 +140,7 @@ def _server(store: Path) -> Iterator[dict[str, Any]]:
                 line((f"the server ended with code {server.returncode}", "red"))
 
 
-def _misread(client: Client, story: Story) -> None:
+def _misread(client: Client, story: "Story") -> None:
     """Show what the first version makes of a class that it was never told of."""
     for image, label in story.exam_new[:1]:
         answer = client.classify(image, top_k=1)
@@ -132,7 +151,7 @@ def _misread(client: Client, story: Story) -> None:
         )
 
 
-def _accuracy(client: Client, story: Story) -> dict[str, float | None]:
+def _accuracy(client: Client, story: "Story") -> dict[str, float | None]:
     return {"old_classes": _exam(client, story.exam_old), "new_classes": _exam(client, story.exam_new)}
 
 
@@ -165,7 +184,7 @@ def _retrain(client: Client) -> retraining_pb2.RetrainJob:
 
 
 def _show(
-    job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: LoadResult
+    job: retraining_pb2.RetrainJob, before: dict[str, float | None], after: dict[str, float | None], load: "LoadResult"
 ) -> None:
     accuracy = table("on pictures that nothing was trained on", numbers=("before", "after"))
     for key, name in (
@@ -189,6 +208,8 @@ def _show(
 
 
 def _metrics(url: str) -> list[str]:
+    import urllib.request  # noqa: PLC0415 - it takes a moment, which other commands spare
+
     text = urllib.request.urlopen(url, timeout=10).read().decode()  # noqa: S310 - our own server's address
     lines = [entry for entry in text.splitlines() if entry.startswith(_SHOWN_METRICS)]
     line((f"$ curl {url}", "dim"))

@@ -1,28 +1,18 @@
 """The commands that load models as a server does: ``regraft serve`` and ``regraft plan``."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
-from regraft.cli.options import Json, Store
-from regraft.cli.serving import plan as show_plan
+from regraft.cli.options import Json
 from regraft.client.connection import is_socket
-from regraft.errors import InvalidRequestError
-from regraft.image.limits import configured_limits
 from regraft.logs import write_log
-from regraft.model.session import CudaOptions, ProviderChoice, allowed_cpus
 from regraft.process_exit import end_process
-from regraft.stores.models import MODEL_FILE, ModelStore
-from regraft.v1 import classifier_pb2
-
-if TYPE_CHECKING:  # numpy
-    from serving.inference.standalone import Alone
 
 CudaTf32 = Annotated[
     bool, typer.Option("--cuda-tf32", help="CUDA may multiply in TF32: faster since Ampere, and less exact.")
@@ -187,64 +177,6 @@ def serve(
     end_process(1 if cut else 0)  # where calls were cut it was no clean stop
 
 
-def answers_without_server(
-    wanted: str, store: Path, pictures: Iterable[tuple[str, Path]], top_k: int
-) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
-    """Classify by a model file, or by NAME[:VERSION] of a store, as a server would."""
-    from serving.inference.standalone import classify_alone  # noqa: PLC0415 - as in `serve`
-
-    return classify_alone(file_of(wanted, store), pictures, top_k=top_k, limits=configured_limits())
-
-
-def open_without_server(file: Path) -> "Alone":
-    """Open a model file, to be asked about pictures."""
-    from serving.inference.standalone import Alone  # noqa: PLC0415 - as in `serve`
-
-    return Alone.open(file, configured_limits())
-
-
-def file_of(wanted: str, store: Path) -> Path:
-    """Return the model file that is meant: itself, or that of NAME[:VERSION] in a store."""
-    file = Path(wanted)
-    if not file.is_file():
-        if file.suffix == ".onnx":
-            raise InvalidRequestError(f"{wanted}: there is no such file")
-        models = ModelStore(store)
-        file = models.folder(*models.find(wanted)) / MODEL_FILE
-    return file
-
-
 def _place(address: str, port: int) -> str:
     """Return where a listener is reached, whose port may have been 0."""
     return address if is_socket(address) else f"{address.rpartition(':')[0]}:{port}"
-
-
-def plan(
-    model: Annotated[str, typer.Argument(help="NAME:VERSION, or NAME for its champion.")],
-    store: Store = Path("models"),
-    provider: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
-    cuda_tf32: CudaTf32 = False,
-    cuda_device: CudaDevice = None,
-    optimise: Annotated[str, typer.Option(help="throughput, or latency of a single request.")] = "throughput",
-    cpus: Cpus = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show how a model runs best on this machine: what was measured, and what a server would choose."""
-    from regraft.cli.serving.plan_report import plan_report  # noqa: PLC0415 - likewise
-    from serving.inference.execution_plan import Goal  # noqa: PLC0415 - as in `serve`
-
-    for flag, value, known in (
-        ("--provider", provider, get_args(ProviderChoice)),
-        ("--optimise", optimise, get_args(Goal)),
-    ):
-        if value not in known:
-            raise typer.BadParameter(f"{value!r}: need one of {', '.join(known)}", param_hint=flag)
-    if cpus and cpus > (most := allowed_cpus()):
-        raise typer.BadParameter(f"{cpus}: this process may run on {most} only", param_hint="--cpus")
-    cuda = CudaOptions(cuda_device or 0, tf32=cuda_tf32)
-    report = plan_report(store, model, provider, optimise, fresh=fresh, cuda=cuda, cpus=cpus or 0)  # type: ignore[arg-type]  # checked above
-    if as_json:
-        print_json(report)
-    else:
-        show_plan.plan(report)

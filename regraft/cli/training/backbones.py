@@ -1,34 +1,68 @@
-"""The table of networks on the terminal."""
+"""The command ``regraft backbones``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich import box
 from rich.table import Table
 
-from regraft.cli.terminal import line, out
+from regraft.cli import terminal
+from regraft.cli.json_output import print_json
+from regraft.cli.options import Json
+from regraft.errors import MissingPackageError
+from regraft.files import cache_folder
 
 
-def backbones(entries: Sequence[Mapping[str, Any]]) -> None:
+def backbones(
+    pattern: Annotated[
+        str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
+    ] = "",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also ms a picture on one thread here: seconds for each, minutes for all.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the networks to train on, with advice; without a pattern, those that people ask for most."""
+    try:
+        from training.backbones.listing import list_backbones  # noqa: PLC0415 - torch takes seconds
+    except ImportError as error:
+        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
+
+    with terminal.progress_bars() as progress:
+        entries, more = list_backbones(pattern, cache_folder() if measure else None, progress)
+    if as_json:
+        print_json(entries)
+    else:
+        _show(entries)
+    if more:
+        terminal.remark(f"and {more} more: narrow the pattern")
+
+
+def _show(entries: Sequence[Mapping[str, Any]]) -> None:
     """Show what `training.backbones.listing.list_backbones` returns."""
-    out.print(rows(entries))
+    terminal.out.print(table(entries))
     for advice in advice_of(entries):
-        line(advice)
-    line("px: side of the picture that the network sees; D: size of its embedding; top-1: accuracy on ImageNet, as")
-    line("torchvision measured it for the weights of that name, or as the README says; M params: with that classifier")
+        terminal.line(advice)
+    terminal.line(
+        "px: side of the picture that the network sees; D: size of its embedding; top-1: accuracy on ImageNet, as"
+    )
+    terminal.line(
+        "torchvision measured it for the weights of that name, or as the README says; M params: with that classifier"
+    )
 
 
-def rows(entries: Sequence[Mapping[str, Any]]) -> Table:
+def table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table, which fits 120 columns."""
     measured = any(entry["ms"] for entry in entries)
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    made.add_column("backbone", no_wrap=True)
+    rows = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    rows.add_column("backbone", no_wrap=True)
     for column in ("M params", "MB", *(("ms here",) if measured else ()), "px", "D", "top-1 %"):
-        made.add_column(column, justify="right", no_wrap=True)
-    made.add_column("according to")
-    made.add_column("weights", width=33, overflow="fold")  # the name of a package in one piece
+        rows.add_column(column, justify="right", no_wrap=True)
+    rows.add_column("according to")
+    rows.add_column("weights", width=33, overflow="fold")  # the name of a package in one piece
     for entry in entries:
-        made.add_row(
+        rows.add_row(
             entry["name"],
             _number(entry["parameters"], 1e-6, 1),
             _number(entry["size_mb"]),
@@ -39,7 +73,7 @@ def rows(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["top1_source"].removeprefix("torchvision "),
             entry["weights"],
         )
-    return made
+    return rows
 
 
 def advice_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:

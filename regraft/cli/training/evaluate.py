@@ -1,21 +1,20 @@
 """The command ``regraft evaluate``: versions, model files and served models, judged by labelled pictures."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
-from regraft.cli.options import Json, Store, may_ask_servers
-from regraft.cli.serving import serve
-from regraft.cli.training import show_evaluation
+from regraft.cli.options import Json, Store, may_ask_servers, model_file
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection, is_socket
 from regraft.errors import InvalidRequestError
+from regraft.image.limits import configured_limits
 from regraft.label_rules import one_form
 from regraft.progress import Progress
 from regraft.stores.models import ModelStore
@@ -23,6 +22,12 @@ from regraft.stores.models import ModelStore
 if TYPE_CHECKING:  # numpy
     from regraft.client.model_answers import Outcome
     from training.evaluation.evaluate import Asked
+
+
+_CLASSES: Final = 40
+_MATRIX: Final = 8
+_MISTAKES: Final = 8
+_CONFUSIONS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def evaluate(
     if as_json:
         print_json(result.to_dict())
     else:
-        show_evaluation.evaluation(result.to_dict())
+        _show(result.to_dict())
     if report:
         from training.evaluation.report.evaluation_page import page  # noqa: PLC0415 - as above
 
@@ -133,11 +138,12 @@ def _is_server(text: str, store: ModelStore) -> bool:
 
 
 def _of_file(text: str, store: ModelStore) -> _Model:
-    file = serve.file_of(text, store.root)
     from regraft.model.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
+    from serving.inference.standalone import Alone  # noqa: PLC0415 - likewise, ONNX Runtime
 
+    file = model_file(text, store.root)
     title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
-    opened = serve.open_without_server(file)
+    opened = Alone.open(file, configured_limits())
     return _Model(title, None if opened.version.card.strategy == IMPORTED else file.parent, opened.replies)
 
 
@@ -158,3 +164,127 @@ def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str],
             ) from error
 
     return _Model(f"{name} at {text}" if name else text, None, ask)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Show what `training.evaluation.evaluate.Result.to_dict` returns."""
+    terminal.left_out(result["left_out"], "all are in --report and in --json")
+    terminal.line(f"{result['images']} pictures of {result['data']}, {result['split']}")
+    for each in result["models"]:
+        _show_model(each)
+    if result["paired"]:
+        _show_comparison(result["paired"], [each["model"] for each in result["models"]])
+
+
+def _show_model(found: Mapping[str, Any]) -> None:
+    metrics = found["metrics"]
+    _show_classes(found, metrics)
+    _show_confusion(metrics)
+    low, high = metrics["accuracy_interval"]
+    terminal.line(
+        "accuracy ",
+        (f"{metrics['accuracy']:.4f}", "bold"),
+        f" (95 % interval {low:.3f} to {high:.3f}), macro F1 {metrics['macro_f1']:.4f}, log loss "
+        f"{metrics['log_loss']:.3f}, on {metrics['images']} pictures",
+    )
+    if found["trained_on"]:
+        _show_trained_on(found)
+    elif found["trained_on"] == 0:
+        terminal.line(("this version was fitted on none of these pictures", "dim"))
+    else:
+        terminal.line(("whether some of these pictures were trained on is not known", "dim"))
+    served = found["reliability"]
+    terminal.line(
+        f"calibration error {served['unbiased']:.1%}; a model whose confidence is its accuracy would look as bad in "
+        f"{served['p_value']:.1%} of such samples"
+    )
+    terminal.line(f"novelty: {_share(found['novel'])} are unlike the training images")
+    if declined := found["declined"]:
+        terminal.line(
+            f"abstention: {_share(declined['answered'])} are answered, those surer than {declined['threshold']:.3f}; "
+            f"{_share(declined['wrong'])} of these are wrong, {declined['target_error']:.1%} may be"
+        )
+    for each in found["unknown"]:
+        terminal.line(
+            ("a label that the model does not know: ", "yellow"),
+            f"{each['label']}, {each['novel']['images']} pictures, {each['novel']['count']} of them called novel",
+        )
+    _show_mistakes(found["top_losses"])
+    terminal.line((f"{found['images_per_s']:.1f} pictures a second, {found['seconds']:.1f} s", "dim"))
+
+
+def _show_trained_on(found: Mapping[str, Any]) -> None:
+    text = f"{found['trained_on']} of these pictures were trained on"
+    if unseen := found["unseen"]:
+        low, high = unseen["accuracy_interval"]
+        text += f"; on the other {unseen['images']}: {unseen['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"
+    terminal.line((text, "yellow"))
+
+
+def _show_classes(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    version = f", version {found['version']}" if found["version"] else ""
+    title = f"{found['model']}: {found['name']}{version}"
+    rows = terminal.table("class", title=title, numbers=("precision", "recall", "F1", "pictures", "novel"))
+    weakest = sorted(metrics["per_class"], key=lambda entry: (not entry["support"], entry["f1"]))
+    for entry in weakest[:_CLASSES]:
+        shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
+        novel = found["novel_by_label"].get(entry["label"], {"count": 0})["count"]
+        rows.add_row(entry["label"], *shares, str(entry["support"]), str(novel))
+    terminal.out.print(rows)
+    if len(weakest) > _CLASSES:
+        terminal.line((f"the {_CLASSES} weakest of {len(weakest)} classes; all are in --json", "dim"))
+
+
+def _show_confusion(metrics: Mapping[str, Any]) -> None:
+    labels, counts = [entry["label"] for entry in metrics["per_class"]], metrics["confusion"]
+    if len(labels) <= _MATRIX:
+        rows = terminal.table("truth \\ answer", numbers=labels)
+        for label, row in zip(labels, counts, strict=True):
+            rows.add_row(label, *(str(count) if count else "" for count in row))
+        terminal.out.print(rows)
+        return
+    mistakes = sorted(
+        (-count, truth, answer)
+        for truth, row in enumerate(counts)
+        for answer, count in enumerate(row)
+        if count and truth != answer
+    )
+    for count, truth, answer in mistakes[:_CONFUSIONS]:
+        terminal.line(f"{-count} x {labels[truth]} taken for {labels[answer]}")
+
+
+def _show_mistakes(worst: list[dict[str, Any]]) -> None:
+    if not worst:
+        return
+    rows = terminal.table("worst mistakes", "label", "answer", numbers=("label's", "answer's probability"))
+    for each in worst[:_MISTAKES]:
+        shares = (f"{each['label_probability']:.3f}", f"{each['probability']:.3f}")
+        rows.add_row(each["file"], each["label"], each["answer"], *shares)
+    terminal.out.print(rows)
+
+
+def _show_comparison(paired: Mapping[str, Any], models: list[str]) -> None:
+    first, second = paired["accuracy"]
+    terminal.line(
+        (f"{models[0]} {first:.4f}, {models[1]} {second:.4f}", "bold"),
+        f" on the {paired['images']} pictures that both answer and whose label both know",
+    )
+    terminal.line(
+        f"right by the first alone {paired['only_first']}, by the second alone {paired['only_second']}: "
+        f"p = {paired['p_value']:.3g} (McNemar's exact test); log loss of the second less that of the first "
+        f"{0.0 - paired['gain']:+.4f}, standard error {paired['gain_error']:.4f}"
+    )
+    if not paired["differing"]:
+        terminal.line("no picture is answered differently")
+        return
+    title = f"answered differently: {paired['differing_found']}"
+    rows = terminal.table("picture", "label", "first", "second", title=title)
+    for each in paired["differing"][:_MISTAKES]:
+        pairs = zip(each["answers"], each["probabilities"], strict=True)
+        rows.add_row(each["file"], each["label"], *(f"{answer} {probability:.3f}" for answer, probability in pairs))
+    terminal.out.print(rows)
+
+
+def _share(share: Mapping[str, int]) -> str:
+    part = share["count"] / share["images"] if share["images"] else 0.0
+    return f"{share['count']} of {share['images']} ({part:.1%})"

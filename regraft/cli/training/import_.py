@@ -8,6 +8,7 @@ import typer
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import GateExamples, Json, Store
+from regraft.cli.training.train import show_result
 from regraft.stores.models import GateMode
 
 _RULE: Final = "How its pictures are prepared (default: as its network's usually are)"
@@ -86,7 +87,7 @@ def import_(
     if as_json:
         print_json(result)
     else:
-        terminal.training_result(result)
+        show_result(result)
     if result["verdict"] and not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
 

@@ -19,6 +19,7 @@ from regraft.cli.options import (
     share_of,
     strength_of,
 )
+from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
 from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
@@ -150,12 +151,12 @@ def _show(result: dict[str, Any]) -> None:
         before = "new" if entry["is_new"] else f"{entry['champion_recall']:.3f}"
         rows.add_row(f"recall of {entry['label']}", before, f"{entry['challenger_recall']:.3f}")
     terminal.out.print(rows)
-    terminal.objections(verdict)
+    show_objections(verdict)
     sent = [entry for entry in verdict["suspected"] if entry["source"] != FIRST_SOURCE]
-    verdict.suspected(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=sent), result["name"])
+    show_suspects(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=sent), result["name"])
     for caution in verdict["cautions"]:
         terminal.line((f"- {caution}", "dim"))
     if result["promoted"]:
         terminal.line(f"version {result['version']} is the champion")
     else:
-        terminal.not_promoted(result)
+        show_not_promoted(result)

@@ -1,14 +1,14 @@
-"""The commands that make models: ``regraft train`` and ``backbones``."""
+"""The command ``regraft train``."""
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from regraft.cli import terminal
+from regraft.cli import terminal, verdict
 from regraft.cli.json_output import print_json
 from regraft.cli.options import (
     TUNING,
@@ -29,9 +29,7 @@ from regraft.cli.options import (
     share_of,
     strength_of,
 )
-from regraft.cli.training import backbones as show_backbones
-from regraft.errors import InvalidRequestError, MissingPackageError
-from regraft.files import cache_folder
+from regraft.errors import InvalidRequestError
 from regraft.label_rules import one_form
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
@@ -238,7 +236,7 @@ def train(
     if as_json:
         print_json(result)
     else:
-        terminal.training_result(result)
+        show_result(result)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
 
@@ -279,26 +277,91 @@ def _renamed(pairs: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def backbones(
-    pattern: Annotated[
-        str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
-    ] = "",
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Also ms a picture on one thread here: seconds for each, minutes for all.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """List the networks to train on, with advice; without a pattern, those that people ask for most."""
-    try:
-        from training.backbones.listing import list_backbones  # noqa: PLC0415 - as in `train`
-    except ImportError as error:
-        raise MissingPackageError(f"the networks come with torch: pip install 'regraft[train]' ({error})") from error
-
-    with terminal.progress_bars() as progress:
-        found, more = list_backbones(pattern, cache_folder() if measure else None, progress)
-    if as_json:
-        print_json(found)
+def show_result(result: Mapping[str, Any]) -> None:
+    """Show what `training.train.TrainResult.to_dict` returns."""
+    terminal.left_out(result["left_out"])
+    title = f"{result['name']}, version {result['version']}, {result['precision']}"
+    classes = terminal.table("class", title=title, numbers=("precision", "recall", "F1", "images"))
+    for entry in result["per_class"]:
+        shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
+        classes.add_row(entry["label"], *shares, str(entry["support"]))
+    terminal.out.print(classes)
+    if result["accuracy"] is not None:
+        low, high = result["accuracy_interval"]
+        terminal.line(
+            "accuracy ",
+            (f"{result['accuracy']:.4f}", "bold"),
+            f" (95 % interval {low:.3f} to {high:.3f}), "
+            f"macro F1 {result['macro_f1']:.4f}, on {result['holdout_images']} holdout images",
+        )
     else:
-        show_backbones.backbones(found)
-    if more:
-        terminal.remark(f"and {more} more: narrow the pattern")
+        terminal.line(("nothing was held out: how good it is on new pictures is not known", "yellow"))
+    if result["cross_validation"]:
+        validation = result["cross_validation"]
+        low, high = validation["accuracy_interval"]
+        terminal.line(
+            f"cross-validated on the training images, {len(validation['folds'])} folds: {validation['accuracy']:.4f} "
+            f"(95 % interval {low:.3f} to {high:.3f})"
+        )
+    if result["extra"]:
+        _extra(result["extra"])
+    if result["abstention"]:
+        kept = result["abstention"]
+        terminal.line(
+            f"at most {kept['target_error']:.1%} of the answers given are wrong: {kept['answered']:.1%} are given, "
+            f"those surer than {kept['threshold']:.3f}; {kept['error']:.1%} of them were wrong out of fold"
+        )
+    for note in result["notes"]:
+        terminal.line((f"- {note}", "dim"))
+    if result["choice"]:
+        _choice(result["choice"])
+    terminal.line(f"split: {result['split']}; trained on {result['train_images']} images")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["stage_seconds"].items())
+    terminal.line(f"{result['seconds']:.1f} seconds: {stages}")
+    terminal.line((result["path"], "bold"))
+    terminal.line(f"look at it: {result['report']}")
+    if result["verdict"]:
+        verdict.show_objections(result["verdict"])
+    if result["promoted"]:
+        terminal.line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
+    else:
+        verdict.show_not_promoted(result)
+
+
+def _choice(choice: Mapping[str, Any]) -> None:
+    """Show what a run could have published, and why it took what it took."""
+    rows = terminal.table(
+        f"on {choice['images']} images set aside", numbers=("log loss", "accuracy", "accuracy on the holdout")
+    )
+    for entry in choice["candidates"]:
+        held = entry["holdout_accuracy"]
+        name = entry["strategy"] + (", published" if entry["strategy"] == choice["published"] else "")
+        rows.add_row(
+            name, f"{entry['log_loss']:.3f}", f"{entry['accuracy']:.4f}", "" if held is None else f"{held:.4f}"
+        )
+    terminal.out.print(rows)
+    terminal.line(choice["reason"])
+
+
+def _extra(extra: Mapping[str, Any]) -> None:
+    """Show what a second labelled set brought, and what of it took no part."""
+    terminal.line(_joined_text(extra))
+    for reason, count in extra["left_out"].items():
+        terminal.line((f"  {count} left out: {reason}", "yellow"))
+    rows = terminal.table(f"with {extra['images']} images of {extra['folder']}", numbers=("without", "with"))
+    rows.add_row("cross-validated accuracy", f"{extra['cv_without']:.4f}", f"{extra['cv_with']:.4f}")
+    if extra["holdout_with"] is not None:
+        rows.add_row("accuracy on the holdout", f"{extra['holdout_without']:.4f}", f"{extra['holdout_with']:.4f}")
+    terminal.out.print(rows)
+
+
+def _joined_text(extra: Mapping[str, Any]) -> str:
+    """Return a line on the pictures of a second set that joined.
+
+    It also says for how many they count.
+    """
+    joined = f"{extra['images']} of {extra['found']} files of {extra['folder']} joined the training images"
+    if extra["mean_weight"] == 1:
+        return joined
+    counted = extra["mean_weight"] * extra["images"]
+    return f"{joined}, and count as {counted:.1f} of them (mean weight {extra['mean_weight']:.3f})"

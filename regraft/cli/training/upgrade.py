@@ -8,6 +8,7 @@ import typer
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import Database, Examples, Json
+from regraft.cli.verdict import show_not_promoted, show_objections
 from regraft.files import cache_folder
 from regraft.stores.models import GateMode, ModelStore
 
@@ -89,8 +90,8 @@ def _show(result: dict[str, Any]) -> None:
         f": version {result['parent_version']} -> {result['version']}, accuracy {accuracies} on "
         f"{verdict['holdout_images']} holdout images",
     )
-    terminal.objections(verdict)
+    show_objections(verdict)
     if result["promoted"]:
         terminal.line(f"version {result['version']} is the champion")
     else:
-        terminal.not_promoted(result)
+        show_not_promoted(result)

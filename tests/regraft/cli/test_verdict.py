@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from regraft.cli import verdict
+from regraft.cli.client.retrain import show_job
 from regraft.cli.json_output import message_to_dict
 from regraft.v1 import retraining_pb2 as pb
 
@@ -19,7 +19,7 @@ def refused(*answers: str, suspects: int) -> pb.RetrainJob:
 def test_each_label_that_is_likely_wrong_is_shown_with_the_command_that_puts_it_right(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    verdict.job_result(refused("red", "pale red", "-red", suspects=3))
+    show_job(refused("red", "pale red", "-red", suspects=3))
 
     lines = capsys.readouterr().out.splitlines()
     assert "000000000000 from Mallory: called blue, read as red (0.98)" in lines
@@ -32,13 +32,13 @@ def test_each_label_that_is_likely_wrong_is_shown_with_the_command_that_puts_it_
 
 
 def test_suspects_beyond_those_that_are_named_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    verdict.job_result(refused("red", suspects=5))
+    show_job(refused("red", suspects=5))
 
     assert capsys.readouterr().out.splitlines()[-1].endswith("has the pictures, and 4 more")
 
 
 def test_where_no_label_is_suspected_nothing_is_said_of_relabelling(capsys: pytest.CaptureFixture[str]) -> None:
-    verdict.job_result(refused(suspects=0))
+    show_job(refused(suspects=0))
 
     assert "relabel" not in capsys.readouterr().out
 
@@ -55,7 +55,7 @@ def test_what_is_in_quarantine_is_counted_with_the_commands_that_list_and_releas
     job = refused("red", suspects=1)
     job.verdict.quarantined, job.verdict.in_quarantine = 1, 3
 
-    verdict.job_result(job)
+    show_job(job)
 
     shown = capsys.readouterr().out
     assert "3 labels are in quarantine, 1 of them since this retrain" in " ".join(shown.split())

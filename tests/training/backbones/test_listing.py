@@ -206,7 +206,7 @@ def test_the_table_fits_a_terminal_of_120_columns(families: list[dict[str, Any]]
     paper = io.StringIO()
 
     measured = [{**entry, "ms": 1234.5} for entry in families]
-    Console(file=paper, width=120, soft_wrap=True).print(backbones.rows(measured))
+    Console(file=paper, width=120, soft_wrap=True).print(backbones.table(measured))
 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 120

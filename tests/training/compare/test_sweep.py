@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from regraft.cli.main import app
-from regraft.cli.training import show_comparison
+from regraft.cli.training.compare import show_comparison
 from regraft.errors import DatasetError, InvalidRequestError, TrainingError
 from regraft.model import artifact
 from regraft.stores.models import ModelStore
@@ -372,7 +372,7 @@ def test_the_terminal_shows_every_row_the_stars_and_what_transfer_brought(
         failure("b", "no [such]"),
     )
 
-    show_comparison.comparison({**found.to_dict(), "folder": "out"})
+    show_comparison({**found.to_dict(), "folder": "out"})
 
     shown = capsys.readouterr().out
     assert re.search(r"★ +net +probe +90\.0%", shown)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.cli import terminal
+from regraft.cli.client.models import show_card
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError
 from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
@@ -227,7 +227,7 @@ def test_lineage_names_every_source_the_nearest_first_in_card_report_and_models_
     digest = card(store, "tuned").backbone.digest
     assert [(each.name, each.version) for each in made.card.backbone.sources] == [("next", 1), ("tuned", 1)]
     assert f"tuned:1 (backbone {digest})" in made.path.with_name(REPORT_FILE).read_text()
-    terminal.model(models_pb2.Model(name="last"), made.card.model_dump(mode="json"))
+    show_card(models_pb2.Model(name="last"), made.card.model_dump(mode="json"))
     assert f"tuned:1 (backbone {digest[:12]})" in " ".join(capsys.readouterr().out.split())
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from regraft.cli import terminal
 from regraft.cli.main import app
-from regraft.cli.training import show_look
+from regraft.cli.training.look import half_blocks
 from tests.tiny import picture
 
 
@@ -59,7 +59,7 @@ def test_a_terminal_in_colour_shows_pictures_of_each_class(photos: Path, monkeyp
 def test_half_blocks_hold_two_pixels_each() -> None:
     pixels = np.array([[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]], [[10, 11, 12]]], np.uint8)
 
-    text = show_look.half_blocks(pixels)
+    text = half_blocks(pixels)
 
     assert text.plain == "▀\n▀\n"
     assert [str(span.style) for span in text.spans] == ["rgb(1,2,3) on rgb(4,5,6)", "rgb(7,8,9) on rgb(10,11,12)"]

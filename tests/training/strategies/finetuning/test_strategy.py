@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from regraft.cli import terminal
+from regraft.cli.training.train import show_result
 from regraft.errors import ArtifactError, DatasetError, InvalidRequestError, TrainingError
 from regraft.files import cache_folder
 from regraft.model import artifact
@@ -145,7 +145,7 @@ def test_both_ways_and_the_reason_are_in_the_report_and_in_the_last_lines(
     choice = beaten.card.choice
     assert choice is not None
 
-    terminal.training_result(beaten.to_dict())
+    show_result(beaten.to_dict())
 
     shown = " ".join(capsys.readouterr().out.split())
     page = beaten.path.with_name(REPORT_FILE).read_text()

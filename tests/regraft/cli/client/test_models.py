@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner, Result
 
-from regraft.cli import terminal
+from regraft.cli.client.models import show_models
 from regraft.cli.json_output import model_to_dict
 from regraft.cli.main import app
 from regraft.client.client import RemoteError
@@ -32,7 +32,7 @@ def test_promote_and_rollback_change_nothing_where_the_champion_is_another_by_no
 def test_a_number_of_examples_that_nobody_knows_is_told_from_none(capsys: pytest.CaptureFixture[str]) -> None:
     unknown, none = models_pb2.Model(name="a"), models_pb2.Model(name="b", examples=0)
 
-    terminal.models([unknown, none])
+    show_models([unknown, none])
 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows if row and row[0] in ("a", "b")] == ["unknown", "0"]

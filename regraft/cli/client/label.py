@@ -1,0 +1,71 @@
+"""The command ``regraft label``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regraft.cli import terminal
+from regraft.cli.json_output import print_json
+from regraft.cli.options import Json, Name, asks_a_server
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.client.upload import Upload
+from regraft.datasets.labelled_files import Found, find_all
+from regraft.datasets.manifest import LabelledFile
+from regraft.errors import InvalidRequestError
+from regraft.label_rules import check_label
+from regraft.user import user_name
+
+
+@asks_a_server
+def label(
+    server: Connection,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder for each class; a list, .csv, .jsonl or .parquet, with file and label, and if you like "
+            "source, group, annotator and request_id; with --label, a picture or a folder of them."
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
+    request: Annotated[str, typer.Option(help="Instead of a picture: a request that was kept, by its id.")] = "",
+    source: Annotated[str, typer.Option(help="Where they come from.")] = "regraft label",
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Send labelled pictures to a server, for the next retrain."""
+    upload = Upload(_pictures(path, label, request), name, source=source, annotator=user_name())
+    try:
+        with Client(server) as client, terminal.progress_bars() as progress:
+            for _ in upload.send(client):
+                progress("label", len(upload.answers), len(upload.files))
+    finally:  # whatever ended it, what was acknowledged is kept
+        _show(upload, as_json)
+    if upload.rejections() or upload.unanswered:
+        raise typer.Exit(1)
+
+
+def _pictures(path: Path | None, label: str, request: str) -> Found:
+    """Return the pictures of a path, or the one of a request that was kept."""
+    if request:
+        if path or not label:
+            raise InvalidRequestError("--request: needs --label, and no path")
+        check_label(label)
+        return Found((LabelledFile(None, label, request_id=request),))
+    if path is None:
+        raise InvalidRequestError("which pictures? Give a folder, a list, or --request")
+    return find_all(path, label)
+
+
+def _show(upload: Upload, as_json: bool) -> None:
+    """Show the outcomes, and the number of pictures without one where an error ended the upload."""
+    counts, rejections = upload.counts(), upload.rejections()
+    if upload.unanswered:
+        counts["unanswered"] = upload.unanswered
+    if as_json:
+        print_json({**counts, "rejections": rejections})
+        return
+    for entry in rejections:
+        terminal.line((entry["file"], "red"), f": {entry['reason']}")
+    terminal.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))

@@ -1,0 +1,181 @@
+"""The commands ``regraft models list``, ``show``, ``promote``, ``rollback`` and ``shadow``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from regraft.cli import terminal
+from regraft.cli.json_output import model_to_dict, print_json
+from regraft.cli.options import Json, Name, asks_a_server
+from regraft.client.client import Client
+from regraft.client.connection import Connection
+from regraft.user import user_name
+from regraft.v1 import models_pb2 as pb
+
+_FLIPS: Final = 5
+
+_Why = Annotated[str, typer.Option(help="The reason, for the history.")]
+_Expected = Annotated[
+    int | None,
+    typer.Option(min=0, help="The champion that you go by, 0 for none: if it is another by now, nothing changes."),
+]
+
+
+@asks_a_server
+def list_models(server: Connection, as_json: Json = False) -> None:
+    """List the models of a server's store."""
+    with Client(server) as client:
+        models = client.list_models()
+    if as_json:
+        print_json([model_to_dict(model) for model in models])
+    else:
+        show_models(models)
+
+
+@asks_a_server
+def show_model(
+    server: Connection,
+    name: Annotated[str, typer.Argument(help="The model; not needed while there is just one.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show a model: its versions, card, provider and history."""
+    with Client(server) as client:
+        _show(client.get_model(name), as_json)
+
+
+@asks_a_server
+def promote(
+    server: Connection,
+    version: Annotated[int, typer.Argument(min=1, help="The version that shall serve.")],
+    name: Name = "",
+    why: _Why = "",
+    expected: _Expected = None,
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion; when this returns it serves."""
+    with Client(server) as client:
+        _show(client.promote(version, name=name, who=user_name(), why=why, expected=expected), as_json)
+
+
+@asks_a_server
+def rollback(
+    server: Connection, name: Name = "", why: _Why = "", expected: _Expected = None, as_json: Json = False
+) -> None:
+    """Go back to the champion before; when this returns it serves."""
+    with Client(server) as client:
+        _show(client.rollback(name=name, who=user_name(), why=why, expected=expected), as_json)
+
+
+@asks_a_server
+def shadow(
+    server: Connection,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="The version that shall judge beside the champion.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="End the shadow.")] = False,
+    name: Name = "",
+    why: _Why = "",
+    as_json: Json = False,
+) -> None:
+    """Let a version judge live traffic beside the champion, unseen; `regraft models show` has what it says."""
+    if (version is None) != off:
+        raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
+    with Client(server) as client:
+        _show(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
+
+
+def _show(model: pb.Model, as_json: bool) -> None:
+    fields = model_to_dict(model)
+    if as_json:
+        print_json(fields)
+    else:
+        show_card(model, fields["card"])
+        _show_traffic(model)
+
+
+def show_models(entries: Sequence[pb.Model]) -> None:
+    """Show models, one a line."""
+    if not entries:
+        terminal.line("no models yet: train one with `regraft train`")
+        return
+    rows = terminal.table("model", "versions", "provider", numbers=("serves", "champion", "labels", "examples"))
+    for model in entries:
+        rows.add_row(
+            model.name,
+            ", ".join(map(str, model.versions)),
+            model.provider,
+            str(model.served_version or "nothing"),
+            str(model.champion or "none"),
+            str(len(model.labels)),
+            str(model.examples) if model.HasField("examples") else "unknown",
+        )
+    terminal.out.print(rows)
+    for model in entries:
+        if model.problem:
+            terminal.line((f"{model.name}: {model.problem}", "red"))
+
+
+def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
+    """Show one model with its card and history."""
+    show_models([entry])
+    if entry.fallback_reason:
+        terminal.line((f"not on CUDA: {entry.fallback_reason}", "yellow"))
+    if card:
+        metrics = card["metrics"]
+        backbone = card["backbone"]
+        terminal.line(f"labels: {', '.join(card['labels'])}")
+        precision = backbone.get("precision", "fp32")  # a server of an earlier Regraft does not say it
+        made = f"{card['strategy']}, {precision}, {card['train_images']} images"
+        terminal.line(f"backbone: {backbone['name']} ({backbone['weights']}), {made}")
+        if sources := backbone.get("sources"):
+            told = (f"{each['name']}:{each['version']} (backbone {each['digest'][:12]})" for each in sources)
+            terminal.line(f"went on from {', then '.join(told)}")
+        if state := backbone.get("state"):
+            terminal.line(f"weights kept to go on from: {state['size_bytes'] / 1e6:.1f} MB")
+        if metrics:
+            low, high = metrics["accuracy_interval"]
+            terminal.line(
+                f"accuracy {metrics['accuracy']:.4f} ({low:.3f} to {high:.3f}) on {metrics['images']} holdout images"
+            )
+    rows = terminal.table("when", "event", "who", "why", title="history", numbers=("version", "before"))
+    for event in entry.history:
+        rows.add_row(event.at, event.event, event.who, event.why, str(event.version), str(event.previous or ""))
+    rows.columns[0].no_wrap = True
+    terminal.out.print(rows)
+
+
+def _show_traffic(model: pb.Model) -> None:
+    """Show a line for each thing that is known."""
+    if model.HasField("baking"):
+        baking = model.baking
+        terminal.line(
+            f"baking: version {baking.version} is on trial for {baking.remaining_s:.0f} more seconds, {baking.images} "
+            f"pictures so far; if it does worse, the server goes back to version {baking.previous}"
+        )
+    if model.HasField("drift"):
+        terminal.line(*_drift(model.drift))
+    if model.HasField("shadow"):
+        terminal.line(*_shadow(model.shadow))
+
+
+def _drift(drift: pb.Drift) -> tuple[str | tuple[str, str], ...]:
+    if drift.state == pb.Drift.NOT_KNOWN:
+        return ("drift: not known, since this version's card has no reference; a retrain makes one",)
+    if drift.state == pb.Drift.TOO_FEW:
+        return (f"drift: too few pictures yet to say ({drift.images})",)
+    shifts = ", ".join(f"{shift.of} {shift.ks:.2f}{'!' if shift.drifted else ''}" for shift in drift.shifts)
+    word = ("seen", "yellow") if drift.state == pb.Drift.DRIFTED else ("none", "green")
+    return ("drift: ", word, f" over {drift.images} pictures; KS {shifts}; unknown {drift.unknown_share:.1%}")
+
+
+def _shadow(shadow: pb.Shadow) -> tuple[str | tuple[str, str], ...]:
+    if shadow.problem:
+        return (("shadow: ", "red"), shadow.problem)
+    if not shadow.images:
+        return (f"shadow: version {shadow.version}, no picture yet",)
+    flips = ", ".join(f"{flip.champion} → {flip.shadow} {flip.images}" for flip in shadow.flips[:_FLIPS])
+    return (
+        f"shadow: version {shadow.version} agrees on {shadow.agreed / shadow.images:.1%} of {shadow.images} pictures, "
+        f"confidence {shadow.confidence_shift:+.3f}{'; ' if flips else ''}{flips}",
+    )
