@@ -13,6 +13,7 @@ from regraft.datasets.folders import text_of
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import cache_folder
+from regraft.gate_limits import GateLimits
 from regraft.label_rules import one_form
 from regraft.model.card import ModelCard
 from regraft.model_names import name_like
@@ -27,7 +28,6 @@ from training.evaluation.diagnose import diagnose, thumbnails
 from training.evaluation.findings import Findings
 from training.evaluation.novelty_check import check
 from training.evaluation.occlusion import where_it_looked
-from training.gate.checks import Limits
 from training.gate.training_run import judge_trained
 from training.gate.verdict import Verdict
 from training.head.abstention import selective
@@ -312,7 +312,7 @@ def look_closer(
         return found
     with context.watch.stage("judge"):
         place = examples or str(store.root / FOLDER)
-        judged = judge_trained(champion, made, place, store.golden(name), context, Limits())
+        judged = judge_trained(champion, made, place, store.golden(name), context, GateLimits())
     return with_judgement(found, judged)
 
 

@@ -2,14 +2,16 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 import typer
+from pydantic.fields import FieldInfo
 
 from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.errors import InvalidRequestError
+from regraft.gate_limits import GateLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -135,29 +137,56 @@ _SERVER: Final[dict[str, tuple[Any, Any]]] = {
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, which takes a `Connection` named ``server``, the options that make one."""
-    return _with_options(command, "server", tuple(_SERVER), lambda options: Connection(**options))
+    return _with_options(command, "server", _SERVER, lambda options: Connection(**options))
 
 
 def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command ``connect``, from HOST:PORT to a `Connection`, and its options."""
-    names = tuple(name for name in _SERVER if name != "target")
-    return _with_options(command, "connect", names, lambda options: lambda target: Connection(target, **options))
+    flags = {name: flag for name, flag in _SERVER.items() if name != "target"}
+    return _with_options(command, "connect", flags, lambda options: lambda target: Connection(target, **options))
+
+
+def takes_gate_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``limits``, those of the gate that were typed, by name, and their options."""
+    texts = {
+        name: FieldInfo.from_annotation(limit).description
+        for name, limit in get_type_hints(GateLimits, include_extras=True).items()
+    }
+    flags = {
+        name: (Annotated[float | None, typer.Option(help=text, rich_help_panel="Limits of the gate")], None)
+        for name, text in texts.items()
+    }
+
+    def stated(options: dict[str, Any]) -> dict[str, float]:
+        return {name: points for name, points in options.items() if points is not None}
+
+    return _with_options(command, "limits", flags, stated)
 
 
 def _with_options(
-    command: Callable[..., None], taken: str, names: Sequence[str], make: Callable[[dict[str, Any]], Any]
+    command: Callable[..., None],
+    taken: str,
+    flags: Mapping[str, tuple[Any, Any]],
+    make: Callable[[dict[str, Any]], Any],
 ) -> Callable[..., None]:
-    """Return a command with server options in place of one parameter."""
+    """Return a command with options in place of one parameter.
+
+    Args:
+        command: it.
+        taken: the parameter.
+        flags: by name, what typer is told, and the default.
+        make: the parameter of the options.
+    """
     signature = inspect.signature(command)
     kept = [parameter for name, parameter in signature.parameters.items() if name != taken]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=_SERVER[name][0], default=_SERVER[name][1])
-        for name in names
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in flags.items()
     ]
 
     @functools.wraps(command)
     def run(**options: Any) -> None:  # noqa: ANN401 - whatever the command takes
-        made = make({name: options.pop(name) for name in names})
+        made = make({name: options.pop(name) for name in flags})
         command(**{taken: made}, **options)
 
     run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # what typer reads

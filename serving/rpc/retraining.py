@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from regraft.errors import InvalidRequestError
+from regraft.gate_limits import LIMIT_NAMES, check_limits
 from regraft.label_rules import check_note, one_form
 from regraft.stores.examples import ExamplesStore, NewExample
 from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
@@ -25,15 +26,6 @@ from serving.telemetry.metrics import Metrics
 
 _MOST_JOBS: Final = 200
 """In one answer."""
-_LIMITS: Final = (
-    "max_drop",
-    "max_class_drop",
-    "max_slice_drop",
-    "min_accuracy",
-    "min_class_recall",
-    "max_suspects",
-    "min_slice_accuracy",
-)
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
@@ -176,10 +168,8 @@ def _limits(request: pb.RetrainRequest) -> dict[str, Any]:
     Raises:
         InvalidRequestError: one of them is no share of 100.
     """
-    stated = {field: getattr(request, field) for field in _LIMITS if request.HasField(field)}
-    for field, value in stated.items():
-        if not 0 <= value <= 100:
-            raise InvalidRequestError(f"{field}: {value} percentage points; need 0 to 100")
+    stated = {name: getattr(request, name) for name in LIMIT_NAMES if request.HasField(name)}
+    check_limits(stated)
     return stated
 
 

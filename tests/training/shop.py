@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from regraft.gate_limits import GateLimits
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.card import ModelCard
@@ -10,7 +11,6 @@ from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import crayons
-from training.gate.checks import Limits
 from training.head.features import Features, load_features
 from training.retrain.job import run_job
 from training.retrain.refresh import Refreshed, refresh
@@ -43,7 +43,7 @@ class Shop:
         self,
         backbone: str = FIRST,
         gate: GateMode = GateMode.AUTO,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: GateLimits = GateLimits(),  # noqa: B008 - frozen
     ) -> Refreshed:
         settings = TrainSettings(self.data, MODEL, self.store.root, backbone, "none", tensorboard=False)
         return refresh(settings, self.examples, cache=self.cache, gate=gate, limits=limits)

@@ -1,20 +1,17 @@
-"""The limits of the gate, and what it says where a verdict breaks them.
+"""Checks of a verdict against the limits of the gate.
 
 A limit that a person typed decides by itself. One that nobody typed is a margin: it is broken only where an exact test
 shows a loss beyond it, since on small holdouts a picture more or less is luck; what is not shown refuses nothing, and
 the verdict says which loss it cannot exclude.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
+from regraft.gate_limits import GateLimits
 from regraft.label_rules import listed
 from training.gate.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
-MAX_DROP: Final = 0.5
-MAX_CLASS_DROP: Final = 5.0
-MAX_SLICE_DROP: Final = 5.0
 MAX_LOG_LOSS_RISE: Final = 0.1
 """In nats, on the images that both answer rightly; a rise beyond has to be shown."""
 _CALIBRATION_RISE: Final = 0.02
@@ -24,54 +21,7 @@ _SURELY: Final = 0.001
 _SHOWN: Final = 5
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of the gate, in percentage points; None where nobody typed one.
-
-    Attributes:
-        max_drop: of accuracy over the whole holdout; None: no loss beyond `MAX_DROP` may be shown.
-        max_class_drop: of recall on any one class, one image always; None: none may be shown beyond `MAX_CLASS_DROP`.
-        max_slice_drop: of accuracy on the images of any one source; likewise, `MAX_SLICE_DROP`.
-        min_accuracy: over the whole holdout.
-        min_class_recall: of every class that has holdout images.
-        max_suspects: how much larger the share of likely wrong labels may be among new labels than among old ones,
-            where the difference is beyond chance; None: any, since the worst of them are in quarantine.
-        min_slice_accuracy: on the images of every source that has holdout images.
-    """
-
-    max_drop: float | None = None
-    max_class_drop: float | None = None
-    max_slice_drop: float | None = None
-    min_accuracy: float = 0.0
-    min_class_recall: float = 0.0
-    max_suspects: float | None = None
-    min_slice_accuracy: float = 0.0
-
-    @staticmethod
-    def of(settings: Mapping[str, Any]) -> "Limits":
-        """Return the limits that a job's settings state; all others nobody typed."""
-        return Limits(**{name: settings[name] for name in asdict(Limits()) if name in settings})
-
-    @property
-    def margins(self) -> "Margins":
-        """The margins that a loss is tested against."""
-        return Margins(
-            MAX_DROP if self.max_drop is None else self.max_drop,
-            MAX_CLASS_DROP if self.max_class_drop is None else self.max_class_drop,
-            MAX_SLICE_DROP if self.max_slice_drop is None else self.max_slice_drop,
-        )
-
-
-@dataclass(frozen=True)
-class Margins:
-    """The largest losses in percentage points: of all, a class, a source."""
-
-    drop: float
-    class_drop: float
-    slice_drop: float
-
-
-def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
+def objections(verdict: Verdict, limits: GateLimits) -> Iterator[str]:
     """Yield every reason why the challenger may not become champion."""
     if verdict.holdout_images == 0:
         yield "there are no holdout images, so nothing shows that the new head is any good"
@@ -105,7 +55,7 @@ def objections(verdict: Verdict, limits: Limits) -> Iterator[str]:
         yield f"golden images answered wrong: {listed(verdict.golden_failures, _SHOWN)}"
 
 
-def _objections_to_drift(anchor: AnchorVerdict, limits: Limits) -> Iterator[str]:
+def _objections_to_drift(anchor: AnchorVerdict, limits: GateLimits) -> Iterator[str]:
     """Object to losses of all steps together, beyond what one step may lose."""
     best_of_all = (anchor.best_accuracy, anchor.accuracy, anchor.loss_p_value)
     whole = [("accuracy", anchor.images, *best_of_all, limits.max_drop or 0)]
@@ -121,7 +71,7 @@ def _objections_to_drift(anchor: AnchorVerdict, limits: Limits) -> Iterator[str]
             )
 
 
-def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
+def _objections_to_class(entry: ClassVerdict, limits: GateLimits) -> Iterator[str]:
     if entry.holdout_images == 0:
         return
     if 100 * entry.challenger_recall < limits.min_class_recall - 1e-9:
@@ -139,7 +89,7 @@ def _objections_to_class(entry: ClassVerdict, limits: Limits) -> Iterator[str]:
         )
 
 
-def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: Limits) -> Iterator[str]:
+def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: GateLimits) -> Iterator[str]:
     if part.holdout_images:
         if 100 * part.challenger_accuracy < limits.min_slice_accuracy - 1e-9:
             yield (
@@ -198,7 +148,7 @@ def _evidence(typed: float | None, margin: float, loss_p_value: float, p_value: 
     return f"{_chance(p_value)}; allowed is {typed:g}"
 
 
-def _too_many(share: float, verdict: Verdict, limits: Limits, p_value: float) -> bool:
+def _too_many(share: float, verdict: Verdict, limits: GateLimits, p_value: float) -> bool:
     if limits.max_suspects is None:
         return False
     return 100 * (share - verdict.old_suspect_share) > limits.max_suspects and p_value < _SURELY
@@ -215,7 +165,7 @@ def _suspect_share(suspects: int, images: int) -> float:
     return suspects / images if images else 0.0
 
 
-def cautions(verdict: Verdict, limits: Limits) -> Iterator[str]:
+def cautions(verdict: Verdict, limits: GateLimits) -> Iterator[str]:
     """Yield cautions, above all the losses that the evidence cannot exclude."""
     margins = limits.margins
     if 100 * verdict.loss_bound > margins.drop + 1e-9 and verdict.holdout_images:

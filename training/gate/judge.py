@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import fisher_exact, ttest_1samp
 
+from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from training.evaluation.calibration import squared_error
-from training.gate.checks import MAX_LOG_LOSS_RISE, Limits, cautions, objections
+from training.gate.checks import MAX_LOG_LOSS_RISE, cautions, objections
 from training.gate.noninferiority import holm, largest_loss, p_value_of_difference, p_value_of_loss
 from training.gate.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
@@ -63,7 +64,7 @@ NO_NEW_LABELS: Final = NewLabels()
 
 def judge(
     answers: Answers,
-    limits: Limits,
+    limits: GateLimits,
     *,
     news: NewLabels = NO_NEW_LABELS,
     golden: Sequence[tuple[str, bool]] = (),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.examples import kept_images
 from regraft.stores.images import ImageFile, ImageFiles
 from training.backbones.cache import embedding_cache
 from training.evaluation.findings import Findings
-from training.gate.checks import Limits
 from training.head.features import Embedder, Features, assemble
 from training.retrain.data import FIRST_SOURCE, Champion, RetrainData, Row, new_rows, rows_of
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
@@ -21,7 +21,7 @@ from training.strategies.context import Context, Made
 
 
 def judge_trained(
-    champion: Champion, made: Made, examples: str, golden: list[tuple[Path, str]], context: Context, limits: Limits
+    champion: Champion, made: Made, examples: str, golden: list[tuple[Path, str]], context: Context, limits: GateLimits
 ) -> Findings:
     """Judge a training run that shares no split with the champion, by pictures that neither was fitted on.
 

@@ -14,6 +14,7 @@ import onnx
 
 from regraft.errors import ArtifactError, TrainingError
 from regraft.image.spec import Crop, ImageSpec
+from regraft.gate_limits import MAX_DROP
 from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
@@ -22,7 +23,6 @@ from training.data.crops import readable_crops
 from training.data.samples import samples_of
 from training.evaluation.latency import ms_per_crop
 from training.evaluation.paired_comparison import Comparison, compare
-from training.gate.checks import MAX_DROP
 from training.head.calibrate import HeldBack, cross_fitted, finish
 from training.head.features import Features
 from training.quantisation.quantise import CALIBRATION_CROPS, quantise, this_cpu

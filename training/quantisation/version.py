@@ -12,6 +12,7 @@ import numpy as np
 
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, PreconditionError, TrainingError
+from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.progress import Progress, silent
@@ -22,7 +23,6 @@ from training.backbones.cache import ExportedBackbone, backbone_of, embedding_ca
 from training.data.find_images import find_images
 from training.evaluation.latency import ms_per_image
 from training.evaluation.report.page import LeftOutFile
-from training.gate.checks import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, Limits
 from training.gate.judge import Answers, judge
 from training.head.features import Embedder, Features, load_features
 from training.head.fit import FittedHead, Unseen
@@ -31,7 +31,7 @@ from training.quantisation.precision import NONSENSE_DROP, calibration_crops, qu
 from training.quantisation.result import Quantised, side_of
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
 
-_BUDGET: Final = Limits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
+_BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 """Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.spec import ImageSpec
+from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.calibration import calibration
@@ -18,7 +19,6 @@ from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
 from training.evaluation.findings import Findings, Judged
 from training.evaluation.label_errors import label_errors
 from training.gate.anchor import Anchor, load_anchor
-from training.gate.checks import Limits
 from training.gate.judge import Answers, NewLabels, judge
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.abstention import selective
@@ -45,7 +45,7 @@ class Terms:
         target_error: that was asked for.
     """
 
-    limits: Limits = field(default_factory=Limits)
+    limits: GateLimits = field(default_factory=GateLimits)
     golden: Sequence[tuple[str, bool]] = ()
     quarantined: Quarantined = NOTHING_QUARANTINED
     anchor: Anchor | None = None

@@ -16,6 +16,7 @@ from typing import Final
 
 from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
+from regraft.gate_limits import GateLimits
 from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.model import artifact
 from regraft.progress import Progress
@@ -27,7 +28,6 @@ from regraft.user import user_name
 from training.backbones.cache import backbone_of
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
-from training.gate.checks import Limits
 from training.head.features import Features
 from training.head.fit import FittedHead
 from training.head.refit import REFITTED_WITH, refit
@@ -126,7 +126,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     aside = Quarantined(wrong, len(examples.list(job.model, quarantined=True)))
     anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
     anchor = anchor.among(data.features)
-    terms = Terms(Limits.of(job.settings), quarantined=aside, anchor=anchor)
+    terms = Terms(GateLimits.of(job.settings), quarantined=aside, anchor=anchor)
     findings = judge_retrained(champion, data, fitted, store.golden(job.model), terms)
     progress("publish", 0, 1)
     anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))

@@ -12,6 +12,7 @@ from typing import Any, Final
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
 from regraft.image.spec import ResizeRule
+from regraft.gate_limits import GateLimits
 from regraft.label_rules import one_form
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
@@ -24,7 +25,6 @@ from training.data.dataset import Dataset, LabelledImage, scan
 from training.data.scan import LeftOut, shown_path
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
-from training.gate.checks import Limits
 from training.gate.training_run import held_rows, judge_made, made_embeddings
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.refit import refit
@@ -163,7 +163,7 @@ def refresh(
     *,
     cache: Path,
     gate: GateMode = GateMode.AUTO,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: GateLimits = GateLimits(),  # noqa: B008 - frozen
     listener: Listener | None = None,
 ) -> Refreshed:
     """Train anew on the original pictures and the examples, and let the gate decide.

@@ -7,7 +7,7 @@ import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import message_to_dict, print_json
-from regraft.cli.options import Json, Name, asks_a_server
+from regraft.cli.options import Json, Name, asks_a_server, takes_gate_limits
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.stores.models import GateMode
@@ -15,9 +15,11 @@ from regraft.user import user_name
 from regraft.v1 import retraining_pb2
 
 
+@takes_gate_limits
 @asks_a_server
 def retrain(
     server: Connection,
+    limits: dict[str, float],
     name: Name = "",
     wait: Annotated[
         bool,
@@ -26,29 +28,6 @@ def retrain(
     gate: Annotated[
         GateMode | None,
         typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(help="Points of holdout accuracy that may be lost. Default: no loss above 0.5 that is shown."),
-    ] = None,
-    max_class_drop: Annotated[
-        float | None,
-        typer.Option(help="Points of recall that any class may lose, one image always. Default: likewise, 5."),
-    ] = None,
-    max_slice_drop: Annotated[
-        float | None,
-        typer.Option(help="Points of accuracy that pictures of any source may lose. Default: likewise, 5."),
-    ] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Floor of holdout accuracy, in percent.")] = None,
-    min_class_recall: Annotated[float | None, typer.Option(help="Floor of any class's recall, in percent.")] = None,
-    max_suspects: Annotated[
-        float | None,
-        typer.Option(
-            help="Points by which more new labels than old ones may be likely wrong. Default: any, in quarantine."
-        ),
-    ] = None,
-    min_slice_accuracy: Annotated[
-        float | None, typer.Option(help="Floor of accuracy on the pictures of any source, in percent.")
     ] = None,
     key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
     as_json: Json = False,
@@ -60,13 +39,7 @@ def retrain(
             gate=gate or "",
             idempotency_key=key,
             requested_by=user_name(),
-            max_drop=max_drop,
-            max_class_drop=max_class_drop,
-            max_slice_drop=max_slice_drop,
-            min_accuracy=min_accuracy,
-            min_class_recall=min_class_recall,
-            max_suspects=max_suspects,
-            min_slice_accuracy=min_slice_accuracy,
+            **limits,  # type: ignore[arg-type]  # mypy cannot see which fields they are
         )
         if wait:
             with terminal.progress_bars() as progress:

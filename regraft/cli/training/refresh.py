@@ -1,7 +1,7 @@
 """The command ``regraft refresh``."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
@@ -18,18 +18,18 @@ from regraft.cli.options import (
     Store,
     share_of,
     strength_of,
+    takes_gate_limits,
 )
 from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
+from regraft.gate_limits import GateLimits, check_limits
 from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
-_Limit: TypeAlias = Annotated[
-    float | None, typer.Option(min=0, max=100, help="As in `regraft retrain`.", rich_help_panel="Limits of the gate")
-]
 
-
+@takes_gate_limits
 def refresh(
+    limits: dict[str, float],
     data: Annotated[Path, typer.Argument(help="The folder that the model was trained on, perhaps with more in it.")],
     name: Annotated[str, typer.Option(help="The model.")],
     store: Store = Path("models"),
@@ -66,13 +66,6 @@ def refresh(
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
     ] = GateMode.AUTO,
-    max_drop: _Limit = None,
-    max_class_drop: _Limit = None,
-    max_slice_drop: _Limit = None,
-    min_accuracy: _Limit = None,
-    min_class_recall: _Limit = None,
-    max_suspects: _Limit = None,
-    min_slice_accuracy: _Limit = None,
     as_json: Json = False,
 ) -> None:
     """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
@@ -82,21 +75,11 @@ def refresh(
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
     from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.gate.checks import Limits  # noqa: PLC0415 - scipy takes a second
-    from training.retrain.refresh import network_of  # noqa: PLC0415 - as above
+    from training.retrain.refresh import network_of  # noqa: PLC0415 - scipy takes a second
     from training.retrain.refresh import refresh as run  # noqa: PLC0415 - as above
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
-    stated = {
-        "max_drop": max_drop,
-        "max_class_drop": max_class_drop,
-        "max_slice_drop": max_slice_drop,
-        "min_accuracy": min_accuracy,
-        "min_class_recall": min_class_recall,
-        "max_suspects": max_suspects,
-        "min_slice_accuracy": min_slice_accuracy,
-    }
-    limits = Limits.of({limit: points for limit, points in stated.items() if points is not None})
+    check_limits(limits)
     network = network_of(
         ModelStore(store),
         name,
@@ -127,7 +110,9 @@ def refresh(
     labelled = open_examples(store, examples, database)
     try:
         with terminal.training() as listener:
-            made = run(settings, labelled, cache=cache_folder(), gate=gate, limits=limits, listener=listener)
+            made = run(
+                settings, labelled, cache=cache_folder(), gate=gate, limits=GateLimits.of(limits), listener=listener
+            )
             result = made.to_dict()
     finally:
         labelled.close()

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import ArtifactError
+from regraft.gate_limits import GateLimits
 from tests.training.conftest import blobs
 from training.gate.anchor import Anchor, load_anchor
-from training.gate.checks import LEVEL, Limits
+from training.gate.checks import LEVEL
 from training.gate.judge import Answers, judge
 
 COUNTS = (100, 100)
@@ -33,7 +34,7 @@ def reasons(held: Anchor, right: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     """Judge a challenger as good as its champion, and so far off the anchor."""
     same = np.asarray(np.eye(2, dtype=np.float32)[np.zeros(9, np.int64)])
     answers = Answers(same, same, np.zeros(9, np.int64), ("ant", "bee"))
-    return judge(answers, Limits(), anchor=held.compared(right)).reasons
+    return judge(answers, GateLimits(), anchor=held.compared(right)).reasons
 
 
 def test_small_losses_step_by_step_are_refused_when_together_they_are_shown_to_be_too_many() -> None:
@@ -139,5 +140,5 @@ def test_a_wider_limit_that_a_person_typed_holds_for_all_steps_too() -> None:
     answers = Answers(same, same, np.zeros(9, np.int64), ("ant", "bee"))
     drift = anchor().compared(rights(30))
 
-    assert not judge(answers, Limits(max_drop=1, max_class_drop=1), anchor=drift).blessed
-    assert judge(answers, Limits(max_drop=20, max_class_drop=40), anchor=drift).blessed
+    assert not judge(answers, GateLimits(max_drop=1, max_class_drop=1), anchor=drift).blessed
+    assert judge(answers, GateLimits(max_drop=20, max_class_drop=40), anchor=drift).blessed

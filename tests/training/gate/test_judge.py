@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
-from training.gate.checks import LEVEL, Limits, Margins
+from training.gate.checks import LEVEL
 from training.gate.judge import Answers, NewLabels, judge, mcnemar
 from training.gate.verdict import Verdict
 
@@ -46,7 +47,7 @@ class Case:
     challenger: list[int]
     objections: list[str] = field(default_factory=list)
     new: int = 0
-    limits: Limits = field(default_factory=Limits)
+    limits: GateLimits = field(default_factory=GateLimits)
 
 
 CASES = {
@@ -54,7 +55,7 @@ CASES = {
     "better": Case([20, 20], [18, 19], [20, 20]),
     "worse by exactly the allowance": Case([100, 100], [90, 90], [90, 89]),
     "worse by one image beyond a typed limit": Case(
-        [100, 100], [90, 90], [89, 89], ["accuracy falls by 1.00 points"], limits=Limits(max_drop=0.5)
+        [100, 100], [90, 90], [89, 89], ["accuracy falls by 1.00 points"], limits=GateLimits(max_drop=0.5)
     ),
     "worse by what may be chance": Case([100, 100], [90, 90], [88, 88]),
     "worse beyond chance and the margin": Case([300, 300], [290, 290], [283, 283], ["accuracy falls by 2.33 points"]),
@@ -66,14 +67,14 @@ CASES = {
         ["accuracy falls by 45.00 points", "class 'ant' loses 40.0", "class 'bee' loses 50.0"],
     ),
     "one class worse by exactly a typed limit, the other better": Case(
-        [100, 100], [90, 90], [85, 95], limits=Limits(max_class_drop=5)
+        [100, 100], [90, 90], [85, 95], limits=GateLimits(max_class_drop=5)
     ),
     "one class worse beyond a typed limit, the other better": Case(
         [100, 100],
         [90, 90],
         [84, 96],
         ["class 'ant' loses 6.0 points of recall, from 0.900 to 0.840"],
-        limits=Limits(max_class_drop=5),
+        limits=GateLimits(max_class_drop=5),
     ),
     "one class worse by what may be chance, the other better": Case([100, 100], [90, 90], [84, 96]),
     "one class worse beyond chance, the other better": Case(
@@ -82,13 +83,15 @@ CASES = {
         [75, 99],
         ["class 'ant' loses 15.0 points of recall, from 0.900 to 0.750 on 100 holdout images: more than the 5 that"],
     ),
-    "one image of a small class, the other better": Case([4, 100], [4, 90], [3, 95], limits=Limits(max_class_drop=5)),
+    "one image of a small class, the other better": Case(
+        [4, 100], [4, 90], [3, 95], limits=GateLimits(max_class_drop=5)
+    ),
     "two images of a small class beyond a typed limit": Case(
         [4, 100],
         [4, 90],
         [2, 95],
         ["class 'ant' loses 50.0 points of recall, from 1.000 to 0.500"],
-        limits=Limits(max_class_drop=5),
+        limits=GateLimits(max_class_drop=5),
     ),
     "two images of a small class, which may be chance": Case([4, 100], [4, 90], [2, 95]),
     "the only image of a class": Case([1, 300], [1, 290], [0, 290]),
@@ -102,19 +105,19 @@ CASES = {
         [18, 18, 0],
         ["class 'wasp' has a recall of 0.000"],
         new=1,
-        limits=Limits(min_class_recall=1),
+        limits=GateLimits(min_class_recall=1),
     ),
     "a new class at the cost of an old one": Case(
         [20, 20, 20], [20, 20, 0], [10, 20, 20], ["class 'ant' loses 50.0 points"], new=1
     ),
     "no holdout images": Case([0, 0], [0, 0], [0, 0], ["there are no holdout images"]),
-    "no drop allowed, and none": Case([10, 10], [9, 9], [9, 9], limits=Limits(0, 0)),
+    "no drop allowed, and none": Case([10, 10], [9, 9], [9, 9], limits=GateLimits(0, 0)),
     "no drop allowed, and one image: a typed limit needs no test": Case(
-        [100, 100], [90, 90], [90, 89], ["accuracy falls by 0.50 points"], limits=Limits(0, 0)
+        [100, 100], [90, 90], [90, 89], ["accuracy falls by 0.50 points"], limits=GateLimits(0, 0)
     ),
-    "much allowed": Case([10, 10], [9, 9], [5, 5], limits=Limits(50, 50)),
+    "much allowed": Case([10, 10], [9, 9], [5, 5], limits=GateLimits(50, 50)),
     "less than nothing allowed: it has to be better": Case(
-        [10, 10], [9, 9], [9, 9], ["accuracy falls by 0.00 points"], limits=Limits(-1, 5)
+        [10, 10], [9, 9], [9, 9], ["accuracy falls by 0.00 points"], limits=GateLimits(-1, 5)
     ),
 }
 
@@ -139,16 +142,6 @@ def test_the_gate_blesses_and_refuses(case: Case) -> None:
     assert len(verdict.reasons) == len(case.objections)
     for reason, expected in zip(verdict.reasons, case.objections, strict=True):
         assert expected in reason
-
-
-def test_the_margins_are_half_a_point_in_all_and_five_points_of_a_class() -> None:
-    assert Limits().margins == Margins(0.5, 5.0, 5.0)
-    assert Limits(max_drop=1).margins == Margins(1, 5.0, 5.0)
-
-
-def test_a_limit_of_a_stored_job_is_one_that_a_person_typed() -> None:
-    assert Limits.of({"gate": "auto"}) == Limits()
-    assert Limits.of({"max_drop": 0.5, "max_suspects": 5.0}) == Limits(max_drop=0.5, max_suspects=5.0)
 
 
 def test_images_of_a_class_that_the_champion_does_not_know_count_as_wrong_for_it() -> None:
@@ -205,12 +198,12 @@ def holdouts(draw: st.DrawFn) -> tuple[FloatArray, FloatArray, npt.NDArray[np.in
 
 
 Holdout = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], tuple[str, ...]]
-LIMITS = st.builds(Limits, st.floats(0, 30), st.floats(0, 30))
+LIMITS = st.builds(GateLimits, st.floats(0, 30), st.floats(0, 30))
 
 
 @settings(max_examples=150)
 @given(holdouts(), LIMITS)
-def test_no_challenger_is_blessed_beyond_typed_limits_or_without_evidence(holdout: Holdout, limits: Limits) -> None:
+def test_no_challenger_is_blessed_beyond_typed_limits_or_without_evidence(holdout: Holdout, limits: GateLimits) -> None:
     champion, challenger, truth, labels = holdout
 
     verdict = judge(Answers(*holdout), limits)
@@ -235,7 +228,7 @@ def test_no_challenger_is_blessed_beyond_typed_limits_or_without_evidence(holdou
 @settings(max_examples=100)
 @given(holdouts(), LIMITS)
 def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence(
-    holdout: Holdout, limits: Limits
+    holdout: Holdout, limits: GateLimits
 ) -> None:
     champion, _, truth, labels = holdout
 
@@ -249,7 +242,7 @@ def test_a_challenger_that_gets_nothing_wrong_is_blessed_where_there_is_evidence
 def test_without_typed_limits_it_is_refused_only_for_what_a_test_shows(holdout: Holdout) -> None:
     champion, challenger, truth, _ = holdout
 
-    verdict = judge(Answers(*holdout), Limits())
+    verdict = judge(Answers(*holdout), GateLimits())
 
     tests = [verdict.loss_p_value, *(entry.loss_p_value for entry in verdict.classes if not entry.is_new)]
     assert verdict.blessed == (len(truth) > 0 and min(tests) >= LEVEL)
@@ -261,7 +254,7 @@ def test_without_typed_limits_it_is_refused_only_for_what_a_test_shows(holdout: 
 @settings(max_examples=100)
 @given(holdouts())
 def test_wider_limits_never_turn_a_blessing_into_a_refusal(holdout: Holdout) -> None:
-    blessings = [judge(Answers(*holdout), Limits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
+    blessings = [judge(Answers(*holdout), GateLimits(width, width)).blessed for width in (0, 1, 5, 20, 100)]
 
     assert blessings == sorted(blessings)
 
@@ -275,7 +268,7 @@ def test_mcnemar_is_exact_and_two_sided() -> None:
 
 
 def test_a_loss_beyond_a_typed_limit_is_refused_and_says_where_it_may_be_chance() -> None:
-    typed = Limits(max_drop=0.5, max_class_drop=5)
+    typed = GateLimits(max_drop=0.5, max_class_drop=5)
     few, many = (judged(Case([20, 20], [18, 18], [18, 18 - lost], limits=typed)) for lost in (2, 12))
 
     assert "(p = 0.5, which may be chance)" in few.reasons[0]
@@ -291,7 +284,7 @@ def test_many_classes_are_tested_at_one_level_together() -> None:
             np.repeat(np.arange(40), 60),
             tuple(map(str, range(40))),
         ),
-        Limits(),
+        GateLimits(),
     )
 
     assert among_many.classes[0].loss_p_value > alone.classes[0].loss_p_value > 0
@@ -321,7 +314,7 @@ def test_a_new_class_without_evidence_is_said_and_not_refused() -> None:
 
 
 def test_a_floor_holds_for_all_images_and_for_each_class() -> None:
-    verdict = judged(Case([20, 20], [14, 10], [14, 10], limits=Limits(min_accuracy=75, min_class_recall=60)))
+    verdict = judged(Case([20, 20], [14, 10], [14, 10], limits=GateLimits(min_accuracy=75, min_class_recall=60)))
 
     assert verdict.reasons == (
         "accuracy 0.6000 is below the floor of 75 %",
@@ -329,10 +322,10 @@ def test_a_floor_holds_for_all_images_and_for_each_class() -> None:
     )
 
 
-OF_SOURCES = Limits(max_drop=100, max_class_drop=100, max_slice_drop=5)
+OF_SOURCES = GateLimits(max_drop=100, max_class_drop=100, max_slice_drop=5)
 
 
-def by_source(source: tuple[str, ...], new_wrong: list[int], limits: Limits = OF_SOURCES) -> Verdict:
+def by_source(source: tuple[str, ...], new_wrong: list[int], limits: GateLimits = OF_SOURCES) -> Verdict:
     truth = np.zeros(len(source), np.int64)
     wrong = truth.copy()
     wrong[new_wrong] = 1
@@ -354,14 +347,14 @@ def test_a_source_that_loses_is_named_and_one_image_is_always_allowed() -> None:
 def test_a_source_that_is_shown_to_lose_is_named() -> None:
     source = ("phone",) * 60 + ("web",) * 540
 
-    assert by_source(source, [0, 1, 2, 3, 4], Limits()).blessed
-    (reason,) = by_source(source, list(range(15)), Limits(max_drop=100)).reasons
+    assert by_source(source, [0, 1, 2, 3, 4], GateLimits()).blessed
+    (reason,) = by_source(source, list(range(15)), GateLimits(max_drop=100)).reasons
     assert "source 'phone' loses 25.0 points of accuracy, from 1.000 to 0.750 on 60 holdout images: more than" in reason
 
 
 def test_a_floor_holds_for_each_source_too() -> None:
     source = ("phone",) * 10 + ("web",) * 90
-    limits = Limits(max_drop=100, max_slice_drop=100, max_class_drop=100, min_slice_accuracy=70)
+    limits = GateLimits(max_drop=100, max_slice_drop=100, max_class_drop=100, min_slice_accuracy=70)
 
     assert by_source(source, [0, 1, 2], limits).blessed
     assert by_source(source, [0, 1, 2, 3], limits).reasons == (
@@ -373,7 +366,7 @@ def test_a_source_without_holdout_images_is_held_to_no_floor() -> None:
     truth = np.zeros(5, np.int64)
     same = Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2], ("web",) * 5)
 
-    verdict = judge(same, Limits(min_slice_accuracy=100), news=NewLabels(("phone",), np.array([False]), 10, 0))
+    verdict = judge(same, GateLimits(min_slice_accuracy=100), news=NewLabels(("phone",), np.array([False]), 10, 0))
 
     assert verdict.blessed
     assert [part.source for part in verdict.slices] == ["web", "phone"]
@@ -383,7 +376,7 @@ def with_new_labels(suspects: int, labels: int, old_suspects: int = 20) -> Verdi
     truth = np.zeros(50, np.int64)
     suspect = np.arange(labels) < suspects
     news = NewLabels(("batch",) * labels, suspect, 1000, old_suspects)
-    typed = Limits(max_suspects=5)
+    typed = GateLimits(max_suspects=5)
     return judge(Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2]), typed, news=news)
 
 
@@ -408,7 +401,7 @@ def test_golden_images_that_are_answered_wrong_are_named() -> None:
     same = Answers(answers(truth, 2), answers(truth, 2), truth, LABELS[:2])
     golden = [(f"ant/{number}.jpg", number > 6) for number in range(9)]
 
-    verdict = judge(same, Limits(), golden=golden)
+    verdict = judge(same, GateLimits(), golden=golden)
 
     assert (verdict.golden_images, len(verdict.golden_failures)) == (9, 7)
     assert verdict.reasons == (
@@ -422,7 +415,7 @@ def test_an_old_class_may_lose_to_a_new_one_what_may_be_chance(lost: int, reason
     now = truth.copy()
     now[:lost] = 2  # answered with the new label; among the old labels the first comes next
 
-    verdict = judge(Answers(answers(truth % 2, 2), answers(now, 3), truth, LABELS[:3]), Limits(max_class_drop=5))
+    verdict = judge(Answers(answers(truth % 2, 2), answers(now, 3), truth, LABELS[:3]), GateLimits(max_class_drop=5))
 
     assert len(verdict.reasons) == reasons
     assert verdict.classes[0].challenger_old_labels_recall == 1
@@ -436,7 +429,7 @@ def test_what_is_forgotten_counts_whatever_is_new() -> None:
     now = truth.copy()
     now[:3] = 1
 
-    verdict = judge(Answers(answers(truth % 2, 2), answers(now, 3), truth, LABELS[:3]), Limits(max_class_drop=5))
+    verdict = judge(Answers(answers(truth % 2, 2), answers(now, 3), truth, LABELS[:3]), GateLimits(max_class_drop=5))
 
     assert "class 'ant' loses 7.5 points of recall" in verdict.reasons[0]
 
@@ -450,7 +443,7 @@ def unsure(images: int, probability: float, spread: float = 0.02) -> FloatArray:
 def test_a_challenger_that_spoils_the_probabilities_of_old_classes_is_refused_though_every_answer_is_right() -> None:
     truth = np.zeros(60, np.int64)
 
-    verdict = judge(Answers(unsure(60, 0.9), unsure(60, 0.6), truth, LABELS[:2]), Limits())
+    verdict = judge(Answers(unsure(60, 0.9), unsure(60, 0.6), truth, LABELS[:2]), GateLimits())
 
     assert verdict.champion_accuracy == verdict.challenger_accuracy == 1
     (reason,) = verdict.reasons
@@ -462,4 +455,4 @@ def test_a_challenger_that_spoils_the_probabilities_of_old_classes_is_refused_th
 def test_probabilities_that_are_better_or_little_worse_are_no_reason(probability: float) -> None:
     truth = np.zeros(60, np.int64)
 
-    assert judge(Answers(unsure(60, 0.9), unsure(60, probability), truth, LABELS[:2]), Limits()).blessed
+    assert judge(Answers(unsure(60, 0.9), unsure(60, probability), truth, LABELS[:2]), GateLimits()).blessed

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from regraft.errors import ArtifactError
+from regraft.gate_limits import GateLimits
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode
 from regraft.stores.recovery import settle_interrupted
 from tests.training.workshop import MODEL, Workshop, first_version, open_workshop
 from training.evaluation.findings import Findings
-from training.gate.checks import Limits
 from training.gate.judge import Answers, judge
 from training.gate.verdict import Verdict
 from training.retrain.outcome import Published, conclude, published_before, reason, reason_of
@@ -30,7 +30,7 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
 def verdict(*, blessed: bool, suspects: int = 0) -> Verdict:
     """Return what the gate says of two heads that answer alike, where it has a floor that they do not reach or none."""
     answers = np.eye(2, dtype=np.float32)[[0, 0, 0, 1]]
-    limits = Limits() if blessed else Limits(min_accuracy=100)
+    limits = GateLimits() if blessed else GateLimits(min_accuracy=100)
     return replace(judge(Answers(answers, answers, np.zeros(4, np.int64), ("red", "blue")), limits), suspects=suspects)
 
 

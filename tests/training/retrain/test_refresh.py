@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from regraft.cli.main import app
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
+from regraft.gate_limits import GateLimits
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model import artifact
 from regraft.model.card import BackboneCard
@@ -16,7 +17,6 @@ from regraft.stores.recovery import job_lock
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.shop import FIRST, MODEL, SECOND, Shop
 from training.backbones.cache import ExportedBackbone
-from training.gate.checks import Limits
 from training.head.features import Features
 from training.retrain.data import rows_of
 from training.retrain.refresh import Network, network_of, weights_of
@@ -25,7 +25,7 @@ from training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-UNREACHABLE = Limits(max_drop=-100)
+UNREACHABLE = GateLimits(max_drop=-100)
 """Who gets nothing wrong is refused too, unless the champion gets everything wrong."""
 
 
@@ -137,7 +137,7 @@ def test_a_class_of_one_picture_is_left_out_of_a_refresh_and_the_rest_is_learned
 def test_a_class_whose_folder_was_emptied_into_another_leaves(shop: Shop) -> None:
     move(shop, range(20), "green", "blue")
 
-    result = shop.refresh(limits=Limits(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100))
+    result = shop.refresh(limits=GateLimits(max_drop=100, max_class_drop=100, max_slice_drop=100, max_suspects=100))
 
     assert shop.card(2).labels == ("blue", "red")
     assert "class 'green' leaves: no image bears its label any more" in result.verdict.cautions
@@ -153,7 +153,7 @@ def test_a_class_of_which_only_holdout_pictures_are_left_is_lost_in_a_refresh_to
         if label == "green" and not held:
             shop.examples.add(MODEL, file_of(shop, sha256).read_bytes(), "blue")
 
-    result = shop.refresh(SECOND, limits=Limits(max_drop=100, max_slice_drop=100, max_suspects=100))
+    result = shop.refresh(SECOND, limits=GateLimits(max_drop=100, max_slice_drop=100, max_suspects=100))
 
     green = next(entry for entry in result.verdict.classes if entry.label == "green")
     assert (green.holdout_images, green.challenger_recall) == (4, 0)

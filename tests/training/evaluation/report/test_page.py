@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.gate_limits import GateLimits
 from regraft.model.card import ClassMetrics, Metrics, ModelCard
 from tests.page import Page
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
@@ -30,7 +31,6 @@ from training.evaluation.findings import (
     Tuning,
 )
 from training.evaluation.report.page import LeftOutFile, render, report_json
-from training.gate.checks import Limits
 from training.gate.judge import Answers, judge
 
 EVIL = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
@@ -126,7 +126,7 @@ def test_the_report_shows_what_was_measured() -> None:
 def test_a_new_label_that_is_doubted_is_shown_with_the_hash_that_it_can_be_put_right_by() -> None:
     hashed = hashlib.sha256(b"a picture").hexdigest()
     answers = np.eye(2, dtype=np.float32)
-    verdict = judge(Answers(answers, answers, np.arange(2), ("red", "blue")), Limits())
+    verdict = judge(Answers(answers, answers, np.arange(2), ("red", "blue")), GateLimits())
     doubted = (Judged(hashed, "Mallory", "train", "blue", "red", 0.99, 0.01),)
 
     text = words(Page(render(CARD, Findings(verdict=verdict, doubted=doubted, doubted_found=1), [])).text)

@@ -1,0 +1,92 @@
+"""Limits of the gate, which decides whether a retrained version goes live."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from regraft.errors import InvalidRequestError
+
+MAX_DROP: Final = 0.5
+MAX_CLASS_DROP: Final = 5.0
+MAX_SLICE_DROP: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The largest losses in percentage points: of all, a class, a source."""
+
+    drop: float
+    class_drop: float
+    slice_drop: float
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """Limits that a person typed, in percentage points; None where nobody typed one.
+
+    A suspect is a label that is likely wrong; more of them count where the difference is beyond chance.
+    """
+
+    max_drop: Annotated[
+        float | None,
+        Field(
+            description="Points of holdout accuracy that may be lost. "
+            f"Default: no loss above {MAX_DROP:g} that is shown."
+        ),
+    ] = None
+    max_class_drop: Annotated[
+        float | None,
+        Field(
+            description="Points of recall that any class may lose, one image always. "
+            f"Default: likewise, {MAX_CLASS_DROP:g}."
+        ),
+    ] = None
+    max_slice_drop: Annotated[
+        float | None,
+        Field(
+            description="Points of accuracy that pictures of any source may lose, one image always. "
+            f"Default: likewise, {MAX_SLICE_DROP:g}."
+        ),
+    ] = None
+    min_accuracy: Annotated[float, Field(description="Floor of holdout accuracy, in percent.")] = 0.0
+    min_class_recall: Annotated[float, Field(description="Floor of any class's recall, in percent.")] = 0.0
+    max_suspects: Annotated[
+        float | None,
+        Field(
+            description="Points by which more new labels than old ones may be likely wrong. "
+            "Default: any, in quarantine."
+        ),
+    ] = None
+    min_slice_accuracy: Annotated[
+        float, Field(description="Floor of accuracy on the pictures of any source, in percent.")
+    ] = 0.0
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "GateLimits":
+        """Return the limits that a job's settings state; all others nobody typed."""
+        return GateLimits(**{name: settings[name] for name in LIMIT_NAMES if name in settings})
+
+    @property
+    def margins(self) -> Margins:
+        """The margins that a loss is tested against."""
+        return Margins(
+            MAX_DROP if self.max_drop is None else self.max_drop,
+            MAX_CLASS_DROP if self.max_class_drop is None else self.max_class_drop,
+            MAX_SLICE_DROP if self.max_slice_drop is None else self.max_slice_drop,
+        )
+
+
+LIMIT_NAMES: Final = tuple(field.name for field in fields(GateLimits))
+
+
+def check_limits(stated: Mapping[str, float]) -> None:
+    """Refuse limits, by name, that are no share of 100.
+
+    Raises:
+        InvalidRequestError: one of them.
+    """
+    for name, points in stated.items():
+        if not 0 <= points <= 100:
+            raise InvalidRequestError(f"{name}: {points} percentage points; need 0 to 100")

@@ -1,0 +1,42 @@
+import math
+
+import pytest
+from typer.main import get_command
+
+from regraft.cli.main import app
+from regraft.errors import InvalidRequestError
+from regraft.gate_limits import LIMIT_NAMES, GateLimits, Margins, check_limits
+from regraft.v1 import retraining_pb2
+
+
+def test_the_margins_are_half_a_point_in_all_and_five_points_of_a_class() -> None:
+    assert GateLimits().margins == Margins(0.5, 5.0, 5.0)
+    assert GateLimits(max_drop=1).margins == Margins(1, 5.0, 5.0)
+
+
+def test_a_limit_of_a_stored_job_is_one_that_a_person_typed() -> None:
+    assert GateLimits.of({"gate": "auto"}) == GateLimits()
+    assert GateLimits.of({"max_drop": 0.5, "max_suspects": 5.0}) == GateLimits(max_drop=0.5, max_suspects=5.0)
+
+
+@pytest.mark.parametrize("points", [-0.1, 100.1, math.nan, math.inf])
+def test_a_limit_is_0_to_100_points(points: float) -> None:
+    check_limits({"max_drop": 0.0, "min_accuracy": 100.0})
+
+    with pytest.raises(InvalidRequestError, match="max_suspects"):
+        check_limits({"max_suspects": points})
+
+
+def test_every_limit_is_a_field_of_the_request() -> None:
+    fields = {field.name for field in retraining_pb2.RetrainRequest.DESCRIPTOR.fields if field.has_presence}
+
+    assert fields == {*LIMIT_NAMES}
+
+
+@pytest.mark.parametrize("command", ["retrain", "refresh"])
+def test_every_limit_is_a_flag_that_explains_itself(command: str) -> None:
+    parameters = {parameter.name: parameter for parameter in get_command(app).commands[command].params}  # type: ignore[attr-defined]  # of a group
+
+    for name in LIMIT_NAMES:
+        assert f"--{name.replace('_', '-')}" in parameters[name].opts
+        assert parameters[name].help
