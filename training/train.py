@@ -28,7 +28,6 @@ from training.evaluation.diagnose import diagnose, thumbnails
 from training.evaluation.findings import Findings
 from training.evaluation.novelty_check import check
 from training.evaluation.occlusion import where_it_looked
-from training.gate.training_run import judge_trained
 from training.gate.verdict import Verdict
 from training.head.abstention import selective
 from training.head.features import Embedder
@@ -36,8 +35,8 @@ from training.head.remarks import remarks, remarks_on_transfer
 from training.memory import give_back_freed_memory
 from training.quantisation.precision import in_precision
 from training.retrain.classes import in_order_of
-from training.retrain.data import Champion, read_champion
 from training.retrain.outcome import reason_of
+from training.retrain.training_run import judge_trained
 from training.settings import TrainSettings
 from training.strategies.context import (
     CHECKPOINT_FILE,
@@ -53,6 +52,7 @@ from training.strategies.probe import probe
 from training.strategies.tracking import Tracked, tracking
 from training.versions.provenance import recipe_of
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
+from training.versions.read import StoredVersion, read_champion
 from training.versions.source import settle_source, source_of
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
@@ -182,7 +182,7 @@ def train(
     return result
 
 
-def opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
+def opponent(store: ModelStore, name: str, gate: GateMode) -> StoredVersion | None:
     """Return the version that serves; None where there is none, or it is damaged and the gate off."""
     try:
         return None if store.champion(name) is None else read_champion(store, name)
@@ -192,7 +192,7 @@ def opponent(store: ModelStore, name: str, gate: GateMode) -> Champion | None:
         raise ArtifactError(f"{error}; --gate off trains without a look at the champion") from error
 
 
-def _in_order_of(champion: Champion, dataset: Dataset) -> Dataset:
+def _in_order_of(champion: StoredVersion, dataset: Dataset) -> Dataset:
     """Return the dataset with labels in the champion's order, new ones behind."""
     images = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
     labels = in_order_of(champion.features.labels, map(one_form, dataset.labels))
@@ -303,7 +303,7 @@ def challenge(made: Made, name: str, settings: TrainSettings, parent_version: in
 
 
 def look_closer(
-    champion: Champion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
+    champion: StoredVersion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
 ) -> Findings:
     """Return what the run's data and head show, and what the gate says where there is a champion."""
     with context.watch.stage("report"):
@@ -330,7 +330,7 @@ def with_judgement(found: Findings, judged: Findings) -> Findings:
 def publish_made(
     made: Made,
     findings: Findings,
-    champion: Champion | None,
+    champion: StoredVersion | None,
     store: ModelStore,
     name: str,
     gate: GateMode,

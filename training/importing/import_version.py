@@ -32,10 +32,10 @@ from training.head.novelty import fit_novelty, novelty_threshold
 from training.importing.classifier import ImageRule, Imported, Proof, prove_imported
 from training.importing.onnx_file import import_onnx
 from training.retrain.classes import in_order_of
-from training.retrain.data import Champion
 from training.settings import TrainSettings
 from training.strategies.context import Context, Listener, Made, Silent, embed
 from training.train import RUNS_FOLDER, TrainResult, look_closer, opponent, publish_made
+from training.versions.read import StoredVersion
 
 _MOST_PROVEN: Final = 32
 _NEVER: Final = 2.0
@@ -177,7 +177,7 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     return replace(found, images=named, labels=labels)
 
 
-def _in_order_of(champion: Champion, imported: Imported) -> Imported:
+def _in_order_of(champion: StoredVersion, imported: Imported) -> Imported:
     """Return the classifier with its answers in the champion's order, new ones behind."""
     labels = in_order_of(champion.features.labels, imported.labels)
     rows = [imported.labels.index(label) for label in labels]

@@ -1,7 +1,112 @@
-"""``python -m training.retrain``: a head retrain as a process of its own."""
+"""Process of a head retrain: ``python -m training.retrain``, by a server with ``--job ID``, by cron with ``--name``."""
 
+import argparse
+import logging
+import os
 import sys
+from contextlib import closing
+from pathlib import Path
 
-from training.retrain.job import main
+from regraft.client.proxies import spare_loopback
+from regraft.errors import InvalidRequestError, RegraftError
+from regraft.logs import FORMATS, LEVELS, write_log
+from regraft.stores.examples import FOLDER, ExamplesStore, open_examples
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import GateMode, ModelStore
+from regraft.stores.recovery import TAKEN, JobTakenError, settle_interrupted
+from regraft.user import user_name
+from training.retrain.job import MINUTES, run_job
+from training.retrain.resource_limits import step_back
 
-sys.exit(main())
+log = logging.getLogger("regraft.retrain")
+
+
+def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> None:
+    """Put back a model's job that a process left behind, or bring it to its end."""
+    for job in examples.jobs.list(model, JobState.RUNNING):
+        settle_interrupted(examples, store, job, "its process was killed")
+
+
+def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
+    """Return the job of a model that waits, perhaps since its server ended, or a new one in this mode of the gate.
+
+    Raises:
+        InvalidRequestError: there is no such mode.
+    """
+    modes = [mode.value for mode in GateMode]
+    if gate not in modes:
+        raise InvalidRequestError(f"REGRAFT_GATE: {gate!r} is none of {', '.join(modes)}")
+    for job in examples.jobs.list(model, JobState.PENDING):
+        return job.id
+    return examples.jobs.create(model, {"gate": gate}, user_name()).id
+
+
+def _run(options: argparse.Namespace) -> RetrainJob:
+    """Run the job that the command line names, or asks for.
+
+    Raises:
+        RegraftError: whatever keeps it from being run.
+    """
+    store = ModelStore(options.store)
+    with closing(open_examples(options.store, options.examples, options.database)) as examples:
+        if options.name:
+            store.versions(options.name)  # refuses what can be no name
+        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
+        job_id = options.job or _waiting_or_new(examples, options.name, options.gate)
+        return run_job(store, examples, job_id, options.minutes, options.memory_mb)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
+    parser.add_argument("--store", type=Path, required=True, help="the model store")
+    parser.add_argument(
+        "--examples",
+        default=os.environ.get("REGRAFT_EXAMPLES", ""),
+        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {FOLDER} inside the model store)",
+    )
+    parser.add_argument(
+        "--database",
+        default=os.environ.get("REGRAFT_DATABASE", ""),
+        help="URL of the examples' database (default: REGRAFT_DATABASE, or SQLite inside the store)",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", help="run this job, which somebody entered")
+    which.add_argument("--name", help="enter a job for this model, unless one waits, and run it")
+    parser.add_argument(
+        "--gate",
+        choices=[mode.value for mode in GateMode],
+        default=os.environ.get("REGRAFT_GATE", GateMode.AUTO.value),
+        help="of a job that --name enters: whether a version that the gate blessed goes live (auto) or waits for a "
+        "person (manual); with off it goes live whatever the gate says (default: REGRAFT_GATE, or auto)",
+    )
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="the longest that it may take (default: 60)")
+    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
+    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
+    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
+        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
+        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a job from the command line.
+
+    Returns:
+        The exit code: 0 when the new head is champion or nothing had to change, `TAKEN` where ``--job`` names one that
+        another process has, 1 otherwise.
+    """
+    options = _parser().parse_args(arguments)
+    write_log(options.log_format, options.log_level)
+    step_back(options.cpus)
+    spare_loopback()
+    try:
+        job = _run(options)
+    except RegraftError as error:
+        log.error("%s", " ".join(str(error).split()))  # a database's own text may have several lines
+        return TAKEN if options.job and isinstance(error, JobTakenError) else 1
+    log.info("job %s of %s: %s: %s", job.id, job.model, job.state, job.message)
+    return 0 if job.state in (JobState.SUCCEEDED, JobState.REFUSED) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,31 +3,25 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from regraft.errors import PreconditionError
-from regraft.label_rules import one_form
-from regraft.model import artifact
-from regraft.model.artifact import Artifact, FloatArray
-from regraft.model.session import arithmetic_here
+from regraft.model.artifact import FloatArray
 from regraft.progress import Progress
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import Example, ExamplesStore
 from regraft.stores.images import ImageFile
-from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.gate.verdict import SuspectLabel
-from training.head.additional import carried_over, in_order, load_further
-from training.head.features import Embedder, Features, assemble, load_features, provider_for
+from training.head.additional import carried_over, in_order
+from training.head.features import Features, assemble
 from training.head.fit import Additional
 from training.head.views import augmentation_of, embed_views
 from training.retrain.classes import Classes, refuse_unseen, settle_classes
 from training.retrain.near_copies import near_copies
 from training.retrain.sides import BOTH_SIDES, Pair, Sides, settle_sides
+from training.versions.read import StoredVersion
 
 FIRST_SOURCE: Final = "first training data"
 """What the gate calls the source of pictures that no example tells of."""
@@ -37,47 +31,6 @@ log = logging.getLogger("regraft.retrain")
 
 Row = tuple[str, str, bool]
 """Image hash, label, whether it is holdout."""
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version to compete with; ``further`` are the rows beside its features.
-
-    As a champion its features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
-    it was published.
-    """
-
-    version: int
-    artifact: Artifact
-    features: Features
-    further: Additional | None
-
-    def probabilities(self, embedding: FloatArray) -> FloatArray:
-        """Return what its head says [n, K] of embeddings [n, D], over the labels of its features."""
-        said, labels = self.artifact.head.probabilities(embedding), self.features.labels
-        answers = np.zeros((len(said), len(labels)), np.float32)
-        for column, label in enumerate(self.artifact.card.labels):
-            answers[:, labels.index(label if label in labels else one_form(label))] += said[:, column]
-        return answers
-
-    @property
-    def is_in_one_form(self) -> bool:
-        """Whether its card has the very labels that its features have."""
-        return set(self.features.labels) == set(self.artifact.card.labels)
-
-    @property
-    def key(self) -> EmbeddingKey:
-        """What embeddings are cached under that its `embedder` makes."""
-        card = self.artifact.card
-        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
-        return bare.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """Its backbone in a session of its own, opened where there is something to run."""
-        card = self.artifact.card
-        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
-        return Embedder.open(self.artifact.model.SerializeToString(), card.image, bare, card.backbone.precision)
 
 
 @dataclass(frozen=True)
@@ -133,45 +86,6 @@ class RetrainData:
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_champion(store: ModelStore, model: str) -> Champion:
-    """Read the version that serves.
-
-    Raises:
-        PreconditionError: there is none.
-        ArtifactError: it is damaged.
-    """
-    version = store.champion(model)
-    if version is None:
-        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
-    return _in_one_form(read_version(store, model, version))
-
-
-def read_version(store: ModelStore, model: str, version: int) -> Champion:
-    """Read a version as if it were the champion.
-
-    Raises:
-        NotFoundError: there is no such version.
-        ArtifactError: it is damaged.
-    """
-    folder = store.folder(model, version)
-    features = folder / FEATURES_FILE
-    return Champion(version, artifact.read(folder / MODEL_FILE), load_features(features), load_further(features))
-
-
-def _in_one_form(champion: Champion) -> Champion:
-    """Return the version with labels in their one form; classes that are one by it become one."""
-    before = champion.features
-    labels = tuple(dict.fromkeys(map(one_form, before.labels)))
-    if labels == before.labels:
-        return champion
-    index = np.array([labels.index(one_form(label)) for label in before.labels], np.int64)
-    features = replace(before, labels=labels, label_index=index[before.label_index])
-    further = champion.further
-    if further is not None:
-        further = replace(further, label_index=index[further.label_index])
-    return replace(champion, features=features, further=further)
-
-
 def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection[str] = ()) -> dict[str, str]:
     """Return the label of every picture: of a version's own, and of those labelled since, without the removed ones."""
     labels = {sha256: label for sha256, label, _ in rows_of(old)} | dict(newer)
@@ -179,7 +93,7 @@ def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection
 
 
 def sides_of(
-    champion: Champion,
+    champion: StoredVersion,
     embeddings: Mapping[str, FloatArray],
     labels: Mapping[str, str],
     kept: Mapping[str, bool],
@@ -201,7 +115,7 @@ def sides_of(
     return settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
 
 
-def _copies(champion: Champion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
+def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
     """Return pairs of pictures that look nearly alike beside others of their class.
 
     Their class is what the champion answers, since a label may be wrong; but where the champion does not know the
@@ -233,7 +147,7 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
 
 
 def gather(
-    champion: Champion,
+    champion: StoredVersion,
     examples: ExamplesStore,
     model: str,
     progress: Progress,
@@ -293,7 +207,7 @@ def gather(
     )
 
 
-def _aside(champion: Champion, examples: ExamplesStore, model: str, features: Features) -> Aside:
+def _aside(champion: StoredVersion, examples: ExamplesStore, model: str, features: Features) -> Aside:
     """Return the pictures in quarantine whose embeddings are at hand."""
     held, learned = examples.sides(model), set(features.sha256)
     listed = [each for each in examples.list(model, quarantined=True) if each.sha256 not in learned]
@@ -310,7 +224,7 @@ def _aside(champion: Champion, examples: ExamplesStore, model: str, features: Fe
     )
 
 
-def _read_as(champion: Champion, aside: Aside, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
+def _read_as(champion: StoredVersion, aside: Aside, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
     """Yield the class that each picture in quarantine is read as.
 
     The champion reads them, which was not fitted on them; those that are found ``wrong`` just now, which it may have
@@ -351,7 +265,7 @@ def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, 
 
 
 def embed_missing(
-    champion: Champion, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
+    champion: StoredVersion, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """Return what the champion's backbone makes of its own pictures and of others, and why there is none of some.
 
@@ -372,7 +286,9 @@ def embed_missing(
     return known | fresh, failures
 
 
-def _further(champion: Champion, features: Features, examples: ExamplesStore, progress: Progress) -> Additional | None:
+def _further(
+    champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress
+) -> Additional | None:
     """Return the rows beside the features: the champion's, and as many views of each picture that is new."""
     if champion.further is None:
         return None

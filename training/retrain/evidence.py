@@ -25,9 +25,10 @@ from training.head.abstention import selective
 from training.head.features import Embedder, Features
 from training.head.fit import FittedHead
 from training.head.remarks import remarks
-from training.retrain.data import FIRST_SOURCE, Champion, RetrainData
+from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, unseen_answers
 from training.versions.data_changes import data_changes
+from training.versions.read import StoredVersion
 
 MOST_SUSPECTED: Final = 20
 """Labels that a verdict names: as many as a person puts right by hand. The report shows more."""
@@ -53,7 +54,7 @@ class Terms:
 
 
 def judge_retrained(
-    champion: Champion,
+    champion: StoredVersion,
     data: RetrainData,
     fitted: FittedHead,
     golden: list[tuple[Path, str]],
@@ -152,7 +153,7 @@ def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[
     return columns
 
 
-def anchor_of(champion: Champion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
+def anchor_of(champion: StoredVersion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
     """Return what the best versions up to the champion answered.
 
     Where its features, in ``file``, have none, it is the first that is anchored: by the pictures that nobody sent.

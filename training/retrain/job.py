@@ -1,45 +1,38 @@
-"""The story of a head retrain: one job, run as its own process, on old and new embeddings together. No torch.
+"""One job of a head retrain, on old and new embeddings together. No torch.
 
-The server starts ``python -m training.retrain --job ID``; cron starts the very same module with ``--name``. It
-meets the server only in the model store and the examples store.
+It meets the server only in the model store and the examples store.
 """
 
-import argparse
 import logging
-import os
 import time
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from regraft.client.proxies import spare_loopback
-from regraft.errors import InvalidRequestError, RegraftError
+from regraft.errors import RegraftError
 from regraft.gate_limits import GateLimits
-from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.model import artifact
 from regraft.progress import Progress
-from regraft.stores.examples import FOLDER, ExamplesStore, open_examples
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobCancelledError, JobState, RetrainJob
-from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
-from regraft.stores.recovery import TAKEN, JobTakenError, fail, job_lock, settle_interrupted
-from regraft.user import user_name
+from regraft.stores.models import FEATURES_FILE, ModelStore
+from regraft.stores.recovery import JobTakenError, fail, job_lock
 from training.backbones.cache import backbone_of
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.head.features import Features
 from training.head.fit import FittedHead
 from training.head.refit import REFITTED_WITH, refit
-from training.retrain.data import Champion, RetrainData, gather, read_champion, rows_of
+from training.retrain.data import RetrainData, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
-from training.retrain.resource_limits import step_back, within
+from training.retrain.resource_limits import within
 from training.versions.publish import Challenger, build, prove_on_files, publish
+from training.versions.read import StoredVersion, read_champion
 
 _REPORT_EVERY_S: Final = 0.3
-_MINUTES: Final = 60.0
+MINUTES: Final = 60.0
 _PHASES: Final = {
     "read": (0.0, 0.05),
     "embed": (0.05, 0.5),
@@ -74,7 +67,7 @@ class _Reporter:
 
 
 def run_job(
-    store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = _MINUTES, memory_mb: int = 0
+    store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = MINUTES, memory_mb: int = 0
 ) -> RetrainJob:
     """Run one PENDING job, within the limits of `within`, to its final state and return it.
 
@@ -135,7 +128,9 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
 
 
-def _finished_without_news(champion: Champion, data: RetrainData, examples: ExamplesStore, job: RetrainJob) -> bool:
+def _finished_without_news(
+    champion: StoredVersion, data: RetrainData, examples: ExamplesStore, job: RetrainJob
+) -> bool:
     """End a job that has nothing to learn from, and tell whether it has."""
     if rows_of(data.features) != rows_of(champion.features) or not champion.is_in_one_form:
         return False
@@ -146,7 +141,7 @@ def _finished_without_news(champion: Champion, data: RetrainData, examples: Exam
     return True
 
 
-def _build(champion: Champion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
+def _build(champion: StoredVersion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
     return build(
         backbone_of(champion.artifact),
@@ -195,90 +190,3 @@ def _publish(
         thumbnails=thumbnails(findings, pictures),
     )
     return Published(version, champion, why, verdict.to_dict())
-
-
-def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> None:
-    """Put back a model's job that a process left behind, or bring it to its end."""
-    for job in examples.jobs.list(model, JobState.RUNNING):
-        settle_interrupted(examples, store, job, "its process was killed")
-
-
-def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
-    """Return the job of a model that waits, perhaps since its server ended, or a new one in this mode of the gate.
-
-    Raises:
-        InvalidRequestError: there is no such mode.
-    """
-    modes = [mode.value for mode in GateMode]
-    if gate not in modes:
-        raise InvalidRequestError(f"REGRAFT_GATE: {gate!r} is none of {', '.join(modes)}")
-    for job in examples.jobs.list(model, JobState.PENDING):
-        return job.id
-    return examples.jobs.create(model, {"gate": gate}, user_name()).id
-
-
-def _run(options: argparse.Namespace) -> RetrainJob:
-    """Run the job that the command line names, or asks for.
-
-    Raises:
-        RegraftError: whatever keeps it from being run.
-    """
-    store = ModelStore(options.store)
-    with closing(open_examples(options.store, options.examples, options.database)) as examples:
-        if options.name:
-            store.versions(options.name)  # refuses what can be no name
-        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
-        job_id = options.job or _waiting_or_new(examples, options.name, options.gate)
-        return run_job(store, examples, job_id, options.minutes, options.memory_mb)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
-    parser.add_argument("--store", type=Path, required=True, help="the model store")
-    parser.add_argument(
-        "--examples",
-        default=os.environ.get("REGRAFT_EXAMPLES", ""),
-        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {FOLDER} inside the model store)",
-    )
-    parser.add_argument(
-        "--database",
-        default=os.environ.get("REGRAFT_DATABASE", ""),
-        help="URL of the examples' database (default: REGRAFT_DATABASE, or SQLite inside the store)",
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--job", help="run this job, which somebody entered")
-    which.add_argument("--name", help="enter a job for this model, unless one waits, and run it")
-    parser.add_argument(
-        "--gate",
-        choices=[mode.value for mode in GateMode],
-        default=os.environ.get("REGRAFT_GATE", GateMode.AUTO.value),
-        help="of a job that --name enters: whether a version that the gate blessed goes live (auto) or waits for a "
-        "person (manual); with off it goes live whatever the gate says (default: REGRAFT_GATE, or auto)",
-    )
-    parser.add_argument("--minutes", type=float, default=_MINUTES, help="the longest that it may take (default: 60)")
-    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
-    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
-    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
-        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
-        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run a job from the command line.
-
-    Returns:
-        The exit code: 0 when the new head is champion or nothing had to change, `TAKEN` where ``--job`` names one that
-        another process has, 1 otherwise.
-    """
-    options = _parser().parse_args(arguments)
-    write_log(options.log_format, options.log_level)
-    step_back(options.cpus)
-    spare_loopback()
-    try:
-        job = _run(options)
-    except RegraftError as error:
-        log.error("%s", " ".join(str(error).split()))  # a database's own text may have several lines
-        return TAKEN if options.job and isinstance(error, JobTakenError) else 1
-    log.info("job %s of %s: %s: %s", job.id, job.model, job.state, job.message)
-    return 0 if job.state in (JobState.SUCCEEDED, JobState.REFUSED) else 1

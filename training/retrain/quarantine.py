@@ -19,8 +19,9 @@ from training.evaluation.label_errors import MIN_CLASS
 from training.gate.verdict import SuspectLabel
 from training.head.features import Features
 from training.head.fit import Balance, FittedHead, fit
-from training.retrain.data import NOTHING_ASIDE, Aside, Champion, RetrainData
+from training.retrain.data import NOTHING_ASIDE, Aside, RetrainData
 from training.retrain.label_noise import Foretold, wrong_labels
+from training.versions.read import StoredVersion
 
 _LIKELY: Final = 0.3
 _CHAMPION: Final = 0.02
@@ -75,7 +76,7 @@ NOTHING_QUARANTINED: Final = Quarantined()
 
 
 def quarantine(
-    champion: Champion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+    champion: StoredVersion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
 ) -> list[SuspectLabel]:
     """Put the likely wrong labels among those sent into quarantine, and return them.
 

@@ -25,12 +25,10 @@ from training.data.dataset import Dataset, LabelledImage, scan
 from training.data.scan import LeftOut, shown_path
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
-from training.gate.training_run import held_rows, judge_made, made_embeddings
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.refit import refit
 from training.retrain.classes import refuse_unseen, settle_classes
 from training.retrain.data import (
-    Champion,
     RetrainData,
     embed_missing,
     gather,
@@ -38,7 +36,6 @@ from training.retrain.data import (
     learned_from,
     left_out_with,
     new_rows,
-    read_champion,
     remarks_on,
     seen_labels,
     sides_of,
@@ -48,10 +45,12 @@ from training.retrain.evidence import Terms, anchor_of, answered_rightly
 from training.retrain.outcome import reason_of
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.sides import BOTH_SIDES
+from training.retrain.training_run import held_rows, judge_made, made_embeddings
 from training.settings import TrainSettings
 from training.strategies.context import Context, Listener, Made, Silent
 from training.train import RUNS_FOLDER, challenge, explain, look_into, make, tuner_for, with_judgement
 from training.versions.publish import Challenger, promote, publish
+from training.versions.read import StoredVersion, read_champion
 from training.versions.source import IMPORTED, settle_source
 
 _PICTURES: Final = "pictures"
@@ -102,7 +101,7 @@ def network_of(
     return Network(backbone or card.name, weights, precision or card.precision, image_px, resize)
 
 
-def _source(store: ModelStore, name: str, champion: Champion) -> str:
+def _source(store: ModelStore, name: str, champion: StoredVersion) -> str:
     """Return which version has the backbone that the champion's run began with, as NAME:VERSION.
 
     That is the champion itself, unless it was fine-tuned: its own file has the backbone, whatever became of others.
@@ -250,7 +249,7 @@ class Collected:
     remarks: tuple[str, ...]
 
 
-def _quarantined(champion: Champion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
+def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
     """Put wrong labels into quarantine, as a retrain of the champion would find them; that is soon done."""
     wrong: list[SuspectLabel] = []
     if any(not example.quarantine for example in examples.list(name)):
@@ -262,7 +261,7 @@ def _quarantined(champion: Champion, examples: ExamplesStore, name: str, context
     return Quarantined(wrong, len(examples.list(name, quarantined=True)))
 
 
-def collect(champion: Champion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
+def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
     """Return every picture that a model knows by now, with its label in force and its split.
 
     Pictures of ``data`` that are new join, those that were removed as examples do not. The label of an example holds;
@@ -328,7 +327,7 @@ def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> It
 
 
 def _judge(
-    champion: Champion,
+    champion: StoredVersion,
     made: Made,
     collected: Collected,
     examples: ExamplesStore,

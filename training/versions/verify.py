@@ -8,8 +8,8 @@ import numpy as np
 from regraft.progress import Progress, silent
 from regraft.stores.models import ModelStore
 from training.head.refit import refit
-from training.retrain.data import read_version
 from training.versions.publish import library_versions, measure_head
+from training.versions.read import read_version
 
 _REFITTED: Final = ("probe", "retrain", "upgrade")
 

@@ -70,7 +70,7 @@ def _upgrade(
     store: ModelStore, data: Path | None, examples: str, database: str, gate: GateMode
 ) -> list[dict[str, Any]]:
     from regraft.stores.examples import FOLDER, open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from training.versions.upgrade import upgrade as run  # noqa: PLC0415 - scikit-learn takes a second
+    from training.retrain.upgrade import upgrade as run  # noqa: PLC0415 - scikit-learn takes a second
 
     labelled = open_examples(store.root, examples, database)
     places = examples or str(store.root / FOLDER)

@@ -14,14 +14,20 @@ from regraft.stores.images import ImageFile, ImageFiles
 from training.backbones.cache import embedding_cache
 from training.evaluation.findings import Findings
 from training.head.features import Embedder, Features, assemble
-from training.retrain.data import FIRST_SOURCE, Champion, RetrainData, Row, new_rows, rows_of
+from training.retrain.data import FIRST_SOURCE, RetrainData, Row, new_rows, rows_of
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.near_copies import relatives
 from training.strategies.context import Context, Made
+from training.versions.read import StoredVersion
 
 
 def judge_trained(
-    champion: Champion, made: Made, examples: str, golden: list[tuple[Path, str]], context: Context, limits: GateLimits
+    champion: StoredVersion,
+    made: Made,
+    examples: str,
+    golden: list[tuple[Path, str]],
+    context: Context,
+    limits: GateLimits,
 ) -> Findings:
     """Judge a training run that shares no split with the champion, by pictures that neither was fitted on.
 
@@ -65,7 +71,7 @@ def judge_trained(
 
 
 def _learned_by_champion(
-    champion: Champion, held: Features, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+    champion: StoredVersion, held: Features, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
 ) -> set[str]:
     """Return the holdout pictures of a run that the champion was fitted on, or on pictures that belong with them."""
     train = champion.features.train()
@@ -75,7 +81,9 @@ def _learned_by_champion(
     return (set(held.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
 
 
-def _older(champion: Champion, made: Made, files: dict[str, ImageFile], kept: ImageFiles, context: Context) -> Features:
+def _older(
+    champion: StoredVersion, made: Made, files: dict[str, ImageFile], kept: ImageFiles, context: Context
+) -> Features:
     """Return the champion's holdout beyond the run's pictures, as far as it is at hand; ``files`` learns where."""
     now, before = made.features, champion.features.holdout()
     learned = {*now.sha256, *(sample.sha256 for sample in made.extra)}
@@ -89,7 +97,7 @@ def _older(champion: Champion, made: Made, files: dict[str, ImageFile], kept: Im
 
 
 def judge_made(
-    champion: Champion,
+    champion: StoredVersion,
     made: Made,
     data: RetrainData,
     files: Mapping[str, ImageFile],
@@ -122,7 +130,7 @@ def judge_made(
 
 
 def champion_embeddings(
-    champion: Champion, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+    champion: StoredVersion, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
 ) -> dict[str, FloatArray]:
     """Return what the champion's backbone makes of pictures, by hash; ``known`` as in `judge_made`."""
     embeddings = _by_hash(champion.features)
@@ -133,7 +141,7 @@ def champion_embeddings(
 
 
 def made_embeddings(
-    champion: Champion, made: Made, files: Mapping[str, ImageFile], context: Context
+    champion: StoredVersion, made: Made, files: Mapping[str, ImageFile], context: Context
 ) -> dict[str, FloatArray]:
     """Return what the new backbone makes of more pictures, by hash; what cannot be read is missing."""
     same = _by_hash(champion.features) if made.backbone.key == champion.key else {}
@@ -162,7 +170,7 @@ def _embedder(made: Made) -> Embedder:
     return Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
 
 
-def _remarks(champion: Champion, learned: int, unseen: int) -> Iterator[str]:
+def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str]:
     if learned:
         yield (
             f"{learned} holdout images of this run judge nobody, since version {champion.version} was fitted on them, "
@@ -175,7 +183,7 @@ def _remarks(champion: Champion, learned: int, unseen: int) -> Iterator[str]:
         )
 
 
-def _without_lost_classes(found: Findings, champion: Champion, labels: tuple[str, ...]) -> Findings:
+def _without_lost_classes(found: Findings, champion: StoredVersion, labels: tuple[str, ...]) -> Findings:
     """Return what was found, refused where classes of the champion would be gone."""
     counts = np.bincount(champion.features.label_index, minlength=len(champion.features.labels))
     gone = [

@@ -23,8 +23,9 @@ from tests.tiny import COLOURS, picture, publish_tiny
 from tests.training.classifiers import save_classifier
 from training.head.features import assemble, load_features
 from training.importing.import_version import ImportSettings, import_version
-from training.retrain.data import read_version, rows_of
-from training.versions.upgrade import Upgraded, upgrade
+from training.retrain.data import rows_of
+from training.retrain.upgrade import Upgraded, upgrade
+from training.versions.read import read_version
 from training.versions.verify import verify
 
 Change = Callable[[dict[str, Any], onnx.ModelProto], None]

@@ -26,10 +26,11 @@ from training.data.find_images import find_images
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, load_features
 from training.head.refit import REFITTED_WITH, refit
-from training.retrain.data import FIRST_SOURCE, Champion, RetrainData
+from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.outcome import reason_of
 from training.versions.publish import build, promote, prove_on_files, publish
+from training.versions.read import StoredVersion
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _upgrade(
 ) -> Upgraded:
     folder = store.folder(older.name, older.version)
     read = read_older(folder / MODEL_FILE)
-    champion = Champion(older.version, read, load_features(folder / FEATURES_FILE), None)
+    champion = StoredVersion(older.version, read, load_features(folder / FEATURES_FILE), None)
     files = find_images(champion.features.sha256, data, places, progress)
     embedder, features, unreadable = _embed(champion, files, cache, progress)
     fitted = refit(read.card, features, None, progress)
@@ -123,7 +124,7 @@ def _upgrade(
 
 
 def _embed(
-    champion: Champion, files: dict[str, ImageFile], cache: Path, progress: Progress
+    champion: StoredVersion, files: dict[str, ImageFile], cache: Path, progress: Progress
 ) -> tuple[Embedder, Features, dict[str, str]]:
     """Return the version's features by this Regraft's image rule, and by hash why a picture is not among them."""
     card = champion.artifact.card

@@ -4,12 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from regraft.label_rules import image_hash, is_holdout
 from regraft.stores.examples import NewExample
 from regraft.stores.jobs import JobState
+from tests.training.conftest import (
+    colour_rows,
+    features_of,
+)
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
 from training.data.groups import group_named
+from training.retrain.data import labels_in_force
 
 
 @pytest.fixture
@@ -124,3 +131,27 @@ def test_what_was_held_out_stays_out_of_training_though_it_was_removed_and_sent_
 
     assert side(workshop, 3, data) is None
     assert side(workshop, 4, copy) is True
+
+
+OLD = features_of(
+    ("blue", "red"),
+    [
+        row
+        for label in ("blue", "red")
+        for row in (*colour_rows(label, range(4), held=False), *colour_rows(label, range(4, 6), held=True))
+    ],
+)
+HASHES = [*OLD.sha256, *(image_hash(str(number).encode()) for number in range(8))]
+SENT = st.dictionaries(st.sampled_from(HASHES), st.sampled_from(["blue", "red", "green"]))
+
+
+@settings(max_examples=80)
+@given(SENT, st.sets(st.sampled_from(HASHES)))
+def test_every_picture_has_its_newer_label_and_what_was_removed_leaves_although_the_champion_was_fitted_on_it(
+    sent: dict[str, str], removed: set[str]
+) -> None:
+    labels = labels_in_force(OLD, sent, removed)
+
+    assert list(labels) == sorted({*OLD.sha256, *sent} - removed)
+    known = {sha256: OLD.labels[index] for sha256, index in zip(OLD.sha256, OLD.label_index, strict=True)}
+    assert all(label == sent.get(sha256, known.get(sha256)) for sha256, label in labels.items())

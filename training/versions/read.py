@@ -1,0 +1,97 @@
+"""A published version, read back with its features."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from regraft.errors import PreconditionError
+from regraft.label_rules import one_form
+from regraft.model import artifact
+from regraft.model.artifact import Artifact, FloatArray
+from regraft.model.session import arithmetic_here
+from regraft.stores.embeddings import EmbeddingKey
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.head.additional import load_further
+from training.head.features import Embedder, Features, load_features, provider_for
+from training.head.fit import Additional
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """The version to compete with; ``further`` are the rows beside its features.
+
+    As a champion its features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
+    it was published.
+    """
+
+    version: int
+    artifact: Artifact
+    features: Features
+    further: Additional | None
+
+    def probabilities(self, embedding: FloatArray) -> FloatArray:
+        """Return what its head says [n, K] of embeddings [n, D], over the labels of its features."""
+        said, labels = self.artifact.head.probabilities(embedding), self.features.labels
+        answers = np.zeros((len(said), len(labels)), np.float32)
+        for column, label in enumerate(self.artifact.card.labels):
+            answers[:, labels.index(label if label in labels else one_form(label))] += said[:, column]
+        return answers
+
+    @property
+    def is_in_one_form(self) -> bool:
+        """Whether its card has the very labels that its features have."""
+        return set(self.features.labels) == set(self.artifact.card.labels)
+
+    @property
+    def key(self) -> EmbeddingKey:
+        """What embeddings are cached under that its `embedder` makes."""
+        card = self.artifact.card
+        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
+        return bare.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Its backbone in a session of its own, opened where there is something to run."""
+        card = self.artifact.card
+        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
+        return Embedder.open(self.artifact.model.SerializeToString(), card.image, bare, card.backbone.precision)
+
+
+def read_champion(store: ModelStore, model: str) -> StoredVersion:
+    """Read the version that serves.
+
+    Raises:
+        PreconditionError: there is none.
+        ArtifactError: it is damaged.
+    """
+    version = store.champion(model)
+    if version is None:
+        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
+    return _in_one_form(read_version(store, model, version))
+
+
+def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
+    """Read a version as if it were the champion.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ArtifactError: it is damaged.
+    """
+    folder = store.folder(model, version)
+    features = folder / FEATURES_FILE
+    return StoredVersion(version, artifact.read(folder / MODEL_FILE), load_features(features), load_further(features))
+
+
+def _in_one_form(champion: StoredVersion) -> StoredVersion:
+    """Return the version with labels in their one form; classes that are one by it become one."""
+    before = champion.features
+    labels = tuple(dict.fromkeys(map(one_form, before.labels)))
+    if labels == before.labels:
+        return champion
+    index = np.array([labels.index(one_form(label)) for label in before.labels], np.int64)
+    features = replace(before, labels=labels, label_index=index[before.label_index])
+    further = champion.further
+    if further is not None:
+        further = replace(further, label_index=index[further.label_index])
+    return replace(champion, features=features, further=further)
