@@ -4,9 +4,9 @@ Refitting the head was measured beside keeping it: on photographs neither was be
 strategy, also where the backbone has learned from the pictures.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from regraft.errors import DatasetError, PreconditionError, TrainingError
 from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
+from regraft.model.card import ModelCard
 from regraft.progress import Progress, silent
 from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
@@ -28,11 +29,47 @@ from training.head.features import Embedder, Features, load_features
 from training.head.fit import FittedHead, Unseen
 from training.head.refit import REFITTED_WITH
 from training.quantisation.precision import NONSENSE_DROP, calibration_crops, quantised
-from training.quantisation.result import Quantised, side_of
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
 
 _BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 """Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
+
+
+@dataclass(frozen=True)
+class PrecisionSide:
+    """One of the two versions; accuracy on the holdout, None where there is none; ``ms`` an image on one thread."""
+
+    precision: str
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    mb: float
+    ms: float
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What became of it.
+
+    Attributes:
+        agreement: share of holdout images that both versions answer alike; None where there are none.
+        objections: of the gate against the new version; empty where it has none.
+        promoted: whether it is the champion now.
+    """
+
+    name: str
+    version: int
+    parent_version: int
+    path: Path
+    holdout_images: int
+    agreement: float | None
+    fp32: PrecisionSide
+    int8: PrecisionSide
+    objections: tuple[str, ...]
+    promoted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**asdict(self), "path": str(self.path), "speed_up": round(self.fp32.ms / self.int8.ms, 3)}
 
 
 @dataclass(frozen=True)
@@ -177,8 +214,16 @@ def _conclude(
         folder / MODEL_FILE,
         verdict.holdout_images,
         float((before.argmax(axis=1) == after.argmax(axis=1)).mean()) if len(before) else None,
-        side_of(parent.artifact.card, parent.folder, times[0]),
-        side_of(challenger.card, folder, times[1]),
+        _side_of(parent.artifact.card, parent.folder, times[0]),
+        _side_of(challenger.card, folder, times[1]),
         verdict.reasons,
         promoted,
     )
+
+
+def _side_of(card: ModelCard, folder: Path, ms: float) -> PrecisionSide:
+    """Return the figures of a version, given its milliseconds."""
+    metrics, mb = card.metrics, round((folder / MODEL_FILE).stat().st_size / 1e6, 3)
+    if metrics is None:
+        return PrecisionSide(card.backbone.precision, None, None, mb, ms)
+    return PrecisionSide(card.backbone.precision, metrics.accuracy, metrics.accuracy_interval, mb, ms)

@@ -16,7 +16,7 @@ from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import TAKEN, JobTakenError, settle_interrupted
 from regraft.user import user_name
 from training.retrain.job import MINUTES, run_job
-from training.retrain.resource_limits import step_back
+from training.retrain.resource_limits import lower_priority
 
 log = logging.getLogger("regraft.retrain")
 
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     write_log(options.log_format, options.log_level)
-    step_back(options.cpus)
+    lower_priority(options.cpus)
     spare_loopback()
     try:
         job = _run(options)

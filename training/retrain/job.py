@@ -27,7 +27,7 @@ from training.retrain.data import RetrainData, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
-from training.retrain.resource_limits import within
+from training.retrain.resource_limits import limited
 from training.versions.publish import Challenger, build, prove_on_files, publish
 from training.versions.read import StoredVersion, read_champion
 
@@ -61,7 +61,7 @@ class _Reporter:
         message = f"{phase}: {done} of {total}" if total > 1 else phase
         self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
 
-    def within(self, phase: str) -> Progress:
+    def as_phase(self, phase: str) -> Progress:
         """Report steps of any stage as steps of one phase, so that the fraction never goes back."""
         return lambda _, done, total: self(phase, done, total)
 
@@ -69,7 +69,7 @@ class _Reporter:
 def run_job(
     store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = MINUTES, memory_mb: int = 0
 ) -> RetrainJob:
-    """Run one PENDING job, within the limits of `within`, to its final state and return it.
+    """Run one PENDING job, within the limits of `limited`, to its final state and return it.
 
     Raises:
         JobTakenError: the job was claimed, cancelled or finished by somebody else, or the model's lock is held.
@@ -80,7 +80,7 @@ def run_job(
         if not examples.jobs.claim(job_id):
             raise JobTakenError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
         try:
-            with within(minutes, memory_mb, last_words=partial(fail, examples, store, job)):
+            with limited(minutes, memory_mb, last_words=partial(fail, examples, store, job)):
                 _retrain(store, examples, job)
         except JobCancelledError:
             examples.jobs.finish(job_id, JobState.CANCELLED, "cancelled")
@@ -109,11 +109,11 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     fitted = refit(champion.artifact.card, data.features, data.further, progress, missing=data.missing)
     progress("check", 0, 1)
     if wrong := quarantine(champion, data, fitted, examples, job.model):
-        data = gather(champion, examples, job.model, progress.within("check"), wrong)
+        data = gather(champion, examples, job.model, progress.as_phase("check"), wrong)
         if _finished_without_news(champion, data, examples, job):
             return
         fitted = refit(
-            champion.artifact.card, data.features, data.further, progress.within("check"), missing=data.missing
+            champion.artifact.card, data.features, data.further, progress.as_phase("check"), missing=data.missing
         )
     progress("judge", 0, 1)
     aside = Quarantined(wrong, len(examples.list(job.model, quarantined=True)))

@@ -27,7 +27,7 @@ class _Stopped(BaseException):
     """Raised in the main thread by the signal; whoever handles every error does not handle this."""
 
 
-def step_back(cpus: int = 0) -> None:
+def lower_priority(cpus: int = 0) -> None:
     """Let this process run when others do not need the machine, and be the first that the system kills for memory.
 
     Args:
@@ -41,7 +41,7 @@ def step_back(cpus: int = 0) -> None:
 
 
 @contextmanager
-def within(minutes: float, memory_mb: int = 0, last_words: Callable[[str], object] = log.error) -> Iterator[None]:
+def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], object] = log.error) -> Iterator[None]:
     """Interrupt the block when it takes longer than so many minutes, or more memory; in the main thread only.
 
     Memory is what the process has for itself and not from a file, as a look at /proc ten times a second finds it. Where

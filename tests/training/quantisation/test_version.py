@@ -29,8 +29,7 @@ from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, M
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
 from training.head.features import load_features
-from training.quantisation.result import Quantised
-from training.quantisation.version import quantise_version
+from training.quantisation.version import Quantised, quantise_version
 
 
 @pytest.fixture

@@ -7,19 +7,19 @@ import pytest
 from regraft.errors import TrainingError
 from regraft.stores.recovery import OUT_OF_MEMORY
 from tests.training.conftest import in_a_child
-from training.retrain.resource_limits import within
+from training.retrain.resource_limits import limited
 
 ASK = """
 import os
-from training.retrain.resource_limits import step_back
-step_back(cpus=1)
+from training.retrain.resource_limits import lower_priority
+lower_priority(cpus=1)
 print(os.nice(0), len(os.sched_getaffinity(0)), open("/proc/self/oom_score_adj").read().strip())
 """
 
 GREEDY = """
 import signal, sys, threading
 from regraft.errors import TrainingError
-from training.retrain.resource_limits import within
+from training.retrain.resource_limits import limited
 
 def take():
     return b"x" * (200 * 2**20)
@@ -33,7 +33,7 @@ def take_in_native_code():
     take_and_wait()
 
 try:
-    with within(10, int(sys.argv[2]), lambda reason: print("last words:", reason)):
+    with limited(10, int(sys.argv[2]), lambda reason: print("last words:", reason)):
         globals()[sys.argv[1]]()
 except TrainingError as error:
     print("stopped:", error)
@@ -90,18 +90,18 @@ def test_what_takes_too_long_is_interrupted_even_where_every_error_is_handled() 
             except Exception:  # noqa: BLE001, S112 - this is what is tested
                 continue
 
-    with pytest.raises(TrainingError, match=r"longer than its limit of 0\.001 minutes"), within(0.001):
+    with pytest.raises(TrainingError, match=r"longer than its limit of 0\.001 minutes"), limited(0.001):
         stubborn()
 
 
 def test_what_takes_too_long_and_is_watched_for_memory_too_is_interrupted() -> None:
-    with pytest.raises(TrainingError, match=r"longer than its limit of 0\.001 minutes"), within(0.001, 10**6):
+    with pytest.raises(TrainingError, match=r"longer than its limit of 0\.001 minutes"), limited(0.001, 10**6):
         for _ in count():
             pass
 
 
 def test_what_ends_in_time_is_left_alone() -> None:
-    with within(1):
+    with limited(1):
         done = True
 
     assert done
