@@ -13,7 +13,7 @@ from training.backbones.catalogue import STORE_PREFIX
 from training.retrain.refresh import weights_of
 from training.settings import TrainSettings
 from training.strategies.finetuning.recipe import Recipe
-from training.versions.provenance import LR
+from training.strategies.provenance import LR
 
 _SETTINGS: Final = (
     "strategy",

@@ -49,8 +49,8 @@ from training.strategies.context import (
 )
 from training.strategies.extra_data import check_extra
 from training.strategies.probe import probe
+from training.strategies.provenance import provenance_of
 from training.strategies.tracking import Tracked, tracking
-from training.versions.provenance import recipe_of
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
 from training.versions.read import StoredVersion, read_champion
 from training.versions.source import settle_source, source_of
@@ -272,31 +272,8 @@ def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> M
 
 def challenge(made: Made, name: str, settings: TrainSettings, parent_version: int | None = None) -> Challenger:
     """Make the model file and its card, and prove it on real pictures."""
-    challenger = build(
-        made.backbone,
-        made.fitted,
-        made.features,
-        name=name,
-        strategy=made.strategy,
-        settings={
-            "data": text_of(Path(settings.data.resolve().name)),
-            "split": made.dataset.how_split,
-            "balance": settings.balance,
-            **({"target_error": settings.target_error} if settings.target_error is not None else {}),
-            "views": settings.views,
-            **(
-                {"augment": settings.augment, "mirror": made.mirror}
-                if (settings.views or made.strategy != "probe")
-                else {}
-            ),
-            **settings.changes,
-        },
-        seed=settings.seed,
-        recipe=recipe_of(made, settings),
-        parent_version=parent_version,
-        further=made.further,
-        choice=made.choice,
-    )
+    provenance = provenance_of(made, name, settings, parent_version)
+    challenger = build(made.backbone, made.fitted, made.features, provenance, further=made.further)
     files = {image.sha256: image.path for image in made.dataset.images}
     prove_on_files(challenger, made.fitted.head, files.__getitem__)
     return challenger

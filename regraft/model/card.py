@@ -184,8 +184,8 @@ class ModelCard(_Part):
         reference: None where there were too few images; cards from before there was one do not have it.
         abstention: None where no error was asked for.
         choice: None where there was one way only.
-        recipe: how backbone and head were trained, see `training.versions.provenance`; what is retrained, quantised or
-            upgraded from a version keeps its. Cards from before there was one do not have it.
+        recipe: how backbone and head were trained, see `training.strategies.provenance`; what is retrained, quantised
+            or upgraded from a version keeps its. Cards from before there was one do not have it.
     """
 
     schema_version: int

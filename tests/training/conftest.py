@@ -25,7 +25,7 @@ from tests.tiny import SPEC, picture, tiny_backbone
 from training.backbones.cache import ExportedBackbone, load_backbone
 from training.head.features import Features, assemble
 from training.head.fit import Additional, fit
-from training.versions.publish import Challenger, build
+from training.versions.publish import Challenger, Provenance, build
 
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
 
@@ -98,11 +98,7 @@ def colour_challenger(
         as_exported(tiny_backbone()),
         fit(features, additional=further),
         features,
-        name=name,
-        strategy="probe",
-        settings={"data": "a test", **settings},
-        seed=0,
-        parent_version=parent,
+        Provenance(name, "probe", {"data": "a test", **settings}, seed=0, parent_version=parent),
         further=further,
     )
 

@@ -14,7 +14,7 @@ from tests.training.conftest import as_exported
 from tests.training.convolutions import conv_backbone
 from training.head.features import assemble
 from training.head.fit import fit
-from training.versions.publish import build, publish
+from training.versions.publish import Provenance, build, publish
 
 NAME = "colours"
 LABELS = ("blue", "green", "red")
@@ -58,15 +58,7 @@ def publish_float(
         rows.append((image_hash(data), "red", number == 0))
         embeddings[image_hash(data)] = embeddings[image_hash(picture("red", number))]
     features = assemble(labels, rows, embeddings)
-    challenger = build(
-        as_exported(backbone),
-        fit(features),
-        features,
-        name=NAME,
-        strategy="probe",
-        settings=dict(settings),
-        seed=3,
-    )
+    challenger = build(as_exported(backbone), fit(features), features, Provenance(NAME, "probe", settings, seed=3))
     version = publish(store, challenger, left_out=[], who="test", why="tiny")
     store.move(NAME, version, who="test", why="tiny")
     return version

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from regraft.model.artifact import FloatArray
+from training.evaluation.data_changes import DataChanges
 from training.gate.verdict import Verdict
-from training.versions.data_changes import DataChanges
 
 
 @dataclass(frozen=True)

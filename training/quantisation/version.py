@@ -27,9 +27,8 @@ from training.evaluation.report.page import LeftOutFile
 from training.gate.judge import Answers, judge
 from training.head.features import Embedder, Features, load_features
 from training.head.fit import FittedHead, Unseen
-from training.head.refit import REFITTED_WITH
 from training.quantisation.precision import NONSENSE_DROP, calibration_crops, quantised
-from training.versions.publish import Challenger, build, promote, prove_on_files, publish
+from training.versions.publish import Challenger, Provenance, build, promote, prove_on_files, publish
 
 _BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 """Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
@@ -167,21 +166,10 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
     card = parent.artifact.card
     none = Unseen.nothing(len(card.labels))
     fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
-    return build(
-        backbone,
-        fitted,
-        features,
-        name=card.name,
-        strategy="quantise",
-        settings={
-            **{key: card.settings[key] for key in REFITTED_WITH if key in card.settings},
-            "data": text_of(Path(data.resolve().name)),
-        },
-        seed=card.seed,
-        recipe=card.recipe and {**card.recipe, "precision": "int8"},
-        parent_version=parent.version,
-        kept=card.abstention,
-    )
+    folder = {"data": text_of(Path(data.resolve().name))}
+    provenance = Provenance.of_refit(card.name, "quantise", card, parent.version, folder)
+    provenance = replace(provenance, recipe=card.recipe and {**card.recipe, "precision": "int8"})
+    return build(backbone, fitted, features, provenance, threshold=card.abstention)
 
 
 def _conclude(

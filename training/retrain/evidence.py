@@ -15,6 +15,7 @@ from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.calibration import calibration
+from training.evaluation.data_changes import data_changes
 from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
 from training.evaluation.findings import Findings, Judged
 from training.evaluation.label_errors import label_errors
@@ -27,7 +28,6 @@ from training.head.fit import FittedHead
 from training.head.remarks import remarks
 from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, unseen_answers
-from training.versions.data_changes import data_changes
 from training.versions.read import StoredVersion
 
 MOST_SUSPECTED: Final = 20

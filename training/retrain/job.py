@@ -22,13 +22,13 @@ from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.head.features import Features
 from training.head.fit import FittedHead
-from training.head.refit import REFITTED_WITH, refit
+from training.head.refit import refit
 from training.retrain.data import RetrainData, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.resource_limits import limited
-from training.versions.publish import Challenger, build, prove_on_files, publish
+from training.versions.publish import Challenger, Provenance, build, prove_on_files, publish
 from training.versions.read import StoredVersion, read_champion
 
 _REPORT_EVERY_S: Final = 0.3
@@ -143,18 +143,8 @@ def _finished_without_news(
 
 def _build(champion: StoredVersion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
-    return build(
-        backbone_of(champion.artifact),
-        fitted,
-        data.features,
-        name=job.model,
-        strategy="retrain",
-        settings={**{name: card.settings[name] for name in REFITTED_WITH if name in card.settings}, **job.settings},
-        seed=card.seed,
-        recipe=card.recipe,
-        parent_version=champion.version,
-        further=data.further,
-    )
+    provenance = Provenance.of_refit(job.model, "retrain", card, champion.version, job.settings)
+    return build(backbone_of(champion.artifact), fitted, data.features, provenance, further=data.further)
 
 
 def _prove_on_examples(

@@ -25,11 +25,11 @@ from training.backbones.cache import backbone_of, embedding_cache
 from training.data.find_images import find_images
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, load_features
-from training.head.refit import REFITTED_WITH, refit
+from training.head.refit import refit
 from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.outcome import reason_of
-from training.versions.publish import build, promote, prove_on_files, publish
+from training.versions.publish import Provenance, build, promote, prove_on_files, publish
 from training.versions.read import StoredVersion
 
 
@@ -102,17 +102,8 @@ def _upgrade(
     findings = judge_challenger(champion.features, before, _data_of(features), fitted, terms)
     verdict = findings.verdict
     assert verdict is not None  # it was judged just now
-    challenger = build(
-        backbone_of(read),
-        fitted,
-        features,
-        name=older.name,
-        strategy="upgrade",
-        settings={name: read.card.settings[name] for name in REFITTED_WITH if name in read.card.settings},
-        seed=read.card.seed,
-        recipe=read.card.recipe,
-        parent_version=older.version,
-    )
+    provenance = Provenance.of_refit(older.name, "upgrade", read.card, older.version)
+    challenger = build(backbone_of(read), fitted, features, provenance)
     prove_on_files(challenger, fitted.head, files.__getitem__)
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
     who, why = user_name(), reason_of("upgrade", verdict, gate)

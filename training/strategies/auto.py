@@ -13,7 +13,7 @@ from training.strategies.context import Context, Made
 from training.strategies.finetuning.coordinator import Tuner
 from training.strategies.finetuning.plan import Plan, plan_finetune
 from training.strategies.finetuning.strategy import Trial, complete, judge, try_out
-from training.versions.provenance import tuned_by
+from training.strategies.provenance import tuned_by
 
 _HOPE: Final = 0.5
 """The share of a probe's errors that fine-tuning may hope to remove; published gains are mostly below it."""

@@ -8,7 +8,7 @@ from regraft.errors import InvalidRequestError
 from regraft.label_rules import one_form
 from regraft.model.card import ModelCard
 from regraft.stores.models import ModelStore
-from training.versions.data_changes import DataChanges, data_changes
+from training.evaluation.data_changes import DataChanges, data_changes
 from training.versions.read import read_version
 
 _FIELDS: Final = ("strategy", "seed", "temperature", "novelty_method", "novelty_threshold", "train_images")

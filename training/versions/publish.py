@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -40,12 +41,14 @@ from training.head.abstention import abstention
 from training.head.additional import arrays_of
 from training.head.features import Features
 from training.head.fit import Additional, FittedHead
+from training.head.refit import REFITTED_WITH
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
 EMBEDDING_TOLERANCE: Final = 1e-2
 """Of the largest value: rounding grows with the activations."""
 _PROOF_IMAGES: Final = 8
+NO_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _REFERENCE_IMAGES: Final = 100
 """Holdout images that make a distribution; the heads of the folds are a little less sure than the one that serves."""
 
@@ -71,20 +74,45 @@ class Challenger:
     state: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Provenance of a version, for its card.
+
+    Attributes:
+        name: of the model.
+        strategy: how it was made.
+        settings: of the run; ``target_error`` among them asks for a threshold of abstention.
+        seed: of everything that was random.
+        recipe: every number that the run went by.
+        parent_version: the champion before.
+        choice: why this strategy and not another, where there were two.
+    """
+
+    name: str
+    strategy: str
+    settings: Mapping[str, Any]
+    seed: int
+    recipe: Mapping[str, RecipeValue] = field(default_factory=dict)
+    parent_version: int | None = None
+    choice: Choice | None = None
+
+    @staticmethod
+    def of_refit(
+        name: str, strategy: str, parent: ModelCard, version: int, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> "Provenance":
+        """Return that of a version with a parent's backbone, and the settings that a head is refitted with."""
+        refitted = {each: parent.settings[each] for each in REFITTED_WITH if each in parent.settings}
+        return Provenance(name, strategy, {**refitted, **settings}, parent.seed, parent.recipe, version)
+
+
 def build(
     backbone: ExportedBackbone,
     fitted: FittedHead,
     features: Features,
+    provenance: Provenance,
     *,
-    name: str,
-    strategy: str,
-    settings: dict[str, Any],
-    seed: int,
-    recipe: Mapping[str, RecipeValue] | None = None,
-    parent_version: int | None = None,
     further: Additional | None = None,
-    kept: Abstention | None = None,
-    choice: Choice | None = None,
+    threshold: Abstention | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head.
 
@@ -92,20 +120,14 @@ def build(
         backbone: without a head.
         fitted: the head.
         features: training and holdout rows by this backbone.
-        name: of the model.
-        strategy: how it was made.
-        settings: for the card; ``target_error`` among them asks for a threshold of abstention.
-        seed: of everything that was random.
-        recipe: for the card.
-        parent_version: the champion before.
+        provenance: for the card.
         further: rows beside the features.
-        kept: the abstention of a version whose very head this is.
-        choice: for the card.
+        threshold: the abstention of a version whose very head this is.
     """
     state = backbone.state
     card = ModelCard(
         schema_version=SCHEMA_VERSION,
-        name=name,
+        name=provenance.name,
         labels=features.labels,
         image=backbone.spec,
         backbone=BackboneCard(
@@ -121,17 +143,17 @@ def build(
         temperature=fitted.temperature,
         novelty_method=fitted.novelty_method,
         novelty_threshold=fitted.novelty_threshold,
-        strategy=strategy,
-        settings={**settings, **fitted.choices},
-        recipe=dict(recipe or {}),
-        seed=seed,
+        strategy=provenance.strategy,
+        settings={**provenance.settings, **fitted.choices},
+        recipe=dict(provenance.recipe),
+        seed=provenance.seed,
         data_digest=features.digest(),
         train_images=int((~features.is_holdout).sum()),
-        parent_version=parent_version,
+        parent_version=provenance.parent_version,
         metrics=measure_head(fitted.head, features),
         reference=_reference(fitted, features),
-        abstention=kept or abstention(fitted.unseen, features, settings.get("target_error")),
-        choice=choice,
+        abstention=threshold or abstention(fitted.unseen, features, provenance.settings.get("target_error")),
+        choice=provenance.choice,
         libraries=library_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

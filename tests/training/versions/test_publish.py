@@ -25,7 +25,7 @@ from training.evaluation.findings import Findings, Judged
 from training.evaluation.metrics import measure
 from training.head.features import Features, assemble, load_features
 from training.head.fit import fit
-from training.versions.publish import PROOF_TOLERANCE, Challenger, build, measure_head, prove, publish
+from training.versions.publish import PROOF_TOLERANCE, Challenger, Provenance, build, measure_head, prove, publish
 
 LABELS = ("blue", "grey", "red")
 
@@ -51,9 +51,7 @@ def test_the_proof_holds_for_exact_embeddings_and_not_for_those_that_tf32_rounde
     embeddings = {name: session.run([EMBEDDING], {IMAGE: crop[None]})[0][0] for name, crop in crops.items()}
     features = assemble(LABELS, [(name, label, False) for name, (_, label) in pictures.items()], embeddings)
     fitted = fit(features)
-    challenger = build(
-        as_exported(backbone, "", ""), fitted, features, name="deep", strategy="probe", settings={}, seed=0
-    )
+    challenger = build(as_exported(backbone, "", ""), fitted, features, Provenance("deep", "probe", {}, seed=0))
 
     def prove_it() -> None:
         prove(challenger, fitted.head, [crops[name] for name in features.sha256], list(features.embedding))
@@ -85,11 +83,7 @@ def test_the_card_says_what_the_version_was_made_from() -> None:
         as_exported(tiny_backbone(), "a backbone", "its weights"),
         fitted,
         features,
-        name="colours",
-        strategy="probe",
-        settings={"data": "crayons"},
-        seed=23,
-        parent_version=6,
+        Provenance("colours", "probe", {"data": "crayons"}, seed=23, parent_version=6),
     ).card
 
     assert (card.name, card.labels, card.image, card.strategy) == ("colours", LABELS, SPEC, "probe")
@@ -216,15 +210,8 @@ def test_a_file_with_another_head_is_not_proven(tamper: Callable[[Head], Head]) 
 def test_a_file_with_another_backbone_is_not_proven() -> None:
     features = colour_features(LABELS)
     fitted = fit(features)
-    other = build(
-        as_exported(tiny_backbone(scale=1.1)),
-        fitted,
-        features,
-        name="colours",
-        strategy="probe",
-        settings={},
-        seed=0,
-    )
+    backbone = as_exported(tiny_backbone(scale=1.1))
+    other = build(backbone, fitted, features, Provenance("colours", "probe", {}, seed=0))
     embeddings, crops = crops_and_embeddings()
 
     with pytest.raises(ArtifactError, match="differs"):

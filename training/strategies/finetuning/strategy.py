@@ -39,7 +39,7 @@ from training.strategies.finetuning.coordinator import Origin, Tuner
 from training.strategies.finetuning.loop import Tuned, embed_samples, predict
 from training.strategies.finetuning.plan import Plan, fit_probe, plan_finetune, plan_scratch
 from training.strategies.probe import may_mirror
-from training.versions.provenance import tuned_by
+from training.strategies.provenance import tuned_by
 
 _PARITY: Final = 1e-2
 """Of the export against torch on noise; the network is proven on real pictures after that."""

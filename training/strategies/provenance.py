@@ -1,7 +1,4 @@
-"""The recipe of a training run, for the version's card.
-
-It has every number that the run went by, whether a person or a rule chose it.
-"""
+"""Provenance of a training run, for the version's card."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +9,7 @@ from regraft.datasets.folders import text_of
 from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
 from training.strategies.context import Made
-from training.versions.publish import library_versions
+from training.versions.publish import Provenance, library_versions
 
 if TYPE_CHECKING:  # torch
     from training.strategies.finetuning.loop import Tuned
@@ -22,13 +19,27 @@ LR: Final = "lr"
 """What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
 
 
-def recipe_of(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
-    """Return a run's whole recipe by the names of its flags.
+def provenance_of(made: Made, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
+    """Return the provenance of the version of this name that a run made, beside the champion before."""
+    changed = settings.views or made.strategy != "probe"
+    asked = {
+        "data": text_of(Path(settings.data.resolve().name)),
+        "split": made.dataset.how_split,
+        "balance": settings.balance,
+        **({"target_error": settings.target_error} if settings.target_error is not None else {}),
+        "views": settings.views,
+        **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
+        **settings.changes,
+    }
+    recipe = _recipe(made, settings)
+    return Provenance(name, made.strategy, asked, settings.seed, recipe, parent_version, made.choice)
 
-    What played no part in it is absent.
 
-    Attributes of the record that are no flags: ``published`` is the strategy that won, ``strategy`` the one that was
-    asked for; ``epochs_run`` were learned, ``epochs_kept`` are in the version, 0 where the probe won.
+def _recipe(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
+    """Return every number that a run went by, whether a person or a rule chose it, by the names of its flags.
+
+    What played no part in it is absent. No flags are ``published``, the strategy that won (``strategy`` was asked for),
+    ``epochs_run``, those learned, and ``epochs_kept``, those in the version, 0 where the probe won.
     """
     if made.imported:
         return {
