@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import onnx
 
 from regraft.errors import TrainingError
 from regraft.model import artifact
-from regraft.model.artifact import Artifact, FloatArray
+from regraft.model.artifact import Artifact
 from regraft.model.session import cpu_budget
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
@@ -18,7 +18,7 @@ from training.export.formats.catalogue import Format, opened, size_mb, write
 from training.export.formats.constant_head import baked
 from training.export.formats.fp16 import half, half_weights
 from training.export.result import Proof
-from training.export.validation import Validation, answers, prove
+from training.export.validation import AskedFile, Validation, prove
 from training.quantisation.precision import calibration_crops
 from training.quantisation.quantise import Cpu, quantise, this_cpu
 from training.quantisation.sensitivity import errors_of_layers
@@ -35,18 +35,16 @@ class Source:
     """The version to export.
 
     Attributes:
-        path: of the served file.
         validation: its validation images.
-        served: what it answers on them, [n, K].
+        served: its file, asked about them.
         calibration: hash and file of pictures that it was trained on, for fp16 and int8.
     """
 
     name: str
     version: int
-    path: Path
     artifact: Artifact
     validation: Validation
-    served: FloatArray
+    served: AskedFile
     calibration: Sequence[tuple[str, ImageFile]]
 
 
@@ -140,15 +138,8 @@ def _written(
     for leftover in folder.iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     path = write(to, model, source.artifact.card, folder)
-    ask = opened(to, path)
     lanes = 1 if to == "openvino" else cpu_budget()  # its requests are not thread-safe
-    after = answers(ask, source.validation, lanes, progress)
-    proof = prove(
-        (source.path, source.served),
-        (ask, after, size_mb(path)),
-        source.validation,
-        "bytes" if to == "mobile" else "crop",
-        timed=timed,
-        progress=progress,
-    )
+    exported = AskedFile.about(source.validation, opened(to, path), size_mb(path), lanes, progress)
+    takes: Literal["crop", "bytes"] = "bytes" if to == "mobile" else "crop"
+    proof = prove(source.served, exported, source.validation, takes, timed=timed, progress=progress)
     return Attempt(path, proof)

@@ -26,7 +26,7 @@ from training.export.formats.catalogue import Format, require_package
 from training.export.formats.runners import crop_answer
 from training.export.readme import readme
 from training.export.result import Export
-from training.export.validation import Validation, answers
+from training.export.validation import AskedFile, Validation
 from training.head.features import load_features
 from training.quantisation.quantise import CALIBRATION_CROPS, Cpu, this_cpu
 
@@ -147,8 +147,8 @@ def _read(store: ModelStore, wanted: str, to: Format, data: Path | None, example
     if not held.sha256:
         raise DatasetError(f"{name}:{version}: none of its validation images can be read any more")
     validation = Validation([files[sha256] for sha256 in held.sha256], held.label_index, features.labels, spec)
-    served = answers(crop_answer(path), validation, cpu_budget(), progress)
-    return Source(name, version, path, found, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
+    served = AskedFile.about(validation, crop_answer(path), path.stat().st_size / 1e6, cpu_budget(), progress)
+    return Source(name, version, found, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Side:
+class ExportSide:
     """One of the two files.
 
     Attributes:
@@ -40,8 +40,8 @@ class Proof:
     images: int
     agreement: float
     largest_difference: float
-    served: Side
-    exported: Side
+    served: ExportSide
+    exported: ExportSide
 
     @property
     def points_lost(self) -> float:

@@ -1,4 +1,4 @@
-"""Does an exported file still classify? It is asked about the validation images, beside the file that is served."""
+"""Validation of an exported file, beside the file that is served."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +21,8 @@ from regraft.stores.images import ImageFile
 from training.evaluation.calibration import reliability
 from training.evaluation.latency import in_turns
 from training.evaluation.metrics import measure
-from training.export.formats.runners import Answer, Picture, crop_answer
-from training.export.result import Proof, Side
+from training.export.formats.runners import Answer, Picture
+from training.export.result import ExportSide, Proof
 
 _TIMED: Final = 8
 
@@ -55,61 +55,75 @@ class Validation:
                 ) from None
 
 
-def answers(ask: Answer, validation: Validation, lanes: int, progress: Progress) -> FloatArray:
-    """Return probabilities [n, K] of the validation images."""
-    found = []
-    progress("validate", 0, len(validation.files))
-    with ThreadPoolExecutor(lanes) as pool:
-        for done, row in enumerate(_mapped(pool, ask, validation.pictures()), start=1):
-            found.append(row)
-            progress("validate", done, len(validation.files))
-    return np.stack(found)
+@dataclass(frozen=True)
+class AskedFile:
+    """A model file and its answers on the validation images.
+
+    Attributes:
+        ask: asks it for one more picture.
+        answers: probabilities [n, K].
+        mb: its size.
+    """
+
+    ask: Answer
+    answers: FloatArray
+    mb: float
+
+    @staticmethod
+    def about(validation: Validation, ask: Answer, mb: float, lanes: int, progress: Progress) -> "AskedFile":
+        """Ask a file about the validation images, in so many threads."""
+        rows = []
+        progress("validate", 0, len(validation.files))
+        with ThreadPoolExecutor(lanes) as pool:
+            for done, row in enumerate(_mapped(pool, ask, validation.pictures()), start=1):
+                rows.append(row)
+                progress("validate", done, len(validation.files))
+        return AskedFile(ask, np.stack(rows), mb)
 
 
 def prove(
-    served: tuple[Path, FloatArray],
-    exported: tuple[Answer, FloatArray, float],
+    served: AskedFile,
+    exported: AskedFile,
     validation: Validation,
     takes: Literal["crop", "bytes"],
     *,
     timed: bool,
     progress: Progress,
 ) -> Proof:
-    """Compare two files.
+    """Compare two files by their answers and their speed.
 
     Args:
-        served: the file, and its answers [n, K].
-        exported: how it is asked, its answers [n, K], and its size in MB.
+        served: takes crops.
+        exported: takes what ``takes`` says; of ``bytes`` the time of decoding counts, for both.
         validation: what they were asked.
-        takes: whether a picture counts from its crop, or from its bytes, which the served file's are then cut from.
+        takes: see above.
         timed: whether this is the CPU that the export is for.
         progress: told the stage ``measure``.
     """
-    path, before = served
-    ask, after, mb = exported
-    times: list[float | None] = [None, None]
-    asked = crop_answer(path)
 
     def from_bytes(picture: Picture) -> FloatArray:
-        return asked(Picture(picture.data, decode_crop(picture.data, validation.spec)))
+        return served.ask(Picture(picture.data, decode_crop(picture.data, validation.spec)))
 
+    times: list[float | None] = [None, None]
     if timed:
         shown = list(islice(validation.pictures(), _TIMED))
-        times = list(in_turns([from_bytes if takes == "bytes" else asked, ask], [shown, shown], progress))
+        asks = [from_bytes if takes == "bytes" else served.ask, exported.ask]
+        times = list(in_turns(asks, [shown, shown], progress))
+    before, after = served.answers, exported.answers
     return Proof(
         len(before),
         float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
         float(np.abs(before - after).max()),
-        _side(before, validation, path.stat().st_size / 1e6, times[0]),
-        _side(after, validation, mb, times[1]),
+        _side(served, validation, times[0]),
+        _side(exported, validation, times[1]),
     )
 
 
-def _side(probabilities: FloatArray, validation: Validation, mb: float, ms: float | None) -> Side:
-    metrics = measure(probabilities, validation.label_index, validation.labels)
+def _side(file: AskedFile, validation: Validation, ms: float | None) -> ExportSide:
+    metrics = measure(file.answers, validation.label_index, validation.labels)
     assert metrics is not None, "there are validation images, which the caller has seen to"
-    error = reliability(probabilities, validation.label_index).ece
-    return Side(metrics.accuracy, metrics.accuracy_interval, metrics.log_loss, error, round(mb, 3), ms)
+    error = reliability(file.answers, validation.label_index).ece
+    return ExportSide(metrics.accuracy, metrics.accuracy_interval, metrics.log_loss, error, round(file.mb, 3), ms)
 
 
 def _mapped(pool: ThreadPoolExecutor, ask: Answer, pictures: Iterable[Picture]) -> Iterator[FloatArray]:

@@ -6,6 +6,7 @@ the verdict says which loss it cannot exclude.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from regraft.gate_limits import GateLimits
@@ -80,13 +81,11 @@ def _objections_to_class(entry: ClassVerdict, limits: GateLimits) -> Iterator[st
             f"images, below the floor of {limits.min_class_recall:g} %"
         )
     if not entry.is_new:
-        yield from _loss(
-            f"class {entry.label!r}",
-            "recall",
-            (entry.champion_recall, entry.challenger_recall, entry.challenger_old_labels_recall),
-            (entry.holdout_images, entry.p_value, entry.loss_p_value),
-            (limits.max_class_drop, limits.margins.class_drop),
+        shares = entry.champion_recall, entry.challenger_recall, entry.challenger_old_labels_recall
+        loss = _Loss(
+            f"class {entry.label!r}", "recall", *shares, entry.holdout_images, entry.p_value, entry.loss_p_value
         )
+        yield from loss.objections(limits.max_class_drop, limits.margins.class_drop)
 
 
 def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: GateLimits) -> Iterator[str]:
@@ -96,50 +95,52 @@ def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: GateLimit
                 f"source {part.source!r} has an accuracy of {part.challenger_accuracy:.3f} on {part.holdout_images} "
                 f"holdout images, below the floor of {limits.min_slice_accuracy:g} %"
             )
-        yield from _loss(
-            f"source {part.source!r}",
-            "accuracy",
-            (part.champion_accuracy, part.challenger_accuracy, part.challenger_old_labels_accuracy),
-            (part.holdout_images, part.p_value, part.loss_p_value),
-            (limits.max_slice_drop, limits.margins.slice_drop),
+        shares = part.champion_accuracy, part.challenger_accuracy, part.challenger_old_labels_accuracy
+        loss = _Loss(
+            f"source {part.source!r}", "accuracy", *shares, part.holdout_images, part.p_value, part.loss_p_value
         )
+        yield from loss.objections(limits.max_slice_drop, limits.margins.slice_drop)
     if part.new_images == verdict.new_images:
         return  # it is said of all new labels
     if _too_many(_suspect_share(part.suspects, part.new_images), verdict, limits, part.suspects_p_value):
         yield _wrong_labels(part.suspects, part.new_images, f"new labels from {part.source!r}", verdict)
 
 
-def _loss(
-    whose: str,
-    what: str,
-    shares: tuple[float, float, float],
-    evidence: tuple[int, float, float],
-    limit: tuple[float | None, float],
-) -> Iterator[str]:
-    """Object to a loss beyond the typed limit, or shown beyond the margin.
+@dataclass(frozen=True)
+class _Loss:
+    """Recall of a class, or accuracy of a source, before and after; `now` over old and new labels."""
 
-    Where there are more labels to mistake it for, a class is recognised a little less often, which is no forgetting: of
-    a typed limit, a loss to new labels counts only if it is beyond chance.
-    """
-    before, now, among_old_labels = shares
-    images, p_value, loss_p_value = evidence
-    typed, margin = limit
-    if typed is None:
-        if loss_p_value < LEVEL:
-            shown = _evidence(typed, margin, loss_p_value, p_value)
-            yield _lost(whose, what, before, now, images) + shown
-        return
-    allowed = max(typed, 100 / images)
-    if 100 * (before - among_old_labels) > allowed + 1e-9:
-        chance = _chance(p_value) if now == among_old_labels else ", new labels left aside"
-        yield f"{_lost(whose, what, before, among_old_labels, images)}{chance}; allowed is {allowed:.1f}"
-    elif 100 * (before - now) > allowed + 1e-9 and p_value < LEVEL:
-        yield f"{_lost(whose, what, before, now, images)}, to new labels{_chance(p_value)}; allowed is {allowed:.1f}"
+    whose: str
+    metric: str
+    before: float
+    now: float
+    among_old_labels: float
+    images: int
+    p_value: float
+    loss_p_value: float
 
+    def objections(self, typed: float | None, margin: float) -> Iterator[str]:
+        """Object to a loss beyond the typed limit, or shown beyond the margin.
 
-def _lost(whose: str, what: str, before: float, now: float, images: int) -> str:
-    drop = 100 * (before - now)
-    return f"{whose} loses {drop:.1f} points of {what}, from {before:.3f} to {now:.3f} on {images} holdout images"
+        Where there are more labels to mistake it for, a class is recognised a little less often, which is no
+        forgetting: of a typed limit, a loss to new labels counts only if it is beyond chance.
+        """
+        if typed is None:
+            if self.loss_p_value < LEVEL:
+                yield self._lost(self.now) + _evidence(typed, margin, self.loss_p_value, self.p_value)
+            return
+        allowed = max(typed, 100 / self.images)
+        if 100 * (self.before - self.among_old_labels) > allowed + 1e-9:
+            chance = _chance(self.p_value) if self.now == self.among_old_labels else ", new labels left aside"
+            yield f"{self._lost(self.among_old_labels)}{chance}; allowed is {allowed:.1f}"
+        elif 100 * (self.before - self.now) > allowed + 1e-9 and self.p_value < LEVEL:
+            yield f"{self._lost(self.now)}, to new labels{_chance(self.p_value)}; allowed is {allowed:.1f}"
+
+    def _lost(self, now: float) -> str:
+        return (
+            f"{self.whose} loses {100 * (self.before - now):.1f} points of {self.metric}, from {self.before:.3f} to "
+            f"{now:.3f} on {self.images} holdout images"
+        )
 
 
 def _evidence(typed: float | None, margin: float, loss_p_value: float, p_value: float) -> str:

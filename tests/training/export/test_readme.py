@@ -11,10 +11,10 @@ from regraft.image.spec import ImageSpec, Interpolation, ResizeRule
 from regraft.model.card import Abstention
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 from training.export.readme import readme
-from training.export.result import Export, Proof, Side
+from training.export.result import Export, ExportSide, Proof
 
 LABELS = ("red", "green")
-SIDE = Side(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, 5.0)
+SIDE = ExportSide(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, 5.0)
 
 
 def text(folder: Path, spec: ImageSpec, to: str = "onnx", **changed: Any) -> str:  # noqa: ANN401 - fields of an export
@@ -55,7 +55,7 @@ def test_it_says_what_a_reader_of_the_figures_must_know(tmp_path: Path) -> None:
 
 
 def test_time_is_left_out_where_none_was_taken(tmp_path: Path) -> None:
-    untimed = Side(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, None)
+    untimed = ExportSide(0.9, (0.8, 0.95), 0.3, 0.05, 12.0, None)
 
     assert "ms an image" in text(tmp_path, ImageSpec())
     assert "ms an image" not in text(tmp_path, ImageSpec(), exported=untimed)
