@@ -15,7 +15,7 @@ from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from tests import REPOSITORY
 from tests.deploy.programs import program
-from training.retrain.job import main as retrain
+from training.retrain.__main__ import main as retrain
 
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
 VERSION = "1.32"

@@ -8,7 +8,7 @@ from regraft.progress import Progress, silent
 from training.head.features import Features
 from training.head.fit import Additional, FittedHead, fit
 
-REFITTED_WITH: Final = ("balance", "views", "augment", "mirror", "target_error")
+REFITTED_WITH: Final[tuple[str, ...]] = ("balance", "views", "augment", "mirror", "target_error")
 """Settings of a training run that its retrains go by too."""
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 
 from regraft.errors import ArtifactError, TrainingError
-from regraft.image.spec import Crop, ImageSpec
 from regraft.gate_limits import MAX_DROP
+from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import InvalidImageError
+from regraft.gate_limits import GateLimits
 from regraft.image.decode import decode_crop
 from regraft.image.spec import ImageSpec
-from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.calibration import calibration

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
-from regraft.image.spec import ResizeRule
 from regraft.gate_limits import GateLimits
+from regraft.image.spec import ResizeRule
 from regraft.label_rules import one_form
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore

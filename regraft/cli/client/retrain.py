@@ -39,7 +39,7 @@ def retrain(
             gate=gate or "",
             idempotency_key=key,
             requested_by=user_name(),
-            **limits,  # type: ignore[arg-type]  # mypy cannot see which fields they are
+            **limits,
         )
         if wait:
             with terminal.progress_bars() as progress:

@@ -24,7 +24,7 @@ from training.backbones.catalogue import FAMILIES
 from training.backbones.onnx_export import export_backbone
 from training.head.features import Embedder, Features, assemble
 from training.head.fit import fit
-from training.versions.publish import build, prove
+from training.versions.publish import Provenance, build, prove
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -86,15 +86,8 @@ def train(name: str, pictures: Pictures, model_file: Path) -> list[Crop]:
     features = assemble(LABELS, pictures.rows, embeddings)
     assert_usable(features.embedding)
     fitted = fit(features)
-    challenger = build(
-        ExportedBackbone(backbone, name, "random", spec, key.backbone),
-        fitted,
-        features,
-        name="colours",
-        strategy="probe",
-        settings={},
-        seed=0,
-    )
+    exported = ExportedBackbone(backbone, name, "random", spec, key.backbone)
+    challenger = build(exported, fitted, features, Provenance("colours", "probe", {}, seed=0))
     crops = pictures.crops(features, spec)
     prove(challenger, fitted.head, crops, list(features.embedding[:ASKED]))
     onnx.save_model(challenger.model, model_file)
