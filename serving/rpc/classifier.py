@@ -11,7 +11,7 @@ from regraft.errors import InvalidRequestError, RegraftError
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.inference.classifier import Answer, Classifier
-from serving.rpc.interceptor import status_of
+from serving.rpc.status import status_of
 from serving.rpc.streams import answers, with_first
 
 _MAX_TOP_K: Final = 100_000

@@ -9,7 +9,6 @@ message is read, and its bytes stay with the client until then.
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -24,34 +23,14 @@ from regraft import errors
 from regraft.errors import RegraftError
 from serving.rpc.parsing import lenient
 from serving.rpc.reading import STOPPING, Cuttable, Draining, Reader, address_of
+from serving.rpc.status import retry_hint, status_of
 from serving.telemetry.call import Call, set_current, trace_id_of
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracing import CallSpan, Tracing
 
 log = logging.getLogger("regraft.rpc")
 
-STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
-    errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
-    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
-    errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
-    errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.OperatorError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.StorageError: grpc.StatusCode.UNAVAILABLE,
-}
-"""By the nearest class: an error that is not named here has its parent's code."""
-
-INTERNAL_TEXT: Final = "internal error; the server's log has the details"
-PUSHBACK: Final = "grpc-retry-pushback-ms"
-RETRY_AFTER: Final = "retry-after"
-"""Seconds, as in HTTP."""
-_LONGEST_PUSHBACK_S: Final = 10.0
 _OURS: Final = ("/regraft.v1.", "/inference.")
-_LONGEST_TEXT: Final = 500
-"""Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
 _arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar("arrived")
 
@@ -73,37 +52,11 @@ class Room(Protocol):
         """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
 
 
-def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
-    """Return the status code and the text that a client gets for an error."""
-    for kind in type(error).__mro__:
-        if kind in STATUS:
-            return STATUS[kind], _clipped(str(error))
-    return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
-
-
 def _level_of(error: Exception) -> int:
     """Return how loud an error is told of: what callers can bring about by the hundred is left to the metrics."""
     if isinstance(error, errors.OperatorError):
         return logging.WARNING
     return logging.INFO if isinstance(error, errors.UnauthenticatedError | errors.ForbiddenError) else logging.DEBUG
-
-
-def _clipped(text: str) -> str:
-    """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-
-
-def _hint(error: BaseException) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata that says how long to wait before another attempt.
-
-    gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
-    hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
-    """
-    if not isinstance(error, errors.OverloadedError):
-        return ()
-    wait_s = error.retry_after_s
-    pushback = "-1" if wait_s > _LONGEST_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
-    return ((PUSHBACK, pushback), (RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
@@ -278,7 +231,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 log.error("%s", call.method, exc_info=error)
             else:
                 log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)
-            await context.abort(code, text, _hint(error))
+            await context.abort(code, text, retry_hint(error))
 
     def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:
         """Begin the span of a call, if anybody collects them."""

@@ -13,8 +13,8 @@ from regraft.oip import inference_pb2_grpc as pb_grpc
 from serving.inference.classifier import Classifier, Judgement
 from serving.inference.registry import Models, ServedModel
 from serving.rpc.classifier import deadline_of
-from serving.rpc.interceptor import status_of
 from serving.rpc.open_inference.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
+from serving.rpc.status import status_of
 from serving.rpc.streams import answers
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Distribution, Duration, Statistics

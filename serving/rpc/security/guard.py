@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import grpc
 
 from regraft.errors import ForbiddenError, UnauthenticatedError
-from serving.rpc.interceptor import status_of
 from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role, calling
+from serving.rpc.status import status_of
 from serving.telemetry.call import current
 
 audit = logging.getLogger("regraft.audit")

@@ -1,0 +1,59 @@
+"""Status codes, texts and retry hints of errors.
+
+`_STATUS` is the one table; an internal error's text stays in the log.
+"""
+
+import math
+from typing import Final
+
+import grpc
+
+from regraft import errors
+
+_STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
+    errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OperatorError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StorageError: grpc.StatusCode.UNAVAILABLE,
+}
+"""By the nearest class: an error that is not named here has its parent's code."""
+
+INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+_PUSHBACK: Final = "grpc-retry-pushback-ms"
+_RETRY_AFTER: Final = "retry-after"
+"""Seconds, as in HTTP."""
+_LONGEST_PUSHBACK_S: Final = 10.0
+_LONGEST_TEXT: Final = 500
+"""Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Return the status code and the text that a client gets for an error."""
+    for kind in type(error).__mro__:
+        if kind in _STATUS:
+            return _STATUS[kind], _clipped(str(error))
+    return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
+
+
+def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata that says how long to wait before another attempt.
+
+    gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
+    hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
+    """
+    if not isinstance(error, errors.OverloadedError):
+        return ()
+    wait_s = error.retry_after_s
+    pushback = "-1" if wait_s > _LONGEST_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
+    return ((_PUSHBACK, pushback), (_RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
+
+
+def _clipped(text: str) -> str:
+    """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
