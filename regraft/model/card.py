@@ -10,6 +10,8 @@ from regraft.errors import ArtifactError
 from regraft.image.spec import ImageSpec
 
 SCHEMA_VERSION: Final = 1
+_MOST_DENSE: Final = 100
+"""Classes whose confusion table is sent whole."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -227,7 +229,25 @@ class ModelCard(_Part):
 
     def to_json(self) -> str:
         """Return the card as JSON with sorted keys."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return _json(self.model_dump(mode="json"))
+
+    def to_sparse_json(self) -> str:
+        """Return the card as JSON, of more than 100 classes with the cells of the confusion table that are not 0.
+
+        A table of all classes against all would outgrow what clients of gRPC take.
+        """
+        if self.metrics is None or len(self.labels) <= _MOST_DENSE:
+            return self.to_json()
+        rows = self.metrics.confusion
+        fields = self.model_copy(update={"metrics": self.metrics.model_copy(update={"confusion": ()})})
+        sparse = fields.model_dump(mode="json")
+        cells = [[true, answer, images] for true, row in enumerate(rows) for answer, images in enumerate(row) if images]
+        sparse["metrics"]["confusion"] = {"classes": len(rows), "cells": cells}
+        return _json(sparse)
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def parse_card(text: str) -> ModelCard:

@@ -37,7 +37,6 @@ from serving.inference.backbone import Backbone
 from serving.inference.cpus import Cpus
 from serving.inference.engine import Engine
 from serving.inference.store_watcher import StoreWatcher
-from serving.rpc.parsing import card_json
 from serving.supervisor import Backoff, do_all
 from serving.telemetry.call import current
 from serving.telemetry.metrics import Metrics
@@ -80,11 +79,8 @@ class ServedModel:
 
     @cached_property
     def card_json(self) -> str:
-        """The card as JSON, as it is sent.
-
-        The first use takes a while where there are many classes: not on the event loop.
-        """
-        return card_json(self.card)
+        """The card as clients get it; not to be asked on the event loop, where many classes take a while."""
+        return self.card.to_sparse_json()
 
     def check_version(self, wanted: int | None) -> None:
         """Refuse a version that is not this one; None is content with any.

@@ -3,14 +3,12 @@
 Whatever is wrong with the bytes is the caller's fault.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from regraft.errors import InvalidRequestError
-from regraft.model.card import ModelCard
 
 _MOST_FIELDS: Final = 1_000
 """Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
@@ -20,9 +18,6 @@ _FIXED: Final = {1: 8, 5: 4}  # bytes, by wire type
 
 MOST_ANSWER_BYTES: Final = 3 * 2**20
 """Every client takes 4 MiB, unless it was told to take more; the rest is for what else an answer says."""
-
-_MOST_DENSE: Final = 100
-"""Classes."""
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -40,25 +35,6 @@ def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
             break
         fitting.append(message)
     return fitting
-
-
-def card_json(card: ModelCard) -> str:
-    """Return a card's JSON as it is sent, its confusion table condensed.
-
-    With many classes a table of all against all would outgrow what clients take.
-    """
-    if card.metrics is None or len(card.labels) <= _MOST_DENSE:
-        return card.to_json()
-    metrics = card.metrics.model_copy(update={"confusion": ()})
-    fields = card.model_copy(update={"metrics": metrics}).model_dump(mode="json")
-    cells = [
-        [true, answered, images]
-        for true, row in enumerate(card.metrics.confusion)
-        for answered, images in enumerate(row)
-        if images
-    ]
-    fields["metrics"]["confusion"] = {"classes": len(card.metrics.confusion), "cells": cells}
-    return json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

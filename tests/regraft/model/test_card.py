@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,9 @@ METRICS = Metrics(
 )
 LABELS = ("red", "green")
 CARD = tiny_card(tiny_backbone(), tiny_head(LABELS), LABELS).model_copy(update={"metrics": METRICS})
+
+TAKEN_BYTES = 4 * 2**20
+"""By every client of gRPC."""
 
 some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 shares = st.floats(0, 1)
@@ -314,3 +318,38 @@ def test_the_image_spec_of_a_card_is_the_one_that_was_trained_with() -> None:
 
     assert card.image == spec
     assert card.image.digest() == spec.digest()
+
+
+def card_of(classes: int) -> ModelCard:
+    """Return a card whose classes were answered rightly seven times each, and one of them wrongly twice."""
+    labels = tuple(f"a class with the number {number:05}" for number in range(classes))
+    counts = 7 * np.eye(classes, dtype=int)
+    counts[0, classes - 1] = 2
+    metrics = Metrics(
+        images=7 * classes + 2,
+        accuracy=0.987654321,
+        accuracy_interval=(0.987654321, 0.987654321),
+        macro_f1=0.987654321,
+        log_loss=0.1,
+        per_class=tuple(
+            ClassMetrics(label=label, precision=0.987654321, recall=0.987654321, f1=0.987654321, support=7)
+            for label in labels
+        ),
+        confusion=tuple(map(tuple, counts.tolist())),
+    )
+    return CARD.model_copy(update={"labels": labels, "metrics": metrics, "reference": None})
+
+
+def test_a_card_of_few_classes_is_sent_as_it_is() -> None:
+    card = card_of(100)
+
+    assert parse_card(card.to_sparse_json()) == card
+
+
+def test_of_1_200_classes_what_was_confused_is_sent_as_cells_and_every_client_takes_it() -> None:
+    sent = card_of(1_200).to_sparse_json()
+
+    assert len(sent.encode()) < TAKEN_BYTES / 2
+    found = json.loads(sent)["metrics"]["confusion"]
+    assert found["classes"] == 1_200
+    assert {tuple(cell) for cell in found["cells"]} == {*((i, i, 7) for i in range(1_200)), (0, 1_199, 2)}
