@@ -10,7 +10,7 @@ from regraft.cli.main import app
 from regraft.errors import ArtifactError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.standalone import classify_alone
+from serving.standalone import classify_alone
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
 

@@ -70,7 +70,7 @@ def _answers(
     server: Connection, files: Sequence[tuple[str, Path]], name: str, file: str, store: Path, top_k: int
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     if file:
-        from serving.inference.standalone import classify_alone  # noqa: PLC0415 - ONNX Runtime takes a moment
+        from serving.standalone import classify_alone  # noqa: PLC0415 - ONNX Runtime takes a moment
 
         yield from classify_alone(model_file(file, store), files, top_k=top_k, limits=configured_limits())
         return

@@ -139,7 +139,7 @@ def _is_server(text: str, store: ModelStore) -> bool:
 
 def _of_file(text: str, store: ModelStore) -> _Model:
     from regraft.model.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
-    from serving.inference.standalone import Alone  # noqa: PLC0415 - likewise, ONNX Runtime
+    from serving.standalone import Alone  # noqa: PLC0415 - likewise, ONNX Runtime
 
     file = model_file(text, store.root)
     title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
