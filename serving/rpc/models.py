@@ -21,8 +21,7 @@ from serving.rollout.observer import Observer, Shadowed
 from serving.rollout.recent_answers import DriftState, Traffic
 from serving.rollout.rollback import Baker
 from serving.rpc.parsing import MOST_ANSWER_BYTES
-from serving.rpc.security.roles import who
-from serving.telemetry.call import see_through, took_effect
+from serving.telemetry.call import actor, see_through, took_effect
 
 log = logging.getLogger("regraft.models")
 
@@ -104,7 +103,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         if request.version:
             await self._observer.check_shadow(name, request.version)
         set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
-        writing = self._threads.moves.run(set_shadow, who=who(request.who), why=request.why)
+        writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why)
         return await see_through(self._change(name, writing, self._shadowed), context)
 
     async def _move(
@@ -117,7 +116,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         moving = self._models.move(
             name,
             to,
-            who=who(request.who),
+            who=actor(request.who),
             why=request.why,
             expected=request.expected_champion if request.HasField("expected_champion") else None,
             request_id=request.request_id,

@@ -19,9 +19,8 @@ from serving.inference.registry import Models
 from serving.retraining.add_examples import Intake, Sender
 from serving.retraining.jobs import JobRunner
 from serving.rpc.parsing import as_many_as_fit
-from serving.rpc.security.roles import who
 from serving.rpc.streams import answers
-from serving.telemetry.call import caller, current, see_through, took_effect
+from serving.telemetry.call import actor, caller, current, see_through, took_effect
 from serving.telemetry.metrics import Metrics
 
 _MOST_JOBS: Final = 200
@@ -83,7 +82,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         if len(request.idempotency_key) > MAX_KEY_LENGTH:
             raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
         check_note("requested_by", request.requested_by)
-        asked_by, key = who(request.requested_by), request.idempotency_key
+        asked_by, key = actor(request.requested_by), request.idempotency_key
         job = await self._runner.start(served.name, self._settings(request), asked_by, key)
         took_effect(job=job.id)
         return to_message(job)

@@ -14,7 +14,6 @@ from contextvars import ContextVar, copy_context
 from typing import Any, Final, Protocol, TypeVar
 
 from regraft.cancellation import set_wanted
-from serving.rpc.security.roles import calling
 
 TRACEPARENT: Final = "traceparent"
 _VALID: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -28,6 +27,7 @@ class Call:
         model: whom it was found to be for; empty until then.
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
         address: whom it is from.
+        caller: who that is, by name; empty where nobody is asked.
         request: its one message, once that was read.
         effect: what it changed, for the audit; empty while that is nothing.
         on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
@@ -37,6 +37,7 @@ class Call:
         """Begin a call."""
         self.method = method
         self.address = address
+        self.caller = ""
         self.model = ""
         self.trace_id = trace_id
         self.request: Any = None
@@ -87,7 +88,16 @@ async def see_through(change: Coroutine[Any, Any, T], context: Timed) -> T:
 def caller() -> str:
     """Return who calls: by name where callers have one, else by address."""
     call = current()
-    return calling.get().name or (call.address if call else "")
+    return (call.caller or call.address) if call else ""
+
+
+def actor(claim: str) -> str:
+    """Return the author of a change, for a history.
+
+    A name that the request claims is believed only where nobody is asked for a token.
+    """
+    call = current()
+    return (call and call.caller) or claim or "unknown"
 
 
 def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import grpc
 
 from regraft.errors import ForbiddenError, UnauthenticatedError
-from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role, calling
+from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role
 from serving.rpc.status import status_of
 from serving.telemetry.call import current
 
@@ -46,7 +46,8 @@ class Guard:
     def _admitting(self, least: Role, answer: _Answer) -> _Answer:
         def admit(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any answer
             caller = self._identify(context)
-            calling.set(caller)
+            if call := current():
+                call.caller = caller.name
             if caller.role < least:
                 raise ForbiddenError(
                     f"{caller.name} has the role {caller.role.name.lower()}; this needs {least.name.lower()}"
@@ -110,7 +111,7 @@ class _Line:
             outcome = grpc.StatusCode.CANCELLED
         call = current()
         line = {
-            "who": calling.get().name,
+            "who": call.caller if call else "",
             "rpc": self._method,
             "request": _fields(call.request if call else None),
             "from": self._from,

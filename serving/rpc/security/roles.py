@@ -14,7 +14,6 @@ or the common name where it has neither.
 import hmac
 import logging
 from collections.abc import Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -77,22 +76,10 @@ LEAST_ROLE: Final[dict[str, Role]] = {
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls; ``name`` is empty while the server asks nobody for it."""
+    """A known caller."""
 
     name: str
     role: Role
-
-
-ANYBODY: Final = Caller("", Role.OPERATE)
-
-calling: Final[ContextVar[Caller]] = ContextVar("calling", default=ANYBODY)
-"""Who makes the call that is being answered."""
-
-
-def who(claim: str) -> str:
-    """Return who acts, for a history: what the request claims is believed only where nobody is asked for a token."""
-    name = calling.get().name
-    return name or claim or "unknown"
 
 
 class Callers:

@@ -4,7 +4,7 @@ import pytest
 
 from regraft.auth import hash_token
 from regraft.errors import OperatorError
-from serving.rpc.security.roles import Caller, Callers, Role, who
+from serving.rpc.security.roles import Caller, Callers, Role
 
 TOKEN = "correct-horse"  # noqa: S105 - a test's own
 
@@ -103,8 +103,3 @@ def test_a_change_that_makes_no_sense_changes_nothing_until_it_is_mended(
     file.write_text(f"shop label sha256:{hash_token(TOKEN)}")
     callers.refresh()
     assert callers.with_token(TOKEN) == Caller("shop", Role.LABEL)
-
-
-def test_where_nobody_is_asked_for_a_token_a_history_has_the_name_that_the_request_claims() -> None:
-    assert who("ada") == "ada"
-    assert who("") == "unknown"
