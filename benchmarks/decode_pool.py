@@ -13,12 +13,12 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final
 
-from benchmarks.in_process import SIZE, ask
+from benchmarks.in_process import SIZE, infer
 from benchmarks.preprocessing import photo
 from regraft.model import artifact
 from regraft.model.session import cpu_budget, open_session
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.backbone import Backbone, Question
+from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 
@@ -27,12 +27,12 @@ WINDOW_S: Final = 0.5
 CALLERS: Final = (1, 8, 32)
 
 
-async def compare(lanes: Backbone, pool: Backbone, question: Question, callers: int) -> str:
+async def compare(lanes: Backbone, pool: Backbone, question: InferenceRequest, callers: int) -> str:
     """Return a line of the report."""
     rates, costs = [], []
     for number in range(ROUNDS):
         order = (lanes, pool) if number % 2 else (pool, lanes)
-        found = {id(each): await ask(each, repeat(question), callers, WINDOW_S) for each in order}
+        found = {id(each): await infer(each, repeat(question), callers, WINDOW_S) for each in order}
         rates.append(found[id(pool)][0] / found[id(lanes)][0])
         costs.append(found[id(pool)][1] / found[id(lanes)][1])
     told = (", ".join(f"{value:.3f}" for value in statistics.quantiles(ratios, n=4)) for ratios in (rates, costs))
@@ -47,7 +47,7 @@ async def main() -> None:
     opened = open_session(store.folder(*store.find(name)) / MODEL_FILE, provider="cpu", threads=1)
     plans = plan, replace(plan, decode_in_lane=False)
     lanes, pool = (Backbone(Engine(opened, each), max_queue=max(CALLERS)) for each in plans)
-    question = Question(photo(*SIZE), read.card.image, read.head)
+    question = InferenceRequest(photo(*SIZE), read.card.image, read.head)
     sys.stdout.write(f"{cpu_budget()} CPUs, pool to lanes, quartiles\n")
     for callers in CALLERS:
         sys.stdout.write(await compare(lanes, pool, question, callers))

@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.in_process import SIZE, WINDOW_S, ask
+from benchmarks.in_process import SIZE, WINDOW_S, infer
 from benchmarks.preprocessing import photo
 from regraft.files import cache_folder
 from regraft.model import artifact
@@ -33,7 +33,7 @@ from regraft.model.artifact import Head
 from regraft.model.card import ModelCard
 from regraft.model.session import processor
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.backbone import Backbone, Question
+from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine, open_engine
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import STAGES
@@ -90,9 +90,9 @@ def random_head(size: int, seed: int) -> Head:
 async def window(engine: Engine, card: ModelCard, heads: Sequence[Head]) -> tuple[float, float]:
     """Measure pictures a second of one window, and CPU milliseconds of each."""
     data, lot = photo(*SIZE), np.random.default_rng(0)
-    questions = (Question(data, card.image, heads[int(lot.integers(len(heads)))]) for _ in itertools.count())
+    questions = (InferenceRequest(data, card.image, heads[int(lot.integers(len(heads)))]) for _ in itertools.count())
     with closing(Backbone(engine, max_queue=CLIENTS)) as backbone:
-        return await ask(backbone, questions, CLIENTS, WINDOW_S)
+        return await infer(backbone, questions, CLIENTS, WINDOW_S)
 
 
 def scrapes() -> Table:

@@ -27,7 +27,7 @@ from regraft.model.artifact import IMAGE
 from regraft.model.card import ModelCard
 from regraft.model.session import open_session
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.backbone import Backbone, Question
+from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import ExecutionPlan
 from serving.inference.gpu import OUTPUTS
@@ -129,14 +129,16 @@ def paced(work: Callable[[], object]) -> list[float]:
     return taken
 
 
-async def ask(backbone: Backbone, questions: Iterator[Question], clients: int, seconds: float) -> tuple[float, float]:
+async def infer(
+    backbone: Backbone, questions: Iterator[InferenceRequest], clients: int, seconds: float
+) -> tuple[float, float]:
     """Let clients ask without a pause; return pictures a second, and CPU milliseconds of each."""
     answered = 0
 
     async def client() -> None:
         nonlocal answered
         while time.perf_counter() < began_s + seconds:
-            await backbone.ask(next(questions))
+            await backbone.infer(next(questions))
             answered += 1
 
     began_s, began_cpu_s = time.perf_counter(), time.process_time()

@@ -33,17 +33,17 @@ from serving.inference.classifier import Classifier
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import read_plan
 from serving.inference.picture_memory import PATIENT_PART
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
-from serving.retraining.add_examples import Intake, Rules
+from serving.retraining.add_examples import ExampleIntake, IntakeRules
 from serving.retraining.decoders import Decoders
 from serving.retraining.embedder import BackgroundEmbedder
 from serving.retraining.example_counts import count_examples
 from serving.retraining.jobs import JobRunner
-from serving.retraining.request_sampler import RequestKeeper
+from serving.retraining.request_sampler import RequestSampler
 from serving.retraining.schedule import RetrainSchedule
 from serving.rollout.observer import Observer
-from serving.rollout.rollback import Baker
+from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.classifier import ClassifierService
 from serving.rpc.examples import ExamplesService
 from serving.rpc.interceptor import RpcInterceptor
@@ -117,7 +117,7 @@ class Server:
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)
         limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-        self.models = Models(
+        self.models = ModelRegistry(
             self._store,
             partial(
                 open_engine,
@@ -142,7 +142,7 @@ class Server:
             window_s=settings.drift_window_s,
         )
         bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
-        self._keeper = RequestKeeper(
+        self._sampler = RequestSampler(
             self._examples.requests, settings.keep_requests, bounds, self.metrics, self._threads
         )
         memory = self._memory = Shares(settings.picture_memory_mb * 2**20, PATIENT_PART)
@@ -151,14 +151,14 @@ class Server:
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
             memory=memory,
-            on_answer=self._observer.saw,
-            keep=self._keeper.offer if settings.keep_requests else None,
+            on_answer=self._observer.record,
+            keep=self._sampler.offer if settings.keep_requests else None,
         )
         if settings.triton_metrics:
             self.metrics.watch(partial(triton_metrics, self.models, self.metrics))
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
-        self._baker = Baker(
+        self._rollback = AutomaticRollback(
             self.models,
             self._observer,
             self.metrics,
@@ -167,12 +167,12 @@ class Server:
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
         self._decoders = Decoders(self._threads.pictures, limits)
-        self._intake = Intake(
+        self._intake = ExampleIntake(
             self.models,
             self._examples,
             self._decoders,
             self._embedder.offer,
-            Rules(settings.labels, settings.labels_per_hour),
+            IntakeRules(settings.labels, settings.labels_per_hour),
             memory,
         )
         places = ["--store", str(settings.store)]
@@ -207,10 +207,10 @@ class Server:
         self._tracing = Tracing(settings.otlp) if settings.otlp else None
         self._health = health.aio.HealthServicer()
         guard = Guard(self._callers)
-        rooms = dict.fromkeys(PICTURES, self._classifier)
+        capacities = dict.fromkeys(PICTURES, self._classifier)
 
         def port(flag: str, address: str) -> GrpcPort:
-            interceptor = RpcInterceptor(self.metrics, guard, self._tracing, rooms, settings.read_timeout)
+            interceptor = RpcInterceptor(self.metrics, guard, self._tracing, capacities, settings.read_timeout)
             return GrpcPort(flag, address, settings, interceptor)
 
         self._port = self._control_port = port("--grpc", settings.grpc)
@@ -336,7 +336,7 @@ class Server:
             InferenceService(self.models, self._classifier, self.metrics), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self.models, self._examples, self._observer, self._baker, self._embedder.wake), control
+            ModelsService(self.models, self._examples, self._observer, self._rollback, self._embedder.wake), control
         )
         retraining = RetrainingService(
             models=self.models,
@@ -361,7 +361,7 @@ class Server:
         tasks.repeat("give memory back", self._give_memory_back, often_s)
         tasks.repeat("look at the answers", self._observer.look, often_s)
         if self.settings.bake:
-            tasks.repeat("judge new champions", self._baker.look, often_s)
+            tasks.repeat("judge new champions", self._rollback.look, often_s)
         return looked, tasks.start("open the examples", self._open_examples)
 
     async def _open_examples(self) -> None:
@@ -369,7 +369,7 @@ class Server:
         await self._threads.database.run(self._examples.open)
         await self._jobs.resume()
         often_s, tasks = self.settings.reload_every_s, self._background
-        tasks.start("keep requests", self._keeper.run)
+        tasks.start("keep requests", self._sampler.run)
         tasks.start("embed examples", partial(self._embedder.run, _SELDOM * often_s))
         tasks.start("take up retrain jobs", partial(self._jobs.run, _SELDOM * often_s))
         counting = partial(count_examples, self.models, self._examples, self.metrics)

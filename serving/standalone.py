@@ -41,7 +41,7 @@ class _Decoded:
 
 
 @dataclass(frozen=True)
-class Alone:
+class StandaloneModel:
     """A model file that was read, and a session on it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Alone:
     limits: ImageLimits
 
     @staticmethod
-    def open(file: Path, limits: ImageLimits) -> "Alone":
+    def open(file: Path, limits: ImageLimits) -> "StandaloneModel":
         """Read a model file, and open a session on it.
 
         Raises:
@@ -64,7 +64,7 @@ class Alone:
         artifact = read(file)
         number = file.resolve().parent.name
         version = int(number) if number.isascii() and number.isdecimal() else 0
-        return Alone(
+        return StandaloneModel(
             _Version(artifact.card.name, version, artifact.card), artifact.head, open_plain_engine(file), limits
         )
 
@@ -127,7 +127,7 @@ class Alone:
                 yield key, Reply(by, output.probabilities, output.novelty)
 
 
-def classify_alone(
+def classify_standalone(
     file: Path, pictures: Iterable[tuple[str, ImageFile]], *, top_k: int, limits: ImageLimits
 ) -> Iterator[pb.ClassifyStreamResponse]:
     """Yield the answer to each (id, picture), or its error.
@@ -135,10 +135,10 @@ def classify_alone(
     Raises:
         ArtifactError: the file is no model that can be run; the text says why.
     """
-    from serving.inference.classifier import Answer, ranked  # noqa: PLC0415 - they take SQLAlchemy, which `Alone` spares
+    from serving.inference.classifier import Answer, ranked  # noqa: PLC0415 - they take SQLAlchemy, which `StandaloneModel` spares
     from serving.rpc.classifier import outcome_of_error, to_message  # noqa: PLC0415 - likewise
 
-    alone = Alone.open(file, limits)
+    alone = StandaloneModel.open(file, limits)
     labels = alone.version.card.labels
     for key, output, seconds in alone.outputs(pictures):
         if isinstance(output, InvalidImageError):

@@ -14,12 +14,12 @@ from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import Head
 from regraft.model.session import cpu_budget
 from serving.inference.batcher import Batcher
-from serving.inference.cpus import Cpus
+from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine, Output
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class InferenceRequest:
     """A picture, and who shall judge it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Reply:
+class InferenceResult:
     """What the network says of a picture; where the time went; how many pictures shared the run."""
 
     output: Output
@@ -47,7 +47,7 @@ class Reply:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ran:
+class _LaneOutput:
     output: Output
     decode_s: float
     inference_s: float
@@ -69,7 +69,7 @@ class Backbone:
         max_queue: int,
         limits: ImageLimits = DEFAULT_LIMITS,
         on_batch: Callable[[int], None] = lambda _size: None,
-        cpus: Cpus | None = None,
+        cpus: CpuPool | None = None,
     ) -> None:
         """Put lanes before an engine.
 
@@ -83,11 +83,11 @@ class Backbone:
         self.engine = engine
         self.users = 0
         self._limits = limits
-        plan, cpus = engine.plan, cpus or Cpus(cpu_budget())
+        plan, cpus = engine.plan, cpus or CpuPool(cpu_budget())
         self._cpus: Callable[[], AbstractContextManager[object]] = (
-            partial(cpus.taken, plan.threads) if plan.decode_in_lane else nullcontext
+            partial(cpus.reserve, plan.threads) if plan.decode_in_lane else nullcontext
         )
-        self._lanes = Batcher[Question, _Ran](
+        self._lanes = Batcher[InferenceRequest, _LaneOutput](
             self._run,
             lanes=plan.lanes,
             max_batch=plan.max_batch,
@@ -99,12 +99,12 @@ class Backbone:
         self._decoders = (
             None
             if plan.decode_in_lane
-            else Batcher[Question, tuple[Question, float]](
+            else Batcher[InferenceRequest, tuple[InferenceRequest, float]](
                 self._decode_alone,
                 lanes=cpus.count,
                 max_batch=1,
                 max_queue=max_queue,
-                cpus=partial(cpus.taken, 1),
+                cpus=partial(cpus.reserve, 1),
             )
         )
 
@@ -113,7 +113,9 @@ class Backbone:
         """How many pictures wait, for a lane or for a decoder."""
         return self._lanes.depth + (self._decoders.depth if self._decoders else 0)
 
-    async def ask(self, question: Question, deadline_s: float | None = None, *, background: bool = False) -> Reply:
+    async def infer(
+        self, question: InferenceRequest, deadline_s: float | None = None, *, background: bool = False
+    ) -> InferenceResult:
         """Ask the network about one picture.
 
         Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
@@ -132,10 +134,12 @@ class Backbone:
             waited_s = decoded.queue_s
         answered = await self._lanes.submit(question, deadline_s, background=background)
         ran = answered.result
-        return Reply(ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch)
+        return InferenceResult(
+            ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch
+        )
 
     def refusal(self, seconds_left: float | None) -> OverloadedError | None:
-        """Return by what `ask` would refuse at once whoever comes now and has so many seconds left, if it would."""
+        """Return by what `infer` would refuse at once whoever comes now and has so many seconds left, if it would."""
         return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
 
     async def warm_up(self, head: Head, crop_px: int) -> None:
@@ -147,7 +151,7 @@ class Backbone:
             ArtifactError: an answer makes no sense.
             DrainingError: the backbone is closed.
         """
-        await self._lanes.in_every_lane(partial(self._warm_up, head, crop_px))
+        await self._lanes.run_in_all_lanes(partial(self._warm_up, head, crop_px))
 
     async def try_head(self, head: Head, crop_px: int) -> None:
         """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
@@ -157,7 +161,7 @@ class Backbone:
             DrainingError: the backbone is closed.
         """
         # Beside the lanes it would be one run more than ever at once, whose memory ONNX Runtime would keep.
-        await self._lanes.in_a_lane(partial(self._warm_up, head, crop_px, only_one=True))
+        await self._lanes.run_in_lane(partial(self._warm_up, head, crop_px, only_one=True))
 
     def _warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
         with self._cpus():
@@ -169,27 +173,30 @@ class Backbone:
         if self._decoders:
             self._decoders.close()
 
-    def _decode_alone(self, questions: Sequence[Question]) -> list[tuple[Question, float]]:
+    def _decode_alone(self, questions: Sequence[InferenceRequest]) -> list[tuple[InferenceRequest, float]]:
         (question,) = questions
         crop, seconds = self._cut(question)
         return [(replace(question, image=crop), seconds)]
 
-    def _run(self, questions: Sequence[Question]) -> list[_Ran | Exception]:
+    def _run(self, questions: Sequence[InferenceRequest]) -> list[_LaneOutput | Exception]:
         """Decode what is not decoded yet, and run the network once; a bad picture fails alone."""
         cuts = [self._cut_or_error(question) for question in questions]
         good = [(cut, question.head) for cut, question in zip(cuts, questions, strict=True) if isinstance(cut, tuple)]
         started_s = time.perf_counter()
         outputs = iter(self.engine.run([crop for (crop, _), _ in good], [head for _, head in good]) if good else ())
         inference_s = time.perf_counter() - started_s
-        return [_Ran(next(outputs), cut[1], inference_s, len(good)) if isinstance(cut, tuple) else cut for cut in cuts]
+        return [
+            _LaneOutput(next(outputs), cut[1], inference_s, len(good)) if isinstance(cut, tuple) else cut
+            for cut in cuts
+        ]
 
-    def _cut_or_error(self, question: Question) -> tuple[Crop, float] | Exception:
+    def _cut_or_error(self, question: InferenceRequest) -> tuple[Crop, float] | Exception:
         try:
             return self._cut(question)
         except InvalidImageError as error:
             return error
 
-    def _cut(self, question: Question) -> tuple[Crop, float]:
+    def _cut(self, question: InferenceRequest) -> tuple[Crop, float]:
         if not isinstance(question.image, bytes):
             return question.image, 0.0
         started_s = time.perf_counter()

@@ -38,7 +38,7 @@ WorkT = TypeVar("WorkT")
 
 
 @dataclass(frozen=True)
-class Answered(Generic[ResultT]):
+class LaneResult(Generic[ResultT]):
     """A result, and how long it waited for a lane."""
 
     result: ResultT
@@ -48,7 +48,7 @@ class Answered(Generic[ResultT]):
 @dataclass(eq=False)
 class _Entry(Generic[PayloadT, ResultT]):
     payload: PayloadT
-    future: "asyncio.Future[Answered[ResultT]]"
+    future: "asyncio.Future[LaneResult[ResultT]]"
     deadline_s: float | None
     submitted_s: float
 
@@ -61,7 +61,7 @@ class _Entry(Generic[PayloadT, ResultT]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Ran(Generic[PayloadT, ResultT]):
+class _FinishedBatch(Generic[PayloadT, ResultT]):
     """A batch after its run; who was ``late`` was left out."""
 
     batch: list[_Entry[PayloadT, ResultT]]
@@ -121,7 +121,7 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     async def submit(
         self, payload: PayloadT, deadline_s: float | None = None, *, background: bool = False
-    ) -> Answered[ResultT]:
+    ) -> LaneResult[ResultT]:
         """Wait for the result of ``payload``.
 
         Cancelling the caller removes its entry; batch-mates do not notice.
@@ -163,7 +163,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             return OverloadedError("so many wait that the deadline would pass: try again later", wait_s / 2)
         return None
 
-    async def in_a_lane(self, work: Callable[[], WorkT]) -> WorkT:
+    async def run_in_lane(self, work: Callable[[], WorkT]) -> WorkT:
         """Do something else in a lane's thread, as soon as one has ended its turn, so that no more goes on than ever.
 
         Cancelling the caller does not end the work, which keeps the lane for as long as it takes.
@@ -179,7 +179,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         working.add_done_callback(lambda _done: self._take_back_lane(loop))
         return await asyncio.shield(working)
 
-    async def in_every_lane(self, work: Callable[[], object]) -> None:
+    async def run_in_all_lanes(self, work: Callable[[], object]) -> None:
         """Do something in the threads of all lanes at once.
 
         It begins when all of them have ended their turns.
@@ -194,7 +194,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             together.wait()
             work()
 
-        lanes = [self.in_a_lane(meet_and_work) for _ in range(self._lanes)]
+        lanes = [self.run_in_lane(meet_and_work) for _ in range(self._lanes)]
         for outcome in await asyncio.gather(*lanes, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -244,7 +244,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     ) -> None:
         """Run the batches of a turn in a lane's thread, and hand what came of them to the event loop."""
         began_s, began_cpu_s = loop.time(), time.thread_time()
-        ran: list[_Ran[PayloadT, ResultT]] = []
+        ran: list[_FinishedBatch[PayloadT, ResultT]] = []
         for batch in turn:
             if ran and self._ends_now(len(ran), time.thread_time() - began_cpu_s, background=background):
                 break
@@ -264,7 +264,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             return bool(self._queue) or self._free_lanes < 0 or self._is_closed
         return taken_s * (runs + 1) / runs > self._turn_s
 
-    def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _Ran[PayloadT, ResultT]:
+    def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _FinishedBatch[PayloadT, ResultT]:
         """Run what is still wanted of a batch, which may have waited for others of its turn."""
         batch = [entry for entry in entries if not entry.future.done() and not entry.is_late(now_s)]
         late = [entry for entry in entries if entry.is_late(now_s)]
@@ -278,7 +278,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             results = [error] * len(batch)
         except BaseException as error:  # noqa: BLE001 - a panic of native code: the lane shall outlive it
             results = [RuntimeError(repr(error))] * len(batch)
-        return _Ran(batch, results, now_s, late)
+        return _FinishedBatch(batch, results, now_s, late)
 
     def _take_turn(
         self, queue: "deque[_Entry[PayloadT, ResultT]]", most: int, now_s: float
@@ -307,7 +307,7 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     def _answer(
         self,
-        turn: list[_Ran[PayloadT, ResultT]],
+        turn: list[_FinishedBatch[PayloadT, ResultT]],
         left: list[_Entry[PayloadT, ResultT]],
         seconds: float,
         loop: asyncio.AbstractEventLoop,
@@ -325,7 +325,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             self._answer_batch(ran)
         self._dispatch(loop)
 
-    def _answer_batch(self, ran: _Ran[PayloadT, ResultT]) -> None:
+    def _answer_batch(self, ran: _FinishedBatch[PayloadT, ResultT]) -> None:
         if ran.batch:
             self._on_batch(len(ran.batch))
         for entry in ran.late:
@@ -336,4 +336,4 @@ class Batcher(Generic[PayloadT, ResultT]):
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Answered(result, ran.started_s - entry.submitted_s))
+                entry.future.set_result(LaneResult(result, ran.started_s - entry.submitted_s))

@@ -19,11 +19,11 @@ from regraft.errors import (
 from regraft.image.decoding_cost import DecodingCost
 from regraft.image.spec import Crop
 from regraft.model.card import ModelCard
-from serving.inference.backbone import Question, Reply
+from serving.inference.backbone import InferenceRequest, InferenceResult
 from serving.inference.engine import Output
 from serving.inference.picture_memory import PictureMemory
-from serving.inference.registry import Models, ServedModel
-from serving.inference.shares import Shares, Taken
+from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.shares import Grant, Shares
 from serving.telemetry.call import caller, current
 from serving.telemetry.metrics import Metrics
 
@@ -65,7 +65,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Inference:
     """What the network makes of several pictures: one output each, all by one version."""
 
     served: ServedModel
@@ -77,7 +77,7 @@ class Classifier:
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         *,
         max_in_flight: int,
         metrics: Metrics,
@@ -139,7 +139,7 @@ class Classifier:
                 output, seconds = await self._judge(served, image, costs[0], deadline_s, request_id)
         return Answer(served, ranked(output, served.card.labels, top_k), output.novelty, seconds, request_id)
 
-    async def judge(
+    async def infer(
         self,
         images: Sequence[bytes | Crop],
         *,
@@ -147,7 +147,7 @@ class Classifier:
         version: int | None = None,
         deadline_s: float | None = None,
         on_admitted: Callable[[], object] | None = None,
-    ) -> Judgement:
+    ) -> Inference:
         """Classify several pictures at once; all of them, or none.
 
         Args:
@@ -175,7 +175,7 @@ class Classifier:
         images: Sequence[bytes | Crop],
         costs: Sequence[DecodingCost],
         deadline_s: float | None,
-    ) -> Judgement:
+    ) -> Inference:
         try:
             async with asyncio.TaskGroup() as tasks:
                 asked = [
@@ -184,9 +184,9 @@ class Classifier:
                 ]
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None  # the others were cancelled, or are as bad
-        return Judgement(served, tuple(task.result()[0] for task in asked))
+        return Inference(served, tuple(task.result()[0] for task in asked))
 
-    def check_room(self, seconds_left: float | None) -> None:
+    def check_capacity(self, seconds_left: float | None) -> None:
         """Refuse whoever would be refused whatever the request says.
 
         Raises:
@@ -196,7 +196,7 @@ class Classifier:
         if error := self._full() if is_full else self._models.refusal(seconds_left):
             raise self._count(error)
 
-    async def _permit(self, pictures: int, *, patient: bool) -> Taken:
+    async def _permit(self, pictures: int, *, patient: bool) -> Grant:
         """Take the permits of a request."""
         if pictures > self._permits.most:
             raise InvalidRequestError(
@@ -263,9 +263,9 @@ class Classifier:
         whose: str = "",
     ) -> tuple[Output, dict[str, float]]:
         started_s = time.perf_counter()
-        question = Question(image, served.card.image, served.head, cost.pixels)
+        question = InferenceRequest(image, served.card.image, served.head, cost.pixels)
         try:
-            reply = await served.backbone.ask(question, deadline_s)
+            reply = await served.backbone.infer(question, deadline_s)
         except InvalidImageError as error:
             raise InvalidImageError(f"{whose}{error}") from error
         seconds = {
@@ -280,7 +280,7 @@ class Classifier:
             self._keep(request_id, served, image, reply.output)
         return reply.output, seconds
 
-    def _tell(self, served: ServedModel, reply: Reply, seconds: dict[str, float]) -> None:
+    def _tell(self, served: ServedModel, reply: InferenceResult, seconds: dict[str, float]) -> None:
         """Tell everybody who counts that a picture was answered."""
         call = current()
         top = int(reply.output.probabilities.argmax())

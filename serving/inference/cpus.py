@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Cpus:
+class CpuPool:
     """A number of CPUs, had by threads in the order of asking.
 
     Any thread may use it.
@@ -27,7 +27,7 @@ class Cpus:
         return len(self._waiting)
 
     @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
+    def reserve(self, count: int) -> Iterator[None]:
         """Hold so many CPUs until the block ends.
 
         All of them if there are fewer; it waits while others have them.
@@ -56,6 +56,6 @@ class Cpus:
         with self._lock:
             self._free += count
             while self._waiting and self._waiting[0][0] <= self._free:
-                taken, turn = self._waiting.popleft()
-                self._free -= taken
+                amount, turn = self._waiting.popleft()
+                self._free -= amount
                 turn.set()

@@ -34,9 +34,9 @@ from serving.inference.execution_plan import (
     grid_of,
     measure,
     plan_file,
-    recall,
-    remember,
-    settle,
+    plan_from,
+    read_points,
+    write_points,
 )
 from serving.inference.gpu import OUTPUTS, DeviceRunner, blank_head
 
@@ -88,7 +88,7 @@ class Engine:
         by_head = rows_by_head(heads)
         if len(by_head) == 1:
             return [Output(p, e, float(n)) for p, e, n in zip(*self._run_graph(crops, heads[0]), strict=True)]
-        embedding, answers = self._run_for_several(crops, by_head)
+        embedding, answers = self._run_heads(crops, by_head)
         outputs: dict[int, Output] = {}
         for (_, rows), (probabilities, novelty) in zip(by_head, answers, strict=True):
             for row, of_row, novel in zip(rows, probabilities, novelty, strict=True):
@@ -102,7 +102,7 @@ class Engine:
         probabilities, embedding, novelty = (np.asarray(array) for array in self._session.run(list(OUTPUTS), feed))
         return probabilities, embedding, novelty
 
-    def _run_for_several(
+    def _run_heads(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
         """Return the embeddings of all crops, and each head's answers.
@@ -110,7 +110,7 @@ class Engine:
         Those are probabilities and novelty of its own rows.
         """
         if self._device:
-            return self._device.run_for_several(crops, by_head)
+            return self._device.run_heads(crops, by_head)
         _, embedding, _ = self._run_graph(crops, blank_head(by_head[0][0].weight.shape[1]))
         of_heads = [(head, embedding[rows]) for head, rows in by_head]
         return embedding, [(head.probabilities(rows), head.novelty(rows)) for head, rows in of_heads]
@@ -227,7 +227,7 @@ def open_engine(
             measured.doubt,
         )
     _tell_of_cpu(opened, card)
-    plan = settle(measured, goal, cpus or cpu_budget(), on_cpu=opened.provider == "cpu")
+    plan = plan_from(measured, goal, cpus or cpu_budget(), on_cpu=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)
@@ -274,7 +274,7 @@ def measure_model(
     opened = open_session(model, provider=provider, threads=1, cuda=cuda)
     cpus = cpus or cpu_budget()
     file = plans and plan_file(plans, card.backbone.digest, opened.arithmetic, cpus, require_onnxruntime().__version__)
-    known = recall(file) if file and not fresh else ()
+    known = read_points(file) if file and not fresh else ()
     if known:
         return opened, Measurement(known)
 
@@ -292,5 +292,5 @@ def measure_model(
     except Exception as error:  # ONNX Runtime's exception classes share no base class but this
         raise ArtifactError(f"the model does not run on {opened.provider}: {first_line(error)}") from error
     if file and not measured.doubt:
-        remember(file, measured.points)
+        write_points(file, measured.points)
     return opened, measured

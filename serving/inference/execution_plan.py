@@ -229,7 +229,7 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     return plan.on_a_cpu(goal) if decode_in_lane else plan
 
 
-def settle(measured: Measurement, goal: Goal, cpus: int, *, on_cpu: bool) -> ExecutionPlan:
+def plan_from(measured: Measurement, goal: Goal, cpus: int, *, on_cpu: bool) -> ExecutionPlan:
     """Choose a plan by a measurement.
 
     Where that is in doubt, for throughput on a CPU, each CPU has a lane instead.
@@ -245,8 +245,8 @@ def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: 
     return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
 
 
-def recall(file: Path) -> tuple[Point, ...]:
-    """Read the points that `remember` kept.
+def read_points(file: Path) -> tuple[Point, ...]:
+    """Read the points that `write_points` kept.
 
     None where there is no such file, or a damaged one.
     """
@@ -256,7 +256,7 @@ def recall(file: Path) -> tuple[Point, ...]:
         return ()
 
 
-def remember(file: Path, points: Sequence[Point]) -> None:
+def write_points(file: Path, points: Sequence[Point]) -> None:
     """Keep a measurement for the next start; where that cannot be, the next start measures again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ class DeviceRunner:
         probabilities, embedding, novelty = (array[: len(crops)] for array in binding.copy_outputs_to_cpu())
         return probabilities, embedding, novelty
 
-    def run_for_several(
+    def run_heads(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
         """Return the embeddings [N, D] of N crops, and each head's answers.

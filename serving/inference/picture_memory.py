@@ -12,7 +12,7 @@ from regraft.image.decoding_cost import DecodingCost, quick_cost, read_cost
 from regraft.image.limits import ImageLimits
 from regraft.image.resize import smallest_useful_size
 from regraft.image.spec import Crop, ImageSpec
-from serving.inference.shares import Shares, Taken
+from serving.inference.shares import Grant, Shares
 from serving.threads import Pool
 
 DEFAULT_BYTES: Final = 512 * 2**20
@@ -64,7 +64,7 @@ class PictureMemory:
         """Tell whether any picture of a single request would be refused."""
         return self._shares.is_refused(caller)
 
-    async def take(self, costs: Sequence[DecodingCost], caller: str, *, patient: bool) -> Taken:
+    async def take(self, costs: Sequence[DecodingCost], caller: str, *, patient: bool) -> Grant:
         """Take what the pictures of a request cost; patiently, or not at all.
 
         Raises:

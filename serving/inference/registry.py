@@ -34,7 +34,7 @@ from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 from serving.heap import give_back
 from serving.inference.backbone import Backbone
-from serving.inference.cpus import Cpus
+from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
 from serving.inference.store_watcher import StoreWatcher
 from serving.supervisor import Backoff, do_all
@@ -116,7 +116,7 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Models:
+class ModelRegistry:
     """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
 
     def __init__(
@@ -148,7 +148,7 @@ class Models:
         self.stored = StoreWatcher(store, threads, self._only)
         self._pauses = pauses
         self._metrics = metrics
-        self.cpus = Cpus(cpus or cpu_budget())
+        self.cpus = CpuPool(cpus or cpu_budget())
         self._served: dict[str, ServedModel] = {}
         self._followed: set[str] = set()
         self._gone: set[str] = set()  # at the last refresh

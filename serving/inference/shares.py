@@ -13,7 +13,7 @@ from typing import Self
 
 
 @dataclass(eq=False)
-class Taken:
+class Grant:
     """An amount taken by a caller; a context manager that gives it back, once."""
 
     amount: int
@@ -70,7 +70,7 @@ class Shares:
         """Tell whether a single request would be refused."""
         return not self._fits(amount, patient=False) and self._single[caller] + amount > self._share(caller)
 
-    async def take(self, amount: int, caller: str, *, patient: bool) -> Taken | None:
+    async def take(self, amount: int, caller: str, *, patient: bool) -> Grant | None:
         """Take ``amount``, now or in turn; None where a single request is refused.
 
         Args:
@@ -86,10 +86,10 @@ class Shares:
             await self._wait(amount, caller, patient=patient)
         else:
             self._count(amount, caller, patient=patient)
-        return Taken(amount, caller, patient, self)
+        return Grant(amount, caller, patient, self)
 
-    def take_back(self, taken: Taken) -> None:
-        """Let the next have what somebody has no more; see `Taken.give_back`."""
+    def take_back(self, taken: Grant) -> None:
+        """Let the next have what somebody has no more; see `Grant.give_back`."""
         self._uncount(taken.amount, taken.caller, patient=taken.patient)
         self._serve()
 

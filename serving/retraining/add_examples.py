@@ -17,7 +17,7 @@ from regraft.image.spec import Crop
 from regraft.label_rules import check_label, check_note, one_form
 from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
 from serving.inference.picture_memory import PictureMemory
-from serving.inference.registry import Models, ServedModel
+from serving.inference.registry import ModelRegistry, ServedModel
 from serving.inference.shares import Shares
 from serving.retraining.decoders import Decoders, Encoded
 
@@ -27,7 +27,7 @@ _MOST_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True)
-class Rules:
+class IntakeRules:
     """What is taken in.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Added:
+class IntakeResult:
     """The outcome of one picture.
 
     Attributes:
@@ -118,16 +118,16 @@ class _Waiting:
             self.kept.set_result(end)
 
 
-class Intake:
+class ExampleIntake:
     """Takes labelled pictures in. Use from one event loop."""
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         examples: ExamplesStore,
         decoders: Decoders,
         on_kept: Callable[[ServedModel, str, Crop], object],
-        rules: Rules = Rules(),
+        rules: IntakeRules = IntakeRules(),
         memory: Shares | None = None,
     ) -> None:
         """Make an intake.
@@ -152,7 +152,7 @@ class Intake:
 
     async def add(
         self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object] = lambda: None
-    ) -> Added:
+    ) -> IntakeResult:
         """Take in one picture; when this returns with a promise, it is on the disk.
 
         Args:
@@ -168,9 +168,11 @@ class Intake:
             return await self._add(model, new, sender, on_admitted)
         except CallerError as error:
             sender.outcomes[AddOutcome.REJECTED] += 1
-            return Added(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
+            return IntakeResult(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
 
-    async def _add(self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]) -> Added:
+    async def _add(
+        self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]
+    ) -> IntakeResult:
         check_label(new.label)
         for name in ("source", "annotator", "request_id", "group"):
             check_note(name, getattr(new, name))
@@ -182,7 +184,7 @@ class Intake:
         if first.label != new.label:
             sender.outcomes[AddOutcome.CONFLICTING] += 1
             why = f"this stream called the same picture {first.label!r} before"
-            return Added(AddOutcome.CONFLICTING, new.sha256, why)
+            return IntakeResult(AddOutcome.CONFLICTING, new.sha256, why)
         async with first.turn:
             cost = await self._memory.cost(new.data, served.card.image)
             with await self._memory.take([cost], sender.caller, patient=True):
@@ -191,10 +193,10 @@ class Intake:
         if kept.outcome is AddOutcome.REJECTED:
             quota = sender.caller, self.rules.per_hour
             wait_s = await self._threads.database.run(self._examples.next_label_fits_s, *quota)
-            return Added(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
+            return IntakeResult(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
         if kept.outcome is not AddOutcome.DUPLICATE:
             self._on_kept(served, new.sha256, kept.crop)
-        return Added(kept.outcome, new.sha256)
+        return IntakeResult(kept.outcome, new.sha256)
 
     def check_allowed(self, served: ServedModel, label: str) -> None:
         """Refuse a label that would make a new class, where the server was told to take none.

@@ -16,8 +16,8 @@ from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
-from serving.inference.backbone import Question
-from serving.inference.registry import Models, ServedModel
+from serving.inference.backbone import InferenceRequest
+from serving.inference.registry import ModelRegistry, ServedModel
 
 log = logging.getLogger("regraft.embedder")
 
@@ -35,7 +35,7 @@ _MOST_CROPS_BYTES: Final = 64 * 2**20
 class BackgroundEmbedder:
     """Run `run` as a task; `wake` it when there may be examples that it was not offered, or a new backbone."""
 
-    def __init__(self, models: Models, examples: ExamplesStore) -> None:
+    def __init__(self, models: ModelRegistry, examples: ExamplesStore) -> None:
         """Embed what ``examples`` holds for what ``models`` serves."""
         self._models = models
         self._threads = models.threads
@@ -167,5 +167,5 @@ class BackgroundEmbedder:
         image: bytes | Crop | None = crop
         if image is None:
             image = await self._threads.database.run(self._examples.image_file(sha256).read_bytes)
-        question = Question(image, served.card.image, served.head)
-        return (await served.backbone.ask(question, background=True)).output.embedding
+        question = InferenceRequest(image, served.card.image, served.head)
+        return (await served.backbone.infer(question, background=True)).output.embedding

@@ -3,12 +3,12 @@
 from functools import partial
 
 from regraft.stores.examples import ExamplesStore
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.supervisor import do_all
 from serving.telemetry.metrics import Metrics
 
 
-async def count_examples(models: Models, examples: ExamplesStore, metrics: Metrics) -> None:
+async def count_examples(models: ModelRegistry, examples: ExamplesStore, metrics: Metrics) -> None:
     """Count the examples of every model that answers."""
 
     async def count(name: str) -> None:

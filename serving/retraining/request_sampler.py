@@ -34,7 +34,7 @@ class _Served:
     output: Output
 
 
-class RequestKeeper:
+class RequestSampler:
     """Run `run` as a task; `offer` it what was served. Use from one event loop."""
 
     def __init__(self, requests: KeptRequests, rate: float, bounds: Bounds, metrics: Metrics, threads: Threads) -> None:

@@ -9,7 +9,7 @@ from regraft.errors import PreconditionError
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.models import GateMode
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.retraining.jobs import JobRunner
 from serving.supervisor import do_all
 
@@ -24,7 +24,7 @@ class RetrainSchedule:
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         examples: ExamplesStore,
         runner: JobRunner,
         *,

@@ -17,11 +17,11 @@ import numpy as np
 from regraft.errors import RegraftError
 from regraft.stores.models import ModelStore
 from serving.inference.engine import Output
-from serving.inference.registry import Models, ServedModel
-from serving.rollout.recent_answers import Traffic
-from serving.rollout.shadow import Comparison, Shadow, compare_heads, load_shadow
-from serving.rollout.trial import Conduct, conduct_of
-from serving.telemetry.metrics import Family, Metrics
+from serving.inference.registry import ModelRegistry, ServedModel
+from serving.rollout.recent_answers import RecentAnswers
+from serving.rollout.shadow import Shadow, ShadowComparison, compare_heads, load_shadow
+from serving.rollout.trial import Quality, quality_of
+from serving.telemetry.metrics import MetricFamily, Metrics
 
 log = logging.getLogger("regraft.observer")
 
@@ -29,7 +29,7 @@ _MOST: Final = 512
 
 
 @dataclass(frozen=True)
-class Shadowed:
+class ShadowStatus:
     """A shadow as the store has it, and how it does on this server.
 
     Attributes:
@@ -43,18 +43,18 @@ class Shadowed:
     champion: ServedModel
     shadow: Shadow | None
     problem: str
-    comparison: Comparison
+    comparison: ShadowComparison
 
 
 class Observer:
     """A view of the answers: drift and shadows.
 
-    Call `look` every so often. ``saw`` and the rest belong to the event loop; what it returns never changes.
+    Call `look` every so often. ``record`` and the rest belong to the event loop; what it returns never changes.
     """
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         metrics: Metrics,
         *,
         window: int,
@@ -74,26 +74,26 @@ class Observer:
         self._window = window, window_s
         self._recent: list[tuple[ServedModel, Output]] = []
         self._looking = asyncio.Lock()
-        self._traffic: dict[str, Traffic] = {}
-        self._before: dict[str, Conduct] = {}
-        self._shadows: dict[str, Shadowed] = {}
+        self._traffic: dict[str, RecentAnswers] = {}
+        self._before: dict[str, Quality] = {}
+        self._shadows: dict[str, ShadowStatus] = {}
         metrics.watch(lambda: _families(list(self._traffic.values())))
 
-    def saw(self, served: ServedModel, output: Output) -> None:
+    def record(self, served: ServedModel, output: Output) -> None:
         """Hear of an answer. It is on the way of every request."""
         served.answers += 1
         if len(self._recent) < _MOST:
             self._recent.append((served, output))
 
-    def traffic(self, name: str) -> Traffic | None:
+    def traffic(self, name: str) -> RecentAnswers | None:
         """Return what a model answered lately, or None before it was looked at."""
         return self._traffic.get(name)
 
-    def before(self, name: str) -> Conduct | None:
+    def before(self, name: str) -> Quality | None:
         """Return how the version did that answered here before this one, or None where there was none."""
         return self._before.get(name)
 
-    def shadow(self, name: str) -> Shadowed | None:
+    def shadow(self, name: str) -> ShadowStatus | None:
         """Return the shadow of a model, or None."""
         return self._shadows.get(name)
 
@@ -125,8 +125,8 @@ class Observer:
             traffic = self._traffic.get(name)
             if traffic is None or traffic.served is not model:
                 if traffic is not None:
-                    self._before[name] = conduct_of(traffic)  # figures alone: a session must not outlive its version
-                traffic = Traffic.begin(model, *self._window)
+                    self._before[name] = quality_of(traffic)  # figures alone: a session must not outlive its version
+                traffic = RecentAnswers.begin(model, *self._window)
             self._traffic[name] = traffic.after(outputs, time.monotonic())
             self._follow_shadow(model)
             if outputs:
@@ -158,7 +158,7 @@ class Observer:
         if not found.images:
             return
         comparison = shadowed.comparison.plus(found)
-        self._shadows[champion.name] = Shadowed(shadowed.version, champion, shadowed.shadow, "", comparison)
+        self._shadows[champion.name] = ShadowStatus(shadowed.version, champion, shadowed.shadow, "", comparison)
         metrics, name = self._metrics, champion.name
         metrics.shadow_pictures.labels(name).inc(found.images)
         metrics.shadow_agreed.labels(name).inc(found.agreed)
@@ -167,7 +167,7 @@ class Observer:
             metrics.shadow_flips.labels(name, metrics.of(name).shown(label)).inc(count)
 
 
-def _loaded(store: ModelStore, version: int, champion: ServedModel) -> Shadowed:
+def _loaded(store: ModelStore, version: int, champion: ServedModel) -> ShadowStatus:
     try:
         shadow, problem = load_shadow(store, version, champion), ""
     except (RegraftError, OSError) as error:
@@ -175,10 +175,10 @@ def _loaded(store: ModelStore, version: int, champion: ServedModel) -> Shadowed:
         log.warning("model %s: version %d does not shadow: %s", champion.name, version, error)
     else:
         log.info("model %s: version %d shadows version %d", champion.name, version, champion.version)
-    return Shadowed(version, champion, shadow, problem, Comparison())
+    return ShadowStatus(version, champion, shadow, problem, ShadowComparison())
 
 
-def _families(traffics: Sequence[Traffic]) -> list[Family]:
+def _families(traffics: Sequence[RecentAnswers]) -> list[MetricFamily]:
     """Return the gauges of drift; a model of which nothing is known has none of those that would say something."""
     kinds = ("distance", "confidence", "label")
     ks: dict[tuple[str, ...], float] = {
@@ -188,26 +188,26 @@ def _families(traffics: Sequence[Traffic]) -> list[Family]:
     }
     told = [traffic for traffic in traffics if traffic.shifts]
     return [
-        Family(
+        MetricFamily(
             "regraft_drift_ks",
             "Largest difference of recent answers from those on the card's reference, 0 to 1: distance to the training "
             "images, confidence, and the label whose probability differs most.",
             ("model", "of"),
             ks,
         ),
-        Family(
+        MetricFamily(
             "regraft_drifted",
             "1 where a difference is large and no accident.",
             ("model",),
             {(traffic.served.name,): traffic.drift == "drifted" for traffic in told},
         ),
-        Family(
+        MetricFamily(
             "regraft_unknown_share",
             "Share of recent pictures beyond the novelty threshold; about 0.05 where nothing drifted.",
             ("model",),
             {(traffic.served.name,): traffic.unknown_share for traffic in traffics if len(traffic.distance)},
         ),
-        Family(
+        MetricFamily(
             "regraft_drift_window_pictures",
             "Recent answers that drift is told from.",
             ("model",),

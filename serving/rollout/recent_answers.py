@@ -20,7 +20,7 @@ DriftState = Literal["not known", "too few", "steady", "drifted"]
 
 
 @dataclass(frozen=True)
-class Window:
+class AnswerWindow:
     """Recent answers: at most so many, and none older than the span.
 
     Attributes:
@@ -35,7 +35,7 @@ class Window:
     figures: FloatArray
     at_s: npt.NDArray[np.float64]
 
-    def slid(self, figures: FloatArray, now_s: float) -> "Window":
+    def slid(self, figures: FloatArray, now_s: float) -> "AnswerWindow":
         """Return the window with these answers, which came now, and without those that are too old."""
         kept = self.at_s > now_s - self.span_s
         joined = np.concatenate([self.figures[kept], figures])[-self.most :]
@@ -44,7 +44,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RecentAnswers:
     """The answers of one version on this server.
 
     Attributes:
@@ -55,20 +55,20 @@ class Traffic:
     """
 
     served: ServedModel
-    window: Window
+    window: AnswerWindow
     images: int = 0
     nonsense: int = 0
     _rows: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
 
     @staticmethod
-    def begin(served: ServedModel, most: int, span_s: float) -> "Traffic":
+    def begin(served: ServedModel, most: int, span_s: float) -> "RecentAnswers":
         """Return the traffic of a version that has not answered yet."""
         reference = served.card.reference
         rows = rows_of(reference, served.card.labels) if reference else np.empty(0, np.intp)
-        window = Window(most, span_s, np.empty((0, 2 + len(rows)), np.float32), np.empty(0))
-        return Traffic(served, window, _rows=rows)
+        window = AnswerWindow(most, span_s, np.empty((0, 2 + len(rows)), np.float32), np.empty(0))
+        return RecentAnswers(served, window, _rows=rows)
 
-    def after(self, outputs: Sequence[Output], now_s: float) -> "Traffic":
+    def after(self, outputs: Sequence[Output], now_s: float) -> "RecentAnswers":
         """Return the traffic with further answers of this version."""
         if not outputs:
             return replace(self, window=self.window.slid(self.window.figures[:0], now_s))

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from regraft.errors import NotFoundError, PreconditionError, RegraftError
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.rollout.observer import Observer
-from serving.rollout.trial import BAKER, Trial, conduct_of, reasons_to_go_back, trial_of
+from serving.rollout.trial import AUTHOR, Trial, quality_of, rollback_reasons, trial_of
 from serving.supervisor import do_all
 from serving.telemetry.metrics import Metrics
 
@@ -21,7 +21,7 @@ log = logging.getLogger("regraft.baking")
 
 
 @dataclass(frozen=True)
-class Baking:
+class RunningTrial:
     """A champion that is on trial now."""
 
     trial: Trial
@@ -33,12 +33,12 @@ class Baking:
         return max(0.0, (self.until - datetime.now(UTC)).total_seconds())
 
 
-class Baker:
+class AutomaticRollback:
     """Call `look` every so often. Use from one event loop."""
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         observer: Observer,
         metrics: Metrics,
         on_rollback: Callable[[], Awaitable[None]],
@@ -60,10 +60,10 @@ class Baker:
         self._metrics = metrics
         self._on_rollback = on_rollback
         self._bake = timedelta(seconds=bake_s)
-        self._baking: dict[str, Baking] = {}
+        self._baking: dict[str, RunningTrial] = {}
         self._stuck: set[tuple[str, Trial]] = set()
 
-    def baking(self, name: str) -> Baking | None:
+    def baking(self, name: str) -> RunningTrial | None:
         """Return the trial of a model's champion, or None."""
         return self._baking.get(name)
 
@@ -77,7 +77,7 @@ class Baker:
         known = self._baking.pop(name, None)
         self._metrics.baking_rollbacks.labels(name)  # 0 is there before 1, or no rule would see it rise
         if trial and trial.version == served.version and datetime.now(UTC) < trial.at + self._bake:
-            self._baking[name] = Baking(trial, trial.at + self._bake)
+            self._baking[name] = RunningTrial(trial, trial.at + self._bake)
             if (name, trial) not in self._stuck:
                 await self._judge(name, trial)
         elif trial and known and known.trial == trial:
@@ -90,13 +90,13 @@ class Baker:
             return
         if before is not None and before.version != trial.previous:
             before = None
-        if reasons := reasons_to_go_back(await self._threads.pictures.run(conduct_of, now), before):
+        if reasons := rollback_reasons(await self._threads.pictures.run(quality_of, now), before):
             await self._go_back(name, trial, f"baking: {'; '.join(reasons)}")
 
     async def _go_back(self, name: str, trial: Trial, why: str) -> None:
         log.error("model %s: version %d fails its trial: %s", name, trial.version, why)
         try:
-            await self._models.move(name, None, who=BAKER, why=why, expected=trial.version)
+            await self._models.move(name, None, who=AUTHOR, why=why, expected=trial.version)
         except (PreconditionError, NotFoundError) as error:
             # Another server was faster, somebody promoted, or there is nothing to go back to that answers.
             self._stuck.add((name, trial))

@@ -29,7 +29,7 @@ class Shadow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ShadowComparison:
     """What champion and shadow said of the same pictures.
 
     Attributes:
@@ -44,9 +44,9 @@ class Comparison:
     confidence_shift: float = 0.0
     flips: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def plus(self, other: "Comparison") -> "Comparison":
+    def plus(self, other: "ShadowComparison") -> "ShadowComparison":
         """Return both together; of very many different flips the commonest are kept."""
-        return Comparison(
+        return ShadowComparison(
             self.images + other.images,
             self.agreed + other.agreed,
             self.confidence_shift + other.confidence_shift,
@@ -78,7 +78,9 @@ def load_shadow(store: ModelStore, version: int, champion: ServedModel) -> Shado
     return Shadow(version, card.labels, read.head)
 
 
-def compare_heads(champion: Sequence[str], answers: FloatArray, shadow: Shadow, embedding: FloatArray) -> Comparison:
+def compare_heads(
+    champion: Sequence[str], answers: FloatArray, shadow: Shadow, embedding: FloatArray
+) -> ShadowComparison:
     """Let a shadow judge; answers that are no numbers are left out.
 
     Args:
@@ -90,11 +92,11 @@ def compare_heads(champion: Sequence[str], answers: FloatArray, shadow: Shadow, 
     sound = np.isfinite(answers).all(axis=1) & np.isfinite(embedding).all(axis=1)
     answers, embedding = answers[sound], embedding[sound]
     if not len(answers):
-        return Comparison()
+        return ShadowComparison()
     rows = range(0, len(embedding), _ROWS)
     judged = np.concatenate([shadow.head.probabilities(embedding[row : row + _ROWS]) for row in rows])
     first = [champion[index] for index in answers.argmax(axis=1)]
     second = [shadow.labels[index] for index in judged.argmax(axis=1)]
     flips = Counter((one, other) for one, other in zip(first, second, strict=True) if one != other)
     shift = float((judged.max(axis=1) - answers.max(axis=1)).sum())
-    return Comparison(len(first), len(first) - flips.total(), shift, flips)
+    return ShadowComparison(len(first), len(first) - flips.total(), shift, flips)

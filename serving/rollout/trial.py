@@ -7,14 +7,14 @@ from math import sqrt
 from typing import Final
 
 from regraft.stores.models import HistoryEntry
-from serving.rollout.recent_answers import FEWEST, Traffic
+from serving.rollout.recent_answers import FEWEST, RecentAnswers
 
-BAKER: Final = "regraft serve"
+AUTHOR: Final = "regraft serve"
 """Who goes back, for the history."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrialLimits:
     """How much worse is too much. Gross, since traffic changes too: what is subtle is for the gate and for shadows.
 
     Attributes:
@@ -30,7 +30,7 @@ class Limits:
     ks_rise: float = 0.3
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = TrialLimits()
 _FEWEST_FAILURES: Final = 5
 
 
@@ -44,7 +44,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Conduct:
+class Quality:
     """How a version did.
 
     Attributes:
@@ -76,17 +76,17 @@ def trial_of(history: Sequence[HistoryEntry]) -> Trial | None:
     if not moves or moves[-1].event != "promote":
         return None
     last = moves[-1]
-    overruled = any(move.who == BAKER and move.event == "rollback" and move.previous == last.version for move in moves)
+    overruled = any(move.who == AUTHOR and move.event == "rollback" and move.previous == last.version for move in moves)
     if last.previous in (None, last.version) or overruled:
         return None
     return Trial(last.version, last.previous, datetime.fromisoformat(last.at))
 
 
-def conduct_of(traffic: Traffic) -> Conduct:
+def quality_of(traffic: RecentAnswers) -> Quality:
     """Return how a version did, of what is known of its answers; a millisecond or so of work."""
     confidence, served = traffic.confidence, traffic.served
     failures = served.failures + traffic.nonsense
-    return Conduct(
+    return Quality(
         version=served.version,
         requests=served.answers + served.failures,
         failures=failures,
@@ -97,7 +97,7 @@ def conduct_of(traffic: Traffic) -> Conduct:
     )
 
 
-def reasons_to_go_back(now: Conduct, before: Conduct | None, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+def rollback_reasons(now: Quality, before: Quality | None, limits: TrialLimits = DEFAULT_LIMITS) -> list[str]:
     """Say what is worse than the limits allow, with figures; nothing if all is well, or not known yet.
 
     Args:

@@ -16,8 +16,8 @@ from regraft.stores.examples import Example, ExamplesStore
 from regraft.stores.models import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
-from serving.inference.registry import Models, ServedModel
-from serving.retraining.add_examples import Intake
+from serving.inference.registry import ModelRegistry, ServedModel
+from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
 from serving.telemetry.call import caller, see_through, took_effect
 
@@ -35,7 +35,7 @@ class _By(TypedDict):
 class ExamplesService(pb_grpc.ExamplesServicer):
     """Thin: every rule is in `regraft.stores.examples` and in `serving.retraining`."""
 
-    def __init__(self, models: Models, examples: ExamplesStore, intake: Intake) -> None:
+    def __init__(self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake) -> None:
         """Look after ``examples``; ``intake`` says which labels may be given."""
         self._models = models
         self._threads = models.threads

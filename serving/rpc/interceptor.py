@@ -22,7 +22,7 @@ import grpc
 from regraft import errors
 from regraft.errors import RegraftError
 from serving.rpc.parsing import lenient
-from serving.rpc.reading import STOPPING, Cuttable, Draining, Reader, address_of
+from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader, address_of
 from serving.rpc.status import retry_hint, status_of
 from serving.telemetry.call import Call, set_current, trace_id_of
 from serving.telemetry.metrics import Metrics
@@ -45,10 +45,10 @@ class Guard(Protocol):
     def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer: ...  # noqa: D102 - said above
 
 
-class Room(Protocol):
+class Capacity(Protocol):
     """What takes in only so many requests at once."""
 
-    def check_room(self, seconds_left: float | None) -> None:
+    def check_capacity(self, seconds_left: float | None) -> None:
         """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
 
 
@@ -70,7 +70,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         guard: Guard,
         tracing: Tracing | None = None,
-        rooms: Mapping[str, Room] | None = None,
+        capacities: Mapping[str, Capacity] | None = None,
         read_timeout_s: float = 10.0,
     ) -> None:
         """Put everything that is common before the methods of one port.
@@ -79,13 +79,13 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             metrics: counts the calls.
             guard: stands before every method of ours.
             tracing: collects spans.
-            rooms: by unary method, what must have room for a request before its message is read.
+            capacities: by unary method, what must have room for a request before its message is read.
             read_timeout_s: how long the message of a unary request may take to come.
         """
         self._metrics = metrics
         self._guard = guard
         self._tracing = tracing
-        self._rooms = rooms or {}
+        self._capacities = capacities or {}
         self._wrapped: dict[str, Any] = {}
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -164,11 +164,11 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _reading(self, method: str, answer: _Answer) -> _Answer:
         """Return ``answer`` with its one message read when there is room."""
-        room = self._rooms.get(method)
+        capacity = self._capacities.get(method)
 
         async def read(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-            if room:
-                room.check_room(context.time_remaining())
+            if capacity:
+                capacity.check_capacity(context.time_remaining())
             return await answer(await self._reader.one(requests), context)
 
         return read
@@ -182,15 +182,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-            async with _Block(self, name, context):
+            async with _CallScope(self, name, context):
                 return await inner(requests, context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            async with _Block(self, name, context):
-                responses = Cuttable(inner(requests, context), self._draining)
+            async with _CallScope(self, name, context):
+                responses = DrainableStream(inner(requests, context), self._draining)
                 async for response in responses:
                     yield response
                 responses.raise_if_cut()
@@ -199,15 +199,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
         async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            async with _Block(self, name, context):
-                requests = Cuttable(incoming, self._draining)
+            async with _CallScope(self, name, context):
+                requests = DrainableStream(incoming, self._draining)
                 async for response in inner(requests, context):
                     yield response
                 requests.raise_if_cut()
 
         return call
 
-    async def begin(self, call: "_Block", context: _Context) -> None:
+    async def begin(self, call: "_CallScope", context: _Context) -> None:
         """Count a call in, or refuse it because the server drains."""
         if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
@@ -215,7 +215,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._idle.clear()
 
-    async def end(self, call: "_Block", context: _Context, error: BaseException | None) -> None:
+    async def end(self, call: "_CallScope", context: _Context, error: BaseException | None) -> None:
         """Count a call out, and end it with the right status if it failed."""
         self._in_flight -= 1
         if not self._in_flight:
@@ -237,7 +237,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Begin the span of a call, if anybody collects them."""
         return self._tracing.start(arrived.method, arrived.invocation_metadata or ()) if self._tracing else None
 
-    def _count(self, call: "_Block", code: grpc.StatusCode) -> None:
+    def _count(self, call: "_CallScope", code: grpc.StatusCode) -> None:
         self._metrics.finished(call.method, code.name, call.model)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._metrics.refused_seconds.observe(perf_counter() - call.arrived_s)
@@ -245,7 +245,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             call.span.end(code, call.model)
 
 
-class _Block(Call):
+class _CallScope(Call):
     """The block of one call; a class, since a generator costs each request more."""
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:

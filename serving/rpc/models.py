@@ -16,10 +16,10 @@ from regraft.stores.jobs import MAX_KEY_LENGTH
 from regraft.stores.models import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
-from serving.inference.registry import Models
-from serving.rollout.observer import Observer, Shadowed
-from serving.rollout.recent_answers import DriftState, Traffic
-from serving.rollout.rollback import Baker
+from serving.inference.registry import ModelRegistry
+from serving.rollout.observer import Observer, ShadowStatus
+from serving.rollout.recent_answers import DriftState, RecentAnswers
+from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.parsing import MOST_ANSWER_BYTES
 from serving.telemetry.call import actor, see_through, took_effect
 
@@ -43,18 +43,18 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     def __init__(
         self,
-        models: Models,
+        models: ModelRegistry,
         examples: ExamplesStore,
         observer: Observer,
-        baker: Baker,
+        rollback: AutomaticRollback,
         on_change: Callable[[], object],
     ) -> None:
-        """Answer from ``models``, ``observer`` and ``baker``; ``on_change`` is called after a swap."""
+        """Answer from ``models``, ``observer`` and ``rollback``; ``on_change`` is called after a swap."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
         self._observer = observer
-        self._baker = baker
+        self._rollback = rollback
         self._on_change = on_change
 
     async def ListModels(  # noqa: N802 - gRPC's name
@@ -193,12 +193,12 @@ class ModelsService(pb_grpc.ModelsServicer):
         return model
 
     async def _describe_traffic(self, model: pb.Model) -> None:
-        """Add what observer and baker know; the tests of drift are computed in a thread."""
+        """Add what observer and rollback know; the tests of drift are computed in a thread."""
         if shadowed := self._observer.shadow(model.name):
             model.shadow.CopyFrom(_shadow(shadowed))
         if traffic := self._observer.traffic(model.name):
             model.drift.CopyFrom(await self._threads.pictures.run(_drift, traffic))
-        if baking := self._baker.baking(model.name):
+        if baking := self._rollback.baking(model.name):
             trial = baking.trial
             model.baking.version, model.baking.previous = trial.version, trial.previous
             model.baking.remaining_s = baking.remaining_s
@@ -239,7 +239,7 @@ def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest
     check_note("why", request.why.replace("\n", " "), _LONGEST_WHY)  # a reason may have several lines
 
 
-def _shadow(shadowed: Shadowed) -> pb.Shadow:
+def _shadow(shadowed: ShadowStatus) -> pb.Shadow:
     found = shadowed.comparison
     return pb.Shadow(
         version=shadowed.version,
@@ -254,7 +254,7 @@ def _shadow(shadowed: Shadowed) -> pb.Shadow:
     )
 
 
-def _drift(traffic: Traffic) -> pb.Drift:
+def _drift(traffic: RecentAnswers) -> pb.Drift:
     return pb.Drift(
         state=_STATES[traffic.drift],
         images=len(traffic.distance),

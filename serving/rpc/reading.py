@@ -55,7 +55,7 @@ class Draining:
             cut.reschedule(0)
 
 
-class Cuttable:
+class DrainableStream:
     """An iterator that ends early when the server drains, and remembers that it did."""
 
     def __init__(self, items: AsyncIterator[Any], draining: Draining) -> None:

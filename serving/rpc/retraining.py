@@ -15,8 +15,8 @@ from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
 from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
-from serving.inference.registry import Models
-from serving.retraining.add_examples import Intake, Sender
+from serving.inference.registry import ModelRegistry
+from serving.retraining.add_examples import ExampleIntake, Sender
 from serving.retraining.jobs import JobRunner
 from serving.rpc.parsing import as_many_as_fit
 from serving.rpc.streams import answers
@@ -33,9 +33,9 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     def __init__(
         self,
         *,
-        models: Models,
+        models: ModelRegistry,
         examples: ExamplesStore,
-        intake: Intake,
+        intake: ExampleIntake,
         runner: JobRunner,
         metrics: Metrics,
         gate: GateMode = GateMode.AUTO,

@@ -52,7 +52,7 @@ set_current = _current.set
 current = _current.get
 
 
-class Timed(Protocol):
+class HasDeadline(Protocol):
     """A context that knows its caller's deadline, as gRPC's does."""
 
     def time_remaining(self) -> float | None:
@@ -65,7 +65,7 @@ def took_effect(**effect: str | int) -> None:
         call.effect.update(effect)
 
 
-async def see_through(change: Coroutine[Any, Any, T], context: Timed) -> T:
+async def see_through(change: Coroutine[Any, Any, T], context: HasDeadline) -> T:
     """Await a change to its end, even where its call is cancelled.
 
     A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the

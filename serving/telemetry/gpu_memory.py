@@ -5,10 +5,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from serving.telemetry.metrics import Family
+from serving.telemetry.metrics import MetricFamily
 
 
-def gpu_memory_reader() -> Callable[[], list[Family]] | None:
+def gpu_memory_reader() -> Callable[[], list[MetricFamily]] | None:
     """Return what reads the memory of all GPUs, or None where there is no NVML to ask."""
     try:
         import pynvml  # noqa: PLC0415 - optional
@@ -17,7 +17,7 @@ def gpu_memory_reader() -> Callable[[], list[Family]] | None:
     return reader_by(pynvml)
 
 
-def reader_by(nvml: ModuleType) -> Callable[[], list[Family]] | None:
+def reader_by(nvml: ModuleType) -> Callable[[], list[MetricFamily]] | None:
     """Return what reads the memory by ``nvml``, or None where there is no driver."""
     try:
         nvml.nvmlInit()
@@ -27,10 +27,10 @@ def reader_by(nvml: ModuleType) -> Callable[[], list[Family]] | None:
     return partial(_read, nvml, devices)
 
 
-def _read(nvml: Any, devices: list[Any]) -> list[Family]:  # noqa: ANN401 - the package ships no type information
+def _read(nvml: Any, devices: list[Any]) -> list[MetricFamily]:  # noqa: ANN401 - the package ships no type information
     values: dict[tuple[str, ...], float] = {}
     for index, device in enumerate(devices):
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
         values[str(index), "used"] = memory.used
         values[str(index), "total"] = memory.total
-    return [Family("regraft_gpu_memory_bytes", "Memory of each GPU, by all processes.", ("gpu", "kind"), values)]
+    return [MetricFamily("regraft_gpu_memory_bytes", "Memory of each GPU, by all processes.", ("gpu", "kind"), values)]

@@ -46,7 +46,7 @@ _JOB_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600)
 
 
 @dataclass(frozen=True)
-class Family:
+class MetricFamily:
     """A metric that is read at every scrape.
 
     Attributes:
@@ -186,7 +186,7 @@ class Metrics:
         self.in_flight.set_function(count)
         self.in_flight_limit.set(limit)
 
-    def watch(self, read: Callable[[], Iterable[Family]]) -> None:
+    def watch(self, read: Callable[[], Iterable[MetricFamily]]) -> None:
         """Show what ``read`` returns, at every scrape, in the thread that serves it."""
         self.registry.register(_Reader(read))
 
@@ -279,7 +279,7 @@ def _with_pauses(samples: Iterable[Sample]) -> Iterator[Sample]:
 class _Reader:
     """A collector of prometheus_client."""
 
-    def __init__(self, read: Callable[[], Iterable[Family]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[MetricFamily]]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:

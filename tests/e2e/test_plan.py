@@ -10,7 +10,7 @@ from regraft.files import cache_folder
 from regraft.model import artifact
 from regraft.model.session import cpu_budget
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.execution_plan import Point, plan_file, recall, remember
+from serving.inference.execution_plan import Point, plan_file, read_points, write_points
 
 
 def plan(store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -26,7 +26,7 @@ def known(store: ModelStore) -> Path:
     """The file of a measurement that was kept."""
     digest = artifact.read(store.folder("colours", 1) / MODEL_FILE).card.backbone.digest
     file = plan_file(cache_folder() / "plans", digest, "cpu", cpu_budget(), onnxruntime.__version__)
-    remember(file, KNOWN)
+    write_points(file, KNOWN)
     return file
 
 
@@ -52,8 +52,8 @@ def test_a_fresh_measurement_is_kept_where_its_rounds_agree_and_said_to_be_in_do
     chosen, found = report["plan"], tuple(Point(**point) for point in report["measured"])
     assert (report["cpus"], chosen["lanes"], chosen["threads"]) == (1, 1, 1)
     assert (1, 1, chosen["max_batch"]) in {(point.lanes, point.threads, point.batch) for point in found}
-    assert recall(known) == KNOWN, "that is another number of CPUs"
-    kept = [recall(file) for file in known.parent.iterdir()]
+    assert read_points(known) == KNOWN, "that is another number of CPUs"
+    kept = [read_points(file) for file in known.parent.iterdir()]
     assert (found in kept) != bool(report["doubt"])
 
 

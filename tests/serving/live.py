@@ -16,7 +16,7 @@ from regraft.client.connection import Connection
 from regraft.image.spec import Crop
 from regraft.model.session import cpu_budget
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.inference.backbone import Question
+from serving.inference.backbone import InferenceRequest
 from serving.server import Ready, Server
 from serving.settings import Settings
 from tests.serving.fakes import SlowCrop
@@ -79,8 +79,8 @@ class LiveServer:
         served = self.server.models.get(name)
         gate = threading.Event()
         crops = [SlowCrop(gate, served.card.image.crop_px) for _ in range(served.backbone.engine.plan.lanes)]
-        questions = [Question(cast("Crop", crop), served.card.image, served.head) for crop in crops]
-        running = [self._loop.begin(served.backbone.ask(question)) for question in questions]
+        questions = [InferenceRequest(cast("Crop", crop), served.card.image, served.head) for crop in crops]
+        running = [self._loop.begin(served.backbone.infer(question)) for question in questions]
         try:
             wait_until(lambda: all(crop.reached.is_set() for crop in crops))
             yield gate

@@ -10,7 +10,7 @@ from regraft.cli.main import app
 from regraft.errors import ArtifactError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.standalone import classify_alone
+from serving.standalone import classify_standalone
 from tests.serving.live import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
 
@@ -33,7 +33,7 @@ def asked(
     for number, (key, data) in enumerate(pictures):
         files.append((key, file.with_name(f"{number}.picture")))
         files[-1][1].write_bytes(data)
-    return [answer_to_dict(answer) for answer in classify_alone(file, files, top_k=top_k, limits=limits)]
+    return [answer_to_dict(answer) for answer in classify_standalone(file, files, top_k=top_k, limits=limits)]
 
 
 def test_a_file_answers_as_a_server_does(store: ModelStore) -> None:
@@ -68,7 +68,7 @@ def test_a_file_that_is_gone_is_an_answer_of_its_own(store: ModelStore, tmp_path
     (tmp_path / "red.png").write_bytes(picture("red"))
     files = [("gone", tmp_path / "gone.png"), ("red", tmp_path / "red.png")]
 
-    gone, red = classify_alone(file, files, top_k=1, limits=DEFAULT_LIMITS)
+    gone, red = classify_standalone(file, files, top_k=1, limits=DEFAULT_LIMITS)
 
     assert gone.error.message == "cannot be read: No such file or directory"
     assert red.response.predictions[0].label == "red"

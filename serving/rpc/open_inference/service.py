@@ -10,8 +10,8 @@ import grpc
 from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
-from serving.inference.classifier import Classifier, Judgement
-from serving.inference.registry import Models, ServedModel
+from serving.inference.classifier import Classifier, Inference
+from serving.inference.registry import ModelRegistry, ServedModel
 from serving.rpc.classifier import deadline_of
 from serving.rpc.open_inference.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
 from serving.rpc.status import status_of
@@ -33,7 +33,7 @@ _FINAL: Final = "triton_final_response"
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     """Thin: every rule is in `serving.inference.classifier`, what concerns tensors in `tensors`."""
 
-    def __init__(self, models: Models, classifier: Classifier, metrics: Metrics) -> None:
+    def __init__(self, models: ModelRegistry, classifier: Classifier, metrics: Metrics) -> None:
         """Answer with ``classifier``, and describe ``models`` and what ``metrics`` counted of them."""
         self._models = models
         self._metrics = metrics
@@ -148,7 +148,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
     ) -> pb.ModelInferResponse:
         counts = {output.name: _class_count(output.name, output.parameters) for output in request.outputs}
-        judged = await self._classifier.judge(
+        judged = await self._classifier.infer(
             pictures_of(request),
             name=request.model_name,
             version=_version(request.model_version),
@@ -198,7 +198,7 @@ def _class_count(name: str, parameters: Any) -> int:  # noqa: ANN401 - protobuf'
     return count
 
 
-def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, judged: Judgement) -> None:
+def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, judged: Inference) -> None:
     labels, outputs = judged.served.card.labels, judged.outputs
     if name == "embedding":
         add_floats(response, name, [output.embedding for output in outputs])

@@ -7,8 +7,8 @@ microseconds. They are read from `serving.telemetry.statistics`, as Prometheus' 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from serving.inference.registry import Models
-from serving.telemetry.metrics import Family, Metrics
+from serving.inference.registry import ModelRegistry
+from serving.telemetry.metrics import MetricFamily, Metrics
 from serving.telemetry.statistics import Statistics
 
 _LABELS: Final = ("model", "version")
@@ -26,12 +26,12 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
 }
 
 
-def triton_metrics(models: Models, metrics: Metrics) -> Iterator[Family]:
+def triton_metrics(models: ModelRegistry, metrics: Metrics) -> Iterator[MetricFamily]:
     """Yield the metrics of every model that answers, under the version that answers now."""
     served = [models.get(name) for name in models.names()]
     keys: list[tuple[str, ...]] = [(model.name, str(model.version)) for model in served]
     for name, (documentation, read) in _COUNTERS.items():
         values = {key: read(metrics.of(key[0])) for key in keys}
-        yield Family(f"nv_inference_{name}", documentation, _LABELS, values, "unknown")
+        yield MetricFamily(f"nv_inference_{name}", documentation, _LABELS, values, "unknown")
     waiting = {key: model.backbone.depth for key, model in zip(keys, served, strict=True)}
-    yield Family("nv_inference_pending_request_count", "Pictures that wait for a lane.", _LABELS, waiting)
+    yield MetricFamily("nv_inference_pending_request_count", "Pictures that wait for a lane.", _LABELS, waiting)

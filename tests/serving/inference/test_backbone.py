@@ -10,7 +10,7 @@ from regraft.image.decode import decode_crop
 from regraft.image.limits import ImageLimits
 from regraft.model.artifact import graft
 from regraft.model.session import OpenSession
-from serving.inference.backbone import Backbone, Question, Reply
+from serving.inference.backbone import Backbone, InferenceRequest, InferenceResult
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 from tests.serving.fakes import GatedSession, SlowPicture
@@ -27,13 +27,13 @@ class Stage:
     backbone: Backbone
     session: GatedSession
 
-    def ask(self, image: bytes, deadline_s: float | None = None) -> "asyncio.Task[Reply]":
-        return asyncio.create_task(self.backbone.ask(Question(image, SPEC, HEAD), deadline_s))
+    def infer(self, image: bytes, deadline_s: float | None = None) -> "asyncio.Task[InferenceResult]":
+        return asyncio.create_task(self.backbone.infer(InferenceRequest(image, SPEC, HEAD), deadline_s))
 
-    async def begin(self, image: bytes) -> "asyncio.Task[Reply]":
+    async def begin(self, image: bytes) -> "asyncio.Task[InferenceResult]":
         """Ask, and wait until the session runs it."""
         runs = len(self.session.batches)
-        task = self.ask(image)
+        task = self.infer(image)
         await until(lambda: len(self.session.batches) > runs)
         return task
 
@@ -51,7 +51,7 @@ async def stage(in_lane: bool, max_batch: int = 4, max_queue: int = 8) -> AsyncI
         backbone.close()
 
 
-def label(reply: Reply) -> str:
+def label(reply: InferenceResult) -> str:
     return LABELS[int(reply.output.probabilities.argmax())]
 
 
@@ -59,8 +59,8 @@ def label(reply: Reply) -> str:
 @asynchronous
 async def test_a_picture_and_its_crop_get_the_same_answer(in_lane: bool) -> None:
     async with stage(in_lane) as s:
-        encoded = await s.ask(picture("green"))
-        cut = await s.backbone.ask(Question(decode_crop(picture("green"), SPEC), SPEC, HEAD))
+        encoded = await s.infer(picture("green"))
+        cut = await s.backbone.infer(InferenceRequest(decode_crop(picture("green"), SPEC), SPEC, HEAD))
 
         assert label(encoded) == label(cut) == "green"
         assert encoded.output.probabilities == pytest.approx(cut.output.probabilities)
@@ -74,12 +74,12 @@ async def test_a_picture_that_cannot_be_decoded_fails_alone(in_lane: bool) -> No
     async with stage(in_lane) as s:
         with s.session.held():
             first = await s.begin(picture("red"))
-            mates = [s.ask(image) for image in (picture("blue"), b"no picture", picture("green"), b"\0" * 100_001)]
+            mates = [s.infer(image) for image in (picture("blue"), b"no picture", picture("green"), b"\0" * 100_001)]
             await until(lambda: s.backbone.depth == (4 if in_lane else 2))
         replies = await asyncio.gather(first, *mates, return_exceptions=True)
 
-        assert [label(reply) for reply in replies if isinstance(reply, Reply)] == ["red", "blue", "green"]
-        assert [type(reply) for reply in replies if not isinstance(reply, Reply)] == [InvalidImageError] * 2
+        assert [label(reply) for reply in replies if isinstance(reply, InferenceResult)] == ["red", "blue", "green"]
+        assert [type(reply) for reply in replies if not isinstance(reply, InferenceResult)] == [InvalidImageError] * 2
         assert [len(batch) for batch in s.session.batches] == [1, 2], "what is no picture is not run"
 
 
@@ -87,7 +87,7 @@ async def test_a_picture_that_cannot_be_decoded_fails_alone(in_lane: bool) -> No
 async def test_a_batch_of_nothing_but_bad_pictures_runs_nothing() -> None:
     async with stage(in_lane=True) as s:
         with pytest.raises(InvalidImageError):
-            await s.ask(b"no picture")
+            await s.infer(b"no picture")
 
         assert s.session.batches == []
 
@@ -101,8 +101,8 @@ async def test_what_expired_or_was_cancelled_while_it_waited_is_never_looked_at(
         with s.session.held():
             first = await s.begin(picture("red"))
             now_s = asyncio.get_running_loop().time()
-            late = s.ask(expired, now_s if not in_lane else now_s + 0.01)
-            gone = s.ask(cancelled)
+            late = s.infer(expired, now_s if not in_lane else now_s + 0.01)
+            gone = s.infer(cancelled)
             await until(lambda: late.done() or asyncio.get_running_loop().time() > now_s + 0.02)
             gone.cancel()
             await until(gone.done)
@@ -124,17 +124,17 @@ async def test_a_full_queue_refuses_at_once(in_lane: bool) -> None:
     async with stage(in_lane, max_queue=1) as s:
         with s.session.held():
             first = await s.begin(picture("red"))
-            second = s.ask(picture("blue"))
+            second = s.infer(picture("blue"))
             await until(lambda: s.backbone.depth == 1)
             with pytest.raises(OverloadedError):
-                await s.ask(picture("green"))
+                await s.infer(picture("green"))
         assert [label(await task) for task in (first, second)] == ["red", "blue"]
 
 
 @asynchronous
 async def test_a_lane_that_decodes_says_how_long_that_took_and_how_long_the_run() -> None:
     async with stage(in_lane=True) as s:
-        reply = await s.ask(picture("red"))
+        reply = await s.infer(picture("red"))
 
         assert reply.decode_s > 0
         assert reply.inference_s > 0

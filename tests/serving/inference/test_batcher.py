@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
-from serving.inference.batcher import Answered, Batcher
+from serving.inference.batcher import Batcher, LaneResult
 from tests.serving.fakes import Panic
 from tests.serving.waiting import PATIENCE_S, asynchronous, until
 
@@ -60,17 +60,17 @@ class Bench:
 
     async def begin(
         self, payload: str, deadline_s: float | None = None, *, background: bool = False
-    ) -> "asyncio.Task[Answered[str]]":
+    ) -> "asyncio.Task[LaneResult[str]]":
         """Submit, and let the submission happen."""
         task = asyncio.create_task(self.batcher.submit(payload, deadline_s, background=background))
         await asyncio.sleep(0)
         return task
 
-    def begin_in_the_background(self, payloads: str) -> "list[asyncio.Task[Answered[str]]]":
+    def begin_in_the_background(self, payloads: str) -> "list[asyncio.Task[LaneResult[str]]]":
         """Submit one payload a letter as background work."""
         return [asyncio.create_task(self.batcher.submit(payload, background=True)) for payload in payloads]
 
-    async def in_a_background_turn(self, payloads: str) -> "list[asyncio.Task[Answered[str]]]":
+    async def in_a_background_turn(self, payloads: str) -> "list[asyncio.Task[LaneResult[str]]]":
         """Submit them, and wait until the second turn, of several batches where there are nine, runs its first."""
         tasks = self.begin_in_the_background(payloads)
         await self.running(1)
@@ -444,7 +444,7 @@ def test_every_request_gets_its_own_answer_whatever_becomes_of_the_others(
 
 
 def described(outcome: object) -> str:
-    if isinstance(outcome, Answered):
+    if isinstance(outcome, LaneResult):
         return str(outcome.result)
     return f"{type(outcome).__name__}: {outcome}"
 
@@ -462,10 +462,10 @@ class Play:
     """Plays the steps, and keeps what came of them."""
 
     def __init__(self) -> None:
-        self.requests: dict[str, asyncio.Task[Answered[str]]] = {}
+        self.requests: dict[str, asyncio.Task[LaneResult[str]]] = {}
         self.cancelled: set[str] = set()
         self.came_to_a_full_queue: set[str] = set()
-        self.outcomes: dict[str, Answered[str] | BaseException] = {}
+        self.outcomes: dict[str, LaneResult[str] | BaseException] = {}
         self.batches: list[list[str]] = []
 
     async def run(
@@ -550,7 +550,7 @@ async def test_other_work_takes_the_lane_that_ends_first_and_is_refused_when_the
     async with bench(lanes=1) as b:
         first = await b.begin("first")
         await b.running(1)
-        runs_meanwhile = asyncio.create_task(b.batcher.in_a_lane(lambda: (b.run.running, len(b.run.batches))))
+        runs_meanwhile = asyncio.create_task(b.batcher.run_in_lane(lambda: (b.run.running, len(b.run.batches))))
         second = await b.begin("second")
 
         b.run.let_go(2)
@@ -559,7 +559,7 @@ async def test_other_work_takes_the_lane_that_ends_first_and_is_refused_when_the
         assert [(await task).result for task in (first, second)] == ["answer to first", "answer to second"]
         b.batcher.close()
         with pytest.raises(DrainingError):
-            await b.batcher.in_a_lane(lambda: None)
+            await b.batcher.run_in_lane(lambda: None)
 
 
 @asynchronous
@@ -571,7 +571,7 @@ async def test_other_work_that_nobody_waits_for_any_more_keeps_its_lane_to_the_e
         gate.wait(PATIENCE_S)
 
     async with bench(lanes=1) as b:
-        given_up = asyncio.create_task(b.batcher.in_a_lane(work))
+        given_up = asyncio.create_task(b.batcher.run_in_lane(work))
         await until(began.is_set)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -596,14 +596,14 @@ async def test_work_of_every_lane_is_done_once_in_each_of_the_threads_that_answe
     batcher = Batcher[str, str](run, lanes=3, max_batch=1, max_queue=8)
     together = threading.Barrier(3)
     warmed: list[int] = []
-    await batcher.in_every_lane(lambda: warmed.append(threading.get_ident()))
+    await batcher.run_in_all_lanes(lambda: warmed.append(threading.get_ident()))
     await asyncio.gather(*(batcher.submit(str(number)) for number in range(3)))
 
     assert len(set(warmed)) == len(warmed) == 3
     assert sorted(threads) == sorted(warmed)
     batcher.close()
     with pytest.raises(DrainingError):
-        await batcher.in_every_lane(lambda: None)
+        await batcher.run_in_all_lanes(lambda: None)
 
 
 @asynchronous
@@ -618,7 +618,7 @@ async def test_work_of_every_lane_ends_in_all_before_its_error_is_raised() -> No
 
     batcher = Batcher[str, str](list, lanes=3, max_batch=1, max_queue=8)
     with pytest.raises(ArithmeticError, match="the first"):
-        await batcher.in_every_lane(work)
+        await batcher.run_in_all_lanes(work)
 
     assert sorted(ended) == [1, 2]
     assert (await batcher.submit("goes on")).result == "goes on"
@@ -695,7 +695,7 @@ async def test_a_request_waits_for_one_batch_of_background_work_and_what_it_put_
 async def test_other_work_waits_for_one_batch_of_background_work() -> None:
     async with bench(max_batch=1) as b:
         background = await b.in_a_background_turn("abcdefghi")
-        other = asyncio.create_task(b.batcher.in_a_lane(lambda: len(b.run.batches)))
+        other = asyncio.create_task(b.batcher.run_in_lane(lambda: len(b.run.batches)))
         await asyncio.sleep(0)
         b.run.let_go(8)
 
@@ -711,7 +711,7 @@ async def test_closing_ends_a_turn_of_background_work_after_the_batch_that_runs(
         b.run.let_go()
 
         answers = await asyncio.gather(*background, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [Answered, Answered, *[DrainingError] * 7]
+        assert [type(answer) for answer in answers] == [LaneResult, LaneResult, *[DrainingError] * 7]
 
 
 @asynchronous

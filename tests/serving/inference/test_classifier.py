@@ -25,7 +25,7 @@ from regraft.model.artifact import Head
 from regraft.stores.models import ModelStore
 from serving.inference.classifier import DEFAULT_TOP_K, Answer, Classifier
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
@@ -44,7 +44,7 @@ class Stage:
 
     store: ModelStore
     engines: Engines
-    models: Models
+    models: ModelRegistry
     classifier: Classifier
     metrics: Metrics
 
@@ -82,7 +82,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     engines, metrics, threads = Engines(ExecutionPlan(lanes, 1, max_batch)), Metrics(), Threads()
     limits = ImageLimits(max_bytes=max_image_bytes)
-    models = Models(store, engines, max_queue=max_in_flight, metrics=metrics, threads=threads, limits=limits)
+    models = ModelRegistry(store, engines, max_queue=max_in_flight, metrics=metrics, threads=threads, limits=limits)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=max_in_flight, metrics=metrics, memory=Shares(memory_bytes))
     try:
@@ -289,15 +289,15 @@ async def crowd(s: Stage, name: str) -> list["asyncio.Task[Answer]"]:
 @asynchronous
 async def test_a_picture_that_would_come_too_late_is_refused_before_it_has_come(store: ModelStore) -> None:
     async with stage(store, max_batch=1) as s:
-        s.classifier.check_room(0.001)
+        s.classifier.check_capacity(0.001)
         await learn(s, "colours")
         taken = await crowd(s, "colours")
 
         with pytest.raises(OverloadedError, match="deadline"):
-            s.classifier.check_room(0.04)
+            s.classifier.check_capacity(0.04)
         assert s.metric("regraft_shed_total") == 1
-        s.classifier.check_room(60.0)
-        s.classifier.check_room(None)
+        s.classifier.check_capacity(60.0)
+        s.classifier.check_capacity(None)
         s.engines.open_all_gates()
         assert [(await request).predictions[0][0] for request in taken] == ["red", "blue"]
 
@@ -311,10 +311,10 @@ async def test_a_picture_may_come_while_any_model_has_room_for_it(store: ModelSt
         await learn(s, "others")
         taken = await crowd(s, "colours")
 
-        s.classifier.check_room(0.04)
+        s.classifier.check_capacity(0.04)
         taken += await crowd(s, "others")
         with pytest.raises(OverloadedError, match="deadline"):
-            s.classifier.check_room(0.04)
+            s.classifier.check_capacity(0.04)
         s.engines.open_all_gates()
         await asyncio.gather(*taken)
 
@@ -339,12 +339,12 @@ async def test_the_pictures_of_a_batch_have_a_permit_each_and_more_than_there_ar
 ) -> None:
     async with stage(store, max_in_flight=3) as s:
         with pytest.raises(InvalidRequestError, match="4 pictures; this server takes no more than 3 at once"):
-            await s.classifier.judge([picture("red")] * 4)
+            await s.classifier.infer([picture("red")] * 4)
         with s.session.held():
-            batch = asyncio.create_task(s.classifier.judge([picture("red"), picture("blue")]))
+            batch = asyncio.create_task(s.classifier.infer([picture("red"), picture("blue")]))
             await until(lambda: s.metric("regraft_in_flight") == 2)
             with pytest.raises(OverloadedError, match="full"):
-                await s.classifier.judge([picture("red")] * 2)
+                await s.classifier.infer([picture("red")] * 2)
             single = await s.begin(picture("green"))
 
         assert len((await batch).outputs) == 2
@@ -481,7 +481,7 @@ async def test_a_run_that_fails_is_held_against_the_version_and_a_bad_picture_is
 
         s.session.failures.append(RuntimeError("the accelerator is gone"))
         with pytest.raises(RuntimeError, match="gone"):
-            await s.classifier.judge([picture("red")])
+            await s.classifier.infer([picture("red")])
         assert s.models.get("").failures == 1
 
 

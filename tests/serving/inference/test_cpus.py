@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from regraft.image.decode import decode_crop
 from regraft.model.artifact import IMAGE
 from regraft.model.session import OpenSession
-from serving.inference.backbone import Backbone, Question
-from serving.inference.cpus import Cpus
+from serving.inference.backbone import Backbone, InferenceRequest
+from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 from tests.serving.waiting import PATIENCE_S, asynchronous, until, wait_until
@@ -60,16 +60,16 @@ class CountedSession:
 
 @asynchronous
 async def test_several_backbones_use_no_more_cpus_together_than_there_are() -> None:
-    meter, cpus = Meter(), Cpus(2)
+    meter, cpus = Meter(), CpuPool(2)
     plans = [ExecutionPlan(2, 1, 2, True), ExecutionPlan(1, 2, 2, True), ExecutionPlan(2, 1, 1, True)]
     sessions = [CountedSession(meter, plan.threads) for plan in plans]
     backbones = [
         Backbone(Engine(OpenSession(session, "cpu"), plan), max_queue=100, cpus=cpus)
         for session, plan in zip(sessions, plans, strict=True)
     ]
-    question = Question(decode_crop(picture("red"), SPEC), SPEC, HEAD)
+    question = InferenceRequest(decode_crop(picture("red"), SPEC), SPEC, HEAD)
 
-    await asyncio.gather(*(backbone.ask(question) for _ in range(30) for backbone in backbones))
+    await asyncio.gather(*(backbone.infer(question) for _ in range(30) for backbone in backbones))
 
     assert meter.most_used == 2
     assert all(session.runs for session in sessions)
@@ -79,11 +79,11 @@ async def test_several_backbones_use_no_more_cpus_together_than_there_are() -> N
 
 @asynchronous
 async def test_a_head_is_tried_on_cpus_that_nobody_else_has() -> None:
-    meter, cpus = Meter(), Cpus(1)
+    meter, cpus = Meter(), CpuPool(1)
     session = CountedSession(meter, 1)
     backbone = Backbone(Engine(OpenSession(session, "cpu"), ExecutionPlan(1, 1, 1, True)), max_queue=1, cpus=cpus)
 
-    with cpus.taken(1):
+    with cpus.reserve(1):
         trial = asyncio.create_task(backbone.try_head(HEAD, SPEC.crop_px))
         await until(lambda: cpus.waiting == 1)
         assert session.runs == 0
@@ -95,14 +95,14 @@ async def test_a_head_is_tried_on_cpus_that_nobody_else_has() -> None:
 
 @asynchronous
 async def test_a_lane_of_a_gpu_waits_for_no_cpu_not_even_behind_decoders_that_do() -> None:
-    cpus, session = Cpus(1), CountedSession(Meter(), 1)
+    cpus, session = CpuPool(1), CountedSession(Meter(), 1)
     backbone = Backbone(Engine(OpenSession(session, "cpu"), ExecutionPlan(1, 1, 1)), max_queue=2, cpus=cpus)
 
-    with cpus.taken(1):
-        encoded = asyncio.create_task(backbone.ask(Question(picture("red"), SPEC, HEAD)))
+    with cpus.reserve(1):
+        encoded = asyncio.create_task(backbone.infer(InferenceRequest(picture("red"), SPEC, HEAD)))
         await until(lambda: cpus.waiting == 1)
         async with asyncio.timeout(PATIENCE_S):
-            await backbone.ask(Question(decode_crop(picture("red"), SPEC), SPEC, HEAD))
+            await backbone.infer(InferenceRequest(decode_crop(picture("red"), SPEC), SPEC, HEAD))
         assert not encoded.done()
     await encoded
 
@@ -112,10 +112,10 @@ async def test_a_lane_of_a_gpu_waits_for_no_cpu_not_even_behind_decoders_that_do
 
 @given(st.integers(1, 4), st.lists(st.integers(0, 6), min_size=1, max_size=12))
 def test_whoever_asks_gets_cpus_and_never_more_than_there_are(count: int, asked: list[int]) -> None:
-    meter, cpus = Meter(), Cpus(count)
+    meter, cpus = Meter(), CpuPool(count)
 
     def use(wanted: int) -> None:
-        with cpus.taken(wanted), meter.using(min(wanted, count)):
+        with cpus.reserve(wanted), meter.using(min(wanted, count)):
             pass
 
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -126,13 +126,13 @@ def test_whoever_asks_gets_cpus_and_never_more_than_there_are(count: int, asked:
 
 
 def test_cpus_are_had_in_the_order_of_asking_so_that_who_needs_all_is_not_passed_by_for_ever() -> None:
-    cpus, order = Cpus(2), list[int]()
+    cpus, order = CpuPool(2), list[int]()
 
     def use(count: int) -> None:
-        with cpus.taken(count):
+        with cpus.reserve(count):
             order.append(count)
 
-    with ThreadPoolExecutor(2) as pool, cpus.taken(1):
+    with ThreadPoolExecutor(2) as pool, cpus.reserve(1):
         using = []
         for count in (2, 1):
             using.append(pool.submit(use, count))
@@ -143,7 +143,7 @@ def test_cpus_are_had_in_the_order_of_asking_so_that_who_needs_all_is_not_passed
 
 
 def test_cpus_come_back_whatever_a_run_raises() -> None:
-    cpus = Cpus(1)
+    cpus = CpuPool(1)
     for _ in range(2):
-        with pytest.raises(ArithmeticError), cpus.taken(1):
+        with pytest.raises(ArithmeticError), cpus.reserve(1):
             raise ArithmeticError

@@ -29,8 +29,8 @@ from serving.inference.execution_plan import (
     choose,
     plan_file,
     read_plan,
-    recall,
-    remember,
+    read_points,
+    write_points,
 )
 from tests.cuda_pretended import in_pretended_cuda
 from tests.serving.cuda import CUDA_WORKS
@@ -271,7 +271,7 @@ def test_an_engine_opens_with_a_plan_for_all_cpus_of_this_process(model_file: Pa
 def test_what_was_measured_before_is_not_measured_again(model_file: Path, goal: Goal) -> None:
     plans = model_file.parent / "plans"
     file = plan_file(plans, CARD.backbone.digest, "cpu", cpu_budget(), onnxruntime.__version__)
-    remember(file, [Point(3, 2, 5, 100.0, 7.0), Point(3, 2, 1, 40.0, 6.9)])
+    write_points(file, [Point(3, 2, 5, 100.0, 7.0), Point(3, 2, 1, 40.0, 6.9)])
 
     assert open_engine(model_file, CARD, "cpu", goal=goal, plans=plans).plan == ExecutionPlan(3, 2, 5, True)
 
@@ -295,7 +295,7 @@ def test_what_is_measured_is_kept(model_file: Path) -> None:
     plan = open_engine(model_file, CARD, "cpu", plans=plans, clock=Clock(Ticks(), lambda: 0.0)).plan
 
     (file,) = plans.iterdir()
-    assert choose(recall(file), "throughput", decode_in_lane=True) == plan
+    assert choose(read_points(file), "throughput", decode_in_lane=True) == plan
 
 
 def test_what_is_in_doubt_is_said_and_measured_again_at_the_next_start(

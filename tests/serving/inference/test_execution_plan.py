@@ -24,10 +24,10 @@ from serving.inference.execution_plan import (
     grid_of,
     measure,
     plan_file,
+    plan_from,
     read_plan,
-    recall,
-    remember,
-    settle,
+    read_points,
+    write_points,
 )
 
 LANES = (2, 1)
@@ -233,9 +233,9 @@ def test_small_differences_between_rounds_are_no_doubt(noise: list[float]) -> No
 def test_in_doubt_each_cpu_has_a_lane(doubt: str, plan: str) -> None:
     measured = Measurement((Point(2, 1, 1, 100.0, 20.0), Point(1, 2, 1, 150.0, 7.0)), doubt)
 
-    assert str(settle(measured, "throughput", 4, on_cpu=True)) == plan
-    assert str(settle(measured, "throughput", 4, on_cpu=False)) == "1x2x1"
-    assert str(settle(measured, "latency", 4, on_cpu=True)) == "1x2x1"
+    assert str(plan_from(measured, "throughput", 4, on_cpu=True)) == plan
+    assert str(plan_from(measured, "throughput", 4, on_cpu=False)) == "1x2x1"
+    assert str(plan_from(measured, "latency", 4, on_cpu=True)) == "1x2x1"
 
 
 def test_a_doubt_about_the_latency_counts_too() -> None:
@@ -313,24 +313,24 @@ def test_a_measurement_is_kept_and_found_again(tmp_path: Path) -> None:
     found = (Point(2, 1, 1, 200.5, 10.25), Point(1, 2, 4, 150.0, 6.0))
     file = plan_file(tmp_path / "not there yet", "digest", "cpu", 2, "1.0")
 
-    assert recall(file) == ()
-    remember(file, found)
-    assert recall(file) == found
+    assert read_points(file) == ()
+    write_points(file, found)
+    assert read_points(file) == found
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'[{"lanes": 1}]', b"\xff", b"[1]", b'"x"'])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan.json").write_bytes(content)
 
-    assert recall(tmp_path / "plan.json") == ()
+    assert read_points(tmp_path / "plan.json") == ()
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    remember(tmp_path / "file" / "plan.json", [Point(1, 1, 1, 1.0, 1.0)])
+    write_points(tmp_path / "file" / "plan.json", [Point(1, 1, 1, 1.0, 1.0)])
 
-    assert recall(tmp_path / "file" / "plan.json") == ()
+    assert read_points(tmp_path / "file" / "plan.json") == ()
 
 
 def test_another_backbone_machine_or_runtime_has_another_file(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_several_heads_of_a_batch_are_one_product_and_each_answers_for_its_own_p
     heads = [of_labels(1 + (seed + which) % 7, seed + which) for which in range(6)]
     by_head = rows_by_head([heads[which] for which in whose])
 
-    embedding, answers = runner.run_for_several(CROPS[: len(whose)], by_head)
+    embedding, answers = runner.run_heads(CROPS[: len(whose)], by_head)
 
     np.testing.assert_allclose(embedding, runner.run(CROPS[: len(whose)], HEADS[0])[1], atol=1e-5)
     for (head, rows), (probabilities, novelty) in zip(by_head, answers, strict=True):
@@ -75,7 +75,7 @@ def test_several_heads_of_a_batch_are_one_product_and_each_answers_for_its_own_p
 def test_more_heads_than_one_product_takes_are_several(runner: DeviceRunner) -> None:
     heads = [of_labels(3, seed) for seed in range(70)]
 
-    embedding, answers = runner.run_for_several([CROPS[0]] * 70, rows_by_head(heads))
+    embedding, answers = runner.run_heads([CROPS[0]] * 70, rows_by_head(heads))
 
     for row, (head, (probabilities, _)) in enumerate(zip(heads, answers, strict=True)):
         np.testing.assert_allclose(probabilities, head.probabilities(embedding[[row]]), atol=1e-5)

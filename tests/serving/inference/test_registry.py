@@ -28,10 +28,10 @@ from regraft.model.card import parse_card
 from regraft.model.session import Arithmetic, CudaOptions, OpenSession
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
-from serving.inference.backbone import Backbone, Question
+from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine, Output
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import Models, ServedModel
+from serving.inference.registry import ModelRegistry, ServedModel
 from serving.supervisor import Backoff
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import STAGES
@@ -52,7 +52,9 @@ class Stage:
     def __init__(self, store: ModelStore, engines: Engines, metrics: Metrics, pauses: Backoff) -> None:
         self.store, self.engines, self.metrics = store, engines, metrics
         self.threads = Threads()
-        self.models = Models(store, engines, max_queue=8, metrics=self.metrics, threads=self.threads, pauses=pauses)
+        self.models = ModelRegistry(
+            store, engines, max_queue=8, metrics=self.metrics, threads=self.threads, pauses=pauses
+        )
 
     def metric(self, name: str, **labels: str) -> float | None:
         return value_of(self.metrics.registry, name, labels)
@@ -67,7 +69,7 @@ class Stage:
         """Promote in the store alone, as another process would."""
         self.store.move(name, version, who="another process", why="")
 
-    async def ask(self, name: str = "") -> tuple[int, Output]:
+    async def infer(self, name: str = "") -> tuple[int, Output]:
         """Return the version that answers, and its answer to a red picture."""
         with self.models.acquire(name) as served:
             return served.version, await answer_of(served)
@@ -92,7 +94,7 @@ def test_embeddings_are_kept_under_the_arithmetic_that_they_were_served_in(
 
 
 async def answer_of(served: ServedModel) -> Output:
-    return (await served.backbone.ask(Question(RED, SPEC, served.head))).output
+    return (await served.backbone.infer(InferenceRequest(RED, SPEC, served.head))).output
 
 
 @contextmanager
@@ -127,7 +129,7 @@ async def test_the_champion_is_loaded_and_answers_with_its_own_head(store: Model
     publish_tiny(store, ("grey", "red"), promote=False)  # newer, but no champion
     with stage(store) as s:
         await s.models.refresh()
-        version, output = await s.ask("colours")
+        version, output = await s.infer("colours")
 
         assert s.models.names() == ["colours"]
         assert version == 1
@@ -188,10 +190,10 @@ async def test_while_a_new_session_loads_the_old_version_goes_on_answering(store
         loading = asyncio.create_task(s.models.refresh())
         await until(lambda: len(s.engines.sessions) == 2 and s.engines.sessions[1].batches)
 
-        assert (await s.ask())[0] == 1
+        assert (await s.infer())[0] == 1
         s.engines.open_all_gates()
         await loading
-        assert (await s.ask())[0] == 2
+        assert (await s.infer())[0] == 2
 
 
 @pytest.mark.parametrize("what", SPOIL)
@@ -219,7 +221,7 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_not_tried_
             with pytest.raises(PreconditionError, match=reason):
                 s.models.get("colours")
         else:
-            version, output = await s.ask()
+            version, output = await s.infer()
             assert version == 1
             assert head_of(output, tiny_head(("red", "green", "blue")))
             assert s.metric("regraft_served_version", model="colours") == 1
@@ -284,7 +286,7 @@ async def test_at_the_start_the_champion_before_answers_while_the_champion_canno
         with away(store, champion):
             await s.models.refresh()
 
-            assert (await s.ask())[0] == 1
+            assert (await s.infer())[0] == 1
             assert s.models.problem("colours").endswith("; version 1 serves meanwhile")
             assert "champion 2 cannot be loaded, version 1 serves meanwhile; tried again in" in caplog.text
             assert s.metric("regraft_served_version", model="colours") == 1
@@ -301,7 +303,7 @@ async def test_at_the_start_the_latest_of_the_champions_before_answers_that_can(
     with stage(store) as s, away(store, 3), away(store, 4):
         await s.models.refresh()
 
-        assert (await s.ask())[0] == 2
+        assert (await s.infer())[0] == 2
 
 
 @asynchronous
@@ -325,8 +327,8 @@ async def test_whatever_becomes_of_a_model_the_others_follow_and_its_error_is_ra
         with pytest.raises(MemoryError):
             await s.models.refresh()
 
-        assert (await s.ask("colours"))[0] == 2
-        assert (await s.ask("animals"))[0] == 1
+        assert (await s.infer("colours"))[0] == 2
+        assert (await s.infer("animals"))[0] == 1
 
 
 @asynchronous
@@ -359,7 +361,7 @@ async def test_a_version_that_answers_nonsense_is_not_served(tmp_path: Path, is_
         assert len(s.engines.sessions) == (1 if is_first else 2)
         assert s.models.names() == ([] if is_first else ["colours"])
         if not is_first:
-            assert (await s.ask())[0] == 1
+            assert (await s.infer())[0] == 1
 
 
 @asynchronous
@@ -383,7 +385,7 @@ async def test_a_bad_version_does_not_hinder_other_models(store: ModelStore) -> 
 
         assert s.models.names() == ["colours"]
         assert s.failures("animals") == 1
-        assert (await s.ask("colours"))[0] == 1
+        assert (await s.infer("colours"))[0] == 1
 
 
 def _history_is_a_folder(history: Path) -> None:
@@ -427,7 +429,7 @@ async def test_a_problem_is_forgotten_when_a_better_version_comes(store: ModelSt
         publish_tiny(store, sharpness=5.0)
         await s.models.refresh()
 
-        assert (await s.ask())[0] == 3
+        assert (await s.infer())[0] == 3
         assert s.models.problem("colours") == ""
 
 
@@ -448,7 +450,7 @@ async def test_a_problem_is_forgotten_when_the_alias_goes_back_and_tried_again_w
         (store.folder("colours", bad) / "model.onnx").write_bytes(whole)
         s.move_alias(bad)
         await s.models.refresh()
-        assert (await s.ask())[0] == bad
+        assert (await s.infer())[0] == bad
 
 
 @pytest.mark.parametrize("labels", [("blue", "red", "grey", "green"), ("blue", "red")], ids=["more", "fewer"])
@@ -461,7 +463,7 @@ async def test_a_head_on_the_same_backbone_goes_into_the_session_that_is_there(
         await s.models.refresh()
         publish_tiny(store, labels, sharpness=5.0)
         await s.models.refresh()
-        version, output = await s.ask()
+        version, output = await s.infer()
 
         assert version == 2
         assert len(output.probabilities) == len(labels)
@@ -481,7 +483,7 @@ async def test_another_backbone_gets_a_session_of_its_own_and_the_unused_one_is_
         publish_tiny(store, scale=2.0)
         await s.models.refresh()
 
-        assert (await s.ask())[0] == 2
+        assert (await s.infer())[0] == 2
         assert len(s.engines.sessions) == 2
         assert s.metric("regraft_swaps_total", model="colours", kind="session") == 2
         with pytest.raises(DrainingError):
@@ -513,11 +515,11 @@ async def test_a_session_is_closed_only_when_the_last_model_on_it_has_moved_on(s
 
         publish_tiny(store, scale=2.0)
         await s.models.refresh()
-        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
+        assert head_of((await s.infer("animals"))[1], tiny_head(("grey", "red")))
 
         publish_tiny(store, ("grey", "red"), name="animals", scale=2.0)
         await s.models.refresh()
-        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
+        assert head_of((await s.infer("animals"))[1], tiny_head(("grey", "red")))
         assert len(s.engines.sessions) == 2
         with pytest.raises(DrainingError):
             await answer_of(shared)
@@ -533,8 +535,8 @@ async def test_a_file_with_lp_normalization_shares_its_session_with_a_new_one(st
         await s.models.refresh()
 
         assert len(s.engines.sessions) == 1
-        assert head_of((await s.ask("animals"))[1], tiny_head(("grey", "red")))
-        assert head_of((await s.ask("colours"))[1], tiny_head(("red", "green", "blue")))
+        assert head_of((await s.infer("animals"))[1], tiny_head(("grey", "red")))
+        assert head_of((await s.infer("colours"))[1], tiny_head(("red", "green", "blue")))
 
 
 @asynchronous
@@ -579,7 +581,7 @@ async def test_a_store_that_is_empty_altogether_takes_no_model_away(store: Model
             with pytest.raises(StorageError, match="is its disk mounted"):
                 await s.models.refresh()
 
-        assert (await s.ask())[0] == 1
+        assert (await s.infer())[0] == 1
         if is_mounted:
             store.root.rmdir()
         away.rename(store.root)
@@ -606,7 +608,7 @@ async def test_a_session_about_to_be_reused_is_not_closed_by_the_last_request_of
             request.close()
         await swap
 
-        version, output = await s.ask()
+        version, output = await s.infer()
         assert version == 3
         assert head_of(output, tiny_head(("red", "green", "blue"), 5.0))
 
@@ -620,9 +622,9 @@ async def test_models_on_one_session_share_batches_and_each_gets_its_own_head(st
         session = s.engines.sessions[0]
         runs = len(session.batches)
         with session.held():
-            first = asyncio.create_task(s.ask("colours"))
+            first = asyncio.create_task(s.infer("colours"))
             await until(lambda: len(session.batches) == runs + 1)
-            rest = [asyncio.create_task(s.ask(name)) for name in ("animals", "colours", "animals")]
+            rest = [asyncio.create_task(s.infer(name)) for name in ("animals", "colours", "animals")]
             await until(lambda: s.metric("regraft_queue_depth") == 3)
         answers = await asyncio.gather(first, *rest)
 
@@ -682,7 +684,7 @@ async def test_promoting_a_version_that_cannot_be_loaded_changes_nothing(store: 
 
         assert reason in str(failure.value)
         assert store.champion("colours") == 1
-        assert (await s.ask())[0] == 1
+        assert (await s.infer())[0] == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0], ids=["the same backbone", "another backbone"])
@@ -696,9 +698,9 @@ async def test_a_promotion_whose_alias_cannot_be_moved_changes_nothing(store: Mo
         with pytest.raises(PreconditionError, match="is now version 1, not 3: look again"):
             await s.models.move("colours", 2, who="test", why="", expected=3)
 
-        assert (await s.ask())[0] == 1
+        assert (await s.infer())[0] == 1
         await s.promote(2)  # what the attempt loaded is not in the way of the next
-        assert (await s.ask())[0] == 2
+        assert (await s.infer())[0] == 2
 
 
 class Looked(ModelStore):
@@ -792,9 +794,9 @@ async def test_a_promotion_that_is_given_up_while_it_loads_changes_nothing(store
             await promotion
         s.engines.new_gates_are_open = True
 
-        assert (store.champion("colours"), (await s.ask())[0]) == (1, 1)
+        assert (store.champion("colours"), (await s.infer())[0]) == (1, 1)
         await s.promote(2)
-        version, output = await s.ask()
+        version, output = await s.infer()
         assert version == 2
         assert head_of(output, tiny_head(("red", "green", "blue"), 5.0))
 
@@ -809,7 +811,7 @@ async def test_promotions_and_looks_at_the_store_at_once_end_with_the_champion(s
         await asyncio.gather(*promotions, *(s.models.refresh() for _ in range(5)))
 
         assert s.models.get("").version == store.champion("colours")
-        version, output = await s.ask()
+        version, output = await s.infer()
         assert head_of(output, tiny_head(("red", "green", "blue"), float(version)))
 
 
@@ -826,7 +828,7 @@ async def test_the_provider_is_shown_and_only_one(store: ModelStore) -> None:
 async def test_batches_are_counted_by_size(store: ModelStore) -> None:
     with stage(store) as s:
         await s.models.refresh()
-        await s.ask()
+        await s.infer()
 
         assert s.metric("regraft_batch_size_count") == 1
         assert s.metric("regraft_batch_size_sum") == 1
@@ -867,9 +869,9 @@ async def test_closing_refuses_what_waits(store: ModelStore) -> None:
         session = s.engines.sessions[0]
         runs = len(session.batches)
         with session.held():
-            running = asyncio.create_task(s.ask())
+            running = asyncio.create_task(s.infer())
             await until(lambda: len(session.batches) > runs)
-            waiting = asyncio.create_task(s.ask())
+            waiting = asyncio.create_task(s.infer())
             await until(lambda: s.metric("regraft_queue_depth") == 1)
             s.models.close()
             with pytest.raises(DrainingError):
@@ -892,7 +894,7 @@ async def test_all_backbones_share_the_cpus_of_the_server(store: ModelStore) -> 
     publish_tiny(store, name="shapes", scale=2.0)
     engines = Engines(ExecutionPlan(1, 1, 4, decode_in_lane=True))
     threads = Threads()
-    models = Models(store, engines, max_queue=8, metrics=Metrics(), threads=threads, cpus=1)
+    models = ModelRegistry(store, engines, max_queue=8, metrics=Metrics(), threads=threads, cpus=1)
     await models.refresh()
     before = sum(len(session.batches) for session in engines.sessions)
     engines.close_all_gates()

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.inference.shares import Shares, Taken
+from serving.inference.shares import Grant, Shares
 from tests.serving.waiting import PATIENCE_S, asynchronous
 
 
-async def take(shares: Shares, caller: str, amount: int = 1, *, patient: bool = False) -> "asyncio.Task[Taken | None]":
+async def take(shares: Shares, caller: str, amount: int = 1, *, patient: bool = False) -> "asyncio.Task[Grant | None]":
     """Begin to take, and go as far as that goes."""
     task = asyncio.create_task(shares.take(amount, caller, patient=patient))
     for _ in range(5):
@@ -17,20 +17,20 @@ async def take(shares: Shares, caller: str, amount: int = 1, *, patient: bool = 
     return task
 
 
-def got(task: "asyncio.Task[Taken | None]") -> bool:
+def got(task: "asyncio.Task[Grant | None]") -> bool:
     return task.done() and task.result() is not None
 
 
-async def settled(task: "asyncio.Task[Taken | None]") -> "asyncio.Task[Taken | None]":
+async def settled(task: "asyncio.Task[Grant | None]") -> "asyncio.Task[Grant | None]":
     await asyncio.wait([task], timeout=PATIENCE_S)
     return task
 
 
-def is_refused(task: "asyncio.Task[Taken | None]") -> bool:
+def is_refused(task: "asyncio.Task[Grant | None]") -> bool:
     return task.done() and task.result() is None
 
 
-def give_back(task: "asyncio.Task[Taken | None]") -> None:
+def give_back(task: "asyncio.Task[Grant | None]") -> None:
     taken = task.result()
     assert taken
     taken.give_back()

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from regraft.stores.models import HistoryEntry, ModelStore
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.inference.store_watcher import StoredModel, StoreWatcher
 from serving.rollout.observer import Observer
-from serving.rollout.rollback import Baker
+from serving.rollout.rollback import AutomaticRollback
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines
@@ -122,20 +122,20 @@ async def test_a_store_that_cannot_be_listed_leaves_what_is_known(store: ModelSt
 @asynchronous
 async def test_a_look_is_the_only_thing_that_reads_the_store_for_models_observer_and_baking(store: ModelStore) -> None:
     counting, metrics, threads = CountingStore(store.root), Metrics(), Threads()
-    models = Models(counting, Engines(), max_queue=8, metrics=metrics, threads=threads)
+    models = ModelRegistry(counting, Engines(), max_queue=8, metrics=metrics, threads=threads)
     observer = Observer(models, metrics, window=100, window_s=60.0)
-    baker = Baker(models, observer, metrics, models.refresh, bake_s=3600.0)
+    rollback = AutomaticRollback(models, observer, metrics, models.refresh, bake_s=3600.0)
     await models.refresh()
     publish_tiny(store, sharpness=5.0)
     store.set_shadow("colours", 1, who="test", why="")
     await models.refresh()
     reads = counting.reads
     async with asyncio.TaskGroup() as tasks:
-        for look in (observer.look, baker.look, observer.look, baker.look):
+        for look in (observer.look, rollback.look, observer.look, rollback.look):
             tasks.create_task(look())
 
     assert counting.reads == reads
-    shadowed, baking = observer.shadow("colours"), baker.baking("colours")
+    shadowed, baking = observer.shadow("colours"), rollback.baking("colours")
     assert shadowed is not None
     assert baking is not None
     assert (shadowed.version, baking.trial.version) == (1, 2)

@@ -10,8 +10,8 @@ from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
 from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample
 from regraft.stores.models import ModelStore
-from serving.inference.registry import Models
-from serving.retraining.add_examples import Added, Intake, Sender
+from serving.inference.registry import ModelRegistry
+from serving.retraining.add_examples import ExampleIntake, IntakeResult, Sender
 from serving.retraining.decoders import Decoders, Encoded
 from serving.telemetry.metrics import Metrics
 from serving.threads import Pool, Threads
@@ -60,11 +60,11 @@ class CountingDecoders(Decoders):
 class Stage:
     examples: SlowExamples
     decoders: CountingDecoders
-    intake: Intake
+    intake: ExampleIntake
     threads: Threads
     kept: list[str] = field(default_factory=list)
 
-    async def begin(self, image: bytes, sender: Sender) -> "asyncio.Task[Added]":
+    async def begin(self, image: bytes, sender: Sender) -> "asyncio.Task[IntakeResult]":
         """Send a picture, and let it get as far as it can without a thread."""
         task = asyncio.create_task(self.intake.add("", NewExample(image, "grey"), sender))
         await asyncio.sleep(0)
@@ -73,7 +73,7 @@ class Stage:
     async def writing(self, batches: int) -> None:
         await until(lambda: len(self.examples.batches) == batches)
 
-    async def hold_up(self, sender: Sender) -> "asyncio.Task[Added]":
+    async def hold_up(self, sender: Sender) -> "asyncio.Task[IntakeResult]":
         """Send a picture that is being written until the gate is opened."""
         self.examples.gate.clear()
         first = await self.begin(picture("red"), sender)
@@ -85,9 +85,9 @@ class Stage:
 async def stage(store: ModelStore) -> AsyncIterator[Stage]:
     threads, kept = Threads(), list[str]()
     examples, decoders = SlowExamples(store.root / ".examples"), CountingDecoders(threads.pictures)
-    models = Models(store, Engines(), max_queue=8, metrics=Metrics(), threads=threads)
+    models = ModelRegistry(store, Engines(), max_queue=8, metrics=Metrics(), threads=threads)
     await models.refresh()
-    intake = Intake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
+    intake = ExampleIntake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
     try:
         yield Stage(examples, decoders, intake, threads, kept)
     finally:
@@ -210,7 +210,7 @@ async def test_where_a_batch_cannot_be_written_each_of_it_has_its_own_answer(sto
         s.examples.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
 
-        assert [type(answer) for answer in answers] == [Added, Added, StorageError, Added]
+        assert [type(answer) for answer in answers] == [IntakeResult, IntakeResult, StorageError, IntakeResult]
         assert {example.sha256 for example in s.examples.list("colours")} == {
             image_hash(image) for image in images if image != images[2]
         }

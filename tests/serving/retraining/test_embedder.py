@@ -15,7 +15,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import ModelStore
 from serving.inference.classifier import Classifier
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.retraining.embedder import BackgroundEmbedder
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
@@ -29,7 +29,7 @@ class Stage:
     store: ModelStore
     examples: ExamplesStore
     engines: Engines
-    models: Models
+    models: ModelRegistry
     classifier: Classifier
     embedder: BackgroundEmbedder
     task: "asyncio.Task[None]"
@@ -69,7 +69,7 @@ class Stage:
 async def stage(store: ModelStore, max_queue: int = 8, every_s: float = 3600) -> AsyncIterator[Stage]:
     metrics, threads, engines = Metrics(), Threads(), Engines(ExecutionPlan(lanes=1, threads=1, max_batch=1))
     examples = ExamplesStore(store.root / ".examples")
-    models = Models(store, engines, max_queue=max_queue, metrics=metrics, threads=threads)
+    models = ModelRegistry(store, engines, max_queue=max_queue, metrics=metrics, threads=threads)
     await models.refresh()
     classifier = Classifier(models, max_in_flight=8, metrics=metrics)
     embedder = BackgroundEmbedder(models, examples)

@@ -3,7 +3,7 @@ from functools import partial
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import ModelStore
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import Models
+from serving.inference.registry import ModelRegistry
 from serving.retraining.embedder import BackgroundEmbedder
 from serving.retraining.example_counts import count_examples
 from serving.supervisor import Supervisor
@@ -20,7 +20,7 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
     store: ModelStore,
 ) -> None:
     examples, metrics, threads = ExamplesStore(store.root / ".examples"), Metrics(), Threads()
-    models = Models(store, Engines(ExecutionPlan(1, 1, 1)), max_queue=8, metrics=metrics, threads=threads)
+    models = ModelRegistry(store, Engines(ExecutionPlan(1, 1, 1)), max_queue=8, metrics=metrics, threads=threads)
     await models.refresh()
 
     def shown() -> dict[str, float | None]:

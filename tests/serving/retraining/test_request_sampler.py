@@ -12,8 +12,8 @@ from regraft.stores.models import ModelStore
 from regraft.stores.requests import Bounds
 from serving.inference.classifier import Classifier
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import Models
-from serving.retraining.request_sampler import RequestKeeper
+from serving.inference.registry import ModelRegistry
+from serving.retraining.request_sampler import RequestSampler
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines
@@ -35,13 +35,13 @@ class Stage:
 async def stage(store: ModelStore, rate: float = 1.0, *, keeps: bool = True) -> AsyncIterator[Stage]:
     metrics, threads = Metrics(), Threads()
     examples = ExamplesStore(store.root / ".examples")
-    models = Models(
+    models = ModelRegistry(
         store, Engines(ExecutionPlan(lanes=1, threads=1, max_batch=4)), max_queue=8, metrics=metrics, threads=threads
     )
     await models.refresh()
-    keeper = RequestKeeper(examples.requests, rate, Bounds(), metrics, threads)
-    classifier = Classifier(models, max_in_flight=8, metrics=metrics, keep=keeper.offer)
-    task = asyncio.create_task(keeper.run()) if keeps else None
+    sampler = RequestSampler(examples.requests, rate, Bounds(), metrics, threads)
+    classifier = Classifier(models, max_in_flight=8, metrics=metrics, keep=sampler.offer)
+    task = asyncio.create_task(sampler.run()) if keeps else None
     try:
         yield Stage(examples, classifier, metrics)
     finally:

@@ -9,7 +9,7 @@ from regraft.model.drift import reference_of
 from serving.inference.backbone import Backbone
 from serving.inference.engine import Output
 from serving.inference.registry import ServedModel
-from serving.rollout.recent_answers import FEWEST, Traffic, Window
+from serving.rollout.recent_answers import FEWEST, AnswerWindow, RecentAnswers
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 
 LABELS = ("red", "green", "blue")
@@ -40,13 +40,13 @@ def served(*, referenced: bool = True) -> ServedModel:
     return ServedModel("colours", 1, card, head, cast("Backbone", None))
 
 
-def begin(*, most: int = 1000, span_s: float = 3600.0, referenced: bool = True) -> Traffic:
-    return Traffic.begin(served(referenced=referenced), most, span_s)
+def begin(*, most: int = 1000, span_s: float = 3600.0, referenced: bool = True) -> RecentAnswers:
+    return RecentAnswers.begin(served(referenced=referenced), most, span_s)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 40)), max_size=20))
 def test_a_window_holds_the_newest_answers_that_are_young_enough_and_no_more(rounds: list[tuple[int, float]]) -> None:
-    window = Window(50, 60.0, np.empty((0, 1), np.float32), np.empty(0))
+    window = AnswerWindow(50, 60.0, np.empty((0, 1), np.float32), np.empty(0))
     seen: list[tuple[float, float]] = []
     now_s = 0.0
     for count, pause_s in rounds:

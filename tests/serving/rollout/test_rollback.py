@@ -10,7 +10,7 @@ from regraft.bench.settings import BenchSettings
 from regraft.bench.steady_load import Load
 from regraft.client.connection import Connection
 from regraft.stores.models import HistoryEntry, ModelStore
-from serving.rollout.trial import BAKER
+from serving.rollout.trial import AUTHOR
 from tests.serving.live import LiveServer
 from tests.serving.loop import grpc_loop
 from tests.serving.waiting import wait_until
@@ -47,7 +47,7 @@ def test_a_bad_head_promoted_under_load_is_rolled_back_and_nobody_notices(live: 
         wait_until(lambda: live.client.get_model().served_version == 1)
 
     move = last_move(store)
-    assert (move.event, move.version, move.previous, move.who) == ("rollback", 1, bad, BAKER)
+    assert (move.event, move.version, move.previous, move.who) == ("rollback", 1, bad, AUTHOR)
     assert move.why.startswith("baking: confidence 1.000 -> 0.3")
     assert (set(load.result().versions), load.result().failed) == ({1, bad}, 0)
     assert live.metric("regraft_baking_rollbacks_total", model="colours") == 1
@@ -86,7 +86,7 @@ def test_of_two_servers_of_a_store_one_goes_back_and_the_other_follows(store: Mo
         wait_until(lambda: last_move(store).event == "rollback")
         wait_until(lambda: {each.client.get_model().served_version for each in (first, second)} == {1})
 
-    assert [entry.who for entry in store.history("colours") if entry.event == "rollback"] == [BAKER]
+    assert [entry.who for entry in store.history("colours") if entry.event == "rollback"] == [AUTHOR]
 
 
 def test_without_a_trial_nothing_is_rolled_back(store: ModelStore) -> None:

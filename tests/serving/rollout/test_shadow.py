@@ -10,7 +10,7 @@ from regraft.model import artifact
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone
 from serving.inference.registry import ServedModel
-from serving.rollout.shadow import Comparison, Shadow, compare_heads, load_shadow
+from serving.rollout.shadow import Shadow, ShadowComparison, compare_heads, load_shadow
 from tests.serving.spoil import SPOIL
 from tests.tiny import publish_tiny, tiny_backbone, tiny_features, tiny_head
 
@@ -22,7 +22,7 @@ def champion_of(store: ModelStore) -> ServedModel:
     return ServedModel("colours", 1, read.card, read.head, cast("Backbone", None))
 
 
-def judged(count: int, labels: tuple[str, ...], sharpness: float = 20.0) -> Comparison:
+def judged(count: int, labels: tuple[str, ...], sharpness: float = 20.0) -> ShadowComparison:
     """Let another head judge pictures of four colours beside one that knows three."""
     features = tiny_features(tiny_backbone(), (*LABELS, "grey"), count)
     champion = tiny_head(LABELS).probabilities(features.embedding)
@@ -55,7 +55,7 @@ def test_answers_that_are_no_numbers_are_left_out() -> None:
     shadow = Shadow(2, LABELS, tiny_head(LABELS))
 
     assert compare_heads(LABELS, answers, shadow, embedding).images == 2
-    assert compare_heads(LABELS, answers[1:2], shadow, embedding[1:2]) == Comparison()
+    assert compare_heads(LABELS, answers[1:2], shadow, embedding[1:2]) == ShadowComparison()
 
 
 def test_comparisons_add_up() -> None:
@@ -69,9 +69,9 @@ def test_comparisons_add_up() -> None:
 
 
 def test_of_very_many_different_flips_the_commonest_are_kept() -> None:
-    seen = Comparison(flips=Counter({("a", str(number)): 2 for number in range(900)}))
+    seen = ShadowComparison(flips=Counter({("a", str(number)): 2 for number in range(900)}))
 
-    both = seen.plus(Comparison(flips=Counter({("b", str(number)): 1 for number in range(900)})))
+    both = seen.plus(ShadowComparison(flips=Counter({("b", str(number)): 1 for number in range(900)})))
 
     assert len(both.flips) == 1000
     assert sum(count == 2 for count in both.flips.values()) == 900

@@ -60,7 +60,7 @@ class Servicer(pb_grpc.ClassifierServicer):
 class CrowdedRoom:
     """A room where whoever has not much time left finds no place."""
 
-    def check_room(self, seconds_left: float | None) -> None:
+    def check_capacity(self, seconds_left: float | None) -> None:
         if seconds_left is not None and seconds_left < 2 * PATIENCE_S:
             raise errors.OverloadedError("no place", 0.2)
 
@@ -111,8 +111,8 @@ class Stage:
 @asynccontextmanager
 async def stage(room: CrowdedRoom | None = None, read_timeout_s: float = PATIENCE_S) -> AsyncIterator[Stage]:
     metrics, guard = Metrics(), CountingGuard()
-    rooms = {CLASSIFY: room} if room else None
-    interceptor = RpcInterceptor(metrics, guard, rooms=rooms, read_timeout_s=read_timeout_s)
+    capacities = {CLASSIFY: room} if room else None
+    interceptor = RpcInterceptor(metrics, guard, capacities=capacities, read_timeout_s=read_timeout_s)
     server = grpc.aio.server(interceptors=[interceptor])
     servicer = Servicer()
     pb_grpc.add_ClassifierServicer_to_server(servicer, server)

@@ -7,7 +7,7 @@ from weakref import ref
 import pytest
 
 from serving.rpc import streams
-from serving.rpc.reading import Cuttable, Draining
+from serving.rpc.reading import DrainableStream, Draining
 from serving.rpc.streams import with_first
 from tests.serving.waiting import asynchronous, until
 
@@ -193,7 +193,7 @@ def alive(sent: list[ref[Message]]) -> list[int]:
 @asynchronous
 async def test_a_request_that_was_passed_on_is_not_kept_until_the_next_one_comes() -> None:
     sent: list[ref[Message]] = []
-    passed: AsyncIterator[Message] = aiter(Cuttable(messages(sent), Draining()))
+    passed: AsyncIterator[Message] = aiter(DrainableStream(messages(sent), Draining()))
     first, everything = await with_first(passed)
     del first
 

@@ -3,7 +3,7 @@ from resource import RUSAGE_THREAD, getrusage
 import pytest
 from prometheus_client import generate_latest
 
-from serving.telemetry.metrics import Family, Metrics
+from serving.telemetry.metrics import MetricFamily, Metrics
 from serving.telemetry.statistics import OTHER
 from tests.serving.samples import value_of
 
@@ -148,7 +148,7 @@ def test_the_depth_of_the_queue_is_read_at_every_scrape() -> None:
 def test_a_family_that_is_watched_is_read_at_every_scrape_and_keeps_its_name(kind: str) -> None:
     metrics = Metrics()
     values = {("a", "1"): 3.0}
-    metrics.watch(lambda: [Family("kept", "As it is.", ("x", "y"), values, kind)])  # type: ignore[arg-type]  # both are kinds
+    metrics.watch(lambda: [MetricFamily("kept", "As it is.", ("x", "y"), values, kind)])  # type: ignore[arg-type]  # both are kinds
 
     values["b", "2"] = 4.0
     assert metrics.registry.get_sample_value("kept", {"x": "a", "y": "1"}) == 3
