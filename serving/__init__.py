@@ -1,1 +1,1 @@
-"""Answers requests. Imports neither torch nor ``training``."""
+"""The server. Imports neither torch nor ``training``."""

@@ -126,7 +126,7 @@ class Server:
                 plans=cache_folder() / "plans",
                 cuda=settings.cuda,
                 cpus=settings.cpus,
-                given=read_plan(settings.plan) if settings.plan else None,
+                plan=read_plan(settings.plan) if settings.plan else None,
             ),
             max_queue=settings.max_in_flight,
             metrics=self.metrics,

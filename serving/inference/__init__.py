@@ -1,1 +1,1 @@
-"""A picture in, an answer out. Knows nothing of gRPC."""
+"""Inference, from picture to answer, without gRPC."""

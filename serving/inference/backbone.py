@@ -1,4 +1,4 @@
-"""A backbone in memory, and the way of a picture through it: decode, lane, network."""
+"""A backbone in memory: decoders, lanes, network."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from serving.inference.engine import Engine, Output
 
 @dataclass(frozen=True, eq=False)
 class InferenceRequest:
-    """A picture, and who shall judge it.
+    """A picture for the network.
 
     Attributes:
         image: an encoded picture, or a crop uint8 [crop_px, crop_px, 3].
@@ -37,7 +37,7 @@ class InferenceRequest:
 
 @dataclass(frozen=True, eq=False)
 class InferenceResult:
-    """What the network says of a picture; where the time went; how many pictures shared the run."""
+    """The output of a picture, its times, and the size of its batch."""
 
     output: Output
     decode_s: float
@@ -55,7 +55,7 @@ class _LaneOutput:
 
 
 class Backbone:
-    """A session with its lanes; shared by every version whose backbone has the same digest.
+    """A session with its lanes, shared by the versions with its digest.
 
     On a CPU a lane decodes what it runs: one hop between threads for both. On a GPU decoders of their own fill the
     batches (`serving.inference.engine.ExecutionPlan`). ``users`` counts the versions. Use from one event loop; close
@@ -110,16 +110,16 @@ class Backbone:
 
     @property
     def depth(self) -> int:
-        """How many pictures wait, for a lane or for a decoder."""
+        """The number of pictures that wait, for a lane or a decoder."""
         return self._lanes.depth + (self._decoders.depth if self._decoders else 0)
 
     async def infer(
-        self, question: InferenceRequest, deadline_s: float | None = None, *, background: bool = False
+        self, request: InferenceRequest, deadline_s: float | None = None, *, background: bool = False
     ) -> InferenceResult:
-        """Ask the network about one picture.
+        """Run one picture through the network.
 
         Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
-        in; its neighbours do not notice. Whoever asks in the ``background`` lets all others go first.
+        in; its neighbours do not notice. Requests go before ``background`` work.
 
         Raises:
             InvalidImageError: it is no picture.
@@ -127,19 +127,16 @@ class Backbone:
             DeadlineError: the deadline passed while it waited.
             DrainingError: the backbone is closed.
         """
-        decode_s = waited_s = 0.0
-        if self._decoders and isinstance(question.image, bytes):
-            decoded = await self._decoders.submit(question, deadline_s, background=background)
-            question, decode_s = decoded.result
-            waited_s = decoded.queue_s
-        answered = await self._lanes.submit(question, deadline_s, background=background)
-        ran = answered.result
-        return InferenceResult(
-            ran.output, decode_s + ran.decode_s, waited_s + answered.queue_s, ran.inference_s, batch=ran.batch
-        )
+        decode_s = queue_s = 0.0
+        if self._decoders and isinstance(request.image, bytes):
+            decoded = await self._decoders.submit(request, deadline_s, background=background)
+            (request, decode_s), queue_s = decoded.result, decoded.queue_s
+        inferred = await self._lanes.submit(request, deadline_s, background=background)
+        run, queue_s = inferred.result, queue_s + inferred.queue_s
+        return InferenceResult(run.output, decode_s + run.decode_s, queue_s, run.inference_s, run.batch)
 
     def refusal(self, seconds_left: float | None) -> OverloadedError | None:
-        """Return by what `infer` would refuse at once whoever comes now and has so many seconds left, if it would."""
+        """Return the error by which `infer` would refuse a request now, or None."""
         return (self._decoders and self._decoders.refusal(seconds_left)) or self._lanes.refusal(seconds_left)
 
     async def warm_up(self, head: Head, crop_px: int) -> None:
@@ -154,7 +151,7 @@ class Backbone:
         await self._lanes.run_in_all_lanes(partial(self._warm_up, head, crop_px))
 
     async def try_head(self, head: Head, crop_px: int) -> None:
-        """Run one blank picture for a head that is new here, by itself; the session has run all its batch sizes before.
+        """Run one blank picture for a head that is new to the session.
 
         Raises:
             ArtifactError: the answer makes no sense.
@@ -173,15 +170,15 @@ class Backbone:
         if self._decoders:
             self._decoders.close()
 
-    def _decode_alone(self, questions: Sequence[InferenceRequest]) -> list[tuple[InferenceRequest, float]]:
-        (question,) = questions
-        crop, seconds = self._cut(question)
-        return [(replace(question, image=crop), seconds)]
+    def _decode_alone(self, requests: Sequence[InferenceRequest]) -> list[tuple[InferenceRequest, float]]:
+        (request,) = requests
+        crop, seconds = self._cut(request)
+        return [(replace(request, image=crop), seconds)]
 
-    def _run(self, questions: Sequence[InferenceRequest]) -> list[_LaneOutput | Exception]:
-        """Decode what is not decoded yet, and run the network once; a bad picture fails alone."""
-        cuts = [self._cut_or_error(question) for question in questions]
-        good = [(cut, question.head) for cut, question in zip(cuts, questions, strict=True) if isinstance(cut, tuple)]
+    def _run(self, requests: Sequence[InferenceRequest]) -> list[_LaneOutput | Exception]:
+        """Decode pictures and run the network once; a bad picture fails alone."""
+        cuts = [self._cut_or_error(request) for request in requests]
+        good = [(cut, request.head) for cut, request in zip(cuts, requests, strict=True) if isinstance(cut, tuple)]
         started_s = time.perf_counter()
         outputs = iter(self.engine.run([crop for (crop, _), _ in good], [head for _, head in good]) if good else ())
         inference_s = time.perf_counter() - started_s
@@ -190,15 +187,15 @@ class Backbone:
             for cut in cuts
         ]
 
-    def _cut_or_error(self, question: InferenceRequest) -> tuple[Crop, float] | Exception:
+    def _cut_or_error(self, request: InferenceRequest) -> tuple[Crop, float] | Exception:
         try:
-            return self._cut(question)
+            return self._cut(request)
         except InvalidImageError as error:
             return error
 
-    def _cut(self, question: InferenceRequest) -> tuple[Crop, float]:
-        if not isinstance(question.image, bytes):
-            return question.image, 0.0
+    def _cut(self, request: InferenceRequest) -> tuple[Crop, float]:
+        if not isinstance(request.image, bytes):
+            return request.image, 0.0
         started_s = time.perf_counter()
-        crop = decode_crop(question.image, question.spec, self._limits.at_most(question.most_pixels))
+        crop = decode_crop(request.image, request.spec, self._limits.at_most(request.most_pixels))
         return crop, time.perf_counter() - started_s

@@ -1,4 +1,4 @@
-"""Single requests in, batches to the lanes, answers back. Knows nothing of images or models.
+"""Batching: a queue of requests before a few lanes.
 
 No timer: a free lane takes what is there, so batches fill up exactly while all lanes are busy. Background work waits
 in a queue of its own: a lane takes of it only where nobody else waits, and not the last free one while there are
@@ -39,7 +39,7 @@ WorkT = TypeVar("WorkT")
 
 @dataclass(frozen=True)
 class LaneResult(Generic[ResultT]):
-    """A result, and how long it waited for a lane."""
+    """A result, and its wait for a lane."""
 
     result: ResultT
     queue_s: float
@@ -62,7 +62,7 @@ class _Entry(Generic[PayloadT, ResultT]):
 
 @dataclass(frozen=True, eq=False)
 class _FinishedBatch(Generic[PayloadT, ResultT]):
-    """A batch after its run; who was ``late`` was left out."""
+    """A batch after its run, without the entries that were ``late``."""
 
     batch: list[_Entry[PayloadT, ResultT]]
     results: Sequence[ResultT | Exception]
@@ -71,7 +71,10 @@ class _FinishedBatch(Generic[PayloadT, ResultT]):
 
 
 class Batcher(Generic[PayloadT, ResultT]):
-    """A queue in front of a few lanes, bounded for requests. Use from one event loop; close it when done."""
+    """A queue before a few lanes, bounded for requests.
+
+    Use it from one event loop, and close it when done.
+    """
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class Batcher(Generic[PayloadT, ResultT]):
 
     @property
     def depth(self) -> int:
-        """How many entries wait for a lane, background work apart."""
+        """The number of requests that wait for a lane."""
         return len(self._queue)
 
     async def submit(
@@ -156,7 +159,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             raise
 
     def refusal(self, seconds_left: float | None) -> OverloadedError | None:
-        """Return by what `submit` would refuse a request that comes now and has so many seconds left, if it would."""
+        """Return the error by which `submit` would refuse a request now, or None."""
         if len(self._queue) >= self._max_queue:
             return OverloadedError(f"{self._max_queue} pictures wait already: try again later")
         if seconds_left is not None and 0 < seconds_left < (wait_s := self._wait_s()):
@@ -164,7 +167,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         return None
 
     async def run_in_lane(self, work: Callable[[], WorkT]) -> WorkT:
-        """Do something else in a lane's thread, as soon as one has ended its turn, so that no more goes on than ever.
+        """Do other work in a lane's thread, once one has ended its turn.
 
         Cancelling the caller does not end the work, which keeps the lane for as long as it takes.
 
@@ -180,9 +183,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         return await asyncio.shield(working)
 
     async def run_in_all_lanes(self, work: Callable[[], object]) -> None:
-        """Do something in the threads of all lanes at once.
-
-        It begins when all of them have ended their turns.
+        """Do other work in all lanes at once, once all have ended their turns.
 
         Raises:
             DrainingError: the batcher is closed.
@@ -217,7 +218,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._dispatch(loop)
 
     def _wait_s(self) -> float:
-        """Return how long whoever comes now would take, from what runs took so far; 0 where nobody waits."""
+        """Return the expected time of a new request, 0 where none waits."""
         running = self._lanes - self._free_lanes
         return _CAUTION * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
 
@@ -242,7 +243,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _work(
         self, turn: list[list[_Entry[PayloadT, ResultT]]], loop: asyncio.AbstractEventLoop, *, background: bool
     ) -> None:
-        """Run the batches of a turn in a lane's thread, and hand what came of them to the event loop."""
+        """Run a turn in a lane's thread, and hand the results to the event loop."""
         began_s, began_cpu_s = loop.time(), time.thread_time()
         ran: list[_FinishedBatch[PayloadT, ResultT]] = []
         for batch in turn:
@@ -250,22 +251,22 @@ class Batcher(Generic[PayloadT, ResultT]):
                 break
             with self._cpus():
                 ran.append(self._run_batch(batch, loop.time()))
-        left = [entry for batch in turn[len(ran) :] for entry in batch]
+        rest = [entry for batch in turn[len(ran) :] for entry in batch]
         with suppress(RuntimeError):  # the loop may be closed: then nobody waits any more
-            loop.call_soon_threadsafe(self._answer, ran, left, loop.time() - began_s, loop, background)
+            loop.call_soon_threadsafe(self._answer, ran, rest, loop.time() - began_s, loop, background)
 
     def _ends_now(self, runs: int, taken_s: float, *, background: bool) -> bool:
-        """Tell whether a turn ends after so many runs.
+        """Tell whether a turn ends after so many runs; safe in any thread.
 
-        It may be called in any thread. The runs took ``taken_s`` of a CPU's time. By the clock they are longer where
-        others want the CPUs: turns would end when they are needed most.
+        The runs took ``taken_s`` of a CPU's time. By the clock they are longer where others want the CPUs: turns would
+        end when they are needed most.
         """
         if background:
             return bool(self._queue) or self._free_lanes < 0 or self._is_closed
         return taken_s * (runs + 1) / runs > self._turn_s
 
     def _run_batch(self, entries: list[_Entry[PayloadT, ResultT]], now_s: float) -> _FinishedBatch[PayloadT, ResultT]:
-        """Run what is still wanted of a batch, which may have waited for others of its turn."""
+        """Run the entries of a batch that are still wanted."""
         batch = [entry for entry in entries if not entry.future.done() and not entry.is_late(now_s)]
         late = [entry for entry in entries if entry.is_late(now_s)]
         results: Sequence[ResultT | Exception] = []
@@ -283,13 +284,13 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _take_turn(
         self, queue: "deque[_Entry[PayloadT, ResultT]]", most: int, now_s: float
     ) -> list[list[_Entry[PayloadT, ResultT]]]:
-        """Take the batches of a lane's turn: at least one if there is one, and at most half of what waits."""
+        """Take the batches of a turn: one at least, half of the queue at most."""
         half = len(queue) // (2 * self._max_batch)
         batches = (self._take(queue, now_s) for _ in range(min(most, max(1, half))))
         return [batch for batch in batches if batch]
 
     def _take(self, queue: "deque[_Entry[PayloadT, ResultT]]", now_s: float) -> list[_Entry[PayloadT, ResultT]]:
-        """Take the next batch, dropping entries that nobody waits for any more before it forms.
+        """Take the next batch, without the entries that were given up.
 
         A lane leaves the others that are free their share.
         """
@@ -308,12 +309,12 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _answer(
         self,
         turn: list[_FinishedBatch[PayloadT, ResultT]],
-        left: list[_Entry[PayloadT, ResultT]],
+        rest: list[_Entry[PayloadT, ResultT]],
         seconds: float,
         loop: asyncio.AbstractEventLoop,
         background: bool,
     ) -> None:
-        (self._background if background else self._queue).extendleft(reversed(left))
+        (self._background if background else self._queue).extendleft(reversed(rest))
         if self._is_closed:
             self._refuse_waiting()
         self._free_lanes += 1

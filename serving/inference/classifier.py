@@ -1,4 +1,4 @@
-"""A picture in, an answer out: permit, handle, decode, lane, answer. Knows nothing of gRPC."""
+"""Classification of a picture: permit, memory, model, network, answer."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ _PATIENT_PART: Final = 4
 
 
 class Version(Protocol):
-    """Which version answers, and its card."""
+    """A version with its card."""
 
     @property
     def name(self) -> str: ...  # noqa: D102 - said by the name
@@ -47,14 +47,14 @@ class Version(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a picture is.
+    """The answer to a picture.
 
     Attributes:
         served: the version that answered.
         predictions: (label, probability), most probable first.
         novelty: 0 (like a class mean) to 2.
         seconds: by stage: decode, queue, inference, total.
-        request_id: names this prediction; whether its picture was kept is another matter.
+        request_id: of the prediction, whether or not its picture is kept.
     """
 
     served: Version
@@ -66,14 +66,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Inference:
-    """What the network makes of several pictures: one output each, all by one version."""
+    """The outputs of several pictures, all by one version."""
 
     served: ServedModel
     outputs: tuple[Output, ...]
 
 
 class Classifier:
-    """Admits, decodes and classifies. Use from one event loop."""
+    """A classifier of pictures, which it admits and decodes; use from one event loop."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class Classifier:
             max_in_flight: the most pictures at once.
             metrics: counts them.
             memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
-            on_answer: told of each answer.
-            keep: told the id, the model, the bytes and the output of each picture that came encoded; must not wait.
+            on_answer: called with each answer.
+            keep: called with the id, model, bytes and output of each picture that came encoded; must not wait.
         """
         self._models = models
         self._permits = Shares(max_in_flight, _PATIENT_PART)
@@ -136,7 +136,7 @@ class Classifier:
             with await self._memory.take(costs, caller(), patient=on_admitted is not None):
                 if on_admitted:
                     on_admitted()
-                output, seconds = await self._judge(served, image, costs[0], deadline_s, request_id)
+                output, seconds = await self._infer(served, image, costs[0], deadline_s, request_id)
         return Answer(served, ranked(output, served.card.labels, top_k), output.novelty, seconds, request_id)
 
     async def infer(
@@ -148,7 +148,7 @@ class Classifier:
         deadline_s: float | None = None,
         on_admitted: Callable[[], object] | None = None,
     ) -> Inference:
-        """Classify several pictures at once; all of them, or none.
+        """Run several pictures, all of them or none.
 
         Args:
             images: encoded pictures, or crops uint8 [H, W, 3] of the model's own size.
@@ -163,13 +163,15 @@ class Classifier:
         """
         patient = on_admitted is not None
         with await self._permit(len(images), patient=patient), self._visit(name, version) as served:
-            costs = [await self._cost(served, image, deadline_s, _whose(number)) for number, image in enumerate(images)]
+            costs = [
+                await self._cost(served, image, deadline_s, _prefix(number)) for number, image in enumerate(images)
+            ]
             with await self._memory.take(costs, caller(), patient=patient):
                 if on_admitted:
                     on_admitted()
-                return await self._judge_all(served, images, costs, deadline_s)
+                return await self._infer_all(served, images, costs, deadline_s)
 
-    async def _judge_all(
+    async def _infer_all(
         self,
         served: ServedModel,
         images: Sequence[bytes | Crop],
@@ -178,16 +180,16 @@ class Classifier:
     ) -> Inference:
         try:
             async with asyncio.TaskGroup() as tasks:
-                asked = [
-                    tasks.create_task(self._judge(served, image, cost, deadline_s, uuid.uuid4().hex, _whose(number)))
+                inferences = [
+                    tasks.create_task(self._infer(served, image, cost, deadline_s, uuid.uuid4().hex, _prefix(number)))
                     for number, (image, cost) in enumerate(zip(images, costs, strict=True))
                 ]
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None  # the others were cancelled, or are as bad
-        return Inference(served, tuple(task.result()[0] for task in asked))
+        return Inference(served, tuple(task.result()[0] for task in inferences))
 
     def check_capacity(self, seconds_left: float | None) -> None:
-        """Refuse whoever would be refused whatever the request says.
+        """Refuse a request that would be refused whatever it says.
 
         Raises:
             OverloadedError: every permit is taken, or so many wait that the deadline would pass.
@@ -212,19 +214,19 @@ class Classifier:
         return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)
 
     async def _cost(
-        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, whose: str = ""
+        self, served: ServedModel, image: bytes | Crop, deadline_s: float | None, prefix: str = ""
     ) -> DecodingCost:
-        """Tell what a picture costs, before anything of it is decoded."""
+        """Return the cost of a picture, before it is decoded."""
         if deadline_s is not None and deadline_s <= asyncio.get_running_loop().time():
             raise DeadlineError("the deadline passed before the picture was looked at")
-        _check_crop(served, image, whose)
+        _check_crop(served, image, prefix)
         try:
             return await self._memory.cost(image, served.card.image)
         except InvalidImageError as error:
-            raise InvalidImageError(f"{whose}{error}") from error
+            raise InvalidImageError(f"{prefix}{error}") from error
 
     def _count(self, error: OverloadedError) -> OverloadedError:
-        """Count a request that is refused."""
+        """Count a refusal."""
         self._metrics.shed.inc()
         return error
 
@@ -253,62 +255,62 @@ class Classifier:
             self._metrics.expired.inc()
             raise
 
-    async def _judge(
+    async def _infer(
         self,
         served: ServedModel,
         image: bytes | Crop,
         cost: DecodingCost,
         deadline_s: float | None,
         request_id: str,
-        whose: str = "",
+        prefix: str = "",
     ) -> tuple[Output, dict[str, float]]:
         started_s = time.perf_counter()
-        question = InferenceRequest(image, served.card.image, served.head, cost.pixels)
+        request = InferenceRequest(image, served.card.image, served.head, cost.pixels)
         try:
-            reply = await served.backbone.infer(question, deadline_s)
+            result = await served.backbone.infer(request, deadline_s)
         except InvalidImageError as error:
-            raise InvalidImageError(f"{whose}{error}") from error
+            raise InvalidImageError(f"{prefix}{error}") from error
         seconds = {
-            "decode": reply.decode_s,
-            "queue": reply.queue_s,
-            "inference": reply.inference_s,
+            "decode": result.decode_s,
+            "queue": result.queue_s,
+            "inference": result.inference_s,
             "total": time.perf_counter() - started_s,
         }
-        self._tell(served, reply, seconds)
+        self._count_answer(served, result, seconds)
         self._last_s = seconds["total"]
         if self._keep and isinstance(image, bytes):
-            self._keep(request_id, served, image, reply.output)
-        return reply.output, seconds
+            self._keep(request_id, served, image, result.output)
+        return result.output, seconds
 
-    def _tell(self, served: ServedModel, reply: InferenceResult, seconds: dict[str, float]) -> None:
-        """Tell everybody who counts that a picture was answered."""
+    def _count_answer(self, served: ServedModel, result: InferenceResult, seconds: dict[str, float]) -> None:
+        """Count an answer in metrics, trace and observer."""
         call = current()
-        top = int(reply.output.probabilities.argmax())
+        top = int(result.output.probabilities.argmax())
         self._metrics.of(served.name).answered(
             seconds,
             served.card.labels[top],
-            float(reply.output.probabilities[top]),
-            is_novel=reply.output.novelty > served.card.novelty_threshold,
-            batch=reply.batch,
+            float(result.output.probabilities[top]),
+            is_novel=result.output.novelty > served.card.novelty_threshold,
+            batch=result.batch,
             trace_id=call.trace_id if call else "",
         )
         if call and call.on_answer:
             call.on_answer(seconds)
-        self._on_answer(served, reply.output)
+        self._on_answer(served, result.output)
 
 
 def ranked(output: Output, labels: Sequence[str], top_k: int) -> tuple[tuple[str, float], ...]:
-    """Return the ``top_k`` most probable labels, 5 if that is 0, with their probabilities."""
+    """Return the ``top_k`` (0: 5) most probable labels with probabilities."""
     return tuple((labels[index], float(output.probabilities[index])) for index in output.best(top_k or DEFAULT_TOP_K))
 
 
-def _whose(number: int) -> str:
+def _prefix(number: int) -> str:
     return f"image {number}: "
 
 
-def _check_crop(served: ServedModel, image: bytes | Crop, whose: str) -> None:
+def _check_crop(served: ServedModel, image: bytes | Crop, prefix: str) -> None:
     side = served.card.image.crop_px
     if not isinstance(image, bytes) and image.shape != (side, side, 3):
         raise InvalidRequestError(
-            f"{whose}a crop of {image.shape[0]} x {image.shape[1]} px; {served.name} takes {side}"
+            f"{prefix}a crop of {image.shape[0]} x {image.shape[1]} px; {served.name} takes {side}"
         )

@@ -1,4 +1,4 @@
-"""The CPUs of this process, shared by the lanes of all backbones.
+"""Pool of CPUs that the lanes of all backbones share.
 
 The execution plan of each backbone is for all CPUs, so several would use more than there are.
 """
@@ -10,10 +10,7 @@ from contextlib import contextmanager
 
 
 class CpuPool:
-    """A number of CPUs, had by threads in the order of asking.
-
-    Any thread may use it.
-    """
+    """A number of CPUs for threads, in the order of asking; safe in any thread."""
 
     def __init__(self, count: int) -> None:
         """Share ``count`` CPUs."""
@@ -28,10 +25,7 @@ class CpuPool:
 
     @contextmanager
     def reserve(self, count: int) -> Iterator[None]:
-        """Hold so many CPUs until the block ends.
-
-        All of them if there are fewer; it waits while others have them.
-        """
+        """Hold so many CPUs, or all if there are fewer, for the block."""
         count = min(count, self.count)
         self._take(count)
         try:
@@ -49,10 +43,7 @@ class CpuPool:
         turn.wait()
 
     def _give_back(self, count: int) -> None:
-        """Hand the free CPUs to whoever waits longest.
-
-        Who needs many would else wait for ever behind the others.
-        """
+        """Hand free CPUs on in turn, or those who need many would wait for ever."""
         with self._lock:
             self._free += count
             while self._waiting and self._waiting[0][0] <= self._free:

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session on one backbone, fed with whatever heads the requests carry."""
+"""Engine: an ONNX Runtime session on a backbone, fed with heads."""
 
 import logging
 from collections.abc import Sequence
@@ -48,22 +48,22 @@ _CUDA_BATCH: Final = 32
 
 @dataclass(frozen=True)
 class Output:
-    """What the network says of one picture: probabilities [K], embedding [D], novelty 0 to 2."""
+    """The network's output for a picture: probabilities [K], embedding [D], novelty 0 to 2."""
 
     probabilities: FloatArray
     embedding: FloatArray
     novelty: float
 
     def best(self, count: int) -> npt.NDArray[np.intp]:
-        """Return the indexes of the ``count`` most probable labels, most probable first; equal ones in their order."""
+        """Return the indexes of the most probable labels; equal ones in their order."""
         return np.argsort(-self.probabilities, kind="stable")[:count]
 
 
 class Engine:
-    """A session and its plan. `run` may be called from several threads at once."""
+    """A session and its plan; `run` is safe in several threads at once."""
 
     def __init__(self, opened: OpenSession, plan: ExecutionPlan) -> None:
-        """Take over a session; see `open_engine`."""
+        """Make an engine of a session; see `open_engine`."""
         keep_blas_to_one_thread()
         self._session = opened.session
         self._device = DeviceRunner(opened) if opened.provider == "cuda" else None
@@ -105,10 +105,7 @@ class Engine:
     def _run_heads(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
-        """Return the embeddings of all crops, and each head's answers.
-
-        Those are probabilities and novelty of its own rows.
-        """
+        """Return all embeddings, and each head's probabilities and novelty of its rows."""
         if self._device:
             return self._device.run_heads(crops, by_head)
         _, embedding, _ = self._run_graph(crops, blank_head(by_head[0][0].weight.shape[1]))
@@ -116,7 +113,7 @@ class Engine:
         return embedding, [(head.probabilities(rows), head.novelty(rows)) for head, rows in of_heads]
 
     def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
-        """Run the smallest and the largest batch, on a GPU all sizes between, and check that the answers make sense.
+        """Run the smallest and the largest batch, and check the answers; on a GPU all sizes between.
 
         With ``only_one``, a batch of one picture. Otherwise a head with a label more is fed too, since some execution
         providers take the built-in head whatever they are fed, and say nothing.
@@ -145,7 +142,7 @@ class Engine:
                     )
 
     def _check_that_heads_count(self, head: Head, blank: Crop) -> None:
-        """Refuse a session that answers by its built-in head although another is fed."""
+        """Refuse a session that ignores the head it is fed."""
         larger = replace(
             head,
             weight=np.concatenate([head.weight, head.weight[:1]]),
@@ -160,7 +157,7 @@ class Engine:
             )
 
     def _try(self, crops: Sequence[Crop], *heads: Head) -> list[Output]:
-        """Run the network, for one head or for as many as there are crops."""
+        """Run the network for one head, or one for each crop."""
         try:
             return self.run(crops, heads if len(heads) > 1 else heads * len(crops))
         except Exception as error:  # ONNX Runtime's exception classes share no base class but this
@@ -168,7 +165,7 @@ class Engine:
 
 
 def rows_by_head(heads: Sequence[Head]) -> list[tuple[Head, list[int]]]:
-    """Return each head, and the rows of a batch that it answers for."""
+    """Return each head with its rows of a batch."""
     rows: dict[int, tuple[Head, list[int]]] = {}
     for row, head in enumerate(heads):
         rows.setdefault(id(head), (head, []))[1].append(row)
@@ -177,9 +174,9 @@ def rows_by_head(heads: Sequence[Head]) -> list[tuple[Head, list[int]]]:
 
 @cache
 def keep_blas_to_one_thread() -> None:
-    """Keep NumPy's products to the one thread that asks.
+    """Keep NumPy's products to one thread, in this process from now on.
 
-    That is so in this process from now on. The lanes use all CPUs already: threads of BLAS beside them, as many again
+    The lanes use all CPUs already: threads of BLAS beside them, as many again
     for every lane, only wait for each other.
     """
     threadpool_limits(limits=1, user_api="blas")
@@ -194,30 +191,30 @@ def open_engine(
     plans: Path | None = None,
     cuda: CudaOptions = DEFAULT_CUDA,
     cpus: int = 0,
-    given: ExecutionPlan | None = None,
+    plan: ExecutionPlan | None = None,
     clock: Clock = REAL_CLOCK,
 ) -> Engine:
-    """Open a session on a model file, in the way that measured best here; see `serving.inference.execution_plan`.
+    """Open a session on a model file, by a measured or a given plan.
 
     Args:
         model: the file.
         card: what it holds.
         provider: see `regraft.model.session.open_session`.
-        goal: what to choose the plan for.
+        goal: what to choose the plan for (`serving.inference.execution_plan`).
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
         cuda: see `regraft.model.session.open_session`.
         cpus: how many CPUs the plan is for; all that this process may use if 0.
-        given: the plan itself, from somebody who knows: nothing is measured.
+        plan: used as it is; nothing is measured.
         clock: a test's own.
 
     Raises:
         ProviderError: ``provider`` is ``cuda`` and CUDA does not work.
         ArtifactError: ONNX Runtime refuses the model, or cannot run it.
     """
-    if given:
-        opened = open_session(model, provider=provider, threads=given.threads, cuda=cuda)
-        _tell_of_cpu(opened, card)
-        return Engine(opened, given.on_a_cpu(goal) if opened.provider == "cpu" else given)
+    if plan:
+        opened = open_session(model, provider=provider, threads=plan.threads, cuda=cuda)
+        _warn_of_cpu(opened, card)
+        return Engine(opened, plan.on_a_cpu(goal) if opened.provider == "cpu" else plan)
     opened, measured = measure_model(model, card, provider, plans, cuda=cuda, cpus=cpus, clock=clock)
     if measured.doubt:
         log.warning(
@@ -226,15 +223,15 @@ def open_engine(
             card.backbone.name,
             measured.doubt,
         )
-    _tell_of_cpu(opened, card)
+    _warn_of_cpu(opened, card)
     plan = plan_from(measured, goal, cpus or cpu_budget(), on_cpu=opened.provider == "cpu")
     if plan.threads > 1:
         opened = replace(opened, session=open_session(model, provider="cpu", threads=plan.threads).session)
     return Engine(opened, plan)
 
 
-def _tell_of_cpu(opened: OpenSession, card: ModelCard) -> None:
-    """Warn of a CUDA session that runs a part on the CPU."""
+def _warn_of_cpu(opened: OpenSession, card: ModelCard) -> None:
+    """Warn where a CUDA session runs a part on the CPU."""
     if opened.on_cpu:
         nodes = ", ".join(f"{count} {operator}" for operator, count in opened.on_cpu.items())
         log.warning(
@@ -245,7 +242,7 @@ def _tell_of_cpu(opened: OpenSession, card: ModelCard) -> None:
 
 
 def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
-    """Open a session with nothing measured; errors as `open_engine`.
+    """Open a session without measuring; errors as `open_engine`.
 
     On a CPU each picture has a thread, on a GPU they run in batches.
     """
@@ -266,17 +263,16 @@ def measure_model(
     cpus: int = 0,
     clock: Clock = REAL_CLOCK,
 ) -> tuple[OpenSession, Measurement]:
-    """Open a session of one thread and measure what a plan is chosen by; errors as `open_engine`.
+    """Open a session of one thread and measure it for a plan; errors as `open_engine`.
 
-    What was measured before is recalled from the folder ``plans``, unless it shall be ``fresh``. What is in doubt is
-    not kept there, so that the next start measures again.
+    A measurement in the folder ``plans`` is read instead, unless it shall be ``fresh``. One in doubt is not stored
+    there, so that the next start measures again.
     """
     opened = open_session(model, provider=provider, threads=1, cuda=cuda)
     cpus = cpus or cpu_budget()
     file = plans and plan_file(plans, card.backbone.digest, opened.arithmetic, cpus, require_onnxruntime().__version__)
-    known = read_points(file) if file and not fresh else ()
-    if known:
-        return opened, Measurement(known)
+    if file and not fresh and (points := read_points(file)):
+        return opened, Measurement(points)
 
     def runner(threads: int) -> Run:
         if opened.provider == "cuda":  # the way that requests take, with a head of this size on the device

@@ -1,11 +1,11 @@
-"""How a backbone runs best on this machine: measured once, chosen by a rule, kept by content.
+"""Execution plan of a backbone on this machine: measure, choose, store.
 
 Batching is no free lunch on a CPU: with some networks a batch costs more than its pictures one by one, and which it is
 depends on the machine. So nothing is assumed.
 
 What was measured beside other work may be wrong, and would be believed for ever. So rounds over all points follow each
 other until three in a row agree, six at the most: the same plan is the best of them together and, give or take a tenth,
-of each, and the lanes hardly waited for a CPU. Else there is a doubt: nothing is kept, the next start measures again.
+of each, and the lanes hardly waited for a CPU. Else there is a doubt: nothing is stored, the next start measures again.
 Until then each CPU has a lane, which is best, or nearly, for most networks. Beside heavy load nine measurements of nine
 preferred one lane with all threads, which does two thirds as much.
 """
@@ -59,7 +59,7 @@ _NOT_WORTH_MORE: Final = 0.9
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How a backbone is run.
+    """Lanes, threads and batch size of a backbone.
 
     Attributes:
         lanes: how many runs go on at once.
@@ -76,10 +76,7 @@ class ExecutionPlan:
     turn: int = 1
 
     def on_a_cpu(self, goal: Goal) -> "ExecutionPlan":
-        """Return the plan as it is on a CPU.
-
-        A GPU's lanes do not decode, and its answers come by the batch anyway.
-        """
+        """Return the plan as it is on a CPU, where lanes decode and hand in several runs."""
         turn = max(1, _MOST_OF_A_TURN // self.max_batch) if goal == "throughput" else 1
         return replace(self, decode_in_lane=True, turn=turn)
 
@@ -102,7 +99,7 @@ def read_plan(text: str) -> ExecutionPlan:
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured: ``lanes`` at once, each running batch after batch.
+    """A measured point: ``lanes`` at once, each running batch after batch.
 
     Attributes:
         lanes: see `ExecutionPlan`.
@@ -121,20 +118,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The points of a grid, each at its best.
-
-    ``doubt`` is why they are not to be trusted; empty where they are.
-    """
+    """The points of a grid, each at its best; ``doubt`` is empty where they can be trusted."""
 
     points: tuple[Point, ...]
     doubt: str = ""
 
 
 def _waited_s() -> float:
-    """Return the seconds that the calling thread waited for a CPU.
-
-    0 where the system does not tell.
-    """
+    """Return the seconds that this thread waited for a CPU; 0 if unknown."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -159,14 +150,14 @@ REAL_CLOCK: Final = Clock()
 
 @dataclass(frozen=True)
 class Grid:
-    """What is worth measuring: (lanes, threads) pairs, and batch sizes from small to large."""
+    """A grid to measure: (lanes, threads) pairs, and batch sizes, ascending."""
 
     ways: tuple[tuple[int, int], ...]
     batches: tuple[int, ...]
 
 
 def grid_of(provider: str, cpus: int) -> Grid:
-    """Return what is measured on a provider.
+    """Return the grid of a provider.
 
     On a CPU every way uses all of ``cpus``: from one thread a lane to one lane; and one picture alone on one thread.
     """
@@ -177,7 +168,7 @@ def grid_of(provider: str, cpus: int) -> Grid:
 
 
 def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid, clock: Clock = REAL_CLOCK) -> Measurement:
-    """Measure the points of a grid, round after round, until three rounds agree.
+    """Measure a grid, round after round, until three rounds agree.
 
     Of these each point counts at its best, since other work only ever slows down. A larger batch is not tried where the
     one before already lost a tenth, or took longer than that of any plan: with the largest networks it is what
@@ -199,13 +190,13 @@ def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid, clock: Clo
             for point in _points(runs[threads], crop_px, (lanes, threads), grid.batches, stopwatch)
         ]
         rounds.append(_Round(points, stopwatch.waited_share))
-        found = _together(rounds[-_AGREEING_ROUNDS:])
-        if len(rounds) == _MOST_ROUNDS or (len(rounds) >= _AGREEING_ROUNDS and not found.doubt):
-            return found
+        merged = _merge(rounds[-_AGREEING_ROUNDS:])
+        if len(rounds) == _MOST_ROUNDS or (len(rounds) >= _AGREEING_ROUNDS and not merged.doubt):
+            return merged
 
 
 def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> ExecutionPlan:
-    """Choose by what was measured.
+    """Choose a plan by measured points.
 
     ``throughput``: of what is as good as the best, the largest batch, since each run costs a hop between threads, but
     none that holds a lane for longer than 50 ms; on a CPU short runs are handed in several at a time. ``latency``: the
@@ -214,42 +205,36 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     if goal == "throughput":
         usable = _usable(points)
         good_enough = _AS_GOOD * max(point.pictures_per_s for point in usable)
-        found = max(
+        best = max(
             (point for point in usable if point.pictures_per_s >= good_enough),
             key=lambda point: (point.batch, point.pictures_per_s),
         )
     else:
         single = min((point for point in points if point.batch == 1), key=lambda point: point.run_ms)
         same_way = [point for point in points if (point.lanes, point.threads) == (single.lanes, single.threads)]
-        found = max(
+        best = max(
             (point for point in same_way if point.run_ms <= _BARELY_SLOWER * single.run_ms),
             key=lambda point: point.batch,
         )
-    plan = ExecutionPlan(found.lanes, found.threads, found.batch)
+    plan = ExecutionPlan(best.lanes, best.threads, best.batch)
     return plan.on_a_cpu(goal) if decode_in_lane else plan
 
 
 def plan_from(measured: Measurement, goal: Goal, cpus: int, *, on_cpu: bool) -> ExecutionPlan:
-    """Choose a plan by a measurement.
-
-    Where that is in doubt, for throughput on a CPU, each CPU has a lane instead.
-    """
+    """Choose a plan by a measurement; in doubt, for throughput on a CPU, a lane a CPU."""
     if measured.doubt and on_cpu and goal == "throughput":
         return ExecutionPlan(lanes=cpus, threads=1, max_batch=1).on_a_cpu(goal)
     return choose(measured.points, goal, decode_in_lane=on_cpu)
 
 
 def plan_file(folder: Path, backbone_digest: str, arithmetic: Arithmetic, cpus: int, ort_version: str) -> Path:
-    """Return where a measurement is kept: the same network on the same hardware and runtime has the same file."""
-    what = [PLAN_VERSION, backbone_digest, arithmetic, cpus, processor(), ort_version]
-    return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
+    """Return the file of a measurement, one by network, hardware and runtime."""
+    key = [PLAN_VERSION, backbone_digest, arithmetic, cpus, processor(), ort_version]
+    return folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 
 def read_points(file: Path) -> tuple[Point, ...]:
-    """Read the points that `write_points` kept.
-
-    None where there is no such file, or a damaged one.
-    """
+    """Read the points of `write_points`; none from a missing or damaged file."""
     try:
         return tuple(Point(**entry) for entry in json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -257,7 +242,7 @@ def read_points(file: Path) -> tuple[Point, ...]:
 
 
 def write_points(file: Path, points: Sequence[Point]) -> None:
-    """Keep a measurement for the next start; where that cannot be, the next start measures again."""
+    """Store a measurement for the next start; a failure is only logged."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_durably(file, json.dumps([asdict(point) for point in points]).encode())
@@ -271,21 +256,18 @@ class _Round:
     waited_share: float
 
     def share_of_best(self, plan: ExecutionPlan, goal: Goal) -> float:
-        """Return the share of this round's best that a plan reached.
-
-        0 where it was not tried.
-        """
-        found = {_key(point): point for point in self.points}
+        """Return the share of this round's best that a plan reached, 0 if untried."""
+        by_key = {_key(point): point for point in self.points}
         if goal == "throughput":
-            same = found.get((plan.lanes, plan.threads, plan.max_batch))
+            same = by_key.get((plan.lanes, plan.threads, plan.max_batch))
             best_per_s = max(point.pictures_per_s for point in _usable(self.points))
             return same.pictures_per_s / best_per_s if same else 0.0
-        single_ms = found[plan.lanes, plan.threads, 1].run_ms
+        single_ms = by_key[plan.lanes, plan.threads, 1].run_ms
         return min(point.run_ms for point in self.points if point.batch == 1) / single_ms
 
 
-def _together(rounds: Sequence[_Round]) -> Measurement:
-    """Merge rounds, and tell in what they disagree."""
+def _merge(rounds: Sequence[_Round]) -> Measurement:
+    """Merge rounds, with the doubt in which they disagree."""
     best: dict[tuple[int, int, int], Point] = {}
     for point in (point for each in rounds for point in each.points):
         best[_key(point)] = max(point, best.get(_key(point), point), key=lambda point: point.pictures_per_s)
@@ -304,7 +286,7 @@ def _key(point: Point) -> tuple[int, int, int]:
 
 
 def _usable(points: Sequence[Point]) -> list[Point]:
-    """Return the points that keep a lane no longer than a plan may."""
+    """Return the points that hold a lane no longer than a plan may."""
     return [point for point in points if point.batch == 1 or point.run_ms <= _LONGEST_RUN_MS]
 
 
@@ -319,13 +301,13 @@ class _Stopwatch:
     def waited_share(self) -> float:
         return self._waited_s / self._taken_s if self._taken_s else 0.0
 
-    def add(self, lanes: Sequence["_Lane"]) -> None:
+    def add(self, lanes: Sequence["_LaneTimes"]) -> None:
         self._taken_s += sum(lane.elapsed_s for lane in lanes)
         self._waited_s += sum(lane.waited_s for lane in lanes)
 
 
 @dataclass(frozen=True)
-class _Lane:
+class _LaneTimes:
     """The times of one lane: in all, of each run, and waiting."""
 
     elapsed_s: float
@@ -342,10 +324,10 @@ def _points(
     for batch in batches:
         crops = generator.integers(0, 256, (batch, crop_px, crop_px, 3), dtype=np.uint8)
         run(crops)
-        done = _busy(partial(run, crops), lanes, stopwatch.clock)
-        stopwatch.add(done)
-        pictures_per_s = sum(batch * len(lane.runs_s) / lane.elapsed_s for lane in done)
-        run_ms = 1000 * statistics.median(seconds for lane in done for seconds in lane.runs_s)
+        times = _run_lanes(partial(run, crops), lanes, stopwatch.clock)
+        stopwatch.add(times)
+        pictures_per_s = sum(batch * len(lane.runs_s) / lane.elapsed_s for lane in times)
+        run_ms = 1000 * statistics.median(seconds for lane in times for seconds in lane.runs_s)
         yield Point(lanes, threads, batch, round(pictures_per_s, 2), round(run_ms, 3))
         best = max(best, pictures_per_s)
         if batch == 1:
@@ -354,11 +336,11 @@ def _points(
             return
 
 
-def _busy(run: Callable[[], object], lanes: int, clock: Clock) -> list[_Lane]:
+def _run_lanes(run: Callable[[], object], lanes: int, clock: Clock) -> list[_LaneTimes]:
     """Run in so many threads at once, each for a window."""
     start = threading.Barrier(lanes)
 
-    def lane() -> _Lane:
+    def lane() -> _LaneTimes:
         start.wait()
         began_s, waited_s = clock.now_s(), clock.waited_s()
         taken: list[float] = []
@@ -366,7 +348,7 @@ def _busy(run: Callable[[], object], lanes: int, clock: Clock) -> list[_Lane]:
             run_began_s = clock.now_s()
             run()
             taken.append(clock.now_s() - run_began_s)
-        return _Lane(clock.now_s() - began_s, taken, clock.waited_s() - waited_s)
+        return _LaneTimes(clock.now_s() - began_s, taken, clock.waited_s() - waited_s)
 
     with ThreadPoolExecutor(lanes) as pool:
         return [future.result() for future in [pool.submit(lane) for _ in range(lanes)]]

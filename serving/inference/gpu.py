@@ -1,4 +1,4 @@
-"""Running on a GPU: heads stay there, and batches come in few sizes.
+"""GPU runs: heads stay on the device, batches come in few sizes.
 
 A head that is fed like any input is copied to the device on every run, megabytes where there are many labels. And each
 batch size that was never seen before costs a search for convolution algorithms and memory that is never given back, so
@@ -33,22 +33,16 @@ Tensors: TypeAlias = dict[str, Any]
 
 
 class DeviceRunner:
-    """A session whose inputs are bound to a device.
-
-    Its methods may be called from several threads at once.
-    """
+    """A session with inputs bound to a device; safe in several threads at once."""
 
     def __init__(self, opened: OpenSession) -> None:
-        """Run a session on the device that it was opened on.
-
-        On the CPU only tests do.
-        """
+        """Run a session on its device; only tests do so on a CPU."""
         self._opened = opened
         self._device = (opened.provider, opened.cuda.device if opened.provider == "cuda" else 0)
         self._heads = DeviceHeads(self._device, opened.cuda.heads_bytes)
 
     def run(self, crops: Sequence[Crop], head: Head) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return probabilities [N, K], embeddings [N, D] and novelty [N] of N crops, uint8 [P, P, 3] each."""
+        """Return probabilities [N, K], embeddings [N, D] and novelty [N] of N crops."""
         binding = self._bound(crops, head)
         for name in OUTPUTS:
             binding.bind_output(name, "cpu")
@@ -59,10 +53,7 @@ class DeviceRunner:
     def run_heads(
         self, crops: Sequence[Crop], by_head: Sequence[tuple[Head, list[int]]]
     ) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
-        """Return the embeddings [N, D] of N crops, and each head's answers.
-
-        Those are probabilities and novelty of its own rows.
-        """
+        """Return all embeddings [N, D], and each head's probabilities and novelty of its rows."""
         binding = self._bound(crops, blank_head(by_head[0][0].weight.shape[1]))
         binding.bind_output(EMBEDDING, *self._device)
         self._opened.session.run_with_iobinding(binding)
@@ -82,10 +73,7 @@ class DeviceRunner:
         return binding
 
     def _products(self, embedding: Any, heads: Sequence[Head]) -> Iterator[FloatArray]:  # noqa: ANN401 - likewise
-        """Yield the product of embeddings with each head, [N, 2 K + R].
-
-        The embeddings are on the device.
-        """
+        """Yield the product [N, 2 K + R] of embeddings on the device with each head."""
         blank = self._heads.get(blank_head(heads[0].weight.shape[1]))
         for start in range(0, len(heads), _HEADS_AT_ONCE):
             some = heads[start : start + _HEADS_AT_ONCE]
@@ -110,40 +98,37 @@ class DeviceRunner:
 
 
 class DeviceHeads:
-    """The heads that were used last, on a device.
-
-    Each stays while somebody holds it. Any thread may use it.
-    """
+    """The heads used last, on a device, while somebody holds them; safe in any thread."""
 
     def __init__(self, device: tuple[str, int], most_bytes: int) -> None:
-        """Keep heads of up to ``most_bytes`` on a device.
+        """Keep heads of up to ``most_bytes`` on a device, and in any case the last one.
 
-        ``device`` is its kind and number. The head that was used last is kept in any case.
+        ``device`` is its kind and number.
         """
         self._device = device
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[int, tuple[weakref.ref[Head], Tensors, int]] = OrderedDict()
+        self._entries: OrderedDict[int, tuple[weakref.ref[Head], Tensors, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def size_bytes(self) -> int:
         """The bytes of the heads on the device."""
-        return sum(size for _, _, size in list(self._kept.values()))
+        return sum(size for _, _, size in list(self._entries.values()))
 
     def get(self, head: Head) -> Tensors:
-        """Return a head's tensors on the device; copied there when it is first used."""
+        """Return a head's tensors on the device, copied at the first use."""
         key = id(head)
         with self._lock:
-            known = self._kept.get(key)
-            if known is None:
+            entry = self._entries.get(key)
+            if entry is None:
                 feed = head.feed()
                 tensors = {name: to_device(array, *self._device) for name, array in feed.items()}
-                gone = weakref.ref(head, lambda _head: self._kept.pop(key, None))  # before another gets its id
-                known = self._kept[key] = (gone, tensors, sum(array.nbytes for array in feed.values()))
-                while self.size_bytes > self._most_bytes and len(self._kept) > 1:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return known[1]
+                gone = weakref.ref(head, lambda _head: self._entries.pop(key, None))  # before another gets its id
+                entry = self._entries[key] = (gone, tensors, sum(array.nbytes for array in feed.values()))
+                while self.size_bytes > self._most_bytes and len(self._entries) > 1:
+                    self._entries.popitem(last=False)
+            self._entries.move_to_end(key)
+            return entry[1]
 
 
 def bucket(count: int) -> int:
@@ -153,19 +138,13 @@ def bucket(count: int) -> int:
 
 @cache
 def blank_head(size: int, labels: int = 1) -> Head:
-    """Return a head of zeros on embeddings of ``size`` numbers.
-
-    It is for a run whose answers nobody wants.
-    """
+    """Return a head of zeros on embeddings of ``size`` numbers."""
     rows, row = np.zeros((labels, size), np.float32), np.zeros((1, size), np.float32)
     return Head(rows, np.zeros(labels, np.float32), rows, row)
 
 
 def _multiplier_graph() -> Any:  # noqa: ANN401 - a ModelProto, which onnx types loosely
-    """Return the graph of the product of embeddings with several heads.
-
-    Embeddings [N, D] times all parts of so many heads, [N, the sum of 2 K + R].
-    """
+    """Return the graph of embeddings [N, D] times all parts of several heads."""
     parts = [f"{part}{slot}" for slot in range(_HEADS_AT_ONCE) for part in _PARTS]
     rows = "all rows"
     graph = helper.make_graph(

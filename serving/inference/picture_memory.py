@@ -1,7 +1,4 @@
-"""The memory budget of all pictures that are in the server.
-
-It is one for requests and labels, for what is encoded and what is decoded.
-"""
+"""Memory budget of all pictures in the server, encoded and decoded."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -40,38 +37,38 @@ class PictureMemory:
         self._limits = limits
 
     async def cost(self, image: bytes | Crop, spec: ImageSpec) -> DecodingCost:
-        """Tell what a picture costs, by its header.
+        """Return the cost of a picture, by its header.
 
         Raises:
             InvalidImageError: the bytes are no picture, or one that never fits; the text says which.
         """
         if not isinstance(image, bytes):
             return DecodingCost(0, 2 * image.nbytes, 0)
-        found = quick_cost(image, partial(smallest_useful_size, spec=spec))
-        if found is None:
-            found = await self._threads.run(read_cost, image, self._limits)
-        if found.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
-            return DecodingCost(found.pixels, len(image), 0)  # the decoder refuses it, says so, and decodes nothing
-        if _held_bytes(found) > self._shares.most:
+        cost = quick_cost(image, partial(smallest_useful_size, spec=spec))
+        if cost is None:
+            cost = await self._threads.run(read_cost, image, self._limits)
+        if cost.pixels > self._limits.max_pixels or len(image) > self._limits.max_bytes:
+            return DecodingCost(cost.pixels, len(image), 0)  # the decoder refuses it, says so, and decodes nothing
+        if _charged_bytes(cost) > self._shares.most:
             raise InvalidImageError(
-                f"to decode the image, {found.pixels:,} pixels in {len(image):,} bytes, takes "
-                f"{found.memory_bytes / _MB:,.0f} MB of memory; the limit is {self._shares.most / _MB:,.0f} "
+                f"to decode the image, {cost.pixels:,} pixels in {len(image):,} bytes, takes "
+                f"{cost.memory_bytes / _MB:,.0f} MB of memory; the limit is {self._shares.most / _MB:,.0f} "
                 f"({_SETTING}): scale it down, or send it as JPEG"
             )
-        return found
+        return cost
 
     def is_used_up(self, caller: str) -> bool:
         """Tell whether any picture of a single request would be refused."""
         return self._shares.is_refused(caller)
 
     async def take(self, costs: Sequence[DecodingCost], caller: str, *, patient: bool) -> Grant:
-        """Take what the pictures of a request cost; patiently, or not at all.
+        """Take the cost of a request's pictures, now or in turn.
 
         Raises:
             InvalidRequestError: together they never fit.
             OverloadedError: there is not enough now.
         """
-        wanted = sum(map(_held_bytes, costs))
+        wanted = sum(map(_charged_bytes, costs))
         if wanted > self._shares.most:
             raise InvalidRequestError(
                 f"image: to decode the {len(costs)} pictures takes {wanted / _MB:,.0f} MB of memory; "
@@ -83,5 +80,5 @@ class PictureMemory:
         return taken
 
 
-def _held_bytes(cost: DecodingCost) -> int:
+def _charged_bytes(cost: DecodingCost) -> int:
     return cost.encoded_bytes + max(0, cost.decoded_bytes - _A_THREADS_OWN)

@@ -1,7 +1,7 @@
-"""The models in memory: load, swap, retire. All of it happens on the event loop; only file work goes to threads.
+"""Registry of models in memory: load, swap, retire, all on the event loop.
 
-A request takes one `Handle` and keeps it to the end. A version whose successor went live is retired when its last
-handle is gone, and a backbone is closed when no version uses it any more.
+Only file work goes to threads. A request holds one version to its end. A version whose successor went live is retired
+when its last request is over, and a backbone is closed when no version uses it any more.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class ServedModel:
     """One version in memory.
 
     Attributes:
-        users: the table of models itself, and every handle.
+        users: the registry itself, and every request.
         answers: pictures that it answered.
         failures: requests that failed, and neither the caller nor the moment was to blame.
     """
@@ -73,17 +73,17 @@ class ServedModel:
 
     @property
     def key(self) -> EmbeddingKey:
-        """What the embeddings are kept under that come with its answers."""
+        """The key of the embeddings that come with its answers."""
         bare = EmbeddingKey(self.card.backbone.digest, self.card.image.digest())
         return bare.computed_in(self.backbone.engine.arithmetic)
 
     @cached_property
     def card_json(self) -> str:
-        """The card as clients get it; not to be asked on the event loop, where many classes take a while."""
+        """The card as clients get it; many classes take a while: not on the event loop."""
         return self.card.to_sparse_json()
 
     def check_version(self, wanted: int | None) -> None:
-        """Refuse a version that is not this one; None is content with any.
+        """Refuse a wanted version that is not this one.
 
         Raises:
             NotFoundError: it is another.
@@ -94,22 +94,22 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class _Problem:
-    """The reason why a model does not answer with its champion.
+    """A reason why a model does not answer with its champion.
 
     Attributes:
         version: the champion that could not be loaded, or None where it is not known.
-        text: for whoever asks.
+        text: for people.
         failures: in a row.
-        again_s: when it is tried again, by the event loop's clock.
+        retry_s: when it is tried again, by the event loop's clock.
     """
 
     version: int | None
     text: str
     failures: int = 0
-    again_s: float = 0.0
+    retry_s: float = 0.0
 
     def is_due(self) -> bool:
-        return _now_s() >= self.again_s
+        return _now_s() >= self.retry_s
 
 
 def _now_s() -> float:
@@ -117,7 +117,10 @@ def _now_s() -> float:
 
 
 class ModelRegistry:
-    """What is served. Every change is load, try, swap: a version that fails leaves everything as it was."""
+    """The models that are served.
+
+    Every change is load, try, swap: a version that fails leaves everything as it was.
+    """
 
     def __init__(
         self,
@@ -178,13 +181,13 @@ class ModelRegistry:
         return names[0]
 
     def refusal(self, seconds_left: float | None) -> OverloadedError | None:
-        """Return by what whoever has so many seconds left would be refused now, whatever the model; None if by none."""
+        """Return the error by which every backbone would refuse a request now, or None."""
         refusals = [backbone.refusal(seconds_left) for backbone in self._backbones.values()]
         return refusals[0] if refusals and all(refusals) else None
 
     @contextmanager
     def acquire(self, name: str = "") -> Iterator[ServedModel]:
-        """Hold the version that answers for a model, for no longer than one request: it keeps the version alive.
+        """Hold the version that answers for a model, for one request.
 
         Raises:
             NotFoundError: there is no such model.
@@ -212,14 +215,12 @@ class ModelRegistry:
         raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
 
     def problem(self, name: str) -> str:
-        """Return why the model does not answer with its champion, or an empty text."""
+        """Return why a model's champion does not answer, or an empty text."""
         problem = self._problems.get(name)
         return problem.text if problem else ""
 
     async def refresh(self) -> None:
-        """Bring the served models in line with the store.
-
-        Each of them, whatever becomes of the others.
+        """Bring each served model in line with the store.
 
         A champion that cannot be loaded is tried again after longer and longer pauses. Where nothing answers yet, one
         of the champions before it does meanwhile. A model whose folder was deleted answers no more, and takes all that
@@ -259,7 +260,7 @@ class ModelRegistry:
         expected: int | None = None,
         request_id: str = "",
     ) -> HistoryEntry:
-        """Load and try a version, make it the champion, and let it answer.
+        """Load a version, make it the champion, and let it answer.
 
         Once the line of history is written nothing is raised any more: it took effect, here and on other servers.
 
@@ -280,12 +281,12 @@ class ModelRegistry:
         if expected is None and to is None:
             expected = await self.threads.store.run(self.store.champion, name)
         async with self._changing:
-            done = await self.threads.store.run(self.store.moved_by, name, request_id, event, to or 0)
-            if done:
-                with _logged(name, done):
+            entry = await self.threads.store.run(self.store.moved_by, name, request_id, event, to or 0)
+            if entry:
+                with _logged(name, entry):
                     await self.stored.look()
                     await self._follow(name)
-                return done
+                return entry
             if self._only and name not in self._only:
                 raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
             version = await self.threads.store.run(self.store.next_rollback, name) if to is None else to
@@ -297,13 +298,13 @@ class ModelRegistry:
                 raise PreconditionError(f"version {version} of {name!r} cannot be loaded: {error}") from error
             move = partial(self.store.move, who=who, why=why, event=event, expected=expected, request_id=request_id)
             try:
-                done = await self.threads.moves.run(move, name, version)
+                entry = await self.threads.moves.run(move, name, version)
             except BaseException:
                 self._release(loaded)
                 raise
-            with _logged(name, done):
+            with _logged(name, entry):
                 self._swap(loaded)
-        return done
+        return entry
 
     def close(self) -> None:
         """Refuse what waits in the lanes."""
@@ -311,7 +312,7 @@ class ModelRegistry:
             backbone.close()
 
     async def _follow(self, name: str) -> None:
-        """Bring one model in line with what the store held."""
+        """Bring one model in line with the last look at the store."""
         stored, served, problem = self.stored.get(name), self._served.get(name), self._problems.get(name)
         if stored.problem:
             self._problems[name] = _Problem(None, stored.problem)
@@ -330,8 +331,8 @@ class ModelRegistry:
 
         Where it cannot be loaded and nothing answers yet, a champion before it does.
         """
-        known = self._problems.get(name)
-        failures = known.failures + 1 if known and known.version == version else 1
+        problem = self._problems.get(name)
+        failures = problem.failures + 1 if problem and problem.version == version else 1
         try:
             self._swap(await self._load(name, version))
         except Exception as error:
@@ -364,7 +365,7 @@ class ModelRegistry:
                 return
 
     async def _load(self, name: str, version: int) -> ServedModel:
-        """Load and try one version; first load and reload alike. The caller swaps it in or releases it."""
+        """Load and try a version; the caller swaps it in or releases it."""
         folder = await self.threads.store.run(self.store.folder, name, version)
         path = folder / MODEL_FILE
         card, head = await self.threads.store.run(_read, path)
@@ -402,7 +403,7 @@ class ModelRegistry:
         return ServedModel(name, version, card, head, backbone, users=1)
 
     def _swap(self, new: ServedModel) -> None:
-        """Let ``new`` answer from here on. One assignment: no request sees a state in between."""
+        """Let ``new`` answer, by one assignment: no request sees a state in between."""
         old = self._served.get(new.name)
         self._served[new.name] = new
         self._problems.pop(new.name, None)
@@ -416,7 +417,7 @@ class ModelRegistry:
             self._release(old)
 
     def _release(self, served: ServedModel) -> None:
-        """Give up one use; the last one of a version gives up its backbone, the last one of that closes it."""
+        """Give up one use of a version; the last one gives up its backbone."""
         served.users -= 1
         if served.users:
             return
@@ -431,16 +432,16 @@ class ModelRegistry:
 
 
 @contextmanager
-def _logged(name: str, done: HistoryEntry) -> Iterator[None]:
+def _logged(name: str, entry: HistoryEntry) -> Iterator[None]:
     """Log what fails after the champion moved, instead of raising it."""
     try:
         yield
     except Exception:
-        log.exception("model %s: version %d is the champion, but what follows from it failed", name, done.version)
+        log.exception("model %s: version %d is the champion, but what follows from it failed", name, entry.version)
 
 
 def _read(path: Path) -> tuple[ModelCard, Head]:
-    """Read a file, and let go of all that is not needed of it: the session has its own copy of the backbone."""
+    """Read a file's card and head; the session has its own copy of the backbone."""
     loaded = artifact.read(path)
     card, head = loaded.card, loaded.head
     del loaded

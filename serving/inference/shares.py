@@ -1,4 +1,4 @@
-"""A limited amount that callers share: permits for pictures, or bytes of memory.
+"""Fair shares of a limited amount: permits for pictures, bytes of memory.
 
 Whoever may wait, as a stream may, gets the next that is free, and that in turn: first of the caller who has least. A
 single request does not wait in a full server, but is refused at once; only where others, or streams, have what is its
@@ -14,18 +14,18 @@ from typing import Self
 
 @dataclass(eq=False)
 class Grant:
-    """An amount taken by a caller; a context manager that gives it back, once."""
+    """An amount granted to a caller; a context manager that gives it back."""
 
     amount: int
     caller: str
     patient: bool
     shares: "Shares"
-    _is_held: bool = True
+    _is_open: bool = True
 
     def give_back(self) -> None:
-        """Give it back, if that was not done."""
-        if self._is_held:
-            self._is_held = False
+        """Give it back, once."""
+        if self._is_open:
+            self._is_open = False
             self.shares.take_back(self)
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Shares:
         return not self._fits(amount, patient=False) and self._single[caller] + amount > self._share(caller)
 
     async def take(self, amount: int, caller: str, *, patient: bool) -> Grant | None:
-        """Take ``amount``, now or in turn; None where a single request is refused.
+        """Take an amount, now or in turn; None refuses a single request.
 
         Args:
             amount: how much; at most `most`.
@@ -88,9 +88,9 @@ class Shares:
             self._count(amount, caller, patient=patient)
         return Grant(amount, caller, patient, self)
 
-    def take_back(self, taken: Grant) -> None:
-        """Let the next have what somebody has no more; see `Grant.give_back`."""
-        self._uncount(taken.amount, taken.caller, patient=taken.patient)
+    def take_back(self, grant: Grant) -> None:
+        """Grant the next what was given back; see `Grant.give_back`."""
+        self._uncount(grant.amount, grant.caller, patient=grant.patient)
         self._serve()
 
     def _share(self, caller: str) -> int:

@@ -1,7 +1,4 @@
-"""The content of the model store at the last look.
-
-One look reads it for the whole server; whoever needs it asks the last look, and no disk.
-"""
+"""Content of the model store at the last look, one for the whole server."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +28,7 @@ class StoredModel:
 
     @cached_property
     def champions(self) -> Sequence[int]:
-        """The champions that a rollback would walk back through, the present one last."""
+        """The champions of the line of rollbacks, the present one last."""
         return champions_of(self.history)
 
     @cached_property
@@ -41,7 +38,7 @@ class StoredModel:
 
 
 class StoreWatcher:
-    """The one of a server that reads the model store over and over."""
+    """The part of a server that reads the model store over and over."""
 
     def __init__(self, store: ModelStore, threads: Threads, only: frozenset[str] = frozenset()) -> None:
         """Watch all of ``store``, or ``only`` some models.
@@ -51,19 +48,16 @@ class StoreWatcher:
         self._store = store
         self._threads = threads
         self._only = only
-        self._known: Mapping[str, StoredModel] = {}
+        self._models: Mapping[str, StoredModel] = {}
         self.has_looked = False
 
     def names(self) -> list[str]:
         """Return the names of the models that the store had."""
-        return sorted(self._known)
+        return sorted(self._models)
 
     def get(self, name: str) -> StoredModel:
-        """Return a model as the store had it.
-
-        One that it had not has no history.
-        """
-        return self._known.get(name, StoredModel())
+        """Return a model as the store had it; one that it had not has no history."""
+        return self._models.get(name, StoredModel())
 
     async def look(self) -> None:
         """Read the store.
@@ -71,10 +65,10 @@ class StoreWatcher:
         A model that cannot be read keeps none of the others from being read.
 
         Raises:
-            OSError: it cannot be listed; what is known stays as it was.
+            OSError: it cannot be listed; the last look stays.
             StorageError: it is empty altogether, and was not before, as where its disk is not mounted; likewise.
         """
-        self._known, error = await self._threads.store.run(self._read)
+        self._models, error = await self._threads.store.run(self._read)
         self.has_looked = True
         if error:
             raise error
@@ -84,26 +78,23 @@ class StoreWatcher:
 
         A model with such an error, which is neither the disk's nor an operator's, stays as it was.
         """
-        found: dict[str, StoredModel] = {}
+        models: dict[str, StoredModel] = {}
         first: Exception | None = None
         names, root = self._store.names(), self._store.root
-        if self._known and not names and not (root.is_dir() and any(root.iterdir())):
+        if self._models and not names and not (root.is_dir() and any(root.iterdir())):
             raise StorageError(f"{root} is empty: is its disk mounted? The models that were loaded answer on")
         for name in names:
             if self._only and name not in self._only:
                 continue
             try:
-                found[name] = self._read_one(name)
+                models[name] = self._read_one(name)
             except (OSError, OperatorError) as error:
-                found[name] = replace(self.get(name), problem=f"its history cannot be read: {error}")
+                models[name] = replace(self.get(name), problem=f"its history cannot be read: {error}")
             except Exception as error:  # noqa: BLE001 - it is raised when the others are read
-                found[name], first = self.get(name), first or error
-        return found, first
+                models[name], first = self.get(name), first or error
+        return models, first
 
     def _read_one(self, name: str) -> StoredModel:
-        """Read a model.
-
-        Where nothing changed it is the one that is known, with what was found out about it.
-        """
-        known, history = self.get(name), self._store.history(name)
-        return known if not known.problem and known.history == history else StoredModel(history)
+        """Read a model; an unchanged one stays the same object, with its cached properties."""
+        last, history = self.get(name), self._store.history(name)
+        return last if not last.problem and last.history == history else StoredModel(history)

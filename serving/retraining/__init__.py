@@ -1,1 +1,1 @@
-"""Labelled pictures come in, retrain jobs run beside the server."""
+"""Labelled pictures and retrain jobs beside the requests."""

@@ -1,7 +1,4 @@
-"""Decoding of labelled pictures, before they are kept.
-
-Requests are decoded in or before their lane.
-"""
+"""Decoding of labelled pictures; those of requests are decoded in or before their lane."""
 
 import asyncio
 import math
@@ -18,7 +15,7 @@ from serving.threads import Pool
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture to decode, and what is decided just before.
+    """An encoded picture.
 
     Attributes:
         image: its bytes.
@@ -34,7 +31,7 @@ class Encoded:
 
 
 class Decoders:
-    """Decodes several pictures at once."""
+    """Decoders of several pictures at once."""
 
     def __init__(self, threads: Pool, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         """Decode in ``threads``, within ``limits``."""
@@ -42,7 +39,7 @@ class Decoders:
         self._threads = threads
 
     async def decode(self, pictures: Sequence[Encoded]) -> list[Crop | Exception]:
-        """Decode pictures by `decode_crop`; what kept one from it stands in the place of its crop."""
+        """Decode pictures by `decode_crop`; an error stands in its crop's place."""
         # Each thread has its share at once: a hop between threads for every picture would cost as much as a small one.
         each = max(1, math.ceil(len(pictures) / self._threads.threads))
         shares = (pictures[start : start + each] for start in range(0, len(pictures), each))

@@ -1,8 +1,7 @@
-"""Embeds new examples in the background, with the serving session, so that a retrain finds them ready.
+"""Background embedding of new examples, with the serving session.
 
 Live requests go first. The crop that was made when a picture was checked is embedded as it is; what there is no room
-for, or a crash left behind, is found in the database. What is missing when a retrain starts, the job embeds itself:
-this is a head start, never a promise.
+for, or a crash left behind, is found in the database. What is missing when a retrain starts, the job embeds itself.
 """
 
 import asyncio
@@ -33,10 +32,13 @@ _MOST_CROPS_BYTES: Final = 64 * 2**20
 
 
 class BackgroundEmbedder:
-    """Run `run` as a task; `wake` it when there may be examples that it was not offered, or a new backbone."""
+    """An embedder of examples; run `run` as a task.
+
+    `wake` it when there may be examples that it was not offered, or a new backbone.
+    """
 
     def __init__(self, models: ModelRegistry, examples: ExamplesStore) -> None:
-        """Embed what ``examples`` holds for what ``models`` serves."""
+        """Embed the examples of the models that are served."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
@@ -48,7 +50,7 @@ class BackgroundEmbedder:
         self._in_work: set[str] = set()
 
     def wake(self) -> None:
-        """Ask the database what is missing."""
+        """Look for missing embeddings in the database."""
         names = self._models.names()
         self._may_miss.update(names)
         for gone in self._crops.keys() - set(names):
@@ -57,7 +59,7 @@ class BackgroundEmbedder:
         self._wake_chains()
 
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
-        """Take a new example whose crop is here already, so that the database need not be asked."""
+        """Take a new example with its crop."""
         crops = self._crops[served.name]
         if (len(crops) + 1) * crop.nbytes > _MOST_CROPS_BYTES:
             self._may_miss.add(served.name)
@@ -66,14 +68,14 @@ class BackgroundEmbedder:
         self._wake_chains()
 
     async def run(self, every_s: float) -> None:
-        """Embed whatever is missing, ask the database now and every so often, for ever; cancel the task to stop."""
+        """Embed for ever, and look in the database now and every so often."""
         async with asyncio.TaskGroup() as tasks:  # where one dies none is left behind, since all begin again
             tasks.create_task(self._wake_by_the_clock(every_s))
             for awake in self._awake:
                 tasks.create_task(self._run_chain(awake))
 
     async def _wake_by_the_clock(self, every_s: float) -> None:
-        """A crash may have left something; others label too: a server beside this one, a program with the database."""
+        """Wake every so often: after a crash, or where other servers and programs label."""
         while True:
             self.wake()
             await asyncio.sleep(every_s)
@@ -103,7 +105,7 @@ class BackgroundEmbedder:
         self._looked_through.clear()  # what was in work is to be found again
 
     async def _embed_some(self, name: str) -> bool:
-        """Embed a few pictures of a model; False when none is left."""
+        """Embed a few pictures of a model; False where none was left."""
         with self._models.acquire(name) as served:
             key = served.key
             todo = self._take_crops(served) or await self._find_missing(name, key)
@@ -116,7 +118,7 @@ class BackgroundEmbedder:
             return bool(todo)
 
     def _take_crops(self, served: ServedModel) -> dict[str, Crop | None]:
-        """Take a few of the crops that are here; what was cut for another version is left to the database."""
+        """Take a few crops; those cut for another version are left to the database."""
         crops = self._crops[served.name]
         taken: dict[str, Crop | None] = {}
         while crops and len(taken) < _CHUNK:
@@ -129,7 +131,7 @@ class BackgroundEmbedder:
         return taken
 
     async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | None]:
-        """Ask the database for a few pictures without an embedding, where it may know some."""
+        """Find a few pictures without an embedding in the database."""
         if name not in self._may_miss:
             return {}
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
@@ -137,15 +139,15 @@ class BackgroundEmbedder:
         after, most = self._looked_through.get((name, key), 0), _CHUNK + len(others)
         missing = await self._threads.database.run(self._examples.without_embedding, name, key, most, after)
         others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
-        found = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
-        self._looked_through[name, key] = missing[found[-1]] if found else max(missing.values(), default=after)
-        if found:
+        todo = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
+        self._looked_through[name, key] = missing[todo[-1]] if todo else max(missing.values(), default=after)
+        if todo:
             self._may_miss.add(name)  # there may be more
             self._wake_chains()
-        return dict.fromkeys(found)
+        return dict.fromkeys(todo)
 
     async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | None]) -> dict[str, FloatArray]:
-        """Embed pictures, as many at once as keep the lanes busy; one that cannot be must not hold up the others."""
+        """Embed pictures, as many at once as keep the lanes busy; one may fail."""
         plan = served.backbone.engine.plan
         ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
         vectors: dict[str, FloatArray] = {}
@@ -167,5 +169,5 @@ class BackgroundEmbedder:
         image: bytes | Crop | None = crop
         if image is None:
             image = await self._threads.database.run(self._examples.image_file(sha256).read_bytes)
-        question = InferenceRequest(image, served.card.image, served.head)
-        return (await served.backbone.infer(question, background=True)).output.embedding
+        request = InferenceRequest(image, served.card.image, served.head)
+        return (await served.backbone.infer(request, background=True)).output.embedding

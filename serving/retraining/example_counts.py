@@ -1,4 +1,4 @@
-"""Shows how many examples each model has, by state. Counted now and then: a scrape must not wait for a database."""
+"""Counts of examples by state, for Prometheus: a scrape must not wait for a database."""
 
 from functools import partial
 

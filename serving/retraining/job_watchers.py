@@ -1,7 +1,4 @@
-"""Watchers of retrain jobs.
-
-A job's row is read once for all of them, so that a thousand cost what one does.
-"""
+"""Watchers of retrain jobs; a job's row is read once for all of them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,7 +11,7 @@ class JobWatchers:
     """The watchers of all jobs; use from one event loop."""
 
     def __init__(self, look: Callable[[str], Awaitable[RetrainJob]], every_s: float) -> None:
-        """Watch jobs by ``look``, every so many seconds; it returns one as it stands."""
+        """Watch jobs by ``look``, which returns one, every so often."""
         self._look = look
         self._every_s = every_s
         self._watched: dict[str, _Watched] = {}
@@ -22,7 +19,7 @@ class JobWatchers:
     async def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
         """Yield a job now and at each change, until its final state.
 
-        Who is slow to take it is told of the last change alone.
+        A slow watcher gets the last change alone.
 
         Raises:
             RegraftError: what ``look`` raises, to all who watch then.
@@ -57,7 +54,7 @@ class _Watched:
         self.looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())  # all may be gone
 
     async def other_than(self, seen: RetrainJob | None) -> RetrainJob:
-        """Return the job once it differs from ``seen``, or raise what ``look`` did."""
+        """Return the job once it differs from ``seen``."""
         while self._job is None or self._job == seen:
             if self.looking.done():
                 self.looking.result()

@@ -1,7 +1,4 @@
-"""The state of a process, by the kernel's /proc.
-
-Where there is none, as on macOS, nothing is known.
-"""
+"""State of a process, by the kernel's /proc; without it nothing is known."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +22,7 @@ def is_stopped(process: int, system: Path = Path("/")) -> bool:
 
 
 def _groups(proc: Path, system: Path) -> list[Path]:
-    """Return the control groups of a process, of version 2.
-
-    One that version 1 froze could not even be killed.
-    """
+    """Return the control groups of a process; one frozen by version 1 could not be killed."""
     memberships = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
     own = [path.lstrip("/") for number, _, path in memberships if number == "0"]
     return [system / "sys/fs/cgroup" / mount / path for mount in ("", "unified") for path in own]

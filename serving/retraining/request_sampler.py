@@ -1,4 +1,4 @@
-"""Keeps a share of the served pictures with their predictions, in the background; see `regraft.stores.requests`.
+"""Sampling of served pictures with their predictions (`regraft.stores.requests`).
 
 A request only leaves its picture in a queue. Where the disk does not keep up the queue is full, and the picture is not
 kept: no request waits, and none fails.
@@ -35,7 +35,7 @@ class _Served:
 
 
 class RequestSampler:
-    """Run `run` as a task; `offer` it what was served. Use from one event loop."""
+    """A sampler of requests; use from one event loop, with `run` as a task."""
 
     def __init__(self, requests: KeptRequests, rate: float, bounds: Bounds, metrics: Metrics, threads: Threads) -> None:
         """Keep the share ``rate``, 0 to 1, of what is offered."""
@@ -50,7 +50,7 @@ class RequestSampler:
         self._is_failing = False
 
     def offer(self, request_id: str, served: ServedModel, image: bytes, output: Output) -> None:
-        """Keep the picture of a request that was answered, if it is drawn and there is room."""
+        """Keep the picture of an answered request, if drawn and there is room."""
         if random.random() >= self._rate:  # noqa: S311 - a sample is no secret
             return
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(image) > _MOST_WAITING_BYTES:
@@ -86,18 +86,18 @@ class RequestSampler:
             self._is_failing = False
 
 
-def _entry(done: _Served) -> tuple[KeptRequest, bytes]:
-    card, output = done.served.card, done.output
+def _entry(item: _Served) -> tuple[KeptRequest, bytes]:
+    card, output = item.served.card, item.output
     top = int(output.probabilities.argmax())
     request = KeptRequest(
-        done.request_id,
-        done.served.name,
-        done.served.version,
-        image_hash(done.image),
+        item.request_id,
+        item.served.name,
+        item.served.version,
+        image_hash(item.image),
         card.labels[top],
         float(output.probabilities[top]),
         output.novelty,
-        done.served.key,
+        item.served.key,
         output.embedding,
     )
-    return request, done.image
+    return request, item.image

@@ -1,4 +1,4 @@
-"""Retrains by the clock: every so often, where enough was labelled since. The jobs' own rows are its memory."""
+"""Schedule of retrains, by the clock and the new labels; the jobs' rows are its memory."""
 
 import logging
 from datetime import UTC, datetime
@@ -20,7 +20,10 @@ _LOOK_EVERY_S: Final = 60.0
 
 
 class RetrainSchedule:
-    """Starts the jobs that are due. Several servers on one store may each have one: a model has one job at a time."""
+    """A schedule of retrain jobs.
+
+    Several servers on one store may each have one: a model has one job at a time.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class RetrainSchedule:
         min_new: int,
         gate: GateMode,
     ) -> None:
-        """Retrain each of ``models`` every ``every_s``, where ``min_new`` labels came since a gate last judged it."""
+        """Retrain each model every ``every_s``, after ``min_new`` labels since its last gate."""
         self._models = models
         self._threads = models.threads
         self._examples = examples

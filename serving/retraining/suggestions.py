@@ -1,4 +1,4 @@
-"""What to label next, of the served pictures that were kept: a pure function of what is known of them.
+"""Suggestions for labelling, among the served pictures that were kept.
 
 While a class has few examples, typical pictures teach most about it; later those that the model wavers at do (Hacohen
 et al., 2022: with a low budget typical examples, with a high one uncertain ones). Novel ones may be a class that nobody
@@ -31,7 +31,7 @@ _Rows = npt.NDArray[np.intp]
 
 
 class Reason(StrEnum):
-    """Why a picture is proposed."""
+    """The reason for a suggestion."""
 
     RANDOM = "random"
     TYPICAL = "typical"
@@ -41,7 +41,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A picture to label, and what the head that serves makes of it."""
+    """A picture to label, with the serving head's answer."""
 
     request: KeptRequest
     reason: Reason
@@ -51,8 +51,8 @@ class Suggestion:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
-    """N requests as the head sees them: probabilities [N, K], novelty [N], centred directions [N, D]."""
+class _Scores:
+    """N requests: probabilities [N, K], novelty [N], centred directions [N, D]."""
 
     probabilities: FloatArray
     novelty: FloatArray
@@ -85,47 +85,53 @@ def suggest(
     """
     if not requests:
         return []
-    judged = _judge(head, np.array([request.embedding for request in requests], np.float32))
+    scores = _score(head, np.array([request.embedding for request in requests], np.float32))
     drawn = np.random.default_rng(seed).permutation(len(requests))[: max(1, round(RANDOM_SHARE * count))]
-    taken = _Taken(judged.directions, drawn)
-    best = _in_turn(judged, labels, novelty_threshold, examples, taken)
+    selection = _Selection(scores.directions, drawn)
+    best = _in_turn(scores, labels, novelty_threshold, examples, selection)
     chosen = list(islice(best, count - len(drawn)))
     chosen += [(int(row), Reason.RANDOM) for row in drawn]
     return [
         Suggestion(
             requests[row],
             reason,
-            labels[judged.top[row]],
-            float(judged.probabilities[row].max()),
-            float(judged.novelty[row]),
+            labels[scores.top[row]],
+            float(scores.probabilities[row].max()),
+            float(scores.novelty[row]),
         )
         for row, reason in chosen
     ]
 
 
-def _judge(head: Head, embedding: FloatArray) -> _Judged:
+def _score(head: Head, embedding: FloatArray) -> _Scores:
     centred = embedding - embedding.mean(axis=0)
     length = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return _Judged(head.probabilities(embedding), head.novelty(embedding), centred / length)
+    return _Scores(head.probabilities(embedding), head.novelty(embedding), centred / length)
 
 
 def _in_turn(
-    judged: _Judged, labels: Sequence[str], novelty_threshold: float, examples: Mapping[str, int], taken: "_Taken"
+    scores: _Scores,
+    labels: Sequence[str],
+    novelty_threshold: float,
+    examples: Mapping[str, int],
+    selection: "_Selection",
 ) -> Iterator[tuple[int, Reason]]:
-    """Take rows, the most useful first."""
-    is_novel = judged.novelty > novelty_threshold
+    """Select rows, the most useful first."""
+    is_novel = scores.novelty > novelty_threshold
     scarce = [
-        islice(filter(taken.take, _most_typical(judged, np.flatnonzero((judged.top == index) & ~is_novel))), lacking)
+        islice(
+            filter(selection.take, _most_typical(scores, np.flatnonzero((scores.top == index) & ~is_novel))), lacking
+        )
         for index, label in enumerate(labels)
         if (lacking := FEW_EXAMPLES - examples.get(label, 0)) > 0
     ]
     for row in _round_robin(scarce):
         yield row, Reason.TYPICAL
-    two_best = np.sort(judged.probabilities, axis=1)[:, -2:]
+    two_best = np.sort(scores.probabilities, axis=1)[:, -2:]
     uncertain = np.argsort(two_best[:, 1] - two_best[:, 0], kind="stable").tolist()
-    novel = np.flatnonzero(is_novel)[np.argsort(-judged.novelty[is_novel], kind="stable")].tolist()
+    novel = np.flatnonzero(is_novel)[np.argsort(-scores.novelty[is_novel], kind="stable")].tolist()
     both = ((row, Reason.UNCERTAIN) for row in uncertain), ((row, Reason.NOVEL) for row in novel)
-    yield from ((row, reason) for row, reason in _round_robin(both) if taken.take(row))
+    yield from ((row, reason) for row, reason in _round_robin(both) if selection.take(row))
 
 
 def _round_robin(queues: Iterable[Iterator[T]]) -> Iterator[T]:
@@ -139,18 +145,18 @@ def _round_robin(queues: Iterable[Iterator[T]]) -> Iterator[T]:
                 left.remove(queue)
 
 
-def _most_typical(judged: _Judged, rows: _Rows) -> list[int]:
-    """Order rows by their mean likeness to their nearest neighbours, the most typical first."""
+def _most_typical(scores: _Scores, rows: _Rows) -> list[int]:
+    """Order rows by their mean likeness to their neighbours, typical first."""
     rows = rows[-_MOST_TYPICAL:]
     if len(rows) < 2:
         return [int(row) for row in rows]
-    likeness = judged.directions[rows] @ judged.directions[rows].T
+    likeness = scores.directions[rows] @ scores.directions[rows].T
     nearest = np.sort(likeness, axis=1)[:, -_NEIGHBOURS - 1 : -1]  # the last is the row itself
     return [int(row) for row in rows[np.argsort(-nearest.mean(axis=1), kind="stable")]]
 
 
-class _Taken:
-    """The rows taken so far; refuses what is nearly the same as one of them."""
+class _Selection:
+    """The rows selected so far; it refuses rows nearly the same as one of them."""
 
     def __init__(self, directions: FloatArray, rows: _Rows) -> None:
         self._directions = directions

@@ -1,1 +1,1 @@
-"""What becomes of a new version: shadow, trial, rollback."""
+"""Rollout of a new version: shadow, trial, rollback."""

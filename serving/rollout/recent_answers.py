@@ -1,4 +1,4 @@
-"""What a version answered lately, and whether that is like what it was judged by."""
+"""Recent answers of a version, and their drift from its reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ DriftState = Literal["not known", "too few", "steady", "drifted"]
 
 @dataclass(frozen=True)
 class AnswerWindow:
-    """Recent answers: at most so many, and none older than the span.
+    """A sliding window of answers.
 
     Attributes:
         most: answers that it holds; memory is bounded by it.
@@ -36,10 +36,10 @@ class AnswerWindow:
     at_s: npt.NDArray[np.float64]
 
     def slid(self, figures: FloatArray, now_s: float) -> "AnswerWindow":
-        """Return the window with these answers, which came now, and without those that are too old."""
-        kept = self.at_s > now_s - self.span_s
-        joined = np.concatenate([self.figures[kept], figures])[-self.most :]
-        at_s = np.concatenate([self.at_s[kept], np.full(len(figures), now_s)])[-self.most :]
+        """Return the window with new answers, without those too old."""
+        is_recent = self.at_s > now_s - self.span_s
+        joined = np.concatenate([self.figures[is_recent], figures])[-self.most :]
+        at_s = np.concatenate([self.at_s[is_recent], np.full(len(figures), now_s)])[-self.most :]
         return replace(self, figures=joined, at_s=at_s)
 
 
@@ -62,14 +62,14 @@ class RecentAnswers:
 
     @staticmethod
     def begin(served: ServedModel, most: int, span_s: float) -> "RecentAnswers":
-        """Return the traffic of a version that has not answered yet."""
+        """Return the recent answers of a version that has not answered yet."""
         reference = served.card.reference
         rows = rows_of(reference, served.card.labels) if reference else np.empty(0, np.intp)
         window = AnswerWindow(most, span_s, np.empty((0, 2 + len(rows)), np.float32), np.empty(0))
         return RecentAnswers(served, window, _rows=rows)
 
     def after(self, outputs: Sequence[Output], now_s: float) -> "RecentAnswers":
-        """Return the traffic with further answers of this version."""
+        """Return them with further answers of this version."""
         if not outputs:
             return replace(self, window=self.window.slid(self.window.figures[:0], now_s))
         probabilities = np.stack([output.probabilities for output in outputs])
@@ -85,28 +85,31 @@ class RecentAnswers:
 
     @property
     def distance(self) -> FloatArray:
-        """Of the answers in the window [n] to the training images."""
+        """Distance of the answers in the window [n] to the training images."""
         return self.window.figures[:, 0]
 
     @property
     def confidence(self) -> FloatArray:
-        """Of the answers in the window [n]."""
+        """Confidence of the answers in the window [n]."""
         return self.window.figures[:, 1]
 
     @property
     def unknown_share(self) -> float:
-        """Of the window, beyond the novelty threshold; 0 where it is empty."""
+        """Share of the window beyond the novelty threshold; 0 where it is empty."""
         return float((self.distance > self.served.card.novelty_threshold).mean()) if len(self.distance) else 0.0
 
     @cached_property
     def shifts(self) -> tuple[Shift, ...]:
-        """The window against the card's reference; nothing where either has too little. A millisecond or so of work."""
+        """Shifts of the window from the card's reference, none where either has too little.
+
+        They take a millisecond or so.
+        """
         reference = self.served.card.reference
         return compare(reference, self.window.figures) if reference and len(self.distance) >= FEWEST else ()
 
     @property
     def drift(self) -> DriftState:
-        """What the shifts come to."""
+        """State of the drift, by the shifts."""
         if self.served.card.reference is None:
             return "not known"
         if not self.shifts:

@@ -1,7 +1,7 @@
-"""After a promotion: goes back by itself where the new champion does worse than the one before.
+"""Automatic rollback of a new champion that fails its trial (`serving.rollout.trial`).
 
-What is worse, `serving.rollout.trial` decides. Of several servers on one store one goes back: under the store's lock,
-and only while the champion is still the one on trial.
+Of several servers on one store one goes back: under the store's lock, and only while the champion is still the one on
+trial.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger("regraft.baking")
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A champion that is on trial now."""
+    """A trial that is not over yet."""
 
     trial: Trial
     until: datetime
@@ -34,7 +34,10 @@ class RunningTrial:
 
 
 class AutomaticRollback:
-    """Call `look` every so often. Use from one event loop."""
+    """The trials of a server's champions.
+
+    Use it from one event loop, and call `look` every so often.
+    """
 
     def __init__(
         self,
@@ -45,11 +48,11 @@ class AutomaticRollback:
         *,
         bake_s: float,
     ) -> None:
-        """Watch new champions.
+        """Put new champions on trial.
 
         Args:
             models: that answer.
-            observer: knows how they do.
+            observer: of their answers.
             metrics: show who is on trial, and count who failed.
             on_rollback: awaited after one.
             bake_s: how long a champion is on trial.
@@ -59,38 +62,38 @@ class AutomaticRollback:
         self._observer = observer
         self._metrics = metrics
         self._on_rollback = on_rollback
-        self._bake = timedelta(seconds=bake_s)
-        self._baking: dict[str, RunningTrial] = {}
+        self._duration = timedelta(seconds=bake_s)
+        self._trials: dict[str, RunningTrial] = {}
         self._stuck: set[tuple[str, Trial]] = set()
 
-    def baking(self, name: str) -> RunningTrial | None:
+    def trial(self, name: str) -> RunningTrial | None:
         """Return the trial of a model's champion, or None."""
-        return self._baking.get(name)
+        return self._trials.get(name)
 
     async def look(self) -> None:
-        """Look after the champions, each whatever becomes of the others."""
+        """Judge the champions on trial, each whatever becomes of the others."""
         await do_all(partial(self._look, name) for name in self._models.names())
 
     async def _look(self, name: str) -> None:
         trial = trial_of(self._models.stored.get(name).history)
         served = self._models.get(name)
-        known = self._baking.pop(name, None)
+        last = self._trials.pop(name, None)
         self._metrics.baking_rollbacks.labels(name)  # 0 is there before 1, or no rule would see it rise
-        if trial and trial.version == served.version and datetime.now(UTC) < trial.at + self._bake:
-            self._baking[name] = RunningTrial(trial, trial.at + self._bake)
+        if trial and trial.version == served.version and datetime.now(UTC) < trial.at + self._duration:
+            self._trials[name] = RunningTrial(trial, trial.at + self._duration)
             if (name, trial) not in self._stuck:
                 await self._judge(name, trial)
-        elif trial and known and known.trial == trial:
+        elif trial and last and last.trial == trial:
             log.info("model %s: version %d has passed its trial", name, trial.version)
-        self._metrics.baking_version.labels(name).set(trial.version if trial and name in self._baking else 0)
+        self._metrics.baking_version.labels(name).set(trial.version if trial and name in self._trials else 0)
 
     async def _judge(self, name: str, trial: Trial) -> None:
-        now, before = self._observer.traffic(name), self._observer.before(name)
-        if now is None or now.served.version != trial.version:
+        recent, before = self._observer.recent_answers(name), self._observer.predecessor(name)
+        if recent is None or recent.served.version != trial.version:
             return
         if before is not None and before.version != trial.previous:
             before = None
-        if reasons := rollback_reasons(await self._threads.pictures.run(quality_of, now), before):
+        if reasons := rollback_reasons(await self._threads.pictures.run(quality_of, recent), before):
             await self._go_back(name, trial, f"baking: {'; '.join(reasons)}")
 
     async def _go_back(self, name: str, trial: Trial, why: str) -> None:
@@ -104,6 +107,6 @@ class AutomaticRollback:
         except RegraftError as error:
             log.warning("model %s: cannot go back yet: %s", name, error)
         else:
-            self._baking.pop(name, None)
+            self._trials.pop(name, None)
             self._metrics.baking_rollbacks.labels(name).inc()
             await self._on_rollback()

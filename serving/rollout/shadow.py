@@ -1,4 +1,4 @@
-"""A version beside the champion: what its head makes of the very same embeddings. It answers nobody."""
+"""Comparison of a shadow's head with the champion's, on the same embeddings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ class Shadow:
 
 @dataclass(frozen=True)
 class ShadowComparison:
-    """What champion and shadow said of the same pictures.
+    """Agreement of champion and shadow on the same pictures.
 
     Attributes:
         images: that both judged.
         agreed: how many of them got the same label.
         confidence_shift: sum over the pictures of what the shadow gave its own label more than the champion its own.
-        flips: how often the shadow said the second label where the champion said the first.
+        flips: how often the shadow gave the second label where the champion gave the first.
     """
 
     images: int = 0
@@ -45,7 +45,7 @@ class ShadowComparison:
     flips: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def plus(self, other: "ShadowComparison") -> "ShadowComparison":
-        """Return both together; of very many different flips the commonest are kept."""
+        """Return both together, with the commonest flips."""
         return ShadowComparison(
             self.images + other.images,
             self.agreed + other.agreed,
@@ -55,15 +55,15 @@ class ShadowComparison:
 
 
 def load_shadow(store: ModelStore, version: int, champion: ServedModel) -> Shadow:
-    """Read the head of a version that can judge beside the champion; reads the whole file.
+    """Read the head of a shadow from its whole file.
 
     Raises:
         NotFoundError: no such version.
         ArtifactError: it cannot be read.
         PreconditionError: it does not judge from the same embeddings.
     """
-    read = artifact.read(store.folder(champion.name, version) / MODEL_FILE)
-    card, serving = read.card, champion.card
+    loaded = artifact.read(store.folder(champion.name, version) / MODEL_FILE)
+    card, serving = loaded.card, champion.card
     if card.backbone.digest != serving.backbone.digest:
         raise PreconditionError(
             f"version {version} has another backbone ({card.backbone.name}, {card.backbone.precision}) than the "
@@ -75,18 +75,18 @@ def load_shadow(store: ModelStore, version: int, champion: ServedModel) -> Shado
             f"version {version} cuts pictures otherwise than the champion, version {champion.version}: a shadow judges "
             "from the champion's embeddings"
         )
-    return Shadow(version, card.labels, read.head)
+    return Shadow(version, card.labels, loaded.head)
 
 
 def compare_heads(
     champion: Sequence[str], answers: FloatArray, shadow: Shadow, embedding: FloatArray
 ) -> ShadowComparison:
-    """Let a shadow judge; answers that are no numbers are left out.
+    """Compare two heads; answers that are no numbers are left out.
 
     Args:
         champion: the champion's K labels.
         answers: float32 [n, K], the champion's probabilities.
-        shadow: see there.
+        shadow: the other head.
         embedding: float32 [n, D], of the same pictures.
     """
     sound = np.isfinite(answers).all(axis=1) & np.isfinite(embedding).all(axis=1)

@@ -1,4 +1,4 @@
-"""Whether a new champion does worse than the one before: pure, without clock, store or server."""
+"""Trial of a new champion against its predecessor: pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ from regraft.stores.models import HistoryEntry
 from serving.rollout.recent_answers import FEWEST, RecentAnswers
 
 AUTHOR: Final = "regraft serve"
-"""Who goes back, for the history."""
+"""Of rollbacks after a failed trial, in the history."""
+_FEWEST_FAILURES: Final = 5
 
 
 @dataclass(frozen=True)
 class TrialLimits:
-    """How much worse is too much. Gross, since traffic changes too: what is subtle is for the gate and for shadows.
+    """Limits of a trial.
+
+    They are gross, since traffic changes too: what is subtle is for the gate and for shadows.
 
     Attributes:
         error_rise: of the share of requests that failed by the server's fault.
@@ -30,13 +33,9 @@ class TrialLimits:
     ks_rise: float = 0.3
 
 
-DEFAULT_LIMITS: Final = TrialLimits()
-_FEWEST_FAILURES: Final = 5
-
-
 @dataclass(frozen=True)
 class Trial:
-    """A champion that bakes: promoted over ``previous``, at a time by the store's clock."""
+    """A champion on trial, promoted over ``previous``; ``at`` by the store's clock."""
 
     version: int
     previous: int
@@ -45,10 +44,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Quality:
-    """How a version did.
+    """Figures of a version's recent answers.
 
     Attributes:
-        version: which one.
+        version: the number of the version.
         requests: answered, and failed by the server's fault.
         failures: the latter.
         images: answers that the rest is about.
@@ -69,7 +68,7 @@ class Quality:
 def trial_of(history: Sequence[HistoryEntry]) -> Trial | None:
     """Return the champion that a history puts on trial.
 
-    That is one that was promoted over another. It is none once somebody has promoted it again, whether while it baked
+    That is one that was promoted over another. It is none once somebody has promoted it again, whether while on trial
     or after a server went back from it: people have the last word.
     """
     moves = [entry for entry in history if entry.event in ("promote", "rollback")]
@@ -82,28 +81,30 @@ def trial_of(history: Sequence[HistoryEntry]) -> Trial | None:
     return Trial(last.version, last.previous, datetime.fromisoformat(last.at))
 
 
-def quality_of(traffic: RecentAnswers) -> Quality:
-    """Return how a version did, of what is known of its answers; a millisecond or so of work."""
-    confidence, served = traffic.confidence, traffic.served
-    failures = served.failures + traffic.nonsense
+def quality_of(recent: RecentAnswers) -> Quality:
+    """Compute the quality of recent answers, in a millisecond or so."""
+    confidence, served = recent.confidence, recent.served
     return Quality(
         version=served.version,
         requests=served.answers + served.failures,
-        failures=failures,
+        failures=served.failures + recent.nonsense,
         images=len(confidence),
         confidence=float(confidence.mean()) if len(confidence) else 0.0,
         deviation=float(confidence.std()) if len(confidence) else 0.0,
-        ks=max(shift.ks for shift in traffic.shifts[:2]) if traffic.shifts else None,
+        ks=max(shift.ks for shift in recent.shifts[:2]) if recent.shifts else None,
     )
 
 
-def rollback_reasons(now: Quality, before: Quality | None, limits: TrialLimits = DEFAULT_LIMITS) -> list[str]:
-    """Say what is worse than the limits allow, with figures; nothing if all is well, or not known yet.
+def rollback_reasons(now: Quality, before: Quality | None, limits: TrialLimits = TrialLimits()) -> list[str]:
+    """Return the reasons against a new champion, with figures.
 
     Args:
-        now: the new champion.
-        before: the one before, or None where this server has not seen it answer; then errors alone count.
-        limits: see there.
+        now: of the new champion.
+        before: of its predecessor, or None where this server has not seen it answer; then errors alone count.
+        limits: how much worse is too much.
+
+    Returns:
+        An empty list while all is well, or too little is known yet.
     """
     reasons = []
     rate = now.failures / max(now.requests, 1)

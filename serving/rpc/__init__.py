@@ -1,1 +1,1 @@
-"""The edge: messages to calls, errors to status codes, a port."""
+"""gRPC: services, interceptor, status codes, ports."""

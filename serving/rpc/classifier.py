@@ -1,4 +1,4 @@
-"""The Classifier service: messages to calls of `serving.inference.classifier`, and back."""
+"""The Classifier service, over `serving.inference.classifier`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ _MAX_TOP_K: Final = 100_000
 
 
 class ClassifierService(pb_grpc.ClassifierServicer):
-    """Thin: every rule is in `serving.inference.classifier`."""
+    """The servicer; every rule is in `serving.inference.classifier`."""
 
     def __init__(self, classifier: Classifier) -> None:
         """Answer with ``classifier``."""
@@ -33,7 +33,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def ClassifyStream(  # noqa: N802 - gRPC's name
         self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
-        """Classify a stream: several pictures at once, answers in order or as they are ready."""
+        """Classify a stream, several pictures at once."""
         deadline_s = deadline_of(context)
         first, requests = await with_first(requests)
         any_order = bool(first and first.any_order)
@@ -45,10 +45,10 @@ class ClassifierService(pb_grpc.ClassifierServicer):
     async def _outcome(
         self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
     ) -> pb.ClassifyStreamResponse:
-        key, waiting = request.id, self._classify(request.request, deadline_s, on_admitted)
+        key, answer = request.id, self._classify(request.request, deadline_s, on_admitted)
         del request  # a second copy of the picture, which is not counted while it waits for room
         try:
-            response = await waiting
+            response = await answer
         except RegraftError as error:
             return outcome_of_error(key, error)
         return pb.ClassifyStreamResponse(id=key, response=response)
@@ -72,13 +72,13 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 
 
 def outcome_of_error(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
-    """Return the answer to a picture of a stream that failed by itself."""
+    """Return the message for a failed picture of a stream."""
     code, text = status_of(error)
     return pb.ClassifyStreamResponse(id=key, error=pb.StreamError(code=code.value[0], message=text))
 
 
 def to_message(answer: Answer) -> pb.ClassifyResponse:
-    """Return an answer as it is sent."""
+    """Return an answer as a message."""
     threshold, abstention = answer.served.card.novelty_threshold, answer.served.card.abstention
     return pb.ClassifyResponse(
         name=answer.served.name,

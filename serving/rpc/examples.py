@@ -1,4 +1,4 @@
-"""The Examples service: what a model learned from is looked at, mended and taken away; what to label next."""
+"""The Examples service: list, relabel, remove, release; suggestions for labelling."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -26,17 +26,17 @@ _MOST: Final = 1_000
 
 
 class _By(TypedDict):
-    """What `ExamplesStore.relabel` and `ExamplesStore.remove` are told of the caller."""
+    """Arguments of `ExamplesStore.relabel` and `ExamplesStore.remove` about the caller."""
 
     caller: str
     hourly_quota: int
 
 
 class ExamplesService(pb_grpc.ExamplesServicer):
-    """Thin: every rule is in `regraft.stores.examples` and in `serving.retraining`."""
+    """The servicer; every rule is in `regraft.stores.examples` and `serving.retraining`."""
 
     def __init__(self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake) -> None:
-        """Look after ``examples``; ``intake`` says which labels may be given."""
+        """Serve ``examples``; ``intake`` checks the labels."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
@@ -65,7 +65,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     async def RelabelExample(  # noqa: N802 - gRPC's name
         self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
-        """Give an example another label, or one that was removed a label again."""
+        """Give an example, removed or not, another label."""
         return await see_through(self._relabel(request), context)
 
     async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
@@ -107,12 +107,12 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     async def Suggest(  # noqa: N802 - gRPC's name
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.Suggestion]:
-        """Say what to label next."""
+        """Suggest pictures to label next."""
         if request.count > _MOST:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MOST}")
         with self._models.acquire(request.name) as served:
-            found = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
-        for suggestion in found:
+            suggestions = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
+        for suggestion in suggestions:
             message = pb.Suggestion(
                 request_id=suggestion.request.id,
                 reason=suggestion.reason.name,
@@ -135,7 +135,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         return name, await self._threads.database.run(find)
 
     def _by(self) -> _By:
-        """Return who changes an example, and how many labels that one may set."""
+        """Return the caller, and the quota of labels."""
         return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
 
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
@@ -157,11 +157,11 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         )
 
     def _examples_of_each_label(self, served: ServedModel) -> Counter[str]:
-        """Count what the version that serves was trained on, and what came since."""
+        """Count the examples of each label, trained on or new."""
         counts = Counter(example.label for example in self._examples.list(served.name))
         file = self._models.store.folder(served.name, served.version) / FEATURES_FILE
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
-            known = np.bincount(features["label_index"], minlength=len(served.card.labels))
-            for label, trained in zip(served.card.labels, known, strict=False):
+            trained_on = np.bincount(features["label_index"], minlength=len(served.card.labels))
+            for label, trained in zip(served.card.labels, trained_on, strict=False):
                 counts[label] = max(counts[one_form(label)], int(trained))  # trained on includes most of what was sent
         return counts

@@ -1,6 +1,4 @@
-"""The common part of all RPCs: status codes, counts, logs.
-
-Errors become status codes, in one table; calls are counted, failures logged.
+"""Interceptor of all RPCs: guard, capacity, status codes, counts, logs.
 
 gRPC reads the message of a unary request before it calls anybody, but that of a stream when it is asked for; on the
 wire they are the same. So every method is a stream here: who calls, and whether there is room, is asked before the
@@ -40,27 +38,28 @@ _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
 
 
 class Guard(Protocol):
-    """Returns the handler of an RPC with what must come before it; ``streams`` says whether it returns an iterator."""
+    """A guard of RPCs."""
 
-    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer: ...  # noqa: D102 - said above
+    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer:
+        """Return ``answer`` with a check of the caller before it; ``streams``: it returns an iterator."""
 
 
 class Capacity(Protocol):
-    """What takes in only so many requests at once."""
+    """A part with room for only so many requests at once."""
 
     def check_capacity(self, seconds_left: float | None) -> None:
-        """Raise `errors.OverloadedError` where a request that has so many seconds left would be refused."""
+        """Raise `errors.OverloadedError` where a request would be refused."""
 
 
 def _level_of(error: Exception) -> int:
-    """Return how loud an error is told of: what callers can bring about by the hundred is left to the metrics."""
+    """Return the log level of an error; those of callers are left to the metrics."""
     if isinstance(error, errors.OperatorError):
         return logging.WARNING
     return logging.INFO if isinstance(error, errors.UnauthenticatedError | errors.ForbiddenError) else logging.DEBUG
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
-    """An interceptor of all methods of a port.
+    """An interceptor of all methods of one port.
 
     It wraps Regraft's own, and drains them when the server stops; of the others it bounds the reads.
     """
@@ -73,7 +72,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         capacities: Mapping[str, Capacity] | None = None,
         read_timeout_s: float = 10.0,
     ) -> None:
-        """Put everything that is common before the methods of one port.
+        """Make the interceptor of one port.
 
         Args:
             metrics: counts the calls.
@@ -95,10 +94,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._open_reader = Reader(read_timeout_s, Draining())  # health answers to the end
 
     async def drain(self, grace_s: float) -> int:
-        """Refuse new calls, let streams end after what they have taken in, and wait for all calls in flight.
+        """Refuse new calls, end streams, and wait for calls in flight.
 
         Returns:
-            How many calls were still not finished after ``grace_s``.
+            The number of calls that were not finished after ``grace_s``.
         """
         self._draining.set()
         with suppress(TimeoutError):
@@ -135,10 +134,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(self._one_way(answer, name), *coders)
 
     def _wrap_open(self, handler: Any) -> Any:  # noqa: ANN401 - as above
-        """Return a handler of health or reflection, which is read by turns.
-
-        No guard stands before these.
-        """
+        """Return a handler of health or reflection, read by turns, without a guard."""
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
 
@@ -208,7 +204,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def begin(self, call: "_CallScope", context: _Context) -> None:
-        """Count a call in, or refuse it because the server drains."""
+        """Count a call in, or refuse it while the server drains."""
         if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
             await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
@@ -216,7 +212,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._idle.clear()
 
     async def end(self, call: "_CallScope", context: _Context, error: BaseException | None) -> None:
-        """Count a call out, and end it with the right status if it failed."""
+        """Count a call out, with the status of its error."""
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
@@ -246,7 +242,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _CallScope(Call):
-    """The block of one call; a class, since a generator costs each request more."""
+    """The scope of one call; a class, since a generator costs each request more."""
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
         arrived, self.arrived_s = _arrived.get()
@@ -270,7 +266,7 @@ class _CallScope(Call):
 
 @asynccontextmanager
 async def _aborting(context: _Context) -> AsyncIterator[None]:
-    """End a call that none of ours counts with the status of its error."""
+    """End a call of health or reflection with the status of its error."""
     try:
         yield
     except RegraftError as error:

@@ -1,4 +1,4 @@
-"""The Models service: what is served, and which version should be."""
+"""The Models service: list, promote, roll back, shadow."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ _STATES: Final[dict[DriftState, pb.Drift.State]] = {
 
 
 class ModelsService(pb_grpc.ModelsServicer):
-    """Thin: every rule is in `serving.inference.registry` and `regraft.stores.models`."""
+    """The servicer; every rule is in `serving.inference.registry` and `regraft.stores.models`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         rollback: AutomaticRollback,
         on_change: Callable[[], object],
     ) -> None:
-        """Answer from ``models``, ``observer`` and ``rollback``; ``on_change`` is called after a swap."""
+        """Serve ``models``; ``on_change`` is called after a swap."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
@@ -95,7 +95,7 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def Shadow(  # noqa: N802 - gRPC's name
         self, request: pb.ShadowRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Model:
-        """Let a version judge beside the champion, or none."""
+        """Set the version that shadows the champion, or none."""
         _check_by(request)
         name = await self._existing(request.name)
         if request.version < 0:
@@ -133,9 +133,9 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def _change(
         self, name: str, change: Awaitable[HistoryEntry], follow_up: Callable[[], Awaitable[None]]
     ) -> pb.Model:
-        """Make a change, and describe the model after it.
+        """Await a change, and describe the model after it.
 
-        What fails then is left out and logged: the change took effect, and no error may say otherwise.
+        An error after the change is logged only: the change took effect, and no status may say otherwise.
         """
         effect = await change
         took_effect(event=effect.event, version=effect.version, previous=effect.previous or 0)
@@ -160,7 +160,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         return name
 
     async def _count(self, names: Sequence[str]) -> dict[str, int]:
-        """Count the examples of models; none where the database is away or slow."""
+        """Count the examples of models; empty where the database is slow."""
         try:
             async with asyncio.timeout(_COUNT_S):
                 return await self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
@@ -173,10 +173,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         return await self._describe(name, counts.get(name))
 
     async def _describe(self, name: str, examples: int | None) -> pb.Model:
-        """Describe a model from memory and store.
-
-        Memory is read here, the disk in a thread; ``examples`` is what the database counted.
-        """
+        """Describe a model from memory and, in a thread, from the store."""
         served = self._models.get(name) if name in self._models.names() else None
         model = await self._threads.store.run(self._describe_stored, name)
         if examples is not None:
@@ -189,25 +186,24 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
             model.card_json = await self._threads.pictures.run(lambda: served.card_json)
-        await self._describe_traffic(model)
+        await self._describe_answers(model)
         return model
 
-    async def _describe_traffic(self, model: pb.Model) -> None:
-        """Add what observer and rollback know; the tests of drift are computed in a thread."""
-        if shadowed := self._observer.shadow(model.name):
-            model.shadow.CopyFrom(_shadow(shadowed))
-        if traffic := self._observer.traffic(model.name):
-            model.drift.CopyFrom(await self._threads.pictures.run(_drift, traffic))
-        if baking := self._rollback.baking(model.name):
-            trial = baking.trial
-            model.baking.version, model.baking.previous = trial.version, trial.previous
-            model.baking.remaining_s = baking.remaining_s
-            model.baking.images = traffic.images if traffic else 0
+    async def _describe_answers(self, model: pb.Model) -> None:
+        """Add shadow, drift and trial; drift is computed in a thread."""
+        if status := self._observer.shadow(model.name):
+            model.shadow.CopyFrom(_shadow(status))
+        if recent := self._observer.recent_answers(model.name):
+            model.drift.CopyFrom(await self._threads.pictures.run(_drift, recent))
+        if running := self._rollback.trial(model.name):
+            model.baking.version, model.baking.previous = running.trial.version, running.trial.previous
+            model.baking.remaining_s = running.remaining_s
+            model.baking.images = recent.images if recent else 0
 
     def _describe_stored(self, name: str) -> pb.Model:
         store = self._models.store
         model = pb.Model(name=name, versions=store.versions(name))
-        with suppress(OperatorError):  # the model's problem says so; the others are told of all the same
+        with suppress(OperatorError):  # the model's problem says so
             model.history.extend(map(_entry, store.history(name)[: -_HISTORY - 1 : -1]))
             model.champion = store.champion(name) or 0
         return model
@@ -234,33 +230,33 @@ def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:
 
 
 def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
-    """Refuse what no history should keep of who and why."""
+    """Refuse an author or a reason that no history should hold."""
     check_note("who", request.who)
     check_note("why", request.why.replace("\n", " "), _LONGEST_WHY)  # a reason may have several lines
 
 
-def _shadow(shadowed: ShadowStatus) -> pb.Shadow:
-    found = shadowed.comparison
+def _shadow(status: ShadowStatus) -> pb.Shadow:
+    comparison = status.comparison
     return pb.Shadow(
-        version=shadowed.version,
-        problem=shadowed.problem,
-        images=found.images,
-        agreed=found.agreed,
-        confidence_shift=found.confidence_shift / max(found.images, 1),
+        version=status.version,
+        problem=status.problem,
+        images=comparison.images,
+        agreed=comparison.agreed,
+        confidence_shift=comparison.confidence_shift / max(comparison.images, 1),
         flips=[
             pb.Flip(champion=champion, shadow=shadow, images=count)
-            for (champion, shadow), count in found.flips.most_common(_FLIPS)
+            for (champion, shadow), count in comparison.flips.most_common(_FLIPS)
         ],
     )
 
 
-def _drift(traffic: RecentAnswers) -> pb.Drift:
+def _drift(recent: RecentAnswers) -> pb.Drift:
     return pb.Drift(
-        state=_STATES[traffic.drift],
-        images=len(traffic.distance),
-        unknown_share=traffic.unknown_share,
+        state=_STATES[recent.drift],
+        images=len(recent.distance),
+        unknown_share=recent.unknown_share,
         shifts=[
             pb.Shift(of=shift.of, ks=shift.ks, p_value=shift.p_value, drifted=shift.drifted)
-            for shift in traffic.largest_shifts
+            for shift in recent.largest_shifts
         ],
     )

@@ -1,7 +1,4 @@
-"""Messages from clients' bytes, and answers small enough for clients.
-
-Whatever is wrong with the bytes is the caller's fault.
-"""
+"""Parsing of clients' bytes, and the size limit of answers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
@@ -23,10 +20,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
-    """Return as many of the first messages as one answer holds.
-
-    It is at least one, if there is one.
-    """
+    """Return the first messages that fit one answer, at least one."""
     fitting: list[MessageT] = []
     left = MOST_ANSWER_BYTES
     for message in messages:
@@ -38,7 +32,10 @@ def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
 
 
 def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return ``parse``, but returning what it would raise, of which gRPC makes UNKNOWN before our code is asked."""
+    """Return a parser that returns errors: of raised ones gRPC makes UNKNOWN.
+
+    Bytes that are no message are the caller's fault.
+    """
 
     def read(data: bytes) -> Any:  # noqa: ANN401 - any message, or an error
         try:

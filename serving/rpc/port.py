@@ -1,4 +1,4 @@
-"""One port that answers gRPC: the server behind it, and what may come through."""
+"""A gRPC port: its server, limits, TLS and drain."""
 
 import socket
 from collections.abc import Iterable
@@ -24,12 +24,16 @@ what is merely too large for us is told so by itself, and what comes after it is
 
 
 class GrpcPort:
-    """Built, then services are added to ``server``, then `open`, `drain` and `close`."""
+    """A port; add services to ``server``, then `open`, `drain` and `close` it."""
 
     def __init__(self, flag: str, address: str, settings: Settings, interceptor: RpcInterceptor) -> None:
-        """Prepare a port at ``address``, HOST:PORT or unix:PATH, which ``flag`` of the command line gave.
+        """Prepare a port.
 
-        Every port has an interceptor of its own, which keeps handlers by method: one port's must not answer at another.
+        Args:
+            flag: of the command line, for errors.
+            address: HOST:PORT or unix:PATH.
+            settings: of the server.
+            interceptor: of this port alone: it keeps handlers by method, and one port's must not answer at another.
         """
         self._flag = flag
         self._address = address
@@ -52,7 +56,7 @@ class GrpcPort:
         self.server = grpc.aio.server(interceptors=[self._interceptor], options=options)
 
     async def open(self, services: Iterable[str], health_servicer: health.aio.HealthServicer) -> int:
-        """Listen, with health and a reflection of ``services`` beside them, and return the port's number.
+        """Listen, with health and reflection too; return the port's number.
 
         Raises:
             OperatorError: the port is taken, or a TLS file cannot be used; the text names the flag.
@@ -64,7 +68,7 @@ class GrpcPort:
         return number
 
     async def drain(self, grace_s: float) -> int:
-        """Refuse new calls, wait for those in flight, and return how many are left after ``grace_s``."""
+        """Drain as `RpcInterceptor.drain` does."""
         return await self._interceptor.drain(grace_s)
 
     def reload(self) -> None:
@@ -73,7 +77,7 @@ class GrpcPort:
             self._tls.reload()
 
     async def close(self, cut: int) -> None:
-        """Close; what is still in flight is cut, if anything is."""
+        """Close, and cut the ``cut`` calls that are still in flight."""
         await self.server.stop(None if cut else _FLUSH_S)
 
     def _bind(self) -> int:
@@ -94,11 +98,11 @@ class GrpcPort:
 
 
 def _ms_or_never(seconds: float) -> int:
-    """Return milliseconds as gRPC takes them, of which the largest stand for never."""
+    """Return milliseconds for gRPC, the most of them for never."""
     return round(1000 * seconds) if seconds else _NEVER_MS
 
 
 def _is_answered(path: str) -> bool:
-    """Return whether a process listens on a Unix socket; one that was left behind by a crash may be replaced."""
+    """Tell whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(path) == 0

@@ -1,7 +1,4 @@
-"""Reading of the messages of calls, within a time.
-
-Where anybody may call it goes by turns; once the server drains nothing more is read.
-"""
+"""Reading of messages, within a timeout and until the server drains."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +38,7 @@ def _message(request: Any) -> Any:  # noqa: ANN401 - any message
 
 
 class Draining:
-    """The state of a drain, which ends the timeouts in `cuts`."""
+    """The state of a drain; it ends the timeouts in ``cuts``."""
 
     def __init__(self) -> None:
         """Begin without draining."""
@@ -56,7 +53,7 @@ class Draining:
 
 
 class DrainableStream:
-    """An iterator that ends early when the server drains, and remembers that it did."""
+    """A stream that ends early when the server drains."""
 
     def __init__(self, items: AsyncIterator[Any], draining: Draining) -> None:
         """Pass ``items`` on until ``draining`` is set."""
@@ -65,7 +62,7 @@ class DrainableStream:
         self._is_cut = False
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        """Yield the items, or raise what was wrong with the bytes of one."""
+        """Yield the items, or raise the error of one."""
         while (items := [await self._next()])[0] is not _END:
             yield _message(items.pop())  # which is not kept here until the next one comes
 
@@ -90,7 +87,7 @@ class DrainableStream:
             return _END
 
     def raise_if_cut(self) -> None:
-        """Tell the client that the stream is not complete."""
+        """Raise `DrainingError` where the stream was not complete."""
         if self._is_cut:
             raise DrainingError(STOPPING)
 
@@ -99,7 +96,7 @@ class Reader:
     """A reader of messages, with a timeout that a drain cuts short."""
 
     def __init__(self, timeout_s: float, draining: Draining) -> None:
-        """Wait so long for a message, and no longer than until ``draining`` is set."""
+        """Wait so long for a message, at most until ``draining`` is set."""
         self._timeout_s = timeout_s
         self._draining = draining
         self._began_s: dict[asyncio.Timeout, float] = {}

@@ -1,4 +1,4 @@
-"""Server reflection under both of its names, with the same messages: new tools ask for v1, older ones for v1alpha."""
+"""Server reflection: v1 for new tools, v1alpha for older ones."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -27,7 +27,7 @@ def add_reflection(services: Iterable[str], server: grpc.aio.Server) -> None:
 
 
 def _describe_v1() -> None:
-    """Put the description of v1 beside that of v1alpha, for which alone gRPC's package has one."""
+    """Register v1's description, which gRPC's package lacks."""
     pool = descriptor_pool.Default()
     file = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)

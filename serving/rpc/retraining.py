@@ -1,4 +1,4 @@
-"""The Retraining service: labelled pictures in, retrain jobs started and watched."""
+"""The Retraining service: labelled pictures and retrain jobs."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -28,7 +28,7 @@ _MOST_JOBS: Final = 200
 
 
 class RetrainingService(pb_grpc.RetrainingServicer):
-    """Thin: every rule is in `serving.retraining.add_examples`, `regraft.stores.jobs` and `serving.retraining.jobs`."""
+    """The servicer; every rule is in `serving.retraining` and `regraft.stores.jobs`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     async def AddExamples(  # noqa: N802 - gRPC's name
         self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.AddExamplesResponse]:
-        """Keep labelled pictures; an answer is given only when the picture is on the disk."""
+        """Store labelled pictures; an answered one is on the disk."""
         sender = Sender(caller())
         try:
             async with aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
@@ -130,7 +130,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return to_message(job)
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
-        """Return what a job shall go by.
+        """Return the settings of a job.
 
         Raises:
             InvalidRequestError: a limit, or a mode that there is not.
@@ -144,8 +144,8 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
     ) -> pb.AddExamplesResponse:
         if (call := current()) and call.request is None:  # the first one stands for the stream
-            told = {field.name: value for field, value in request.ListFields() if field.name != "image"}
-            call.request = pb.AddExamplesRequest(**told)
+            fields = {field.name: value for field, value in request.ListFields() if field.name != "image"}
+            call.request = pb.AddExamplesRequest(**fields)
         new = NewExample(
             request.image, request.label, request.source, request.annotator, request.request_id, request.group
         )

@@ -34,7 +34,7 @@ _LONGEST_TEXT: Final = 500
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
-    """Return the status code and the text that a client gets for an error."""
+    """Return the status code and text that a client gets."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
             return _STATUS[kind], _clipped(str(error))
@@ -42,7 +42,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
 
 
 def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata that says how long to wait before another attempt.
+    """Return the trailing metadata of an error that a retry may mend.
 
     gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
     hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
@@ -55,5 +55,5 @@ def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 
 def _clipped(text: str) -> str:
-    """Shorten a text that repeats what a client sent: it travels as a header, of which clients take 8 kB."""
+    """Shorten a text that may repeat a request: clients take headers of 8 kB."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."

@@ -1,4 +1,4 @@
-"""Two-way streams: requests are answered several at once, in their order or as they are ready.
+"""Two-way streams: several requests are answered at once.
 
 No task group is used: it would cancel whoever takes the answers in the middle of sending one, and gRPC would leave the
 client without an end of the stream (PEP 789).
@@ -22,7 +22,7 @@ async def answers(
     *,
     any_order: bool = False,
 ) -> AsyncGenerator[AnswerT, None]:
-    """Yield the answer to each request, while later ones are worked on already.
+    """Yield the answer to each request, several worked on at once.
 
     Args:
         requests: read no further than the window, so that a client that reads slowly is held back.
@@ -67,7 +67,7 @@ async def answers(
 
 
 async def with_first(requests: AsyncIterator[RequestT]) -> tuple[RequestT | None, AsyncIterator[RequestT]]:
-    """Return the first request, None where there is none, and all of them."""
+    """Return the first request, or None, and all of them."""
     iterator = aiter(requests)
     first = await anext(iterator, None)
     ahead = [] if first is None else [first]

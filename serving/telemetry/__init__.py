@@ -1,1 +1,1 @@
-"""What Prometheus, logs and traces say."""
+"""Metrics, logs and traces."""

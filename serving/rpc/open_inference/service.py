@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: messages to calls of `serving.inference.classifier`, and back."""
+"""The service of the Open Inference Protocol, over `serving.inference.classifier`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,24 +31,24 @@ _FINAL: Final = "triton_final_response"
 
 
 class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
-    """Thin: every rule is in `serving.inference.classifier`, what concerns tensors in `tensors`."""
+    """The servicer; every rule is in `serving.inference.classifier`, the tensors' in `tensors`."""
 
     def __init__(self, models: ModelRegistry, classifier: Classifier, metrics: Metrics) -> None:
-        """Answer with ``classifier``, and describe ``models`` and what ``metrics`` counted of them."""
+        """Classify by ``classifier``, and describe ``models`` and their ``metrics``."""
         self._models = models
         self._metrics = metrics
         self._classifier = classifier
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Any) -> pb.ServerLiveResponse:  # noqa: ANN401, N802 - gRPC's
-        """Say that the process answers."""
+        """Report that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, _request: pb.ServerReadyRequest, _context: Any) -> pb.ServerReadyResponse:  # noqa: ANN401, N802 - gRPC's
-        """Say whether a model answers."""
+        """Report that some model answers."""
         return pb.ServerReadyResponse(ready=bool(self._models.names()))
 
     async def ModelReady(self, request: pb.ModelReadyRequest, _context: Any) -> pb.ModelReadyResponse:  # noqa: ANN401, N802 - gRPC's
-        """Say whether this model, and this version, answers."""
+        """Report that this model, and this version, answers."""
         try:
             self._served(request.name, request.version)
         except RegraftError:
@@ -56,7 +56,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Any) -> pb.ServerMetadataResponse:  # noqa: ANN401, N802 - gRPC's
-        """Name the server, and what of the protocol's extensions it knows."""
+        """Return the server's name and its extensions of the protocol."""
         return pb.ServerMetadataResponse(name="regraft", version=_REGRAFT, extensions=_EXTENSIONS)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Any) -> pb.ModelMetadataResponse:  # noqa: ANN401, N802 - gRPC's
@@ -76,7 +76,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Any) -> pb.ModelConfigResponse:  # noqa: ANN401, N802 - gRPC's
-        """Say what of a Triton configuration would describe the model."""
+        """Return the model's part of a Triton configuration."""
         served = self._served(request.name, request.version)
         texts, floats = _dims(served)
         return pb.ModelConfigResponse(
@@ -121,7 +121,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             yield response
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _context: Any) -> pb.ModelStatisticsResponse:  # noqa: ANN401, N802 - gRPC's
-        """Say what a model, or each of them, has done since the server started."""
+        """Return the statistics of one model, or of all."""
         names = [request.name] if request.name else self._models.names()
         served = [self._served(name, request.version) for name in names]
         return pb.ModelStatisticsResponse(
@@ -129,7 +129,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         )
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
-        """List the models of the store, and why one does not answer."""
+        """List the models of the store, with the problems of those that do not answer."""
         index = pb.RepositoryIndexResponse()
         for name in sorted({*self._models.names(), *self._models.stored.names()}):
             if name in self._models.names():
@@ -148,25 +148,24 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, deadline_s: float | None, on_admitted: Callable[[], None] | None = None
     ) -> pb.ModelInferResponse:
         counts = {output.name: _class_count(output.name, output.parameters) for output in request.outputs}
-        judged = await self._classifier.infer(
+        inference = await self._classifier.infer(
             pictures_of(request),
             name=request.model_name,
             version=_version(request.model_version),
             deadline_s=_sooner(deadline_s, request.parameters["timeout"].int64_param),
             on_admitted=on_admitted,
         )
-        response = pb.ModelInferResponse(
-            id=request.id, model_name=judged.served.name, model_version=str(judged.served.version)
-        )
+        served = inference.served
+        response = pb.ModelInferResponse(id=request.id, model_name=served.name, model_version=str(served.version))
         for name, count in (counts or dict.fromkeys(_DEFAULT_OUTPUTS, 0)).items():
-            _add_output(response, name, count, judged)
+            _add_output(response, name, count, inference)
         if request.parameters[_FINAL_ASKED].bool_param:
             response.parameters[_FINAL].bool_param = True
         return response
 
 
 def _dims(served: ServedModel) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Return the outputs of texts and of floats, with their sizes beside that of the batch."""
+    """Return the dimensions, but the batch's, of outputs of texts and of floats."""
     classes, width = served.head.weight.shape
     return {"label": [1]}, {"probabilities": [classes], "embedding": [width], "novelty": [1]}
 
@@ -187,7 +186,7 @@ def _sooner(deadline_s: float | None, timeout_us: int) -> float | None:
 
 
 def _class_count(name: str, parameters: Any) -> int:  # noqa: ANN401 - protobuf's map has no public type
-    """Return how many labels an output shall name in Triton's way, 0 for an ordinary output."""
+    """Return the number of labels in Triton's classification form, 0 for plain output."""
     if name not in _OUTPUTS:
         raise InvalidRequestError(f"outputs: there is no {name!r}; there is: {', '.join(_OUTPUTS)}")
     if _CLASSIFICATION not in parameters:
@@ -198,8 +197,8 @@ def _class_count(name: str, parameters: Any) -> int:  # noqa: ANN401 - protobuf'
     return count
 
 
-def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, judged: Inference) -> None:
-    labels, outputs = judged.served.card.labels, judged.outputs
+def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, inference: Inference) -> None:
+    labels, outputs = inference.served.card.labels, inference.outputs
     if name == "embedding":
         add_floats(response, name, [output.embedding for output in outputs])
     elif name == "novelty":
@@ -219,23 +218,23 @@ def _add_output(response: pb.ModelInferResponse, name: str, class_count: int, ju
         add_floats(response, name, [output.probabilities for output in outputs])
 
 
-def _statistics(served: ServedModel, found: Statistics) -> pb.ModelStatistics:
+def _statistics(served: ServedModel, statistics: Statistics) -> pb.ModelStatistics:
     def duration(value: Duration | Distribution) -> pb.StatisticDuration:
         return pb.StatisticDuration(count=value.count, ns=value.sum_ns)
 
     return pb.ModelStatistics(
         name=served.name,
         version=str(served.version),
-        last_inference=found.last_ms,
-        inference_count=found.pictures,
-        execution_count=round(found.runs),
+        last_inference=statistics.last_ms,
+        inference_count=statistics.pictures,
+        execution_count=round(statistics.runs),
         inference_stats=pb.InferStatistics(
-            success=duration(found.success),
-            fail=duration(found.fail),
-            queue=duration(found.stages["queue"]),
-            compute_input=duration(found.stages["decode"]),
-            compute_infer=duration(found.stages["inference"]),
+            success=duration(statistics.success),
+            fail=duration(statistics.fail),
+            queue=duration(statistics.stages["queue"]),
+            compute_input=duration(statistics.stages["decode"]),
+            compute_infer=duration(statistics.stages["inference"]),
             # Not timed, but counted: perf_analyzer stops where the three counts differ.
-            compute_output=pb.StatisticDuration(count=found.stages["inference"].count),
+            compute_output=pb.StatisticDuration(count=statistics.stages["inference"].count),
         ),
     )

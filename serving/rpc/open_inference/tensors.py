@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: pictures out of a request, arrays into an answer."""
+"""Tensors of the Open Inference Protocol: read pictures, write arrays."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ _MOST_NAMED: Final = 3
 
 
 def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
-    """Return the pictures of a request: encoded ones as bytes, crops as uint8 [H, W, 3].
+    """Return the pictures of a request: bytes, or crops uint8 [H, W, 3].
 
     Raises:
         InvalidRequestError: tensor, type, shape and contents do not fit together; the text names the field.
@@ -49,7 +49,7 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
 
 
 def split(raw: bytes, most: int = MOST_PICTURES) -> list[bytes]:
-    """Return the elements of a BYTES tensor: each is preceded by its length, 4 bytes, little-endian.
+    """Split a BYTES tensor: each element follows its length, 4 bytes, little-endian.
 
     Raises:
         InvalidRequestError: a length reaches beyond the end.
@@ -73,12 +73,12 @@ def split(raw: bytes, most: int = MOST_PICTURES) -> list[bytes]:
 
 
 def join(items: Iterable[bytes]) -> bytes:
-    """Return the elements as `split` takes them."""
+    """Join elements as `split` takes them."""
     return b"".join(_LENGTH.pack(len(item)) + item for item in items)
 
 
 def add_floats(response: pb.ModelInferResponse, name: str, rows: Sequence[Any]) -> None:
-    """Add an FP32 output [N, ...] in raw form, which every client reads."""
+    """Add an FP32 output [N, ...] in raw form."""
     values = np.ascontiguousarray(rows, np.float32)
     response.outputs.add(name=name, datatype="FP32", shape=values.shape)
     response.raw_output_contents.append(values.tobytes())

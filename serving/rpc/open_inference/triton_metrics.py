@@ -1,4 +1,4 @@
-"""Metrics under the names that Triton gives them, so that dashboards made for Triton work: ``--triton-metrics``.
+"""Metrics under Triton's names, for dashboards made for Triton: ``--triton-metrics``.
 
 Names and units are those of Triton's documentation (docs/user_guide/metrics.md): counters without ``_total``, times in
 microseconds. They are read from `serving.telemetry.statistics`, as Prometheus' own are.
@@ -27,7 +27,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
 
 
 def triton_metrics(models: ModelRegistry, metrics: Metrics) -> Iterator[MetricFamily]:
-    """Yield the metrics of every model that answers, under the version that answers now."""
+    """Yield the metrics of every model that answers, by its present version."""
     served = [models.get(name) for name in models.names()]
     keys: list[tuple[str, ...]] = [(model.name, str(model.version)) for model in served]
     for name, (documentation, read) in _COUNTERS.items():

@@ -1,1 +1,1 @@
-"""Who may call what: roles, the guard, TLS."""
+"""Security of the ports: roles, guard, TLS."""

@@ -1,4 +1,4 @@
-"""Stands before every RPC: who calls, may they, and an audit line of whatever is not just a classification."""
+"""Guard of the RPCs: authentication, roles, audit log."""
 
 import json
 import logging
@@ -26,16 +26,16 @@ _Answer: TypeAlias = Callable[[Any, Any], Any]
 
 
 class Guard:
-    """Puts itself before the handler of an RPC; before a classification only if there are callers to know."""
+    """The guard of a port: admits callers, and audits control RPCs."""
 
     def __init__(self, callers: Callers | None) -> None:
-        """Ask everybody who they are, unless ``callers`` is None."""
+        """Authenticate ``callers``; None admits everybody."""
         self._callers = callers
 
     def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer:
-        """Return ``answer`` with the guard before it; ``streams`` says whether it returns an iterator.
+        """Return ``answer`` with the guard before it; ``streams``: it returns an iterator.
 
-        Raising before the first answer is the caller's UNAUTHENTICATED or PERMISSION_DENIED.
+        The handler raises UnauthenticatedError or ForbiddenError before the first answer.
         """
         least = LEAST_ROLE.get(method, Role.OPERATE)
         guarded = self._admitting(least, answer) if self._callers else answer
@@ -74,7 +74,7 @@ class Guard:
 
 def _audited(method: str, answer: _Answer) -> _Answer:
     async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
-        with _Line(method, context):
+        with _AuditLine(method, context):
             return await answer(requests, context)
 
     return call
@@ -82,16 +82,16 @@ def _audited(method: str, answer: _Answer) -> _Answer:
 
 def _audited_stream(method: str, answer: _Answer) -> _Answer:
     async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-        with _Line(method, context):
-            async with aclosing(answer(requests, context)) as responses:  # what it says in the end is for the line
+        with _AuditLine(method, context):
+            async with aclosing(answer(requests, context)) as responses:  # its last effects are for the line
                 async for response in responses:
                     yield response
 
     return call
 
 
-class _Line:
-    """Writes who did what, from where, and what came of it, when a call ends."""
+class _AuditLine:
+    """The audit line of a call, written when it ends."""
 
     def __init__(self, method: str, context: _Context) -> None:
         self._method = method
@@ -127,8 +127,8 @@ class _Line:
 def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read
     if not hasattr(request, "ListFields"):
         return {}
-    return {field.name: _told(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
+    return {field.name: _as_text(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Who may call what: roles, the least role that each RPC asks for, and the file that names the callers.
+"""Roles, the least one of each RPC, and the file of callers.
 
 Each line of the file is a caller: its name, its role, and how it is known::
 
@@ -26,7 +26,7 @@ log = logging.getLogger("regraft.access")
 
 
 class Role(IntEnum):
-    """What a caller may do; each role may do what those before it may. The names are `regraft.auth.ROLES`."""
+    """A role, with the rights of those before it; the names are `regraft.auth.ROLES`."""
 
     CLASSIFY = 1
     LABEL = 2
@@ -96,25 +96,28 @@ class Callers:
         self._by_hash, self._by_certificate = _read(path)
 
     def with_token(self, token: str) -> Caller | None:
-        """Return whose token it is. Takes as long for a good one as for a bad one."""
-        digest = hash_token(token)
-        found = None
-        for known, caller in self._by_hash.items():
-            if hmac.compare_digest(known, digest):
-                found = caller
-        return found
+        """Return the caller with a token, in the same time for a bad one."""
+        token_hash = hash_token(token)
+        match = None
+        for caller_hash, caller in self._by_hash.items():
+            if hmac.compare_digest(caller_hash, token_hash):
+                match = caller
+        return match
 
     def with_certificate(self, names: Iterable[str]) -> Caller | None:
-        """Return whose certificate it is, by the names it is made out to, which TLS has verified."""
+        """Return the caller with a certificate, by its names, which TLS has verified."""
         return next((self._by_certificate[name] for name in names if name in self._by_certificate), None)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read changes nothing, and is logged once."""
+        """Read the file again if it has changed.
+
+        One that cannot be read changes nothing, and is logged once.
+        """
         if _signature(self._path) != self._signature:
             self.reload()
 
     def reload(self) -> None:
-        """Read the file again, and log what came of it."""
+        """Read the file again, and log the outcome."""
         self._signature = _signature(self._path)
         try:
             self._by_hash, self._by_certificate = _read(self._path)
@@ -137,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"--callers {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
-    known: dict[str, dict[str, Caller]] = {"sha256": {}, "certificate": {}}
+    callers: dict[str, dict[str, Caller]] = {"sha256": {}, "certificate": {}}
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()
         if not words:
@@ -147,10 +150,10 @@ def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
             kind, _, value = how.partition(":")
             if kind == "sha256" and len(bytes.fromhex(value)) != _HASH_BYTES:
                 raise ValueError
-            known[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
+            callers[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
         except (ValueError, KeyError) as error:
             raise OperatorError(
                 f"--callers {path}, line {number}: need a name, a role ({', '.join(ROLES)}), "
                 "and sha256:HEX or certificate:NAME"
             ) from error
-    return known["sha256"], known["certificate"]
+    return callers["sha256"], callers["certificate"]

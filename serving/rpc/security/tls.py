@@ -1,4 +1,4 @@
-"""TLS of the server: its certificate, its key and the authority of its clients, from files that may change."""
+"""TLS of a port, from files that may change."""
 
 import logging
 import ssl
@@ -27,7 +27,7 @@ class TlsFiles:
     client_ca: Path | None = None
 
     def signature(self) -> tuple[tuple[int, ...], ...]:
-        """Return what changes when a file does; links are followed, as Kubernetes changes those."""
+        """Return times, sizes and inodes of the files; links are followed, as Kubernetes changes those."""
         stats = [path.stat() for path in (self.cert, self.key, self.client_ca) if path]
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
@@ -58,7 +58,10 @@ def _reason(error: Exception) -> str:
 
 
 class ReloadingTls:
-    """Heeds changes of TLS files at the next connection, or when told to; a bad change is logged once."""
+    """TLS files that are read again at the next connection after a change.
+
+    A bad change is logged once.
+    """
 
     def __init__(self, files: TlsFiles) -> None:
         """Read the files.
@@ -71,7 +74,7 @@ class ReloadingTls:
             self._signature = files.signature()  # before they are read, so that no change is missed
         except OSError:
             self._signature = ()  # reading says which it is
-        self._told: grpc.ServerCertificateConfiguration | None = None
+        self._reloaded: grpc.ServerCertificateConfiguration | None = None
         self.credentials = grpc.dynamic_ssl_server_credentials(
             files.read(),
             self._changed,  # type: ignore[arg-type]  # None is allowed, and means no change; the stubs do not know
@@ -79,17 +82,17 @@ class ReloadingTls:
         )
 
     def reload(self) -> None:
-        """Read the files again, and log what came of it."""
-        self._told = self._read()
+        """Read the files again, and log the outcome."""
+        self._reloaded = self._read()
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None for the one there is; asked by threads of gRPC, one a handshake."""
-        told, self._told = self._told, None
+        """Return the new configuration, or None for the present one; called by gRPC's threads at each handshake."""
+        reloaded, self._reloaded = self._reloaded, None
         try:
             changed = self._files.signature() != self._signature
         except OSError:
             changed = self._signature != ()
-        return (self._read() or told) if changed else told
+        return (self._read() or reloaded) if changed else reloaded
 
     def _read(self) -> grpc.ServerCertificateConfiguration | None:
         try:

@@ -317,7 +317,7 @@ def test_what_is_in_doubt_is_said_and_measured_again_at_the_next_start(
 def test_a_plan_that_was_given_is_taken_without_measuring(model_file: Path) -> None:
     plans = model_file.parent / "plans"
 
-    engine = open_engine(model_file, CARD, "cpu", plans=plans, given=read_plan("3x2x2"))
+    engine = open_engine(model_file, CARD, "cpu", plans=plans, plan=read_plan("3x2x2"))
 
     assert engine.plan == ExecutionPlan(3, 2, 2, decode_in_lane=True, turn=2)
     assert not plans.exists()
@@ -332,7 +332,7 @@ def test_a_plan_is_measured_for_as_many_cpus_as_are_given(model_file: Path) -> N
 
 @pytest.mark.skipif(CUDA_WORKS, reason="CUDA works on this machine, so nothing falls back")
 def test_auto_falls_back_to_the_cpu_and_says_why(model_file: Path) -> None:
-    engine = open_engine(model_file, CARD, "auto", given=PLAN)
+    engine = open_engine(model_file, CARD, "auto", plan=PLAN)
 
     assert engine.provider == "cpu"
     assert engine.fallback_reason

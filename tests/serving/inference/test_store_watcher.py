@@ -135,10 +135,10 @@ async def test_a_look_is_the_only_thing_that_reads_the_store_for_models_observer
             tasks.create_task(look())
 
     assert counting.reads == reads
-    shadowed, baking = observer.shadow("colours"), rollback.baking("colours")
-    assert shadowed is not None
-    assert baking is not None
-    assert (shadowed.version, baking.trial.version) == (1, 2)
+    status, running = observer.shadow("colours"), rollback.trial("colours")
+    assert status is not None
+    assert running is not None
+    assert (status.version, running.trial.version) == (1, 2)
     await models.refresh()
     assert counting.reads == reads + 2, "the names, and the one history"
     models.close()
