@@ -56,8 +56,8 @@ class MetricsPort:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening; blocks for as long as half a second."""
-        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which looks only twice a second whether to end
+        """Stop listening."""
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which looks twice a second whether to end
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

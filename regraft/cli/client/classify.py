@@ -70,9 +70,9 @@ def _answers(
     server: Connection, files: Sequence[tuple[str, Path]], name: str, file: str, store: Path, top_k: int
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     if file:
-        from serving.standalone import classify_alone  # noqa: PLC0415 - ONNX Runtime takes a moment
+        from serving.standalone import classify_standalone  # noqa: PLC0415 - ONNX Runtime takes a moment
 
-        yield from classify_alone(model_file(file, store), files, top_k=top_k, limits=configured_limits())
+        yield from classify_standalone(model_file(file, store), files, top_k=top_k, limits=configured_limits())
         return
     with Client(server) as client:
         yield from classify_files(client, files, name=name, top_k=top_k)

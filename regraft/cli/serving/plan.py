@@ -58,14 +58,14 @@ def _report(
     """Measure a version, or read what was measured before, and choose a plan."""
     from regraft.model import artifact  # noqa: PLC0415 - ONNX takes a moment
     from serving.inference.engine import measure_model  # noqa: PLC0415 - as above
-    from serving.inference.execution_plan import settle  # noqa: PLC0415 - as above
+    from serving.inference.execution_plan import plan_from  # noqa: PLC0415 - as above
 
     path = store.folder(*store.find(model)) / MODEL_FILE
     loaded = artifact.read(path)
     opened, measured = measure_model(
         path, loaded.card, provider, cache_folder() / "plans", fresh=fresh, cuda=cuda, cpus=cpus
     )
-    plan = settle(measured, goal, cpus, on_cpu=opened.provider == "cpu")
+    plan = plan_from(measured, goal, cpus, on_cpu=opened.provider == "cpu")
     return {
         "model": str(path),
         "backbone": loaded.card.backbone.name,

@@ -139,11 +139,11 @@ def _is_server(text: str, store: ModelStore) -> bool:
 
 def _of_file(text: str, store: ModelStore) -> _Model:
     from regraft.model.card import IMPORTED  # noqa: PLC0415 - pydantic and numpy, which other commands spare
-    from serving.standalone import Alone  # noqa: PLC0415 - likewise, ONNX Runtime
+    from serving.standalone import StandaloneModel  # noqa: PLC0415 - likewise, ONNX Runtime
 
     file = model_file(text, store.root)
     title = text if Path(text).is_file() else ":".join(map(str, store.find(text)))
-    opened = Alone.open(file, configured_limits())
+    opened = StandaloneModel.open(file, configured_limits())
     return _Model(title, None if opened.version.card.strategy == IMPORTED else file.parent, opened.replies)
 
 
