@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png
-from regraft.image.spec import ImageSpec
+from regraft.image.spec import Crop, ImageSpec
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.model.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
@@ -99,17 +100,20 @@ def tiny_card(backbone: onnx.ModelProto, head: Head, labels: tuple[str, ...], na
     )
 
 
+@cache
+def tiny_crops(label: str, pictures: int) -> dict[str, Crop]:
+    """Return the crops of the first pictures of a colour by the hash of their bytes; made once for all tests."""
+    encoded = [picture(label, number) for number in range(pictures)]
+    return {image_hash(data): decode_crop(data, SPEC) for data in encoded}
+
+
 def tiny_features(backbone: onnx.ModelProto, labels: tuple[str, ...], pictures: int = 30) -> Features:
     """Return the features of ``pictures`` pictures of each colour, split by their hashes."""
     session = open_session(backbone.SerializeToString(), provider="cpu", threads=1).session
-    rows, embeddings = [], {}
-    for label in labels:
-        for number in range(pictures):
-            data = picture(label, number)
-            sha256 = image_hash(data)
-            rows.append((sha256, label, is_holdout(sha256)))
-            embeddings[sha256] = session.run([EMBEDDING], {IMAGE: decode_crop(data, SPEC)[None]})[0][0]
-    return assemble(labels, rows, embeddings)
+    crops = {sha256: crop for label in labels for sha256, crop in tiny_crops(label, pictures).items()}
+    (embedding,) = session.run([EMBEDDING], {IMAGE: np.stack([*crops.values()])})
+    rows = [(sha256, label, is_holdout(sha256)) for label in labels for sha256 in tiny_crops(label, pictures)]
+    return assemble(labels, rows, dict(zip(crops, embedding, strict=True)))
 
 
 def publish_tiny(
