@@ -30,7 +30,7 @@ from training.head.features import Embedder, Features, assemble
 from training.head.fit import FittedHead, fit
 from training.retrain.data import FIRST_SOURCE, NOTHING_ASIDE, Aside, RetrainData, Row, new_rows
 from training.retrain.evidence import Terms, answered_rightly, judge_challenger
-from training.retrain.quarantine import Labels, find_wrong_labels
+from training.retrain.quarantine import LabelledRows, find_wrong_labels
 
 AXES: Final = 256
 CAMERA: Final = "camera"
@@ -182,7 +182,7 @@ class Model:
         data, fitted = self._fitted({})
         known = np.array([label in self.features.labels for label in data.features.labels])
         said = self.head.probabilities(data.features.embedding)
-        labels = Labels(
+        labels = LabelledRows(
             data.features,
             data.source,
             np.array([name in self.sent for name in data.features.sha256]),

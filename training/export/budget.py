@@ -1,4 +1,4 @@
-"""Writing a file that is good enough: at once, or in int8 with ever more layers left in float."""
+"""Export within a budget of accuracy, some layers left in float."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from regraft.model.artifact import Artifact
 from regraft.model.session import cpu_budget
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
-from training.export.formats.catalogue import Format, opened, size_mb, write
-from training.export.formats.constant_head import baked
-from training.export.formats.fp16 import half, half_weights
+from training.export.formats.catalogue import Format, open_file, size_mb, write
+from training.export.formats.constant_head import with_constant_head
+from training.export.formats.fp16 import to_fp16, with_fp16_weights
 from training.export.result import Proof
-from training.export.validation import AskedFile, Validation, prove
+from training.export.validation import ValidatedFile, Validation, prove
 from training.quantisation.precision import calibration_crops
 from training.quantisation.quantise import Cpu, quantise, this_cpu
 from training.quantisation.sensitivity import errors_of_layers
@@ -36,7 +36,7 @@ class Source:
 
     Attributes:
         validation: its validation images.
-        served: its file, asked about them.
+        served: its file, run on them.
         calibration: hash and file of pictures that it was trained on, for fp16 and int8.
     """
 
@@ -44,13 +44,13 @@ class Source:
     version: int
     artifact: Artifact
     validation: Validation
-    served: AskedFile
+    served: ValidatedFile
     calibration: Sequence[tuple[str, ImageFile]]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A file that was written, and what it is worth."""
+    """A file written, and its proof."""
 
     model: Path
     proof: Proof
@@ -61,7 +61,7 @@ class Attempt:
 def write_within_budget(
     source: Source, to: Format, folder: Path, cpu: Cpu | None, max_drop: float, progress: Progress
 ) -> Attempt:
-    """Write a file into an empty folder that loses at most ``max_drop`` percentage points of accuracy.
+    """Write a file into an empty folder that loses at most ``max_drop`` points.
 
     Raises:
         ArtifactError: the model cannot be converted.
@@ -74,7 +74,8 @@ def write_within_budget(
     if to == "fp16":
         attempt = _fp16(source, backbone, folder, max_drop, progress)
     else:
-        model = baked(backbone, source.artifact.head, source.artifact.card, source.artifact.card.backbone.precision)
+        card = source.artifact.card
+        model = with_constant_head(backbone, source.artifact.head, card, card.backbone.precision)
         attempt = _written(source, to, model, folder, True, progress)
     if attempt.proof.points_lost > max_drop:
         raise TrainingError(
@@ -85,14 +86,14 @@ def write_within_budget(
 
 
 def _fp16(source: Source, backbone: onnx.ModelProto, folder: Path, max_drop: float, progress: Progress) -> Attempt:
-    """Calculate in float16, or, where that costs more than it may, keep only the weights in it."""
+    """Calculate in float16, or keep only the weights in it."""
     head, card = source.artifact.head, source.artifact.card
-    first = _written(source, "fp16", baked(half(backbone), head, card, "fp16"), folder, True, progress)
+    first = _written(source, "fp16", with_constant_head(to_fp16(backbone), head, card, "fp16"), folder, True, progress)
     if first.proof.points_lost <= min(max_drop, max(_HALF_DROP, 100 / first.proof.images)) + 1e-9:
         note = "most CPUs calculate fp16 in float32, with a cast before and after each layer: it is for GPUs and NPUs"
         return Attempt(first.model, first.proof, (), (note,))
-    rounded = half_weights(backbone, calibration_crops(source.calibration, card.image))
-    found = _written(source, "fp16", baked(rounded, head, card, "fp16"), folder, True, progress)
+    rounded = with_fp16_weights(backbone, calibration_crops(source.calibration, card.image))
+    found = _written(source, "fp16", with_constant_head(rounded, head, card, "fp16"), folder, True, progress)
     note = (
         f"the weights are in float16 and the arithmetic is float32: calculating in float16 too loses "
         f"{first.proof.points_lost:.2f} points"
@@ -109,7 +110,7 @@ def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Pro
         progress("quantise", 0, 1)
         graph = quantise(backbone, crops, cpu=cpu, in_float=in_float)
         progress("quantise", 1, 1)
-        model = baked(onnx.load_model_from_string(graph), source.artifact.head, card, "int8")
+        model = with_constant_head(onnx.load_model_from_string(graph), source.artifact.head, card, "int8")
         return graph, _written(source, "int8", model, folder, timed, progress)
 
     graph, first = attempt(())
@@ -134,12 +135,12 @@ def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Pro
 def _written(
     source: Source, to: Format, model: onnx.ModelProto, folder: Path, timed: bool, progress: Progress
 ) -> Attempt:
-    """Write a file in the place of the one before, and prove it."""
+    """Replace the file of the attempt before, and prove the new one."""
     for leftover in folder.iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     path = write(to, model, source.artifact.card, folder)
     lanes = 1 if to == "openvino" else cpu_budget()  # its requests are not thread-safe
-    exported = AskedFile.about(source.validation, opened(to, path), size_mb(path), lanes, progress)
+    exported = ValidatedFile.run_on(source.validation, open_file(to, path), size_mb(path), lanes, progress)
     takes: Literal["crop", "bytes"] = "bytes" if to == "mobile" else "crop"
     proof = prove(source.served, exported, source.validation, takes, timed=timed, progress=progress)
     return Attempt(path, proof)

@@ -1,4 +1,4 @@
-"""The story of ``regraft export``: a version as a file for somewhere else, proven on the validation images.
+"""Export of a version to other formats, proven on validation images.
 
 Over the budget nothing is written. An int8 backbone is then tried again with its worst layers in float.
 """
@@ -23,10 +23,10 @@ from training.data.crops import readable_crops
 from training.data.find_images import find_images
 from training.export.budget import Source, write_within_budget
 from training.export.formats.catalogue import Format, require_package
-from training.export.formats.runners import crop_answer
+from training.export.formats.runners import crop_runner
 from training.export.readme import readme
 from training.export.result import Export
-from training.export.validation import AskedFile, Validation
+from training.export.validation import ValidatedFile, Validation
 from training.head.features import load_features
 from training.quantisation.quantise import CALIBRATION_CROPS, Cpu, this_cpu
 
@@ -53,7 +53,7 @@ def export_version(
     max_drop: float = MAX_DROP,
     progress: Progress = silent,
 ) -> Export:
-    """Write a version in another format, with a README, into a new folder.
+    """Write a version in another format into a new folder.
 
     Args:
         store: the model store.
@@ -107,7 +107,7 @@ def _remarks(to: Format, cpu: Cpu | None) -> list[str]:
 
 
 def _check(to: str, out: Path, cpu: str | None, max_drop: float) -> tuple[Format, Cpu | None]:
-    """Return what was asked for, or raise `InvalidRequestError`."""
+    """Return format and CPU, or raise `InvalidRequestError`."""
     if not max_drop >= 0:
         raise InvalidRequestError(f"--max-drop {max_drop}: need percentage points, 0 or more")
     if out.exists():
@@ -147,13 +147,13 @@ def _read(store: ModelStore, wanted: str, to: Format, data: Path | None, example
     if not held.sha256:
         raise DatasetError(f"{name}:{version}: none of its validation images can be read any more")
     validation = Validation([files[sha256] for sha256 in held.sha256], held.label_index, features.labels, spec)
-    served = AskedFile.about(validation, crop_answer(path), path.stat().st_size / 1e6, cpu_budget(), progress)
+    served = ValidatedFile.run_on(validation, crop_runner(path), path.stat().st_size / 1e6, cpu_budget(), progress)
     return Source(name, version, found, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
 
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes ``out`` if all goes well, and is gone otherwise."""
+    """Yield a scratch folder that becomes ``out`` on success."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -1,4 +1,4 @@
-"""The README beside an exported file: what it is worth, and code that asks it."""
+"""The README beside an exported file."""
 
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ _REACH: Final = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
 
 def readme(export: Export, card: ModelCard) -> str:
-    """Return Markdown; its code reads ``photo.jpg``, or ``photo.ppm`` in C++, in the folder of the export."""
+    """Render Markdown with figures and code that classifies ``photo.jpg`` or ``.ppm``."""
     # No escaping: this is no HTML, and labels are printable lines.
     environment = Environment(  # noqa: S701 - as above
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True

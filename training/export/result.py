@@ -1,4 +1,4 @@
-"""What ``regraft export`` wrote, beside the file that is served."""
+"""Results of an export."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +29,10 @@ class ExportSide:
 
 @dataclass(frozen=True)
 class Proof:
-    """How an exported file answers on the validation images, beside the served one.
+    """Agreement of an exported file with the served one.
 
     Attributes:
-        images: how many there are.
+        images: number of validation images.
         agreement: share of images with the same first label.
         largest_difference: of any probability.
     """
@@ -51,7 +51,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """An exported version.
 
     Attributes:
         cpu: what int8 is for; None for the other formats.

@@ -21,7 +21,7 @@ from regraft.stores.images import ImageFile
 from training.evaluation.calibration import reliability
 from training.evaluation.latency import in_turns
 from training.evaluation.metrics import measure
-from training.export.formats.runners import Answer, Picture
+from training.export.formats.runners import Picture, Runner
 from training.export.result import ExportSide, Proof
 
 _TIMED: Final = 8
@@ -44,7 +44,7 @@ class Validation:
     spec: ImageSpec
 
     def pictures(self) -> Iterator[Picture]:
-        """Read and cut them one after the other, not keeping any."""
+        """Read and crop them one after the other, keeping none."""
         for file in self.files:
             try:
                 data = file.read_bytes()
@@ -56,34 +56,34 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class AskedFile:
+class ValidatedFile:
     """A model file and its answers on the validation images.
 
     Attributes:
-        ask: asks it for one more picture.
-        answers: probabilities [n, K].
+        run: its runner.
+        probabilities: float32 [n, K].
         mb: its size.
     """
 
-    ask: Answer
-    answers: FloatArray
+    run: Runner
+    probabilities: FloatArray
     mb: float
 
     @staticmethod
-    def about(validation: Validation, ask: Answer, mb: float, lanes: int, progress: Progress) -> "AskedFile":
-        """Ask a file about the validation images, in so many threads."""
+    def run_on(validation: Validation, run: Runner, mb: float, lanes: int, progress: Progress) -> "ValidatedFile":
+        """Run a file on the validation images, in so many threads."""
         rows = []
         progress("validate", 0, len(validation.files))
         with ThreadPoolExecutor(lanes) as pool:
-            for done, row in enumerate(_mapped(pool, ask, validation.pictures()), start=1):
+            for done, row in enumerate(_mapped(pool, run, validation.pictures()), start=1):
                 rows.append(row)
                 progress("validate", done, len(validation.files))
-        return AskedFile(ask, np.stack(rows), mb)
+        return ValidatedFile(run, np.stack(rows), mb)
 
 
 def prove(
-    served: AskedFile,
-    exported: AskedFile,
+    served: ValidatedFile,
+    exported: ValidatedFile,
     validation: Validation,
     takes: Literal["crop", "bytes"],
     *,
@@ -95,21 +95,21 @@ def prove(
     Args:
         served: takes crops.
         exported: takes what ``takes`` says; of ``bytes`` the time of decoding counts, for both.
-        validation: what they were asked.
+        validation: pictures of both.
         takes: see above.
         timed: whether this is the CPU that the export is for.
         progress: told the stage ``measure``.
     """
 
     def from_bytes(picture: Picture) -> FloatArray:
-        return served.ask(Picture(picture.data, decode_crop(picture.data, validation.spec)))
+        return served.run(Picture(picture.data, decode_crop(picture.data, validation.spec)))
 
     times: list[float | None] = [None, None]
     if timed:
         shown = list(islice(validation.pictures(), _TIMED))
-        asks = [from_bytes if takes == "bytes" else served.ask, exported.ask]
-        times = list(in_turns(asks, [shown, shown], progress))
-    before, after = served.answers, exported.answers
+        runners = [from_bytes if takes == "bytes" else served.run, exported.run]
+        times = list(in_turns(runners, [shown, shown], progress))
+    before, after = served.probabilities, exported.probabilities
     return Proof(
         len(before),
         float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
@@ -119,15 +119,15 @@ def prove(
     )
 
 
-def _side(file: AskedFile, validation: Validation, ms: float | None) -> ExportSide:
-    metrics = measure(file.answers, validation.label_index, validation.labels)
+def _side(file: ValidatedFile, validation: Validation, ms: float | None) -> ExportSide:
+    metrics = measure(file.probabilities, validation.label_index, validation.labels)
     assert metrics is not None, "there are validation images, which the caller has seen to"
-    error = reliability(file.answers, validation.label_index).ece
+    error = reliability(file.probabilities, validation.label_index).ece
     return ExportSide(metrics.accuracy, metrics.accuracy_interval, metrics.log_loss, error, round(file.mb, 3), ms)
 
 
-def _mapped(pool: ThreadPoolExecutor, ask: Answer, pictures: Iterable[Picture]) -> Iterator[FloatArray]:
+def _mapped(pool: ThreadPoolExecutor, run: Runner, pictures: Iterable[Picture]) -> Iterator[FloatArray]:
     """Map in order without reading all pictures ahead."""
     pictures = iter(pictures)
     while ahead := list(islice(pictures, 4 * cpu_budget())):
-        yield from pool.map(ask, ahead)
+        yield from pool.map(run, ahead)

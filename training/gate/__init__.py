@@ -1,1 +1,1 @@
-"""May a challenger replace the champion. No torch."""
+"""The gate between a challenger and the champion. No torch."""

@@ -1,4 +1,4 @@
-"""Compare challengers with the best version so far, over all steps together.
+"""Comparison of challengers with the best version so far.
 
 Each retrain is held against the one before, so that many small losses pass one by one. The pictures here are the
 holdout of the first training, which new labels never enter; what the best versions answered of them goes from version
@@ -28,10 +28,10 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Anchor:
-    """The holdout of the first training, n pictures, and right answers on it.
+    """The holdout of the first training, and right answers on it.
 
     Attributes:
-        sha256: their hashes.
+        sha256: hashes of its n pictures.
         label: their labels.
         right: bool [n], by the version that was the best of all.
         right_of_class: bool [n], of each class by the version that was the best on it.
@@ -44,7 +44,7 @@ class Anchor:
 
     @staticmethod
     def begin(features: Features, right: _Mask, first: _Mask) -> "Anchor":
-        """Begin with a version.
+        """Begin an anchor with a version.
 
         Args:
             features: of the version.
@@ -56,15 +56,15 @@ class Anchor:
         return Anchor(tuple(features.sha256[row] for row in rows), labels, right[rows], right[rows])
 
     def among(self, features: Features) -> "Anchor":
-        """Return what is left where pictures were removed, or given another label."""
-        held = features.holdout()
-        labels = dict(zip(held.sha256, (held.labels[index] for index in held.label_index), strict=True))
-        left = [row for row, name in enumerate(self.sha256) if labels.get(name) == self.label[row]]
+        """Drop pictures that were removed, or given another label."""
+        holdout = features.holdout()
+        labels = dict(zip(holdout.sha256, (holdout.labels[index] for index in holdout.label_index), strict=True))
+        rows = [row for row, name in enumerate(self.sha256) if labels.get(name) == self.label[row]]
         return Anchor(
-            tuple(self.sha256[row] for row in left),
-            tuple(self.label[row] for row in left),
-            self.right[left],
-            self.right_of_class[left],
+            tuple(self.sha256[row] for row in rows),
+            tuple(self.label[row] for row in rows),
+            self.right[rows],
+            self.right_of_class[rows],
         )
 
     def compared(self, right: _Mask) -> AnchorVerdict:
@@ -107,7 +107,7 @@ class Anchor:
         return Anchor(self.sha256, self.label, right if right.sum() > self.right.sum() else self.right, best)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return it as arrays, by the names that they have beside the features."""
+        """Return the arrays to save beside the features, by name."""
         return {f"anchor_{name}": np.array(getattr(self, name)) for name in _FIELDS}
 
 

@@ -57,7 +57,7 @@ def objections(verdict: Verdict, limits: GateLimits) -> Iterator[str]:
 
 
 def _objections_to_drift(anchor: AnchorVerdict, limits: GateLimits) -> Iterator[str]:
-    """Object to losses of all steps together, beyond what one step may lose."""
+    """Object to losses of all steps together."""
     best_of_all = (anchor.best_accuracy, anchor.accuracy, anchor.loss_p_value)
     whole = [("accuracy", anchor.images, *best_of_all, limits.max_drop or 0)]
     classes = [
@@ -108,7 +108,7 @@ def _objections_to_slice(part: SliceVerdict, verdict: Verdict, limits: GateLimit
 
 @dataclass(frozen=True)
 class _Loss:
-    """Recall of a class, or accuracy of a source, before and after; `now` over old and new labels."""
+    """Loss of a class's recall, or of a source's accuracy."""
 
     whose: str
     metric: str
@@ -120,7 +120,7 @@ class _Loss:
     loss_p_value: float
 
     def objections(self, typed: float | None, margin: float) -> Iterator[str]:
-        """Object to a loss beyond the typed limit, or shown beyond the margin.
+        """Object to a loss beyond the limit or the margin.
 
         Where there are more labels to mistake it for, a class is recognised a little less often, which is no
         forgetting: of a typed limit, a loss to new labels counts only if it is beyond chance.

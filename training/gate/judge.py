@@ -1,4 +1,4 @@
-"""Judge whether a challenger may replace the champion: the gate, one pure function."""
+"""Judgement of a challenger beside the champion, one pure function."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class NewLabels:
-    """Labels that are new to the champion, training and holdout, beside the old.
+    """Labels that are new to the champion, beside the old.
 
     Attributes:
         source: m of them.
@@ -79,12 +79,12 @@ def judge(
         golden: names of pictures that have to be answered rightly, and whether the challenger does.
         anchor: the challenger against the best version so far.
     """
-    truth, known_labels, margins = answers.label_index, answers.champion.shape[1], limits.margins
+    truth, old_labels, margins = answers.label_index, answers.champion.shape[1], limits.margins
     old_right = answers.champion.argmax(axis=1) == truth
     new_right = answers.challenger.argmax(axis=1) == truth
-    old_labels_right = answers.challenger[:, :known_labels].argmax(axis=1) == truth
+    old_labels_right = answers.challenger[:, :old_labels].argmax(axis=1) == truth
     rights = (old_right, new_right, old_labels_right)
-    known = truth < known_labels
+    is_old = truth < old_labels
     verdict = Verdict(
         blessed=False,
         reasons=(),
@@ -92,13 +92,11 @@ def judge(
         holdout_images=len(truth),
         champion_accuracy=_share(old_right),
         challenger_accuracy=_share(new_right),
-        champion_known_accuracy=_share(old_right[known]),
-        challenger_known_accuracy=_share(new_right[known]),
+        champion_known_accuracy=_share(old_right[is_old]),
+        challenger_known_accuracy=_share(new_right[is_old]),
         p_value=mcnemar(old_right, new_right),
         classes=tuple(
-            _class(
-                label, tuple(right[truth == row] for right in rights), row >= known_labels, limits.margins.class_drop
-            )
+            _class(label, tuple(right[truth == row] for right in rights), row >= old_labels, margins.class_drop)
             for row, label in enumerate(answers.labels)
         ),
         slices=_slices(answers, rights, news, margins.slice_drop),
@@ -112,7 +110,7 @@ def judge(
         loss_bound=_loss_bound(old_right, new_right),
         anchor=anchor,
     )
-    verdict = _with_probabilities(_adjusted(verdict), answers, known, known & old_right & new_right)
+    verdict = _with_probabilities(_adjusted(verdict), answers, is_old, is_old & old_right & new_right)
     reasons = tuple(objections(verdict, limits))
     return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict, limits)))
 
@@ -122,8 +120,8 @@ def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
     return p_value_of_difference(int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum()))
 
 
-def _with_probabilities(verdict: Verdict, answers: Answers, known: _Mask, both_right: _Mask) -> Verdict:
-    """Add the log loss and calibration error of both, on classes both know.
+def _with_probabilities(verdict: Verdict, answers: Answers, is_old: _Mask, both_right: _Mask) -> Verdict:
+    """Add both heads' log loss and calibration error, on classes both know.
 
     Log loss is compared where both answer rightly, so that it is no second look at the accuracy.
     """
@@ -137,7 +135,7 @@ def _with_probabilities(verdict: Verdict, answers: Answers, known: _Mask, both_r
     varies = len(rise) > 1 and float(rise.std()) > 0
     test = ttest_1samp(rise, MAX_LOG_LOSS_RISE, alternative="greater").pvalue if varies else 1.0
     errors = [
-        max(0.0, squared_error(each[known], answers.label_index[known])) ** 0.5 if known.any() else 0.0
+        max(0.0, squared_error(each[is_old], answers.label_index[is_old])) ** 0.5 if is_old.any() else 0.0
         for each in (answers.champion, answers.challenger)
     ]
     return replace(
@@ -194,11 +192,13 @@ def _class(label: str, rights: tuple[_Mask, ...], is_new: bool, limit: float) ->
 
 def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit: float) -> tuple[SliceVerdict, ...]:
     largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
-    held, sent = np.array(answers.source, np.str_), np.array(news.source, np.str_)
+    holdout_source, new_source = np.array(answers.source, np.str_), np.array(news.source, np.str_)
     slices = []
     for source, _ in largest:
-        old, new, old_labels = (right[held == source] if len(held) else right[:0] for right in rights)
-        suspect = news.suspect[sent == source]
+        old, new, old_labels = (
+            right[holdout_source == source] if len(holdout_source) else right[:0] for right in rights
+        )
+        suspect = news.suspect[new_source == source]
         slices.append(
             SliceVerdict(
                 source,
@@ -218,7 +218,7 @@ def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit:
 
 
 def _more_suspects(suspect: _Mask, news: NewLabels) -> float:
-    """Compute the one-sided p value of Fisher's test for more suspects than before."""
+    """Compute Fisher's one-sided p value for more suspects than before."""
     wrong = int(suspect.sum())
     if not wrong:
         return 1.0

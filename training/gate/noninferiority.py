@@ -23,11 +23,12 @@ def p_value_of_difference(lost: int, gained: int) -> float:
 
 
 def p_value_of_loss(lost: int, gained: int, images: int, limit: float) -> float:
-    """Return the exact one-sided p value of the hypothesis that the loss is ``limit`` at most.
+    """Return the exact one-sided p value of a loss beyond ``limit``.
 
-    The unconditional test of Suissa and Shuster (Biometrics 1991), with the margin of Sidik (Statistics in Medicine
-    2003): the probability that (lost - gained - images limit) / sqrt(lost + gained) is at least so large is computed
-    exactly, and the largest is taken over a grid of what nobody knows, the true share of ``gained``.
+    The null hypothesis is that it is ``limit`` at most. The unconditional test of Suissa and Shuster (Biometrics 1991),
+    with the margin of Sidik (Statistics in Medicine 2003): the probability that (lost - gained - images limit) /
+    sqrt(lost + gained) is at least so large is computed exactly, and the largest is taken over a grid of what nobody
+    knows, the true share of ``gained``.
     """
     excess = lost - gained - images * limit
     if excess <= 0:
@@ -46,7 +47,7 @@ def p_value_of_loss(lost: int, gained: int, images: int, limit: float) -> float:
 
 
 def largest_loss(lost: int, gained: int, images: int) -> float:
-    """Return the largest loss that the pictures do not exclude at 95 %, one-sided.
+    """Return the one-sided 95 % upper bound of the loss.
 
     The upper end of the score interval of Tango (Statistics in Medicine 1998), which holds where the two differ on few
     pictures or on none. Without pictures it is 1.
@@ -68,7 +69,7 @@ def largest_loss(lost: int, gained: int, images: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values of several hypotheses, adjusted so that all may be read at one level (Holm, 1979)."""
+    """Adjust the p values of several hypotheses for one level (Holm, 1979)."""
     order = np.argsort(p_values, kind="stable")
     raw = np.asarray(p_values, np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))

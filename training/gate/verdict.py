@@ -27,7 +27,7 @@ class ClassVerdict:
 
 @dataclass(frozen=True)
 class SliceVerdict:
-    """The pictures of one source, on the holdout and among the new labels.
+    """The pictures of one source, holdout and new labels.
 
     Attributes:
         challenger_old_labels_accuracy: where the challenger may answer only with labels that the champion has too.
@@ -52,10 +52,11 @@ class SliceVerdict:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """A new label that is likely wrong, and the answer of unfitted heads.
+    """A new label that is likely wrong.
 
     Attributes:
         sha256: of the picture.
+        answer: of heads that were not fitted on it.
         probability: of the answer.
         label_probability: of the label.
         source: where the label came from.

@@ -1,4 +1,4 @@
-"""What the layers of a backbone are given on real pictures: what 8 bits have to span, and means."""
+"""Ranges and means of a backbone's activations on real pictures."""
 
 import copy
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CLIPPING: Final = frozenset({"Clip", "Relu"})
 
 @dataclass(frozen=True)
 class Activations:
-    """What was seen.
+    """Ranges and means of float tensors.
 
     Attributes:
         ranges: by tensor, for each of n crops its least and largest value, [n, 2].
@@ -34,7 +34,7 @@ class Activations:
 
 
 def watch(model: onnx.ModelProto, crops: Sequence[Crop]) -> Activations:
-    """Run a backbone on crops uint8 [P, P, 3], and look at every float tensor on the way."""
+    """Measure every float tensor of a backbone on crops uint8 [P, P, 3]."""
     watched = copy.deepcopy(model)
     graph = watched.graph
     values = [*onnx.shape_inference.infer_shapes(model).graph.value_info, *model.graph.output]
@@ -60,10 +60,10 @@ def watch(model: onnx.ModelProto, crops: Sequence[Crop]) -> Activations:
 
 
 def ranges(model: onnx.ModelProto, seen: Activations) -> dict[str, tuple[float, float]]:
-    """Return the range that 8 bits shall span, by tensor; 0 is always in it.
+    """Return the range that 8 bits shall span, by tensor.
 
-    It is what a crop spans on average and two standard deviations more, at most what was seen: one outlier does not
-    widen it, and pictures of several kinds do.
+    It contains 0, and is what a crop spans on average and two standard deviations more, at most what was seen: one
+    outlier does not widen it, and pictures of several kinds do.
     """
     found = {}
     for name, extremes in seen.ranges.items():

@@ -1,4 +1,4 @@
-"""A backbone in 8-bit integers: static quantisation by ONNX Runtime, calibrated on real crops. No torch.
+"""Static int8 quantisation of backbones by ONNX Runtime. No torch.
 
 Weights become int8, one scale for each output channel, activations uint8 (int8 for ARM) with one scale for each tensor;
 the normalisation, the final pooling and whatever else costs next to nothing stay in float. What rounding the weights
@@ -77,7 +77,7 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Coll
 
 
 def this_cpu(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = platform.machine()) -> Cpu:
-    """Return what this machine is; x86 has VNNI only where it says so."""
+    """Return the kind of this machine's CPU."""
     if machine.lower() in {"aarch64", "arm64"}:
         return "arm"
     try:
@@ -89,7 +89,7 @@ def this_cpu(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = platform.mach
 
 
 class _Reader:
-    """Hands one crop out, since ONNX Runtime insists on calibrating, although it is told the ranges."""
+    """One crop for ONNX Runtime, which calibrates although it knows the ranges."""
 
     def __init__(self, crop: Crop) -> None:
         self._feeds = [{IMAGE: crop[None]}]
@@ -131,14 +131,14 @@ def _quantised(
 
 
 def _with_clipping(model: onnx.ModelProto, layers: Collection[str]) -> set[str]:
-    """Return the layers and what cuts their inputs off, which would otherwise become the rounding's business."""
+    """Add the clipping ahead of layers, or rounding would do it."""
     producers = {output: node for node in model.graph.node for output in node.output}
     given = (producers.get(node.input[0]) for node in model.graph.node if node.name in layers)
     return {*layers, *(node.name for node in given if node is not None and node.op_type in CLIPPING)}
 
 
 def _give_unrounded(quantised: onnx.ModelProto, names: Collection[str]) -> None:
-    """Let nodes that are left in float read past the rounding of their inputs."""
+    """Feed float layers what was not rounded."""
     graph = quantised.graph
     producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
@@ -159,7 +159,7 @@ def _give_unrounded(quantised: onnx.ModelProto, names: Collection[str]) -> None:
 
 
 def _correct_biases(model: onnx.ModelProto, quantised: onnx.ModelProto, seen: Activations) -> None:
-    """Take out of each convolution's bias what the rounding of its weights adds to the mean of its outputs."""
+    """Correct biases for the shift of means that rounded weights cause."""
     exact = {tensor.name: tensor for tensor in model.graph.initializer}
     tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
     originals = {node.name: node for node in convolutions(model)}

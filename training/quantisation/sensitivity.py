@@ -1,4 +1,4 @@
-"""Which layers of a backbone suffer most from 8 bits: each is put into int8 alone, and the embedding looked at."""
+"""Sensitivity of the embedding to each layer in int8 alone."""
 
 import copy
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ CROPS: Final = 16
 def errors_of_layers(
     backbone: bytes, quantised: bytes, crops: Sequence[Crop], progress: Progress = silent
 ) -> dict[str, float]:
-    """Return what each layer in int8, all others in float, adds to the embedding, the worst first.
+    """Measure the error of each layer in int8 alone, the worst first.
 
     Args:
         backbone: in float.
@@ -53,7 +53,7 @@ def errors_of_layers(
 def _alone(
     exact: onnx.ModelProto, name: str, given: onnx.NodeProto, weight: onnx.NodeProto, tensors: dict[str, Any]
 ) -> onnx.ModelProto:
-    """Return the backbone in float, but for the input and the weights of one layer."""
+    """Round the input and weights of one layer of a float backbone."""
     model = copy.deepcopy(exact)
     graph = model.graph
     place, layer = next((place, node) for place, node in enumerate(graph.node) if node.name == name)
@@ -72,6 +72,6 @@ def _alone(
 
 
 def embeddings(model: onnx.ModelProto, crops: Sequence[Crop]) -> FloatArray:
-    """Return the embeddings [n, D] that a backbone gives n crops uint8 [P, P, 3], one run each."""
+    """Embed n crops uint8 [P, P, 3], one run each, as [n, D]."""
     session = open_session(model.SerializeToString(), provider="cpu", threads=1).session
     return np.concatenate([np.asarray(session.run([EMBEDDING], {IMAGE: crop[None]})[0]) for crop in crops])

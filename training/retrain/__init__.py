@@ -1,1 +1,1 @@
-"""Makes a head from old and new labels, as a process of its own. No torch."""
+"""Retraining of heads, as a process of its own. No torch."""

@@ -1,4 +1,7 @@
-"""Process of a head retrain: ``python -m training.retrain``, by a server with ``--job ID``, by cron with ``--name``."""
+"""Process of a head retrain, ``python -m training.retrain``.
+
+A server starts it with ``--job ID``, cron with ``--name MODEL``.
+"""
 
 import argparse
 import logging
@@ -22,13 +25,13 @@ log = logging.getLogger("regraft.retrain")
 
 
 def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> None:
-    """Put back a model's job that a process left behind, or bring it to its end."""
+    """Settle a model's jobs that a killed process left RUNNING."""
     for job in examples.jobs.list(model, JobState.RUNNING):
         settle_interrupted(examples, store, job, "its process was killed")
 
 
 def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
-    """Return the job of a model that waits, perhaps since its server ended, or a new one in this mode of the gate.
+    """Return the id of a model's waiting job, or of a new one.
 
     Raises:
         InvalidRequestError: there is no such mode.

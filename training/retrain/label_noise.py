@@ -47,15 +47,15 @@ class Foretold:
         classes, answers = probabilities.shape[1], probabilities.argmax(axis=1)
         label, answer = np.full((classes, classes), _LEAST), np.ones(classes)
         for each in np.unique(answers):
-            said = probabilities[answers == each].astype(np.float64)
-            on_sure = _LEAST * (said < _LEAST).mean(axis=0)
-            label[each] = np.maximum(np.maximum(said, _LEAST).mean(axis=0), on_sure / _MOST_SURE)
-            answer[each] = said[:, each].mean()
+            of_answer = probabilities[answers == each].astype(np.float64)
+            on_sure = _LEAST * (of_answer < _LEAST).mean(axis=0)
+            label[each] = np.maximum(np.maximum(of_answer, _LEAST).mean(axis=0), on_sure / _MOST_SURE)
+            answer[each] = of_answer[:, each].mean()
         return Foretold(label, answer)
 
 
 def wrong_labels(probabilities: FloatArray, label_index: _Rows, foretold: Foretold) -> _Matrix:
-    """Estimate the probability [n] that each contradicted label of a source is wrong.
+    """Estimate the probability [n] that contradicted labels are wrong.
 
     Of each pair of label and answer the rows are a mixture of two parts. Where the head is mistaken, a picture is the
     more frequent the more probable its label is; where the label is wrong, the more probable the answer is. A pair

@@ -1,4 +1,4 @@
-"""Pictures that surely show the same: those that look alike, and are near beside how far their class is spread."""
+"""Near copies: pictures that look alike and lie close within their class."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _Matrix = npt.NDArray[np.float64]
 
 
 def near_copies(embedding: FloatArray, classes: _Rows) -> _Rows:
-    """Return pairs [p, 2] of pictures of which one is likely a version of the other.
+    """Return pairs [p, 2] of pictures that are near copies.
 
     `look_alikes` compares directions from the middle of a class, which are all alike where a class is small or new. So
     the distance of two has to be small too: at most `NEAR`, and less where pictures differ in so few ways that others
@@ -44,7 +44,7 @@ def near_copies(embedding: FloatArray, classes: _Rows) -> _Rows:
 
 
 def relatives(some: Features, others: Features) -> set[str]:
-    """Return the hashes of pictures that belong with others: near copies of them, or of one group.
+    """Return hashes of near copies of others, or of their groups.
 
     Args:
         some: the pictures.
@@ -60,17 +60,18 @@ def relatives(some: Features, others: Features) -> set[str]:
 
 
 def _spread(embedding: FloatArray, classes: _Rows) -> tuple[_Matrix, float]:
-    """Return the variance [n] of each row's class, of all where it is small, and in how many dimensions.
+    """Return the variance [n] of each row's class, and the effective dimensions.
 
-    These are counted by the participation ratio of the covariance within the classes, of a sample.
+    Small classes take the variance of all. The dimensions are the participation ratio of the covariance within the
+    classes, of a sample.
     """
-    found, number, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    squares, sample = np.zeros(len(found)), embedding[:_SAMPLE].astype(np.float64)
-    for each in range(len(found)):
+    present, number, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    squares, sample = np.zeros(len(present)), embedding[:_SAMPLE].astype(np.float64)
+    for each in range(len(present)):
         rows = embedding[number == each]
         squares[each] = len(rows) * rows.var(axis=0, dtype=np.float64).sum()
         sample[number[:_SAMPLE] == each] -= rows.mean(axis=0, dtype=np.float64)
-    overall = squares.sum() / max(len(embedding) - len(found), 1)
+    overall = squares.sum() / max(len(embedding) - len(present), 1)
     own = squares / np.maximum(counts - 1, 1)
     gram = sample @ sample.T if len(sample) < sample.shape[1] else sample.T @ sample
     dimensions = max(float(np.trace(gram) ** 2 / max((gram**2).sum(), 1e-300)), 1.0)

@@ -39,8 +39,8 @@ _Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Labelled pictures, and what is known of where their labels come from.
+class LabelledRows:
+    """Labelled pictures, and the origin of their labels.
 
     Attributes:
         features: training and holdout rows.
@@ -78,7 +78,7 @@ NOTHING_QUARANTINED: Final = Quarantined()
 def quarantine(
     champion: StoredVersion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
 ) -> list[SuspectLabel]:
-    """Put the likely wrong labels among those sent into quarantine, and return them.
+    """Quarantine likely wrong labels of examples, and return them.
 
     Raises:
         StorageError: the examples cannot be read or changed.
@@ -90,23 +90,23 @@ def quarantine(
         for name, row in zip(features.sha256, features.label_index, strict=True)
     ]
     before = champion.features.labels
-    known = np.array([label in before for label in features.labels])
-    said = np.zeros((len(sent), len(known)), np.float32)
+    is_known = np.array([label in before for label in features.labels])
+    answers = np.zeros((len(sent), len(is_known)), np.float32)
     places = [before.index(label) for label in features.labels if label in before]
-    said[:, known] = champion.probabilities(features.embedding)[:, places]
-    found = find_wrong_labels(
-        Labels(features, data.source, np.array(sent, np.bool_), data.is_new, known, data.aside),
-        said,
+    answers[:, is_known] = champion.probabilities(features.embedding)[:, places]
+    suspects = find_wrong_labels(
+        LabelledRows(features, data.source, np.array(sent, np.bool_), data.is_new, is_known, data.aside),
+        answers,
         fitted,
         seed=card.seed,
         balance=card.settings.get("balance", "auto"),
     )
-    examples.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in found})
-    return found
+    examples.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in suspects})
+    return suspects
 
 
 def find_wrong_labels(
-    labels: Labels, champion: FloatArray, fitted: FittedHead, *, seed: int = 0, balance: Balance = "auto"
+    labels: LabelledRows, champion: FloatArray, fitted: FittedHead, *, seed: int = 0, balance: Balance = "auto"
 ) -> list[SuspectLabel]:
     """Find labels that are to be left out, worst first.
 
@@ -127,10 +127,10 @@ def find_wrong_labels(
         return []
     challenger, judged = unseen_answers(features, fitted)
     wrong = _both_contradict(champion, challenger, truth) & labels.is_new & examined & judged
-    first = _said_by_first(labels, seed, balance)
+    first = _answers_of_first(labels, seed, balance)
     doubtful = examined & first.unseen & (challenger[np.arange(len(truth)), truth] < _CONFIDENT)
     wrong |= _wrong_by_source(first, labels, doubtful)
-    now = _Said(challenger, judged, ~first.knows, _answers(fitted.head, labels.aside))
+    now = _HeadAnswers(challenger, judged, ~first.knows, _answers(fitted.head, labels.aside))
     wrong |= _wrong_by_source(now, labels, examined & judged & now.knows)
     wrong |= _of_wrong_sources(labels.source, wrong, examined)
     rows = np.flatnonzero(wrong)
@@ -150,7 +150,7 @@ def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, 
 
 
 @dataclass(frozen=True)
-class _Said:
+class _HeadAnswers:
     """A head's answers on all rows.
 
     Attributes:
@@ -166,8 +166,8 @@ class _Said:
     of_aside: FloatArray
 
 
-def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
-    """Fit a head on the first labels, of the classes that have enough."""
+def _answers_of_first(labels: LabelledRows, seed: int, balance: Balance) -> _HeadAnswers:
+    """Fit a head on trusted labels, of classes with enough of them."""
     features, trusted = labels.features, ~labels.sent
     counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
     classes = np.flatnonzero(counts >= MIN_CLASS)
@@ -177,7 +177,7 @@ def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
     )
     mine = knows & trusted
     if len(classes) < 2 or mine.sum() < _FEWEST_TRUSTED:
-        return _Said(answers, np.zeros_like(knows), np.zeros_like(knows), of_aside)
+        return _HeadAnswers(answers, np.zeros_like(knows), np.zeros_like(knows), of_aside)
     first = replace(
         features.select(mine),
         labels=tuple(features.labels[index] for index in classes),
@@ -190,7 +190,7 @@ def _said_by_first(labels: Labels, seed: int, balance: Balance) -> _Said:
     rows, unseen = np.flatnonzero(mine), knows & labels.sent
     answers[np.ix_(rows, classes)] = of_mine
     unseen[rows] = unseen_of_mine
-    return _Said(answers, unseen, knows, of_aside)
+    return _HeadAnswers(answers, unseen, knows, of_aside)
 
 
 def _answers(head: Head, aside: Aside) -> FloatArray:
@@ -206,23 +206,23 @@ def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.ND
     return both
 
 
-def _wrong_by_source(said: _Said, labels: Labels, examined: _Mask) -> _Mask:
+def _wrong_by_source(head: _HeadAnswers, labels: LabelledRows, examined: _Mask) -> _Mask:
     """Return the labels that are likely wrong, of every source by itself."""
     features, aside = labels.features, labels.aside
     truth, source = features.label_index, np.array(labels.source, np.str_)
     wrong = np.zeros(len(truth), np.bool_)
-    if (said.unseen & ~labels.sent).sum() < _FEWEST_TRUSTED:
+    if (head.unseen & ~labels.sent).sum() < _FEWEST_TRUSTED:
         return wrong
-    foretold = Foretold.by(said.answers[said.unseen])
-    contradicted = examined & (said.answers.argmax(axis=1) != truth)
+    foretold = Foretold.by(head.answers[head.unseen])
+    contradicted = examined & (head.answers.argmax(axis=1) != truth)
     called = np.array(
         [features.labels.index(each) if each in features.labels else -1 for each in aside.label], np.int64
     )
-    older = (called >= 0) & (said.of_aside.argmax(axis=1) != called)
+    older = (called >= 0) & (head.of_aside.argmax(axis=1) != called)
     for each in np.unique(source[contradicted]):
         rows = np.flatnonzero(contradicted & (source == each))
         beside = np.flatnonzero(older & (np.array(aside.source, np.str_) == each))
-        answers = np.concatenate([said.answers[rows], said.of_aside[beside]])
+        answers = np.concatenate([head.answers[rows], head.of_aside[beside]])
         doubt = wrong_labels(answers, np.concatenate([truth[rows], called[beside]]), foretold)
         wrong[rows] = doubt[: len(rows)] > _LIKELY
     return wrong
@@ -242,7 +242,7 @@ def _why(entry: SuspectLabel) -> str:
     return f"likely wrong: called {entry.label}, read as {entry.answer} ({entry.probability:.2f})"
 
 
-def _suspect(labels: Labels, row: int, probabilities: FloatArray) -> SuspectLabel:
+def _suspect(labels: LabelledRows, row: int, probabilities: FloatArray) -> SuspectLabel:
     features, answer = labels.features, int(probabilities.argmax())
     label = int(features.label_index[row])
     return SuspectLabel(

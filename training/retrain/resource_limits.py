@@ -1,4 +1,4 @@
-"""What a retrain may take of the machine: whoever answers requests there comes first."""
+"""Limits of a retrain's time, memory and priority, for serving comes first."""
 
 import logging
 import os
@@ -24,11 +24,11 @@ log = logging.getLogger("regraft.retrain")
 
 
 class _Stopped(BaseException):
-    """Raised in the main thread by the signal; whoever handles every error does not handle this."""
+    """The limit's signal, no `Exception`, so that no handler of errors stops it."""
 
 
 def lower_priority(cpus: int = 0) -> None:
-    """Let this process run when others do not need the machine, and be the first that the system kills for memory.
+    """Yield the machine's CPUs and memory to other processes.
 
     Args:
         cpus: how many it may use; 0 for all that it has.
@@ -42,7 +42,7 @@ def lower_priority(cpus: int = 0) -> None:
 
 @contextmanager
 def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], object] = log.error) -> Iterator[None]:
-    """Interrupt the block when it takes longer than so many minutes, or more memory; in the main thread only.
+    """Interrupt the block beyond a time or memory; in the main thread only.
 
     Memory is what the process has for itself and not from a file, as a look at /proc ten times a second finds it. Where
     there is no /proc, as on macOS, it has no limit. A limit of the system's own (RLIMIT_DATA) would count what threads
@@ -97,7 +97,7 @@ def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], obje
 def _watch_memory(
     limit_mb: int, over: threading.Event, interrupt: Callable[[str], None], last_words: Callable[[str], object]
 ) -> None:
-    """Look until the block is over; interrupt it, and end the process where that does not help."""
+    """Interrupt the block beyond its memory, or end the process."""
     while (used_mb := _private_mb()) <= limit_mb:
         if over.wait(_LOOK_EVERY_S):
             return
@@ -113,7 +113,7 @@ def _watch_memory(
 
 
 def _private_mb() -> float:
-    """Return how much memory this process alone has, without what it maps of files; 0 where nothing tells."""
+    """Return this process's private memory without mapped files, 0 if unknown."""
     try:
         _, resident, shared, *_ = map(int, _STATM.read_text().split())
     except OSError:

@@ -1,4 +1,4 @@
-"""On which side of the split a picture is: on that of its group, whenever it comes, and from then on for ever.
+"""Sides of the split: a picture stays for ever on that of its group.
 
 A picture belongs with those of the same named group, with those it looks nearly like, and with those that these belong
 with. Its bytes decide only where it is alone: a byte more behind a JPEG's end makes another file, and no other picture.
@@ -28,7 +28,7 @@ _Side = tuple[int, bool]
 
 @dataclass(frozen=True)
 class Sides:
-    """Where pictures belong, by image hash.
+    """Sides and groups of pictures, by image hash.
 
     Attributes:
         held: whether a picture is holdout.
@@ -49,7 +49,7 @@ def settle_sides(
     groups: Mapping[str, int] = _NOTHING,
     named: Mapping[str, Collection[str]] = _NOTHING,
 ) -> Sides:
-    """Bring pictures to the side of those that they belong with.
+    """Assign pictures to the side of those that they belong with.
 
     What has a side keeps it. The others go to the side of those that they belong with; to none where these are on both;
     and where none of these has a side, all go to one by the name of their group. The order makes no difference.
@@ -76,7 +76,7 @@ def settle_sides(
 def _with_neighbours(
     ties: Mapping[str, frozenset[int]], pairs: Collection[Pair], fixed: Mapping[str, bool]
 ) -> Iterator[tuple[set[str], set[bool]]]:
-    """Yield pictures without a side that belong together, and the sides of those that they belong with."""
+    """Yield pictures without a side, grouped, with their neighbours' sides."""
     together: DisjointSet = DisjointSet()
     for name in ties.keys() - fixed.keys():
         for tie in ties[name]:
@@ -100,7 +100,7 @@ def _with_neighbours(
 def _groups_of(
     ties: Mapping[str, frozenset[int]], pairs: Iterable[Pair], held: Mapping[str, bool], groups: Mapping[str, int]
 ) -> Iterator[tuple[str, int]]:
-    """Yield the group of each picture that has a side; the champion's stay, and newcomers join the lowest of them."""
+    """Yield each picture's group; newcomers join the champion's lowest."""
     together: DisjointSet = DisjointSet()
     for name, side in held.items():
         for tie in ties[name]:
@@ -126,13 +126,13 @@ def _merge(together: DisjointSet, first: Any, second: Any) -> None:  # noqa: ANN
 
 
 def _ties(name: str, groups: Mapping[str, int], named: Mapping[str, Collection[str]]) -> frozenset[int]:
-    """Return the groups that a picture is of: those that it was given, or its own."""
+    """Return a picture's given groups, or its own."""
     known = [groups[name]] if name in groups else []
     return frozenset([*known, *map(group_named, named.get(name, ()))]) or frozenset([group_of_one(name)])
 
 
 def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:
-    """Return the name of a group of pictures: the one that people gave it, or one that is drawn from all of theirs.
+    """Return a group's given name, or one drawn from its pictures' names.
 
     The lowest of several hashes is lower than any, which would hold out large groups more often than others.
     """
@@ -143,7 +143,7 @@ def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:
 
 
 def _is_held_out(group: int) -> bool:
-    """Tell whether a group is holdout.
+    """Decide whether a group is holdout.
 
     Of a picture that is alone it is as `regraft.label_rules.is_holdout` has it.
     """

@@ -1,4 +1,4 @@
-"""What is different between two versions: labels, metrics, settings, data."""
+"""Differences of two versions: labels, metrics, settings, data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FIELDS: Final = ("strategy", "seed", "temperature", "novelty_method", "novelty_
 
 @dataclass(frozen=True)
 class VersionDiff:
-    """Two versions of a model, the first and then the second of each pair.
+    """Differences of two versions; pairs are of first and second.
 
     Attributes:
         labels_added: that only the second has.

@@ -31,7 +31,7 @@ class StoredVersion:
     further: Additional | None
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
-        """Return what its head says [n, K] of embeddings [n, D], over the labels of its features."""
+        """Return probabilities [n, K] of embeddings [n, D], over the features' labels."""
         said, labels = self.artifact.head.probabilities(embedding), self.features.labels
         answers = np.zeros((len(said), len(labels)), np.float32)
         for column, label in enumerate(self.artifact.card.labels):
@@ -40,19 +40,19 @@ class StoredVersion:
 
     @property
     def is_in_one_form(self) -> bool:
-        """Whether its card has the very labels that its features have."""
+        """True where card and features have the very same labels."""
         return set(self.features.labels) == set(self.artifact.card.labels)
 
     @property
     def key(self) -> EmbeddingKey:
-        """What embeddings are cached under that its `embedder` makes."""
+        """The cache key of embeddings by its `embedder`."""
         card = self.artifact.card
         bare = EmbeddingKey(card.backbone.digest, card.image.digest())
         return bare.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
     @cached_property
     def embedder(self) -> Embedder:
-        """Its backbone in a session of its own, opened where there is something to run."""
+        """The backbone in a session of its own, opened on first use."""
         card = self.artifact.card
         bare = EmbeddingKey(card.backbone.digest, card.image.digest())
         return Embedder.open(self.artifact.model.SerializeToString(), card.image, bare, card.backbone.precision)
@@ -84,7 +84,7 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
 
 
 def _in_one_form(champion: StoredVersion) -> StoredVersion:
-    """Return the version with labels in their one form; classes that are one by it become one."""
+    """Merge classes whose labels have one form."""
     before = champion.features
     labels = tuple(dict.fromkeys(map(one_form, before.labels)))
     if labels == before.labels:

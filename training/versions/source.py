@@ -1,4 +1,4 @@
-"""A version of the store that others go on from: ``--backbone store:NAME[:VERSION]``. No torch.
+"""Source version of a run, ``--backbone store:NAME[:VERSION]``. No torch.
 
 A probe takes the backbone out of its file. A fine-tuning goes on from the weights that the one which made it kept,
 which lie beside that version or beside another with the same backbone.
@@ -78,7 +78,7 @@ class Source:
         raise PreconditionError(f"--backbone: {STORE_PREFIX}{self.label} {self._lack(kept)}: {self._way_out()}")
 
     def _folders(self) -> Iterator[Path]:
-        """Yield the folders that may hold its state, of its own model first."""
+        """Yield the folders that may hold its state, nearest first."""
         store, own = ModelStore(self.root), dict.fromkeys([self.name, *(each.name for each in self.lineage)])
         for name in own:
             for version in reversed(store.versions(name)):
@@ -100,7 +100,7 @@ class Source:
 
 
 def source_of(settings: TrainSettings) -> Source | None:
-    """Return the version that a run goes on from; None for a network.
+    """Return a run's source version, None for a network.
 
     Raises:
         InvalidRequestError: what is given is no name and version.
@@ -134,7 +134,7 @@ def settle_source(settings: TrainSettings) -> TrainSettings:
 
 
 def _holds(path: Path, kept: KeptState) -> bool:
-    """Return whether a file has the very content that a card tells of."""
+    """Compare a file with the size and digest in a card."""
     if not path.is_file() or path.stat().st_size != kept.size_bytes:
         return False
     with path.open("rb") as file:

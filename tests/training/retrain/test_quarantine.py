@@ -8,7 +8,7 @@ from training.gate.verdict import SuspectLabel
 from training.head.features import Features
 from training.head.fit import FittedHead, fit
 from training.retrain.data import Aside
-from training.retrain.quarantine import Labels, find_wrong_labels
+from training.retrain.quarantine import LabelledRows, find_wrong_labels
 
 COUNTS = (60, 60, 60)
 
@@ -40,7 +40,7 @@ class Sent:
     def found(self, vouched: set[str] = frozenset(), known: tuple[bool, ...] = (True,) * 3) -> list[SuspectLabel]:  # type: ignore[assignment]
         features, source, sent = self.joined()
         champion = fit(self.first).head.probabilities(features.embedding)
-        labels = Labels(
+        labels = LabelledRows(
             features,
             tuple(source),
             np.array([is_sent and name not in vouched for is_sent, name in zip(sent, features.sha256, strict=True)]),
@@ -148,7 +148,9 @@ def test_a_class_that_is_new_to_the_champion_is_not_doubted() -> None:
 def test_slow_poison_is_found_in_labels_that_were_learned_long_ago() -> None:
     batch, names = sent(12, count=60)
     features, source, is_sent = batch.joined()
-    labels = Labels(features, tuple(source), np.array(is_sent), np.zeros(len(source), np.bool_), np.ones(3, np.bool_))
+    labels = LabelledRows(
+        features, tuple(source), np.array(is_sent), np.zeros(len(source), np.bool_), np.ones(3, np.bool_)
+    )
     head = fit(features)
 
     found = find_wrong_labels(labels, head.head.probabilities(features.embedding), head)
@@ -171,7 +173,7 @@ def test_what_is_in_quarantine_already_speaks_against_its_own_source(source: str
     )
     left = features.select(~is_older)
     of_left = [(sources[row], is_sent[row]) for row in np.flatnonzero(~is_older)]
-    labels = Labels(
+    labels = LabelledRows(
         left,
         tuple(each for each, _ in of_left),
         np.array([each for _, each in of_left]),
@@ -189,6 +191,6 @@ def test_what_is_in_quarantine_already_speaks_against_its_own_source(source: str
 def test_where_nothing_was_sent_nothing_is_looked_for() -> None:
     features = blobs(COUNTS, 8)
     nothing = np.zeros(len(features.sha256), np.bool_)
-    labels = Labels(features, ("first",) * len(nothing), nothing, nothing, np.ones(3, np.bool_))
+    labels = LabelledRows(features, ("first",) * len(nothing), nothing, nothing, np.ones(3, np.bool_))
 
     assert find_wrong_labels(labels, np.zeros((len(nothing), 3), np.float32), fit(features)) == []

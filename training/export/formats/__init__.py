@@ -1,1 +1,1 @@
-"""The kinds of files that ``regraft export --to`` writes, a module each; `catalogue` lists them."""
+"""Formats of ``regraft export --to``, a module each."""

@@ -1,4 +1,4 @@
-"""The formats of ``regraft export``: how each is written, and how it is asked."""
+"""Catalogue of the export formats: writer and runner of each."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from training.export.formats.constant_head import of_one_picture, with_card, wit
 from training.export.formats.mobile import custom_operators, with_decoding
 from training.export.formats.openvino_ir import require_openvino, write_ir
 from training.export.formats.ort_format import write_ort
-from training.export.formats.runners import Answer, bytes_answer, crop_answer, openvino_answer
+from training.export.formats.runners import Runner, bytes_runner, crop_runner, openvino_runner
 from training.export.formats.triton import write_repository
 
 Format = Literal["onnx", "fp16", "int8", "ort", "mobile", "triton", "openvino"]
@@ -27,7 +27,7 @@ def require_package(to: Format) -> None:
 
 
 def write(to: Format, model: onnx.ModelProto, card: ModelCard, folder: Path) -> Path:
-    """Write a baked model into a folder, and return the file that is loaded."""
+    """Write a model into a folder, and return the file to load."""
     path = folder / {"ort": "model.ort", "triton": f"{card.name}/1/model.onnx", "openvino": "model.xml"}.get(
         to, "model.onnx"
     )
@@ -46,9 +46,9 @@ def write(to: Format, model: onnx.ModelProto, card: ModelCard, folder: Path) -> 
     return path
 
 
-def opened(to: Format, path: Path) -> Answer:
+def open_file(to: Format, path: Path) -> Runner:
     """Open what `write` returned, on one thread of the CPU."""
-    return {"mobile": bytes_answer, "openvino": openvino_answer}.get(to, crop_answer)(path)
+    return {"mobile": bytes_runner, "openvino": openvino_runner}.get(to, crop_runner)(path)
 
 
 def size_mb(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""The model as any tool takes it: the head is a constant, and labels and card are in the file."""
+"""Models with a constant head, labels and card in the file."""
 
 import copy
 from typing import Final
@@ -15,8 +15,8 @@ LABELS_KEY: Final = "regraft.labels"
 """Metadata: the labels, one on a line, for consumers that have no JSON."""
 
 
-def baked(backbone: onnx.ModelProto, head: Head, card: ModelCard, precision: Precision) -> onnx.ModelProto:
-    """Put a head onto a backbone for good.
+def with_constant_head(backbone: onnx.ModelProto, head: Head, card: ModelCard, precision: Precision) -> onnx.ModelProto:
+    """Graft a head onto a backbone as a constant.
 
     Args:
         backbone: of the version, or the same one in int8.
@@ -42,7 +42,7 @@ def baked(backbone: onnx.ModelProto, head: Head, card: ModelCard, precision: Pre
 
 
 def without_figures(card: ModelCard) -> ModelCard:
-    """Return the card of a file that calculates otherwise than the one that its figures were measured on."""
+    """Drop the card's figures, which another arithmetic does not keep."""
     return card.model_copy(update={"metrics": None, "reference": None})
 
 
@@ -56,7 +56,7 @@ def with_card(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
 
 
 def without_labels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without the output of strings, for runtimes that have none."""
+    """Drop the output of strings, for runtimes that have none."""
     changed = copy.deepcopy(model)
     for field in (changed.graph.node, changed.graph.output):
         kept = [item for item in field if LABELS not in (item.name, *getattr(item, "output", ()))]
@@ -66,7 +66,7 @@ def without_labels(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def of_one_picture(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model for a batch of 1 alone, for compilers that want to know every shape."""
+    """Fix the batch to 1, for compilers that need every shape."""
     changed = copy.deepcopy(model)
     for value in (*changed.graph.input, *changed.graph.output):
         shape = value.type.tensor_type.shape

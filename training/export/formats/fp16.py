@@ -1,4 +1,4 @@
-"""A backbone in half precision: half the size, and faster on GPUs and NPUs that calculate so."""
+"""Backbones in half precision."""
 
 import copy
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ _ROUNDED: Final = "embedding of rounded weights"
 _SHIFT: Final = "what rounding adds"
 
 
-def half(backbone: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the backbone calculating in float16, of the same contract: its embedding is float32.
+def to_fp16(backbone: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a backbone to float16 arithmetic; its embedding stays float32.
 
     Raises:
         ArtifactError: it cannot be converted.
@@ -35,7 +35,7 @@ def half(backbone: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def half_weights(backbone: onnx.ModelProto, crops: Sequence[Crop]) -> onnx.ModelProto:
+def with_fp16_weights(backbone: onnx.ModelProto, crops: Sequence[Crop]) -> onnx.ModelProto:
     """Return the backbone with its weights in float16, calculating in float32.
 
     What rounding them adds to the embedding on average is taken off again (after Nagel et al., "Data-Free Quantization

@@ -1,4 +1,4 @@
-"""A model that takes the bytes of a JPEG or PNG: decoding, resizing and cropping are nodes of the graph.
+"""Models that decode, resize and crop a JPEG or PNG themselves.
 
 The resize is that of `regraft.image.resize`, as two matrix products: a row of weights for each row, then for each
 column, of the crop. ONNX's own ``Resize`` cannot cut a window between pixels, and would be off by up to half of one.
@@ -150,7 +150,7 @@ decode_and_crop (uint8[bytes] picture) => (uint8[1, {crop}, {crop}, 3] crop)
 
 
 def with_decoding(model: onnx.ModelProto, spec: ImageSpec) -> onnx.ModelProto:
-    """Return a baked model that takes ``picture``, uint8 [bytes of a JPEG or PNG], and answers for that one picture."""
+    """Put decoding ahead of a model: input ``picture``, uint8 [bytes], one picture."""
     weights = "".join(_WEIGHTS.format(axis, kernel=_KERNELS[spec.interpolation].format(axis)) for axis in "yx")
     text = _GRAPH.format(
         opset=OPSET, crop=spec.crop_px, share=spec.crop_px / spec.resize_px, reach=_REACH[spec.resize], weights=weights
@@ -166,7 +166,7 @@ def with_decoding(model: onnx.ModelProto, spec: ImageSpec) -> onnx.ModelProto:
 
 
 def custom_operators() -> Path:
-    """Return the library that ONNX Runtime has to load for such a model.
+    """Return the library of operators for ONNX Runtime to load.
 
     Raises:
         MissingPackageError: the package that brings it is not installed.

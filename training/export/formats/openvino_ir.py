@@ -4,18 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from regraft.errors import ArtifactError, MissingPackageError, first_line
-from regraft.image.spec import Crop
-from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
 from regraft.model.card import ModelCard
 from training.export.formats.constant_head import LABELS_KEY, without_labels
 
 
 def require_openvino() -> Any:  # noqa: ANN401 - its types come and go with it
-    """Import OpenVINO, without the package by which its import would report to its makers.
+    """Import OpenVINO without its telemetry.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -31,7 +28,7 @@ def require_openvino() -> Any:  # noqa: ANN401 - its types come and go with it
 
 
 def write_ir(model: onnx.ModelProto, path: Path, card: ModelCard) -> None:
-    """Write ``path``, a model.xml, and its model.bin. Labels and card are its ``rt_info``.
+    """Write a model.xml and its model.bin, labels and card in ``rt_info``.
 
     Raises:
         ArtifactError: OpenVINO cannot convert the model.
@@ -48,16 +45,3 @@ def write_ir(model: onnx.ModelProto, path: Path, card: ModelCard) -> None:
     converted.set_rt_info(card.to_json(), ["regraft", "card"])
     converted.set_rt_info("\n".join(card.labels), LABELS_KEY.split("."))
     openvino.save_model(converted, path, compress_to_fp16=False)
-
-
-class OpenVino:
-    """A written file, opened with one thread."""
-
-    def __init__(self, path: Path) -> None:
-        """Open a model.xml."""
-        settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._request = require_openvino().Core().compile_model(path, "CPU", settings).create_infer_request()
-
-    def probabilities(self, crop: Crop) -> FloatArray:
-        """Return probabilities [K] of a crop."""
-        return np.array(self._request.infer({IMAGE: crop[None]})[PROBABILITIES][0], np.float32)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own format, and the list of operators that a build of just this model needs."""
+"""ONNX Runtime's own format, and the operators that a model needs."""
 
 import contextlib
 import io

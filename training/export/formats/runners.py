@@ -1,4 +1,4 @@
-"""How files are asked for the probabilities of a picture, on one thread of the CPU."""
+"""Runners of exported files, on one thread of the CPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,39 +11,40 @@ from regraft.image.spec import Crop
 from regraft.model.artifact import IMAGE, PROBABILITIES, FloatArray
 from regraft.model.session import open_session
 from training.export.formats.mobile import PICTURE, custom_operators
-from training.export.formats.openvino_ir import OpenVino
+from training.export.formats.openvino_ir import require_openvino
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as files may want it: encoded, and cut."""
+    """A picture, encoded and cropped."""
 
     data: bytes
     crop: Crop
 
 
-Answer: TypeAlias = Callable[[Picture], FloatArray]
-"""Asks a file for the probabilities [K] of a picture."""
+Runner: TypeAlias = Callable[[Picture], FloatArray]
+"""Computes the probabilities [K] of a picture."""
 
 
-def crop_answer(model: Path) -> Answer:
+def crop_runner(model: Path) -> Runner:
     """Open a file for ONNX Runtime that takes crops."""
     session = open_session(model, provider="cpu", threads=1).session
     return lambda picture: np.asarray(session.run([PROBABILITIES], {IMAGE: picture.crop[None]})[0][0], np.float32)
 
 
-def bytes_answer(model: Path) -> Answer:
-    """Open a file for ONNX Runtime and its extensions that takes encoded pictures."""
+def bytes_runner(model: Path) -> Runner:
+    """Open a file for ONNX Runtime that takes encoded pictures."""
     session = open_session(model, provider="cpu", threads=1, operators=custom_operators()).session
 
-    def ask(picture: Picture) -> FloatArray:
+    def run(picture: Picture) -> FloatArray:
         encoded = np.frombuffer(picture.data, np.uint8)
         return np.asarray(session.run([PROBABILITIES], {PICTURE: encoded})[0][0], np.float32)
 
-    return ask
+    return run
 
 
-def openvino_answer(model: Path) -> Answer:
+def openvino_runner(model: Path) -> Runner:
     """Open a file for OpenVINO that takes crops."""
-    opened = OpenVino(model)
-    return lambda picture: opened.probabilities(picture.crop)
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = require_openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda picture: np.array(request.infer({IMAGE: picture.crop[None]})[PROBABILITIES][0], np.float32)

@@ -1,4 +1,4 @@
-"""A folder of Triton's model repository: ``config.pbtxt``, the labels, and the model as version 1."""
+"""Triton's model repository: ``config.pbtxt``, labels, model."""
 
 from pathlib import Path
 from typing import Final

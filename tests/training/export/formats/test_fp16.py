@@ -9,7 +9,7 @@ from regraft.image.spec import Crop
 from regraft.model.artifact import check_backbone
 from tests.tiny import SPEC, picture
 from tests.training.convolutions import conv_backbone
-from training.export.formats.fp16 import half, half_weights
+from training.export.formats.fp16 import to_fp16, with_fp16_weights
 from training.quantisation.sensitivity import embeddings
 
 
@@ -26,7 +26,7 @@ def relative_error(found: onnx.ModelProto, exact: onnx.ModelProto, crops: list[C
 def test_either_way_the_embedding_is_that_of_the_backbone_but_for_rounding(crops: list[Crop]) -> None:
     backbone = conv_backbone()
 
-    for found in (half(backbone), half_weights(backbone, crops)):
+    for found in (to_fp16(backbone), with_fp16_weights(backbone, crops)):
         check_backbone(found)
         assert 0 < relative_error(found, backbone, crops) < 0.01
 
@@ -34,7 +34,7 @@ def test_either_way_the_embedding_is_that_of_the_backbone_but_for_rounding(crops
 def test_half_weights_take_half_the_bytes_and_calculate_in_float32(crops: list[Crop]) -> None:
     backbone = conv_backbone(depth=3)
 
-    found = half_weights(backbone, crops)
+    found = with_fp16_weights(backbone, crops)
 
     weights = [tensor for tensor in found.graph.initializer if len(tensor.dims) > 1]
     assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
@@ -46,7 +46,7 @@ def test_half_weights_take_half_the_bytes_and_calculate_in_float32(crops: list[C
 def test_what_rounding_the_weights_adds_on_average_is_taken_off(crops: list[Crop]) -> None:
     backbone = conv_backbone()
 
-    off = embeddings(half_weights(backbone, crops), crops) - embeddings(backbone, crops)
+    off = embeddings(with_fp16_weights(backbone, crops), crops) - embeddings(backbone, crops)
 
     assert np.abs(off.mean(axis=0)).max() < 0.05 * np.abs(off).max()
 
@@ -57,4 +57,4 @@ def test_a_weight_that_float16_cannot_hold_is_refused(crops: list[Crop]) -> None
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(1e5), tensor.name))
 
     with pytest.raises(ArtifactError, match="beyond 65504"):
-        half_weights(backbone, crops)
+        with_fp16_weights(backbone, crops)
