@@ -49,6 +49,7 @@ FROM base AS runtime
 ENV PATH=/opt/regraft/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     HOME=/data \
     REGRAFT_STORE=/models \
     REGRAFT_EXAMPLES=/data/examples \

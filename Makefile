@@ -104,6 +104,7 @@ bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder
 docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
 	$(DEV)/python -m regraft.cli.serving.settings_page > docs/settings.md
 	$(DEV)/python -m benchmarks.formats > docs/images.md
+	$(DEV)/python -m tests.house
 
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto

@@ -20,6 +20,7 @@ from regraft.image.decode import decode_crop
 from regraft.model.artifact import read
 from regraft.model.session import cpu_budget, open_session
 from regraft.read_ahead import map_ahead
+from regraft.safe_path import module_command
 from regraft.stores.models import MODEL_FILE, ModelStore
 from training.data.dataset import scan
 from training.settings import TrainSettings
@@ -60,7 +61,7 @@ def main() -> None:
         spec = read(model).card.image
         session = open_session(model, provider="cpu", threads=1).session
         crops = list(map_ahead(lambda file: decode_crop(file.read_bytes(), spec), files))
-        command = [sys.executable, "-m", "regraft", "evaluate", "bench", str(data), "--store", str(store), "--json"]
+        command = [*module_command("regraft.cli"), "evaluate", "bench", str(data), "--store", str(store), "--json"]
 
         def decode() -> None:
             with ThreadPoolExecutor(cpu_budget()) as pool:

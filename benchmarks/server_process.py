@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.memory import MB, forget_peak, peak_bytes, resident_bytes
+from regraft.safe_path import module_command
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def _bind(cpus: Collection[int]) -> None:
 
 def serve_command(store: Path, *arguments: str) -> list[str]:
     """Return a server's command: free ports, told in a line of JSON."""
-    command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json", "--provider", "cpu"]
+    command = [*module_command("regraft.cli"), "serve", "--store", str(store), "--json", "--provider", "cpu"]
     return [*command, "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *arguments]
 
 

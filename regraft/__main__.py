@@ -3,6 +3,8 @@
 import sys
 from importlib.util import find_spec
 
+from regraft.safe_path import import_own_packages
+
 
 def main() -> None:
     """Run the command line, or say in one line why it cannot."""
@@ -11,6 +13,7 @@ def main() -> None:
             f"error: Regraft is for Linux, and this is {sys.platform}: use a container, or WSL on Windows "
             "(regraft.client alone works here)"
         )
+    import_own_packages()
     from regraft.cli.main import main as run  # noqa: PLC0415 - it needs what is missing elsewhere
 
     run()

@@ -1,5 +1,9 @@
-"""``python -m regraft.cli``, for torchrun and the demo."""
+"""``python -m regraft.cli``, for the demo."""
 
-from regraft.cli.main import main
+from regraft.safe_path import import_own_packages
+
+import_own_packages()
+
+from regraft.cli.main import main  # noqa: E402 - it imports them
 
 main()

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from regraft.errors import PreconditionError, RegraftError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
+from regraft.safe_path import module_command
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
@@ -41,7 +41,7 @@ _ENDS: Final = {
 
 
 class JobRunner:
-    """Starts ``python -m training.retrain`` and sees every job to a final state. Use from one event loop.
+    """Starts processes of ``training.retrain`` and sees every job to a final state. Use from one event loop.
 
     A job whose process was killed is started once more; one that was killed with its server, by the next start, or by
     another server on the same stores.
@@ -240,9 +240,7 @@ class JobRunner:
         if self._closing:
             return False
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "training.retrain",
+            *module_command("training.retrain"),
             *self._child_arguments,
             "--job",
             job.id,

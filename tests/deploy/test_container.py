@@ -53,6 +53,12 @@ def test_everything_pinned_has_hashes_and_nothing_says_where_it_comes_from(targe
     assert not re.search(r"https?:|file:|index-url|find-links|@ ", text)
 
 
+def test_no_process_of_a_container_imports_what_lies_in_its_working_directory() -> None:
+    runtime = (REPOSITORY / "Dockerfile").read_text().partition(" AS runtime\n")[2]
+
+    assert "PYTHONSAFEPATH=1" in runtime
+
+
 def test_servers_have_no_torch_and_only_the_one_for_gpus_has_cuda() -> None:
     assert not {"torch", "nvidia-cublas"} & pinned("serve").keys()
     assert "torch" not in pinned("serve-gpu")

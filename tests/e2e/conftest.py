@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,9 @@ import pytest
 
 from regraft.bench.steady_load import Load
 from regraft.client.client import Client
+from regraft.files import locked
+from regraft.safe_path import module_command
+from tests import REPOSITORY
 from tests.e2e.recorder import Recorder, recorder
 from tests.serving.live import PLAN, background_load
 
@@ -22,8 +27,8 @@ from tests.serving.live import PLAN, background_load
 class ServerProcess:
     """``regraft serve`` on free ports; a context manager that ends it, whatever happened."""
 
-    def __init__(self, store: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "regraft.cli", "serve", "--store", str(store), "--json"]
+    def __init__(self, store: Path, *arguments: str, regraft: Sequence[str] = module_command("regraft.cli")) -> None:
+        command = [*regraft, "serve", "--store", str(store), "--json"]
         ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
         self.log = store.parent / "server.log"
         with self.log.open("a") as log:
@@ -92,6 +97,50 @@ def others_unharmed(target: str, *, pause_s: float = 0.0) -> Iterator[Load]:
     assert result.failed == 0, result.phases
     assert result.requests >= 40
     report(f"others: {result.requests} answers, {result.phases['before'].latency_ms}")
+
+
+@pytest.fixture(scope="session")
+def wheel(run_folder: Path) -> Path:
+    """The wheel of this repository, built once for the whole run."""
+    folder = run_folder / "wheel"
+    with locked(run_folder / "wheel.lock", patience_s=300):
+        if not folder.exists():
+            # A copy: the build leaves its own folders beside the sources.
+            source = run_folder / "source"
+            for package in ("regraft", "serving", "training"):
+                shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+            for file in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(REPOSITORY / file, source)
+            _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, run_folder: Path) -> Path:
+    """``regraft`` in a fresh environment that has the wheel; what it depends on is that of the tests' environment."""
+    folder = run_folder / "installed"
+    with locked(run_folder / "installed.lock", patience_s=300):
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+            _pip("--python", str(folder), "install", "--no-deps", str(wheel))
+            [packages] = folder.glob("lib/python3*/site-packages")
+            (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin" / "regraft"
+
+
+def _pip(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+
+
+@pytest.fixture
+def among_foreign_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory, and PYTHONPATH, have a ``serving`` and a ``training`` of somebody else."""
+    for name in ("serving", "training"):
+        (tmp_path / "foreign" / name).mkdir(parents=True)
+        (tmp_path / "foreign" / name / "__init__.py").write_text(f"raise SystemExit('the {name} of somebody else')")
+    monkeypatch.chdir(tmp_path / "foreign")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "foreign"))
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""The demo on a user's own folder: `make demo DATA=folder` runs the same command."""
+"""The demo of an installed wheel, on a user's own pictures and beside a user's own packages."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,19 @@ import pytest
 from tests.e2e.recorder import Recorder
 from tests.tiny import COLOURS, picture
 
+pytestmark = pytest.mark.usefixtures("among_foreign_packages")
 
-def run_demo(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str]) -> dict[str, Any]:
+
+def run_demo(
+    regraft: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str]
+) -> dict[str, Any]:
     monkeypatch.setenv("REGRAFT_CACHE", str(shared_cache))
     for label in labels:
         folder = tmp_path / "photos" / label
         folder.mkdir(parents=True)
         for number in range(40):
             (folder / f"{number}.png").write_bytes(picture(label, number, side_px=32))
-    command = [sys.executable, "-m", "regraft.cli", "demo", str(tmp_path / "photos"), "--json"]
+    command = [str(regraft), "demo", str(tmp_path / "photos"), "--json"]
     done = subprocess.run([*command, "--folder", str(tmp_path / "run")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -27,9 +30,9 @@ def run_demo(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_four_classes_two_are_learned_while_it_serves(
-    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run_demo(tmp_path, shared_cache, monkeypatch, sorted(COLOURS))
+    result = run_demo(installed, tmp_path, shared_cache, monkeypatch, sorted(COLOURS))
 
     assert result["job"] == "SUCCEEDED"
     assert result["accuracy_before"] == {"old_classes": 1.0, "new_classes": 0.0}
@@ -40,9 +43,9 @@ def test_four_classes_two_are_learned_while_it_serves(
 
 
 def test_two_classes_half_of_the_pictures_come_later_and_a_proxy_is_not_asked_for_anything(
-    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder
+    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder
 ) -> None:
-    result = run_demo(tmp_path, shared_cache, monkeypatch, ["blue", "red"])
+    result = run_demo(installed, tmp_path, shared_cache, monkeypatch, ["blue", "red"])
 
     assert result["job"] == "SUCCEEDED"
     assert result["accuracy_after"]["old_classes"] == 1.0

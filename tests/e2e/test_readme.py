@@ -48,8 +48,8 @@ def test_every_command_works_in_the_order_of_the_page(
         said = {command: _run(command) for command in others}
         server.terminate()
         assert server.wait(timeout=60) == 0
-    [cron] = re.findall(r"`python -m (training\.retrain [^`]+)`", README)
-    _run(f"{sys.executable} -m {cron}")
+    [cron] = re.findall(r"`python (-P -m training\.retrain [^`]+)`", README)
+    _run(f"{sys.executable} {cron}")
 
     assert len(others) == 11
     assert "roses" in said["regraft classify photos/roses/1.jpg"].split()[1]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from regraft.stores.models import ModelStore
-from tests import REPOSITORY
 from tests.environment import users
 from tests.tiny import picture
 
@@ -38,18 +36,12 @@ print(json.dumps({"before": before, "labelled": labelled, "job": job, "after": a
 
 
 @pytest.fixture(scope="module")
-def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the base install and the CPU runtime, made with pip as a user would."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
-    # A copy: the build leaves its own folders beside the sources.
-    source = folder.parent / "source"
-    for package in ("regraft", "serving", "training"):
-        shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / file, source / file)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, f"{source}[cpu]"], env=users(), capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, f"{wheel}[cpu]"], env=users(), capture_output=True, text=True, check=False)
     if done.returncode and ("ConnectionError" in done.stderr or "NewConnectionError" in done.stderr):
         pytest.skip(f"pip reaches no package index: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr

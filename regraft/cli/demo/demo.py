@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.label_rules import image_hash
+from regraft.safe_path import module_command
 from regraft.v1 import retraining_pb2
 
 if TYPE_CHECKING:  # numpy and Pillow
@@ -114,7 +114,7 @@ def _write_folders(root: Path, pictures: Sequence[tuple[bytes, str]]) -> None:
 def _run(*arguments: str) -> None:
     line((f"$ regraft {' '.join(arguments)}", "dim"))
     out.file.flush()
-    if subprocess.run([sys.executable, "-m", "regraft.cli", *arguments], check=False).returncode:
+    if subprocess.run([*module_command("regraft.cli"), *arguments], check=False).returncode:
         raise RegraftError(f"`regraft {arguments[0]}` failed")
 
 
@@ -125,9 +125,7 @@ def _server(store: Path) -> Iterator[dict[str, Any]]:
     line((f"$ regraft {' '.join(arguments)}", "dim"))
     with (
         (store.parent / "server.log").open("w") as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "regraft.cli", *arguments], stdout=subprocess.PIPE, stderr=log
-        ) as server,
+        subprocess.Popen([*module_command("regraft.cli"), *arguments], stdout=subprocess.PIPE, stderr=log) as server,
     ):
         try:
             announced = server.stdout.readline() if server.stdout else b""

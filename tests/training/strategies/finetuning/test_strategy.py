@@ -283,7 +283,8 @@ def test_two_processes_of_torchrun_give_what_one_gives(data: Path, beaten: Train
     """The command is the same; the answers on the holdout are too, but for the order of additions."""
     flags = ["--strategy", "finetune", "--backbone", BACKBONE, "--weights", "none", "--epochs", "2", "--batch", "8"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "regraft.cli"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += ["--no-python", str(Path(sys.executable).with_name("regraft"))]
     command += ["train", str(data), "--store", str(tmp_path / "both"), *flags, "--lr", "1e-3", "--no-tensorboard"]
 
     done = subprocess.run(

@@ -1,0 +1,41 @@
+"""ARCHITECTURE.md: its house is the tree, and what it names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import REPOSITORY
+from tests.house import PAGE, halls, house
+
+MOST_ROOMS = 14
+HALLS = dict(halls())
+FILES = [path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*.*") if ".git" not in path.parts]
+
+
+def test_the_house_is_the_tree() -> None:
+    assert f"\n```text\n{house()}\n```\n" in PAGE.read_text(), "run `make docs`"
+
+
+@pytest.mark.parametrize("hall", HALLS, ids=lambda hall: str(hall.relative_to(REPOSITORY)))
+def test_no_hall_has_too_many_rooms(hall: Path) -> None:
+    assert len(HALLS[hall]) <= MOST_ROOMS
+
+
+def test_every_room_says_what_it_is() -> None:
+    assert not [line for line in house().splitlines() if len(line.split()) == 1]
+
+
+def test_every_path_that_the_page_names_leads_to_one_place() -> None:
+    for named in re.findall(r"`([\w./-]+(?:\.(?:py|md|toml)|/))`", PAGE.read_text()):
+        if named.endswith("/"):
+            assert (REPOSITORY / named).is_dir(), named
+        else:
+            assert len([path for path in FILES if f"/{path}".endswith(f"/{named}")]) == 1, named
+
+
+def test_the_tests_have_the_folders_of_the_source() -> None:
+    for wing in ("regraft", "serving", "training"):
+        for folder in (REPOSITORY / "tests" / wing).glob("**/"):
+            if folder.name != "__pycache__":
+                assert (REPOSITORY / folder.relative_to(REPOSITORY / "tests")).is_dir(), folder
