@@ -93,12 +93,12 @@ def _fp16(source: Source, backbone: onnx.ModelProto, folder: Path, max_drop: flo
         note = "most CPUs calculate fp16 in float32, with a cast before and after each layer: it is for GPUs and NPUs"
         return Attempt(first.model, first.proof, (), (note,))
     rounded = with_fp16_weights(backbone, calibration_crops(source.calibration, card.image))
-    found = _written(source, "fp16", with_constant_head(rounded, head, card, "fp16"), folder, True, progress)
+    second = _written(source, "fp16", with_constant_head(rounded, head, card, "fp16"), folder, True, progress)
     note = (
         f"the weights are in float16 and the arithmetic is float32: calculating in float16 too loses "
         f"{first.proof.points_lost:.2f} points"
     )
-    return Attempt(found.model, found.proof, (), (note,))
+    return Attempt(second.model, second.proof, (), (note,))
 
 
 def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Progress) -> Attempt:
@@ -119,11 +119,11 @@ def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Pro
     errors = errors_of_layers(backbone, graph, crops, progress)
     worst, tried = list(errors), [f"{first.proof.points_lost:.2f} points with every layer in int8"]
     for count in (count for count in _IN_FLOAT if count < len(worst)):
-        _, found = attempt(worst[:count])
-        if found.proof.points_lost <= max_drop:
+        _, later = attempt(worst[:count])
+        if later.proof.points_lost <= max_drop:
             note = f"{count} layers are left in float, since int8 loses {', '.join(tried)}"
-            return Attempt(found.model, found.proof, tuple(worst[:count]), (note,))
-        tried.append(f"{found.proof.points_lost:.2f} with {count} in float")
+            return Attempt(later.model, later.proof, tuple(worst[:count]), (note,))
+        tried.append(f"{later.proof.points_lost:.2f} with {count} in float")
     hurt = ", ".join(f"{name} ({error:.0%})" for name, error in list(errors.items())[:_NAMED])
     raise TrainingError(
         f"--to int8 loses {', '.join(tried)}, more than --max-drop {max_drop:g}, on the {first.proof.images} "

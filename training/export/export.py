@@ -98,12 +98,12 @@ def export_version(
 
 
 def _remarks(to: Format, cpu: Cpu | None) -> list[str]:
-    found = [_NOTES[to]] if to in _NOTES else []
+    remarks = [_NOTES[to]] if to in _NOTES else []
     if cpu is not None and cpu != this_cpu():
-        found.append(
+        remarks.append(
             f"it is for {cpu}, and this machine is {this_cpu()}: its answers were compared here, not its speed"
         )
-    return found
+    return remarks
 
 
 def _check(to: str, out: Path, cpu: str | None, max_drop: float) -> tuple[Format, Cpu | None]:
@@ -120,35 +120,35 @@ def _check(to: str, out: Path, cpu: str | None, max_drop: float) -> tuple[Format
     return wanted, this_cpu() if cpu is None else _one_of(get_args(Cpu), cpu, "--cpu")
 
 
-def _one_of(known: Sequence[Any], asked: str, flag: str) -> Any:  # noqa: ANN401 - one of a Literal
-    if asked not in known:
-        raise InvalidRequestError(f"{flag} {asked}: need one of {', '.join(known)}")
+def _one_of(choices: Sequence[Any], asked: str, flag: str) -> Any:  # noqa: ANN401 - one of a Literal
+    if asked not in choices:
+        raise InvalidRequestError(f"{flag} {asked}: need one of {', '.join(choices)}")
     return asked
 
 
 def _read(store: ModelStore, wanted: str, to: Format, data: Path | None, examples: str, progress: Progress) -> Source:
     name, version = store.find(wanted)
     path = store.folder(name, version) / MODEL_FILE
-    found = artifact.read(path)
-    if found.card.backbone.precision != "fp32" and to in {"fp16", "int8"}:
-        raise PreconditionError(f"{name}:{version} is {found.card.backbone.precision} already: --to onnx keeps it so")
+    model = artifact.read(path)
+    if model.card.backbone.precision != "fp32" and to in {"fp16", "int8"}:
+        raise PreconditionError(f"{name}:{version} is {model.card.backbone.precision} already: --to onnx keeps it so")
     features = load_features(path.parent / FEATURES_FILE)
-    held = features.holdout()
-    if not held.sha256:
+    holdout = features.holdout()
+    if not holdout.sha256:
         raise PreconditionError(
             f"{name}:{version} has no validation images, so nothing could be proven: label some with `regraft label`, "
             "and retrain"
         )
     calibration = features.train().sha256[:CALIBRATION_CROPS] if to in {"fp16", "int8"} else ()
-    files = find_images((*held.sha256, *calibration), data, examples, progress)
-    spec = found.card.image
-    readable = {sha256 for sha256, _ in readable_crops(((sha256, files[sha256]) for sha256 in held.sha256), spec)}
-    held = held.select(np.isin(held.sha256, list(readable)))
-    if not held.sha256:
+    files = find_images((*holdout.sha256, *calibration), data, examples, progress)
+    spec = model.card.image
+    readable = {sha256 for sha256, _ in readable_crops(((sha256, files[sha256]) for sha256 in holdout.sha256), spec)}
+    holdout = holdout.select(np.isin(holdout.sha256, list(readable)))
+    if not holdout.sha256:
         raise DatasetError(f"{name}:{version}: none of its validation images can be read any more")
-    validation = Validation([files[sha256] for sha256 in held.sha256], held.label_index, features.labels, spec)
+    validation = Validation([files[sha256] for sha256 in holdout.sha256], holdout.label_index, features.labels, spec)
     served = ValidatedFile.run_on(validation, crop_runner(path), path.stat().st_size / 1e6, cpu_budget(), progress)
-    return Source(name, version, found, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
+    return Source(name, version, model, validation, served, [(sha256, files[sha256]) for sha256 in calibration])
 
 
 @contextmanager

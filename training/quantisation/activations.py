@@ -65,15 +65,15 @@ def ranges(model: onnx.ModelProto, seen: Activations) -> dict[str, tuple[float, 
     It contains 0, and is what a crop spans on average and two standard deviations more, at most what was seen: one
     outlier does not widen it, and pictures of several kinds do.
     """
-    found = {}
+    spans = {}
     for name, extremes in seen.ranges.items():
         mean, more = extremes.mean(axis=0), _DEVIATIONS * extremes.std(axis=0)
         low, high = max(extremes[:, 0].min(), mean[0] - more[0]), min(extremes[:, 1].max(), mean[1] + more[1])
-        found[name] = (min(float(low), 0.0), max(float(high), 0.0))
+        spans[name] = (min(float(low), 0.0), max(float(high), 0.0))
     for node in model.graph.node:
-        if node.op_type in CLIPPING and node.input[0] in found:
-            found[node.input[0]] = found[node.output[0]]  # what is cut off needs no room ahead of it
-    return found
+        if node.op_type in CLIPPING and node.input[0] in spans:
+            spans[node.input[0]] = spans[node.output[0]]  # what is cut off needs no room ahead of it
+    return spans
 
 
 def convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:

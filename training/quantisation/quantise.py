@@ -61,10 +61,10 @@ def quantise(backbone: bytes, crops: Sequence[Crop], *, cpu: Cpu, in_float: Coll
     _widen_normalisation(model)
     try:
         seen = watch(model, crops)
-        kept = _with_clipping(model, in_float)
-        quantised = _quantised(model, crops[0], ranges(model, seen), cpu, kept)
-        if kept:
-            _give_unrounded(quantised, kept)
+        float_nodes = _with_clipping(model, in_float)
+        quantised = _quantised(model, crops[0], ranges(model, seen), cpu, float_nodes)
+        if float_nodes:
+            _give_unrounded(quantised, float_nodes)
         _correct_biases(model, quantised, seen)
         _strip(quantised)
         check_backbone(quantised)

@@ -39,15 +39,15 @@ def errors_of_layers(
     producers = {output: node for node in rounded.graph.node for output in node.output}
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in rounded.graph.initializer}
     layers = [node for node in rounded.graph.node if node.op_type in LAYERS and node.input[0] in producers]
-    found = {}
+    errors = {}
     progress("layers", 0, len(layers))
     for done, layer in enumerate(layers, start=1):
         given, weight = (producers.get(name) for name in layer.input[:2])
         if given and weight and given.op_type == weight.op_type == "DequantizeLinear":
             error = embeddings(_alone(exact, layer.name, given, weight, tensors), shown) - expected
-            found[layer.name] = float(np.sqrt(np.square(error).mean())) / spread
+            errors[layer.name] = float(np.sqrt(np.square(error).mean())) / spread
         progress("layers", done, len(layers))
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+    return dict(sorted(errors.items(), key=lambda entry: -entry[1]))
 
 
 def _alone(

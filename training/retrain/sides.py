@@ -110,9 +110,9 @@ def _groups_of(
             ends = [(groups[name], held[name]) if name in groups else name for name in (first, second)]
             if not all(isinstance(end, tuple) for end in ends):
                 _merge(together, *ends)
-    known = {(group, held[name]) for name, group in groups.items() if name in held}
+    existing = {(group, held[name]) for name, group in groups.items() if name in held}
     for members in together.subsets():
-        joined = sorted(members & known)
+        joined = sorted(members & existing)
         free = {each for each in members if isinstance(each, str)}
         group: int = joined[0][0] if joined else _name_of(free, ties)
         yield from ((each, group) for each in free)
@@ -127,8 +127,8 @@ def _merge(together: DisjointSet, first: Any, second: Any) -> None:  # noqa: ANN
 
 def _ties(name: str, groups: Mapping[str, int], named: Mapping[str, Collection[str]]) -> frozenset[int]:
     """Return a picture's given groups, or its own."""
-    known = [groups[name]] if name in groups else []
-    return frozenset([*known, *map(group_named, named.get(name, ()))]) or frozenset([group_of_one(name)])
+    existing = [groups[name]] if name in groups else []
+    return frozenset([*existing, *map(group_named, named.get(name, ()))]) or frozenset([group_of_one(name)])
 
 
 def _name_of(names: Collection[str], ties: Mapping[str, frozenset[int]]) -> int:

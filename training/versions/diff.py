@@ -55,10 +55,10 @@ def version_diff(store: ModelStore, first: str, second: str) -> VersionDiff:
         PreconditionError: there is no champion.
         ArtifactError: a version is damaged.
     """
-    found = [store.find(wanted) for wanted in (first, second)]
-    if found[0][0] != found[1][0]:
+    versions = [store.find(wanted) for wanted in (first, second)]
+    if versions[0][0] != versions[1][0]:
         raise InvalidRequestError(f"{first} and {second} are different models: compare versions of one")
-    before, now = (read_version(store, name, version) for name, version in found)
+    before, now = (read_version(store, name, version) for name, version in versions)
     old, new = before.artifact.card, now.artifact.card
     return VersionDiff(
         old.name,

@@ -32,10 +32,10 @@ class StoredVersion:
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
         """Return probabilities [n, K] of embeddings [n, D], over the features' labels."""
-        said, labels = self.artifact.head.probabilities(embedding), self.features.labels
-        answers = np.zeros((len(said), len(labels)), np.float32)
+        probabilities, labels = self.artifact.head.probabilities(embedding), self.features.labels
+        answers = np.zeros((len(probabilities), len(labels)), np.float32)
         for column, label in enumerate(self.artifact.card.labels):
-            answers[:, labels.index(label if label in labels else one_form(label))] += said[:, column]
+            answers[:, labels.index(label if label in labels else one_form(label))] += probabilities[:, column]
         return answers
 
     @property

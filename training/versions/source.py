@@ -53,15 +53,15 @@ class Source:
 
         Of versions of one model with one backbone, which refreshes make, the newest stands for all.
         """
-        known = self.card.backbone
-        earlier = (each for each in known.sources if (each.name, each.digest) != (self.name, known.digest))
-        return (SourceVersion(name=self.name, version=self.version, digest=known.digest), *earlier)
+        backbone = self.card.backbone
+        earlier = (each for each in backbone.sources if (each.name, each.digest) != (self.name, backbone.digest))
+        return (SourceVersion(name=self.name, version=self.version, digest=backbone.digest), *earlier)
 
     def backbone(self) -> ExportedBackbone:
         """Return its backbone as it is, in its own precision."""
-        known = self.card.backbone
-        notes = [f"It goes on from the backbone of {self.label}, {known.precision}."]
-        if known.precision == "int8":
+        backbone = self.card.backbone
+        notes = [f"It goes on from the backbone of {self.label}, {backbone.precision}."]
+        if backbone.precision == "int8":
             notes.append("That backbone is int8 and stays so; the version that it was quantised from has it in fp32.")
         return replace(backbone_of(self.artifact), notes=tuple(notes), sources=self.lineage)
 
@@ -71,11 +71,11 @@ class Source:
         Raises:
             PreconditionError: none was kept, or it is gone or damaged; the text says what to do instead.
         """
-        kept = self.card.backbone.state
-        for folder in self._folders() if kept else ():
-            if kept and _holds(folder / STATE_FILE, kept):
+        state = self.card.backbone.state
+        for folder in self._folders() if state else ():
+            if state and _matches(folder / STATE_FILE, state):
                 return folder / STATE_FILE
-        raise PreconditionError(f"--backbone: {STORE_PREFIX}{self.label} {self._lack(kept)}: {self._way_out()}")
+        raise PreconditionError(f"--backbone: {STORE_PREFIX}{self.label} {self._lack(state)}: {self._way_out()}")
 
     def _folders(self) -> Iterator[Path]:
         """Yield the folders that may hold its state, nearest first."""
@@ -84,17 +84,17 @@ class Source:
             for version in reversed(store.versions(name)):
                 yield store.folder(name, version)
 
-    def _lack(self, kept: KeptState | None) -> str:
-        if kept:
+    def _lack(self, state: KeptState | None) -> str:
+        if state:
             return f"was trained in torch, but the weights that it left ({STATE_FILE}) are gone or damaged"
         return "keeps no weights that torch could go on from"
 
     def _way_out(self) -> str:
-        known = self.card.backbone
+        backbone = self.card.backbone
         again = (
             ""
-            if known.weights.startswith(IMPORTED)
-            else f", or fine-tune from the original ones, --backbone {known.name}"
+            if backbone.weights.startswith(IMPORTED)
+            else f", or fine-tune from the original ones, --backbone {backbone.name}"
         )
         return f"train a head on its backbone, --strategy probe{again}"
 
@@ -133,9 +133,9 @@ def settle_source(settings: TrainSettings) -> TrainSettings:
     return replace(settings, backbone=f"{STORE_PREFIX}{source.label}", image_px=None)
 
 
-def _holds(path: Path, kept: KeptState) -> bool:
+def _matches(path: Path, state: KeptState) -> bool:
     """Compare a file with the size and digest in a card."""
-    if not path.is_file() or path.stat().st_size != kept.size_bytes:
+    if not path.is_file() or path.stat().st_size != state.size_bytes:
         return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == kept.sha256
+        return hashlib.file_digest(file, "sha256").hexdigest() == state.sha256

@@ -59,9 +59,9 @@ def without_labels(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the output of strings, for runtimes that have none."""
     changed = copy.deepcopy(model)
     for field in (changed.graph.node, changed.graph.output):
-        kept = [item for item in field if LABELS not in (item.name, *getattr(item, "output", ()))]
+        rest = [item for item in field if LABELS not in (item.name, *getattr(item, "output", ()))]
         del field[:]
-        field.extend(kept)  # type: ignore[arg-type] # of the very field they came from
+        field.extend(rest)  # type: ignore[arg-type] # of the very field they came from
     return changed
 
 
