@@ -130,7 +130,9 @@ def installed(wheel: Path, run_folder: Path) -> Path:
 
 
 def _pip(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it finds Regraft there
+    subprocess.run(command, env=elsewhere, check=True)
 
 
 @pytest.fixture
