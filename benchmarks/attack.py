@@ -35,7 +35,7 @@ from regraft.auth import hash_token
 from regraft.client.channel import open_channel
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retraining_pb2_grpc
 from serving.settings import Settings
 from tests.e2e.raw_http2 import RawConnection

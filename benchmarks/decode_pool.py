@@ -15,8 +15,9 @@ from typing import Final
 
 from benchmarks.in_process import SIZE, infer
 from benchmarks.preprocessing import photo
+from regraft.machine import cpu_budget
 from regraft.model import artifact
-from regraft.model.session import cpu_budget, open_session
+from regraft.model.session import open_session
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine

@@ -26,7 +26,7 @@ from regraft.bench.settings import BenchSettings
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.datasets.labelled_files import find
-from regraft.model.session import processor
+from regraft.machine import processor
 from regraft.v1 import models_pb2
 from training.settings import TrainSettings
 from training.train import train

@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks.drift import CHANGES, WINDOW, changed
 from regraft.files import cache_folder
 from regraft.image.decode import decode_crop
+from regraft.machine import cpu_budget
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.drift import compare, figures_of, rows_of
-from regraft.model.session import cpu_budget
 from training.backbones.cache import load_backbone
 from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan

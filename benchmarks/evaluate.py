@@ -17,8 +17,9 @@ from pathlib import Path
 
 from regraft.files import cache_folder
 from regraft.image.decode import decode_crop
+from regraft.machine import cpu_budget
 from regraft.model.artifact import read
-from regraft.model.session import cpu_budget, open_session
+from regraft.model.session import open_session
 from regraft.read_ahead import map_ahead
 from regraft.safe_path import module_command
 from regraft.stores.models import MODEL_FILE, ModelStore

@@ -35,7 +35,7 @@ from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.limits import ImageLimits
 from regraft.image.spec import ImageSpec
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from regraft.oip import inference_pb2
 from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2

@@ -28,10 +28,10 @@ from rich.table import Table
 from benchmarks.in_process import SIZE, WINDOW_S, infer
 from benchmarks.preprocessing import photo
 from regraft.files import cache_folder
+from regraft.machine import processor
 from regraft.model import artifact
 from regraft.model.artifact import Head
 from regraft.model.card import ModelCard
-from regraft.model.session import processor
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine, open_engine

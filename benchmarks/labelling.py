@@ -25,9 +25,9 @@ from benchmarks.in_process import planned, rate
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model, labeller
 from regraft.files import cache_folder
+from regraft.machine import cpu_budget
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE
-from regraft.model.session import cpu_budget
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.gpu import OUTPUTS
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from regraft.files import cache_folder
 from regraft.image.decode import decode_crop
-from regraft.model.session import cpu_budget, open_session
+from regraft.machine import cpu_budget
+from regraft.model.session import open_session
 from training.backbones.cache import ExportedBackbone, load_backbone
 from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan

@@ -29,7 +29,7 @@ from regraft.bench.generator import run_bench
 from regraft.bench.result import BenchResult
 from regraft.bench.settings import BenchSettings
 from regraft.client.connection import Connection
-from regraft.model.session import processor
+from regraft.machine import processor
 
 ROUNDS: Final = 15
 CONCURRENCIES: Final = (1, 8, 32)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 
 T = TypeVar("T")
 R = TypeVar("R")

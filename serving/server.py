@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2
 
 from regraft.files import cache_folder
 from regraft.image.limits import ImageLimits
+from regraft.machine import trim_heap
 from regraft.model.session import only_device, require_onnxruntime
 from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.stores.examples import open_examples
@@ -28,7 +29,6 @@ from regraft.v1 import (
     retraining_pb2,
     retraining_pb2_grpc,
 )
-from serving.heap import give_back
 from serving.inference.classifier import Classifier
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import read_plan
@@ -380,7 +380,7 @@ class Server:
     async def _give_memory_back(self) -> None:
         if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
             self._memory.peak = self._memory.taken
-            await self._threads.pictures.run(give_back)
+            await self._threads.pictures.run(trim_heap)
 
     async def _follow_now(self) -> None:
         """Follow the store at once after a change.

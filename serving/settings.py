@@ -11,7 +11,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from regraft.client.connection import is_loopback, is_socket
 from regraft.image.limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
-from regraft.model.session import Arena, CudaOptions, ProviderChoice, allowed_cpus, cpu_budget
+from regraft.machine import allowed_cpus, cpu_budget
+from regraft.model.session import Arena, CudaOptions, ProviderChoice
 from regraft.stores.models import GateMode
 from serving.inference.execution_plan import Goal, read_plan
 from serving.inference.picture_memory import DEFAULT_BYTES

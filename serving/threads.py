@@ -32,7 +32,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from regraft.cancellation import check_wanted, set_wanted
 from regraft.errors import DrainingError, OverloadedError
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 
 _MOST_WAITING: Final = 1_000
 """For the threads of one pool; each is a call that somebody waits for, or a background task's."""

@@ -15,11 +15,11 @@ from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageErr
 from regraft.files import cache_folder
 from regraft.gate_limits import GateLimits
 from regraft.label_rules import one_form
+from regraft.machine import return_large_blocks, user_name
 from regraft.model.card import ModelCard
 from regraft.model_names import name_like
 from regraft.stores.examples import FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
-from regraft.user import user_name
 from training.data.dataset import Dataset, check_trainable, scan
 from training.data.samples import samples_of
 from training.data.scan import LeftOut, shown_path
@@ -32,7 +32,6 @@ from training.gate.verdict import Verdict
 from training.head.abstention import selective
 from training.head.features import Embedder
 from training.head.remarks import remarks, remarks_on_transfer
-from training.memory import give_back_freed_memory
 from training.quantisation.precision import in_precision
 from training.retrain.classes import in_order_of
 from training.retrain.outcome import reason_of
@@ -228,7 +227,7 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
         InvalidRequestError: no stage of the network has the name that ``--freeze`` says.
     """
     if settings.strategy == "probe":
-        give_back_freed_memory()
+        return_large_blocks()
         yield None
         return
     try:

@@ -8,15 +8,12 @@ the session, and the caller's warm-up run completes the proof.
 import ctypes
 import functools
 import os
-import platform
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from regraft.cgroup import quota_cpus
 from regraft.errors import ArtifactError, MissingPackageError, ProviderError, first_line
 
 if TYPE_CHECKING:
@@ -155,31 +152,6 @@ def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN
 def arithmetic_here(provider: ProviderChoice) -> Arithmetic:
     """Return what a session computes in that is opened here and now, TF32 off."""
     return "cpu" if provider == "cpu" or _why_cuda_cannot_load(require_onnxruntime()) else "cuda fp32"
-
-
-def cpu_budget() -> int:
-    """Return how many CPUs this process may really use: affinity and cgroup quota, not the host's core count."""
-    quota = quota_cpus()
-    return max(1, min(allowed_cpus(), int(quota))) if quota else allowed_cpus()
-
-
-def allowed_cpus() -> int:
-    """Count the CPUs that this process may run on.
-
-    It goes by the affinity, whatever the quota of their time.
-    """
-    if not hasattr(os, "sched_getaffinity"):  # macOS
-        return os.cpu_count() or 1
-    return len(os.sched_getaffinity(0))
-
-
-def processor() -> str:
-    """Return what the CPU calls itself, as far as the system tells."""
-    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def to_device(array: "npt.NDArray[Any]", device: str, number: int = 0) -> Any:  # noqa: ANN401 - no type information

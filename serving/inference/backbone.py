@@ -11,8 +11,8 @@ from regraft.errors import InvalidImageError, OverloadedError
 from regraft.image.decode import decode_crop
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.image.spec import Crop, ImageSpec
+from regraft.machine import cpu_budget
 from regraft.model.artifact import Head
-from regraft.model.session import cpu_budget
 from serving.inference.batcher import Batcher
 from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine, Output

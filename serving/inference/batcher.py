@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
-from serving.priority import run_undisturbed
+from regraft.machine import schedule_at_once
 
 _BACKGROUND_TURN: Final = 4
 _LONGEST_TURN_S: Final = 0.08
@@ -113,7 +113,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._background: deque[_Entry[PayloadT, ResultT]] = deque()
         self._background_lanes = 0
         self._last_request_s = -math.inf
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=run_undisturbed)
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=schedule_at_once)
         self._is_closed = False
         self._each_s = 0.0  # a running average of what an entry costs, with all lanes at work
 

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image.spec import Crop
+from regraft.machine import cpu_budget
 from regraft.model.artifact import IMAGE, FloatArray, Head
 from regraft.model.card import ModelCard
 from regraft.model.session import (
@@ -20,7 +21,6 @@ from regraft.model.session import (
     CudaOptions,
     OpenSession,
     ProviderChoice,
-    cpu_budget,
     open_session,
     require_onnxruntime,
 )

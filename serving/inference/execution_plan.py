@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.files import write_durably
-from regraft.model.session import Arithmetic, processor
+from regraft.machine import processor
+from regraft.model.session import Arithmetic
 
 log = logging.getLogger("regraft.plan")
 

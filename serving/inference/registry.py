@@ -26,13 +26,12 @@ from regraft.errors import (
 )
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.label_rules import one_form
+from regraft.machine import cpu_budget, trim_heap
 from regraft.model import artifact
 from regraft.model.artifact import Head
 from regraft.model.card import ModelCard
-from regraft.model.session import cpu_budget
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
-from serving.heap import give_back
 from serving.inference.backbone import Backbone
 from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
@@ -245,7 +244,7 @@ class ModelRegistry:
             if served := self._served.pop(name, None):
                 self._release(served)
         if gone:
-            await self.threads.store.run(give_back)
+            await self.threads.store.run(trim_heap)
 
     async def _follow_all(self) -> None:
         await do_all(partial(self._follow, name) for name in self.stored.names())
@@ -445,5 +444,5 @@ def _read(path: Path) -> tuple[ModelCard, Head]:
     loaded = artifact.read(path)
     card, head = loaded.card, loaded.head
     del loaded
-    give_back()
+    trim_heap()
     return card, head

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 
 from regraft.files import cache_folder
+from regraft.machine import cpu_budget
 from regraft.model import artifact
-from regraft.model.session import cpu_budget
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.execution_plan import Point, plan_file, read_points, write_points
 

@@ -229,7 +229,7 @@ WITHOUT_A_HOME = """
 import os, pwd
 from regraft.errors import RegraftError
 from regraft.files import cache_folder
-from regraft.user import user_name
+from regraft.machine import user_name
 number = next(number for number in range(54321, 65000) if number not in {entry.pw_uid for entry in pwd.getpwall()})
 os.setuid(number)
 del os.environ["HOME"], os.environ["REGRAFT_CACHE"]

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from regraft.read_ahead import map_ahead
 from tests.serving.waiting import PATIENCE_S
 

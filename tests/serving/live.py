@@ -14,7 +14,7 @@ from regraft.bench.steady_load import Load
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.image.spec import Crop
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.inference.backbone import InferenceRequest
 from serving.server import Ready, Server

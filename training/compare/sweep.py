@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from regraft.errors import InvalidRequestError, MissingPackageError, TrainingError
 from regraft.files import storage_errors, write_durably
-from regraft.model.session import cpu_budget, require_onnxruntime
+from regraft.machine import cpu_budget
+from regraft.model.session import require_onnxruntime
 from regraft.stores.models import FEATURES_FILE
 from training.compare.chart import require_matplotlib
 from training.compare.page import draw_charts, render

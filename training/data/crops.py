@@ -9,7 +9,7 @@ from regraft.datasets.folders import text_of
 from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop, upright_size
 from regraft.image.spec import Crop, ImageSpec
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from regraft.stores.images import ImageFile
 
 log = logging.getLogger("regraft.training")

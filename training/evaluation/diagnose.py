@@ -10,8 +10,8 @@ import numpy.typing as npt
 from regraft.errors import InvalidImageError
 from regraft.image.encode import thumbnail
 from regraft.label_rules import listed
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
-from regraft.model.session import cpu_budget
 from regraft.stores.images import ImageFile
 from training.evaluation.calibration import calibration
 from training.evaluation.duplicates import Duplicates, near_duplicates

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray
-from regraft.model.session import cpu_budget
 from training.data.groups import merged
 from training.evaluation.neighbours import EXACT_UP_TO, cosines, nearest
 

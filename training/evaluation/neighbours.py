@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray
-from regraft.model.session import cpu_budget
 
 EXACT_UP_TO: Final = 4096
 """Rows among which all are compared with all; beyond, that would take the time of the square of them."""

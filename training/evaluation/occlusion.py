@@ -16,8 +16,8 @@ from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png, thumbnail
 from regraft.image.spec import Crop
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
 from regraft.stores.images import ImageFile
 from training.head.features import Embedder

@@ -9,9 +9,9 @@ from typing import Final, Literal
 import onnx
 
 from regraft.errors import TrainingError
+from regraft.machine import cpu_budget
 from regraft.model import artifact
 from regraft.model.artifact import Artifact
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
 from training.export.formats.catalogue import Format, open_file, size_mb, write

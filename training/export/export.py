@@ -15,8 +15,8 @@ import numpy as np
 
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
+from regraft.machine import cpu_budget
 from regraft.model import artifact
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.data.crops import readable_crops

@@ -14,8 +14,8 @@ from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.spec import ImageSpec
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
 from training.evaluation.calibration import reliability

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.card import NoveltyMethod
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
 from training.head.features import Features
 from training.head.folds import deal

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.card import NoveltyMethod
-from regraft.model.session import cpu_budget
 from training.head.folds import deal
 from training.head.logistic import Index, Matrix
 

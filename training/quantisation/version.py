@@ -13,13 +13,13 @@ import numpy as np
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, PreconditionError, TrainingError
 from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
+from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.card import ModelCard
 from regraft.progress import Progress, silent
 from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from regraft.user import user_name
 from training.backbones.cache import ExportedBackbone, backbone_of, embedding_cache
 from training.data.find_images import find_images
 from training.evaluation.latency import ms_per_image

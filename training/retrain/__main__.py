@@ -13,11 +13,11 @@ from pathlib import Path
 from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.logs import FORMATS, LEVELS, write_log
+from regraft.machine import user_name
 from regraft.stores.examples import FOLDER, ExamplesStore, open_examples
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import TAKEN, JobTakenError, settle_interrupted
-from regraft.user import user_name
 from training.retrain.job import MINUTES, run_job
 from training.retrain.resource_limits import lower_priority
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft.errors import RegraftError
+from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
-from regraft.user import user_name
 from training.gate.verdict import Verdict
 from training.retrain.evidence import gain
 from training.versions.publish import promote

@@ -14,11 +14,11 @@ from regraft.files import storage_errors
 from regraft.gate_limits import GateLimits
 from regraft.image.spec import ResizeRule
 from regraft.label_rules import one_form
+from regraft.machine import user_name
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
 from regraft.stores.recovery import job_lock
-from regraft.user import user_name
 from training.backbones.cache import weights_origin
 from training.backbones.catalogue import STORE_PREFIX, own_weights
 from training.data.dataset import Dataset, LabelledImage, scan

@@ -12,6 +12,7 @@ import numpy as np
 
 from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
+from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.progress import Progress, silent
 from regraft.stores.embeddings import EmbeddingKey
@@ -20,7 +21,6 @@ from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.stores.older_versions import OlderVersion, find_older, read_older
 from regraft.stores.recovery import job_lock
-from regraft.user import user_name
 from training.backbones.cache import backbone_of, embedding_cache
 from training.data.find_images import find_images
 from training.gate.verdict import Verdict

@@ -12,7 +12,7 @@ from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.datasets.labelled_files import write_list, write_picture
 from regraft.errors import InvalidRequestError
-from regraft.user import user_name
+from regraft.machine import user_name
 from regraft.v1 import examples_pb2
 
 _Hash = Annotated[str, typer.Argument(help="The SHA-256 of the picture, or its beginning.")]

@@ -15,7 +15,7 @@ from regraft.datasets.labelled_files import Found, find_all
 from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import check_label
-from regraft.user import user_name
+from regraft.machine import user_name
 
 
 @asks_a_server

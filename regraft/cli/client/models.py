@@ -10,7 +10,7 @@ from regraft.cli.json_output import model_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.user import user_name
+from regraft.machine import user_name
 from regraft.v1 import models_pb2 as pb
 
 _FLIPS: Final = 5

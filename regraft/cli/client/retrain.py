@@ -10,8 +10,8 @@ from regraft.cli.json_output import message_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server, takes_gate_limits
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.machine import user_name
 from regraft.stores.models import GateMode
-from regraft.user import user_name
 from regraft.v1 import retraining_pb2
 
 

@@ -11,7 +11,8 @@ from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import Json, Store
 from regraft.files import cache_folder
-from regraft.model.session import CudaOptions, ProviderChoice, allowed_cpus, cpu_budget, processor
+from regraft.machine import allowed_cpus, cpu_budget, processor
+from regraft.model.session import CudaOptions, ProviderChoice
 from regraft.stores.models import MODEL_FILE, ModelStore
 
 if TYPE_CHECKING:  # numpy

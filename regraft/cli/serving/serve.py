@@ -12,6 +12,7 @@ from regraft.cli.json_output import print_json
 from regraft.cli.options import Json
 from regraft.client.connection import is_socket
 from regraft.logs import write_log
+from regraft.machine import schedule_in_batches, share_heaps
 from regraft.process_exit import end_process
 
 CudaTf32 = Annotated[
@@ -104,8 +105,6 @@ def serve(
 
     Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
     """
-    from serving.heap import share_heaps  # noqa: PLC0415 - likewise
-    from serving.priority import work_in_bulk  # noqa: PLC0415 - likewise
     from serving.server import Ready, Server  # noqa: PLC0415 - it takes a moment, which other commands spare
     from serving.settings import Settings  # noqa: PLC0415 - likewise
     from serving.telemetry.call import TraceFilter  # noqa: PLC0415 - as the next
@@ -172,7 +171,7 @@ def serve(
 
     share_heaps()
     if settings.optimise == "throughput":
-        work_in_bulk()
+        schedule_in_batches()
     cut = asyncio.run(run())
     end_process(1 if cut else 0)  # where calls were cut it was no clean stop
 

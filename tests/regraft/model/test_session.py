@@ -14,7 +14,6 @@ from regraft.model.session import (
     CudaOptions,
     ProviderChoice,
     arithmetic_here,
-    cpu_budget,
     nodes_elsewhere,
     only_device,
     open_session,
@@ -276,19 +275,3 @@ def test_opening_a_model_whose_initializers_are_inputs_prints_no_warnings(capfd:
     open_session(model.SerializeToString(), provider="cpu", threads=1)
 
     assert capfd.readouterr().err == ""
-
-
-def test_the_cpu_budget_lies_between_one_and_what_the_host_has() -> None:
-    assert 1 <= cpu_budget() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process to a CPU")
-def test_the_cpu_budget_of_a_process_pinned_to_one_cpu_is_one() -> None:
-    printed = in_a_child(
-        "import os\n"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from regraft.model.session import cpu_budget\n"
-        "print(cpu_budget())\n"
-    )
-
-    assert printed == "1\n"

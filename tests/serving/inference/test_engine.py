@@ -18,8 +18,9 @@ from onnx import TensorProto, helper
 from regraft.errors import ArtifactError, ProviderError
 from regraft.image.decode import decode_crop
 from regraft.image.spec import Crop
+from regraft.machine import cpu_budget
 from regraft.model.artifact import IMAGE, NOVELTY, PROBABILITIES, FloatArray, Head, graft
-from regraft.model.session import OpenSession, cpu_budget
+from regraft.model.session import OpenSession
 from serving.inference.engine import Engine, open_engine
 from serving.inference.execution_plan import (
     Clock,

@@ -7,7 +7,7 @@ from regraft.errors import DrainingError, InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.limits import ImageLimits
 from regraft.image.spec import ImageSpec
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from serving.retraining.decoders import Decoders, Encoded
 from serving.threads import Threads
 from tests.serving.fakes import Panic

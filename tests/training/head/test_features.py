@@ -16,8 +16,9 @@ from regraft.errors import ArtifactError, DatasetError, InvalidRequestError
 from regraft.image.decode import decode_crop
 from regraft.image.spec import Crop
 from regraft.label_rules import check_label, image_hash
+from regraft.machine import cpu_budget
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
-from regraft.model.session import OpenSession, cpu_budget
+from regraft.model.session import OpenSession
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
 from tests.serving.waiting import PATIENCE_S

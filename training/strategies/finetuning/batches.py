@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from regraft.image.decode import decode_crop, decode_window
 from regraft.image.spec import Crop, ImageSpec
-from regraft.model.session import cpu_budget
+from regraft.machine import cpu_budget
 from training.data.random_crop import window_for
 from training.data.samples import Sample
 from training.strategies.finetuning.recipe import Recipe

@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.memory import keep_freed_memory
+from regraft.machine import keep_freed_blocks
 
 _PATIENCE: Final = timedelta(hours=24)
 """How long a process waits for the others: the first one alone embeds, fits and exports meanwhile."""
@@ -80,7 +80,7 @@ class Processes:
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, or be alone; leave them when the block ends."""
-    keep_freed_memory()
+    keep_freed_blocks()
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")

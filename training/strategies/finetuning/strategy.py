@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from regraft.errors import ArtifactError, InvalidImageError
 from regraft.image.decode import decode_crop
+from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, backbone_digest
-from regraft.model.session import cpu_budget
 from regraft.progress import Progress, silent
 from training.backbones.agreement import agreement
 from training.backbones.cache import ExportedBackbone, load_backbone
