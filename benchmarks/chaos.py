@@ -59,7 +59,8 @@ from regraft.auth import hash_token
 from regraft.cli.json_output import print_json
 from regraft.label_rules import image_hash
 from regraft.stores.database.engine import open_database
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import RetrainJobs
 from regraft.stores.models import ModelStore
 from serving.settings import Settings
@@ -108,7 +109,7 @@ class World:
         callers = self.folder / "callers"
         roles = {"ada": "operate", "lena": "label", **dict.fromkeys((*CALLERS, *HOSTILE), "classify")}
         callers.write_text("".join(f"{name} {role} sha256:{hash_token(name)}\n" for name, role in roles.items()))
-        stores = ["--name", NAME, "--database", self.database, "--examples", str(self.folder / FOLDER)]
+        stores = ["--name", NAME, "--database", self.database, "--examples", str(self.folder / EXAMPLES_FOLDER)]
         return [*stores, "--callers", str(callers), "--bake", "0", "--log-format", "json", "--log-level", "info"]
 
 
@@ -222,10 +223,10 @@ def compare(scene: World, images: Sequence[bytes]) -> None:
     """Compare what callers were told with what is."""
     models, notes = ModelStore(scene.store.link), scene.notes
     history = models.history(NAME)
-    examples = ExamplesStore(scene.folder / FOLDER, scene.database)
+    examples = ExamplesStore(scene.folder / EXAMPLES_FOLDER, scene.database)
     numbers = {note.key for note in notes.told if note.kind == "label"}
     hashes = {key: image_hash(labelled(int(key))) for key in numbers}
-    kept = {key: [line.label or "" for line in examples.history(NAME, sha256)] for key, sha256 in hashes.items()}
+    kept = {key: [line.label or "" for line in examples.labels.history(NAME, sha256)] for key, sha256 in hashes.items()}
     examples.close()
     engine = open_database(scene.database)
     jobs = {job.idempotency_key or job.id: job for job in RetrainJobs(engine).list(NAME)}

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
 from typing import Final, TypeAlias
@@ -24,7 +23,7 @@ from benchmarks.chaos_callers import NAME, Worker
 from benchmarks.memory import MB
 from regraft.client.channel import open_channel
 from regraft.client.connection import Connection
-from regraft.files import locked
+from regraft.files import locked, utc_now
 from regraft.stores.models import HistoryEntry, ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, models_pb2
 from tests.postgresql import PostgreSQL
@@ -170,7 +169,7 @@ class Faults:
             with locked(models.root / NAME / ".lock"):
                 champion = models.champion(NAME)
                 version = 1 + max(entry.version for entry in models.history(NAME))
-                now = datetime.now(UTC).isoformat(timespec="seconds")
+                now = utc_now()
                 with (models.root / NAME / "history.jsonl").open("a") as history:
                     for event in ("publish", "promote"):
                         entry = HistoryEntry(event, version, champion, "replicator", "late", "", now)

@@ -60,7 +60,7 @@ class Ordeal:
             artifact.read(folder / MODEL_FILE)
             load_features(folder / FEATURES_FILE)
         examples = open_examples(self.store.root)
-        kept = {example.sha256 for example in examples.list(self.name)}
+        kept = {example.sha256 for example in examples.labels.in_force(self.name)}
         examples.close()
         assert self.acknowledged <= kept, "an acknowledged example is lost"
 

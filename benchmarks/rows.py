@@ -23,16 +23,8 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Table, insert, text
 
-from regraft.stores.database.engine import (
-    embeddings,
-    examples,
-    kept_requests,
-    label_history,
-    open_database,
-    retrain_jobs,
-    sqlite_url,
-    transaction,
-)
+from regraft.stores.database.engine import open_database, sqlite_url, transaction
+from regraft.stores.database.tables import embeddings, examples, kept_requests, label_history, retrain_jobs
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
@@ -96,17 +88,17 @@ def _asked(store: ExamplesStore, rows: int) -> dict[str, Callable[[], object]]:
         store.requests.keep([(request, b"picture")], Bounds(rows, 2**50))
 
     return {
-        "an example by the beginning of its hash": lambda: store.find(_MODEL, _hash(0)[:12]),
-        "examples without an embedding": lambda: store.without_embedding(_MODEL, _KEY, 64, after=rows),
+        "an example by the beginning of its hash": lambda: store.labels.find(_MODEL, _hash(0)[:12]),
+        "examples without an embedding": lambda: store.labels.without_embedding(_MODEL, _KEY, 64, after=rows),
         "a request kept, the oldest dropped": keep,
         "kept requests to label": lambda: store.requests.unlabelled(_MODEL, _KEY),
         "a job by its key": lambda: store.jobs.with_key(_MODEL, "a key"),
         "jobs that run": lambda: store.jobs.list("", JobState.RUNNING),
         "a page of 200 jobs, half way": lambda: store.jobs.list(before=(_at(rows // 2), "x"), most=200),
         "a page of a model's jobs, half way": lambda: store.jobs.list(_MODEL, before=(_at(rows // 2), "x"), most=200),
-        "labels since a retrain": lambda: store.labelled_since(_MODEL, _at(rows - 100)),
-        "examples in quarantine": lambda: store.list(_MODEL, quarantined=True),
-        "counts for the metrics, every 15 s": lambda: store.states(_MODEL, _KEY),
+        "labels since a retrain": lambda: store.labels.labelled_since(_MODEL, _at(rows - 100)),
+        "examples in quarantine": lambda: store.labels.in_force(_MODEL, quarantined=True),
+        "counts for the metrics, every 15 s": lambda: store.labels.states(_MODEL, _KEY),
     }
 
 

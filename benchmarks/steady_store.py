@@ -14,7 +14,8 @@ from regraft.datasets.labelled_files import find
 from regraft.errors import PreconditionError
 from regraft.model import artifact
 from regraft.stores.embeddings import EmbeddingKey
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 
@@ -87,13 +88,13 @@ def wait_until_embedded(store: Path, name: str) -> None:
 @contextmanager
 def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
     """Yield what waits until every example of a model is embedded for its champion."""
-    models, examples = ModelStore(store), ExamplesStore(store / FOLDER)
+    models, examples = ModelStore(store), ExamplesStore(store / EXAMPLES_FOLDER)
     card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
     key = EmbeddingKey(card.backbone.digest, card.image.digest())
 
     def wait() -> None:
         ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
-        while (missing := examples.without_embedding(name, key, _MANY)) and time.monotonic() < ends_s:
+        while (missing := examples.labels.without_embedding(name, key, _MANY)) and time.monotonic() < ends_s:
             time.sleep(0.1 if len(missing) == _MANY else 0.03)  # to ask takes milliseconds of the server's CPUs
         if missing:
             raise PreconditionError(

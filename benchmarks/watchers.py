@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.server_process import ServerProcess
 from regraft.client.client import Client, RemoteError
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.recovery import job_lock
 
@@ -74,7 +75,7 @@ def main() -> None:
     os.environ["REGRAFT_MAX_STREAMS"] = str(2 * arguments.watchers)  # gRPC's clients may share one connection
     with (
         ServerProcess(arguments.store, os.sched_getaffinity(0)) as server,
-        closing(ExamplesStore(arguments.store / FOLDER)) as examples,
+        closing(ExamplesStore(arguments.store / EXAMPLES_FOLDER)) as examples,
     ):
         for watchers in (0, 1, arguments.watchers):
             used = _measure(server, examples, arguments.name, watchers, arguments.seconds)

@@ -1,5 +1,6 @@
-"""Bearer tokens: how one is made, and how a file of callers knows it without having it."""
+"""Bearer tokens, and the addresses that need none: those of this machine."""
 
+import ipaddress
 import secrets
 from hashlib import sha256
 from typing import Final
@@ -19,3 +20,19 @@ def new_token() -> str:
 def hash_token(token: str) -> str:
     """Return the SHA-256 (hex) by which a file knows a token; so many random bits need neither salt nor slowness."""
     return sha256(token.encode()).hexdigest()
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether HOST:PORT, or a Unix socket, stays on this machine."""
+    if is_socket(address):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_socket(address: str) -> bool:
+    """Return whether an address is ``unix:PATH``."""
+    return address.startswith("unix:")

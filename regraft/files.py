@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Final
@@ -33,6 +34,16 @@ def cache_folder() -> Path:
         raise OperatorError(
             "this user has no home folder for the cache: set REGRAFT_CACHE to a folder that it may write to"
         ) from error
+
+
+def text_of(path: Path) -> str:
+    """Return a path as text, with undecodable bytes escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def utc_now(timespec: str = "seconds") -> str:
+    """Return the time in UTC, ISO 8601, as records have it; ``timespec`` as of `datetime.isoformat`."""
+    return datetime.now(UTC).isoformat(timespec=timespec)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from regraft.client.connection import is_loopback, is_socket
+from regraft.auth import is_loopback, is_socket
 from regraft.image.limits import DEFAULT_LIMITS
 from regraft.logs import LogFormat, LogLevel
 from regraft.machine import allowed_cpus, cpu_budget

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
+from regraft.files import text_of
 from regraft.image.decode import decode_crop, upright_size
 from regraft.image.file_kinds import read_kind
 from regraft.image.spec import ImageSpec

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from regraft.datasets.folders import text_of
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
-from regraft.files import cache_folder
+from regraft.files import cache_folder, text_of
 from regraft.gate_limits import GateLimits
 from regraft.label_rules import one_form
 from regraft.machine import return_large_blocks, user_name
 from regraft.model.card import ModelCard
 from regraft.model_names import name_like
-from regraft.stores.examples import FOLDER
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from training.data.dataset import Dataset, check_trainable, scan
 from training.data.samples import samples_of
@@ -287,7 +286,7 @@ def look_closer(
     if champion is None:
         return found
     with context.watch.stage("judge"):
-        place = examples or str(store.root / FOLDER)
+        place = examples or str(store.root / EXAMPLES_FOLDER)
         judged = judge_trained(champion, made, place, store.golden(name), context, GateLimits())
     return with_judgement(found, judged)
 

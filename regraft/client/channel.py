@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import grpc
 import grpc.aio
 
-from regraft.client.connection import Connection, is_loopback
+from regraft.auth import is_loopback
+from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError
 
 _MAX_MESSAGE_BYTES: Final = 64 * 2**20

@@ -10,8 +10,9 @@ from uuid import uuid4
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from regraft.auth import is_loopback
 from regraft.client.channel import open_channel
-from regraft.client.connection import DEFAULT_TARGET, Connection, is_loopback
+from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.client.proxies import proxy_of
 from regraft.errors import RegraftError
 from regraft.v1 import (

@@ -1,10 +1,10 @@
 """How a client reaches a server: where it is, and the secrets that it is shown."""
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from regraft.auth import is_loopback
 from regraft.errors import InvalidRequestError
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
@@ -46,19 +46,3 @@ class Connection:
             raise InvalidRequestError(
                 f"--token: everybody on the way to {self.target} could read it: give --tls-ca, or say --insecure"
             )
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT, or a Unix socket, stays on this machine."""
-    if is_socket(address):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_socket(address: str) -> bool:
-    """Return whether an address is ``unix:PATH``."""
-    return address.startswith("unix:")

@@ -34,11 +34,6 @@ class Contents:
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def text_of(path: Path) -> str:
-    """Return a path as text, with undecodable bytes escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def is_passed_over(path: Path) -> bool:
     """Tell from its name whether a file or folder is nobody's picture."""
     return path.name.startswith(".") or path.name.casefold() in _PASSED_OVER

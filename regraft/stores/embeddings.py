@@ -10,7 +10,8 @@ from sqlalchemy import Engine, select
 
 from regraft.model.artifact import FloatArray
 from regraft.model.session import Arithmetic
-from regraft.stores.database.engine import embeddings, insert_or, reading, transaction
+from regraft.stores.database.engine import insert_or, reading, transaction
+from regraft.stores.database.tables import embeddings
 
 _CHUNK: Final = 400
 

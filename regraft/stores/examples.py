@@ -1,156 +1,35 @@
-"""Labelled images that people sent: acknowledged means durable.
+"""The store of labelled pictures: acknowledged means durable.
 
 ::
 
     <root>/images/ab/abcdef...      the picture's bytes, named by their SHA-256, on the disk before the row is written;
                                     or under a URL that fsspec reaches
-    <root>/requests/ab/abcdef...    served pictures that were kept, see `regraft.stores.requests`
-    <root>/examples.sqlite          rows: which picture has which label, and had; or a database given by URL
-    <root>/locks/                   who retrains a model
+    <root>/requests/ab/abcdef...    pictures of served requests, see `regraft.stores.requests`
+    <root>/examples.sqlite          labels, embeddings, jobs and requests as rows; or a database given by URL
+    <root>/locks/                   one lock a model, held by its retrain
 """
 
-import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import URL, Column, ColumnElement, Connection, Select, case, delete, false, func, insert, select, update
+from sqlalchemy import URL
 
-from regraft.errors import NotFoundError, OverloadedError, PreconditionError, StorageError
+from regraft.errors import StorageError
 from regraft.files import storage_errors
-from regraft.label_rules import check_label, check_note, image_hash, one_form
-from regraft.stores.database.engine import (
-    close_database,
-    database_at,
-    embeddings,
-    examples,
-    insert_or,
-    label_history,
-    one_at_a_time,
-    prepare_database,
-    reading,
-    refuse_work,
-    splits,
-    transaction,
-)
-from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
-from regraft.stores.images import ImageFile, ImageFiles, folder_of, images_at, is_remote
+from regraft.stores.database.engine import close_database, database_at, prepare_database, refuse_work
+from regraft.stores.embeddings import EmbeddingCache
+from regraft.stores.images import EXAMPLES_FOLDER, ImageFile, example_images, folder_of, images_at, is_remote
 from regraft.stores.jobs import RetrainJobs
+from regraft.stores.labels import AddOutcome, Labels, NewExample
 from regraft.stores.requests import KeptRequests
 
-FOLDER: Final = ".examples"
-"""Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
-
 _WRITERS: Final = 8
-_QUOTA_PERIOD: Final = timedelta(hours=1)
-_WITH_GROUP: Final = examples.outerjoin(
-    splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
-)
-_GROUP: Final = func.coalesce(splits.c.group_name, "")
-_HEX: Final = "0123456789abcdef"
-_RELEASED: Final = "released from quarantine"
-_COLUMNS: Final = (
-    *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
-    _GROUP,
-)
-"""Of an `Example`, in its order."""
-
-
-class AddOutcome(StrEnum):
-    """What became of one example."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    RELABELLED = "relabelled"
-    CONFLICTING = "conflicting"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled picture; its bytes are found by the hash.
-
-    Attributes:
-        sha256: of the bytes.
-        label: in force; empty: it was removed.
-        source: where the picture came from, free text.
-        added_at: UTC, ISO 8601.
-        quarantine: why no retrain learns from it until a person has looked; empty: it is learned from.
-        vouched_by: who said that the label is right, of one that was in quarantine; empty: nobody had to.
-        group: what it shares with those that belong with it, see `NewExample`.
-    """
-
-    sha256: str
-    label: str
-    source: str = ""
-    added_at: str = field(default="", compare=False)
-    quarantine: str = ""
-    vouched_by: str = ""
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        """Bring the label to its one form, also that of an older row."""
-        object.__setattr__(self, "label", one_form(self.label))
-
-
-@dataclass(frozen=True)
-class NewExample:
-    """A picture that somebody labels.
-
-    Attributes:
-        data: an encoded picture, which the server has found decodable; retrains leave out what is not.
-        label: its class; a new one is allowed.
-        source: where it comes from, free text.
-        annotator: who says so.
-        request_id: the prediction that it corrects.
-        group: of pictures that belong together, a patient's say: all are trained on, or all are held out.
-    """
-
-    data: bytes
-    label: str
-    source: str = ""
-    annotator: str = ""
-    request_id: str = ""
-    group: str = ""
-
-    def __post_init__(self) -> None:
-        """Bring the label to its one form."""
-        object.__setattr__(self, "label", one_form(self.label))
-
-    @cached_property
-    def sha256(self) -> str:
-        """The hash that names the picture."""
-        return image_hash(self.data)
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """One line of an example's history.
-
-    Attributes:
-        label: that it was given; None: it was removed.
-        source: where that came from.
-        annotator: who did it.
-        request_id: the prediction that it corrected.
-        caller: who sent it, as the server saw it.
-        at: UTC, ISO 8601.
-    """
-
-    label: str | None
-    source: str
-    annotator: str
-    request_id: str
-    caller: str
-    at: str
 
 
 class ExamplesStore:
-    """Labelled images, their embeddings and the retrain jobs of all models. Thread-safe; close it when done."""
+    """Pictures, labels, embeddings, requests and retrain jobs of all models. Thread-safe; close it when done."""
 
     def __init__(self, root: Path, database_url: str = "", images_url: str = "", *, is_opened: bool = True) -> None:
         """Open the store in the folder ``root``.
@@ -160,9 +39,10 @@ class ExamplesStore:
         """
         self.locks = root / "locks"
         place = images_url.rstrip("/") or str(root)
-        self._images = kept_images(place)
+        self._images = example_images(place)
         self._engine = database_at(database_url or URL.create("sqlite", database=str(root / "examples.sqlite")))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
+        self.labels = Labels(self._engine)
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
@@ -214,292 +94,19 @@ class ExamplesStore:
             StorageError: the disk or the database refused; nothing of it was acknowledged.
         """
         for new in batch:
-            check_label(new.label)
-            check_note("source", new.source)
-            check_note("annotator", new.annotator)
-            check_note("request_id", new.request_id)
-            check_note("group", new.group)
-        judged = self._foreseen(model, batch, caller, hourly_quota)
-        welcome = [new for new, outcome in zip(batch, judged, strict=True) if outcome is not AddOutcome.REJECTED]
-        if not welcome:
-            return judged
+            new.check()
+        foreseen = self.labels.foresee(model, batch, caller, hourly_quota)
+        within = [new for new, outcome in zip(batch, foreseen, strict=True) if outcome is not AddOutcome.REJECTED]
+        if not within:
+            return foreseen
         with storage_errors("cannot keep the image"):
             # Most of the time goes into waiting for the disk, which may as well be done for several at once.
-            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), welcome))
-        recorded = iter(self._record(model, welcome, caller, hourly_quota))
-        return [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in judged]
-
-    def _foreseen(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
-        """Judge a batch by what is known now, so that nobody fills the disk with what is beyond a quota.
-
-        What others do meanwhile may change it: only a rejection is final.
-        """
-        if not hourly_quota:
-            return [AddOutcome.ACCEPTED] * len(batch)
-        with reading(self._engine, "cannot read the quota") as connection:
-            known = _known(connection, model, [new.sha256 for new in batch])
-            return _judge(batch, known, hourly_quota - _set_lately(connection, caller))
-
-    def _record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
-        with transaction(self._engine, "cannot keep the examples") as connection:
-            one_at_a_time(connection, model)
-            known = _known(connection, model, [new.sha256 for new in batch])
-            left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
-            outcomes = _judge(batch, known, left)
-            labellings = [
-                (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, _now()))
-                for new, outcome in zip(batch, outcomes, strict=True)
-                if outcome in (AddOutcome.ACCEPTED, AddOutcome.RELABELLED)
-            ]
-            _set(connection, model, labellings)
-            _group(connection, model, batch, outcomes)
-        return outcomes
-
-    def relabel(
-        self,
-        model: str,
-        sha256: str,
-        label: str,
-        *,
-        source: str = "",
-        annotator: str = "",
-        caller: str = "",
-        hourly_quota: int = 0,
-    ) -> Example:
-        """Give an example another label, or bring one back that was removed, and return it.
-
-        Args:
-            model: whose example it is.
-            sha256: of the picture.
-            label: that it should have.
-            source: where the label comes from; the picture's own stays if empty.
-            annotator: who says so.
-            caller: who sends it.
-            hourly_quota: as in `add_all`.
-
-        Raises:
-            NotFoundError: there is no such example, and never was.
-            InvalidRequestError: the label is no label, or a note no text.
-            OverloadedError: the caller's quota is used up.
-            StorageError: the database refused; all is as it was.
-        """
-        label = one_form(label)
-        check_label(label)
-        return self._change(model, sha256, Labelling(label, source, annotator, "", caller, _now()), hourly_quota)
-
-    def remove(
-        self,
-        model: str,
-        sha256: str,
-        *,
-        source: str = "",
-        annotator: str = "",
-        caller: str = "",
-        hourly_quota: int = 0,
-    ) -> Example:
-        """Take an example out of training from the next retrain on, and return it as it was.
-
-        Its bytes and its history stay, so that a version fitted on it can still be accounted for. Arguments and errors
-        as `relabel`.
-        """
-        return self._change(model, sha256, Labelling(None, source, annotator, "", caller, _now()), hourly_quota)
-
-    def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
-        """Return the seconds until a caller may set another label, 0 if at once."""
-        with reading(self._engine, "cannot read the quota") as connection:
-            return _next_fits_s(connection, caller, hourly_quota)
-
-    def quarantine(self, model: str, doubted: Mapping[str, tuple[str, str]]) -> None:
-        """Leave labels out of retrains until a person has looked.
-
-        One that was changed meanwhile, or that somebody vouched for, stays as it is.
-
-        Args:
-            model: whose examples they are.
-            doubted: hash to label, and why it is doubted, for people.
-
-        Raises:
-            StorageError: the database refused; all is as it was.
-        """
-        with transaction(self._engine, "cannot put the examples into quarantine") as connection:
-            one_at_a_time(connection, model)
-            for sha256, (label, why) in doubted.items():
-                here = _example(model, sha256) & (examples.c.label == label) & (examples.c.vouched_by == "")
-                connection.execute(update(examples).where(here).values(quarantine=why))
-
-    def release(self, model: str, sha256: str, *, annotator: str = "", caller: str = "") -> Example:
-        """Let retrains learn from an example that is in quarantine: its label is right. Return it as it is then.
-
-        Args:
-            model: whose example it is.
-            sha256: of the picture.
-            annotator: who says so.
-            caller: who sends it.
-
-        Raises:
-            NotFoundError: there is no such example.
-            PreconditionError: it is not in quarantine.
-            InvalidRequestError: the annotator is no text.
-            StorageError: the database refused; all is as it was.
-        """
-        check_note("annotator", annotator)
-        with transaction(self._engine, "cannot release the example") as connection:
-            one_at_a_time(connection, model)
-            row = connection.execute(
-                select(*_COLUMNS).select_from(_WITH_GROUP).where(_example(model, sha256))
-            ).one_or_none()
-            if row is None:
-                raise NotFoundError(f"model {model!r} has no example {sha256!r}")
-            before = Example(*row)
-            if not before.quarantine:
-                raise PreconditionError(f"example {sha256!r} is not in quarantine: retrains learn from it already")
-            vouched_by = annotator or caller or "unknown"
-            changes = {"quarantine": "", "vouched_by": vouched_by}
-            connection.execute(update(examples).where(_example(model, sha256)).values(changes))
-            entry = Labelling(before.label, _RELEASED, annotator, "", caller, _now())
-            connection.execute(insert(label_history), {"model": model, "sha256": sha256, **vars(entry)})
-            return replace(before, **changes)
-
-    def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int) -> Example:
-        check_note("source", labelling.source)
-        check_note("annotator", labelling.annotator)
-        here = _example(model, sha256)
-        with transaction(self._engine, "cannot change the example") as connection:
-            one_at_a_time(connection, model)
-            row = connection.execute(select(*_COLUMNS).select_from(_WITH_GROUP).where(here)).one_or_none()
-            before = Example(*row) if row else None
-            if before is None and labelling.label is not None:
-                before = _as_removed(connection, model, sha256)
-                labelling = replace(labelling, source=labelling.source or (before.source if before else ""))
-            if before is None:
-                raise NotFoundError(f"model {model!r} has no example {sha256!r}")
-            if labelling.label != before.label:
-                if hourly_quota and (wait_s := _next_fits_s(connection, labelling.caller, hourly_quota)):
-                    raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
-                _set(connection, model, [(sha256, labelling)])
-            if labelling.label is None:
-                connection.execute(delete(examples).where(here))
-            if labelling.label in (None, before.label):
-                return before
-            added_at = before.added_at if before.label else labelling.at
-            return replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
-
-    def list(self, model: str, *, quarantined: bool = False) -> builtins.list[Example]:
-        """Return the examples in force, or those in quarantine alone.
-
-        They are ordered by hash, so that the order of arrival cannot matter.
-        """
-        query = select(*_COLUMNS).select_from(_WITH_GROUP)
-        query = query.where(examples.c.model == model).order_by(examples.c.sha256)
-        if quarantined:
-            query = query.where(examples.c.quarantine != "")
-        with reading(self._engine, "cannot read the examples") as connection:
-            return [Example(*row) for row in connection.execute(query)]
-
-    def find(self, model: str, beginning: str, *, or_removed: bool = False) -> Example:
-        """Return the one example in force whose hash begins so.
-
-        Args:
-            model: whose example it is.
-            beginning: of its hash.
-            or_removed: where none in force begins so, return the one that was removed, with no label.
-
-        Raises:
-            NotFoundError: there is none, or there are several.
-        """
-        in_force = select(*_COLUMNS).select_from(_WITH_GROUP).where(examples.c.model == model)
-        with reading(self._engine, "cannot read the examples") as connection:
-            found = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
-            if or_removed and not found:
-                gone = connection.execute(_beginning(_removed(model), label_history.c.sha256, beginning)).scalars()
-                found = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
-        if len(found) != 1:
-            how_many = "several" if found else "no"
-            raise NotFoundError(f"model {model!r} has {how_many} examples whose hash begins {beginning!r}")
-        return found[0]
-
-    def removed(self, model: str) -> set[str]:
-        """Return the hashes of what was an example once and is none now: no retrain may use it."""
-        with reading(self._engine, "cannot read the examples") as connection:
-            return set(connection.execute(_removed(model)).scalars())
-
-    def sides(self, model: str) -> dict[str, bool]:
-        """Return whether each picture that a retrain has used is holdout; those that were removed since, too."""
-        query = select(splits.c.sha256, splits.c.is_holdout).where(
-            splits.c.model == model, splits.c.is_holdout.is_not(None)
-        )
-        with reading(self._engine, "cannot read the split") as connection:
-            return {row.sha256: row.is_holdout for row in connection.execute(query)}
-
-    def keep_sides(self, model: str, sides: Mapping[str, bool]) -> None:
-        """Keep on which side of the split pictures are; what has a side stays on it.
-
-        Raises:
-            StorageError: the database refused; all is as it was.
-        """
-        rows = [{"model": model, "sha256": sha256, "is_holdout": held} for sha256, held in sides.items()]
-        with transaction(self._engine, "cannot keep the split") as connection:
-            _keep_splits(connection, rows, "is_holdout", splits.c.is_holdout.is_(None))
-
-    def history(self, model: str, sha256: str) -> builtins.list[Labelling]:
-        """Return every label that an example was given, oldest first; of a removed one too."""
-        names = ("label", "source", "annotator", "request_id", "caller", "at")
-        query = select(*(label_history.c[name] for name in names)).order_by(label_history.c.id)
-        query = query.where(label_history.c.model == model, label_history.c.sha256 == sha256)
-        with reading(self._engine, "cannot read the example's history") as connection:
-            return [Labelling(*row) for row in connection.execute(query)]
-
-    def count(self, model: str) -> int:
-        """Return how many examples a model has."""
-        query = select(func.count()).select_from(examples).where(examples.c.model == model)
-        with reading(self._engine, "cannot count the examples") as connection:
-            return int(connection.execute(query).scalar_one())
-
-    def labelled_since(self, model: str, at: str) -> int:
-        """Return how many examples of a model were labelled or removed at this time (UTC, ISO 8601) or later."""
-        # Times here have whole seconds: what was labelled in that very second may count twice, which does no harm.
-        new = (label_history.c.model == model) & (label_history.c.at >= at[: len("2026-01-01T00:00:00")])
-        query = select(func.count(label_history.c.sha256.distinct())).where(new)
-        with reading(self._engine, "cannot count the examples") as connection:
-            return int(connection.execute(query).scalar_one())
-
-    def without_embedding(self, model: str, key: EmbeddingKey, limit: int, after: int = 0) -> dict[str, int]:
-        """Return a model's examples without an embedding, in order of labelling.
-
-        Args:
-            model: whose examples they are.
-            key: of the embeddings.
-            limit: no more than so many.
-            after: leave out what was labelled up to here: a place that an earlier answer named.
-
-        Returns:
-            Hashes, and the place of the label of each in the history.
-        """
-        sha256, place = label_history.c.sha256, label_history.c.id
-        is_in_force = select(examples.c.sha256).where(examples.c.model == model, examples.c.sha256 == sha256).exists()
-        query = select(sha256, place).where(label_history.c.model == model, place > after).order_by(place).limit(limit)
-        query = query.where(is_in_force, ~_embedded(sha256, key).exists())
-        with reading(self._engine, "cannot read the examples") as connection:
-            return {row.sha256: row.id for row in connection.execute(query)}
-
-    def states(self, model: str, key: EmbeddingKey) -> dict[str, int]:
-        """Count a model's examples.
-
-        They are ``embedded`` under ``key``, ``waiting`` for it or ``removed``; of the first two some in ``quarantine``.
-        """
-        aside = examples.c.model == model, examples.c.quarantine != ""
-        queries = (
-            select(func.count()).where(examples.c.model == model),
-            select(func.count()).select_from(_without_embedding(model, key).subquery()),
-            select(func.count()).where(*aside),
-            select(func.count(label_history.c.sha256.distinct())).where(label_history.c.model == model),
-        )
-        with reading(self._engine, "cannot count the examples") as connection:
-            present, waiting, quarantine, ever = (int(connection.execute(query).scalar_one()) for query in queries)
-        return {"embedded": present - waiting, "waiting": waiting, "removed": ever - present, "quarantine": quarantine}
+            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), within))
+        recorded = iter(self.labels.record(model, within, caller, hourly_quota))
+        return [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
 
     def image_file(self, sha256: str) -> ImageFile:
-        """Return where the picture with this hash is kept."""
+        """Return the file of the picture with this hash."""
         return self._images.file(sha256)
 
     def close(self) -> None:
@@ -513,7 +120,7 @@ def open_examples(store: Path, place: str = "", database: str = "", *, is_opened
 
     Args:
         store: the model store's folder; what needs a folder and has none lives in there.
-        place: a folder for all of it, or a URL of fsspec for the pictures; `FOLDER` in the model store if empty.
+        place: a folder for all of it, or a URL of fsspec for the pictures; `EXAMPLES_FOLDER` in the store if empty.
         database: URL; SQLite in the folder if empty.
         is_opened: or left to `ExamplesStore.open`.
 
@@ -523,138 +130,5 @@ def open_examples(store: Path, place: str = "", database: str = "", *, is_opened
         MissingPackageError: what such a URL needs is not installed.
     """
     if is_remote(place):
-        return ExamplesStore(store / FOLDER, database, place, is_opened=is_opened)
-    return ExamplesStore(folder_of(place) if place else store / FOLDER, database, is_opened=is_opened)
-
-
-def kept_images(place: str) -> ImageFiles:
-    """Return the pictures of the examples store at ``place``, a folder or a URL; errors as `open_examples`."""
-    return images_at(f"{place.rstrip('/')}/images")
-
-
-def _example(model: str, sha256: str) -> ColumnElement[bool]:
-    return (examples.c.model == model) & (examples.c.sha256 == sha256)
-
-
-def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
-    query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
-    return {row.sha256: one_form(row.label) for row in connection.execute(query)}
-
-
-def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> list[AddOutcome]:
-    """Say what becomes of each, by the labels in force and how many more may be set."""
-    labels = dict(known)
-    outcomes = []
-    for new in batch:
-        if labels.get(new.sha256) == new.label:
-            outcomes.append(AddOutcome.DUPLICATE)
-        elif left <= 0:
-            outcomes.append(AddOutcome.REJECTED)
-        else:
-            left -= 1
-            outcomes.append(AddOutcome.RELABELLED if new.sha256 in labels else AddOutcome.ACCEPTED)
-            labels[new.sha256] = new.label
-    return outcomes
-
-
-def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
-    """Return the text of a refusal to set more labels for so many seconds."""
-    return f"quota: {caller} set {hourly_quota} labels within an hour; the next one fits in {wait_s:.0f} s"
-
-
-def _as_removed(connection: Connection, model: str, sha256: str) -> Example | None:
-    """Return an example that was removed, with the source that it had and no label; None if there never was one."""
-    here = (label_history.c.model == model) & (label_history.c.sha256 == sha256) & label_history.c.label.is_not(None)
-    query = select(label_history.c.source, label_history.c.at).where(here).order_by(label_history.c.id)
-    entries = connection.execute(query).all()
-    if not entries:
-        return None
-    source = next((entry.source for entry in reversed(entries) if entry.source), "")
-    named = select(splits.c.group_name).where(splits.c.model == model, splits.c.sha256 == sha256)
-    group = connection.execute(named).scalar_one_or_none() or ""
-    return Example(sha256, "", source, entries[0].at, group=group)
-
-
-def _set_lately(connection: Connection, caller: str) -> int:
-    since = _now(-_QUOTA_PERIOD)
-    query = select(func.count()).where(label_history.c.caller == caller, label_history.c.at > since)
-    return int(connection.execute(query).scalar_one())
-
-
-def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> float:
-    """Return the seconds until a caller may set another label, 0 if at once."""
-    at = label_history.c.at
-    newest_first = select(at).where(label_history.c.caller == caller).order_by(at.desc())
-    in_the_way = connection.execute(newest_first.offset(hourly_quota - 1).limit(1)).scalar_one_or_none()
-    if in_the_way is None:
-        return 0.0
-    over = datetime.fromisoformat(in_the_way) + _QUOTA_PERIOD
-    return max(0.0, (over - datetime.now(UTC)).total_seconds())
-
-
-def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]]) -> None:
-    """Let labels hold from here on, and append them to the history."""
-    rows = [{"model": model, "sha256": sha256, **vars(labelling)} for sha256, labelling in labellings]
-    if not rows:
-        return
-    connection.execute(insert(label_history), rows)
-    held = [
-        {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]} for row in rows
-    ]
-    if held := [row for row in held if row["label"] is not None]:
-        upsert = insert_or(connection, examples)
-        # What relabels a picture need not know where it came from.
-        source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
-        changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
-        connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
-
-
-def _group(connection: Connection, model: str, batch: Sequence[NewExample], outcomes: Sequence[AddOutcome]) -> None:
-    """Note the groups that are stated, also of pictures that were there already."""
-    rows = [
-        {"model": model, "sha256": new.sha256, "group_name": new.group}
-        for new, outcome in zip(batch, outcomes, strict=True)
-        if new.group and outcome is not AddOutcome.REJECTED
-    ]
-    _keep_splits(connection, rows, "group_name")
-
-
-def _keep_splits(
-    connection: Connection, rows: Sequence[dict[str, Any]], column: str, where: ColumnElement[bool] | None = None
-) -> None:
-    if not rows:
-        return
-    upsert = insert_or(connection, splits)
-    changes = {column: upsert.excluded[column]}
-    upsert = upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes, where=where)
-    connection.execute(upsert, [{"group_name": "", **row} for row in rows])
-
-
-def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:
-    return select(examples.c.sha256).where(examples.c.model == model, ~_embedded(examples.c.sha256, key).exists())
-
-
-def _embedded(sha256: Column[str], key: EmbeddingKey) -> Select[Any]:
-    here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
-    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, *here)
-
-
-def _beginning(query: Select[Any], sha256: Column[str], beginning: str) -> Select[Any]:
-    """Select the first two rows whose hash begins so.
-
-    It is asked by a range, which an index answers in any collation.
-    """
-    if not beginning or not set(beginning) <= set(_HEX):
-        return query.where(false())
-    return query.where(sha256 >= beginning, sha256 < f"{beginning}g").order_by(sha256).limit(2)
-
-
-def _removed(model: str) -> Select[Any]:
-    known = select(examples.c.sha256).where(
-        examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
-    )
-    return select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
-
-
-def _now(offset: timedelta = timedelta()) -> str:
-    return (datetime.now(UTC) + offset).isoformat(timespec="seconds")
+        return ExamplesStore(store / EXAMPLES_FOLDER, database, place, is_opened=is_opened)
+    return ExamplesStore(folder_of(place) if place else store / EXAMPLES_FOLDER, database, is_opened=is_opened)

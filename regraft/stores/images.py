@@ -17,6 +17,9 @@ from regraft.files import fsync_folder, write_durably
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+EXAMPLES_FOLDER: Final = ".examples"
+"""Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
+
 _FOLDER_URLS: Final = ("file://", "local://")
 
 
@@ -58,6 +61,11 @@ def images_at(place: str | Path) -> ImageFiles:
         MissingPackageError: fsspec, or its driver for such URLs, is not installed.
     """
     return ImageBucket(place) if isinstance(place, str) and is_remote(place) else ImageFolder(folder_of(place))
+
+
+def example_images(place: str) -> ImageFiles:
+    """Return the pictures of the examples store at ``place``, a folder or a URL; errors as `images_at`."""
+    return images_at(f"{place.rstrip('/')}/images")
 
 
 def is_remote(place: str) -> bool:

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,7 +10,9 @@ from sqlalchemy import ColumnElement, Engine, RowMapping, Select, insert, not_, 
 from sqlalchemy.exc import IntegrityError
 
 from regraft.errors import NotFoundError, PreconditionError
-from regraft.stores.database.engine import reading, retrain_jobs, transaction
+from regraft.files import utc_now
+from regraft.stores.database.engine import reading, transaction
+from regraft.stores.database.tables import retrain_jobs
 
 
 class JobState(StrEnum):
@@ -98,7 +99,7 @@ class RetrainJobs:
             "message": "waiting to start",
             "settings": settings,
             "requested_by": requested_by,
-            "created_at": _now(),
+            "created_at": utc_now("auto"),
             "idempotency_key": idempotency_key,
         }
         try:
@@ -177,7 +178,7 @@ class RetrainJobs:
         """Bring an unfinished job to its final ``state``; False if it had reached one already."""
         if not state.is_final:
             raise ValueError(f"{state} is not a final state")
-        changes = {"state": state, "message": message, "finished_at": _now(), **fields}
+        changes = {"state": state, "message": message, "finished_at": utc_now("auto"), **fields}
         if state in (JobState.SUCCEEDED, JobState.REFUSED):
             changes["fraction"] = 1.0
         return self._change(job_id, ACTIVE, **changes)
@@ -206,7 +207,7 @@ class RetrainJobs:
             NotFoundError: there is none with this id.
         """
         here, state = retrain_jobs.c.id == job_id, retrain_jobs.c.state
-        ended = {"state": JobState.CANCELLED, "message": "cancelled", "finished_at": _now()}
+        ended = {"state": JobState.CANCELLED, "message": "cancelled", "finished_at": utc_now("auto")}
         asked = {"cancel_requested": True}
         with transaction(self._engine, "cannot cancel the retrain job") as connection:
             connection.execute(update(retrain_jobs).where(here, state == JobState.PENDING).values(ended))
@@ -232,7 +233,3 @@ class RetrainJobs:
 def _job(row: RowMapping) -> RetrainJob:
     again = f" (second attempt; the first was {row['interrupted']})" if row["interrupted"] else ""
     return RetrainJob(**{**row, "state": JobState(row["state"]), "message": row["message"] + again})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

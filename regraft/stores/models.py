@@ -19,7 +19,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -27,7 +26,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from regraft.cancellation import check_wanted
 from regraft.datasets.folders import contents, folders_in
 from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, PreconditionError
-from regraft.files import fsync_folder, locked, storage_errors
+from regraft.files import fsync_folder, locked, storage_errors, utc_now
 from regraft.label_rules import one_form
 from regraft.model_names import is_model_name, model_name, taken_for
 
@@ -183,7 +182,7 @@ class ModelStore:
                     raise
                 try:
                     fsync_folder(folder)
-                    self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, _now()))
+                    self._append(name, HistoryEntry("publish", version, self.champion(name), who, why, job, utc_now()))
                 except BaseException:
                     (folder / str(version)).rename(staging)  # what the caller is told has failed must not be there
                     shutil.rmtree(staging, ignore_errors=True)
@@ -240,7 +239,7 @@ class ModelStore:
             if event == "rollback" and (before := self.next_rollback(name)) != to:
                 raise PreconditionError(f"a rollback of {name!r} leads to version {before} now, not {to}: look again")
             by = f"{_REQUEST}{request_id}" if request_id else job
-            entry = HistoryEntry(event, to, champion, who, why, by, _now())
+            entry = HistoryEntry(event, to, champion, who, why, by, utc_now())
             check_wanted()  # right before the line: who was told that the deadline passed must not see it work later
             self._append(name, entry)
         return entry
@@ -301,9 +300,9 @@ class ModelStore:
             if version is not None and version == champion:
                 raise PreconditionError(f"version {version} of {name!r} is the champion: it cannot shadow itself")
             if version is not None:
-                entry = HistoryEntry("shadow", version, champion, who, why, "", _now())
+                entry = HistoryEntry("shadow", version, champion, who, why, "", utc_now())
             elif shadow is not None:
-                entry = HistoryEntry("unshadow", shadow, champion, who, why, "", _now())
+                entry = HistoryEntry("unshadow", shadow, champion, who, why, "", utc_now())
             else:
                 raise PreconditionError(f"model {name!r} has no shadow")
             check_wanted()
@@ -430,7 +429,3 @@ def _fsync_tree(folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     fsync_folder(folder)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

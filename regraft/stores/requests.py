@@ -5,16 +5,16 @@ They are a convenience: nothing is promised of them. The oldest are dropped to s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from regraft.errors import NotFoundError
-from regraft.files import storage_errors
+from regraft.files import storage_errors, utc_now
 from regraft.model.artifact import FloatArray
-from regraft.stores.database.engine import examples, kept_requests, one_at_a_time, reading, transaction
+from regraft.stores.database.engine import one_at_a_time, reading, transaction
+from regraft.stores.database.tables import examples, kept_requests
 from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.images import ImageFiles
 
@@ -172,7 +172,7 @@ def _row(request: KeptRequest, size_bytes: int) -> dict[str, Any]:
         "image_spec": request.key.image_spec,
         "embedding": request.embedding.astype("<f4").tobytes(),
         "size_bytes": size_bytes,
-        "at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "at": utc_now("microseconds"),
     }
 
 

@@ -15,7 +15,8 @@ from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.image.spec import Crop
 from regraft.label_rules import check_label, check_note, one_form
-from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample, quota_used_up
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.labels import AddOutcome, NewExample, quota_used_up
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.inference.shares import Shares
@@ -192,7 +193,7 @@ class ExampleIntake:
                 kept = await self._keep(served, sender, new, cost.pixels)
         if kept.outcome is AddOutcome.REJECTED:
             quota = sender.caller, self.rules.per_hour
-            wait_s = await self._threads.database.run(self._examples.next_label_fits_s, *quota)
+            wait_s = await self._threads.database.run(self._examples.labels.next_label_fits_s, *quota)
             return IntakeResult(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
         if kept.outcome is not AddOutcome.DUPLICATE:
             self._on_kept(served, new.sha256, kept.crop)

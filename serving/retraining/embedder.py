@@ -137,7 +137,7 @@ class BackgroundEmbedder:
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
         others = self._hopeless | self._in_work | self._crops[name].keys()
         after, most = self._looked_through.get((name, key), 0), _CHUNK + len(others)
-        missing = await self._threads.database.run(self._examples.without_embedding, name, key, most, after)
+        missing = await self._threads.database.run(self._examples.labels.without_embedding, name, key, most, after)
         others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
         todo = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
         self._looked_through[name, key] = missing[todo[-1]] if todo else max(missing.values(), default=after)

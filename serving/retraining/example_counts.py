@@ -12,7 +12,7 @@ async def count_examples(models: ModelRegistry, examples: ExamplesStore, metrics
     """Count the examples of every model that answers."""
 
     async def count(name: str) -> None:
-        states = await models.threads.database.run(examples.states, name, models.get(name).key)
+        states = await models.threads.database.run(examples.labels.states, name, models.get(name).key)
         for state, number in states.items():
             metrics.examples_stored.labels(name, state).set(number)
 

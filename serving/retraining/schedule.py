@@ -62,4 +62,4 @@ class RetrainSchedule:
         if any((now - datetime.fromisoformat(job.created_at)).total_seconds() < self._every_s for job in newest()):
             return False
         judged = [job.created_at for state in (JobState.SUCCEEDED, JobState.REFUSED) for job in newest(state)]
-        return self._examples.labelled_since(model, max(judged, default="")) >= self._min_new
+        return self._examples.labels.labelled_since(model, max(judged, default="")) >= self._min_new

@@ -12,7 +12,8 @@ import numpy as np
 from regraft.errors import InvalidRequestError
 from regraft.files import storage_errors
 from regraft.label_rules import one_form
-from regraft.stores.examples import Example, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.labels import Example
 from regraft.stores.models import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
@@ -47,7 +48,9 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> AsyncIterator[pb.Example]:
         """List the examples in force."""
         name = self._models.resolve(request.name)
-        for example in await self._threads.database.run(self._examples.list, name, quarantined=request.quarantined):
+        for example in await self._threads.database.run(
+            self._examples.labels.in_force, name, quarantined=request.quarantined
+        ):
             if not request.label or example.label == one_form(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
@@ -56,7 +59,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     ) -> pb.GetExampleResponse:
         """Show one example and its history."""
         name, example = await self._find(request, or_removed=True)
-        history = await self._threads.database.run(self._examples.history, name, example.sha256)
+        history = await self._threads.database.run(self._examples.labels.history, name, example.sha256)
         return pb.GetExampleResponse(
             example=await self._message(example, with_image=request.with_image),
             history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
@@ -72,7 +75,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         by = self._by()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
-        relabel = partial(self._examples.relabel, name, example.sha256, request.label)
+        relabel = partial(self._examples.labels.relabel, name, example.sha256, request.label)
         changed = await self._threads.writes.run(relabel, annotator=request.annotator, **by)
         took_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
@@ -86,7 +89,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
         by = self._by()
         name, example = await self._find(request)
-        remove = partial(self._examples.remove, name, example.sha256, source=request.why)
+        remove = partial(self._examples.labels.remove, name, example.sha256, source=request.why)
         await self._threads.writes.run(remove, annotator=request.annotator, **by)
         took_effect(model=name, sha256=example.sha256, label="")
         return await self._message(example)
@@ -99,7 +102,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
 
     async def _release(self, request: pb.ReleaseExampleRequest) -> pb.Example:
         name, example = await self._find(request)
-        release = partial(self._examples.release, name, example.sha256)
+        release = partial(self._examples.labels.release, name, example.sha256)
         released = await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
         took_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
         return await self._message(released)
@@ -131,7 +134,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         or_removed: bool = False,
     ) -> tuple[str, Example]:
         name = self._models.resolve(request.name)
-        find = partial(self._examples.find, name, request.sha256, or_removed=or_removed)
+        find = partial(self._examples.labels.find, name, request.sha256, or_removed=or_removed)
         return name, await self._threads.database.run(find)
 
     def _by(self) -> _By:
@@ -158,7 +161,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
 
     def _examples_of_each_label(self, served: ServedModel) -> Counter[str]:
         """Count the examples of each label, trained on or new."""
-        counts = Counter(example.label for example in self._examples.list(served.name))
+        counts = Counter(example.label for example in self._examples.labels.in_force(served.name))
         file = self._models.store.folder(served.name, served.version) / FEATURES_FILE
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
             trained_on = np.bincount(features["label_index"], minlength=len(served.card.labels))

@@ -163,7 +163,9 @@ class ModelsService(pb_grpc.ModelsServicer):
         """Count the examples of models; empty where the database is slow."""
         try:
             async with asyncio.timeout(_COUNT_S):
-                return await self._threads.database.run(lambda: {name: self._examples.count(name) for name in names})
+                return await self._threads.database.run(
+                    lambda: {name: self._examples.labels.count(name) for name in names}
+                )
         except (RegraftError, TimeoutError) as error:
             log.warning("the examples of %s cannot be counted: %s", ", ".join(names), error or f"{_COUNT_S} s")
             return {}

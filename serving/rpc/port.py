@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
-from regraft.client.connection import is_socket
+from regraft.auth import is_socket
 from regraft.errors import OperatorError
 from serving.rpc.interceptor import RpcInterceptor
 from serving.rpc.reflection import add_reflection

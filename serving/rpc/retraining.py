@@ -10,8 +10,9 @@ import grpc
 from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, check_limits
 from regraft.label_rules import check_note, one_form
-from regraft.stores.examples import ExamplesStore, NewExample
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
+from regraft.stores.labels import NewExample
 from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc

@@ -29,8 +29,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from regraft.stores.examples import AddOutcome
 from regraft.stores.jobs import JobState
+from regraft.stores.labels import AddOutcome
 from serving.telemetry.statistics import SECONDS, Distribution, Statistics
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 
 from regraft.label_rules import image_hash
 from regraft.model import artifact
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests import REPOSITORY
@@ -62,14 +63,15 @@ def test_what_was_stored_before_is_served_retrained_and_read(earlier_code: Path,
     made = [sys.executable, "-c", MAKE, str(root), database]
     subprocess.run(made, cwd=earlier_code, env={**os.environ, "PYTHONPATH": str(earlier_code)}, check=True)
     store = ModelStore(root)
-    examples = ExamplesStore(root / FOLDER, database)
+    examples = ExamplesStore(root / EXAMPLES_FOLDER, database)
 
     assert store.champion("colours") == 2
     events = ["publish", "promote", "publish", "promote"]
     assert [entry.event for entry in store.history("colours")] == events
     assert artifact.read(store.folder("colours", 2) / MODEL_FILE).card.labels == ("red", "green", "blue", "grey")
     assert set(load_features(store.folder("colours", 2) / FEATURES_FILE).labels) == {"red", "green", "blue", "grey"}
-    assert [each.label for each in examples.history("colours", image_hash(picture("grey", 0)))] == ["grey", "red"]
+    history = examples.labels.history("colours", image_hash(picture("grey", 0)))
+    assert [each.label for each in history] == ["grey", "red"]
     waiting, done = examples.jobs.list("colours")
     assert (done.state, done.version) == (JobState.SUCCEEDED, 2)
     assert run_job(store, examples, waiting.id).state is JobState.SUCCEEDED

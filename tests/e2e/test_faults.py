@@ -82,7 +82,7 @@ def _add(client: Client, numbers: range) -> set[str]:
 def _kept(root: Path, database: str = "") -> set[str]:
     examples = ExamplesStore(root, database)
     try:
-        return {example.sha256 for example in examples.list("colours")}
+        return {example.sha256 for example in examples.labels.in_force("colours")}
     finally:
         examples.close()
 

@@ -33,7 +33,7 @@ def test_every_acknowledged_example_survives_the_killing_of_the_server_again_and
             acknowledged |= _add_until_killed(client, numbers, server, after=1 + round_ * 10)
 
     examples = ExamplesStore(store.root / ".examples")
-    kept = {example.sha256 for example in examples.list("colours")}
+    kept = {example.sha256 for example in examples.labels.in_force("colours")}
     assert len(acknowledged) >= sum(1 + round_ * 10 for round_ in range(KILLS))
     assert acknowledged <= kept
     assert all(examples.image_file(sha256).read_bytes() for sha256 in kept)
@@ -134,5 +134,5 @@ def _assert_whole(store: ModelStore, acknowledged: set[str]) -> None:
         assert len(load_features(folder / FEATURES_FILE).sha256) > 0
     examples = ExamplesStore(store.root / ".examples")
     assert all(job.state in JobState for job in examples.jobs.list())
-    assert acknowledged <= {example.sha256 for example in examples.list("colours")}
+    assert acknowledged <= {example.sha256 for example in examples.labels.in_force("colours")}
     examples.close()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
-from regraft.label_rules import MAX_LABEL_LENGTH, check_label, one_form
+from regraft.label_rules import HOLDOUT_SHARE, MAX_LABEL_LENGTH, check_label, image_hash, is_holdout, one_form
 
 
 @settings(max_examples=300)
@@ -42,3 +42,30 @@ def test_a_label_has_one_form_however_it_was_typed(label: str) -> None:
 @given(text=st.text())
 def test_the_one_form_of_a_label_stays_as_it_is(text: str) -> None:
     assert one_form(one_form(text)) == one_form(text)
+
+
+def test_the_holdout_is_about_a_fifth_of_all_pictures() -> None:
+    hashes = [image_hash(str(number).encode()) for number in range(20_000)]
+
+    share = sum(map(is_holdout, hashes)) / len(hashes)
+
+    assert HOLDOUT_SHARE == 0.2
+    assert share == pytest.approx(0.2, abs=0.012)  # more than four standard deviations
+
+
+@pytest.mark.parametrize(
+    ("sha256", "expected"),
+    [("0" * 64, True), ("f" * 64, False), ("3333333" + "3" + "f" * 56, True), ("3333333" + "4" + "0" * 56, False)],
+)
+def test_a_hash_belongs_to_the_holdout_for_ever(sha256: str, expected: bool) -> None:
+    assert is_holdout(sha256) is expected
+
+
+@settings(max_examples=100)
+@given(data=st.binary())
+def test_the_holdout_is_a_pure_function_of_the_hash(data: bytes) -> None:
+    sha256 = image_hash(data)
+
+    assert is_holdout(sha256) == is_holdout(sha256)
+    assert is_holdout(sha256) == is_holdout(sha256[:8] + "0" * 56)
+    assert is_holdout(sha256) == (int(sha256[:8], 16) / 2**32 < 0.2)

@@ -34,7 +34,7 @@ def job(store: ModelStore) -> str:
     """The id of a job that is over, beside an example in quarantine."""
     examples = ExamplesStore(store.root / ".examples")
     examples.add("colours", RED, "red")
-    examples.quarantine("colours", {SHA256: ("red", "a test")})
+    examples.labels.quarantine("colours", {SHA256: ("red", "a test")})
     job = examples.jobs.create("colours", {}, "ada", KEY)
     examples.jobs.finish(job.id, JobState.FAILED, "a test")
     examples.close()

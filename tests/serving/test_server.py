@@ -305,7 +305,7 @@ def test_the_examples_may_be_kept_elsewhere(store: ModelStore, tmp_path: Path) -
 
     assert not (store.root / ".examples").exists()
     examples = ExamplesStore(tmp_path / "elsewhere", database)
-    assert examples.count("colours") == 1
+    assert examples.labels.count("colours") == 1
     examples.close()
 
 

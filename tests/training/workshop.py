@@ -8,7 +8,8 @@ from pathlib import Path
 
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model import artifact
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import RetrainJob
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import picture
@@ -35,8 +36,8 @@ class Workshop:
 
     def vouch(self, data: bytes, label: str) -> None:
         """Say of a label that contradicts all others that it is right."""
-        self.examples.quarantine(MODEL, {image_hash(data): (label, "doubted")})
-        self.examples.release(MODEL, image_hash(data), annotator="Ann")
+        self.examples.labels.quarantine(MODEL, {image_hash(data): (label, "doubted")})
+        self.examples.labels.release(MODEL, image_hash(data), annotator="Ann")
 
     def retrain(self, store: ModelStore | None = None, **settings: float | str) -> RetrainJob:
         job = self.examples.jobs.create(MODEL, settings, "Ann")
@@ -58,7 +59,7 @@ def open_workshop(root: Path, train: int = 20, holdout: int = 8, labels: tuple[s
     store = ModelStore(root / "models")
     publish(store, first_version(train, holdout, labels), left_out=[], who="tester", why="a test")
     store.move(MODEL, 1, who="tester", why="a test")
-    return Workshop(store, ExamplesStore(store.root / FOLDER))
+    return Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
 
 
 def new_pictures(colour: str, train: int, holdout: int) -> list[bytes]:

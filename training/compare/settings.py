@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from regraft.datasets.folders import text_of
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import InvalidRequestError
+from regraft.files import text_of
 from regraft.stores.models import GateMode
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.subsets import ALL, check_share

@@ -12,14 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 from regraft.errors import InvalidRequestError, MissingPackageError, TrainingError
-from regraft.files import storage_errors, write_durably
+from regraft.files import storage_errors, utc_now, write_durably
 from regraft.machine import cpu_budget
 from regraft.model.session import require_onnxruntime
 from regraft.stores.models import FEATURES_FILE
@@ -135,7 +134,7 @@ def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
         seeds=settings.all_seeds,
         recipe={"weights": settings.weights, "init": settings.init, **settings.changes},
         machine=f"{platform.machine()}, {cpu_budget()} CPUs, ONNX Runtime {require_onnxruntime().__version__}",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
     )
     if not settings.resume:
         return comparison

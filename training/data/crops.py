@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from regraft.datasets.folders import text_of
 from regraft.errors import InvalidImageError
+from regraft.files import text_of
 from regraft.image.decode import decode_crop, upright_size
 from regraft.image.spec import Crop, ImageSpec
 from regraft.machine import cpu_budget

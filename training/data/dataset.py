@@ -13,9 +13,10 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from regraft.datasets.folders import folders_in, text_of
+from regraft.datasets.folders import folders_in
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import DatasetError
+from regraft.files import text_of
 from regraft.label_rules import image_hash
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead

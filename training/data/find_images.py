@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regraft.datasets.folders import contents, text_of
+from regraft.datasets.folders import contents
 from regraft.errors import DatasetError
+from regraft.files import text_of
 from regraft.label_rules import image_hash
 from regraft.progress import Progress
-from regraft.stores.examples import kept_images
-from regraft.stores.images import ImageFile
+from regraft.stores.images import ImageFile, example_images
 
 
 def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:
@@ -33,7 +33,7 @@ def find_images(wanted: Sequence[str], data: Path | None, examples: str, progres
         with suppress(OSError):  # what cannot be read will be missing
             there[image_hash(path.read_bytes())] = path
         progress("scan", done, len(paths))
-    kept = kept_images(examples)
+    kept = example_images(examples)
     files: dict[str, ImageFile] = {sha256: there.get(sha256, kept.file(sha256)) for sha256 in wanted}
     missing = [sha256 for sha256, file in files.items() if not file.exists()]
     if missing:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from regraft.datasets.folders import contents, folders_in, text_of
+from regraft.datasets.folders import contents, folders_in
 from regraft.datasets.manifest import LabelledFile, read_manifest
 from regraft.errors import DatasetError, InvalidRequestError
+from regraft.files import text_of
 from regraft.label_rules import HOLDOUT_SHARE, check_label, check_note, one_form
 from training.data import folder_layout
 from training.data.folder_layout import Layout, check_classes, find_layout

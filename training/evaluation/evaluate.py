@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.client.model_answers import ModelAnswers
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
+from regraft.files import text_of
 from regraft.label_rules import listed, one_form
 from regraft.model.artifact import FloatArray
 from regraft.model.card import Metrics

@@ -10,8 +10,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidImageError
+from regraft.files import text_of
 from regraft.image.decode import decode_crop
 from regraft.image.spec import ImageSpec
 from regraft.machine import cpu_budget

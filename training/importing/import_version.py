@@ -14,9 +14,8 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
-from regraft.files import cache_folder
+from regraft.files import cache_folder, text_of
 from regraft.image.spec import Crop
 from regraft.label_rules import listed, one_form
 from regraft.model.artifact import FloatArray, Head

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError, PreconditionError, TrainingError
+from regraft.files import text_of
 from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
 from regraft.machine import user_name
 from regraft.model import artifact

@@ -14,7 +14,8 @@ from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.machine import user_name
-from regraft.stores.examples import FOLDER, ExamplesStore, open_examples
+from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import TAKEN, JobTakenError, settle_interrupted
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--examples",
         default=os.environ.get("REGRAFT_EXAMPLES", ""),
-        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {FOLDER} inside the model store)",
+        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {EXAMPLES_FOLDER} in the model store)",
     )
     parser.add_argument(
         "--database",

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from regraft.model.artifact import FloatArray
 from regraft.progress import Progress
-from regraft.stores.examples import Example, ExamplesStore
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import ImageFile
+from regraft.stores.labels import Example
 from training.gate.verdict import SuspectLabel
 from training.head.additional import carried_over, in_order
 from training.head.features import Features, assemble
@@ -168,7 +169,7 @@ def gather(
         PreconditionError: fewer than two classes are left.
         StorageError: the examples cannot be read, or the sides not kept.
     """
-    (sent, aside), kept = learned_from(examples, model, champion.features), examples.sides(model)
+    (sent, aside), kept = learned_from(examples, model, champion.features), examples.labels.sides(model)
     before = champion.features
     labels = labels_in_force(before, {example.sha256: example.label for example in sent}, aside)
     files = {sha256: examples.image_file(sha256) for sha256 in labels}
@@ -192,7 +193,7 @@ def gather(
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
-    examples.keep_sides(model, {sha256: held for sha256, _, held in rows_of(features) if sha256 not in kept})
+    examples.labels.keep_sides(model, {sha256: held for sha256, _, held in rows_of(features) if sha256 not in kept})
     waiting = _aside(champion, examples, model, features)
     return RetrainData(
         features,
@@ -209,8 +210,8 @@ def gather(
 
 def _aside(champion: StoredVersion, examples: ExamplesStore, model: str, features: Features) -> Aside:
     """Return the pictures in quarantine whose embeddings are at hand."""
-    held, learned = examples.sides(model), set(features.sha256)
-    listed = [each for each in examples.list(model, quarantined=True) if each.sha256 not in learned]
+    held, learned = examples.labels.sides(model), set(features.sha256)
+    listed = [each for each in examples.labels.in_force(model, quarantined=True) if each.sha256 not in learned]
     known = examples.embeddings.get(champion.key, [each.sha256 for each in listed])
     listed = [each for each in listed if each.sha256 in known and each.sha256 in held]
     if not listed:
@@ -252,9 +253,9 @@ def learned_from(examples: ExamplesStore, model: str, known: Features) -> tuple[
     These are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
     that is known under another label keeps that one.
     """
-    sent, labels = examples.list(model), {sha256: label for sha256, label, _ in rows_of(known)}
+    sent, labels = examples.labels.in_force(model), {sha256: label for sha256, label, _ in rows_of(known)}
     aside = {example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label}
-    return [example for example in sent if not example.quarantine], aside | examples.removed(model)
+    return [example for example in sent if not example.quarantine], aside | examples.labels.removed(model)
 
 
 def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:

@@ -160,7 +160,7 @@ def anchor_of(champion: StoredVersion, file: Path, examples: ExamplesStore, mode
     """
     if kept := load_anchor(file):
         return kept
-    features, sent = champion.features, [example.sha256 for example in examples.list(model)]
+    features, sent = champion.features, [example.sha256 for example in examples.labels.in_force(model)]
     right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
     return Anchor.begin(features, right, ~np.isin(features.sha256, sent))
 

@@ -116,7 +116,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
             champion.artifact.card, data.features, data.further, progress.as_phase("check"), missing=data.missing
         )
     progress("judge", 0, 1)
-    aside = Quarantined(wrong, len(examples.list(job.model, quarantined=True)))
+    aside = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
     anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
     anchor = anchor.among(data.features)
     terms = Terms(GateLimits.of(job.settings), quarantined=aside, anchor=anchor)
@@ -135,7 +135,7 @@ def _finished_without_news(
     if rows_of(data.features) != rows_of(champion.features) or not champion.is_in_one_form:
         return False
     message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
-    aside = len(examples.list(job.model, quarantined=True))
+    aside = len(examples.labels.in_force(job.model, quarantined=True))
     remark = [f"{aside} labels are in quarantine: see `regraft examples list --quarantined`"] if aside else []
     examples.jobs.finish(job.id, JobState.REFUSED, "; ".join([message, *remark, *data.remarks]))
     return True

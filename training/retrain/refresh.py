@@ -252,13 +252,13 @@ class Collected:
 def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
     """Put wrong labels into quarantine, as a retrain of the champion would find them; that is soon done."""
     wrong: list[SuspectLabel] = []
-    if any(not example.quarantine for example in examples.list(name)):
+    if any(not example.quarantine for example in examples.labels.in_force(name)):
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
             data = gather(champion, examples, name, context.progress)
             card = champion.artifact.card
             fitted = refit(card, data.features, data.further, context.progress, missing=data.missing)
             wrong = quarantine(champion, data, fitted, examples, name)
-    return Quarantined(wrong, len(examples.list(name, quarantined=True)))
+    return Quarantined(wrong, len(examples.labels.in_force(name, quarantined=True)))
 
 
 def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
@@ -285,7 +285,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
             f"to be embedded anew; the first is {missing[0]}"
         )
     embeddings, unreadable = embed_missing(champion, paths, examples, context.progress)
-    kept = examples.sides(name)
+    kept = examples.labels.sides(name)
     named = {image.sha256: set(image.group_names) for image in found.images}
     for sha256, example in sent.items():
         named.setdefault(sha256, set()).update({example.group} - {""})
@@ -302,7 +302,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
         for each, label, held in rows
     ]
     learned = tuple(image for image in images if image.label not in classes.left_out)
-    examples.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in kept})
+    examples.labels.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in kept})
     return Collected(
         Dataset(
             classes.labels,
@@ -343,7 +343,7 @@ def _judge(
     data = RetrainData(
         features,
         None,
-        sources_of(features, [example for example in examples.list(name) if not example.quarantine]),
+        sources_of(features, [example for example in examples.labels.in_force(name) if not example.quarantine]),
         new_rows(champion.features, features),
         (),
         held_rows(champion.features.labels, rows, embeddings, features),

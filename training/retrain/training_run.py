@@ -9,8 +9,7 @@ import numpy as np
 from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingCache
-from regraft.stores.examples import kept_images
-from regraft.stores.images import ImageFile, ImageFiles
+from regraft.stores.images import ImageFile, ImageFiles, example_images
 from training.backbones.cache import embedding_cache
 from training.evaluation.findings import Findings
 from training.head.features import Embedder, Features, assemble
@@ -47,7 +46,7 @@ def judge_trained(
     files: dict[str, ImageFile] = {image.sha256: image.path for image in made.dataset.images}
     with embedding_cache(context.cache) as known:
         aside = _learned_by_champion(champion, now.holdout(), files, known, context)
-        older = _older(champion, made, files, kept_images(examples), context)
+        older = _older(champion, made, files, example_images(examples), context)
         rows = [row for row in rows_of(now) if row[0] not in aside]
         old_rows = rows_of(older)
         features = assemble(

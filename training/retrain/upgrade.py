@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
+from regraft.files import text_of
 from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.progress import Progress, silent

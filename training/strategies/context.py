@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from regraft.datasets.folders import text_of
 from regraft.errors import DatasetError
+from regraft.files import text_of
 from regraft.model.card import Choice, RecipeValue
 from regraft.progress import Progress
 from training.backbones.cache import ExportedBackbone, embedding_cache

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from regraft.datasets.folders import text_of
+from regraft.files import text_of
 from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
 from training.strategies.context import Made

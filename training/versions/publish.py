@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 
 from regraft.errors import ArtifactError
+from regraft.files import utc_now
 from regraft.image.spec import Crop
 from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedding_size, graft, read
 from regraft.model.card import (
@@ -155,7 +155,7 @@ def build(
         abstention=threshold or abstention(fitted.unseen, features, provenance.settings.get("target_error")),
         choice=provenance.choice,
         libraries=library_versions(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
     )
     model = graft(backbone.model, fitted.head, card)
     return Challenger(model, card, features, further, state=state if isinstance(state, bytes) else None)

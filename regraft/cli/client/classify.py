@@ -12,8 +12,9 @@ from regraft.cli.options import Json, Name, Store, asks_a_server, model_file
 from regraft.client.classify_files import classify_files
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.datasets.folders import contents, text_of
+from regraft.datasets.folders import contents
 from regraft.errors import InvalidRequestError
+from regraft.files import text_of
 from regraft.image.limits import configured_limits
 from regraft.v1 import classifier_pb2
 

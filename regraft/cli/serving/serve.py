@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from regraft.auth import is_socket
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import Json
-from regraft.client.connection import is_socket
 from regraft.logs import write_log
 from regraft.machine import schedule_in_batches, share_heaps
 from regraft.process_exit import end_process

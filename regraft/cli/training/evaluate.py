@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
+from regraft.auth import is_socket
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import Json, Store, may_ask_servers, model_file
 from regraft.client.client import Client, RemoteError
-from regraft.client.connection import Connection, is_socket
+from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError
 from regraft.image.limits import configured_limits
 from regraft.label_rules import one_form

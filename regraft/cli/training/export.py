@@ -30,7 +30,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
-    from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.export.export import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with terminal.progress_bars() as progress:
@@ -40,7 +40,7 @@ def export(
             to,
             out,
             data=data,
-            examples=examples or str(store / FOLDER),
+            examples=examples or str(store / EXAMPLES_FOLDER),
             cpu=cpu,
             max_drop=max_drop,
             progress=progress,

@@ -27,7 +27,7 @@ def quantise(
 
     It is calibrated on training images of the version, and compared with it on the holdout.
     """
-    from regraft.stores.examples import FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.quantisation.version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with terminal.progress_bars() as progress:
@@ -35,7 +35,7 @@ def quantise(
             ModelStore(store),
             model,
             data,
-            examples=examples or str(store / FOLDER),
+            examples=examples or str(store / EXAMPLES_FOLDER),
             cache=cache_folder(),
             promote=promote,
             progress=progress,

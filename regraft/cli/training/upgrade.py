@@ -69,11 +69,12 @@ def _check(older: "list[OlderVersion]", store: Path, *, as_json: bool) -> None:
 def _upgrade(
     store: ModelStore, data: Path | None, examples: str, database: str, gate: GateMode
 ) -> list[dict[str, Any]]:
-    from regraft.stores.examples import FOLDER, open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
+    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.retrain.upgrade import upgrade as run  # noqa: PLC0415 - scikit-learn takes a second
 
     labelled = open_examples(store.root, examples, database)
-    places = examples or str(store.root / FOLDER)
+    places = examples or str(store.root / EXAMPLES_FOLDER)
     try:
         with terminal.progress_bars() as progress:
             made = run(store, labelled, places, data, cache=cache_folder(), gate=gate, progress=progress)

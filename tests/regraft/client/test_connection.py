@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.client.connection import Connection, is_loopback
+from regraft.auth import is_loopback
+from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError
 
 TOKEN = "regraft_secret"  # noqa: S105 - a test's own

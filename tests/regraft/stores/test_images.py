@@ -7,8 +7,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from regraft.errors import InvalidRequestError, MissingPackageError, StorageError
 from regraft.label_rules import image_hash
-from regraft.stores.examples import AddOutcome, ExamplesStore, open_examples
+from regraft.stores.examples import ExamplesStore, open_examples
 from regraft.stores.images import ImageFiles, images_at
+from regraft.stores.labels import AddOutcome
 
 DATA = b"picture" * 50
 SHA256 = image_hash(DATA)
@@ -101,7 +102,7 @@ def test_an_object_store_that_fails_is_a_storage_error_and_nothing_is_recorded(t
     with pytest.raises(StorageError, match="cannot keep the image: the bucket went away"):
         store.add("colours", DATA, "red")
 
-    assert store.count("colours") == 0
+    assert store.labels.count("colours") == 0
     store.close()
 
 

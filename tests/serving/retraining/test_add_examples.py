@@ -8,7 +8,8 @@ from pathlib import Path
 from regraft.errors import DrainingError, StorageError
 from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
-from regraft.stores.examples import AddOutcome, ExamplesStore, NewExample
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.labels import AddOutcome, NewExample
 from regraft.stores.models import ModelStore
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, IntakeResult, Sender
@@ -211,7 +212,7 @@ async def test_where_a_batch_cannot_be_written_each_of_it_has_its_own_answer(sto
         answers = await asyncio.gather(*tasks, return_exceptions=True)
 
         assert [type(answer) for answer in answers] == [IntakeResult, IntakeResult, StorageError, IntakeResult]
-        assert {example.sha256 for example in s.examples.list("colours")} == {
+        assert {example.sha256 for example in s.examples.labels.in_force("colours")} == {
             image_hash(image) for image in images if image != images[2]
         }
 
@@ -225,4 +226,4 @@ async def test_what_nobody_waits_for_any_more_as_it_is_written_is_not_kept(store
         s.examples.gate.set()
         await (await s.begin(picture("blue"), Sender("ada")))
 
-        assert [example.sha256 for example in s.examples.list("colours")] == [image_hash(picture("blue"))]
+        assert [example.sha256 for example in s.examples.labels.in_force("colours")] == [image_hash(picture("blue"))]

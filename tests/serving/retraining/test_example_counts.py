@@ -29,7 +29,7 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
 
     for number in range(3):
         examples.add("colours", picture("red", number), "red")
-    examples.remove("colours", examples.list("colours")[0].sha256)
+    examples.labels.remove("colours", examples.labels.in_force("colours")[0].sha256)
     tasks = Supervisor(metrics)
     tasks.repeat("count examples", partial(count_examples, models, examples, metrics), 0.01)
     await until(lambda: shown() == {"embedded": 0, "waiting": 2, "removed": 1, "quarantine": 0})

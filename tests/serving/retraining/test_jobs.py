@@ -15,8 +15,9 @@ from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
-from regraft.stores.examples import AddOutcome, ExamplesStore
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.labels import AddOutcome
 from regraft.stores.models import ModelStore
 from regraft.stores.recovery import job_lock
 from serving.retraining.jobs import JobRunner

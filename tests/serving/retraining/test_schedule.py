@@ -1,5 +1,6 @@
 from regraft.client.client import Client
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
@@ -14,7 +15,7 @@ def send(client: Client, numbers: range) -> None:
 
 
 def jobs_of(store: ModelStore) -> list[RetrainJob]:
-    examples = ExamplesStore(store.root / FOLDER)
+    examples = ExamplesStore(store.root / EXAMPLES_FOLDER)
     found = examples.jobs.list("colours")
     examples.close()
     return found

@@ -152,7 +152,7 @@ def test_what_was_served_can_be_labelled_by_its_request_alone(store: ModelStore,
     assert (labelled.outcome, labelled.sha256) == (ACCEPTED, image_hash(picture("grey")))
     examples = ExamplesStore(store.root / ".examples")
     assert examples.image_file(labelled.sha256).read_bytes() == picture("grey")
-    assert examples.history("colours", labelled.sha256)[0].request_id == answer.request_id
+    assert examples.labels.history("colours", labelled.sha256)[0].request_id == answer.request_id
     examples.close()
 
 
@@ -202,7 +202,7 @@ def test_an_example_in_quarantine_is_listed_with_the_reason_and_released(client:
     label(client, picture("grey", 2), "grey")
     with closing(open_examples(store.root)) as examples:
         why = "likely wrong: called grey, read as red (0.98)"
-        examples.quarantine(client.list_models()[0].name, {sha256: ("grey", why)})
+        examples.labels.quarantine(client.list_models()[0].name, {sha256: ("grey", why)})
 
     (found,) = client.list_examples(quarantined=True)
     assert (found.sha256, found.quarantine) == (sha256, why)

@@ -84,7 +84,7 @@ def test_of_two_labels_in_one_stream_the_first_holds(store: ModelStore, client: 
 
     assert [answer.outcome for answer in answers] == [ACCEPTED, CONFLICTING, DUPLICATE]
     examples = ExamplesStore(store.root / ".examples")
-    assert [labelling.label for labelling in examples.history("colours", answers[0].sha256)] == ["grey"]
+    assert [labelling.label for labelling in examples.labels.history("colours", answers[0].sha256)] == ["grey"]
     examples.close()
 
 
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_half_way_has_what_it_was_promised(store: ModelStor
     live.client.classify(GREY[0])
 
     examples = ExamplesStore(store.root / ".examples")
-    kept = {example.sha256 for example in examples.list("colours")}
+    kept = {example.sha256 for example in examples.labels.in_force("colours")}
     assert {*promised} <= kept
     assert all(image_hash(examples.image_file(sha256).read_bytes()) == sha256 for sha256 in kept)
     examples.close()
@@ -159,7 +159,9 @@ def test_an_example_that_was_accepted_is_on_the_disk(store: ModelStore, client: 
     (answer,) = client.add_examples([(GREY[0], "grey")])
 
     examples = ExamplesStore(store.root / ".examples")
-    assert [(example.sha256, example.label) for example in examples.list("colours")] == [(answer.sha256, "grey")]
+    assert [(example.sha256, example.label) for example in examples.labels.in_force("colours")] == [
+        (answer.sha256, "grey")
+    ]
     assert examples.image_file(answer.sha256).read_bytes() == GREY[0]
     examples.close()
 

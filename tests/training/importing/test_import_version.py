@@ -8,7 +8,8 @@ import pytest
 
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.model import artifact
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from tests.tiny import picture
@@ -120,7 +121,7 @@ def test_the_temperature_is_fitted_where_that_is_asked_for(
 
 
 def test_retraining_waits_for_pictures_of_every_class_and_says_how(bare: TrainResult, tmp_path: Path) -> None:
-    examples = ExamplesStore(tmp_path / FOLDER)
+    examples = ExamplesStore(tmp_path / EXAMPLES_FOLDER)
     for number in range(30):
         examples.add("crayons", picture("grey", number), "grey")
 
@@ -135,7 +136,7 @@ def test_retraining_waits_for_pictures_of_every_class_and_says_how(bare: TrainRe
 @pytest.mark.parametrize("came_with", ["nothing", "pictures"])
 def test_a_fourth_class_joins_by_a_retrain(came_with: str, file: Path, data: Path, tmp_path: Path) -> None:
     made = bring(tmp_path / "models", file, data=data if came_with == "pictures" else None)
-    examples = ExamplesStore(tmp_path / FOLDER)
+    examples = ExamplesStore(tmp_path / EXAMPLES_FOLDER)
     for label in ("grey",) if came_with == "pictures" else (*LABELS, "grey"):
         for number in range(100, 130):
             examples.add("crayons", picture(label, number), label)

@@ -16,7 +16,8 @@ from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
 from regraft.model.session import open_session
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture, tiny_backbone
@@ -240,7 +241,7 @@ def test_a_version_in_int8_answers_as_was_measured_and_is_retrained(
         (served,) = session.run([EMBEDDING], {IMAGE: crop[None]})
         np.testing.assert_array_equal(served[0], features.embedding[row])
 
-    examples = ExamplesStore(store.root / FOLDER)
+    examples = ExamplesStore(store.root / EXAMPLES_FOLDER)
     for number in range(12):
         examples.add("colours", picture("grey", number, side_px=24), "grey")
     job = run_job(store, examples, examples.jobs.create("colours", {}, "test").id)

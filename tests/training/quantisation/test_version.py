@@ -24,7 +24,8 @@ from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
 from regraft.model.session import open_session
-from regraft.stores.examples import ExamplesStore, kept_images
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import example_images
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import SPEC, picture, publish_tiny
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
@@ -277,7 +278,7 @@ def test_a_kept_picture_lies_where_the_examples_store_puts_it(tmp_path: Path) ->
     examples.add(NAME, b"picture", "red")
     examples.close()
 
-    assert kept_images(str(tmp_path / "examples")).file(image_hash(b"picture")).read_bytes() == b"picture"
+    assert example_images(str(tmp_path / "examples")).file(image_hash(b"picture")).read_bytes() == b"picture"
 
 
 def command(store: ModelStore, data: Path, *flags: str) -> list[str]:

@@ -37,7 +37,7 @@ def remove(workshop: Workshop, label: str, numbers: range) -> None:
     for number in numbers:
         data = picture(label, number)
         workshop.add(label, [data])
-        workshop.examples.remove(MODEL, image_hash(data))
+        workshop.examples.labels.remove(MODEL, image_hash(data))
 
 
 def cautions(job: RetrainJob) -> list[str]:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.label_rules import image_hash, is_holdout
-from regraft.stores.examples import NewExample
 from regraft.stores.jobs import JobState
+from regraft.stores.labels import NewExample
 from tests.training.conftest import (
     colour_rows,
     features_of,
@@ -100,7 +100,7 @@ def test_what_belongs_with_both_sides_is_trained_on_by_nobody_judges_nobody_and_
     assert job.state is JobState.REFUSED  # there is nothing else
     assert "nothing new" in job.message
     assert "2 images belong with training and with holdout images" in job.message
-    assert image_hash(bridge) not in workshop.examples.sides(MODEL)
+    assert image_hash(bridge) not in workshop.examples.labels.sides(MODEL)
 
 
 def test_sides_that_a_refused_retrain_decided_stay(workshop: Workshop) -> None:
@@ -122,7 +122,7 @@ def test_what_was_held_out_stays_out_of_training_though_it_was_removed_and_sent_
     data = new_pictures("red", 0, 1)[0]
     workshop.add("red", [data])
     learn(workshop)
-    workshop.examples.remove(MODEL, image_hash(data))
+    workshop.examples.labels.remove(MODEL, image_hash(data))
     learn(workshop)
     copy = otherwise(data, held=False)
     workshop.add("red", [copy])

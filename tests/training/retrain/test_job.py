@@ -15,7 +15,8 @@ from regraft.errors import NotFoundError, PreconditionError, StorageError, Train
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.artifact import read
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob, RetrainJobs
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from regraft.stores.recovery import OUT_OF_MEMORY, job_lock, settle_interrupted
@@ -217,9 +218,9 @@ def poison(workshop: Workshop) -> None:
         pictures = new_pictures(colour, 60, 6)
         workshop.add(called, pictures)
         hashes = [image_hash(data) for data in pictures]
-        workshop.examples.quarantine(MODEL, dict.fromkeys(hashes, (called, "likely wrong")))
+        workshop.examples.labels.quarantine(MODEL, dict.fromkeys(hashes, (called, "likely wrong")))
         for sha256 in hashes:
-            workshop.examples.release(MODEL, sha256, annotator="Mallory")
+            workshop.examples.labels.release(MODEL, sha256, annotator="Mallory")
 
 
 def test_poisoned_labels_are_refused_with_the_reasons_and_the_champion_stays(workshop: Workshop) -> None:
@@ -283,9 +284,9 @@ def test_wrong_labels_go_into_quarantine_and_everybody_elses_are_learned(
 
     assert job.state is JobState.SUCCEEDED
     hashes = {image_hash(data) for data in wrong}
-    assert {example.sha256 for example in workshop.examples.list(MODEL, quarantined=True)} == hashes
+    assert {example.sha256 for example in workshop.examples.labels.in_force(MODEL, quarantined=True)} == hashes
     assert learned(workshop, 2) == learned(workshop, 1) | {
-        example.sha256 for example in workshop.examples.list(MODEL) if example.source != "Mallory"
+        example.sha256 for example in workshop.examples.labels.in_force(MODEL) if example.source != "Mallory"
     }
     assert job.verdict is not None
     assert (job.verdict["quarantined"], job.verdict["in_quarantine"], job.verdict["suspects"]) == (8, 8, 8)
@@ -316,7 +317,7 @@ def test_a_class_counts_in_the_fit_as_if_its_pictures_in_quarantine_were_there(
         return read(workshop.store.folder(MODEL, workshop.retrain().version or 0) / MODEL_FILE).card.settings["missing"]
 
     assert missing() == {"red": len(for_training)}
-    workshop.examples.relabel(MODEL, for_training[0], "red")
+    workshop.examples.labels.relabel(MODEL, for_training[0], "red")
     assert missing() == {"red": len(for_training) - 1}, "what was put right is there"
 
 
@@ -331,7 +332,7 @@ def test_labels_in_quarantine_stay_out_of_later_retrains_until_they_are_released
     assert not learned(workshop, 3) & {image_hash(data) for data in wrong}
 
     freed = image_hash(wrong[0])
-    workshop.examples.release(MODEL, freed, annotator="Ada")
+    workshop.examples.labels.release(MODEL, freed, annotator="Ada")
     workshop.retrain()
     assert learned(workshop, 4) & {image_hash(data) for data in wrong} == {freed}
     features = load_features(workshop.store.folder(MODEL, 4) / FEATURES_FILE)
@@ -344,7 +345,7 @@ def test_a_label_in_quarantine_that_is_put_right_is_learned(mallory: tuple[Works
     workshop, wrong = mallory
     workshop.retrain()
 
-    workshop.examples.relabel(MODEL, image_hash(wrong[0]), "red")
+    workshop.examples.labels.relabel(MODEL, image_hash(wrong[0]), "red")
     workshop.retrain()
 
     assert image_hash(wrong[0]) in learned(workshop, 3)
@@ -641,7 +642,7 @@ def relabelled_workshop(root: Path, *labels: str) -> Workshop:
     store = ModelStore(root / "models")
     publish(store, colour_challenger(features, MODEL), left_out=[], who="tester", why="a test")
     store.move(MODEL, 1, who="tester", why="a test")
-    return Workshop(store, ExamplesStore(store.root / FOLDER))
+    return Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
 
 
 def test_a_champion_from_a_mac_learns_its_own_class_from_labels_of_others(tmp_path: Path) -> None:
@@ -734,7 +735,7 @@ def test_where_only_one_class_is_left_to_train_on_the_job_fails_and_says_what_ca
     for number in range(28):
         data = known("red", held=False, number=number)
         workshop.add("red", [data])
-        workshop.examples.remove(MODEL, image_hash(data))
+        workshop.examples.labels.remove(MODEL, image_hash(data))
 
     job = workshop.retrain()
 
@@ -914,7 +915,7 @@ class Away(RetrainJobs):
 def test_a_database_that_goes_away_ends_the_process_and_the_job_is_settled_when_it_is_back(
     workshop: Workshop, phase: str
 ) -> None:
-    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    engine = open_database(sqlite_url(workshop.store.root / EXAMPLES_FOLDER / "examples.sqlite"))
     here, away = workshop.examples.jobs, Away(engine)
     away.phase = phase
     workshop.add("green", new_pictures("green", 10, 4))
@@ -1048,7 +1049,7 @@ class StoppedOncePromoted(ModelStore):
 DEAF = """
 import signal, sys, threading
 from pathlib import Path
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import EXAMPLES_FOLDER, ExamplesStore
 from regraft.stores.models import ModelStore
 from training.retrain.job import run_job
 
@@ -1059,7 +1060,7 @@ class Deaf(ModelStore):
         threading.Event().wait()
 
 root = Path(sys.argv[1])
-run_job(Deaf(root), ExamplesStore(root / FOLDER), sys.argv[2], memory_mb=350)
+run_job(Deaf(root), ExamplesStore(root / EXAMPLES_FOLDER), sys.argv[2], memory_mb=350)
 """
 
 
@@ -1129,7 +1130,7 @@ class Listening(RetrainJobs):
 
 
 def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Workshop) -> None:
-    engine = open_database(sqlite_url(workshop.store.root / FOLDER / "examples.sqlite"))
+    engine = open_database(sqlite_url(workshop.store.root / EXAMPLES_FOLDER / "examples.sqlite"))
     jobs = Listening(engine)
     jobs.reported = []
     workshop.examples.jobs = jobs

@@ -72,7 +72,7 @@ def test_another_backbone_is_judged_by_the_same_holdout(
 def test_what_was_removed_stays_away_though_it_is_in_the_folder(shop: Shop) -> None:
     gone = (shop.data / "red" / "3.png").read_bytes()
     shop.examples.add(MODEL, gone, "red")
-    shop.examples.remove(MODEL, image_hash(gone))
+    shop.examples.labels.remove(MODEL, image_hash(gone))
 
     shop.refresh()
 
@@ -108,8 +108,8 @@ def test_labels_put_right_in_the_folder_since_the_champion_count(shop: Shop) -> 
 def test_what_an_example_says_holds_against_the_folder_and_is_told(shop: Shop) -> None:
     data = (shop.data / "red" / "0.png").read_bytes()
     shop.examples.add(MODEL, data, "green")
-    shop.examples.quarantine(MODEL, {image_hash(data): ("green", "doubted")})
-    shop.examples.release(MODEL, image_hash(data), annotator="ada")
+    shop.examples.labels.quarantine(MODEL, {image_hash(data): ("green", "doubted")})
+    shop.examples.labels.release(MODEL, image_hash(data), annotator="ada")
     (moved,) = move(shop, range(1), "red", "blue")
 
     result = shop.refresh(gate=GateMode.OFF)

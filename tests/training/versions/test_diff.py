@@ -25,7 +25,7 @@ def test_a_diff_tells_labels_metrics_settings_and_pictures_apart(workshop: Works
     assert workshop.retrain().state is JobState.SUCCEEDED
     workshop.add("blue", [known("red", held=False)])
     workshop.vouch(known("red", held=False), "blue")
-    workshop.examples.remove(MODEL, image_hash(gone[0]))
+    workshop.examples.labels.remove(MODEL, image_hash(gone[0]))
     assert workshop.retrain(max_suspects=100).state is JobState.SUCCEEDED
 
     first = version_diff(workshop.store, f"{MODEL}:1", f"{MODEL}:2")

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from regraft.stores.database.engine import metadata
+from regraft.stores.database.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True)
 context.run_migrations()

@@ -272,7 +272,7 @@ def test_what_is_in_quarantine_is_listed_with_the_reason_and_released(
     run(live, "label", str(folder))
     doubted, name = image_hash(picture("grey", 1)), live.client.list_models()[0].name
     with closing(open_examples(tmp_path / "store")) as examples:
-        examples.quarantine(name, {doubted: ("grey", "likely wrong: called grey, read as red (0.98)")})
+        examples.labels.quarantine(name, {doubted: ("grey", "likely wrong: called grey, read as red (0.98)")})
 
     assert [entry["sha256"] for entry in run(live, "examples", "list", "--quarantined")] == [doubted]
     shown = say(live, "examples", "list", "--quarantined")

@@ -12,10 +12,12 @@ from sqlalchemy import Engine, delete, event, insert, select, text, update
 from regraft.cancellation import set_wanted
 from regraft.errors import DeadlineError, StorageError
 from regraft.label_rules import image_hash
-from regraft.stores.database.engine import Patience, close_database, examples, open_database, reading, transaction
+from regraft.stores.database.engine import Patience, close_database, open_database, reading, transaction
+from regraft.stores.database.tables import examples
 from regraft.stores.embeddings import EmbeddingKey
-from regraft.stores.examples import ExamplesStore, NewExample
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
+from regraft.stores.labels import NewExample
 from regraft.stores.requests import Bounds, KeptRequest
 from tests.postgresql import PostgreSQL
 from tests.regraft.plans import plans_told
@@ -44,14 +46,16 @@ def store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
 
 
 ASKED: dict[str, Callable[[ExamplesStore], object]] = {
-    "an example by the beginning of its hash": lambda store: store.find(MODEL, SHA256[:12]),
-    "one that was removed": lambda store: store.find(MODEL, SHA256[:12], or_removed=True),
-    "examples without an embedding": lambda store: store.without_embedding(MODEL, KEY, 64, after=3),
-    "examples in quarantine": lambda store: store.list(MODEL, quarantined=True),
-    "the history of an example": lambda store: store.history(MODEL, SHA256),
-    "labels since the last retrain": lambda store: store.labelled_since(MODEL, LATER),
-    "a relabelling within a quota": lambda store: store.relabel(MODEL, SHA256, "blue", caller="ada", hourly_quota=1000),
-    "a removal": lambda store: store.remove(MODEL, SHA256, caller="ada", hourly_quota=1000),
+    "an example by the beginning of its hash": lambda store: store.labels.find(MODEL, SHA256[:12]),
+    "one that was removed": lambda store: store.labels.find(MODEL, SHA256[:12], or_removed=True),
+    "examples without an embedding": lambda store: store.labels.without_embedding(MODEL, KEY, 64, after=3),
+    "examples in quarantine": lambda store: store.labels.in_force(MODEL, quarantined=True),
+    "the history of an example": lambda store: store.labels.history(MODEL, SHA256),
+    "labels since the last retrain": lambda store: store.labels.labelled_since(MODEL, LATER),
+    "a relabelling within a quota": lambda store: store.labels.relabel(
+        MODEL, SHA256, "blue", caller="ada", hourly_quota=1000
+    ),
+    "a removal": lambda store: store.labels.remove(MODEL, SHA256, caller="ada", hourly_quota=1000),
     "labels that come in": lambda store: store.add_all(
         MODEL, [NewExample(b"new", "red", group="one")], caller="ada", hourly_quota=1000
     ),

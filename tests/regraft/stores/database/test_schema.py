@@ -16,11 +16,13 @@ from sqlalchemy import Engine, Table, create_engine, insert, text
 
 from regraft.errors import StorageError
 from regraft.label_rules import image_hash
-from regraft.stores.database.engine import kept_requests, metadata, open_database, reading, sqlite_url
+from regraft.stores.database.engine import open_database, reading, sqlite_url
 from regraft.stores.database.schema import SCHEMA
+from regraft.stores.database.tables import kept_requests, metadata
 from regraft.stores.embeddings import EmbeddingKey
-from regraft.stores.examples import AddOutcome, Example, ExamplesStore
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
+from regraft.stores.labels import AddOutcome, Example
 from regraft.stores.requests import Bounds, KeptRequest
 
 BEFORE_VERSIONS = """
@@ -83,8 +85,8 @@ def test_a_database_from_before_schemas_had_versions_keeps_what_it_has(tmp_path:
 
     store = ExamplesStore(tmp_path)
 
-    assert store.list("colours") == [Example(sha256, "red", "long ago")]
-    assert [labelling.label for labelling in store.history("colours", sha256)] == ["red"]
+    assert store.labels.in_force("colours") == [Example(sha256, "red", "long ago")]
+    assert [labelling.label for labelling in store.labels.history("colours", sha256)] == ["red"]
     assert store.add("colours", b"new", "red") == AddOutcome.ACCEPTED
     (job,) = store.jobs.list()
     assert (job.id, job.state, job.interrupted, job.idempotency_key) == ("job", JobState.RUNNING, "", None)

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from regraft.client.client import Client, RemoteError
-from regraft.stores.examples import FOLDER, ExamplesStore
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import ModelStore
 from regraft.v1.examples_pb2 import RelabelExampleRequest
 from regraft.v1.examples_pb2_grpc import ExamplesStub
@@ -63,7 +64,7 @@ def change_all(client: Client, examples: ExamplesStore) -> None:
     client.relabel_example(grey.sha256[:12], "silver")
     refused(lambda: client.relabel_example(grey.sha256, ""))
     refused(lambda: client.release_example(red.sha256))
-    examples.quarantine("colours", {red.sha256: ("red", "a test")})
+    examples.labels.quarantine("colours", {red.sha256: ("red", "a test")})
     client.release_example(red.sha256)
     client.remove_example(grey.sha256)
     refused(lambda: client.remove_example(grey.sha256))
@@ -84,7 +85,7 @@ def test_all_lines_agree_with_what_the_stores_hold(
     store: ModelStore, live: LiveServer, audit_lines: AuditLines
 ) -> None:
     before = len(store.history("colours"))
-    with closing(ExamplesStore(store.root / FOLDER)) as examples, stalled_retrain(store):
+    with closing(ExamplesStore(store.root / EXAMPLES_FOLDER)) as examples, stalled_retrain(store):
         change_all(live.client, examples)
         wait_until(lambda: audit_lines()[-1]["request"] == {"id": "nobody"})
 
@@ -92,7 +93,7 @@ def test_all_lines_agree_with_what_the_stores_hold(
         moves = [(effect["event"], effect["version"]) for effect in effects if "event" in effect]
         assert moves == [(entry.event, entry.version) for entry in store.history("colours")[before:]]
         assert len(moves) == 4
-        with closing(sqlite3.connect(store.root / FOLDER / "examples.sqlite")) as database:
+        with closing(sqlite3.connect(store.root / EXAMPLES_FOLDER / "examples.sqlite")) as database:
             labels = database.execute("SELECT sha256, label FROM label_history ORDER BY id").fetchall()
         added = next(effect for effect in effects if "accepted" in effect)
         assert added == {"accepted": 2, "duplicate": 1, "conflicting": 1, "rejected": 1}
@@ -118,7 +119,7 @@ def test_a_change_whose_deadline_passes_is_not_made_and_the_line_says_so(
 ) -> None:
     add(live.client, (RED, "red"))
     (red,) = live.client.list_examples()
-    file = store.root / FOLDER / "examples.sqlite"
+    file = store.root / EXAMPLES_FOLDER / "examples.sqlite"
     with grpc.insecure_channel(live.target) as channel, closing(sqlite3.connect(file)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         request = RelabelExampleRequest(sha256=red.sha256, label="blue")
@@ -142,5 +143,5 @@ def test_what_a_client_that_leaves_had_kept_is_in_its_line(
         answers.close()  # type: ignore[attr-defined]  # it is a generator
     wait_until(audit_lines)
 
-    with closing(ExamplesStore(store.root / FOLDER)) as examples:
-        assert audit_lines()[0]["effect"]["accepted"] == examples.count("colours") > 0
+    with closing(ExamplesStore(store.root / EXAMPLES_FOLDER)) as examples:
+        assert audit_lines()[0]["effect"]["accepted"] == examples.labels.count("colours") > 0
