@@ -23,9 +23,9 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Table, insert, text
 
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, sqlite_url, transaction
 from regraft.stores.database.tables import embeddings, examples, kept_requests, label_history, retrain_jobs
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.requests import Bounds, KeptRequest

@@ -13,7 +13,6 @@ from regraft.client.client import Client
 from regraft.datasets.labelled_files import find
 from regraft.errors import PreconditionError
 from regraft.model import artifact
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, ModelStore
@@ -90,7 +89,7 @@ def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
     """Yield what waits until every example of a model is embedded for its champion."""
     models, examples = ModelStore(store), ExamplesStore(store / EXAMPLES_FOLDER)
     card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
-    key = EmbeddingKey(card.backbone.digest, card.image.digest())
+    key = card.embedding_key
 
     def wait() -> None:
         ends_s = time.monotonic() + _EMBEDDED_WITHIN_S

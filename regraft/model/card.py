@@ -1,13 +1,16 @@
 """The model card: everything a consumer must know about a model file, stored inside it as JSON."""
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from regraft.errors import ArtifactError
 from regraft.image.spec import ImageSpec
+from regraft.model.session import Arithmetic
 
 SCHEMA_VERSION: Final = 1
 _MOST_DENSE: Final = 100
@@ -19,6 +22,24 @@ Precision = Literal["fp32", "fp16", "int8"]
 Points = Annotated[tuple[float, ...], Field(min_length=1)]
 NoveltyMethod = Literal["class means", "Mahalanobis cosine", "none"]
 RecipeValue: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class EmbeddingKey:
+    """Digests of the backbone and of the image spec, on which an embedding depends beside the image."""
+
+    backbone: str
+    image_spec: str
+
+    def computed_in(self, arithmetic: Arithmetic) -> "EmbeddingKey":
+        """Name the arithmetic beside the image spec.
+
+        A CPU's goes without a name. A GPU's is named even where it is exact: what earlier versions kept under the bare
+        key was computed in TF32 there.
+        """
+        if arithmetic == "cpu":
+            return self
+        return replace(self, image_spec=hashlib.sha256(f"{self.image_spec} in {arithmetic}".encode()).hexdigest())
 
 
 class _Part(BaseModel):
@@ -226,6 +247,11 @@ class ModelCard(_Part):
         if strangers:
             raise ValueError(f"reference.probabilities: {min(strangers)!r} is none of the labels")
         return self
+
+    @property
+    def embedding_key(self) -> EmbeddingKey:
+        """The key of embeddings that were computed on a CPU."""
+        return EmbeddingKey(self.backbone.digest, self.image.digest())
 
     def to_json(self) -> str:
         """Return the card as JSON with sorted keys."""

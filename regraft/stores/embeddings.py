@@ -1,37 +1,17 @@
 """Embeddings by content: what a backbone makes of an image is computed once and kept."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from sqlalchemy import Engine, select
 
 from regraft.model.artifact import FloatArray
-from regraft.model.session import Arithmetic
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, reading, transaction
 from regraft.stores.database.tables import embeddings
 
 _CHUNK: Final = 400
-
-
-@dataclass(frozen=True)
-class EmbeddingKey:
-    """What an embedding depends on beside the image: two digests, of the backbone and of the image spec."""
-
-    backbone: str
-    image_spec: str
-
-    def computed_in(self, arithmetic: Arithmetic) -> "EmbeddingKey":
-        """Name the arithmetic beside the image spec.
-
-        A CPU's goes without a name. A GPU's is named even where it is exact: what earlier versions kept under the bare
-        key was computed in TF32 there.
-        """
-        if arithmetic == "cpu":
-            return self
-        return replace(self, image_spec=hashlib.sha256(f"{self.image_spec} in {arithmetic}".encode()).hexdigest())
 
 
 class EmbeddingCache:

@@ -25,9 +25,9 @@ from sqlalchemy import (
 from regraft.errors import NotFoundError, OverloadedError, PreconditionError
 from regraft.files import utc_now
 from regraft.label_rules import check_label, check_note, image_hash, one_form
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import embeddings, examples, label_history, splits
-from regraft.stores.embeddings import EmbeddingKey
 
 _QUOTA_PERIOD: Final = timedelta(hours=1)
 _WITH_GROUP: Final = examples.outerjoin(

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 from regraft.errors import NotFoundError
 from regraft.files import storage_errors, utc_now
 from regraft.model.artifact import FloatArray
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import one_at_a_time, reading, transaction
 from regraft.stores.database.tables import examples, kept_requests
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.images import ImageFiles
 
 _MOST_CANDIDATES: Final = 2_000

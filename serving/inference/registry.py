@@ -29,8 +29,7 @@ from regraft.label_rules import one_form
 from regraft.machine import cpu_budget, trim_heap
 from regraft.model import artifact
 from regraft.model.artifact import Head
-from regraft.model.card import ModelCard
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey, ModelCard
 from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 from serving.inference.backbone import Backbone
 from serving.inference.cpus import CpuPool
@@ -73,8 +72,7 @@ class ServedModel:
     @property
     def key(self) -> EmbeddingKey:
         """The key of the embeddings that come with its answers."""
-        bare = EmbeddingKey(self.card.backbone.digest, self.card.image.digest())
-        return bare.computed_in(self.backbone.engine.arithmetic)
+        return self.card.embedding_key.computed_in(self.backbone.engine.arithmetic)
 
     @cached_property
     def card_json(self) -> str:

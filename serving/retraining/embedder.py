@@ -13,7 +13,7 @@ from typing import Final
 from regraft.errors import NotNowError, RegraftError
 from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from serving.inference.backbone import InferenceRequest
 from serving.inference.registry import ModelRegistry, ServedModel

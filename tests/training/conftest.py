@@ -18,8 +18,8 @@ from regraft.files import locked
 from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray, backbone_digest
+from regraft.model.card import EmbeddingKey
 from regraft.model.session import OpenSession, open_session
-from regraft.stores.embeddings import EmbeddingKey
 from tests import REPOSITORY
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.backbones.cache import ExportedBackbone, load_backbone

@@ -16,10 +16,10 @@ from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageErr
 from regraft.files import storage_errors, write_durably
 from regraft.image.spec import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
-from regraft.model.card import KeptState, Precision, SourceVersion
+from regraft.model.card import EmbeddingKey, KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.stores.embeddings import EmbeddingCache
 from training.backbones.catalogue import resolve_weights, weights_package
 
 EXPORT_VERSION: Final = 2

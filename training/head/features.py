@@ -15,7 +15,7 @@ from regraft.errors import ArtifactError, DatasetError, InvalidImageError
 from regraft.image.decode import decode_crop
 from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
-from regraft.model.card import Precision
+from regraft.model.card import EmbeddingKey, Precision
 from regraft.model.session import OpenSession, ProviderChoice, open_session
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead
@@ -23,8 +23,8 @@ from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE
 from training.data.groups import group_of_one, groups_of_one
 
-if TYPE_CHECKING:  # they take SQLAlchemy, which an evaluation spares
-    from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+if TYPE_CHECKING:  # it takes SQLAlchemy, which an evaluation spares
+    from regraft.stores.embeddings import EmbeddingCache
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
@@ -197,11 +197,11 @@ class Embedder:
 
     opened: OpenSession
     spec: ImageSpec
-    key: "EmbeddingKey"
+    key: EmbeddingKey
     cut: Callable[[bytes, str], Crop] | None = None
 
     @staticmethod
-    def open(model: Path | bytes, spec: ImageSpec, key: "EmbeddingKey", precision: Precision = "fp32") -> "Embedder":
+    def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey, precision: Precision = "fp32") -> "Embedder":
         """Open a session on a backbone, or on a whole model, whose head is then simply not asked for.
 
         Args:

@@ -15,8 +15,9 @@ import numpy as np
 
 from regraft.image.decode import decode_crop, decode_window
 from regraft.image.spec import Crop, ImageSpec
+from regraft.model.card import EmbeddingKey
 from regraft.progress import Progress, silent
-from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import ImageFile
 from training.data.random_crop import Augmentation, Strength, window_for
 from training.head.features import Embedder, Features

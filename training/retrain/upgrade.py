@@ -15,7 +15,6 @@ from regraft.files import text_of
 from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.progress import Progress, silent
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
@@ -120,8 +119,7 @@ def _embed(
     """Return the version's features by this Regraft's image rule, and by hash why a picture is not among them."""
     card = champion.artifact.card
     backbone = artifact.ungraft(champion.artifact.model).SerializeToString()
-    key = EmbeddingKey(card.backbone.digest, card.image.digest())
-    embedder = Embedder.open(backbone, card.image, key, card.backbone.precision)
+    embedder = Embedder.open(backbone, card.image, card.embedding_key, card.backbone.precision)
     with embedding_cache(cache) as known:
         embeddings, failures = embedder.embed(files, known, progress)
     kept = champion.features.select(~np.isin(champion.features.sha256, list(failures)))

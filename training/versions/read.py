@@ -9,8 +9,8 @@ from regraft.errors import PreconditionError
 from regraft.label_rules import one_form
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, FloatArray
+from regraft.model.card import EmbeddingKey
 from regraft.model.session import arithmetic_here
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.head.additional import load_further
 from training.head.features import Embedder, Features, load_features, provider_for
@@ -47,15 +47,14 @@ class StoredVersion:
     def key(self) -> EmbeddingKey:
         """The cache key of embeddings by its `embedder`."""
         card = self.artifact.card
-        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
-        return bare.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
+        return card.embedding_key.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
     @cached_property
     def embedder(self) -> Embedder:
         """The backbone in a session of its own, opened on first use."""
         card = self.artifact.card
-        bare = EmbeddingKey(card.backbone.digest, card.image.digest())
-        return Embedder.open(self.artifact.model.SerializeToString(), card.image, bare, card.backbone.precision)
+        model = self.artifact.model.SerializeToString()
+        return Embedder.open(model, card.image, card.embedding_key, card.backbone.precision)
 
 
 def read_champion(store: ModelStore, model: str) -> StoredVersion:

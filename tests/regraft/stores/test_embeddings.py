@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 
 from regraft.errors import StorageError
 from regraft.model.artifact import FloatArray
+from regraft.model.card import EmbeddingKey
 from regraft.model.session import Arithmetic
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.stores.embeddings import EmbeddingCache
 
 KEY = EmbeddingKey(backbone="b" * 64, image_spec="1" * 64)
 

@@ -11,9 +11,9 @@ from sqlalchemy import update
 
 from regraft.errors import NotFoundError, OverloadedError, PreconditionError
 from regraft.label_rules import image_hash
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, transaction
 from regraft.stores.database.tables import examples, label_history
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, Example, NewExample
 

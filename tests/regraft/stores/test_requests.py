@@ -7,9 +7,9 @@ from sqlalchemy import update
 
 from regraft.errors import NotFoundError
 from regraft.label_rules import image_hash
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, transaction
 from regraft.stores.database.tables import kept_requests
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.requests import Bounds, KeptRequest, KeptRequests
 

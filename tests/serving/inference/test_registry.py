@@ -24,9 +24,8 @@ from regraft.errors import (
 )
 from regraft.image.decode import decode_crop
 from regraft.model.artifact import Head
-from regraft.model.card import parse_card
+from regraft.model.card import EmbeddingKey, parse_card
 from regraft.model.session import Arithmetic, CudaOptions, OpenSession
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
 from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine, Output

@@ -10,7 +10,7 @@ from regraft.image.decode import decode_crop
 from regraft.image.spec import ImageSpec
 from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import ModelStore
 from serving.inference.classifier import Classifier
@@ -41,7 +41,7 @@ class Stage:
     @property
     def key(self) -> EmbeddingKey:
         card = self.models.get("colours").card
-        return EmbeddingKey(card.backbone.digest, card.image.digest())
+        return card.embedding_key
 
     def add(self, numbers: Sequence[int], label: str = "grey", model: str = "colours") -> list[str]:
         for number in numbers:

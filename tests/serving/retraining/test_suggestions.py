@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regraft.model.artifact import FloatArray, Head
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey
 from regraft.stores.requests import KeptRequest
 from serving.retraining.suggestions import FEW_EXAMPLES, Reason, suggest
 from tests.tiny import COLOURS, tiny_head

@@ -13,7 +13,7 @@ import pytest
 
 from regraft.client.client import Client, RemoteError
 from regraft.label_rules import image_hash, is_holdout
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.models import ModelStore
@@ -269,7 +269,7 @@ def test_new_examples_are_embedded_in_the_background_and_again_for_a_new_backbon
             else:
                 live.client.promote(version)
             card = live.server.models.get("colours").card
-            key = EmbeddingKey(card.backbone.digest, card.image.digest())
+            key = card.embedding_key
             wait_until(partial(all_embedded, key))
 
             for sha256, embedding in examples.embeddings.get(key, hashes).items():

@@ -12,7 +12,7 @@ from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
 from regraft.label_rules import image_hash
 from regraft.model.artifact import backbone_digest
-from regraft.stores.embeddings import EmbeddingKey
+from regraft.model.card import EmbeddingKey
 from tests.training.conftest import block, in_a_child
 from training.backbones.cache import ExportedBackbone, embedding_cache, load_backbone
 

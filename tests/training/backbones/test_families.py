@@ -13,8 +13,8 @@ from regraft.image.spec import Crop, ImageSpec
 from regraft.label_rules import image_hash
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES, Artifact, FloatArray, backbone_digest
+from regraft.model.card import EmbeddingKey
 from regraft.model.session import open_session
-from regraft.stores.embeddings import EmbeddingKey
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 from tests.tiny import picture

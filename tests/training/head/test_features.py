@@ -18,9 +18,10 @@ from regraft.image.spec import Crop
 from regraft.label_rules import check_label, image_hash
 from regraft.machine import cpu_budget
 from regraft.model.artifact import EMBEDDING, IMAGE, FloatArray
+from regraft.model.card import EmbeddingKey
 from regraft.model.session import OpenSession
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.embeddings import EmbeddingCache, EmbeddingKey
+from regraft.stores.embeddings import EmbeddingCache
 from tests.serving.waiting import PATIENCE_S
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png

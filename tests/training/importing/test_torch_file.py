@@ -14,7 +14,6 @@ from torch import nn
 from regraft.errors import InvalidRequestError
 from regraft.image.decode import decode_crop
 from regraft.model import artifact
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.models import STATE_FILE
 from tests.tiny import picture
 from training.backbones.weights import read_state
@@ -57,7 +56,7 @@ def imported(file: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResul
 def test_the_version_answers_as_torch_does(imported: TrainResult) -> None:
     made, whole = artifact.read(imported.path), network()
     crops = [decode_crop(picture(label, 1, side_px=200), made.card.image) for label in LABELS]
-    key = EmbeddingKey(made.card.backbone.digest, made.card.image.digest())
+    key = made.card.embedding_key
     usual: Any = whole.pretrained_cfg
     mean, std = (torch.tensor(usual[each]).view(1, 3, 1, 1) for each in ("mean", "std"))
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255

@@ -12,9 +12,9 @@ from sqlalchemy import Engine, delete, event, insert, select, text, update
 from regraft.cancellation import set_wanted
 from regraft.errors import DeadlineError, StorageError
 from regraft.label_rules import image_hash
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import Patience, close_database, open_database, reading, transaction
 from regraft.stores.database.tables import examples
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import NewExample

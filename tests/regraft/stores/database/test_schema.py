@@ -16,10 +16,10 @@ from sqlalchemy import Engine, Table, create_engine, insert, text
 
 from regraft.errors import StorageError
 from regraft.label_rules import image_hash
+from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, reading, sqlite_url
 from regraft.stores.database.schema import SCHEMA
 from regraft.stores.database.tables import kept_requests, metadata
-from regraft.stores.embeddings import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import AddOutcome, Example
