@@ -32,9 +32,6 @@ class JobState(StrEnum):
 
 
 MAX_KEY_LENGTH: Final = 128
-REFUSED_BECAUSE: Final = "refused: "
-"""How the history's reason begins where a job published what the gate did not bless."""
-
 ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from regraft.cancellation import check_wanted
 from regraft.datasets.folders import contents, folders_in
@@ -38,6 +38,9 @@ REPORT_FILE: Final = "report.html"
 REPORT_JSON_FILE: Final = "report.json"
 STATE_FILE: Final = "state.safetensors"
 """The trained weights, which a later fine-tuning goes on from; nothing serves them."""
+
+REFUSED_BECAUSE: Final = "refused: "
+"""Begins the reason in the history where the gate did not bless a version; see `HistoryEntry.refusal`."""
 
 _HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
@@ -88,6 +91,11 @@ class HistoryEntry:
         """The id of the request that did it, or empty."""
         return self.job.removeprefix(_REQUEST) if self.job.startswith(_REQUEST) else ""
 
+    @property
+    def refusal(self) -> str:
+        """The gate's reasons against a version that was published, or empty."""
+        return self.why.removeprefix(REFUSED_BECAUSE) if self.why.startswith(REFUSED_BECAUSE) else ""
+
 
 class ModelStore:
     """A folder of models. Safe between threads and processes on one file system."""
@@ -122,6 +130,14 @@ class ModelStore:
             there_are = ", ".join(map(str, self.versions(name))) or "none"
             raise NotFoundError(f"model {name!r} has no version {version} in {self.root} (it has: {there_are})")
         return folder
+
+    def verdict(self, name: str, version: int) -> dict[str, Any] | None:
+        """Return the gate's verdict on a version by its report; None where that cannot be read, or has none."""
+        try:
+            report = json.loads((self.folder(name, version) / REPORT_JSON_FILE).read_bytes())
+            return dict(report["findings"]["verdict"])
+        except (NotFoundError, OSError, ValueError, KeyError, TypeError):
+            return None
 
     def golden(self, name: str) -> list[tuple[Path, str]]:
         """Return the golden pictures of a model and their labels, by file."""

@@ -4,16 +4,15 @@ The process that runs a job holds a lock of the model for as long as it lives; t
 process ends. A job that is RUNNING while its lock is free was therefore interrupted.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from regraft.errors import PreconditionError, RegraftError
+from regraft.errors import PreconditionError
 from regraft.files import locked_or_none
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.stores.models import REPORT_JSON_FILE, ModelStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import ModelStore
 
 OUT_OF_MEMORY: Final = 70
 """Exit code of a job's process that had more memory than its limit and could not stop otherwise, inside native code."""
@@ -85,18 +84,9 @@ def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJ
     for entry in reversed(store.history(job.model)):
         if entry.job != job.id:
             continue
-        facts = {"version": entry.version, "verdict": _verdict_of(store, job.model, entry.version)}
+        facts = {"version": entry.version, "verdict": store.verdict(job.model, entry.version)}
         if entry.event == "promote":
             return examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {entry.version} serves", **facts)
-        if entry.why.startswith(REFUSED_BECAUSE):
-            return examples.jobs.finish(job.id, JobState.REFUSED, entry.why.removeprefix(REFUSED_BECAUSE), **facts)
+        if entry.refusal:
+            return examples.jobs.finish(job.id, JobState.REFUSED, entry.refusal, **facts)
     return False
-
-
-def _verdict_of(store: ModelStore, model: str, version: int) -> dict[str, Any] | None:
-    """Return what the gate said of a version, by its report; None where that cannot be read, or has none."""
-    try:
-        report = json.loads((store.folder(model, version) / REPORT_JSON_FILE).read_bytes())
-        return dict(report["findings"]["verdict"])
-    except (RegraftError, OSError, ValueError, KeyError, TypeError):
-        return None

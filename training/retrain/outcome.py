@@ -1,6 +1,5 @@
 """How a retrain ends: whether its version goes live, and what job and history say of it."""
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,8 @@ from regraft.errors import RegraftError
 from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import REFUSED_BECAUSE, JobState, RetrainJob
-from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.models import MODEL_FILE, REFUSED_BECAUSE, REPORT_FILE, GateMode, ModelStore
 from training.gate.verdict import Verdict
 from training.retrain.evidence import gain
 from training.versions.publish import promote
@@ -41,12 +40,14 @@ def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
         if entry.job != job.id:
             continue
         try:
-            artifact.read(store.folder(job.model, entry.version) / MODEL_FILE)
-            report = json.loads((store.folder(job.model, entry.version) / REPORT_JSON_FILE).read_bytes())
-            champion, verdict = report["card"]["parent_version"], report["findings"]["verdict"]
-            return Published(entry.version, champion, entry.why, dict(verdict))
-        except (RegraftError, OSError, ValueError, KeyError, TypeError) as error:
+            card = artifact.read(store.folder(job.model, entry.version) / MODEL_FILE).card
+        except (RegraftError, OSError) as error:
             log.warning("version %d of %s is damaged, another one is published: %r", entry.version, job.model, error)
+            continue
+        verdict = store.verdict(job.model, entry.version)
+        if verdict is not None and card.parent_version is not None:
+            return Published(entry.version, card.parent_version, entry.why, verdict)
+        log.warning("version %d of %s has no verdict, another one is published", entry.version, job.model)
     return None
 
 
@@ -77,7 +78,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: 
 
 
 def reason(job: RetrainJob, verdict: Verdict) -> str:
-    """Return the reason for the history; `regraft.stores.recovery` reads a refusal off it."""
+    """Return the reason for the history."""
     return reason_of("retrain", verdict, mode(job))
 
 

@@ -29,7 +29,7 @@ from regraft.errors import (
     RegraftError,
     StorageError,
 )
-from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, HistoryEntry, ModelStore
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, HistoryEntry, ModelStore
 from tests import REPOSITORY
 
 NAME = "colours"
@@ -350,6 +350,32 @@ def test_the_history_is_one_json_object_a_line(store: ModelStore) -> None:
     lines = (store.root / NAME / "history.jsonl").read_text().splitlines()
 
     assert [HistoryEntry(**json.loads(line)) for line in lines] == store.history(NAME)
+
+
+def test_a_refusal_is_in_the_reason_as_every_release_wrote_it(store: ModelStore) -> None:
+    for why in ("refused: no better", "retrain: accuracy 0.9 -> 0.95", "it was refused: by ada"):
+        store.publish(NAME, write, who="tester", why=why)
+
+    assert [entry.refusal for entry in store.history(NAME)] == ["no better", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"),
+    [
+        ('{"findings": {"verdict": {"blessed": true}}}', {"blessed": True}),
+        ('{"findings": {"verdict": null}}', None),
+        ('{"findings": {}}', None),
+        ("no JSON", None),
+    ],
+)
+def test_the_verdict_on_a_version_is_in_its_report_if_anywhere(
+    store: ModelStore, report: str, verdict: dict[str, bool] | None
+) -> None:
+    (version,) = publish(store)
+    (store.folder(NAME, version) / REPORT_JSON_FILE).write_text(report)
+
+    assert store.verdict(NAME, version) == verdict
+    assert store.verdict(NAME, version + 1) is None, "there is no such version"
 
 
 def test_a_promotion_that_expected_another_champion_is_refused(store: ModelStore) -> None:
