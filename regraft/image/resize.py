@@ -85,8 +85,8 @@ def _middle(size: tuple[int, int], spec: ImageSpec) -> _Box:
     if spec.resize == "squash":
         return _centred(size, width * share, height * share, spec.crop_px, spec.crop_px)
     side = max(width, height) * share
-    width, height = min(width, side), min(height, side)
-    return _centred(size, width, height, *_fitted(width, height, spec.crop_px / side))
+    across, down = min(width, side), min(height, side)
+    return _centred(size, across, down, *_fitted(across, down, spec.crop_px / side))
 
 
 def _centred(size: tuple[int, int], width: float, height: float, width_px: int, height_px: int) -> _Box:

@@ -137,7 +137,7 @@ def test_examples_survive_reopening(tmp_path: Path) -> None:
 
     again = ExamplesStore(tmp_path / "examples")
 
-    assert again.list(MODEL) == listed
+    assert again.labels.in_force(MODEL) == listed
     assert again.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
     again.close()
 
