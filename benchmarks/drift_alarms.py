@@ -131,7 +131,7 @@ def judge(photographs: Photographs, others: list[Photographs], size: int, scratc
 def main() -> None:
     """Print the table: the share of windows that were called drifted."""
     backbone = load_backbone(DEFAULT_BACKBONE, "default", 0, cache_folder())
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
+    embedder = Embedder.of(backbone)
     sets = [Photographs.embed(Path(argument), embedder) for argument in sys.argv[1:]]
     columns = ("pictures a class", "reference", "largest KS", *KINDS, SOMETHING_ELSE)
     table = Table("photographs", *columns, title=f"called drifted; {SEEDS} seeds, windows of up to {WINDOW}")

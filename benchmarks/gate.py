@@ -113,7 +113,7 @@ class Photographs:
 def embed(data: Path, sets: Sequence[Set]) -> list[Photographs]:
     """Embed photographs through the default backbone, or read them from the cache."""
     backbone = load_backbone(DEFAULT_BACKBONE, "default", 0, cache_folder())
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key)
+    embedder = Embedder.of(backbone)
     found = []
     for each in sets:
         folder = data / each.folder

@@ -184,7 +184,7 @@ def _near(
     dataset: Dataset, data: Path, backbone: ExportedBackbone, cache: EmbeddingCache, progress: Progress
 ) -> tuple[Dataset, NearDuplicates]:
     """Keep near-duplicates on one side of the split, and return both."""
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    embedder = Embedder.of(backbone)
     files = {image.sha256: image.path for image in dataset.images}
     embeddings, failures = embedder.embed(files, cache, progress)
     dataset = without_unreadable(dataset, failures, data)

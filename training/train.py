@@ -369,7 +369,7 @@ def explain(made: Made, findings: Findings, context: Context) -> dict[str, bytes
     if not findings.top_losses:
         return {}
     backbone = made.backbone
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    embedder = Embedder.of(backbone)
     answers = {picture.sha256: made.features.labels.index(picture.answer) for picture in findings.top_losses}
     files = {image.sha256: image.path for image in made.dataset.images}
     return where_it_looked(embedder, made.fitted.head, answers, files, context.progress)

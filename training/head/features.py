@@ -23,8 +23,9 @@ from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE
 from training.data.groups import group_of_one, groups_of_one
 
-if TYPE_CHECKING:  # it takes SQLAlchemy, which an evaluation spares
+if TYPE_CHECKING:  # they take SQLAlchemy, which an evaluation spares
     from regraft.stores.embeddings import EmbeddingCache
+    from training.backbones.cache import ExportedBackbone
 
 _CUDA_BATCH: Final = 32
 _FLUSH: Final = 512
@@ -212,6 +213,11 @@ class Embedder:
         """
         opened = open_session(model, provider=provider_for(precision), threads=1)
         return Embedder(opened, spec, key.computed_in(opened.arithmetic))
+
+    @staticmethod
+    def of(backbone: "ExportedBackbone") -> "Embedder":
+        """Open a session on an exported backbone."""
+        return Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
 
     def embed(
         self, images: Mapping[str, ImageFile], cache: "EmbeddingCache", progress: Progress = silent

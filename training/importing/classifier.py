@@ -153,7 +153,7 @@ def prove_imported(imported: Imported, crops: Sequence[Crop]) -> Proof:
     asked = list(crops) or generated_crops(backbone.spec.crop_px)
     pictures = np.stack(asked)
     expected = imported.answers(pictures).astype(np.float64)
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    embedder = Embedder.of(backbone)
     found = np.concatenate([_tail(imported, embedder.run(part)) for part in _batches(asked)])
     if found.shape != expected.shape:
         raise ArtifactError(f"{imported.origin}: answers {expected.shape[1:]}, its backbone and head {found.shape[1:]}")

@@ -142,7 +142,7 @@ def _embed(
     parent: _Parent, backbone: ExportedBackbone, files: dict[str, ImageFile], cache: Path, progress: Progress
 ) -> tuple[Features, dict[str, str]]:
     """Return the version's features by the new backbone, and by hash why a picture is not among them."""
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    embedder = Embedder.of(backbone)
     with embedding_cache(cache) as known:
         embeddings, failures = embedder.embed(files, known, progress)
     kept = parent.features.select(~np.isin(parent.features.sha256, list(failures)))

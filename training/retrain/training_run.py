@@ -166,7 +166,7 @@ def _by_hash(features: Features) -> dict[str, FloatArray]:
 
 def _embedder(made: Made) -> Embedder:
     backbone = made.backbone
-    return Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    return Embedder.of(backbone)
 
 
 def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str]:

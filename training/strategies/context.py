@@ -122,7 +122,7 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     Raises:
         DatasetError: none is left.
     """
-    embedder = Embedder.open(backbone.model.SerializeToString(), backbone.spec, backbone.key, backbone.precision)
+    embedder = Embedder.of(backbone)
     files = {image.sha256: image.path for image in dataset.images}
     with embedding_cache(context.cache) as known:
         embeddings, failures = embedder.embed(files, known, context.progress)
