@@ -1,4 +1,4 @@
-"""The life of the server's process, top to bottom: build, start, serve, stop."""
+"""Server process, top to bottom: build, start, serve, stop."""
 
 import asyncio
 import logging
@@ -97,7 +97,7 @@ PROCESS: Final = "process"
 
 @dataclass(frozen=True)
 class Ready:
-    """What is told once the ports are open."""
+    """Ports and models of a server that is ready."""
 
     grpc_port: int
     control_port: int
@@ -106,10 +106,10 @@ class Ready:
 
 
 class Server:
-    """One server. `start`, then `stop`; or `run` for both with signals between."""
+    """One server: `start`, then `stop`; or `run` for both with signals between."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build every part; neither stores nor ports are opened yet."""
+        """Build every part, without opening stores or ports."""
         require_onnxruntime()
         self.settings = settings
         self.metrics = Metrics(settings.metrics_labels)
@@ -223,7 +223,7 @@ class Server:
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
 
     async def start(self) -> Ready:
-        """Open the ports, load the champions, become ready.
+        """Open the ports and load the champions.
 
         A model store or a database that is away ends no start: both are asked again in the background.
 
@@ -251,12 +251,12 @@ class Server:
         return ready
 
     async def stop(self) -> int:
-        """Say NOT_SERVING, take no more requests, let those in flight finish or cut them after the grace time.
+        """Drain the ports, cut calls after the grace time, and end every part.
 
-        Every part is ended, whatever another one raises; the first error is raised when all have.
+        Each is ended whatever another one raises; the first error is raised when all have.
 
         Returns:
-            How many calls were cut.
+            The number of calls that were cut.
         """
         log.info("stopping: up to %g s for what is in flight", self.settings.grace_s)
         self._is_stopping = True
@@ -296,7 +296,7 @@ class Server:
             log.warning("the database is left as it is: it could not be closed within %g s", _CLOSING_PATIENCE_S)
 
     async def run(self, announce: Callable[[Ready], None]) -> int:
-        """Serve until SIGTERM or SIGINT, reload at SIGHUP; return how many calls had to be cut at the end."""
+        """Serve until SIGTERM or SIGINT, reload at SIGHUP; return the number of calls cut."""
         serving = asyncio.create_task(self._serve(announce))
         for number in (signal.SIGTERM, signal.SIGINT):  # heeded while models are loaded, too
             asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
@@ -351,10 +351,10 @@ class Server:
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
 
     def _begin_background(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """Begin what is done beside the requests.
+        """Start the background tasks.
 
         Returns:
-            What is set when the model store, and when the examples, were asked for the first time.
+            Events of the first attempt to read the model store, and to open the examples.
         """
         often_s, tasks = self.settings.reload_every_s, self._background
         looked = tasks.repeat("follow the model store", self._refresh, often_s)
@@ -365,7 +365,7 @@ class Server:
         return looked, tasks.start("open the examples", self._open_examples)
 
     async def _open_examples(self) -> None:
-        """Ask for the database until it answers, then begin what needs it."""
+        """Open the database, then start the tasks that need it."""
         await self._threads.database.run(self._examples.open)
         await self._jobs.resume()
         often_s, tasks = self.settings.reload_every_s, self._background
@@ -383,10 +383,7 @@ class Server:
             await self._threads.pictures.run(trim_heap)
 
     async def _follow_now(self) -> None:
-        """Follow the store at once after a change.
-
-        An error fails no job: the watcher tries again.
-        """
+        """Follow the store at once after a change; an error fails no job."""
         try:
             await self._refresh()
         except Exception as error:
@@ -399,7 +396,7 @@ class Server:
         await self._set_health()
 
     def _why_not_ready(self) -> str:
-        """Return nothing exactly while at least one model answers and the server does not stop."""
+        """Return an empty text while a model answers and the server does not stop."""
         if self._is_stopping:
             return "the server is stopping"
         return "" if self.models.names() else "no model answers: `regraft models list` says why"

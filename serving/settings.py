@@ -1,4 +1,4 @@
-"""Every setting of the server. Command line over environment (``REGRAFT_<NAME>``) over default."""
+"""Settings of the server: command line over environment (``REGRAFT_<NAME>``) over default."""
 
 import os
 import re
@@ -74,7 +74,7 @@ _LONGEST_SOCKET_BYTES: Final = 107
 
 
 class Settings(BaseSettings):
-    """What a server is told. Units are in the names.
+    """Settings of a server, with units in their names.
 
     Attributes:
         store: the model store.

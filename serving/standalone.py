@@ -1,4 +1,4 @@
-"""Classifies pictures by a model file without a server, and answers as one would."""
+"""Classification by a model file, without a server."""
 
 import time
 import uuid
@@ -26,7 +26,7 @@ Seconds: TypeAlias = dict[str, float]
 
 @dataclass(frozen=True)
 class _Version:
-    """The version that a file is; 0 where its folder does not say."""
+    """The version of a model file, 0 where its folder has no number."""
 
     name: str
     version: int
@@ -42,7 +42,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class StandaloneModel:
-    """A model file that was read, and a session on it.
+    """A model file, with a session on it.
 
     Attributes:
         version: its name and number are those of the file and of its folder.
@@ -110,7 +110,7 @@ class StandaloneModel:
         ]
 
     def replies(self, pictures: Iterable[tuple[str, ImageFile]]) -> Iterator[Outcome]:
-        """Yield what the network says of each (id, picture), with every probability."""
+        """Yield every probability of each (id, picture), or its error."""
         card = self.version.card
         by = Answering(
             card.name,
@@ -130,7 +130,7 @@ class StandaloneModel:
 def classify_standalone(
     file: Path, pictures: Iterable[tuple[str, ImageFile]], *, top_k: int, limits: ImageLimits
 ) -> Iterator[pb.ClassifyStreamResponse]:
-    """Yield the answer to each (id, picture), or its error.
+    """Yield a server's answer to each (id, picture), or its error.
 
     Raises:
         ArtifactError: the file is no model that can be run; the text says why.
@@ -138,12 +138,12 @@ def classify_standalone(
     from serving.inference.classifier import Answer, ranked  # noqa: PLC0415 - they take SQLAlchemy, which `StandaloneModel` spares
     from serving.rpc.classifier import outcome_of_error, to_message  # noqa: PLC0415 - likewise
 
-    alone = StandaloneModel.open(file, limits)
-    labels = alone.version.card.labels
-    for key, output, seconds in alone.outputs(pictures):
+    model = StandaloneModel.open(file, limits)
+    labels = model.version.card.labels
+    for key, output, seconds in model.outputs(pictures):
         if isinstance(output, InvalidImageError):
             yield outcome_of_error(key, output)
         else:
             predictions = ranked(output, labels, top_k)
-            answer = Answer(alone.version, predictions, output.novelty, seconds, uuid.uuid4().hex)
+            answer = Answer(model.version, predictions, output.novelty, seconds, uuid.uuid4().hex)
             yield pb.ClassifyStreamResponse(id=key, response=to_message(answer))

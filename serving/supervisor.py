@@ -1,7 +1,4 @@
-"""Background tasks that are begun again when they fail.
-
-None dies in silence: each failure is logged and counted, and a pause follows it.
-"""
+"""Supervision of background tasks: a failure is logged and counted, and after a pause they begin again."""
 
 import asyncio
 import logging
@@ -33,7 +30,7 @@ class Backoff:
 
 
 class Supervisor:
-    """Runs the background tasks of one event loop.
+    """The supervisor of the background tasks of one event loop.
 
     What a neighbour brings about, such as a store or a database that is away, is a failure and no death: it is logged
     in a line and tried again, and a restart of the process would not mend it.
@@ -60,24 +57,22 @@ class Supervisor:
         self._deaths: dict[str, int] = {}
 
     def start(self, purpose: str, run: Callable[[], Awaitable[object]]) -> asyncio.Event:
-        """Run a task to its end, beginning it again whenever it fails.
+        """Run a task to its end, again after each failure.
 
         Args:
             purpose: what it is for, a verb first, as the log and the metric call it.
             run: makes the task.
 
         Returns:
-            What is set when it has ended, or failed, for the first time.
+            Set when it has ended, or failed, for the first time.
         """
         return self._start(purpose, run, asyncio.Event())
 
     def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> asyncio.Event:
-        """Do something now, and then every so often, for ever.
-
-        After a failure it is done again when the pause is over.
+        """Run a task now and every so often; after a failure when the pause is over.
 
         Returns:
-            What is set when it was done, or failed, for the first time.
+            Set when it has ended, or failed, for the first time.
         """
         tried = asyncio.Event()
 
@@ -91,10 +86,7 @@ class Supervisor:
         return self._start(purpose, for_ever, tried)
 
     def why_not_alive(self) -> str:
-        """Return the reason why the process is not well, or nothing.
-
-        That is a task that keeps dying, so that a restart is the last resort.
-        """
+        """Return the task that keeps dying, for which a restart is the last resort, or an empty text."""
         purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
         deaths = self._deaths.get(purpose, 0)
         return f"the task to {purpose} died {deaths} times in a row" if deaths >= _KEEPS_DYING else ""
@@ -156,10 +148,7 @@ class Supervisor:
 
 
 async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
-    """Do one thing after the other, whatever one raises.
-
-    Then the first error is raised; further ones are logged.
-    """
+    """Do one thing after the other; raise the first error at the end, and log the others."""
     errors: list[BaseException] = []
     cancelled = _times_cancelled()  # it may be what comes after a task was
     for act in acts:
@@ -176,9 +165,6 @@ async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
 
 
 def _times_cancelled() -> int:
-    """Count the cancellations that the current task was asked for.
-
-    A task that awaits a future that was cancelled is not meant itself.
-    """
+    """Count the cancellations of the current task, not those of a future that it awaits."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0

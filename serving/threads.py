@@ -1,4 +1,4 @@
-"""The server's pools of threads, one for each thing that work waits for.
+"""Pools of threads, one for each resource that work waits for.
 
 ========  ==============================================================================
 store     reads the model store, and loads models
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Pool:
-    """A few threads, started as needed, with a bounded queue; close it when done."""
+    """A few threads, started as needed, with a bounded queue."""
 
     def __init__(self, name: str, threads: int, most_waiting: int = _MOST_WAITING) -> None:
         """Make a pool.
@@ -61,9 +61,7 @@ class Pool:
         self._is_closed = False
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function`` in a thread, and return its result.
-
-        It runs in a copy of this context.
+        """Call ``function`` in a thread, in a copy of this context, and return its result.
 
         Raises:
             OverloadedError: too many calls wait; at once.
@@ -80,10 +78,7 @@ class Pool:
         return result
 
     def close(self) -> None:
-        """Let the threads go, and refuse further work.
-
-        What waits is refused too; what has begun goes on.
-        """
+        """End the threads, and refuse work that waits or comes; running work goes on."""
         with self._changed:
             self._is_closed = True
             refused = [*self._waiting]
@@ -111,10 +106,7 @@ class Pool:
         return work
 
     def _start(self, work: "_Work") -> None:
-        """Start a thread.
-
-        Where the system has none, ``work`` waits for those that are there.
-        """
+        """Start a thread; where the system has none, ``work`` waits for the others."""
         try:
             threading.Thread(target=self._work, name=self.name, daemon=True).start()
         except RuntimeError as error:
@@ -155,10 +147,7 @@ class _Work:
     future: "Future[Any]" = field(default_factory=Future)
 
     def do(self, at_the_end: Callable[[], object]) -> None:
-        """Do the work, and ``at_the_end`` before its end is told.
-
-        Whoever hears of the end may come again at once.
-        """
+        """Do the work, and ``at_the_end`` before the future is set, whose waiter may come again at once."""
         if not self.future.set_running_or_notify_cancel():
             at_the_end()
             return
@@ -174,13 +163,10 @@ class _Work:
 
 
 class Threads:
-    """The pools of one server; see the module. Close them when done."""
+    """The pools of one server; close them when done."""
 
     def __init__(self, cpus: int = 0) -> None:
-        """Make the pools, for so many CPUs.
-
-        All that this process may use if 0. No thread is started yet.
-        """
+        """Make the pools for so many CPUs, or all of this process if 0; no thread is started yet."""
         self.store = Pool("store", 4)
         self.moves = Pool("moves", 4)
         self.database = Pool("database", 8)
@@ -188,6 +174,6 @@ class Threads:
         self.pictures = Pool("pictures", cpus or cpu_budget())
 
     def close(self) -> None:
-        """Let all threads go; who still waits is told that the server stops."""
+        """Close all pools; work that waits gets a DrainingError."""
         for pool in (self.store, self.moves, self.database, self.writes, self.pictures):
             pool.close()

@@ -1,4 +1,4 @@
-"""What becomes of a labelled picture that somebody sends: checked, decoded, kept, and told of. Knows nothing of gRPC.
+"""Intake of labelled pictures: check, decode, store, report.
 
 Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
 long for thirty as for one.
@@ -29,7 +29,7 @@ _MOST_TOGETHER: Final = 32
 
 @dataclass(frozen=True)
 class IntakeRules:
-    """What is taken in.
+    """Rules of the intake.
 
     Attributes:
         labels: ``closed`` takes only labels that the model knows.
@@ -58,8 +58,8 @@ class IntakeResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """What a stream called a picture first; the same one, sent again, waits for its turn."""
+class FirstLabel:
+    """The first label of a picture in a stream; the same one, sent again, waits for its turn."""
 
     label: str
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -71,24 +71,24 @@ class Sender:
 
     Attributes:
         caller: who sends it.
-        said: what it said of each so far, by (model, image hash).
-        outcomes: how many became what, also of those whose caller left meanwhile.
-        writing: what is being written now.
+        labels: so far, by (model, image hash).
+        outcomes: how many pictures had each, also of those whose caller left meanwhile.
+        writing: the writes in progress.
     """
 
     caller: str
-    said: dict[tuple[str, str], Said] = field(default_factory=dict)
+    labels: dict[tuple[str, str], FirstLabel] = field(default_factory=dict)
     outcomes: Counter[AddOutcome] = field(default_factory=Counter)
     writing: "set[asyncio.Future[None]]" = field(default_factory=set)
 
     async def settled(self) -> None:
-        """Wait until nothing is written any more, so that `outcomes` tells all."""
+        """Wait for the writes in progress, so that `outcomes` is complete."""
         while self.writing:
             await asyncio.wait(self.writing)
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stored:
     outcome: AddOutcome
     crop: Crop
 
@@ -99,35 +99,35 @@ class _Waiting:
     sender: Sender
     new: NewExample
     pixels: int
-    kept: "asyncio.Future[_Kept]"
+    stored: "asyncio.Future[_Stored]"
 
     @property
     def is_wanted(self) -> bool:
-        """False once whoever waits for it is gone. Safe in any thread."""
-        return not self.kept.done()
+        """False once nobody waits for it. Safe in any thread."""
+        return not self.stored.done()
 
     @property
     def encoded(self) -> Encoded:
         return Encoded(self.new.data, self.served.card.image, lambda: self.is_wanted, self.pixels)
 
-    def end(self, end: _Kept | Exception) -> None:
+    def end(self, outcome: _Stored | Exception) -> None:
         if not self.is_wanted:
             return
-        if isinstance(end, Exception):
-            self.kept.set_exception(end)
+        if isinstance(outcome, Exception):
+            self.stored.set_exception(outcome)
         else:
-            self.kept.set_result(end)
+            self.stored.set_result(outcome)
 
 
 class ExampleIntake:
-    """Takes labelled pictures in. Use from one event loop."""
+    """The intake of labelled pictures; use from one event loop."""
 
     def __init__(
         self,
         models: ModelRegistry,
         examples: ExamplesStore,
         decoders: Decoders,
-        on_kept: Callable[[ServedModel, str, Crop], object],
+        on_stored: Callable[[ServedModel, str, Crop], object],
         rules: IntakeRules = IntakeRules(),
         memory: Shares | None = None,
     ) -> None:
@@ -135,17 +135,17 @@ class ExampleIntake:
 
         Args:
             models: whose examples they are.
-            examples: keeps them.
-            decoders: decode what comes.
-            on_kept: told the model, the hash and the crop of every picture that was kept and is not a duplicate.
-            rules: what is taken.
+            examples: stores them.
+            decoders: of the pictures.
+            on_stored: called with the model, the hash and the crop of every picture that is stored and no duplicate.
+            rules: of the intake.
             memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
         """
         self._models = models
         self._threads = models.threads
         self._examples = examples
         self._decoders = decoders
-        self._on_kept = on_kept
+        self._on_stored = on_stored
         self.rules = rules
         self._memory = PictureMemory(memory, models.limits, models.threads.pictures)
         self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
@@ -154,7 +154,7 @@ class ExampleIntake:
     async def add(
         self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object] = lambda: None
     ) -> IntakeResult:
-        """Take in one picture; when this returns with a promise, it is on the disk.
+        """Take in one picture; it is on the disk when this returns.
 
         Args:
             model: may be empty while there is one.
@@ -163,7 +163,7 @@ class ExampleIntake:
             on_admitted: called when there is memory for the picture.
 
         Raises:
-            RegraftError: what is nobody's fault who sends it, such as a full disk.
+            RegraftError: an error that is not the sender's, such as a full disk.
         """
         try:
             return await self._add(model, new, sender, on_admitted)
@@ -181,7 +181,7 @@ class ExampleIntake:
         self.check_allowed(served, new.label)
         if not new.data:
             new = await self._with_kept_picture(served, new)
-        first = sender.said.setdefault((served.name, new.sha256), Said(new.label))
+        first = sender.labels.setdefault((served.name, new.sha256), FirstLabel(new.label))
         if first.label != new.label:
             sender.outcomes[AddOutcome.CONFLICTING] += 1
             why = f"this stream called the same picture {first.label!r} before"
@@ -190,51 +190,53 @@ class ExampleIntake:
             cost = await self._memory.cost(new.data, served.card.image)
             with await self._memory.take([cost], sender.caller, patient=True):
                 on_admitted()
-                kept = await self._keep(served, sender, new, cost.pixels)
-        if kept.outcome is AddOutcome.REJECTED:
+                stored = await self._store(served, sender, new, cost.pixels)
+        if stored.outcome is AddOutcome.REJECTED:
             quota = sender.caller, self.rules.per_hour
             wait_s = await self._threads.database.run(self._examples.labels.next_label_fits_s, *quota)
-            return IntakeResult(kept.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
-        if kept.outcome is not AddOutcome.DUPLICATE:
-            self._on_kept(served, new.sha256, kept.crop)
-        return IntakeResult(kept.outcome, new.sha256)
+            return IntakeResult(stored.outcome, new.sha256, quota_used_up(*quota, wait_s), wait_s)
+        if stored.outcome is not AddOutcome.DUPLICATE:
+            self._on_stored(served, new.sha256, stored.crop)
+        return IntakeResult(stored.outcome, new.sha256)
 
     def check_allowed(self, served: ServedModel, label: str) -> None:
-        """Refuse a label that would make a new class, where the server was told to take none.
+        """Refuse a label of a new class, where the rules take none.
 
         Raises:
             InvalidRequestError: it would.
         """
         if self.rules.labels == "closed" and one_form(label) not in map(one_form, served.card.labels):
-            known = ", ".join(served.card.labels[:20])
-            raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {known}")
+            some = ", ".join(served.card.labels[:20])
+            raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {some}")
 
     async def _with_kept_picture(self, served: ServedModel, new: NewExample) -> NewExample:
         if not new.request_id:
             raise InvalidRequestError("image: neither a picture nor the request_id of one that was kept")
         requests = self._examples.requests
-        kept = await self._threads.database.run(requests.find, new.request_id)
-        if kept.model != served.name:
-            raise InvalidRequestError(f"request_id: {kept.id} was answered by {kept.model!r}, not {served.name!r}")
-        data = await self._threads.database.run(requests.image, kept)
-        if kept.key == served.key:
-            await self._threads.writes.run(self._examples.embeddings.put, kept.key, {kept.sha256: kept.embedding})
+        request = await self._threads.database.run(requests.find, new.request_id)
+        if request.model != served.name:
+            wrong = f"request_id: {request.id} was answered by {request.model!r}, not {served.name!r}"
+            raise InvalidRequestError(wrong)
+        data = await self._threads.database.run(requests.image, request)
+        if request.key == served.key:
+            vectors = {request.sha256: request.embedding}
+            await self._threads.writes.run(self._examples.embeddings.put, request.key, vectors)
         return replace(new, data=data)
 
-    async def _keep(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Kept:
+    async def _store(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Stored:
         whose = served.name, sender.caller
         waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
         self._waiting[whose].append(waiting)
         if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._keep_waiting())
+            self._working = asyncio.create_task(self._store_waiting())
         try:
-            return await waiting.kept
+            return await waiting.stored
         except asyncio.CancelledError:
             with suppress(ValueError):  # it may be in a batch already
                 self._waiting.get(whose, []).remove(waiting)
             raise
 
-    async def _keep_waiting(self) -> None:
+    async def _store_waiting(self) -> None:
         while self._waiting:
             batch = self._next_batch()
             try:
@@ -246,12 +248,12 @@ class ExampleIntake:
     def _next_batch(self) -> list[_Waiting]:
         whose = next(iter(self._waiting))
         waiting = self._waiting.pop(whose)
-        if left := waiting[_MOST_TOGETHER:]:
-            self._waiting[whose] = left  # behind those of the others
+        if rest := waiting[_MOST_TOGETHER:]:
+            self._waiting[whose] = rest  # behind those of the others
         return waiting[:_MOST_TOGETHER]
 
     async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:
-        """Decode a batch, and answer for what cannot be."""
+        """Decode a batch, and answer the pictures that cannot be."""
         crops = await self._decoders.decode([waiting.encoded for waiting in batch])
         decoded: list[tuple[_Waiting, Crop]] = []
         for waiting, crop in zip(batch, crops, strict=True):
@@ -278,7 +280,7 @@ class ExampleIntake:
         news = [waiting.new for waiting, _ in wanted]
         first, _ = wanted[0]  # all of a batch are of one model and one caller
 
-        def keep() -> list[AddOutcome]:
+        def store() -> list[AddOutcome]:
             set_wanted(lambda: any(waiting.is_wanted for waiting, _ in wanted))
             quota = self.rules.per_hour
             return self._examples.add_all(first.served.name, news, caller=first.sender.caller, hourly_quota=quota)
@@ -288,7 +290,7 @@ class ExampleIntake:
         for sender in senders:
             sender.writing.add(written)
         try:
-            outcomes = await self._threads.writes.run(keep)
+            outcomes = await self._threads.writes.run(store)
             for sender, outcome in zip(senders, outcomes, strict=True):
                 sender.outcomes[outcome] += 1
         finally:
@@ -296,4 +298,4 @@ class ExampleIntake:
                 sender.writing.discard(written)
             written.set_result(None)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
-            waiting.end(_Kept(outcome, crop))
+            waiting.end(_Stored(outcome, crop))

@@ -1,4 +1,4 @@
-"""Retrain jobs as the server sees them: child processes, one after the other, watched, cancelled, settled."""
+"""Child processes of retrain jobs: start, watch, cancel, settle."""
 
 import asyncio
 import logging
@@ -41,10 +41,10 @@ _ENDS: Final = {
 
 
 class JobRunner:
-    """Starts processes of ``training.retrain`` and sees every job to a final state. Use from one event loop.
+    """The runner of retrain jobs, each a process of ``training.retrain``.
 
-    A job whose process was killed is started once more; one that was killed with its server, by the next start, or by
-    another server on the same stores.
+    It sees every job to a final state; use it from one event loop. A job whose process was killed is started once
+    more; one that was killed with its server, by the next start, or by another server on the same stores.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class JobRunner:
         self._watchers = JobWatchers(self._look, _LOOK_EVERY_S)
 
     async def resume(self) -> None:
-        """Go on with jobs that a crash interrupted, and start those that were still waiting."""
+        """Resume jobs that a crash interrupted, and start those that waited."""
         await self._settle_orphans()
         for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING):
             self._launch(job)
 
     async def run(self, every_s: float) -> None:
-        """Take up jobs whose processes died with another server, or after theirs, until cancelled.
+        """Take up interrupted jobs of other servers, until cancelled.
 
         Likewise those that wait at two looks in a row: the server that was to start them may be gone. If it is only
         busy, whichever process claims the job first runs it.
@@ -116,26 +116,26 @@ class JobRunner:
     async def start(
         self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str = ""
     ) -> RetrainJob:
-        """Enter a job, which is run when those before it are over; or return the one that this key was used for.
+        """Queue a job, or return the one of this idempotency key.
 
         Raises:
             PreconditionError: the model has an unfinished job.
         """
         jobs, key = self._examples.jobs, idempotency_key or None
-        if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
-            return known
+        if key and (earlier := await self._threads.database.run(jobs.with_key, model, key)):
+            return earlier
         await self._settle_orphans()
         try:
             job = await self._threads.writes.run(jobs.create, model, settings, requested_by, key)
         except PreconditionError:
-            if key and (known := await self._threads.database.run(jobs.with_key, model, key)):
-                return known  # the same request came twice at once
+            if key and (earlier := await self._threads.database.run(jobs.with_key, model, key)):
+                return earlier  # the same request came twice at once
             raise
         self._launch(job)
         return job
 
     async def cancel(self, job_id: str) -> RetrainJob:
-        """Ask for the end of a job; a child of this server is also told by signal.
+        """Cancel a job; a child of this server gets SIGTERM too.
 
         Raises:
             NotFoundError: there is no such job.
@@ -151,7 +151,7 @@ class JobRunner:
         return job
 
     def watch(self, job_id: str) -> AsyncGenerator[RetrainJob, None]:
-        """Yield a job as it stands, then again whenever it changes, until its final state.
+        """Yield a job now and at each change, until its final state.
 
         Raises:
             NotFoundError: there is no such job.
@@ -168,7 +168,7 @@ class JobRunner:
         return job
 
     async def close(self) -> None:
-        """Stop the children of this server; their jobs, and those that wait, are for the next start."""
+        """Stop the children of this server; the next start resumes their jobs."""
         self._closing = True
         for child in self._children.values():
             with suppress(ProcessLookupError):
@@ -180,19 +180,19 @@ class JobRunner:
                 child.kill()
 
     async def _settle_orphans(self) -> None:
-        """Start what is RUNNING without a process once more, or bring it to its end; not what our own children run."""
+        """Restart or end jobs that are RUNNING without a process."""
         for job in await self._threads.database.run(self._examples.jobs.list, "", JobState.RUNNING):
             if job.id in self._tasks or self._closing:
                 continue
             why = "its process, or its server, was killed"
             settled = await self._threads.writes.run(settle_interrupted, self._examples, self._store, job, why)
             if settled:
-                told = (settled.id, settled.model, settled.state, settled.message)
-                log.warning("retrain job %s of %s, found interrupted, is %s: %s", *told)
+                fields = (settled.id, settled.model, settled.state, settled.message)
+                log.warning("retrain job %s of %s, found interrupted, is %s: %s", *fields)
                 self._launch(settled)
 
     async def _take_up(self, waited: set[str]) -> set[str]:
-        """Start the PENDING jobs of others that waited at the last look too, and return which wait now."""
+        """Start others' jobs that are PENDING at two looks; return those PENDING now."""
         pending = await self._threads.database.run(self._examples.jobs.list, "", JobState.PENDING)
         others = [job for job in pending if job.id not in self._tasks and not self._closing]
         for job in others:
@@ -211,7 +211,7 @@ class JobRunner:
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     async def _run(self, job: RetrainJob) -> None:
-        """Run one job's process to its end, and see that the job has one too; one after the other."""
+        """Run the processes of one job to its end, one job after the other."""
         async with self._turn:
             finishing = self._finishing.setdefault(job.id, asyncio.Event())
             try:
@@ -231,7 +231,7 @@ class JobRunner:
                 finishing.set()
 
     async def _run_child(self, job: RetrainJob) -> bool:
-        """Run one process of a job to its end; True if another is to be run: it was interrupted, or came too early."""
+        """Run one process of a job to its end; True asks for another, after an interruption."""
         now = await self._threads.database.run(self._examples.jobs.get, job.id)
         if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
@@ -272,7 +272,7 @@ class JobRunner:
         return await self._settle(now, why, again=True)
 
     async def _settle(self, before: RetrainJob, why: str, *, again: bool) -> bool:
-        """See that a job whose process is gone has an end, unless it goes on; True if it is for us to start it anew."""
+        """Settle a job whose process is gone; True asks for a new process."""
         settle = partial(settle_interrupted, self._examples, self._store, before, why, again=again)
         settled = await self._threads.writes.run(settle)
         now = await self._threads.database.run(self._examples.jobs.get, before.id)
@@ -282,7 +282,7 @@ class JobRunner:
         return settled is not None and not now.state.is_final
 
     def _count(self, end: RetrainJob) -> None:
-        """Show how a job ended, and what the gate saw."""
+        """Count a job's end, with its duration and the gate's accuracies."""
         self._metrics.retrain_jobs.labels(end.model, end.state.value.lower()).inc()
         if end.finished_at:
             seconds = (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.created_at)).total_seconds()
@@ -306,6 +306,6 @@ async def _end_when_stopped(child: asyncio.subprocess.Process) -> None:
 
 
 def _kill(child: asyncio.subprocess.Process) -> None:
-    """End a child that did not heed SIGTERM: one that is stopped cannot."""
+    """Kill a child that is still running."""
     if child.returncode is None:
         child.kill()

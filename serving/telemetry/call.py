@@ -1,4 +1,4 @@
-"""The call that is being answered: the parts below the edge note here what metrics, log and trace shall say of it.
+"""The current call, with the facts for metrics, log and trace.
 
 gRPC answers each call in a task of its own, so a context variable finds it, from the tasks that the call starts too.
 """
@@ -24,13 +24,13 @@ class Call:
 
     Attributes:
         method: its name without the service's.
-        model: whom it was found to be for; empty until then.
+        model: its name, once that is resolved.
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
         address: whom it is from.
         caller: who that is, by name; empty where nobody is asked.
         request: its one message, once that was read.
-        effect: what it changed, for the audit; empty while that is nothing.
-        on_answer: told the seconds of the stages of every picture that is answered, if anybody wants to know.
+        effect: its changes, for the audit.
+        on_answer: called with the seconds of the stages of every answered picture.
     """
 
     def __init__(self, method: str, trace_id: str = "", address: str = "") -> None:
@@ -60,7 +60,7 @@ class HasDeadline(Protocol):
 
 
 def took_effect(**effect: str | int) -> None:
-    """Note what the present call changed, once it has."""
+    """Note a change that the current call has made."""
     if call := current():
         call.effect.update(effect)
 
@@ -86,7 +86,7 @@ async def see_through(change: Coroutine[Any, Any, T], context: HasDeadline) -> T
 
 
 def caller() -> str:
-    """Return who calls: by name where callers have one, else by address."""
+    """Return the caller's name, or else its address."""
     call = current()
     return (call.caller or call.address) if call else ""
 
@@ -101,16 +101,16 @@ def actor(claim: str) -> str:
 
 
 def trace_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the id of the trace that a client's metadata names, or an empty text."""
+    """Return the trace id of a client's metadata, or an empty text."""
     for key, value in metadata:
         if key == TRACEPARENT:
-            found = _VALID.fullmatch(str(value))
-            return found[1] if found else ""
+            match = _VALID.fullmatch(str(value))
+            return match[1] if match else ""
     return ""
 
 
 class TraceFilter(logging.Filter):
-    """Gives every record of a handler ``trace_id``: that of the call that is answered, or an empty text."""
+    """A filter that gives each log record the current call's ``trace_id``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add it, and let the record through."""

@@ -1,4 +1,4 @@
-"""The memory of the GPUs, as the driver tells it through NVML; the ``gpu`` extra brings the library."""
+"""GPU memory by NVML; the ``gpu`` extra brings the library."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from serving.telemetry.metrics import MetricFamily
 
 
 def gpu_memory_reader() -> Callable[[], list[MetricFamily]] | None:
-    """Return what reads the memory of all GPUs, or None where there is no NVML to ask."""
+    """Return a reader of the memory of all GPUs, or None without NVML."""
     try:
         import pynvml  # noqa: PLC0415 - optional
     except ImportError:
@@ -18,7 +18,7 @@ def gpu_memory_reader() -> Callable[[], list[MetricFamily]] | None:
 
 
 def reader_by(nvml: ModuleType) -> Callable[[], list[MetricFamily]] | None:
-    """Return what reads the memory by ``nvml``, or None where there is no driver."""
+    """Return a reader by ``nvml``, or None without a driver."""
     try:
         nvml.nvmlInit()
         devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]

@@ -1,4 +1,4 @@
-"""The port of plain HTTP: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for whoever restarts and routes."""
+"""HTTP port: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for probes."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ _ALIVE_S: Final = 2.0
 
 
 class MetricsPort:
-    """Opened on the loop of the server that it tells of, and closed by `close`."""
+    """An HTTP port, opened on the event loop of its server; `close` it."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class MetricsPort:
             OperatorError: the port is taken.
         """
         self._loop = asyncio.get_running_loop()
-        self._asked = {"/healthz": why_not_alive, "/readyz": why_not_ready}
+        self._probes = {"/healthz": why_not_alive, "/readyz": why_not_ready}
         self._metrics = metrics
         # Each takes the interpreter from those who answer; several at once would take most of it.
         self._scraping = Lock()
@@ -64,10 +64,10 @@ class MetricsPort:
 
     def _answer(self, environment: "WSGIEnvironment", respond: "StartResponse") -> Iterable[bytes]:
         path = environment["PATH_INFO"]
-        if path not in self._asked:
+        if path not in self._probes:
             with self._scraping:
                 return self._metrics(environment, respond)
-        text = self._ask_the_loop(self._asked[path])
+        text = self._ask_the_loop(self._probes[path])
         status = HTTPStatus.SERVICE_UNAVAILABLE if text else HTTPStatus.OK
         respond(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text or 'ok'}\n".encode()]
@@ -86,7 +86,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # one that waits for a client that is gone must not hold the end up
 
     def server_bind(self) -> None:
-        """Bind without asking a name server what the address is called, as HTTPServer does."""
+        """Bind without the name server that HTTPServer asks."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # of text and number
         self.setup_environ()

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the server, in base units, with labels of few values.
+"""Prometheus metrics of the server, in base units.
 
 Of a model's labels so many have series of their own, the rest are counted together (`OTHER`). A model that is gone
 takes its series along.
@@ -65,7 +65,7 @@ class Metrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self, most_labels: int = 100) -> None:
-        """Create them all, so that each is there from the first scrape on.
+        """Create all metrics, so that the first scrape has each.
 
         Args:
             most_labels: of a model that have series of their own: the first that it gives.
@@ -77,20 +77,20 @@ class Metrics:
 
         self._by_model: list[MetricWrapperBase] = []
 
-        def known(metric: MetricT, labels: tuple[str, ...]) -> MetricT:
+        def by_model(metric: MetricT, labels: tuple[str, ...]) -> MetricT:
             if "model" in labels:
                 self._by_model.append(metric)
             return metric
 
         def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return known(Counter(f"regraft_{name}", documentation, labels, registry=registry), labels)
+            return by_model(Counter(f"regraft_{name}", documentation, labels, registry=registry), labels)
 
         def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return known(Gauge(f"regraft_{name}", documentation, labels, registry=registry), labels)
+            return by_model(Gauge(f"regraft_{name}", documentation, labels, registry=registry), labels)
 
         def histogram(name: str, documentation: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
             metric = Histogram(f"regraft_{name}", documentation, labels, buckets=buckets, registry=registry)
-            return known(metric, labels)
+            return by_model(metric, labels)
 
         self.requests = counter("requests", "Finished RPCs.", "method", "code", "model")
         self.refused_seconds = histogram(
@@ -146,18 +146,15 @@ class Metrics:
         self._finished = cache(self.requests.labels)
 
     def of(self, model: str) -> Statistics:
-        """Return what a model's answers are counted in."""
-        found = self._models.get(model)
-        if found is None:
-            found = self._models[model] = Statistics(self._most_labels)
+        """Return the statistics of a model, begun at the first use."""
+        statistics = self._models.get(model)
+        if statistics is None:
+            statistics = self._models[model] = Statistics(self._most_labels)
             self._begin(model)
-        return found
+        return statistics
 
     def _begin(self, model: str) -> None:
-        """Create the rare series of a model at 0.
-
-        Without it their first count would be no increase.
-        """
+        """Create rare series of a model at 0, or their first count were no increase."""
         for state in JobState:
             if state.is_final:
                 self.retrain_jobs.labels(model, state.value.lower())
@@ -178,20 +175,20 @@ class Metrics:
         self._finished(method, code, model).inc()
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Read the queue's depth from ``depth`` at every scrape."""
+        """Show the queue's depth, read at every scrape."""
         self.queue_depth.set_function(depth)
 
     def watch_in_flight(self, count: Callable[[], int], limit: int) -> None:
-        """Read how many permits of ``limit`` are taken from ``count`` at every scrape."""
+        """Show the permits taken, read at every scrape, and their limit."""
         self.in_flight.set_function(count)
         self.in_flight_limit.set(limit)
 
     def watch(self, read: Callable[[], Iterable[MetricFamily]]) -> None:
-        """Show what ``read`` returns, at every scrape, in the thread that serves it."""
+        """Show the families of ``read``, called at every scrape in its thread."""
         self.registry.register(_Reader(read))
 
     def application(self) -> "WSGIApplication":
-        """Return what answers Prometheus over HTTP."""
+        """Return the WSGI application for Prometheus."""
         return make_wsgi_app(self.registry)
 
     def show_provider(self, model: str, provider: str, *, is_fallback: bool) -> None:
@@ -202,10 +199,7 @@ class Metrics:
 
 
 class _Answers:
-    """A collector of prometheus_client, of what models answered.
-
-    Each sample is made when its turn comes.
-    """
+    """A collector of the models' statistics; each sample is made when its turn comes."""
 
     def __init__(self, models: Mapping[str, Statistics]) -> None:
         self._models = models
@@ -222,26 +216,26 @@ class _Answers:
             yield metric
 
     def _samples(self, name: str, samples: "Callable[[str, str, Statistics], Iterator[Sample]]") -> Iterator[Sample]:
-        for model, found in list(self._models.items()):  # another thread goes on counting
-            yield from samples(name, model, found)
+        for model, statistics in list(self._models.items()):  # another thread goes on counting
+            yield from samples(name, model, statistics)
 
 
-def _stages(name: str, model: str, found: Statistics) -> Iterator[Sample]:
-    for stage, distribution in found.stages.items():
+def _stages(name: str, model: str, statistics: Statistics) -> Iterator[Sample]:
+    for stage, distribution in statistics.stages.items():
         yield from _distribution(name, {"model": model, "stage": stage}, distribution)
 
 
-def _confidence(name: str, model: str, found: Statistics) -> Iterator[Sample]:
-    return _distribution(name, {"model": model}, found.confidence)
+def _confidence(name: str, model: str, statistics: Statistics) -> Iterator[Sample]:
+    return _distribution(name, {"model": model}, statistics.confidence)
 
 
-def _pictures(name: str, model: str, found: Statistics) -> Iterator[Sample]:
-    for label, count in list(found.labels.items()):
+def _pictures(name: str, model: str, statistics: Statistics) -> Iterator[Sample]:
+    for label, count in list(statistics.labels.items()):
         yield Sample(f"{name}_total", {"model": model, "label": label}, count)
 
 
-def _novel(name: str, model: str, found: Statistics) -> Iterator[Sample]:
-    yield Sample(f"{name}_total", {"model": model}, found.novel)
+def _novel(name: str, model: str, statistics: Statistics) -> Iterator[Sample]:
+    yield Sample(f"{name}_total", {"model": model}, statistics.novel)
 
 
 def _distribution(name: str, labels: dict[str, str], distribution: Distribution) -> Iterator[Sample]:
@@ -258,10 +252,7 @@ def _distribution(name: str, labels: dict[str, str], distribution: Distribution)
 
 
 class _PatientRegistry(CollectorRegistry):
-    """A registry with pauses between the samples of a scrape.
-
-    Threads that answer requests come in between; else each would wait for milliseconds.
-    """
+    """A registry that pauses a scrape for threads that answer requests."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
@@ -277,7 +268,7 @@ def _with_pauses(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 
 class _Reader:
-    """A collector of prometheus_client."""
+    """A collector of families."""
 
     def __init__(self, read: Callable[[], Iterable[MetricFamily]]) -> None:
         self._read = read

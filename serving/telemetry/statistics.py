@@ -1,4 +1,4 @@
-"""Statistics of each model since the server started, counted once.
+"""Statistics of each model since the server started.
 
 Prometheus, the Open Inference Protocol and Triton's names show the same numbers, each in its own terms. Of a model's
 labels so many are counted by themselves, the rest together (`OTHER`).
@@ -30,7 +30,7 @@ class Distribution:
     """A histogram of values: a count per bucket, and their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Count in buckets that end with each of ``bounds``, and in one beyond."""
+        """Count in buckets up to each of ``bounds``, and beyond."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -70,9 +70,7 @@ class Duration:
 
 @dataclass
 class Statistics:
-    """The statistics of one model.
-
-    They belong to the event loop's thread; others may read them.
+    """The statistics of one model; written on the event loop, read anywhere.
 
     Attributes:
         most_labels: that are counted by themselves: the first that are given.
@@ -132,11 +130,8 @@ class Statistics:
         self.last_ms = time.time_ns() // 1_000_000
 
     def shown(self, label: str) -> str:
-        """Return the name that a label is counted by.
-
-        It is itself, or `OTHER` where it came after too many others.
-        """
-        found = self._shown.get(label)
-        if found is None:
-            found = self._shown[label] = label if len(self._shown) < self.most_labels else OTHER
-        return found
+        """Return the label to count by: itself, or `OTHER` after too many others."""
+        shown = self._shown.get(label)
+        if shown is None:
+            shown = self._shown[label] = label if len(self._shown) < self.most_labels else OTHER
+        return shown

@@ -1,4 +1,4 @@
-"""Spans of calls and of the stages of their pictures, sent to an OpenTelemetry collector: ``--otlp``.
+"""OpenTelemetry spans of calls and of their pictures' stages: ``--otlp``.
 
 Which traces are kept: the client decides, by the sampled flag of its ``traceparent``; for calls without one the
 environment of OpenTelemetry, ``OTEL_TRACES_SAMPLER``, which has all other details too (``OTEL_SERVICE_NAME``, ...).
@@ -27,7 +27,7 @@ _SERVERS_FAULT: Final = {
 
 
 class Tracing:
-    """Makes spans and sends them in a thread of its own; close it to send the last."""
+    """A tracer that sends spans in a thread of its own; `close` sends the last."""
 
     def __init__(self, endpoint: str) -> None:
         """Send to ``endpoint``, as in ``http://127.0.0.1:4317``.
@@ -52,7 +52,7 @@ class Tracing:
         self._trace = trace
 
     def start(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> "CallSpan":
-        """Begin the span of a call, a child of the client's where it says so.
+        """Begin the span of a call, as a child of the client's.
 
         Args:
             method: ``/package.Service/Method``.
@@ -66,7 +66,7 @@ class Tracing:
         return CallSpan(self._trace, self._tracer, span)
 
     def close(self) -> None:
-        """Send what is left, for some seconds at most where nobody takes it."""
+        """Send the last spans, for some seconds at most."""
         self._provider.shutdown()
 
 
