@@ -205,10 +205,10 @@ class Classifier:
                 f"image: {pictures} pictures; this server takes no more than {self._permits.most} at once "
                 "(REGRAFT_MAX_IN_FLIGHT): send fewer"
             )
-        taken = await self._permits.take(pictures, caller(), patient=patient)
-        if taken is None:
+        grant = await self._permits.take(pictures, caller(), patient=patient)
+        if grant is None:
             raise self._count(self._full())
-        return taken
+        return grant
 
     def _full(self) -> OverloadedError:
         return OverloadedError("the server is full: try again later, or another replica", self._last_s / 2)

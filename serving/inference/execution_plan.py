@@ -344,12 +344,12 @@ def _run_lanes(run: Callable[[], object], lanes: int, clock: Clock) -> list[_Lan
     def lane() -> _LaneTimes:
         start.wait()
         began_s, waited_s = clock.now_s(), clock.waited_s()
-        taken: list[float] = []
-        while len(taken) < _FEWEST_RUNS or clock.now_s() - began_s < _WINDOW_S:
+        runs_s: list[float] = []
+        while len(runs_s) < _FEWEST_RUNS or clock.now_s() - began_s < _WINDOW_S:
             run_began_s = clock.now_s()
             run()
-            taken.append(clock.now_s() - run_began_s)
-        return _LaneTimes(clock.now_s() - began_s, taken, clock.waited_s() - waited_s)
+            runs_s.append(clock.now_s() - run_began_s)
+        return _LaneTimes(clock.now_s() - began_s, runs_s, clock.waited_s() - waited_s)
 
     with ThreadPoolExecutor(lanes) as pool:
         return [future.result() for future in [pool.submit(lane) for _ in range(lanes)]]

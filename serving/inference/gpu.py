@@ -123,8 +123,8 @@ class DeviceHeads:
             if entry is None:
                 feed = head.feed()
                 tensors = {name: to_device(array, *self._device) for name, array in feed.items()}
-                gone = weakref.ref(head, lambda _head: self._entries.pop(key, None))  # before another gets its id
-                entry = self._entries[key] = (gone, tensors, sum(array.nbytes for array in feed.values()))
+                reference = weakref.ref(head, lambda _head: self._entries.pop(key, None))  # before another gets its id
+                entry = self._entries[key] = (reference, tensors, sum(array.nbytes for array in feed.values()))
                 while self.size_bytes > self._most_bytes and len(self._entries) > 1:
                     self._entries.popitem(last=False)
             self._entries.move_to_end(key)

@@ -74,10 +74,10 @@ class PictureMemory:
                 f"image: to decode the {len(costs)} pictures takes {wanted / _MB:,.0f} MB of memory; "
                 f"the limit is {self._shares.most / _MB:,.0f} ({_SETTING}): send fewer at once"
             )
-        taken = await self._shares.take(wanted, caller, patient=patient)
-        if taken is None:
+        grant = await self._shares.take(wanted, caller, patient=patient)
+        if grant is None:
             raise OverloadedError("the server has no memory for the picture now: try again later, or another replica")
-        return taken
+        return grant
 
 
 def _charged_bytes(cost: DecodingCost) -> int:

@@ -151,7 +151,7 @@ class ModelRegistry:
         self.cpus = CpuPool(cpus or cpu_budget())
         self._served: dict[str, ServedModel] = {}
         self._followed: set[str] = set()
-        self._gone: set[str] = set()  # at the last refresh
+        self._removed: set[str] = set()  # at the last refresh
         self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, _Problem] = {}
         self._changing = asyncio.Lock()
@@ -231,17 +231,17 @@ class ModelRegistry:
             await do_all([self.stored.look, self._drop_deleted, self._follow_all])
 
     async def _drop_deleted(self) -> None:
-        gone = {*self._served, *self._followed}.difference(self.stored.names())
+        removed = {*self._served, *self._followed}.difference(self.stored.names())
         self._followed = {*self.stored.names()}
-        for name in gone | self._gone:  # once more a look later, for what requests in flight have counted since
+        for name in removed | self._removed:  # once more a look later, for what requests in flight have counted since
             self._metrics.forget(name)
-        self._gone = gone
-        for name in gone:
+        self._removed = removed
+        for name in removed:
             log.warning("model %s: its folder is gone from the store, so it answers no more", name)
             self._problems.pop(name, None)
             if served := self._served.pop(name, None):
                 self._release(served)
-        if gone:
+        if removed:
             await self.threads.store.run(trim_heap)
 
     async def _follow_all(self) -> None:

@@ -224,16 +224,16 @@ class ExampleIntake:
         return replace(new, data=data)
 
     async def _store(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Stored:
-        whose = served.name, sender.caller
+        key = served.name, sender.caller
         waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
-        self._waiting[whose].append(waiting)
+        self._waiting[key].append(waiting)
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._store_waiting())
         try:
             return await waiting.stored
         except asyncio.CancelledError:
             with suppress(ValueError):  # it may be in a batch already
-                self._waiting.get(whose, []).remove(waiting)
+                self._waiting.get(key, []).remove(waiting)
             raise
 
     async def _store_waiting(self) -> None:
@@ -246,10 +246,10 @@ class ExampleIntake:
                     waiting.end(error)
 
     def _next_batch(self) -> list[_Waiting]:
-        whose = next(iter(self._waiting))
-        waiting = self._waiting.pop(whose)
+        key = next(iter(self._waiting))
+        waiting = self._waiting.pop(key)
         if rest := waiting[_MOST_TOGETHER:]:
-            self._waiting[whose] = rest  # behind those of the others
+            self._waiting[key] = rest  # behind those of the others
         return waiting[:_MOST_TOGETHER]
 
     async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:

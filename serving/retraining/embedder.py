@@ -53,8 +53,8 @@ class BackgroundEmbedder:
         """Look for missing embeddings in the database."""
         names = self._models.names()
         self._may_miss.update(names)
-        for gone in self._crops.keys() - set(names):
-            del self._crops[gone]
+        for removed in self._crops.keys() - set(names):
+            del self._crops[removed]
             self._looked_through.clear()
         self._wake_chains()
 
@@ -151,10 +151,10 @@ class BackgroundEmbedder:
         plan = served.backbone.engine.plan
         ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
         vectors: dict[str, FloatArray] = {}
-        left = iter(todo.items())
+        remaining = iter(todo.items())
 
         async def embed_one_by_one() -> None:
-            for sha256, crop in left:
+            for sha256, crop in remaining:
                 try:
                     vectors[sha256] = await self._embed(served, sha256, crop)
                 except Exception as error:  # a retrain tries it again

@@ -136,13 +136,13 @@ def _in_turn(
 
 def _round_robin(queues: Iterable[Iterator[T]]) -> Iterator[T]:
     """Yield one of each in turn, until all are empty."""
-    left = list(queues)
-    while left:
-        for queue in list(left):
+    remaining = list(queues)
+    while remaining:
+        for queue in list(remaining):
             try:
                 yield next(queue)
             except StopIteration:
-                left.remove(queue)
+                remaining.remove(queue)
 
 
 def _most_typical(scores: _Scores, rows: _Rows) -> list[int]:

@@ -116,8 +116,8 @@ class Observer:
 
     def _look(self, unseen: list[tuple[ServedModel, Output]], served: Mapping[str, ServedModel]) -> None:
         for by_model in (self._recent, self._predecessors, self._shadows):
-            for gone in by_model.keys() - served.keys():
-                del by_model[gone]
+            for removed in by_model.keys() - served.keys():
+                del by_model[removed]
         outputs_of: defaultdict[ServedModel, list[Output]] = defaultdict(list)
         for version, output in unseen:
             outputs_of[version].append(output)

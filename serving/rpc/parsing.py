@@ -22,10 +22,10 @@ MessageT = TypeVar("MessageT", bound=Message)
 def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
     """Return the first messages that fit one answer, at least one."""
     fitting: list[MessageT] = []
-    left = MOST_ANSWER_BYTES
+    remaining = MOST_ANSWER_BYTES
     for message in messages:
-        left -= message.ByteSize()
-        if left < 0 and fitting:
+        remaining -= message.ByteSize()
+        if remaining < 0 and fitting:
             break
         fitting.append(message)
     return fitting

@@ -114,8 +114,8 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
                 return pb.ModelStreamInferResponse(infer_response=inferred)
             except RegraftError as error:
                 _, text = status_of(error)
-                whose = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
-                return pb.ModelStreamInferResponse(error_message=text, infer_response=whose)
+                identity = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+                return pb.ModelStreamInferResponse(error_message=text, infer_response=identity)
 
         async for response in answers(requests, outcome):
             yield response
