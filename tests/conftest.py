@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 
 from regraft.files import cache_folder
 from regraft.stores.models import ModelStore
+from tests.grpc_loop import grpc_loop
+from tests.live_server import LiveServer
 from tests.postgresql import PostgreSQL
-from tests.serving.live import LiveServer
-from tests.serving.loop import grpc_loop
 from tests.tiny import publish_tiny
 
 # How long an example takes says something of the machine alone. The rest is as Hypothesis has it, in CI and elsewhere.

@@ -13,8 +13,8 @@ from regraft.client.client import Client, RemoteError
 from regraft.stores.models import ModelStore
 from tests.deploy.prometheus import DASHBOARD, PROMTOOL, RULES, Prometheus, panels, queries
 from tests.e2e.conftest import ServerProcess
-from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 needs_prometheus = pytest.mark.skipif(PROMTOOL is None, reason="Debian's package prometheus is not installed")
 RUNBOOK = (RULES.parent.parent / "docs" / "runbook.md").read_text()

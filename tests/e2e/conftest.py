@@ -21,7 +21,7 @@ from regraft.files import locked
 from regraft.safe_path import module_command
 from tests import REPOSITORY
 from tests.e2e.recorder import Recorder, recorder
-from tests.serving.live import PLAN, background_load
+from tests.live_server import PLAN, background_load
 
 
 class ServerProcess:

@@ -10,8 +10,8 @@ import pytest
 
 from regraft.stores.models import ModelStore
 from tests.e2e.conftest import ServerProcess
-from tests.serving.waiting import wait_until
 from tests.tiny import picture
+from tests.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "regraft.cli", "bench"]
 SHORT = ["--duration", "0.3", "--warm-up", "0"]

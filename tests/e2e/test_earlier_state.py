@@ -17,7 +17,7 @@ from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests import REPOSITORY
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture
 from training.head.features import load_features
 from training.retrain.job import run_job

@@ -20,7 +20,7 @@ from regraft.image.decode import decode_crop
 from regraft.model.artifact import IMAGE, read
 from regraft.stores.models import MODEL_FILE, ModelStore
 from tests import REPOSITORY
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import SPEC, picture
 from tests.training.float_versions import LABELS, NAME, photos, publish_float
 from training.export.export import export_version

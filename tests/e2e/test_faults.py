@@ -21,8 +21,8 @@ from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess, others_unharmed
 from tests.postgresql import PostgreSQL
-from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 ACCEPTED = retraining_pb2.AddExamplesResponse.ACCEPTED
 MB = 2**20

@@ -24,8 +24,8 @@ from regraft.v1 import classifier_pb2, classifier_pb2_grpc, retraining_pb2, retr
 from tests.e2e.bombs import BOMBS
 from tests.e2e.conftest import ServerProcess, others_unharmed, report
 from tests.e2e.raw_http2 import RawConnection
-from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 CONNECTIONS = 10_000
 SPARE_FILES = 1_000

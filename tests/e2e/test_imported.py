@@ -13,7 +13,7 @@ from regraft.image.encode import encode_png
 from regraft.model import artifact
 from regraft.stores.models import MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import COLOURS
 from training.importing.classifier import ImageRule
 from training.importing.import_version import ImportSettings, import_version

@@ -15,8 +15,8 @@ from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from regraft.v1 import retraining_pb2
 from tests.e2e.conftest import ServerProcess
-from tests.serving.waiting import wait_until
 from tests.tiny import picture
+from tests.waiting import wait_until
 from training.head.features import load_features
 
 KILLS = 6

@@ -12,9 +12,9 @@ from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
 from regraft.stores.models import ModelStore
 from tests.e2e.conftest import ServerProcess
-from tests.serving.live import background_load
-from tests.serving.waiting import wait_until
+from tests.live_server import background_load
 from tests.tiny import picture
+from tests.waiting import wait_until
 
 CLIENTS = 8
 PAUSE_S = 0.02

@@ -5,7 +5,7 @@ import pytest
 
 from regraft.machine import cpu_budget
 from regraft.read_ahead import map_ahead
-from tests.serving.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

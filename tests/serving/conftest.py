@@ -11,7 +11,7 @@ import pytest
 from regraft.client.client import Client
 from regraft.stores.models import ModelStore
 from serving.threads import Threads
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 
 AuditLines: TypeAlias = Callable[[], list[dict[str, Any]]]
 

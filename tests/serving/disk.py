@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Final
 
 from tests import REPOSITORY
-from tests.serving.loop import grpc_loop
+from tests.grpc_loop import grpc_loop
 
 _READING: Final = {"access", "listdir", "lstat", "open", "readlink", "scandir", "stat", "statvfs"}
 _WRITING: Final = {"chmod", "fsync", "ftruncate", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink"}

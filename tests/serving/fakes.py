@@ -15,7 +15,7 @@ from regraft.model.card import ModelCard
 from regraft.model.session import OpenSession, open_session
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
-from tests.serving.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 class Panic(BaseException):

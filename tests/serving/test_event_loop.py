@@ -17,12 +17,12 @@ from regraft.stores.jobs import JobState
 from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
 from serving.rpc.open_inference.tensors import join
+from tests.grpc_loop import grpc_loop
+from tests.live_server import LiveServer
 from tests.serving.disk import disk_uses_of_the_loop
-from tests.serving.live import LiveServer
-from tests.serving.loop import grpc_loop
-from tests.serving.rpcs import rpcs_of
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.rpc.rpcs import rpcs_of
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, wait_until
 
 RED = picture("red", 7)
 SHA256 = sha256(RED).hexdigest()

@@ -30,12 +30,12 @@ from regraft.v1 import retraining_pb2
 from serving.server import PROCESS, SERVICES, Ready, Server
 from serving.settings import Settings
 from tests.cuda_pretended import in_pretended_cuda
+from tests.grpc_loop import grpc_loop
+from tests.live_server import PLAN, LiveServer, stalled_retrain
+from tests.serving.broken_versions import SPOIL, too_large_to_read
 from tests.serving.cuda import CUDA_WORKS
-from tests.serving.live import PLAN, LiveServer, stalled_retrain
-from tests.serving.loop import grpc_loop
-from tests.serving.spoil import SPOIL, too_large_to_read
-from tests.serving.waiting import PATIENCE_S, until, wait_until
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, until, wait_until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

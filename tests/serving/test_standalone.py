@@ -11,7 +11,7 @@ from regraft.errors import ArtifactError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.standalone import classify_standalone
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
 
 PICTURES = [(label, picture(label, number)) for label in COLOURS for number in range(3)]

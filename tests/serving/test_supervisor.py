@@ -11,8 +11,8 @@ from regraft.errors import StorageError
 from serving.supervisor import Backoff, Supervisor, do_all
 from serving.telemetry.metrics import Metrics
 from tests.serving.fakes import Panic
-from tests.serving.samples import value_of
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.serving.metric_samples import value_of
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 QUICKLY = Backoff(0.001, 0.002)
 

@@ -17,9 +17,9 @@ from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from regraft.files import locked
 from regraft.stores.models import ModelStore
 from serving.threads import Pool, Threads
-from tests.serving.live import LiveServer
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 whose: ContextVar[str] = ContextVar("whose")
 

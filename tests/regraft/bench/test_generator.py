@@ -21,8 +21,8 @@ from regraft.client.client import RemoteError
 from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError
 from regraft.v1 import classifier_pb2 as pb
-from tests.serving.live import LiveServer
-from tests.serving.loop import asynchronous_with_grpc, grpc_loop
+from tests.grpc_loop import asynchronous_with_grpc, grpc_loop
+from tests.live_server import LiveServer
 from tests.tiny import picture
 
 FOREVER_S = 600.0

@@ -6,7 +6,7 @@ from regraft.bench.settings import BenchSettings
 from regraft.bench.steady_load import Load
 from regraft.client.client import RemoteError
 from regraft.client.connection import Connection
-from tests.serving.live import LiveServer, background_load
+from tests.live_server import LiveServer, background_load
 from tests.tiny import picture
 
 

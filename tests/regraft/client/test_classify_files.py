@@ -2,7 +2,7 @@ from pathlib import Path
 
 from regraft.client.classify_files import classify_files
 from regraft.stores.models import ModelStore
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import COLOURS, picture
 
 

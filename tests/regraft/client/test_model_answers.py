@@ -7,9 +7,9 @@ import pytest
 from regraft.client.model_answers import Answering, Outcome, Reply, gather, replies_of_server
 from regraft.errors import PreconditionError
 from regraft.stores.models import ModelStore
-from tests.serving.live import LiveServer
-from tests.serving.waiting import wait_until
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 BY = Answering("colours", 1, ("red", "green"), 0.5)
 

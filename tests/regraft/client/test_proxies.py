@@ -8,8 +8,8 @@ from regraft.bench.channels import Channels, encode_request
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
 from regraft.client.proxies import proxy_of, spare_loopback
+from tests.live_server import LiveServer
 from tests.proxy import RecordingProxy
-from tests.serving.live import LiveServer
 from tests.tiny import picture
 
 ELSEWHERE = "192.0.2.1:50051"

@@ -14,8 +14,8 @@ from serving.inference.backbone import Backbone, InferenceRequest, InferenceResu
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 from tests.serving.fakes import GatedSession, SlowPicture
-from tests.serving.waiting import asynchronous, until
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_card, tiny_head
+from tests.waiting import asynchronous, until
 
 LABELS = ("red", "green", "blue")
 HEAD = tiny_head(LABELS)

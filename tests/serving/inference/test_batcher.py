@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from serving.inference.batcher import Batcher, LaneResult
 from tests.serving.fakes import Panic
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 
 class SteppedRun:

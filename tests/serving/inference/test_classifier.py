@@ -30,9 +30,9 @@ from serving.inference.shares import Shares
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines, GatedSession, SlowPicture
-from tests.serving.samples import value_of
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.serving.metric_samples import value_of
 from tests.tiny import COLOURS, SPEC, picture, publish_tiny, tiny_backbone, tiny_features, tiny_head
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 LABELS = ("red", "green", "blue")
 HEAD = tiny_head(LABELS)

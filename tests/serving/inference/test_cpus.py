@@ -20,8 +20,8 @@ from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
-from tests.serving.waiting import PATIENCE_S, asynchronous, until, wait_until
 from tests.tiny import SPEC, picture, tiny_head
+from tests.waiting import PATIENCE_S, asynchronous, until, wait_until
 
 HEAD = tiny_head(("red", "green", "blue"))
 

@@ -9,8 +9,8 @@ from regraft.image.spec import ImageSpec
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.shares import Shares
 from serving.threads import Threads
-from tests.serving.waiting import asynchronous
 from tests.tiny import picture
+from tests.waiting import asynchronous
 
 MB = 2**20
 SPEC = ImageSpec(resize_px=8, crop_px=8)

@@ -35,11 +35,11 @@ from serving.supervisor import Backoff
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import STAGES
 from serving.threads import Threads
+from tests.serving.broken_versions import SPOIL, too_large_to_read
 from tests.serving.fakes import Engines
-from tests.serving.samples import value_of
-from tests.serving.spoil import SPOIL, too_large_to_read
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
+from tests.serving.metric_samples import value_of
 from tests.tiny import SPEC, as_written_before, picture, publish_tiny, tiny_backbone, tiny_card, tiny_head
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 RED = decode_crop(picture("red"), SPEC)
 SHORT, LONG = Backoff(0.001, 0.002), Backoff(PATIENCE_S, PATIENCE_S)

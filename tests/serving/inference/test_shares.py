@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.inference.shares import Grant, Shares
-from tests.serving.waiting import PATIENCE_S, asynchronous
+from tests.waiting import PATIENCE_S, asynchronous
 
 
 async def take(shares: Shares, caller: str, amount: int = 1, *, patient: bool = False) -> "asyncio.Task[Grant | None]":

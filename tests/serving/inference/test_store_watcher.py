@@ -12,8 +12,8 @@ from serving.rollout.rollback import AutomaticRollback
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines
-from tests.serving.waiting import asynchronous
 from tests.tiny import publish_tiny
+from tests.waiting import asynchronous
 
 
 class CountingStore(ModelStore):

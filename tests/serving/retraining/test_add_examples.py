@@ -17,8 +17,8 @@ from serving.retraining.decoders import Decoders, Encoded
 from serving.telemetry.metrics import Metrics
 from serving.threads import Pool, Threads
 from tests.serving.fakes import Engines
-from tests.serving.waiting import PATIENCE_S, asynchronous, until
 from tests.tiny import picture
+from tests.waiting import PATIENCE_S, asynchronous, until
 
 
 class SlowExamples(ExamplesStore):

@@ -20,8 +20,8 @@ from serving.retraining.embedder import BackgroundEmbedder
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines, GatedSession
-from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+from tests.waiting import asynchronous, until
 
 
 @dataclass

@@ -10,9 +10,9 @@ from serving.supervisor import Supervisor
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines
-from tests.serving.samples import value_of
-from tests.serving.waiting import asynchronous, until
+from tests.serving.metric_samples import value_of
 from tests.tiny import picture
+from tests.waiting import asynchronous, until
 
 
 @asynchronous

@@ -23,9 +23,9 @@ from regraft.stores.recovery import job_lock
 from serving.retraining.jobs import JobRunner
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
-from tests.serving.live import stalled_retrain
-from tests.serving.waiting import asynchronous, until
+from tests.live_server import stalled_retrain
 from tests.tiny import picture, publish_tiny
+from tests.waiting import asynchronous, until
 
 
 @dataclass

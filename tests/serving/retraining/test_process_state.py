@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.retraining.process_state import is_stopped
-from tests.serving.waiting import wait_until
+from tests.waiting import wait_until
 
 
 def test_a_process_is_stopped_from_sigstop_until_sigcont() -> None:

@@ -17,8 +17,8 @@ from serving.retraining.request_sampler import RequestSampler
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines
-from tests.serving.waiting import asynchronous, until
 from tests.tiny import picture
+from tests.waiting import asynchronous, until
 
 
 @dataclass

@@ -4,9 +4,9 @@ from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
-from tests.serving.live import LiveServer
-from tests.serving.waiting import wait_until
+from tests.live_server import LiveServer
 from tests.tiny import picture
+from tests.waiting import wait_until
 
 
 def send(client: Client, numbers: range) -> None:

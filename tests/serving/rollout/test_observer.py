@@ -10,9 +10,9 @@ import pytest
 from regraft.client.client import Client, RemoteError
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
-from tests.serving.live import LiveServer
-from tests.serving.waiting import wait_until
+from tests.live_server import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
+from tests.waiting import wait_until
 
 FOUR = tuple(COLOURS)
 

@@ -11,10 +11,10 @@ from regraft.bench.steady_load import Load
 from regraft.client.connection import Connection
 from regraft.stores.models import HistoryEntry, ModelStore
 from serving.rollout.trial import AUTHOR
-from tests.serving.live import LiveServer
-from tests.serving.loop import grpc_loop
-from tests.serving.waiting import wait_until
+from tests.grpc_loop import grpc_loop
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 LABELS = ("red", "green", "blue")
 UNSURE = 0.1

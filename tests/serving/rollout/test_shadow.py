@@ -11,7 +11,7 @@ from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone
 from serving.inference.registry import ServedModel
 from serving.rollout.shadow import Shadow, ShadowComparison, compare_heads, load_shadow
-from tests.serving.spoil import SPOIL
+from tests.serving.broken_versions import SPOIL
 from tests.tiny import publish_tiny, tiny_backbone, tiny_features, tiny_head
 
 LABELS = ("red", "green", "blue")

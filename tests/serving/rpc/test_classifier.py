@@ -26,11 +26,11 @@ from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.server import PICTURES
+from tests.live_server import LiveServer
 from tests.serving.inference.test_classifier import expected
-from tests.serving.live import LiveServer
-from tests.serving.retries import retrying
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.rpc.retries import retrying
 from tests.tiny import SPEC, picture, publish_tiny, tiny_backbone, tiny_head
+from tests.waiting import PATIENCE_S, wait_until
 
 LABELS = ("red", "green", "blue")
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]

@@ -13,10 +13,10 @@ from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
 from regraft.v1.examples_pb2 import RemoveExampleRequest, Suggestion
 from regraft.v1.examples_pb2_grpc import ExamplesStub
-from tests.serving.live import LiveServer
-from tests.serving.retries import retrying
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.live_server import LiveServer
+from tests.serving.rpc.retries import retrying
 from tests.tiny import picture
+from tests.waiting import PATIENCE_S, wait_until
 
 ACCEPTED, REJECTED = retraining_pb2.AddExamplesResponse.ACCEPTED, retraining_pb2.AddExamplesResponse.REJECTED
 

@@ -24,11 +24,11 @@ from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.rpc.open_inference.tensors import join, pictures_of
 from serving.server import Server
 from serving.settings import Settings
-from tests.serving.live import LiveServer
-from tests.serving.loop import grpc_loop
+from tests.grpc_loop import grpc_loop
+from tests.live_server import LiveServer
 from tests.serving.rpc.hostile_tensors import FIT, REQUESTS
-from tests.serving.waiting import PATIENCE_S, wait_until
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, wait_until
 
 MB = 2**20
 Code = grpc.StatusCode

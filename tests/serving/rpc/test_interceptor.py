@@ -17,8 +17,8 @@ from serving.rpc.interceptor import RpcInterceptor
 from serving.rpc.security.guard import Guard
 from serving.rpc.status import INTERNAL_TEXT
 from serving.telemetry.metrics import Metrics
-from tests.serving.loop import asynchronous_with_grpc
-from tests.serving.waiting import PATIENCE_S, until
+from tests.grpc_loop import asynchronous_with_grpc
+from tests.waiting import PATIENCE_S, until
 
 Code = grpc.StatusCode
 CLASSIFY = "/regraft.v1.Classifier/Classify"

@@ -14,14 +14,14 @@ from regraft.files import locked
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from tests.live_server import LiveServer
 from tests.postgresql import PostgreSQL
+from tests.serving.broken_versions import SPOIL
 from tests.serving.conftest import AuditLines
 from tests.serving.cuda import CUDA_WORKS
-from tests.serving.live import LiveServer
-from tests.serving.retries import retrying
-from tests.serving.spoil import SPOIL
-from tests.serving.waiting import wait_until
+from tests.serving.rpc.retries import retrying
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 
 def fails_with(call: Callable[[], object]) -> RemoteError:

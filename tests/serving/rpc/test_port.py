@@ -19,11 +19,11 @@ from regraft.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.rpc.security.roles import LEAST_ROLE, Role
 from serving.server import SERVICES
 from tests.e2e.raw_http2 import RawConnection
-from tests.serving.live import LiveServer, background_load
+from tests.live_server import LiveServer, background_load
 from tests.serving.rpc.name_server import NameServer
-from tests.serving.rpcs import outcome_of, rpcs_of
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.rpc.rpcs import outcome_of, rpcs_of
 from tests.tiny import picture
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_control_calls_have_a_port_of_their_own_and_are_unknown_on_the_other(store: ModelStore) -> None:

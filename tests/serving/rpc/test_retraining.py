@@ -19,10 +19,10 @@ from regraft.stores.jobs import JobState
 from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
+from tests.live_server import LiveServer, process_of_job, reading_the_pipe, stalled_retrain
 from tests.postgresql import PostgreSQL
-from tests.serving.live import LiveServer, process_of_job, reading_the_pipe, stalled_retrain
-from tests.serving.waiting import wait_until
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+from tests.waiting import wait_until
 
 ACCEPTED, DUPLICATE = pb.AddExamplesResponse.ACCEPTED, pb.AddExamplesResponse.DUPLICATE
 RELABELLED, REJECTED = pb.AddExamplesResponse.RELABELLED, pb.AddExamplesResponse.REJECTED

@@ -9,7 +9,7 @@ import pytest
 from serving.rpc import streams
 from serving.rpc.reading import DrainableStream, Draining
 from serving.rpc.streams import with_first
-from tests.serving.waiting import asynchronous, until
+from tests.waiting import asynchronous, until
 
 Answers = Callable[..., AsyncIterator[int]]
 Answer = Callable[[int], Coroutine[Any, Any, int]]

@@ -9,9 +9,9 @@ from regraft.errors import OperatorError
 from regraft.stores.models import ModelStore
 from serving.telemetry.http_port import MetricsPort
 from serving.telemetry.metrics import Metrics
-from tests.serving.live import LiveServer
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def asked(port: int, path: str) -> tuple[int, str]:

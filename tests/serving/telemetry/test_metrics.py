@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 
 from serving.telemetry.metrics import MetricFamily, Metrics
 from serving.telemetry.statistics import OTHER
-from tests.serving.samples import value_of
+from tests.serving.metric_samples import value_of
 
 FAMILIES = {
     "regraft_requests": "counter",

@@ -14,7 +14,7 @@ from regraft.oip import inference_pb2_grpc as pb_grpc
 from regraft.stores.models import ModelStore
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import OTHER, Distribution, Statistics
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture
 
 BOUNDS = (0.1, 0.5, 1.0)

@@ -16,8 +16,8 @@ from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.telemetry.call import TraceFilter, trace_id_of
-from tests.serving.collector import Collector
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
+from tests.serving.telemetry.collector import Collector
 from tests.tiny import picture
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -18,7 +18,7 @@ from regraft.model.artifact import ungraft
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 from regraft.stores.older_versions import find_older, read_older
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import COLOURS, picture, publish_tiny
 from tests.training.classifiers import save_classifier
 from training.head.features import assemble, load_features

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from regraft.cli.main import app
 from regraft.stores.models import ModelStore
 from serving.rpc.security.roles import Caller, Callers, Role
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import publish_tiny
 
 run = CliRunner().invoke

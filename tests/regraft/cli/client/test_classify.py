@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from regraft.cli.main import app
 from regraft.errors import InvalidRequestError
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture
 
 

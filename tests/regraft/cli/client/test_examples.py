@@ -13,9 +13,9 @@ from regraft.errors import InvalidRequestError, RegraftError
 from regraft.label_rules import image_hash
 from regraft.stores.examples import open_examples
 from regraft.stores.models import ModelStore
-from tests.serving.live import LiveServer
-from tests.serving.waiting import wait_until
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from regraft.cli.main import app
 from regraft.client.client import RemoteError
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import publish_tiny
 
 

@@ -17,7 +17,7 @@ from regraft.errors import DatasetError, InvalidRequestError, NotFoundError, Pre
 from regraft.model.artifact import read, rehead
 from regraft.model.card import IMPORTED, Abstention
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
 from tests.training.conftest import colour_challenger, crayons, features_of
 from training.data.dataset import scan

@@ -15,7 +15,7 @@ from regraft.oip import inference_pb2_grpc as pb_grpc
 from regraft.stores.models import ModelStore
 from serving.rpc.open_inference.tensors import join, split
 from tests import REPOSITORY
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import SPEC, picture
 
 LABELS = ("red", "green", "blue")

@@ -4,7 +4,7 @@ import pytest
 
 from regraft.client.client import RemoteError
 from regraft.stores.models import ModelStore
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
 
 

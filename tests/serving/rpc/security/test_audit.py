@@ -17,11 +17,11 @@ from regraft.v1.examples_pb2 import RelabelExampleRequest
 from regraft.v1.examples_pb2_grpc import ExamplesStub
 from serving.rpc.security.roles import LEAST_ROLE, Role
 from tests import REPOSITORY
+from tests.live_server import LiveServer, stalled_retrain
 from tests.serving.conftest import AuditLines
-from tests.serving.live import LiveServer, stalled_retrain
-from tests.serving.rpcs import outcome_of, rpcs_of
-from tests.serving.waiting import wait_until
+from tests.serving.rpc.rpcs import outcome_of, rpcs_of
 from tests.tiny import picture, publish_tiny
+from tests.waiting import wait_until
 
 SECURITY = REPOSITORY / "SECURITY.md"
 RED, GREY = picture("red", 70), picture("grey", 71)

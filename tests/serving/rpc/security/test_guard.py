@@ -16,11 +16,11 @@ from regraft.v1 import models_pb2_grpc as pb_grpc
 from regraft.v1.classifier_pb2 import ClassifyRequest
 from regraft.v1.classifier_pb2_grpc import ClassifierStub
 from serving.rpc.security.roles import LEAST_ROLE, Role
+from tests.live_server import LiveServer
 from tests.serving.conftest import AuditLines
-from tests.serving.live import LiveServer
-from tests.serving.rpcs import outcome_of, rpcs_of
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.rpc.rpcs import outcome_of, rpcs_of
 from tests.tiny import picture, publish_tiny
+from tests.waiting import PATIENCE_S, wait_until
 
 Code = grpc.StatusCode
 

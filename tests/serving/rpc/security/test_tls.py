@@ -11,7 +11,7 @@ from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError, OperatorError
 from regraft.stores.models import ModelStore
 from serving.rpc.security.tls import TlsFiles
-from tests.serving.live import LiveServer
+from tests.live_server import LiveServer
 from tests.tiny import picture
 
 

@@ -6,7 +6,7 @@ import grpc
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.serving.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 OPEN_TO_ALL: Final = ("grpc.health.", "grpc.reflection.")
 

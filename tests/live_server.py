@@ -19,11 +19,11 @@ from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.inference.backbone import InferenceRequest
 from serving.server import Ready, Server
 from serving.settings import Settings
+from tests.grpc_loop import grpc_loop
 from tests.serving.fakes import SlowCrop
-from tests.serving.loop import grpc_loop
-from tests.serving.samples import value_of
-from tests.serving.waiting import PATIENCE_S, wait_until
+from tests.serving.metric_samples import value_of
 from tests.tiny import picture
+from tests.waiting import PATIENCE_S, wait_until
 
 PLAN = f"{cpu_budget()}x1x4"
 """Measured, it would be another one on another day, and each server would take a second more to start."""

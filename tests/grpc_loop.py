@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from tests.serving.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
