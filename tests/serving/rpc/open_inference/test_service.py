@@ -59,7 +59,7 @@ def test_the_real_tritonclient_is_served(shared: LiveServer, tmp_path: Path) -> 
         files.append(tmp_path / f"{label}.png")
         files[-1].write_bytes(picture(label))
 
-    command = [sys.executable, "-m", "tests.serving.triton_client", shared.target, *map(str, files)]
+    command = [sys.executable, "-m", "tests.serving.rpc.open_inference.triton_client", shared.target, *map(str, files)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stderr
