@@ -22,9 +22,9 @@ from regraft.model.card import EmbeddingKey
 from regraft.model.session import OpenSession
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache
-from tests.waiting import PATIENCE_S
 from tests.tiny import EMBEDDING_SIZE, SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, embed, huge_png
+from tests.waiting import PATIENCE_S
 from training.data.groups import group_named, group_of_one
 from training.head.features import Embedder, Features, assemble, load_features
 
