@@ -20,7 +20,7 @@ from training.head.features import Features
 from training.head.fit import fit
 from training.head.folds import deal
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent, embed
+from training.strategies.context import Context, SilentListener, embed_dataset
 
 SPLITS = 10
 PARTS = 5
@@ -31,8 +31,8 @@ def features_of(folder: Path) -> Features:
     """Return the embeddings of a folder's pictures by the default backbone."""
     backbone = load_backbone(DEFAULT_BACKBONE, "default", 0, cache_folder())
     with tempfile.TemporaryDirectory() as scratch:
-        context = Context(TrainSettings(folder), cache_folder(), Path(scratch), Silent())
-        return embed(scan(folder), backbone, context)[1]
+        context = Context(TrainSettings(folder), cache_folder(), Path(scratch), SilentListener())
+        return embed_dataset(scan(folder), backbone, context)[1]
 
 
 def realised(features: Features, seed: int) -> list[tuple[float, float, float]]:

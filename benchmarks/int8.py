@@ -17,7 +17,7 @@ from training.data.samples import samples_of
 from training.evaluation.latency import ms_per_crop
 from training.quantisation.precision import calibration_crops, quantised
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent
+from training.strategies.context import Context, SilentListener
 from training.strategies.probe import probe_on
 from training.versions.publish import measure_head
 
@@ -27,7 +27,7 @@ ROUNDS = 5
 def line(backbone: ExportedBackbone, folder: Path, size: int, ms: float, fp32_ms: float) -> str:
     """Return what is said of one precision; the head is a probe's, fitted on this backbone's embeddings."""
     with tempfile.TemporaryDirectory() as scratch:
-        context = Context(TrainSettings(folder), cache_folder(), Path(scratch), Silent())
+        context = Context(TrainSettings(folder), cache_folder(), Path(scratch), SilentListener())
         made = probe_on(backbone, scan(folder), context)
     metrics = measure_head(made.fitted.head, made.features)
     said = f"{backbone.precision}  {ms:6.2f} ms  {fp32_ms / ms:.2f} x  {size / 1e6:6.1f} MB"

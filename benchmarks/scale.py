@@ -23,7 +23,7 @@ from benchmarks.memory import forget_peak, peak_bytes, resident_bytes
 from regraft.image.encode import encode_png
 from regraft.stores.models import FEATURES_FILE
 from training.settings import TrainSettings
-from training.strategies.context import Silent, Stopwatch
+from training.strategies.context import SilentListener, Stopwatch
 from training.train import TrainResult, train
 
 CLASSES = 10
@@ -88,7 +88,7 @@ def main() -> None:
             other.submit(train, few, cache=folder).result()
         train(few, cache=folder)  # loads everything, so that the base is that of a run without pictures
         meter = Meter()
-        result = train(settings, Silent(), cache=folder, watch=meter)
+        result = train(settings, SilentListener(), cache=folder, watch=meter)
         _report(meter, result, arguments.pictures)
 
 

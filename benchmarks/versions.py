@@ -30,7 +30,7 @@ from training.evaluation.metrics import measure
 from training.head.features import Features
 from training.head.fit import fit
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent, embed
+from training.strategies.context import Context, SilentListener, embed_dataset
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -133,9 +133,9 @@ def outcome(features: Features, fresh: Features, names: list[str]) -> Outcome:
 
 def compare(data: Path, fresh: Path, backbone: ExportedBackbone, cache: Path) -> tuple[Outcome, Outcome]:
     """Return the outcome with every picture on its own, and with near-duplicates kept together."""
-    context = Context(TrainSettings(data), cache, data, Silent())
-    dataset, features, _ = embed(scan(data), backbone, context)
-    judged = embed(scan(fresh), backbone, context)[1]
+    context = Context(TrainSettings(data), cache, data, SilentListener())
+    dataset, features, _ = embed_dataset(scan(data), backbone, context)
+    judged = embed_dataset(scan(fresh), backbone, context)[1]
     paths = {image.sha256: image.path for image in dataset.images}
     names = [f"{paths[sha256].parent.name}/{paths[sha256].stem.rsplit('.', 1)[0]}" for sha256 in features.sha256]
     alone = groups_of_one(features.sha256)

@@ -1,4 +1,4 @@
-"""A version's recipe as the defaults of another training run.
+"""Settings of a version's recipe, as another run's defaults.
 
 What a person types goes before it.
 """
@@ -36,7 +36,7 @@ _FOLLOW: Final = {
 
 
 def settings_like(card: ModelCard, given: TrainSettings, typed: Collection[str]) -> TrainSettings:
-    """Return settings that repeat how a version was made.
+    """Complete settings by a version's recipe.
 
     Args:
         card: of the version.
@@ -52,26 +52,26 @@ def settings_like(card: ModelCard, given: TrainSettings, typed: Collection[str])
         raise PreconditionError(
             f"--like: {card.name} does not say how it was trained: it was imported, or made before cards said it"
         )
-    taken: dict[str, Any] = {name: recipe[name] for name in _SETTINGS if name in recipe and name not in typed}
-    strategy = taken.get("strategy", given.strategy)
+    repeated: dict[str, Any] = {name: recipe[name] for name in _SETTINGS if name in recipe and name not in typed}
+    strategy = repeated.get("strategy", given.strategy)
     for name, own in (("image_px", "own_image_px"), ("resize", "own_resize")):
         if not recipe.get(own, True) and not {name, "backbone"} & set(typed):
-            taken[name] = recipe[name]
+            repeated[name] = recipe[name]
     if not {"weights", "backbone"} & set(typed) and not str(recipe["backbone"]).startswith(STORE_PREFIX):
-        taken["weights"] = weights_of(card.backbone)
+        repeated["weights"] = weights_of(card.backbone)
     if strategy == recipe["strategy"] and strategy != "probe":
-        taken["changes"] = {**_numbers(card, given), **given.changes}
+        repeated["changes"] = {**_numbers(card, given), **given.changes}
         if "init" not in typed and recipe.get("init") == "source":
-            taken["init"] = "source"
-    elif strategy == "probe" and not taken.get("views", given.views):
-        taken = {name: value for name, value in taken.items() if name not in ("augment", "mirror")}
+            repeated["init"] = "source"
+    elif strategy == "probe" and not repeated.get("views", given.views):
+        repeated = {name: value for name, value in repeated.items() if name not in ("augment", "mirror")}
     if strategy != "finetune":
-        taken.pop("publish", None)
-    return replace(given, **taken)
+        repeated.pop("publish", None)
+    return replace(given, **repeated)
 
 
 def _numbers(card: ModelCard, given: TrainSettings) -> dict[str, Any]:
-    """Return the recipe's numbers, but for those that follow from one that was typed."""
+    """Return the recipe's numbers, except those that typed ones decide."""
     follow = {name for led in given.changes for name in _FOLLOW.get(led, ())}
     called = {field.name: LR if field.name == "backbone_lr" else field.name for field in fields(Recipe)}
     return {

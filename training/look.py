@@ -1,4 +1,4 @@
-"""A look at data before a training, by a training's own steps."""
+"""Look at data before a training, by its own steps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from regraft.read_ahead import map_ahead
 from regraft.stores.embeddings import EmbeddingCache
 from training.backbones.cache import ExportedBackbone
 from training.data.dataset import Dataset, LabelledImage, check_trainable, scan
-from training.data.scan import shown_path
+from training.data.file_listing import shown_path
 from training.data.split import split_by_likeness
+from training.evaluation.diagnose import small_pictures
 from training.evaluation.duplicates import near_duplicates
 from training.evaluation.findings import Pair, Picture
 from training.head.features import Embedder, Features, assemble
-from training.strategies.context import without_unreadable
 
 SHEET: Final = 24
 """The most pictures of a class on a contact sheet."""
@@ -33,7 +33,7 @@ _SHEETS: Final = 960
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Counts of a class: pictures on each side, and files left out."""
+    """Pictures of a class on each side, and skipped files."""
 
     label: str
     train: int
@@ -43,7 +43,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the middle and the largest of some figures."""
+    """Least, median and largest of figures."""
 
     least: int
     median: int
@@ -52,7 +52,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs that look nearly the same to a backbone, the first of them."""
+    """Near-duplicates to a backbone, the first of them."""
 
     backbone: str
     found: int
@@ -62,7 +62,7 @@ class NearDuplicates:
 
 @dataclass(frozen=True)
 class Look:
-    """All that can be trained on, and all that cannot.
+    """Counts, sizes, split and defects of the data.
 
     Attributes:
         data: the name of the folder or list.
@@ -125,22 +125,22 @@ def look(
     dataset = scan(data, progress, group_by)
     spec = backbone.spec if backbone else ImageSpec()
     files, failures = _read(dataset, spec, progress)
-    dataset = without_unreadable(dataset, failures, data)
+    dataset = dataset.without_unreadable(failures, data)
     near = None
     if backbone and cache:
         dataset, near = _near(dataset, data, backbone, cache, progress)
-    kept = [files[image.sha256] for image in dataset.images]
-    smaller = sum(file.short_px < spec.crop_px for file in kept)
+    facts = [files[image.sha256] for image in dataset.images]
+    smaller = sum(file.short_px < spec.crop_px for file in facts)
     small = (f"{smaller} pictures are smaller than the {spec.crop_px} px of the network's input.",) if smaller else ()
     return Look(
         data=text_of(Path(data.resolve().name)),
         split=dataset.how_split,
         classes=_classes(dataset),
-        images=len(kept),
-        formats=dict(Counter(file.kind for file in kept).most_common()),
-        short_side_px=_spread([file.short_px for file in kept]),
-        long_side_px=_spread([file.long_px for file in kept]),
-        bytes=_spread([file.size_bytes for file in kept]),
+        images=len(facts),
+        formats=dict(Counter(file.kind for file in facts).most_common()),
+        short_side_px=_spread([file.short_px for file in facts]),
+        long_side_px=_spread([file.long_px for file in facts]),
+        bytes=_spread([file.size_bytes for file in facts]),
         left_out=tuple((shown_path(entry.file, data), entry.reason) for entry in dataset.left_out),
         copies=sum(entry.is_copy for entry in dataset.left_out),
         near=near,
@@ -159,7 +159,7 @@ class _File:
 
 
 def _read(dataset: Dataset, spec: ImageSpec, progress: Progress) -> tuple[dict[str, _File], dict[str, str]]:
-    """Return by hash what a picture's file is, or why it cannot be read."""
+    """Read files by hash; return facts, and reasons of unreadable ones."""
 
     def read(image: LabelledImage) -> _File | str:
         try:
@@ -171,11 +171,11 @@ def _read(dataset: Dataset, spec: ImageSpec, progress: Progress) -> tuple[dict[s
         return _File(read_kind(data), short, long, len(data))
 
     files, failures = {}, {}
-    for done, (image, made) in enumerate(zip(dataset.images, map_ahead(read, dataset.images), strict=True), start=1):
-        if isinstance(made, str):
-            failures[image.sha256] = made
+    for done, (image, result) in enumerate(zip(dataset.images, map_ahead(read, dataset.images), strict=True), start=1):
+        if isinstance(result, str):
+            failures[image.sha256] = result
         else:
-            files[image.sha256] = made
+            files[image.sha256] = result
         progress("look", done, len(dataset.images))
     return files, failures
 
@@ -187,19 +187,19 @@ def _near(
     embedder = Embedder.of(backbone)
     files = {image.sha256: image.path for image in dataset.images}
     embeddings, failures = embedder.embed(files, cache, progress)
-    dataset = without_unreadable(dataset, failures, data)
+    dataset = dataset.without_unreadable(failures, data)
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
     features = assemble(
         dataset.labels, rows, embeddings, groups={image.sha256: image.group for image in dataset.images}
     )
     dataset, features = split_by_likeness(dataset, features)
-    found = near_duplicates(features.embedding, features.label_index, features.is_holdout)
+    duplicates = near_duplicates(features.embedding, features.label_index, features.is_holdout)
     shown = {image.sha256: shown_path(image.path, data) for image in dataset.images}
     pairs = tuple(
         Pair(_picture(features, first, shown), _picture(features, second, shown), float(cosine))
-        for (first, second), cosine in zip(found.pairs, found.cosine, strict=True)
+        for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
     )
-    return dataset, NearDuplicates(backbone.name, found.found, found.across, pairs)
+    return dataset, NearDuplicates(backbone.name, duplicates.found, duplicates.across, pairs)
 
 
 def _picture(features: Features, row: int, shown: dict[str, str]) -> Picture:
@@ -210,8 +210,8 @@ def _picture(features: Features, row: int, shown: dict[str, str]) -> Picture:
 
 def _classes(dataset: Dataset) -> tuple[ClassCount, ...]:
     sides = Counter((image.label, image.is_holdout) for image in dataset.images)
-    lost = Counter(entry.label for entry in dataset.left_out)
-    return tuple(ClassCount(label, sides[label, False], sides[label, True], lost[label]) for label in dataset.labels)
+    skipped = Counter(entry.label for entry in dataset.left_out)
+    return tuple(ClassCount(label, sides[label, False], sides[label, True], skipped[label]) for label in dataset.labels)
 
 
 def _spread(values: Sequence[int]) -> Spread:
@@ -227,7 +227,7 @@ def _refusal(dataset: Dataset, data: Path) -> str:
 
 
 def _sheet(dataset: Dataset) -> dict[str, tuple[LabelledImage, ...]]:
-    """Return some pictures of each class, at even distances by path."""
+    """Pick pictures of each class at even distances by path."""
     most = max(1, min(SHEET, _SHEETS // len(dataset.labels)))
     by_label: dict[str, list[LabelledImage]] = {label: [] for label in dataset.labels}
     for image in sorted(dataset.images, key=lambda image: image.path):
@@ -237,3 +237,12 @@ def _sheet(dataset: Dataset) -> dict[str, tuple[LabelledImage, ...]]:
         for label, images in by_label.items()
         if images
     }
+
+
+def page(look: Look) -> str:
+    """Render a look as a page of contact sheets; reads its pictures again."""
+    from training.evaluation.report.page import templates  # noqa: PLC0415 - Jinja, which a look without a page spares
+
+    shown = {image.sha256: image.path for images in look.sheet.values() for image in images}
+    template = templates().get_template("look.html.j2")
+    return template.render(found=look, thumbnails=small_pictures(shown), left_out=look.left_out)

@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""Settings of a training run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from training.head.fit import Balance
 from training.strategies.finetuning.recipe import Optimizer
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
-Start = Literal["head", "source"]
-PrecisionChoice = Literal["fp32", "int8", "auto"]
-Published = Literal["better", "finetuned"]
+Init = Literal["head", "source"]
+RequestedPrecision = Literal["fp32", "int8", "auto"]
+Publish = Literal["better", "finetuned"]
 
 _FLAGS: Final = {"backbone_lr": "lr"}
 """Fields of the recipe whose flag has another name."""
@@ -23,7 +23,7 @@ _FLAGS: Final = {"backbone_lr": "lr"}
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Every field is a flag of ``regraft train``.
+    """Settings of a training run; every field is a flag of ``regraft train``.
 
     Attributes:
         data: the folder of labelled photos, or a list of them, see `training.data.dataset`.
@@ -52,7 +52,7 @@ class TrainSettings:
         max_minutes: the longest fine-tuning that ``auto`` starts.
         tensorboard: whether to write events where TensorBoard is installed.
         mlflow: URI of an MLflow server or folder, empty for none.
-        group_by: what pictures that belong together share, see `training.data.scan.name_groups`; empty for none.
+        group_by: the name that pictures of a group share, see `training.data.file_listing.name_groups`; empty for none.
         precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
         target_error: the share of the answers given that may be wrong, see `training.head.abstention`; None answers
             all.
@@ -70,7 +70,7 @@ class TrainSettings:
     image_px: int | None = None
     resize: ResizeRule | None = None
     cv: int = 0
-    init: Start = "head"
+    init: Init = "head"
     balance: Balance = "auto"
     views: int = 0
     extra: Path | None = None
@@ -80,11 +80,11 @@ class TrainSettings:
     mirror: bool | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
-    publish: Published = "better"
+    publish: Publish = "better"
     max_minutes: float = 30.0
     tensorboard: bool = True
     mlflow: str = ""
-    precision: PrecisionChoice = "fp32"
+    precision: RequestedPrecision = "fp32"
     target_error: float | None = None
     group_by: str = ""
     keep_state: bool = True
@@ -93,11 +93,11 @@ class TrainSettings:
         """Refuse what makes no sense, by the name of the flag."""
         for flag, value, choices in (
             ("strategy", self.strategy, get_args(Strategy)),
-            ("init", self.init, get_args(Start)),
+            ("init", self.init, get_args(Init)),
             ("balance", self.balance, get_args(Balance)),
             ("augment", self.augment, get_args(Strength)),
-            ("precision", self.precision, get_args(PrecisionChoice)),
-            ("publish", self.publish, get_args(Published)),
+            ("precision", self.precision, get_args(RequestedPrecision)),
+            ("publish", self.publish, get_args(Publish)),
             ("optimizer", self.changes.get("optimizer", "adamw"), get_args(Optimizer)),
             ("resize", "crop" if self.resize is None else self.resize, get_args(ResizeRule)),
         ):

@@ -1,4 +1,4 @@
-"""The story of a training run: folder, backbone, embeddings, head, file, version."""
+"""Training run: folder, backbone, embeddings, head, file, version."""
 
 import os
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from regraft.model_names import name_like
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from training.data.dataset import Dataset, check_trainable, scan
+from training.data.file_listing import SkippedFile, shown_path
 from training.data.samples import samples_of
-from training.data.scan import LeftOut, shown_path
 from training.evaluation.cross_validation import outer_folds
 from training.evaluation.diagnose import diagnose, thumbnails
 from training.evaluation.findings import Findings
-from training.evaluation.novelty_check import check
-from training.evaluation.occlusion import where_it_looked
+from training.evaluation.novelty_check import check_novelty
+from training.evaluation.occlusion import occlusion_maps
 from training.gate.verdict import Verdict
 from training.head.abstention import selective
 from training.head.features import Embedder
@@ -39,10 +39,10 @@ from training.settings import TrainSettings
 from training.strategies.context import (
     CHECKPOINT_FILE,
     WHOLE_CHECKPOINT_FILE,
+    Candidate,
     Context,
     Listener,
-    Made,
-    Silent,
+    SilentListener,
     Stopwatch,
 )
 from training.strategies.extra_data import check_extra
@@ -54,7 +54,7 @@ from training.versions.read import StoredVersion, read_champion
 from training.versions.source import settle_source, source_of
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
-    from training.strategies.finetuning.coordinator import Tuner
+    from training.strategies.finetuning.coordinator import Coordinator
 
 _UNMEASURED: Final = "Nothing was held out, so nothing says how good it is on new pictures: add some, or a val folder."
 _FIRST: Final = {"train": "trained from a folder", "import": "imported"}
@@ -65,7 +65,7 @@ RUNS_FOLDER: Final = ".runs"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run made.
+    """Result of a training run.
 
     Attributes:
         promoted: whether the version is the champion now.
@@ -80,14 +80,14 @@ class TrainResult:
     path: Path
     card: ModelCard
     findings: Findings
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedFile, ...]
     split: str
     stage_seconds: dict[str, float]
     dataset: Dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for ``--json``."""
-        metrics, found = self.card.metrics, self.findings
+        metrics, findings = self.card.metrics, self.findings
         return {
             "name": self.name,
             "version": self.version,
@@ -100,13 +100,13 @@ class TrainResult:
             "accuracy": metrics.accuracy if metrics else None,
             "accuracy_interval": list(metrics.accuracy_interval) if metrics else None,
             "macro_f1": metrics.macro_f1 if metrics else None,
-            "cross_validation": asdict(found.cross_validation) if found.cross_validation else None,
-            "ece": found.calibration.after.ece if found.calibration else None,
+            "cross_validation": asdict(findings.cross_validation) if findings.cross_validation else None,
+            "ece": findings.calibration.after.ece if findings.calibration else None,
             "abstention": self.card.abstention.model_dump() if self.card.abstention else None,
-            "calibration_error": found.calibration.after.unbiased if found.calibration else None,
-            "extra": asdict(found.extra) if found.extra else None,
+            "calibration_error": findings.calibration.after.unbiased if findings.calibration else None,
+            "extra": asdict(findings.extra) if findings.extra else None,
             "choice": self.card.choice.model_dump() if self.card.choice else None,
-            "notes": list(found.notes),
+            "notes": list(findings.notes),
             "images": self.card.train_images + (metrics.images if metrics else 0),
             "train_images": self.card.train_images,
             "holdout_images": metrics.images if metrics else 0,
@@ -131,7 +131,9 @@ def train(
     dataset: Dataset | None = None,
     watch: Stopwatch | None = None,
 ) -> TrainResult:
-    """Train a classifier and publish it; a first version goes live, any other where the gate agrees.
+    """Train a classifier and publish it through the gate.
+
+    A first version goes live at once.
 
     Args:
         settings: what to do.
@@ -155,13 +157,13 @@ def train(
     name = one_form(settings.name) or _name_after(settings.data)
     store = ModelStore(settings.store)
     settings = settle_source(settings)
-    champion = opponent(store, name, gate)  # a bad name is refused before any work
+    champion = current_champion(store, name, gate)  # a bad name is refused before any work
     runs = settings.store / RUNS_FOLDER / name
-    context = Context(settings, cache or cache_folder(), runs, listener or Silent(), watch or Stopwatch())
+    context = Context(settings, cache or cache_folder(), runs, listener or SilentListener(), watch or Stopwatch())
     facts = {key: str(value) for key, value in asdict(settings).items()}
     events = context.runs / "events"
     with (
-        tuner_for(settings) as tuner,
+        coordinator_for(settings) as coordinator,
         tracking(events, settings.mlflow, name, facts, tensorboard=settings.tensorboard) as trackers,
     ):
         context = replace(context, listener=Tracked(context.listener, trackers))
@@ -173,15 +175,15 @@ def train(
                 check_extra(settings.extra, settings.extra_classes, dataset.labels)
             if champion:
                 dataset = _in_order_of(champion, dataset)
-        made = make(dataset, context, tuner)
-        found = look_closer(champion, made, store, name, examples, context)
-        result = publish_made(made, found, champion, store, name, gate, context)
+        candidate = make_candidate(dataset, context, coordinator)
+        findings = judge_candidate(champion, candidate, store, name, examples, context)
+        result = publish_candidate(candidate, findings, champion, store, name, gate, context)
         trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
     return result
 
 
-def opponent(store: ModelStore, name: str, gate: GateMode) -> StoredVersion | None:
-    """Return the version that serves; None where there is none, or it is damaged and the gate off."""
+def current_champion(store: ModelStore, name: str, gate: GateMode) -> StoredVersion | None:
+    """Read the champion; None without one, or damaged with the gate off."""
     try:
         return None if store.champion(name) is None else read_champion(store, name)
     except ArtifactError as error:
@@ -191,14 +193,14 @@ def opponent(store: ModelStore, name: str, gate: GateMode) -> StoredVersion | No
 
 
 def _in_order_of(champion: StoredVersion, dataset: Dataset) -> Dataset:
-    """Return the dataset with labels in the champion's order, new ones behind."""
+    """Reorder labels as the champion's, new ones last."""
     images = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
     labels = in_order_of(champion.features.labels, map(one_form, dataset.labels))
     return replace(dataset, images=images, labels=labels)
 
 
 def _check_folds(dataset: Dataset, settings: TrainSettings) -> None:
-    """Refuse a cross-validation of classes that are too small, before hours of work."""
+    """Refuse a cross-validation of too small classes, before the work."""
     if not settings.cv:
         return
     samples = samples_of(dataset, holdout=False)
@@ -206,8 +208,8 @@ def _check_folds(dataset: Dataset, settings: TrainSettings) -> None:
     outer_folds(labels, dataset.labels, settings.cv, settings.seed, group)
 
 
-def helped_the_first(settings: TrainSettings) -> bool:
-    """Return whether ``torchrun`` started this process only to help the first one; if so, its work is done."""
+def ran_as_follower(settings: TrainSettings) -> bool:
+    """Follow the first process of ``torchrun``; true if this was a follower."""
     if int(os.environ.get("RANK", "0")) == 0:
         return False
     if settings.strategy != "probe":  # one process is enough for that
@@ -218,8 +220,8 @@ def helped_the_first(settings: TrainSettings) -> bool:
 
 
 @contextmanager
-def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
-    """Yield who fine-tunes, None for a probe.
+def coordinator_for(settings: TrainSettings) -> Iterator["Coordinator | None"]:
+    """Yield the coordinator of fine-tuning, None for a probe.
 
     Raises:
         MissingPackageError: torch is not installed.
@@ -230,71 +232,78 @@ def tuner_for(settings: TrainSettings) -> Iterator["Tuner | None"]:
         yield None
         return
     try:
-        from training.backbones.layers import layers_of  # noqa: PLC0415 - torch
+        from training.backbones.build import build_layers  # noqa: PLC0415 - torch
         from training.strategies.finetuning.coordinator import lead  # noqa: PLC0415 - torch
         from training.strategies.finetuning.freezing import frozen_stages  # noqa: PLC0415 - torch
     except ImportError as error:
         raise MissingPackageError(
             f"--strategy {settings.strategy} needs torch: pip install 'regraft[train]' ({error})"
         ) from error
-    with lead() as tuner:
+    with lead() as coordinator:
         if "freeze" in settings.changes:  # a wrong one is refused before any work
             source = source_of(settings)
-            network = layers_of(source.card.backbone.name if source else settings.backbone)
+            network = build_layers(source.card.backbone.name if source else settings.backbone)
             frozen_stages(network, settings.changes["freeze"])
-        yield tuner
+        yield coordinator
 
 
-def make(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
-    """Carry out the strategy, and bring what it made to the precision; ``tuner`` is only None for a probe."""
-    return in_precision(_carried_out(dataset, context, tuner), context)
+def make_candidate(dataset: Dataset, context: Context, coordinator: "Coordinator | None") -> Candidate:
+    """Run the strategy, and choose the precision.
+
+    ``coordinator`` is None for a probe.
+    """
+    return in_precision(_run_strategy(dataset, context, coordinator), context)
 
 
-def _carried_out(dataset: Dataset, context: Context, tuner: "Tuner | None") -> Made:
+def _run_strategy(dataset: Dataset, context: Context, coordinator: "Coordinator | None") -> Candidate:
     settings = context.settings
-    if tuner is None:
+    if coordinator is None:
         return probe(dataset, context)
     from training.strategies.auto import auto, finetune  # noqa: PLC0415 - torch
     from training.strategies.finetuning.strategy import cross_validate_tuned, scratch  # noqa: PLC0415 - torch
 
     if settings.strategy == "scratch":
-        probed, made = None, scratch(dataset, context, tuner)
+        probed, candidate = None, scratch(dataset, context, coordinator)
     else:
         probed = probe(dataset, context)
-        made = (auto if settings.strategy == "auto" else finetune)(probed, context, tuner)
-    if settings.cv and made.tuned_by:  # a probe has done that itself
-        validation = cross_validate_tuned(made, probed, context, tuner)
-        made = replace(made, findings=replace(made.findings, cross_validation=validation))
-    return made
+        candidate = (auto if settings.strategy == "auto" else finetune)(probed, context, coordinator)
+    if settings.cv and candidate.tuned_by:  # a probe has done that itself
+        validation = cross_validate_tuned(candidate, probed, context, coordinator)
+        candidate = replace(candidate, findings=replace(candidate.findings, cross_validation=validation))
+    return candidate
 
 
-def challenge(made: Made, name: str, settings: TrainSettings, parent_version: int | None = None) -> Challenger:
-    """Make the model file and its card, and prove it on real pictures."""
-    provenance = provenance_of(made, name, settings, parent_version)
-    challenger = build(made.backbone, made.fitted, made.features, provenance, further=made.further)
-    files = {image.sha256: image.path for image in made.dataset.images}
-    prove_on_files(challenger, made.fitted.head, files.__getitem__)
+def build_challenger(
+    candidate: Candidate, name: str, settings: TrainSettings, parent_version: int | None = None
+) -> Challenger:
+    """Build the model file and its card, and prove it on pictures."""
+    provenance = provenance_of(candidate, name, settings, parent_version)
+    challenger = build(
+        candidate.backbone, candidate.fitted, candidate.features, provenance, additional=candidate.additional
+    )
+    files = {image.sha256: image.path for image in candidate.dataset.images}
+    prove_on_files(challenger, candidate.fitted.head, files.__getitem__)
     return challenger
 
 
-def look_closer(
-    champion: StoredVersion | None, made: Made, store: ModelStore, name: str, examples: str, context: Context
+def judge_candidate(
+    champion: StoredVersion | None, candidate: Candidate, store: ModelStore, name: str, examples: str, context: Context
 ) -> Findings:
-    """Return what the run's data and head show, and what the gate says where there is a champion."""
+    """Collect findings, with the gate's verdict where there is a champion."""
     with context.watch.stage("report"):
-        found = look_into(made, context.settings)
+        findings = collect_findings(candidate, context.settings)
     if champion is None:
-        return found
+        return findings
     with context.watch.stage("judge"):
         place = examples or str(store.root / EXAMPLES_FOLDER)
-        judged = judge_trained(champion, made, place, store.golden(name), context, GateLimits())
-    return with_judgement(found, judged)
+        judged = judge_trained(champion, candidate, place, store.golden(name), context, GateLimits())
+    return with_judgement(findings, judged)
 
 
-def with_judgement(found: Findings, judged: Findings) -> Findings:
-    """Add what the gate found to what a run found."""
+def with_judgement(findings: Findings, judged: Findings) -> Findings:
+    """Add the gate's findings to the run's."""
     return replace(
-        found,
+        findings,
         verdict=judged.verdict,
         changes=judged.changes,
         doubted=judged.doubted,
@@ -302,8 +311,8 @@ def with_judgement(found: Findings, judged: Findings) -> Findings:
     )
 
 
-def publish_made(
-    made: Made,
+def publish_candidate(
+    candidate: Candidate,
     findings: Findings,
     champion: StoredVersion | None,
     store: ModelStore,
@@ -312,11 +321,11 @@ def publish_made(
     context: Context,
     what: str = "train",
 ) -> TrainResult:
-    """Publish what was made, and promote it unless the gate forbids.
+    """Publish a candidate, and promote it unless the gate forbids.
 
     Args:
-        made: backbone and head.
-        findings: see `look_closer`.
+        candidate: backbone and head.
+        findings: see `judge_candidate`.
         champion: that it competes with.
         store: the model store.
         name: of the model.
@@ -324,14 +333,14 @@ def publish_made(
         context: of the run.
         what: the command that made it, for the history.
     """
-    settings, dataset, verdict = context.settings, made.dataset, findings.verdict
+    settings, dataset, verdict = context.settings, candidate.dataset, findings.verdict
     before = champion.version if champion else None
     why = reason_of(what, verdict, gate) if verdict else f"regraft {what}"
     who = user_name()
     with context.watch.stage("occlusion"):
-        looked = explain(made, findings, context)
+        looked = draw_occlusion_maps(candidate, findings, context)
     with context.watch.stage("publish"):
-        challenger = challenge(made, name, settings, parent_version=before)
+        challenger = build_challenger(candidate, name, settings, parent_version=before)
         version = publish(
             store,
             challenger,
@@ -364,39 +373,39 @@ def publish_made(
     )
 
 
-def explain(made: Made, findings: Findings, context: Context) -> dict[str, bytes]:
-    """Draw where the model looked when it made its worst mistakes, see `training.evaluation.occlusion`."""
+def draw_occlusion_maps(candidate: Candidate, findings: Findings, context: Context) -> dict[str, bytes]:
+    """Draw occlusion maps of the worst mistakes."""
     if not findings.top_losses:
         return {}
-    backbone = made.backbone
-    embedder = Embedder.of(backbone)
-    answers = {picture.sha256: made.features.labels.index(picture.answer) for picture in findings.top_losses}
-    files = {image.sha256: image.path for image in made.dataset.images}
-    return where_it_looked(embedder, made.fitted.head, answers, files, context.progress)
+    answers = {picture.sha256: candidate.features.labels.index(picture.answer) for picture in findings.top_losses}
+    files = {image.sha256: image.path for image in candidate.dataset.images}
+    return occlusion_maps(Embedder.of(candidate.backbone), candidate.fitted.head, answers, files, context.progress)
 
 
-def look_into(made: Made, settings: TrainSettings) -> Findings:
-    """Add what head and data show about each other to what was found on the way."""
-    files = {image.sha256: shown_path(image.path, settings.data) for image in made.dataset.images}
-    fitted = made.fitted
-    unmeasured = [] if made.features.is_holdout.any() else [_UNMEASURED]
-    found = diagnose(
-        made.features, fitted.head, fitted.temperature, fitted.unseen.rows, fitted.unseen.probabilities, files
+def collect_findings(candidate: Candidate, settings: TrainSettings) -> Findings:
+    """Diagnose a candidate, beside what its run found."""
+    files = {image.sha256: shown_path(image.path, settings.data) for image in candidate.dataset.images}
+    fitted = candidate.fitted
+    unmeasured = [] if candidate.features.is_holdout.any() else [_UNMEASURED]
+    diagnosis = diagnose(
+        candidate.features, fitted.head, fitted.temperature, fitted.unseen.rows, fitted.unseen.probabilities, files
     )
-    earlier = made.findings
+    earlier = candidate.findings
     return replace(
-        found,
+        diagnosis,
         notes=(
             *earlier.notes,
-            *made.dataset.notes,
-            *remarks(fitted, made.features, earlier.cross_validation, settings.target_error),
-            *remarks_on_transfer(made.backbone.weights, made.strategy, found.duplicates_found, earlier.start),
-            *found.notes,
+            *candidate.dataset.notes,
+            *remarks(fitted, candidate.features, earlier.cross_validation, settings.target_error),
+            *remarks_on_transfer(
+                candidate.backbone.weights, candidate.strategy, diagnosis.duplicates_found, earlier.start
+            ),
+            *diagnosis.notes,
             *unmeasured,
         ),
         cross_validation=earlier.cross_validation,
-        selective=selective(fitted.unseen.probabilities, made.features.train().label_index[fitted.unseen.rows]),
-        novelty=check(made.features, fitted),
+        selective=selective(fitted.unseen.probabilities, candidate.features.train().label_index[fitted.unseen.rows]),
+        novelty=check_novelty(candidate.features, fitted),
         extra=earlier.extra,
         start=earlier.start,
         epochs=earlier.epochs,
@@ -412,7 +421,7 @@ def _figures(result: TrainResult) -> dict[str, float]:
 
 
 def _name_after(folder: Path) -> str:
-    """Return a model's name after its folder, or list: 'my photos' gives my-photos."""
+    """Name a model after its folder or list: 'my photos' gives my-photos."""
     place = folder.resolve()
     name = name_like(place.stem if is_manifest(folder) else place.name)
     if not name:

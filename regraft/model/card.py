@@ -161,7 +161,7 @@ IMPORTED: Final = "import"
 """The strategy of a version whose head was fitted elsewhere, on pictures that nobody here knows."""
 
 
-class Candidate(_Part):
+class CandidateFigures(_Part):
     """A strategy that a run could have published, and its figures.
 
     Measured on the images that were set aside to choose by.
@@ -188,7 +188,7 @@ class Choice(_Part):
 
     published: str
     images: int = Field(ge=1)
-    candidates: tuple[Candidate, Candidate]
+    candidates: tuple[CandidateFigures, CandidateFigures]
     reason: str
 
 

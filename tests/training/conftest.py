@@ -23,8 +23,9 @@ from regraft.model.session import OpenSession, open_session
 from tests import REPOSITORY
 from tests.tiny import SPEC, picture, tiny_backbone
 from training.backbones.cache import ExportedBackbone, load_backbone
+from training.head.additional import Additional
 from training.head.features import Features, assemble
-from training.head.fit import Additional, fit
+from training.head.fit import fit
 from training.versions.publish import Challenger, Provenance, build
 
 COLOUR_KEY = EmbeddingKey(backbone_digest(tiny_backbone()), SPEC.digest())
@@ -90,16 +91,16 @@ def colour_challenger(
     name: str = "colours",
     parent: int | None = None,
     *,
-    further: Additional | None = None,
+    additional: Additional | None = None,
     settings: Mapping[str, object] = NO_SETTINGS,
 ) -> Challenger:
     """Fit a head on features of the tiny backbone, and build the file of the version."""
     return build(
         as_exported(tiny_backbone()),
-        fit(features, additional=further),
+        fit(features, additional=additional),
         features,
         Provenance(name, "probe", {"data": "a test", **settings}, seed=0, parent_version=parent),
-        further=further,
+        additional=additional,
     )
 
 

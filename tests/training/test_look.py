@@ -10,11 +10,10 @@ from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import as_exported
 from training.backbones.cache import embedding_cache
 from training.data.dataset import scan
-from training.data.scan import shown_path
-from training.evaluation.report.look_page import page
-from training.look import SHEET, Look, look
+from training.data.file_listing import shown_path
+from training.look import SHEET, Look, look, page
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent, Stopwatch
+from training.strategies.context import Context, SilentListener, Stopwatch
 from training.strategies.probe import probe_on
 
 BACKBONE = as_exported(tiny_backbone())
@@ -70,7 +69,7 @@ def test_what_is_left_out_is_named_with_its_reason(messy: Path) -> None:
 def test_a_training_leaves_out_the_same_files_and_splits_likewise(messy: Path, tmp_path: Path) -> None:
     for number in range(2):  # of which the one is as good as the other
         (messy / "red" / f"like{number}.png").write_bytes(picture("red", 3, side_px=400 + number))
-    context = Context(TrainSettings(messy, "colours", tmp_path), tmp_path, tmp_path, Silent(), Stopwatch())
+    context = Context(TrainSettings(messy, "colours", tmp_path), tmp_path, tmp_path, SilentListener(), Stopwatch())
     trained = probe_on(BACKBONE, scan(messy), context).dataset
 
     found = with_backbone(messy, tmp_path)

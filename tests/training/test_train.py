@@ -21,11 +21,11 @@ from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT
 from tests.tiny import picture
 from tests.training.conftest import huge_png
 from training.backbones.cache import ExportedBackbone
-from training.data.scan import shown_path
+from training.data.file_listing import shown_path
 from training.head.features import load_features
 from training.retrain.data import sources_of
 from training.settings import TrainSettings
-from training.strategies.context import Silent
+from training.strategies.context import SilentListener
 from training.train import TrainResult, train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -42,7 +42,7 @@ def cache(backbones_folder: Path, exported: Callable[[str], ExportedBackbone], m
     return backbones_folder
 
 
-class Heard(Silent):
+class Heard(SilentListener):
     """Keeps what it hears of stages."""
 
     def __init__(self, told: list[tuple[str, int, int]]) -> None:

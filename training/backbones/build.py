@@ -1,10 +1,10 @@
-"""Networks pretrained on ImageNet, without their last layer. Imports torch.
+"""Pretrained networks without their head. Imports torch.
 
 A name of torchvision is taken as it is, ``timm/<name>`` comes from timm, ``efficientnet_lite0`` to ``2`` have their
 weights in a package. The head is found in the network, not looked up by family.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from regraft.errors import InvalidRequestError, first_line
 from regraft.image.spec import ImageSpec
@@ -44,7 +45,7 @@ _MAX_PX: Final = 4096
 
 @dataclass(frozen=True)
 class PretrainedBackbone:
-    """A network that ends in its embedding, and how its pictures must be prepared.
+    """A network that ends in its embedding, with its preprocessing.
 
     Attributes:
         network: float32 [N, 3, P, P], normalised, to an embedding [N, D]; in eval mode.
@@ -93,7 +94,7 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
 
 
 def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple[PretrainedBackbone, State]:
-    """Build a network from a state dict; return the file's head beside it.
+    """Build a network from a state dict; return its head beside.
 
     Args:
         name: of the network.
@@ -110,7 +111,7 @@ def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple
 
 
 def build_classifier(name: str, classes: int) -> nn.Module:
-    """Build a whole network of random weights, with a head of so many classes.
+    """Build a whole network of random weights.
 
     It is as its own library makes it.
     """
@@ -122,8 +123,35 @@ def build_classifier(name: str, classes: int) -> nn.Module:
     return whole
 
 
+class ShapesOnly(TorchFunctionMode):
+    """Mode in which new layers have shapes but no numbers.
+
+    ``torch.device("meta")`` would do so to every tensor, but some networks compute their widths while they are built.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - any function of torch
+        """Create uninitialised tensors on the device without memory."""
+        del types
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
+
+
+def build_layers(name: str) -> nn.Module:
+    """Build a backbone's layers, mostly without numbers, at once.
+
+    Raises:
+        InvalidRequestError: there is no such network.
+    """
+    try:
+        with ShapesOnly():
+            return build_backbone(name, "none", seed=0).network
+    except InvalidRequestError:  # no such network, or one of the few that need numbers while they are built
+        return build_backbone(name, "none", seed=0).network
+
+
 def _built(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]:
-    """Build a network without its head; weights of a file are not loaded yet."""
+    """Build a network without its head; a file is loaded later."""
     embedded = name in EMBEDDED_WEIGHTS
     if embedded or name.startswith(TIMM_PREFIX):
         return _from_timm(_name_in_timm(name), pretrained=weights == "default" and not embedded)
@@ -135,7 +163,7 @@ def _name_in_timm(name: str) -> str:
 
 
 def _with_image_px(backbone: PretrainedBackbone, name: str, image_px: int) -> PretrainedBackbone:
-    """Set another crop, the resize in proportion, and prove that the network takes it."""
+    """Set another crop size, the resize in proportion, and try it."""
     old = backbone.spec
     resize_px = round(image_px * old.resize_px / old.crop_px)
     if image_px < 1 or resize_px > _MAX_PX:

@@ -1,4 +1,7 @@
-"""Exported backbones by content: the second run with the same network and weights needs no torch."""
+"""Cache of exported backbones, by content.
+
+The second run with the same network and weights needs no torch.
+"""
 
 import hashlib
 import json
@@ -28,7 +31,7 @@ EXPORT_VERSION: Final = 2
 
 @dataclass(frozen=True)
 class ExportedBackbone:
-    """A backbone as the model file will hold it.
+    """An exported backbone, as the model file holds it.
 
     Attributes:
         model: see `regraft.model.artifact.check_backbone`.
@@ -55,28 +58,28 @@ class ExportedBackbone:
 
     @property
     def key(self) -> EmbeddingKey:
-        """What embeddings made with it are cached under."""
+        """Key of its embeddings in the cache."""
         return EmbeddingKey(self.digest, self.spec.digest())
 
 
 def backbone_of(version: Artifact) -> ExportedBackbone:
-    """Return a version's backbone, with its card's facts, without the head."""
-    known = version.card.backbone
+    """Take a version's backbone out of its model file."""
+    facts = version.card.backbone
     return ExportedBackbone(
         ungraft(version.model),
-        known.name,
-        known.weights,
+        facts.name,
+        facts.weights,
         version.card.image,
-        known.digest,
-        precision=known.precision,
-        sources=known.sources,
-        state=known.state,
+        facts.digest,
+        precision=facts.precision,
+        sources=facts.sources,
+        state=facts.state,
     )
 
 
 @contextmanager
 def embedding_cache(folder: Path) -> Iterator[EmbeddingCache]:
-    """Open the cache of embeddings that training runs share; closed when the block ends."""
+    """Open the embedding cache of training runs; closes with the block."""
     with storage_errors("cannot open the embedding cache"):
         engine = open_database(sqlite_url(folder / "embeddings.sqlite"))
     try:
@@ -95,7 +98,7 @@ def load_backbone(
     image_px: int | None = None,
     resize: ResizeRule | None = None,
 ) -> ExportedBackbone:
-    """Return an exported backbone, from the cache where it is there.
+    """Load a backbone from the cache, or export it.
 
     Args:
         name: see `training.backbones.build`.
@@ -136,7 +139,7 @@ def load_backbone(
 
 
 def weights_origin(name: str, weights: str, seed: int) -> str:
-    """Say where the weights come from in a way that changes when they do, without importing torch."""
+    """Describe the origin of weights; changes when they do. No torch."""
     weights = resolve_weights(name, weights)
     if weights == "none":
         return f"random, seed {seed}"
@@ -155,12 +158,12 @@ def weights_origin(name: str, weights: str, seed: int) -> str:
 
 
 def named_file(path: Path) -> str:
-    """Name a file and its SHA-256, as cards do."""
+    """Name a file with its SHA-256, as cards do."""
     return f"{path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> ExportedBackbone | None:
-    """Read a cached backbone; a damaged entry counts as none and is made anew."""
+    """Read a cached backbone; None if missing or damaged."""
     try:
         fields = json.loads(spec_file.read_text())
         model = onnx.load_model_from_string(graph_file.read_bytes())

@@ -1,4 +1,4 @@
-"""Names of backbones, and the packages that have their weights. No torch."""
+"""Names of backbones, and where their weights are. No torch."""
 
 import glob
 import os
@@ -47,19 +47,19 @@ NETWORKS: Final = tuple(chain.from_iterable(FAMILIES))
 
 
 def weights_package(name: str) -> str:
-    """Return the package that ``--weights default`` takes a network's weights, or their address, from."""
+    """Return the package that provides a network's default weights."""
     if name in EMBEDDED_WEIGHTS:
         return EMBEDDED_WEIGHTS[name][0].replace("_", "-")
     return "timm" if name.startswith(TIMM_PREFIX) else "torchvision"
 
 
 def weights_file_name(name: str) -> str:
-    """Return what a network's own weights are called in the folder ``REGRAFT_WEIGHTS``."""
+    """Return the file name of a network's weights in ``REGRAFT_WEIGHTS``."""
     return f"{name.replace('/', '-')}.pth"
 
 
 def own_weights(name: str) -> Path | None:
-    """Return the file that a network's ``--weights default`` is in the folder ``REGRAFT_WEIGHTS``, if it is there.
+    """Find a network's weights in the folder ``REGRAFT_WEIGHTS``.
 
     It is ``<name>.pth`` or ``.pt``, else the first ``<name>-*``; a slash in the name is a dash in the file's.
 
@@ -77,6 +77,6 @@ def own_weights(name: str) -> Path | None:
 
 
 def resolve_weights(name: str, weights: str) -> str:
-    """Return ``weights``, or the file that stands in for ``default`` on this machine, see `own_weights`."""
+    """Replace ``default`` by this machine's own file, if it has one."""
     file = own_weights(name) if weights == "default" else None
     return str(file) if file else weights

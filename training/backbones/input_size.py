@@ -1,4 +1,4 @@
-"""Other sizes of pictures for networks whose layers are made for one: ViT, Swin, DINO and their like. Imports torch."""
+"""Input sizes of networks with fixed positions, such as ViT. Imports torch."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from regraft.errors import InvalidRequestError, first_line
 
 
 def take_image_px(network: nn.Module, image_px: int) -> torch.Tensor:
-    """Make a network take pictures of another size, and return the embeddings of two blank ones.
+    """Make a network take another input size; return two blank embeddings.
 
     Where its positions are learned they are interpolated, in timm by its ``set_input_size``, in torchvision as its own
     recipe for fine-tuning does.
@@ -52,7 +52,7 @@ def _embed_blank(network: nn.Module, image_px: int) -> torch.Tensor:
 
 
 def _patch_px(network: nn.Module) -> int:
-    """Return the side of the patches that pictures are cut into, 0 where they are not."""
+    """Return the side of a network's patches, 0 without patches."""
     parts = (getattr(network, "patch_size", 0), getattr(getattr(network, "patch_embed", None), "patch_size", 0))
     sides = [side[0] if isinstance(side, tuple) else side for side in parts]
     return next((side for side in sides if isinstance(side, int) and side), 0)

@@ -1,4 +1,4 @@
-"""What networks there are, how large, how good, and where their weights are. Imports torch; downloads nothing."""
+"""Backbones with size, published accuracy, weights and speed. Imports torch."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import timm
 import torch
 import torchvision
@@ -16,8 +17,10 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.progress import Progress, silent
-from training.backbones.advice import suits
+from training.backbones.build import ShapesOnly, build_backbone
+from training.backbones.cache import load_backbone
 from training.backbones.catalogue import (
+    DEFAULT_BACKBONE,
     EMBEDDED_WEIGHTS,
     NETWORKS,
     SLOW_TO_INITIALISE,
@@ -25,13 +28,19 @@ from training.backbones.catalogue import (
     own_weights,
     weights_package,
 )
-from training.backbones.layers import WithoutNumbers
+from training.backbones.onnx_export import export_backbone
 from training.backbones.remove_head import cut_timm, cut_torchvision
-from training.backbones.speed import ms_here
+from training.evaluation.latency import ms_per_crop
+from training.evaluation.pareto import pareto_front
 
 log = logging.getLogger("regraft.train")
 
 LIMIT: Final = 50
+FIRST: Final = "to begin with"
+SMALL: Final = "small device"
+SMALL_MB: Final = 25.0
+"""The most that the weights of a network for a small device may take; in int8 it is a quarter."""
+
 _MEGA: Final = 1e6
 _LITE_TOP1: Final = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
 _LITE_SOURCE: Final = "EfficientNet-Lite README"  # in the repository tensorflow/tpu
@@ -39,7 +48,7 @@ _LITE_SOURCE: Final = "EfficientNet-Lite README"  # in the repository tensorflow
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """A network with the weights that ``--weights default`` gives it.
+    """A network with its default weights.
 
     Attributes:
         name: as given to ``--backbone``.
@@ -52,7 +61,7 @@ class BackboneEntry:
         weights: where they are, or how they come.
         at_hand: whether they are on this machine.
         ms: for a picture on one thread here; None where it was not measured, or cannot be exported.
-        suits: see `training.backbones.advice`.
+        suits: see `advise`.
     """
 
     name: str
@@ -71,7 +80,9 @@ class BackboneEntry:
 def list_backbones(
     pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], int]:
-    """Describe the networks whose names match a glob, or the tested families; the first `LIMIT`, and how many more.
+    """Describe the networks of a glob, or the tested families.
+
+    The first `LIMIT` of them, and how many more there are.
 
     Args:
         pattern: the glob, empty for the tested families.
@@ -91,28 +102,70 @@ def list_backbones(
     published = [_published(name) for name in names[:LIMIT]]
     if measured_in is not None:
         published = list(_measured(published, measured_in, progress))
-    # What a network suits goes by its published accuracy, whatever weights are at hand.
-    advised = zip(published, suits([asdict(entry) for entry in published]), strict=True)
+    # The advice goes by the published accuracy, whatever weights are at hand.
+    advised = zip(published, advise(published), strict=True)
     entries = [replace(_with_own_weights(entry), suits=advice) for entry, advice in advised]
     return [asdict(entry) for entry in entries], max(0, len(names) - LIMIT)
+
+
+def advise(entries: Sequence[BackboneEntry]) -> list[tuple[str, ...]]:
+    """Recommend networks to begin with and for small devices.
+
+    To begin with: the default where its weights are at hand, or no others are; else the most accurate at hand. For a
+    small device: of those up to `SMALL_MB` and with a published accuracy, each that no other beats in accuracy and, as
+    far as they were measured, in time, else in size.
+    """
+    first, small = _first(entries), {entry.name for entry in _small(entries)}
+    return [
+        (*((FIRST,) if entry.name == first else ()), *((SMALL,) if entry.name in small else ())) for entry in entries
+    ]
+
+
+def _first(entries: Sequence[BackboneEntry]) -> str:
+    at_hand = [entry for entry in entries if entry.at_hand]
+    if not at_hand or any(entry.name == DEFAULT_BACKBONE for entry in at_hand):
+        return DEFAULT_BACKBONE
+    return max(at_hand, key=lambda entry: entry.top1 or 0.0).name
+
+
+def _small(entries: Sequence[BackboneEntry]) -> list[BackboneEntry]:
+    rated = [entry for entry in entries if entry.top1 and entry.size_mb and entry.size_mb <= SMALL_MB]
+    by_time = all(entry.ms for entry in rated)
+    costs = [((entry.ms if by_time else entry.size_mb) or 0.0, -(entry.top1 or 0.0)) for entry in rated]
+    return [rated[index] for index in pareto_front(costs)]
 
 
 def _measured(entries: Sequence[BackboneEntry], cache: Path, progress: Progress) -> Iterator[BackboneEntry]:
     progress("measure", 0, len(entries))
     for done, entry in enumerate(entries, start=1):
         try:
-            yield replace(entry, ms=ms_here(entry.name, cache, at_hand=entry.at_hand))
+            yield replace(entry, ms=_ms_per_picture(entry, cache))
         except RegraftError as error:
             log.warning("%s cannot be measured: %s", entry.name, first_line(error))
             yield entry
         progress("measure", done, len(entries))
 
 
+def _ms_per_picture(entry: BackboneEntry, cache: Path) -> float:
+    """Measure milliseconds for a picture on one thread, without decoding.
+
+    The export of weights at hand is kept in ``cache`` for the training to come; random weights take as long.
+    """
+    if entry.at_hand:
+        exported = load_backbone(entry.name, "default", 0, cache)
+        model, side = exported.model, exported.spec.crop_px
+    else:
+        built = build_backbone(entry.name, "none", 0)
+        model, side = export_backbone(built), built.spec.crop_px
+    crops = list(np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8))
+    return ms_per_crop([model.SerializeToString()], crops)[0]
+
+
 def _matching(pattern: str) -> list[str]:
     own = [*EMBEDDED_WEIGHTS, *torchvision.models.list_models(module=torchvision.models)]
     # A network of timm may have several sets of weights, each with a tag after a dot.
-    theirs = timm.list_pretrained() if "." in pattern else timm.list_models()
-    return [name for name in [*own, *(TIMM_PREFIX + name for name in theirs)] if fnmatchcase(name, pattern)]
+    of_timm = timm.list_pretrained() if "." in pattern else timm.list_models()
+    return [name for name in [*own, *(TIMM_PREFIX + name for name in of_timm)] if fnmatchcase(name, pattern)]
 
 
 def _published(name: str) -> BackboneEntry:
@@ -124,7 +177,7 @@ def _published(name: str) -> BackboneEntry:
 
 
 def _with_own_weights(entry: BackboneEntry) -> BackboneEntry:
-    """Return the entry for a person's own weights, where ``default`` means these.
+    """Describe a person's own weights, where these are the default.
 
     The published accuracy is that of others.
     """
@@ -145,7 +198,7 @@ def _of_package(name: str) -> BackboneEntry:
 def _of_torchvision(name: str) -> BackboneEntry:
     entry = torchvision.models.get_model_weights(name).DEFAULT
     options = {"init_weights": False} if name in SLOW_TO_INITIALISE else {}
-    with WithoutNumbers():
+    with ShapesOnly():
         network = torchvision.models.get_model(name, **options)
     size_mb = round(entry.meta["_file_size"] * 2**20 / _MEGA, 1)  # torchvision counts in 2**20 bytes
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
@@ -166,7 +219,7 @@ def _of_timm(name: str) -> BackboneEntry:
     known_as = name.removeprefix(TIMM_PREFIX)
     weights = "download" if timm.is_model_pretrained(known_as) else "none published"
     try:
-        with WithoutNumbers():
+        with ShapesOnly():
             network: Any = timm.create_model(known_as)
     except Exception:  # noqa: BLE001 - a few need numbers while they are built, and each fails in its own way
         return BackboneEntry(name, None, None, _timm_px(known_as), None, None, "", weights, at_hand=False)
@@ -187,6 +240,6 @@ def _timm_px(known_as: str) -> int:
 
 
 def _size(network: nn.Module) -> tuple[int, float]:
-    """Return the number of parameters, and the size of all weights in MB."""
+    """Return the number of parameters and the weights' size in MB."""
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return sum(parameter.numel() for parameter in network.parameters()), round(size_bytes / _MEGA, 1)

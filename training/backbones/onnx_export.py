@@ -1,4 +1,4 @@
-"""A torch backbone to one ONNX graph, proven to compute the same. Imports torch."""
+"""Export of a torch backbone to ONNX, checked against torch. Imports torch."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ TOLERANCE: Final = 1e-3
 
 
 class Normalised(nn.Module):
-    """The backbone with casting and normalisation before it, so that the graph takes uint8 crops."""
+    """Backbone with casting and normalisation, for uint8 crops."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -42,7 +42,7 @@ class Normalised(nn.Module):
 
 
 def export_backbone(backbone: PretrainedBackbone, tolerance: float = TOLERANCE) -> onnx.ModelProto:
-    """Export a backbone and compare it with torch at several batch sizes.
+    """Export a backbone and check it at several batch sizes.
 
     Args:
         backbone: to export.
@@ -85,7 +85,7 @@ def export_backbone(backbone: PretrainedBackbone, tolerance: float = TOLERANCE) 
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what depends on the machine or the run, so that the same network gives the same bytes."""
+    """Remove traces of the machine: the same network, the same bytes."""
     graph = model.graph
     graph.name = "backbone"
     items: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output]

@@ -1,4 +1,4 @@
-"""Taking the head off a network, so that it ends in its embedding. Imports torch."""
+"""Removal of a network's head. Imports torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from training.backbones.weights import AUXILIARY, SourceClassifier, source_of
 
 @dataclass(frozen=True)
 class Cut:
-    """What came off a network.
+    """The head that was removed.
 
     Attributes:
         attributes: of the network, under which its heads were.
@@ -25,7 +25,9 @@ class Cut:
 
 
 def cut_torchvision(network: nn.Module, name: str) -> Cut:
-    """Replace the last layer, linear or 1 x 1 convolution, by nothing, and drop the auxiliary heads.
+    """Replace the last linear layer or 1 x 1 convolution by nothing.
+
+    Auxiliary heads are dropped too.
 
     Raises:
         InvalidRequestError: there is no such layer.
@@ -50,15 +52,15 @@ def cut_torchvision(network: nn.Module, name: str) -> Cut:
 
 
 def cut_timm(network: Any, name: str) -> Cut:  # noqa: ANN401 - timm ships no type information
-    """Let timm take off what it calls the classifier: one layer, or two in distilled networks, which have no source.
+    """Let timm remove its classifier: one layer, or two if distilled.
 
     Raises:
         InvalidRequestError: timm knows of none.
     """
     if not hasattr(network, "get_classifier"):
         raise InvalidRequestError(f"--backbone: {name!r} is no classifier, and its embedding is not known")
-    found = network.get_classifier()
-    heads = found if isinstance(found, tuple | list) else (found,)
+    classifier = network.get_classifier()
+    heads = classifier if isinstance(classifier, tuple | list) else (classifier,)
     paths = [path for path, module in network.named_modules() if any(module is head for head in heads)]
     # A network that timm keeps without a classifier may come from a file that has one.
     attributes = tuple(dict.fromkeys(path.split(".")[0] for path in paths)) or ("head", "fc", "classifier")

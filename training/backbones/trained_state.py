@@ -1,6 +1,6 @@
-"""Trained weights beside a version, as a safetensors file, to fine-tune from. Imports torch.
+"""Trained weights kept beside a version, to fine-tune from. Imports torch.
 
-The model file has the same numbers, but folded into a graph that only computes.
+A safetensors file. The model file has the same numbers, but folded into a graph that only computes.
 """
 
 import json
@@ -25,7 +25,7 @@ _TRANSFORM_INPUT: Final = "transform_input"
 
 
 def keep_state(backbone: PretrainedBackbone, name: str) -> tuple[bytes | None, str]:
-    """Serialise a trained network's weights, with a note on their size.
+    """Serialise a trained network's weights, with a note.
 
     Args:
         backbone: after training.
@@ -58,7 +58,7 @@ def keep_state(backbone: PretrainedBackbone, name: str) -> tuple[bytes | None, s
 
 
 def restore(path: Path, version: Artifact) -> PretrainedBackbone:
-    """Build the network that a file of `keep_state` was made of, as it was.
+    """Rebuild the network of a file of `keep_state`.
 
     Args:
         path: the file.

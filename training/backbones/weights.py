@@ -1,4 +1,4 @@
-"""State dicts: read safely, loaded into a network without its head; the rest is the old head. Imports torch."""
+"""State dicts, read safely and loaded without their head. Imports torch."""
 
 import importlib
 import re
@@ -33,7 +33,7 @@ _OLD_DENSENET: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True)
 class SourceClassifier:
-    """The ImageNet classifier that was taken off a network.
+    """The ImageNet classifier removed from a network.
 
     Attributes:
         weight: float32 [C, D]; of a 1 x 1 convolution (SqueezeNet) its squeezed weight.
@@ -48,12 +48,12 @@ class SourceClassifier:
 
 @cache
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the 1000 categories in the order that every ImageNet-1k classifier has."""
+    """List the 1000 categories in the order of every ImageNet-1k classifier."""
     return tuple(torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"])
 
 
 def source_of(weight: torch.Tensor | None, bias: torch.Tensor | None, width: int) -> SourceClassifier | None:
-    """Return a classifier's numbers, or None where it is none of ImageNet-1k on an embedding of ``width`` numbers."""
+    """Return an ImageNet-1k classifier's numbers; None for any other."""
     labels = imagenet_labels()
     if weight is None or weight.numel() != len(labels) * width or len(weight) != len(labels):
         return None
@@ -93,7 +93,7 @@ def _load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    """Explain a file that torch refused, and name the remedy."""
+    """Explain a file that torch refused, with the remedy."""
     text = str(error)
     if "TorchScript" in text:
         what, load = "a TorchScript program", f'torch.jit.load("{path.name}", map_location="cpu")'
@@ -130,7 +130,7 @@ def embedded_state(name: str) -> State:
 
 
 def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
-    """Load weights whose names differ but whose order is the network's; what is left over is the old classifier."""
+    """Load weights in the network's order; the rest is the old head."""
     names, tensors = list(network.state_dict()), list(state.values())
     network.load_state_dict(dict(zip(names, tensors[: len(names)], strict=True)))
     weight, bias = tensors[len(names) :]
@@ -140,7 +140,7 @@ def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
 def load_file(
     network: nn.Module, path: Path, name: str, heads: Iterable[str], width: int
 ) -> tuple[SourceClassifier | None, tuple[str, ...]]:
-    """Load the file of a state dict, and take ImageNet's head from it.
+    """Load a state dict, and return its ImageNet head.
 
     See `load_without_head`.
 
@@ -161,7 +161,7 @@ def load_file(
 
 
 def load_without_head(network: nn.Module, path: Path, name: str, heads: Iterable[str]) -> State:
-    """Load the file of a state dict into a network without its head.
+    """Load a state dict into a network without a head.
 
     The tensors of the head are returned.
 

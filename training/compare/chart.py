@@ -1,4 +1,4 @@
-"""The charts of a comparison, as textbooks have them. Draws with matplotlib."""
+"""Charts of a comparison, drawn with matplotlib."""
 
 import io
 import math
@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from regraft.errors import MissingPackageError
-from training.compare.results import Learned, Moment, Row, pareto_front, times_of
+from training.compare.results import EpochPoint, FinishedRun, LearningPoint, times_of
+from training.evaluation.pareto import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,11 +66,8 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - a module
     return mpl
 
 
-def speed_chart(models: Sequence[Row]) -> bytes:
-    """Draw accuracy against time as an SVG.
-
-    The size is the area of a bubble; the numbers are those of the models.
-    """
+def speed_chart(models: Sequence[FinishedRun]) -> bytes:
+    """Draw accuracy against time as an SVG, bubbles by size and number."""
     measured = [(number, row) for number, row in enumerate(models, start=1) if row.accuracy is not None]
     with _figure((11.0, 6.2)) as (figure, finish):
         axes = figure.add_subplot()
@@ -85,19 +83,16 @@ def speed_chart(models: Sequence[Row]) -> bytes:
     return finish()
 
 
-def learning_chart(points: Sequence[Learned]) -> bytes:
-    """Draw learning curves as an SVG: accuracy against training pictures.
-
-    There is a line for each combination.
-    """
+def learning_chart(points: Sequence[LearningPoint]) -> bytes:
+    """Draw learning curves as an SVG, a line for each combination."""
     with _figure((11.0, 6.2)) as (figure, finish):
         axes = figure.add_subplot()
         for combination, style in _styles(points).items():
-            mine = [point for point in points if (point.backbone, point.strategy) == combination]
-            counts = [point.train_images for point in mine]
-            several = any(point.seeds > 1 for point in mine)
-            bands = [(point.lowest, point.highest) if several else point.interval for point in mine]
-            axes.plot(counts, [100 * point.mean for point in mine], marker="o", linewidth=2.2, **style)
+            own = [point for point in points if (point.backbone, point.strategy) == combination]
+            counts = [point.train_images for point in own]
+            several = any(point.seeds > 1 for point in own)
+            bands = [(point.lowest, point.highest) if several else point.interval for point in own]
+            axes.plot(counts, [100 * point.mean for point in own], marker="o", linewidth=2.2, **style)
             low, high = zip(*bands, strict=True)
             axes.fill_between(
                 counts,
@@ -114,10 +109,8 @@ def learning_chart(points: Sequence[Learned]) -> bytes:
     return finish()
 
 
-def training_chart(rows: Sequence[Row]) -> bytes:
-    """Draw accuracy over epochs and over seconds as an SVG.
-
-    There is a line for each combination.
+def training_chart(rows: Sequence[FinishedRun]) -> bytes:
+    """Draw accuracy over epochs and seconds as an SVG, a line a combination.
 
     Args:
         rows: all runs on all pictures; the seconds are those of the runs whose models were kept, which began with
@@ -126,11 +119,11 @@ def training_chart(rows: Sequence[Row]) -> bytes:
     with _figure((11.0, 5.2)) as (figure, finish):
         epochs, seconds = figure.subplots(1, 2, sharey=True)
         for (backbone, strategy), style in _styles(rows).items():
-            mine = [row for row in rows if (row.backbone, row.strategy) == (backbone, strategy)]
-            curves = [row.curve for row in mine if row.curve]
+            own = [row for row in rows if (row.backbone, row.strategy) == (backbone, strategy)]
+            curves = [row.curve for row in own if row.curve]
             if curves:
                 _over_epochs(epochs, curves, style)
-            for row in mine:
+            for row in own:
                 if row.model and row.curve:
                     times, values = zip(*((moment.seconds, 100 * moment.accuracy) for moment in row.curve), strict=True)
                     seconds.plot(times, values, linewidth=2.2, **style)
@@ -140,9 +133,9 @@ def training_chart(rows: Sequence[Row]) -> bytes:
                     seconds.plot(row.seconds, level, marker="o", markersize=9, **style)
         epochs.set_xlabel("epoch")
         seconds.set_xlabel("seconds since the start (log scale)")
-        kept = [row for row in rows if row.model]
+        models = [row for row in rows if row.model]
         _log_ticks(
-            seconds, [time for row in kept for time in [moment.seconds for moment in row.curve] or [row.seconds]]
+            seconds, [time for row in models for time in [moment.seconds for moment in row.curve] or [row.seconds]]
         )
         epochs.set_ylabel("accuracy on training pictures set aside, %")
         epochs.legend(loc="lower right")
@@ -153,7 +146,7 @@ def training_chart(rows: Sequence[Row]) -> bytes:
 def _figure(size_in: tuple[float, float]) -> Iterator[tuple["Figure", Callable[[], bytes]]]:
     """Yield a figure, and a function that returns its SVG afterwards.
 
-    Its letters are shapes, so that they are the same everywhere.
+    Letters are shapes, so that they are the same everywhere.
     """
     mpl = require_matplotlib()
     buffer = io.BytesIO()
@@ -163,7 +156,7 @@ def _figure(size_in: tuple[float, float]) -> Iterator[tuple["Figure", Callable[[
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "Regraft"})
 
 
-def _styles(rows: Sequence[Row | Learned]) -> dict[tuple[str, str], dict[str, Any]]:
+def _styles(rows: Sequence[FinishedRun | LearningPoint]) -> dict[tuple[str, str], dict[str, Any]]:
     """Return colour, dashes and label of each backbone and strategy."""
     dashes = dict(zip(dict.fromkeys(row.backbone for row in rows), cycle(_DASHES), strict=False))
     return {
@@ -176,7 +169,7 @@ def _styles(rows: Sequence[Row | Learned]) -> dict[tuple[str, str], dict[str, An
     }
 
 
-def _bubbles(axes: "Axes", measured: Sequence[tuple[int, Row]]) -> None:
+def _bubbles(axes: "Axes", measured: Sequence[tuple[int, FinishedRun]]) -> None:
     largest = max(row.model_mb for _, row in measured)
     for number, row in sorted(measured, key=lambda each: -each[1].model_mb):  # the small ones on top
         accuracy, colour = 100 * (row.accuracy or 0.0), COLOURS[row.strategy]
@@ -198,11 +191,8 @@ def _bubbles(axes: "Axes", measured: Sequence[tuple[int, Row]]) -> None:
         axes.scatter([], [], s=60, color=COLOURS[row.strategy], alpha=0.6, label=label)
 
 
-def _front(axes: "Axes", rows: Sequence[Row]) -> None:
-    """Draw the best accuracy for each time as a line.
-
-    Size plays no part in it.
-    """
+def _front(axes: "Axes", rows: Sequence[FinishedRun]) -> None:
+    """Draw the best accuracy for each time as a line; size plays no part."""
     costs = [(time, -(row.accuracy or 0.0)) for time, row in zip(times_of(rows), rows, strict=True)]
     best = sorted((rows[index].ms, 100 * (rows[index].accuracy or 0.0)) for index in pareto_front(costs))
     if len(best) > 1:
@@ -210,7 +200,7 @@ def _front(axes: "Axes", rows: Sequence[Row]) -> None:
         axes.plot(*zip(*best, strict=True), color=_SOFT, linewidth=1.6, linestyle=(0, (5, 3)), zorder=2, label=label)
 
 
-def _over_epochs(axes: "Axes", curves: Sequence[Sequence[Moment]], style: dict[str, Any]) -> None:
+def _over_epochs(axes: "Axes", curves: Sequence[Sequence[EpochPoint]], style: dict[str, Any]) -> None:
     """Draw the mean over the seeds, and their range."""
     longest = max(curves, key=len)
     at = [[100 * curve[min(place, len(curve) - 1)].accuracy for curve in curves] for place in range(len(longest))]
@@ -226,10 +216,7 @@ def _round(digits: Sequence[float]) -> list[float]:
 
 
 def _log_ticks(axes: "Axes", values: Sequence[float], *, at_values: bool = False) -> None:
-    """Make the horizontal axis logarithmic, with ticks.
-
-    They are round numbers, or the values themselves.
-    """
+    """Set a logarithmic horizontal axis, with round ticks or the values."""
     axes.set_xscale("log")
     # At least a factor of four, or the noise of the clock would fill the chart.
     margin = 1.15 if at_values else max(1.35, math.sqrt(4 * min(values) / max(values)))

@@ -1,10 +1,10 @@
-"""The page of a comparison: one HTML file without scripts or outside files; links lead to the models' own reports."""
+"""Page of a comparison: one HTML file without scripts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.compare.chart import COLOURS, learning_chart, speed_chart, training_chart
-from training.compare.results import Comparison, Row, gains_of, learning_curves
+from training.compare.results import FinishedRun, SweepResult, gains_of, learning_curves
 from training.data.subsets import ALL
 from training.evaluation.report.page import templates
 
@@ -12,12 +12,12 @@ Charts = Mapping[str, Mapping[str, bytes]]
 """Of each data set, by what they show."""
 
 
-def draw_charts(comparison: Comparison) -> Charts:
-    """Draw the charts of each data set as SVGs, where there is data."""
+def draw_charts(comparison: SweepResult) -> Charts:
+    """Draw the charts of each data set as SVGs."""
     return {each.name: _charts(comparison.of(each.name)) for each in comparison.datasets}
 
 
-def render(comparison: Comparison, charts: Charts) -> str:
+def render(comparison: SweepResult, charts: Charts) -> str:
     """Return the page; ``charts`` is what `draw_charts` made."""
     parts = [comparison.of(each.name) for each in comparison.datasets]
     return (
@@ -43,7 +43,7 @@ def render(comparison: Comparison, charts: Charts) -> str:
     )
 
 
-def _charts(part: Comparison) -> Mapping[str, bytes]:
+def _charts(part: SweepResult) -> Mapping[str, bytes]:
     points = learning_curves(part.rows)
     whole = [row for row in part.rows if row.share == ALL]
     charts = {"speed": speed_chart(part.models)} if part.models else {}
@@ -54,19 +54,19 @@ def _charts(part: Comparison) -> Mapping[str, bytes]:
     return charts
 
 
-def _curves(part: Comparison) -> dict[str, Any]:
+def _curves(part: SweepResult) -> dict[str, Any]:
     """Tabulate the learning curves: the shares, and a row for each combination."""
     points = learning_curves(part.rows)
     counts = {point.share: round(point.train_images) for point in points}
     shares = sorted(counts, key=lambda share: counts[share])
-    found = {(point.backbone, point.strategy, point.share): point for point in points}
+    point_of = {(point.backbone, point.strategy, point.share): point for point in points}
     combinations = list(dict.fromkeys((point.backbone, point.strategy) for point in points))
-    rows = [(*names, [found.get((*names, share)) for share in shares]) for names in combinations]
+    rows = [(*names, [point_of.get((*names, share)) for share in shares]) for names in combinations]
     return {"counts": [counts[share] for share in shares], "rows": rows}
 
 
-def _best(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the winners, as tiles show them: what for, the figure, who."""
+def _best(rows: Sequence[FinishedRun]) -> dict[str, Any]:
+    """Return the winners as tiles: of what, the figure, the model."""
     measured = [row for row in rows if row.accuracy is not None]
     if not measured:
         return {}

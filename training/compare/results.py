@@ -1,4 +1,4 @@
-"""What a comparison of backbones and strategies found, and what follows from it. Pure."""
+"""Results of a comparison, and what follows from them. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import Any, Final
 
 from training.data.subsets import ALL
+from training.evaluation.pareto import pareto_front
 from training.gate.noninferiority import p_value_of_difference
 
 TOLERANCE: Final = 0.05
@@ -19,7 +20,7 @@ _BASELINES: Final = (("scratch", ("probe", "finetune", "auto")), ("probe", ("fin
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run: what learns from what.
+    """A training run of a comparison.
 
     Attributes:
         data: name of the data set.
@@ -46,8 +47,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """State of a training after an epoch.
+class EpochPoint:
+    """Accuracy after an epoch: a point of a training's curve.
 
     Attributes:
         seconds: since the run began.
@@ -60,8 +61,8 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Run):
-    """A run that came to an end, and its figures.
+class FinishedRun(Run):
+    """A run that ended, with its figures.
 
     Attributes:
         carried_out: what ``auto`` decided for; else the same as `strategy`.
@@ -98,7 +99,7 @@ class Row(Run):
     images_per_s: float
     seconds: float
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    curve: tuple[Moment, ...] = ()
+    curve: tuple[EpochPoint, ...] = ()
     name: str = ""
     version: int = 0
     model: str = ""
@@ -110,15 +111,15 @@ class Row(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure(Run):
-    """A run that came to nothing, and the reason."""
+class FailedRun(Run):
+    """A run that failed, with the reason."""
 
     error: str
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Accuracy of a combination on one share: a point of its learning curve.
+class LearningPoint:
+    """Accuracy of a combination on one share of the pictures.
 
     Attributes:
         train_images: mean over the seeds.
@@ -165,12 +166,12 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Significance of the difference: whether chance alone would rarely make it."""
+        """Whether chance alone would rarely make the difference."""
         return self.p_value < _LEVEL
 
     @property
     def sentence(self) -> str:
-        """Say it without the name of the backbone."""
+        """The gain as a sentence, without the backbone."""
         size = f"{abs(self.points):.1f} points {'above' if self.points > 0 else 'below'}"
         noise = "" if self.is_clear else ", which may be chance,"
         seeds = f" ({self.seeds} seeds: {self.lowest:+.1f} to {self.highest:+.1f})" if self.seeds > 1 else ""
@@ -216,8 +217,8 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Everything that is shown of a comparison.
+class SweepResult:
+    """A comparison as it is shown and stored.
 
     Attributes:
         seeds: of the runs.
@@ -232,25 +233,25 @@ class Comparison:
     recipe: Mapping[str, Any]
     machine: str
     created_at: str
-    outcomes: tuple[Row | Failure, ...] = ()
+    outcomes: tuple[FinishedRun | FailedRun, ...] = ()
     published: tuple[Published, ...] = ()
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """The runs that came to an end."""
-        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Row))
+    def rows(self) -> tuple[FinishedRun, ...]:
+        """Finished runs."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, FinishedRun))
 
     @property
-    def models(self) -> tuple[Row, ...]:
-        """Those whose model was kept."""
+    def models(self) -> tuple[FinishedRun, ...]:
+        """Finished runs whose model was kept."""
         return tuple(row for row in self.rows if row.model)
 
     @property
-    def failures(self) -> tuple[Failure, ...]:
-        """What came to nothing."""
-        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Failure))
+    def failures(self) -> tuple[FailedRun, ...]:
+        """Failed runs."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, FailedRun))
 
-    def of(self, data: str) -> "Comparison":
+    def of(self, data: str) -> "SweepResult":
         """Return the part that is about one data set."""
         datasets = tuple(each for each in self.datasets if each.name == data)
         outcomes = tuple(outcome for outcome in self.outcomes if outcome.data == data)
@@ -276,37 +277,39 @@ class Comparison:
         }
 
 
-def read_row(entry: Mapping[str, Any]) -> Row:
-    """Return a row as `Comparison.to_dict` has written it."""
+def read_row(entry: Mapping[str, Any]) -> FinishedRun:
+    """Return a row as `SweepResult.to_dict` has written it."""
     fields = {key: value for key, value in entry.items() if key != "error"}
     interval = tuple(fields["accuracy_interval"]) if fields["accuracy_interval"] else None
-    curve = tuple(Moment(**moment) for moment in fields["curve"])
-    return Row(**{**fields, "accuracy_interval": interval, "curve": curve, "mistakes": tuple(fields["mistakes"])})
+    curve = tuple(EpochPoint(**moment) for moment in fields["curve"])
+    return FinishedRun(
+        **{**fields, "accuracy_interval": interval, "curve": curve, "mistakes": tuple(fields["mistakes"])}
+    )
 
 
-def mark_pareto(outcomes: Sequence[Row | Failure]) -> tuple[Row | Failure, ...]:
-    """Return the outcomes with `Row.is_pareto` set, each data set for itself."""
+def mark_pareto(outcomes: Sequence[FinishedRun | FailedRun]) -> tuple[FinishedRun | FailedRun, ...]:
+    """Return the outcomes with `FinishedRun.is_pareto` set, each data set for itself."""
     best: set[int] = set()
     for data in dict.fromkeys(outcome.data for outcome in outcomes):
-        rows = [row for row in outcomes if isinstance(row, Row) and row.model and row.data == data]
+        rows = [row for row in outcomes if isinstance(row, FinishedRun) and row.model and row.data == data]
         rows = [row for row in rows if row.accuracy is not None]
         costs = zip([-(row.accuracy or 0.0) for row in rows], sizes_of(rows), times_of(rows), strict=True)
         best |= {id(rows[index]) for index in pareto_front(list(costs))}
-    return tuple(replace(row, is_pareto=id(row) in best) if isinstance(row, Row) else row for row in outcomes)
+    return tuple(replace(row, is_pareto=id(row) in best) if isinstance(row, FinishedRun) else row for row in outcomes)
 
 
-def sizes_of(rows: Sequence[Row]) -> list[int]:
-    """Return the rank of each row's size; about equal ones share it."""
+def sizes_of(rows: Sequence[FinishedRun]) -> list[int]:
+    """Rank sizes; about equal ones share a rank."""
     return levels([row.model_mb for row in rows])
 
 
-def times_of(rows: Sequence[Row]) -> list[int]:
-    """Return the rank of each row's time for a picture; about equal ones share it."""
+def times_of(rows: Sequence[FinishedRun]) -> list[int]:
+    """Rank times for a picture; about equal ones share a rank."""
     return levels([row.ms for row in rows])
 
 
 def levels(values: Sequence[float], tolerance: float = TOLERANCE) -> list[int]:
-    """Rank positive values; a value shares a rank with the smallest one that is at most ``tolerance`` below it.
+    """Rank positive values, those within a tolerance of the smallest alike.
 
     A fixed rank, not a tolerance between two values: "about equal" would not be transitive.
     """
@@ -319,13 +322,8 @@ def levels(values: Sequence[float], tolerance: float = TOLERANCE) -> list[int]:
     return [ranks[value] for value in values]
 
 
-def pareto_front(costs: Sequence[Sequence[float]]) -> set[int]:
-    """Return the indexes of the points that no other is at most as costly as in all respects and cheaper in one."""
-    return {index for index, cost in enumerate(costs) if not any(_dominates(other, cost) for other in costs)}
-
-
-def learning_curves(rows: Sequence[Row]) -> list[Learned]:
-    """Return accuracy against the number of training pictures, each combination by rising numbers."""
+def learning_curves(rows: Sequence[FinishedRun]) -> list[LearningPoint]:
+    """Return the learning curve of each combination."""
     points = [_learned(runs) for runs in by_share([row for row in rows if row.accuracy is not None]).values()]
     order = list(dict.fromkeys(row.combination for row in rows))
     return sorted(
@@ -334,40 +332,37 @@ def learning_curves(rows: Sequence[Row]) -> list[Learned]:
     )
 
 
-def gains_of(rows: Sequence[Row]) -> list[Gain]:
-    """Compare transfer with scratch, and fine-tuning with a probe.
-
-    They are compared where both are there by the same seeds.
-    """
+def gains_of(rows: Sequence[FinishedRun]) -> list[Gain]:
+    """Compare transfer with scratch, and fine-tuning with a probe, by seed."""
     return list(_gains([row for row in rows if row.accuracy is not None]))
 
 
-def winner(rows: Sequence[Row]) -> Row | None:
+def winner(rows: Sequence[FinishedRun]) -> FinishedRun | None:
     """Choose the best model by accuracy on unseen training pictures.
 
     The holdout chooses nothing. Of equal ones the faster is taken. The figures of a combination are means over its
     seeds.
     """
-    found = [
+    ranked = [
         (fmean(row.unseen_accuracy for row in same if row.unseen_accuracy is not None), -model.ms, model)
         for same in by_share(rows).values()
         for model in same
         if model.model and model.unseen_accuracy is not None
     ]
-    return max(found, key=lambda each: each[:2])[2] if found else None
+    return max(ranked, key=lambda each: each[:2])[2] if ranked else None
 
 
-def by_share(rows: Sequence[Row]) -> dict[tuple[tuple[str, str, str], str], list[Row]]:
+def by_share(rows: Sequence[FinishedRun]) -> dict[tuple[tuple[str, str, str], str], list[FinishedRun]]:
     """Group rows by combination and share; a group differs in its seeds."""
-    groups: dict[tuple[tuple[str, str, str], str], list[Row]] = {}
+    groups: dict[tuple[tuple[str, str, str], str], list[FinishedRun]] = {}
     for row in rows:
         groups.setdefault((row.combination, row.share), []).append(row)
     return groups
 
 
-def _learned(runs: Sequence[Row]) -> Learned:
+def _learned(runs: Sequence[FinishedRun]) -> LearningPoint:
     first, accuracies = runs[0], [row.accuracy or 0.0 for row in runs]
-    return Learned(
+    return LearningPoint(
         first.data,
         first.backbone,
         first.strategy,
@@ -381,18 +376,18 @@ def _learned(runs: Sequence[Row]) -> Learned:
     )
 
 
-def _gains(rows: Sequence[Row]) -> Iterator[Gain]:
+def _gains(rows: Sequence[FinishedRun]) -> Iterator[Gain]:
     runs = by_share(rows)
     for baseline, others in _BASELINES:
-        for ((data, backbone, strategy), share), mine in runs.items():
+        for ((data, backbone, strategy), share), own in runs.items():
             if strategy not in others:
                 continue
-            theirs = {row.seed: row for row in runs.get(((data, backbone, baseline), share), ())}
-            if both := [(row, theirs[row.seed]) for row in mine if row.seed in theirs]:
+            baseline_runs = {row.seed: row for row in runs.get(((data, backbone, baseline), share), ())}
+            if both := [(row, baseline_runs[row.seed]) for row in own if row.seed in baseline_runs]:
                 yield _gain(both)
 
 
-def _gain(pairs: Sequence[tuple[Row, Row]]) -> Gain:
+def _gain(pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> Gain:
     row, other = pairs[0]
     points = [100 * ((one.accuracy or 0.0) - (its.accuracy or 0.0)) for one, its in pairs]
     return Gain(
@@ -410,15 +405,10 @@ def _gain(pairs: Sequence[tuple[Row, Row]]) -> Gain:
     )
 
 
-def _p_value(row: Row, other: Row) -> float:
+def _p_value(row: FinishedRun, other: FinishedRun) -> float:
     """Return how often chance makes as large a difference (McNemar's test, exact)."""
     one, its = {*row.mistakes}, {*other.mistakes}
     return p_value_of_difference(len(its - one), len(one - its))
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _time(ratio: float) -> str:

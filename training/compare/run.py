@@ -1,4 +1,4 @@
-"""One run of a comparison: trained as ``regraft train`` would, and its figures taken."""
+"""One run of a comparison, trained as ``regraft train`` would."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ from regraft.model import artifact
 from regraft.model.artifact import Head
 from regraft.model_names import MAX_NAME_LENGTH, name_like
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode
-from training.compare.results import Failure, Moment, Row, Run
+from training.compare.results import EpochPoint, FailedRun, FinishedRun, Run
 from training.compare.settings import CompareSettings
 from training.data.dataset import Dataset
 from training.data.subsets import ALL, take_share
@@ -30,7 +30,7 @@ from training.evaluation.metrics import measure
 from training.head.features import Features, load_features
 from training.settings import TrainSettings
 from training.strategies.context import Context, Listener, Stopwatch
-from training.train import make, train, tuner_for
+from training.train import coordinator_for, make_candidate, train
 
 STORE_FOLDER: Final = "models"
 _HASH_DIGITS: Final = 12
@@ -38,9 +38,9 @@ _HASH_DIGITS: Final = 12
 log = logging.getLogger("regraft.compare")
 
 
-def attempt(
+def attempt_run(
     run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener
-) -> tuple[Row | Failure, Dataset]:
+) -> tuple[FinishedRun | FailedRun, Dataset]:
     """Train one combination; a failure is an outcome too.
 
     Args:
@@ -63,7 +63,7 @@ def attempt(
         log.exception("%s", run.title)
         reason = f"{type(error).__name__}: {error}"
     listener.note(f"{run.title}: {reason}")
-    return Failure(**vars(run), error=reason), dataset
+    return FailedRun(**vars(run), error=reason), dataset
 
 
 @contextmanager
@@ -123,7 +123,7 @@ class _Curve:
 
     listener: Listener
     started: float = field(default_factory=time.perf_counter)
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[EpochPoint] = field(default_factory=list)
     images_per_s: list[float] = field(default_factory=list)
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -134,7 +134,7 @@ class _Curve:
         """Hear the figures of an epoch."""
         if math.isfinite(epoch.tune_accuracy):  # nothing may have been set aside
             seconds = round(time.perf_counter() - self.started, 3)
-            self.moments.append(Moment(epoch.number, seconds, epoch.tune_accuracy))
+            self.moments.append(EpochPoint(epoch.number, seconds, epoch.tune_accuracy))
         if epoch.number and math.isfinite(epoch.images_per_s):  # nothing is learned in epoch 0
             self.images_per_s.append(epoch.images_per_s)
         self.listener.epoch(epoch, epochs)
@@ -146,7 +146,7 @@ class _Curve:
 
 def _kept(
     run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener
-) -> tuple[Row, Dataset]:
+) -> tuple[FinishedRun, Dataset]:
     """Train a model from an empty cache into the comparison's own store."""
     curve = _Curve(listener)
     with cache_for(run, caches, begin_empty=True) as cache:
@@ -176,19 +176,19 @@ def _kept(
     return row, result.dataset
 
 
-def _measured(run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener) -> Row:
+def _measured(run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener) -> FinishedRun:
     """Train only to measure: nothing is published."""
-    asked, curve, watch = train_settings(run, settings), _Curve(listener), Stopwatch()
-    with tuner_for(asked) as tuner, cache_for(run, caches) as cache:
-        made = make(dataset, Context(asked, cache, cache / "run", curve, watch), tuner)
-    unseen, labels = made.fitted.unseen, made.features.train().label_index
+    train_as, curve, watch = train_settings(run, settings), _Curve(listener), Stopwatch()
+    with coordinator_for(train_as) as coordinator, cache_for(run, caches) as cache:
+        candidate = make_candidate(dataset, Context(train_as, cache, cache / "run", curve, watch), coordinator)
+    unseen, labels = candidate.fitted.unseen, candidate.features.train().label_index
     right = unseen.probabilities.argmax(axis=1) == labels[unseen.rows]
     return _row(
         run,
-        made.fitted.head,
-        made.features,
-        carried_out=made.strategy,
-        weights=made.backbone.weights,
+        candidate.fitted.head,
+        candidate.features,
+        carried_out=candidate.strategy,
+        weights=candidate.backbone.weights,
         unseen_accuracy=float(right.mean()) if len(right) else None,
         stage_seconds=watch.seconds,
         curve=curve,
@@ -205,14 +205,14 @@ def _row(
     unseen_accuracy: float | None,
     stage_seconds: dict[str, float],
     curve: _Curve,
-) -> Row:
-    held, learned = features.holdout(), features.train()
-    answers = head.probabilities(held.embedding)
-    metrics = measure(answers, held.label_index, held.labels, held.group)
-    wrong = answers.argmax(axis=1) != held.label_index
+) -> FinishedRun:
+    holdout, learned = features.holdout(), features.train()
+    answers = head.probabilities(holdout.embedding)
+    metrics = measure(answers, holdout.label_index, holdout.labels, holdout.group)
+    wrong = answers.argmax(axis=1) != holdout.label_index
     right = head.probabilities(learned.embedding).argmax(axis=1) == learned.label_index
     embedded = len(features.sha256) / max(stage_seconds.get("embed", 0.0), 1e-3)
-    return Row(
+    return FinishedRun(
         **vars(run),
         carried_out=carried_out,
         weights=weights,
@@ -220,7 +220,7 @@ def _row(
         accuracy=metrics.accuracy if metrics else None,
         accuracy_interval=metrics.accuracy_interval if metrics else None,
         macro_f1=metrics.macro_f1 if metrics else None,
-        mistakes=tuple(name[:_HASH_DIGITS] for name in held.select(wrong).sha256),
+        mistakes=tuple(name[:_HASH_DIGITS] for name in holdout.select(wrong).sha256),
         train_accuracy=float(right.mean()),
         unseen_accuracy=unseen_accuracy,
         images_per_s=round(median(curve.images_per_s) if curve.images_per_s else embedded, 1),

@@ -1,4 +1,4 @@
-"""What a comparison is asked to do."""
+"""Settings of a comparison."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from regraft.files import text_of
 from regraft.stores.models import GateMode
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.subsets import ALL, check_share
-from training.settings import Start, Strategy
+from training.settings import Init, Strategy
 
 _BEST: Final = "best"
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """Every field is a flag of ``regraft compare``.
+    """Settings of a comparison; every field is a flag of ``regraft compare``.
 
     Attributes:
         data: one or more, see `training.data.dataset`.
@@ -77,13 +77,13 @@ class CompareSettings:
             )
         for flag, values, choices in (
             ("strategies", self.strategies, get_args(Strategy)),
-            ("init", (self.init,), get_args(Start)),
+            ("init", (self.init,), get_args(Init)),
             ("publish", (self.publish,), ("", _BEST)),
         ):
             unknown = [value for value in values if value not in choices]
             if unknown:
-                there = ", ".join(choice for choice in choices if choice)
-                raise InvalidRequestError(f"--{flag}: {unknown[0]!r}; there is: {there}")
+                allowed = ", ".join(choice for choice in choices if choice)
+                raise InvalidRequestError(f"--{flag}: {unknown[0]!r}; there is: {allowed}")
         for share in self.shares:
             check_share(share)
         if self.seed < 0 or self.seeds < 1:
@@ -120,7 +120,7 @@ class CompareSettings:
 
     @property
     def all_shares(self) -> tuple[str, ...]:
-        """The shares in the order in which they are learned from: all pictures first."""
+        """The shares as they are learned from: all pictures first."""
         return (ALL, *(share for share in self.shares if share != ALL))
 
     @property
@@ -130,5 +130,5 @@ class CompareSettings:
 
     @property
     def folder(self) -> Path:
-        """Where everything goes."""
+        """The folder of the comparison."""
         return self.out or Path(f"compare-{'-'.join(self.names)}"[:100])

@@ -1,4 +1,4 @@
-"""The story of a comparison: every backbone with every strategy on the same pictures, then all on the same clock.
+"""Sweep of every backbone and strategy on the same pictures.
 
 Each combination learns from all training pictures first, with nothing in any cache, so that the seconds are comparable;
 this model is published in the comparison's store. Then come smaller shares and further seeds, which are measured only.
@@ -25,18 +25,18 @@ from regraft.stores.models import FEATURES_FILE
 from training.compare.chart import require_matplotlib
 from training.compare.page import draw_charts, render
 from training.compare.results import (
-    Comparison,
     DataSet,
-    Failure,
+    FailedRun,
+    FinishedRun,
     Published,
-    Row,
     Run,
+    SweepResult,
     by_share,
     mark_pareto,
     read_row,
     winner,
 )
-from training.compare.run import attempt, cache_for, train_settings
+from training.compare.run import attempt_run, cache_for, train_settings
 from training.compare.settings import CompareSettings
 from training.data.dataset import Dataset, check_trainable, scan
 from training.data.subsets import take_share
@@ -55,8 +55,8 @@ Listen = Callable[[str], AbstractContextManager[Listener]]
 _Datasets = dict[str, Dataset]
 
 
-def compare(settings: CompareSettings, listen: Listen) -> Comparison:
-    """Train and measure every combination; one that fails does not stop the others.
+def compare(settings: CompareSettings, listen: Listen) -> SweepResult:
+    """Train and measure every combination, whichever fail.
 
     Args:
         settings: what to do.
@@ -100,7 +100,7 @@ def _import_torch() -> None:
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder, or refuse one that holds anything but an earlier comparison."""
+    """Create the folder, or refuse one with anything but a comparison."""
     with storage_errors("cannot write the comparison"):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / COMPARISON_FILE).is_file():
@@ -108,10 +108,7 @@ def _claim(folder: Path) -> None:
 
 
 def _scanned(settings: CompareSettings, listen: Listen) -> _Datasets:
-    """Scan all data before the first run.
-
-    So what is wrong with any is known before the hours.
-    """
+    """Scan all data before the first run, so that errors come early."""
     datasets = {}
     for name, data in zip(settings.names, settings.data, strict=True):
         with listen(name) as listener:
@@ -123,13 +120,13 @@ def _scanned(settings: CompareSettings, listen: Listen) -> _Datasets:
     return datasets
 
 
-def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
-    """Return a comparison without runs, or with those that an interrupted one has finished.
+def _begin(settings: CompareSettings, datasets: _Datasets) -> SweepResult:
+    """Begin a comparison, with the runs of an interrupted one.
 
     Raises:
         InvalidRequestError: that one was of other pictures, or by another recipe.
     """
-    comparison = Comparison(
+    comparison = SweepResult(
         datasets=tuple(_facts(name, dataset, _digest(dataset)) for name, dataset in datasets.items()),
         seeds=settings.all_seeds,
         recipe={"weights": settings.weights, "init": settings.init, **settings.changes},
@@ -155,12 +152,9 @@ def _begin(settings: CompareSettings, datasets: _Datasets) -> Comparison:
 
 
 def _run_all(
-    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
-) -> Comparison:
-    """Carry out the missing runs.
-
-    A combination that failed on all pictures is not tried again.
-    """
+    settings: CompareSettings, comparison: SweepResult, datasets: _Datasets, caches: Path, listen: Listen
+) -> SweepResult:
+    """Run what is missing, but no combination that failed on all pictures."""
     runs = list(_runs(settings))
     for number, run in enumerate(runs, start=1):
         if any(_run_of(row) == run for row in comparison.rows):
@@ -169,8 +163,8 @@ def _run_all(
             continue
         title = f"{number} of {len(runs)}: {run.data}, {run.title}"
         with listen(title + _left(runs[number - 1 :], comparison.rows)) as listener:
-            outcome, settled = attempt(run, settings, datasets[run.data], caches, listener)
-        if isinstance(outcome, Row) and not datasets[run.data].is_settled:
+            outcome, settled = attempt_run(run, settings, datasets[run.data], caches, listener)
+        if isinstance(outcome, FinishedRun) and not datasets[run.data].is_settled:
             # the first that succeeds decides for all what is held out
             datasets[run.data] = replace(settled, is_settled=True)
             comparison = _with_facts(comparison, datasets)
@@ -190,23 +184,25 @@ def _runs(settings: CompareSettings) -> Iterator[Run]:
         yield Run(data=data, backbone=backbone, strategy=strategy, share=share, seed=seed)
 
 
-def _run_of(row: Row) -> Run:
+def _run_of(row: FinishedRun) -> Run:
     return Run(data=row.data, backbone=row.backbone, strategy=row.strategy, share=row.share, seed=row.seed)
 
 
-def _left(runs: Sequence[Run], rows: Sequence[Row]) -> str:
-    """Estimate the time left, once all runs have been seen by another seed."""
+def _left(runs: Sequence[Run], rows: Sequence[FinishedRun]) -> str:
+    """Estimate the time left, once every run has one of another seed."""
     groups = by_share(rows)
     times = [[row.seconds for row in groups.get((run.combination, run.share), ())] for run in runs]
     return f"; about {sum(map(fmean, times)) / 60:.0f} min to go" if all(times) else ""
 
 
 def _facts(name: str, dataset: Dataset, digest: str) -> DataSet:
-    held = sum(image.is_holdout for image in dataset.images)
-    return DataSet(name, len(dataset.labels), len(dataset.images) - held, held, dataset.how_split, digest)
+    holdout_images = sum(image.is_holdout for image in dataset.images)
+    return DataSet(
+        name, len(dataset.labels), len(dataset.images) - holdout_images, holdout_images, dataset.how_split, digest
+    )
 
 
-def _with_facts(comparison: Comparison, datasets: _Datasets) -> Comparison:
+def _with_facts(comparison: SweepResult, datasets: _Datasets) -> SweepResult:
     facts = tuple(_facts(each.name, datasets[each.name], each.digest) for each in comparison.datasets)
     return replace(comparison, datasets=facts)
 
@@ -218,20 +214,19 @@ def _digest(dataset: Dataset) -> str:
 
 def _settled_as(dataset: Dataset, features: Features) -> Dataset:
     """Restore the dataset's split and groups from a model's features."""
-    held = dict(
+    side_of = dict(
         zip(features.sha256, zip(features.is_holdout.tolist(), features.group.tolist(), strict=True), strict=True)
     )
-    gone = [image.sha256 for image in dataset.images if image.sha256 not in held]
-    kept = dataset.without(dict.fromkeys(gone, "took no part in the comparison that goes on"))
-    images = [replace(image, is_holdout=held[image.sha256][0], group=held[image.sha256][1]) for image in kept.images]
-    return replace(kept, images=tuple(images), is_settled=True)
+    dropped = [image.sha256 for image in dataset.images if image.sha256 not in side_of]
+    settled = dataset.without(dict.fromkeys(dropped, "took no part in the comparison that goes on"))
+    images = [
+        replace(image, is_holdout=side_of[image.sha256][0], group=side_of[image.sha256][1]) for image in settled.images
+    ]
+    return replace(settled, images=tuple(images), is_settled=True)
 
 
-def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Listen) -> list[Row | Failure]:
-    """Measure each model's time for a picture; return the outcomes with it.
-
-    Those of a data set take turns.
-    """
+def _timed(folder: Path, comparison: SweepResult, datasets: _Datasets, listen: Listen) -> list[FinishedRun | FailedRun]:
+    """Measure each model's time for a picture, those of a data set in turns."""
     times: dict[str, float] = {}
     for name, dataset in datasets.items():
         models = [row.model for row in comparison.of(name).models]
@@ -240,28 +235,25 @@ def _timed(folder: Path, comparison: Comparison, datasets: _Datasets, listen: Li
             paths, pictures = [folder / model for model in models], [image.path for image in held_first]
             times |= dict(zip(models, ms_per_image(paths, pictures, listener.progress), strict=True))
     return [
-        replace(outcome, ms=times[outcome.model]) if isinstance(outcome, Row) and outcome.model else outcome
+        replace(outcome, ms=times[outcome.model]) if isinstance(outcome, FinishedRun) and outcome.model else outcome
         for outcome in comparison.outcomes
     ]
 
 
 def _publish(
-    settings: CompareSettings, comparison: Comparison, datasets: _Datasets, caches: Path, listen: Listen
+    settings: CompareSettings, comparison: SweepResult, datasets: _Datasets, caches: Path, listen: Listen
 ) -> Iterator[Published]:
-    """Train the winner of each data set again, into the store.
-
-    It goes through the store's gate, as ``regraft train`` does.
-    """
+    """Train the winner of each data set again, into the store through its gate."""
     for name, dataset in datasets.items():
         best = winner(comparison.of(name).rows)
         if best is None:
             continue
-        asked = replace(
+        train_as = replace(
             train_settings(_run_of(best), settings), name=settings.name, store=settings.store, keep_state=True
         )
         title = f"{name}: {best.backbone}, {best.strategy} goes before the gate"
         with listen(title) as listener, cache_for(_run_of(best), caches) as cache:
-            result = train(asked, listener, cache=cache, gate=settings.gate, dataset=dataset)
+            result = train(train_as, listener, cache=cache, gate=settings.gate, dataset=dataset)
         yield Published(
             data=name,
             backbone=best.backbone,
@@ -275,24 +267,21 @@ def _publish(
 
 
 def _read(folder: Path) -> Mapping[str, Any]:
-    """Read what an interrupted comparison left.
-
-    One that an earlier Regraft made counts as nothing.
-    """
+    """Read what an interrupted comparison left; nothing of an earlier Regraft."""
     try:
-        found = json.loads((folder / COMPARISON_FILE).read_text())
+        stored = json.loads((folder / COMPARISON_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "datasets" in found else {}
+    return stored if isinstance(stored, dict) and "datasets" in stored else {}
 
 
-def _save(folder: Path, comparison: Comparison) -> None:
+def _save(folder: Path, comparison: SweepResult) -> None:
     text = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with storage_errors("cannot write the comparison"):
         write_durably(folder / COMPARISON_FILE, text.encode())
 
 
-def _save_page(folder: Path, comparison: Comparison) -> None:
+def _save_page(folder: Path, comparison: SweepResult) -> None:
     _save(folder, comparison)
     charts = draw_charts(comparison)
     with storage_errors("cannot write the comparison"):

@@ -1,4 +1,4 @@
-"""Crops of the pictures that can be read: any other is left out by hash and name, and ends nothing."""
+"""Crops of readable pictures; any other is left out."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ log = logging.getLogger("regraft.training")
 
 
 def over_limits(files: Mapping[str, ImageFile]) -> dict[str, str]:
-    """Return by hash why a picture is not read under the limits of now, though its embedding may be cached."""
+    """Return reasons by hash against pictures over today's size limits."""
 
     def complaint(file: ImageFile) -> str:
         try:
@@ -31,7 +31,7 @@ def over_limits(files: Mapping[str, ImageFile]) -> dict[str, str]:
 
 
 def readable_crops(files: Iterable[tuple[str, ImageFile]], spec: ImageSpec) -> Iterator[tuple[str, Crop]]:
-    """Yield hash and crop of each picture, of (hash, file), that can be read; the log names the others."""
+    """Yield hash and crop of each readable picture; log the others."""
     for sha256, file in files:
         try:
             crop = decode_crop(file.read_bytes(), spec)

@@ -1,4 +1,4 @@
-"""Where the pictures of a version are: a version keeps their hashes, not their files."""
+"""Files of a version's pictures, found by their hashes."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from regraft.stores.images import ImageFile, example_images
 
 
 def find_images(wanted: Sequence[str], data: Path | None, examples: str, progress: Progress) -> dict[str, ImageFile]:
-    """Return the file of every picture, by image hash in the order given.
+    """Find the file of every picture by its hash, in the order given.
 
     Args:
         wanted: image hashes.
@@ -27,14 +27,14 @@ def find_images(wanted: Sequence[str], data: Path | None, examples: str, progres
     if data is not None and not data.is_dir():
         raise DatasetError(f"--data: {data}: not a folder")
     paths = contents(data).files if data else []
-    there: dict[str, Path] = {}
+    paths_by_hash: dict[str, Path] = {}
     progress("scan", 0, len(paths))
     for done, path in enumerate(paths, start=1):
         with suppress(OSError):  # what cannot be read will be missing
-            there[image_hash(path.read_bytes())] = path
+            paths_by_hash[image_hash(path.read_bytes())] = path
         progress("scan", done, len(paths))
-    kept = example_images(examples)
-    files: dict[str, ImageFile] = {sha256: there.get(sha256, kept.file(sha256)) for sha256 in wanted}
+    stored = example_images(examples)
+    files: dict[str, ImageFile] = {sha256: paths_by_hash.get(sha256, stored.file(sha256)) for sha256 in wanted}
     missing = [sha256 for sha256, file in files.items() if not file.exists()]
     if missing:
         place = f"in {text_of(data)} (--data)" if data else "in a folder (--data was not given)"

@@ -1,4 +1,4 @@
-"""Layouts of folders that people keep labelled pictures in: where the class folders are, and which are held out."""
+"""Layouts of labelled folders: class folders and held out ones."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -20,7 +20,7 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders that hold class folders.
+    """Folders that hold class folders, by their role.
 
     Attributes:
         train: to train on; where nothing is held out, to be split by hash.
@@ -38,7 +38,9 @@ class Layout:
 
 
 def find_layout(root: Path) -> Layout:
-    """Find the class folders under ``root``, in any case and by any common name of train, val and test.
+    """Find the folders of classes under ``root``.
+
+    They may have any common name of train, val and test, in any case.
 
     Test pictures are held out where there are any, and those of val then stop and tune what is trained.
     """
@@ -46,8 +48,8 @@ def find_layout(root: Path) -> Layout:
     roles = _roles(inner)
     if not roles["train"] or not (roles["val"] or roles["test"]):
         return Layout((inner,), beside=beside)
-    known = [folder for role in roles.values() for folder in role]
-    beside += tuple(folder for folder in folders_in(inner) if folder not in known)
+    split_folders = [folder for role in roles.values() for folder in role]
+    beside += tuple(folder for folder in folders_in(inner) if folder not in split_folders)
     train, val, test = (tuple(_unwrapped(folder)[0] for folder in roles[role]) for role in ("train", "val", "test"))
     classes = {one_form(each.name) for folder in train for each in folders_in(folder)}
     unlabelled = tuple(folder for folder in (*val, *test) if not _has_labelled(folder, classes))
@@ -58,13 +60,13 @@ def find_layout(root: Path) -> Layout:
 
 
 def check_classes(layout: Layout) -> None:
-    """Refuse class folders that hold the class folders of another layout.
+    """Refuse class folders that hold those of another layout.
 
     Raises:
         DatasetError: the text names the layout that was meant, and what to do if this one was.
     """
     for folder in layout.train:
-        inside = {each: found for each in folders_in(folder) if len(found := _only_folders(each)) > 1}
+        inside = {each: names for each in folders_in(folder) if len(names := _only_folders(each)) > 1}
         lonely = next((each for each in inside if each.name.casefold() in TRAIN), None)
         if lonely:
             raise DatasetError(
@@ -92,16 +94,16 @@ _OTHERWISE: Final = "if the folders inside are sessions or patients of each clas
 
 
 def _roles(root: Path) -> dict[str, list[Path]]:
-    found: defaultdict[str, list[Path]] = defaultdict(list)
+    folders: defaultdict[str, list[Path]] = defaultdict(list)
     for folder in folders_in(root):
         for role, names in (("train", TRAIN), ("val", VAL), ("test", TEST)):
             if folder.name.casefold() in names:
-                found[role].append(folder)
-    return {role: found[role] for role in ("train", "val", "test")}
+                folders[role].append(folder)
+    return {role: folders[role] for role in ("train", "val", "test")}
 
 
 def _unwrapped(folder: Path) -> tuple[Path, tuple[Path, ...]]:
-    """Return the folder, or the one called images in it if that has the class folders; and what lies beside that."""
+    """Step into a folder called images; return it and what lies beside."""
     folders = folders_in(folder)
     inner = next((each for each in folders if each.name.casefold() == WRAPPER and folders_in(each)), None)
     if inner is None:
@@ -114,7 +116,7 @@ def _unwrapped(folder: Path) -> tuple[Path, tuple[Path, ...]]:
 
 
 def _has_labelled(folder: Path, classes: Collection[str]) -> bool:
-    """Return whether pictures lie in class folders, and not just in one that competitions put them into."""
+    """Return whether pictures lie in class folders, not in a single one."""
     no_classes = {*_NO_CLASSES, folder.name.casefold()}
     return any(
         (one_form(each.name) in classes or each.name.casefold() not in no_classes) and contents(each).files
@@ -123,14 +125,14 @@ def _has_labelled(folder: Path, classes: Collection[str]) -> bool:
 
 
 def _only_folders(folder: Path) -> frozenset[str]:
-    """Return the names of the folders in one that has no files beside them."""
+    """List the folders in one without files beside them."""
     if contents(folder, deep=False).files:
         return frozenset()
     return frozenset(each.name for each in folders_in(folder))
 
 
 def _alike(inside: dict[Path, frozenset[str]]) -> list[Path]:
-    """Return the folders that share two names with the first that any other shares two with."""
+    """Return folders that share names of folders inside, two at least."""
     for names in inside.values():
         alike = [each for each, others in inside.items() if len(names & others) > 1]
         shared = frozenset.intersection(*(inside[each] for each in alike))

@@ -1,4 +1,4 @@
-"""Groups of pictures that belong together: near-duplicates, the shots of a burst, the pictures of a patient.
+"""Groups of pictures: near-duplicates, shots of a burst, pictures of a patient.
 
 A group is an int64, a function of its name or of its pictures alone, so that it means the same in every version and on
 every machine.
@@ -24,22 +24,22 @@ _DIGITS: Final = 15
 
 
 def group_of_one(sha256: str) -> int:
-    """Return the group of a picture that belongs to no other, by its hash (hex)."""
+    """Return the group of a single picture, by its hash (hex)."""
     return int(sha256[:_DIGITS], 16)
 
 
 def groups_of_one(sha256: Iterable[str]) -> Index:
-    """Return the groups [n] of pictures that do not belong together."""
+    """Return the groups [n] of single pictures."""
     return np.array([group_of_one(name) for name in sha256], np.int64)
 
 
 def group_named(name: str) -> int:
-    """Return the group that a person gave a name."""
+    """Return the group of a name that a person gave."""
     return group_of_one(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())
 
 
 def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS) -> Index:
-    """Return the groups [n] of pictures: what is linked by a name, or in pairs, is of one group.
+    """Join pictures that share a name, or are linked in pairs, to groups [n].
 
     A group that only one name holds together is named by it, so that a later picture of that name joins it; others by
     the lowest of their names, so that the order of the pictures makes no difference.
@@ -55,7 +55,7 @@ def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS
 
 
 def merged(group: Index, pairs: Index) -> Index:
-    """Return the groups [n] when the rows of pairs [p, 2] are of one group; what is joined has a new name."""
+    """Merge the groups [n] of paired rows [p, 2]; joined ones get a new name."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array  # noqa: PLC0415 - it takes a quarter of a second, which most data spare
@@ -64,16 +64,16 @@ def merged(group: Index, pairs: Index) -> Index:
     first, number = np.unique(group, return_inverse=True)
     count = len(first)
     links = coo_array((np.ones(len(pairs), np.bool_), (number[pairs[:, 0]], number[pairs[:, 1]])), (count, count))
-    found, component = connected_components(links, directed=False)
-    lowest = np.full(found, np.iinfo(np.int64).max)
+    components, component = connected_components(links, directed=False)
+    lowest = np.full(components, np.iinfo(np.int64).max)
     np.minimum.at(lowest, component, first)
-    joined = np.bincount(component, minlength=found) > 1
+    joined = np.bincount(component, minlength=components) > 1
     lowest[joined] = [group_named(f"joined {name}") for name in lowest[joined]]
     return np.asarray(lowest[component][number], np.int64)
 
 
 def linked(names: Sequence[Collection[str]]) -> Index:
-    """Return pairs [p, 2] of rows that link all that share a name."""
+    """Pair rows [p, 2] so that all that share a name are linked."""
     last: dict[str, int] = {}
     pairs = []
     for row, each in enumerate(names):
@@ -85,7 +85,9 @@ def linked(names: Sequence[Collection[str]]) -> Index:
 
 
 def hold_out(label_index: Index, group: Index) -> Mask:
-    """Hold out a share of each class by whole groups: those with the lowest names.
+    """Hold out a share of each class by whole groups.
+
+    Those with the lowest names are taken.
 
     A class of fewer than three rows, or of one group, stays whole; of others at least one group is held out where that
     leaves two rows.
@@ -103,7 +105,7 @@ def hold_out(label_index: Index, group: Index) -> Mask:
 
 
 def take_groups(label_index: Index, groups: Sequence[Index], target: Sequence[float], *, leave: int) -> Mask:
-    """Take whole groups until of each class as many rows are taken as are wanted, or nearly.
+    """Take whole groups until each class has about its target of rows.
 
     Args:
         label_index: int64 [n].
@@ -116,22 +118,22 @@ def take_groups(label_index: Index, groups: Sequence[Index], target: Sequence[fl
     """
     total = np.bincount(label_index).tolist()
     members = [Counter(label_index[rows].tolist()) for rows in groups]
-    taken = [0] * len(total)
+    taken_of = [0] * len(total)
     chosen: set[int] = set()
 
     def take(number: int) -> None:
-        if all(total[label] - taken[label] - count >= leave for label, count in members[number].items()):
+        if all(total[label] - taken_of[label] - count >= leave for label, count in members[number].items()):
             chosen.add(number)
             for label, count in members[number].items():
-                taken[label] += count
+                taken_of[label] += count
 
     for number, counts in enumerate(members):
-        missing = {label: target[label] - taken[label] for label in counts}
+        missing = {label: target[label] - taken_of[label] for label in counts}
         if sum((abs(missing[label] - counts[label]) - abs(missing[label])) / total[label] for label in counts) < 0:
             take(number)
-    for each in [label for label, wanted in enumerate(target) if wanted and not taken[label]]:
+    for each in [label for label, wanted in enumerate(target) if wanted and not taken_of[label]]:
         for number in sorted((n for n, counts in enumerate(members) if each in counts), key=lambda n: len(groups[n])):
-            if not taken[each]:  # its groups are larger than what is wanted of it: the smallest, then
+            if not taken_of[each]:  # its groups are larger than what is wanted of it: the smallest, then
                 take(number)
     rows = [groups[number] for number in sorted(chosen)]
     return np.isin(np.arange(len(label_index)), np.concatenate(rows) if rows else [])

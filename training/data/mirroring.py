@@ -1,7 +1,7 @@
-"""Look whether mirroring changes what pictures show, as it does with arrows, digits and hands. No torch.
+"""Test of whether mirroring changes a picture's meaning, as a digit's. No torch.
 
-Classifiers that saw neither a picture nor its mirror image are asked for both. Where mirroring means nothing, either
-is as likely to be the one that is answered right.
+Classifiers that saw neither a picture nor its mirror image are asked for both. Where mirroring means nothing, either is
+as likely to be the one that is answered right.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _Rows = npt.NDArray[np.bool_]
 
 
 def some_of_each(label_index: _Index, seed: int) -> _Index:
-    """Choose the rows to mirror, int64 [m] in ascending order: a few of each class."""
+    """Choose a few rows of each class to mirror, int64 [m] ascending."""
     classes = np.unique(label_index)
     most = int(np.clip(_IN_ALL // max(1, len(classes)), _LEAST, _MOST))
     random = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def some_of_each(label_index: _Index, seed: int) -> _Index:
     return np.sort(np.concatenate(chosen))
 
 
-def look(
+def check_mirroring(
     embedder: Embedder,
     features: Features,
     files: Mapping[str, ImageFile],
@@ -50,7 +50,7 @@ def look(
     cache: EmbeddingCache,
     progress: Progress = silent,
 ) -> str:
-    """Mirror some training pictures of each class, and say which are answered otherwise.
+    """Mirror some training pictures of each class and compare the answers.
 
     Args:
         embedder: of the backbone that ``features`` come from.
@@ -69,17 +69,17 @@ def look(
     def report(_stage: str, done: int, total: int) -> None:
         progress("mirror", done, total)
 
-    asked = {name: files[name] for name in names if name in files}
-    mirrored = embed_views(embedder, features, asked, 1, seed, cache, report)
+    chosen = {name: files[name] for name in names if name in files}
+    mirrored = embed_views(embedder, features, chosen, 1, seed, cache, report)
     rows = mirrored.parent
     answers = out_of_fold(train.embedding[rows], mirrored.embedding, train.label_index[rows], train.group[rows], seed)
-    return describe(*answers, train.label_index[rows], features.labels)
+    return mirroring_remark(*answers, train.label_index[rows], features.labels)
 
 
 def out_of_fold(
     original: FloatArray, mirrored: FloatArray, label_index: _Index, group: _Index, seed: int
 ) -> tuple[_Index, _Index]:
-    """Answer embeddings [n, D] of pictures and of their mirror images, by classifiers that saw neither: int64 [n]."""
+    """Cross-predict pictures [n, D] and their mirror images, int64 [n] each."""
     from sklearn.linear_model import RidgeClassifierCV  # noqa: PLC0415 - slow to load, and most runs mirror nothing
 
     centre, scale = original.mean(axis=0), max(float(original.std()), 1e-12)
@@ -87,17 +87,19 @@ def out_of_fold(
     folds = deal(label_index, FOLDS, seed, group)
     answers = np.tile(label_index, (2, 1))
     for fold in np.unique(folds):
-        held = folds == fold
-        if len(np.unique(label_index[~held])) < 2:
+        in_fold = folds == fold
+        if len(np.unique(label_index[~in_fold])) < 2:
             continue  # nothing to tell apart; the label stands for both answers
         with threadpool_limits(limits=1):
-            model = RidgeClassifierCV(alphas=_PENALTIES).fit(x[~held], label_index[~held])
-            answers[0, held], answers[1, held] = model.predict(x[held]), model.predict(y[held])
+            model = RidgeClassifierCV(alphas=_PENALTIES).fit(x[~in_fold], label_index[~in_fold])
+            answers[0, in_fold], answers[1, in_fold] = model.predict(x[in_fold]), model.predict(y[in_fold])
     return answers[0], answers[1]
 
 
-def describe(original: _Index, mirrored: _Index, label_index: _Index, labels: tuple[str, ...]) -> str:
-    """Say of which classes mirror images are answered otherwise, by answers int64 [n]; empty where of none.
+def mirroring_remark(original: _Index, mirrored: _Index, label_index: _Index, labels: tuple[str, ...]) -> str:
+    """Name the classes whose mirror images are answered otherwise.
+
+    Empty where there is none. Answers are int64 [n].
 
     One-sided sign tests of all pictures and of each class, at `SIGNIFICANCE` in all (Bonferroni).
     """
@@ -120,7 +122,7 @@ def describe(original: _Index, mirrored: _Index, label_index: _Index, labels: tu
 
 
 def _loses(right: _Rows, still: _Rows, level: float) -> bool:
-    """Return whether fewer mirror images than pictures are answered right, by more than chance."""
+    """Return whether mirroring loses right answers, by more than chance."""
     lost, won = int((right & ~still).sum()), int((~right & still).sum())
     if lost - won < LEAST_LOSS * max(1, int(right.sum())):
         return False

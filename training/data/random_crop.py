@@ -1,4 +1,4 @@
-"""Random changes to the pictures that are trained on: parts of them, and mirror images."""
+"""Random crops of pictures, for augmentation."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _ASPECTS: Final = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a picture may be changed before it is learned from.
+    """Strength of augmentation.
 
     Attributes:
         strength: ``none`` shows it as the server will; ``light`` takes windows of most of it; ``full`` windows of a
@@ -31,17 +31,17 @@ class Augmentation:
 
     @property
     def window_share(self) -> tuple[float, float]:
-        """The least and the most of the picture's area that a window keeps."""
+        """Range of the picture's area that a window keeps."""
         return smallest_window(self.strength), 1.0
 
 
 def smallest_window(strength: Strength) -> float:
-    """Return the least share of a picture's area that a window keeps, 0 to 1."""
+    """Return the least share of its area that a window keeps."""
     return _SMALLEST[strength]
 
 
 def window_for(data: bytes, spec: ImageSpec, random: np.random.Generator, share: tuple[float, float]) -> Window:
-    """Draw a random part of a picture, to crop as whole pictures are.
+    """Draw a window to crop as the whole picture would be.
 
     By ``crop`` whole pictures keep their proportions, so the part is nearly square; by ``squash`` and ``pad`` it has
     nearly the picture's own shape, and is out of shape, or between bars, as far as the whole one.
@@ -53,7 +53,9 @@ def window_for(data: bytes, spec: ImageSpec, random: np.random.Generator, share:
 
 
 def random_window(size: tuple[int, int], random: np.random.Generator, share: tuple[float, float]) -> Window:
-    """Draw a part of a picture (Szegedy et al., "Going Deeper with Convolutions", 2015).
+    """Draw a window of random area and aspect ratio.
+
+    Method: Szegedy et al., "Going Deeper with Convolutions", 2015.
 
     Args:
         size: width and height of the upright picture in pixels.

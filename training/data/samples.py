@@ -1,4 +1,4 @@
-"""The pictures that a network learns from. No torch."""
+"""Training samples of a network. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ _FEWEST: Final = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture; ``weight`` scales its loss, ``group`` keeps it with others, see `training.data.groups`."""
+    """A training picture with the weight of its loss."""
 
     path: Path
     sha256: str
@@ -26,7 +26,7 @@ class Sample:
 
 
 def samples_of(dataset: Dataset, *, holdout: bool) -> tuple[Sample, ...]:
-    """Return the training pictures, or those of the holdout, by image hash: the order of `Features`."""
+    """List training or holdout samples in the order of `Features`."""
     index = {label: position for position, label in enumerate(dataset.labels)}
     images = sorted((image for image in dataset.images if image.is_holdout == holdout), key=lambda image: image.sha256)
     return tuple(
@@ -45,7 +45,7 @@ def samples_of(dataset: Dataset, *, holdout: bool) -> tuple[Sample, ...]:
 def set_aside(
     label_index: npt.NDArray[np.int64], share: float, seed: int, group: npt.NDArray[np.int64] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Choose the pictures that fine-tuning is stopped and calibrated by, and does not learn from.
+    """Choose samples to stop and calibrate a fine-tuning by.
 
     Args:
         label_index: int64 [n].

@@ -1,4 +1,4 @@
-"""Near-duplicates on one side of the split: found by the embeddings of all pictures, once there are any."""
+"""Split that keeps near-duplicates together, by their embeddings."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from training.head.features import Features
 
 
 def split_by_likeness(dataset: Dataset, features: Features) -> tuple[Dataset, Features]:
-    """Find the near-duplicates among the pictures, once, and keep them together.
+    """Find near-duplicates, once, and keep them on one side.
 
     Args:
         dataset: the pictures; what is settled stays as it is.
@@ -25,9 +25,9 @@ def split_by_likeness(dataset: Dataset, features: Features) -> tuple[Dataset, Fe
     pairs = look_alikes(features.embedding, features.label_index)
     ordered = replace(dataset, images=tuple(by_hash[name] for name in features.sha256))
     settled = keep_together(ordered, pairs)
-    kept = {image.sha256: image for image in settled.images}
-    rows = features.select(np.array([name in kept for name in features.sha256], np.bool_))
-    images = [kept[name] for name in rows.sha256]
+    image_of = {image.sha256: image for image in settled.images}
+    rows = features.select(np.array([name in image_of for name in features.sha256], np.bool_))
+    images = [image_of[name] for name in rows.sha256]
     rows = replace(
         rows,
         is_holdout=np.array([image.is_holdout for image in images], np.bool_),

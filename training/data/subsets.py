@@ -28,7 +28,7 @@ def check_share(share: str) -> None:
 
 
 def take_share(dataset: Dataset, share: str, seed: int) -> Dataset:
-    """Return the dataset with a share of its training pictures, classes in proportion.
+    """Take a share of the training pictures, classes in proportion.
 
     Args:
         dataset: whose holdout stays whole.
@@ -49,24 +49,24 @@ def take_share(dataset: Dataset, share: str, seed: int) -> Dataset:
             f"--shares: {share}: of these {len(order)} training pictures in {len(dataset.labels)} classes a share has "
             f"{least} to {len(order)}"
         )
-    taken = {image.sha256 for image in order[:count]}
+    chosen = {image.sha256 for image in order[:count]}
     return replace(
-        dataset, images=tuple(image for image in dataset.images if image.is_holdout or image.sha256 in taken)
+        dataset, images=tuple(image for image in dataset.images if image.is_holdout or image.sha256 in chosen)
     )
 
 
 def _order(dataset: Dataset, seed: int) -> list[LabelledImage]:
-    """Return the training pictures in the order in which they join.
+    """Order the training pictures as they join.
 
     Two of each class come first, then the classes in turn.
     """
     generator = np.random.default_rng(seed)
     places: list[tuple[bool, float, int, LabelledImage]] = []
     for number, label in enumerate(dataset.labels):
-        mine = sorted(
+        images = sorted(
             (image for image in dataset.images if image.label == label and not image.is_holdout),
             key=lambda image: image.sha256,
         )
-        for rank, row in enumerate(generator.permutation(len(mine)).tolist()):
-            places.append((rank >= _LEAST_OF_A_CLASS, (rank + 0.5) / len(mine), number, mine[row]))
+        for rank, row in enumerate(generator.permutation(len(images)).tolist()):
+            places.append((rank >= _LEAST_OF_A_CLASS, (rank + 0.5) / len(images), number, images[row]))
     return [image for *_, image in sorted(places, key=lambda place: place[:3])]

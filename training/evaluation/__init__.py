@@ -1,1 +1,1 @@
-"""What a version is worth, and what its data show. No torch."""
+"""Quality of a version and of its data. No torch."""

@@ -1,4 +1,4 @@
-"""Whether a head's probabilities can be taken at their word: of answers given at 80 %, are 80 % right?
+"""Calibration of a head's probabilities.
 
 The expected calibration error of few images is mostly the noise of its bins, and never 0. `squared_error` has no such
 bias, and `p_value` says how often a head that means what it says would look as bad.
@@ -25,7 +25,7 @@ _MOST_DRAWN: Final = 20_000_000
 
 
 def reliability(probabilities: FloatArray, label_index: npt.NDArray[np.int64], bins: int = BINS) -> Reliability:
-    """Compare the probability of the top answer with how often it is right.
+    """Bin top answers by confidence, and compare it with their accuracy.
 
     Args:
         probabilities: float32 [n, K].
@@ -48,7 +48,7 @@ def reliability(probabilities: FloatArray, label_index: npt.NDArray[np.int64], b
 
 
 def squared_error(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> float:
-    """Estimate the squared calibration error of the top answers without bias (Kumar et al., 2019).
+    """Estimate the squared calibration error without bias (Kumar et al., 2019).
 
     It is the mean squared difference of confidence and accuracy, over bins of equal counts, less what chance alone adds
     to it. So it is around 0 for a calibrated head, below it as often as above: average it before taking its root.
@@ -66,7 +66,9 @@ def squared_error(probabilities: FloatArray, label_index: npt.NDArray[np.int64])
 
 
 def p_value(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> float:
-    """Test by a bootstrap whether confidence is accuracy (consistency resampling, Broecker and Smith, 2007).
+    """Test by a bootstrap whether confidence is accuracy.
+
+    Method: consistency resampling (Broecker and Smith, 2007).
 
     Args:
         probabilities: float32 [n, K].
@@ -80,25 +82,27 @@ def p_value(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> fl
         return 1.0
     order, random = np.argsort(confidence, kind="stable"), np.random.default_rng(0)
     sure = confidence[order]
-    found = _squared_errors((right[order] - sure)[None])[0]
+    error = _squared_errors((right[order] - sure)[None])[0]
     draws, at_once = min(_DRAWS, max(99, _MOST_DRAWN // len(right))), max(1, _AT_ONCE // len(right))
     worse = 0
     for begin in range(0, draws, at_once):
         calibrated = random.random((min(at_once, draws - begin), len(right))) < sure
-        worse += int((_squared_errors(calibrated - sure) >= found - _ROUNDING).sum())
+        worse += int((_squared_errors(calibrated - sure) >= error - _ROUNDING).sum())
     return (worse + 1) / (draws + 1)
 
 
 def _answers(
     probabilities: FloatArray, label_index: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return how sure the top answers are, and 1 where they are right, both [n]."""
+    """Return confidence and correctness (1 or 0) of the top answers, both [n]."""
     confidence = np.clip(probabilities.max(axis=1, initial=0).astype(np.float64), 0, 1)
     return confidence, (probabilities.argmax(axis=1) == label_index).astype(np.float64)
 
 
 def _squared_errors(difference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the squared error of m samples of n differences of right and confidence, [m, n], the least sure first.
+    """Compute the squared errors of m samples of n differences, [m, n].
+
+    A difference is correctness less confidence, the least sure first.
 
     Of each bin of equal counts, it is the square of its mean less the variance of that mean.
     """
@@ -114,7 +118,7 @@ def _squared_errors(difference: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 def calibration(head: Head, temperature: float, features: Features) -> Calibration | None:
-    """Compare a head on the holdout with what it was before its temperature was folded in; None without holdout."""
+    """Compare calibration before and after the temperature, on the holdout."""
     holdout = features.holdout()
     if not len(holdout.label_index):
         return None

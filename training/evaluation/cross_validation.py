@@ -1,4 +1,4 @@
-"""Cross-validation of a whole strategy: every fold is predicted by a run that never saw it, choices and all."""
+"""Cross-validation of a whole strategy, choices and all."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +10,9 @@ from regraft.errors import DatasetError
 from regraft.progress import Progress, silent
 from training.evaluation.findings import CrossValidation
 from training.evaluation.metrics import independent_images, wilson_interval
+from training.head.additional import Additional
 from training.head.features import Features
-from training.head.fit import Additional, Balance, fit
+from training.head.fit import Balance, fit
 from training.head.folds import deal
 from training.head.logistic import Index
 
@@ -35,7 +36,7 @@ def cross_validate(
         folds: at least 2.
         seed: deals the rows to these folds, and to those inside each fit.
         balance: see `training.head.fit.fit`.
-        additional: further rows; a view is kept out with its row.
+        additional: rows beside them; a view is kept out with its row.
         progress: told the stage ``cv``.
 
     Raises:
@@ -46,16 +47,17 @@ def cross_validate(
     right = np.empty(len(fold_of), np.bool_)
     for fold in range(folds):
         progress("cv", fold, folds)
-        held = fold_of == fold
-        fitted = fit(train.select(~held), seed=seed, balance=balance, additional=without(additional, held))
-        answers = fitted.head.probabilities(train.embedding[held]).argmax(axis=1)
-        right[held] = answers == train.label_index[held]
+        in_fold = fold_of == fold
+        beside = additional and additional.without_views_of(in_fold)
+        fitted = fit(train.select(~in_fold), seed=seed, balance=balance, additional=beside)
+        answers = fitted.head.probabilities(train.embedding[in_fold]).argmax(axis=1)
+        right[in_fold] = answers == train.label_index[in_fold]
     progress("cv", folds, folds)
     return summarise(fold_of, right, train.group)
 
 
 def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int, group: Index | None = None) -> Index:
-    """Deal rows to stratified folds, int64 [n]; others than those by which a fit with the same seed chooses.
+    """Deal rows to stratified folds, int64 [n], unlike those inside a fit.
 
     Raises:
         DatasetError: a class has too few rows for that, or in too few groups; the text names it.
@@ -82,7 +84,7 @@ def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int
 
 
 def summarise(fold_of: Index, right: npt.NDArray[np.bool_], group: Index | None = None) -> CrossValidation:
-    """Sum up which rows [n] were predicted right when their fold was held out; the interval is over all of them.
+    """Summarise the right answers [n] out of fold.
 
     Rows of one group [n] count as `training.evaluation.metrics.independent_images` has it.
     """
@@ -93,14 +95,3 @@ def summarise(fold_of: Index, right: npt.NDArray[np.bool_], group: Index | None 
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(round(float(right.mean()) * independent), independent),
     )
-
-
-def without(additional: Additional | None, held: npt.NDArray[np.bool_]) -> Additional | None:
-    """Drop the views of held rows, and number the parents of the others among the rows that stay."""
-    if additional is None:
-        return None
-    orphan = additional.parent < 0
-    kept = orphan | ~held[additional.parent]
-    number = np.cumsum(~held) - 1
-    parent = np.where(orphan, -1, number[additional.parent])
-    return Additional(additional.embedding[kept], additional.label_index[kept], additional.weight[kept], parent[kept])

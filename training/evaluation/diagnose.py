@@ -1,4 +1,4 @@
-"""What a fitted head and its data show about each other: calibration, the worst answers, pictures to look at."""
+"""Diagnosis of a fitted head and its data."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ def diagnose(
     unseen_probabilities: FloatArray,
     files: Mapping[str, str],
 ) -> Findings:
-    """Look at a head and at the data it was fitted on.
+    """Diagnose a head and the data that it was fitted on.
 
     Args:
         features: training and holdout rows.
@@ -48,10 +48,10 @@ def diagnose(
     probabilities = head.probabilities(features.embedding)
     predicted = np.flatnonzero(~features.is_holdout)[unseen_rows]
     probabilities[predicted] = unseen_probabilities
-    held = np.flatnonzero(features.is_holdout)
-    unseen = np.sort(np.concatenate([held, predicted]))
+    holdout = np.flatnonzero(features.is_holdout)
+    unseen = np.sort(np.concatenate([holdout, predicted]))
 
-    worst = held[top_losses(probabilities[held], features.label_index[held])]
+    worst = holdout[top_losses(probabilities[holdout], features.label_index[holdout])]
     wrong = label_errors(probabilities[unseen], features.label_index[unseen])
     duplicates = near_duplicates(features.embedding, probabilities.argmax(axis=1), features.is_holdout)
 
@@ -74,7 +74,7 @@ def diagnose(
 
 
 def thumbnails(findings: Findings, paths: Mapping[str, ImageFile]) -> dict[str, bytes]:
-    """Return a small JPEG, by image hash, of every picture that the report shows; unreadable ones are skipped."""
+    """Make thumbnails of the report's pictures, by hash; skip unreadable ones."""
     judged = (*findings.top_losses, *findings.label_errors, *findings.doubted)
     shown: set[str] = {picture.sha256 for picture in judged}
     shown |= {picture.sha256 for pair in findings.duplicates for picture in (pair.first, pair.second)}
@@ -82,7 +82,7 @@ def thumbnails(findings: Findings, paths: Mapping[str, ImageFile]) -> dict[str, 
 
 
 def small_pictures(paths: Mapping[str, ImageFile]) -> dict[str, bytes]:
-    """Return a small JPEG of every picture, by image hash; unreadable ones are skipped."""
+    """Make thumbnails as JPEGs by image hash; skip unreadable ones."""
 
     def shrink(name: str) -> bytes:
         try:
@@ -101,7 +101,7 @@ def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:
 
 
 def judged_picture(features: Features, row: int, probabilities: FloatArray, files: Mapping[str, str]) -> Judged:
-    """Return a row of ``features`` beside what it was answered with, probabilities [K]."""
+    """Judge a row of features by probabilities [K]."""
     return Judged.of(_picture(features, row, files), features.labels, probabilities)
 
 

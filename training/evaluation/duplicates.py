@@ -1,4 +1,7 @@
-"""Near-duplicates by their embeddings: another size, crop or exposure, a mirror image, the next shot of a scene."""
+"""Near-duplicates, by their embeddings.
+
+Another size, crop or exposure, a mirror image, the next shot of a scene.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -73,7 +76,7 @@ def near_duplicates(embedding: FloatArray, answer: _Rows, is_holdout: _Mask) -> 
 
 
 def look_alikes(embedding: FloatArray, label_index: _Rows) -> _Rows:
-    """Return pairs [p, 2] of pictures that are likely versions of one, to be kept together.
+    """Find pairs [p, 2] of likely versions of one picture, to keep together.
 
     A picture goes with its nearest up to the last of `MOST_VERSIONS` after which the distance leaps: `LEAP` times the
     next is more than that, and so large a leap is no chance, see `_leaps`. So versions are found however many there are
@@ -98,7 +101,7 @@ def look_alikes(embedding: FloatArray, label_index: _Rows) -> _Rows:
 
 
 def _leaps(distance: FloatArray, size: _Rows) -> _Mask:
-    """Return after which neighbours the distance leaps, bool [n, k].
+    """Find the neighbours after which the distance leaps, bool [n, k].
 
     Of points in m dimensions the k-th distance is to the next as U^(1/km), with U uniform (Levina and Bickel, "Maximum
     Likelihood Estimation of Intrinsic Dimension", 2004). m is taken from the median beyond the first `_FAR`, which
@@ -123,20 +126,23 @@ def _leaps(distance: FloatArray, size: _Rows) -> _Mask:
 
 
 def _linked(index: _Rows, wanted: _Mask) -> _Rows:
-    """Return the pairs [p, 2] of rows and those of their neighbours [n, k] that are wanted; the lower row first."""
+    """Pair rows with their wanted neighbours [n, k], lower row first, [p, 2]."""
     rows, rank = np.nonzero(wanted)
     return np.sort(np.column_stack([rows, index[rows, rank]]), axis=1)
 
 
 def _is_most_of_a_class(group: _Rows, label_index: _Rows) -> _Mask:
-    """Return whether each row's group [n] has more than half of a class, bool [n]."""
+    """Mark rows [n] whose group has more than half of a class."""
     pairs, members = np.unique(np.stack([group, label_index]), axis=1, return_counts=True)
     most = pairs[0][members > np.bincount(label_index)[pairs[1]] / 2]
     return np.isin(group, most)
 
 
 def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, FloatArray]:
-    """Return each row's cosine with the nearest and with the third nearest other row; -1 where there is none."""
+    """Compute each row's cosine with its nearest and third nearest row.
+
+    Without such a row it is -1.
+    """
     likest, third = np.full((2, len(embedding)), -1, np.float32)
     for rows, cosine in cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
         likest[rows] = cosine.max(axis=1)
@@ -146,14 +152,14 @@ def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, Float
 
 
 def _pairs(rows: _Rows, cosine: FloatArray, third: FloatArray) -> tuple[_Rows, FloatArray]:
-    """Return the pairs [p, 2] whose lower row is one of ``rows``, and their cosines [p]."""
+    """Pair near rows [p, 2] whose lower row is in ``rows``, with cosines [p]."""
     near = _is_near(cosine, np.maximum(third[rows][:, None], third[None, :]))
     first, second = np.nonzero(near & (rows[:, None] < np.arange(len(third))))
     return np.column_stack([rows[first], second]), cosine[first, second]
 
 
 def _pairs_of_neighbours(embedding: FloatArray, answer: _Rows) -> tuple[_Rows, FloatArray]:
-    """Return the pairs [p, 2] of rows and their nearest, and their cosines [p], as the lower row sees them."""
+    """Pair rows [p, 2] with their nearest, with cosines [p]."""
     index, cosine = nearest(embedding, answer, MOST_NEIGHBOURS)
     third = cosine[:, 2]
     rows, rank = np.nonzero(_is_near(cosine, np.maximum(third[:, None], third[index])))
@@ -165,12 +171,12 @@ def _pairs_of_neighbours(embedding: FloatArray, answer: _Rows) -> tuple[_Rows, F
 
 
 def _is_near(cosine: FloatArray, third: FloatArray) -> _Mask:
-    """Return whether pairs are near-duplicates; ``third`` is the larger of the cosines with their third nearest."""
+    """Mark near-duplicates; ``third`` is the larger third nearest cosine."""
     return np.asarray((cosine >= SAME) | ((cosine >= LIKE) & (1 - cosine <= STANDS_OUT * (1 - third))), np.bool_)
 
 
 def _merge(best: Duplicates, pairs: _Rows, cosine: FloatArray, is_holdout: _Mask) -> Duplicates:
-    """Keep the first `MAX_PAIRS` of what was found until now and what is new; count all."""
+    """Merge new pairs: keep the first `MAX_PAIRS`, count all."""
     found, across = best.found + len(pairs), best.across + int(_across(pairs, is_holdout).sum())
     pairs, cosine = np.concatenate([best.pairs, pairs]), np.concatenate([best.cosine, cosine])
     rank = -(cosine + 3 * _across(pairs, is_holdout))  # a cosine is at most 1, so any pair across goes before the rest

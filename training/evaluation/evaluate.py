@@ -1,7 +1,8 @@
-"""One model judged by labelled pictures, or two compared on the same ones."""
+"""Evaluation of a model, or comparison of two, on labelled pictures."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from regraft.label_rules import listed, one_form
 from regraft.model.artifact import FloatArray
 from regraft.model.card import Metrics
 from training.data.dataset import Dataset, LabelledImage
-from training.data.scan import shown_path
+from training.data.file_listing import shown_path
 from training.evaluation.calibration import reliability
 from training.evaluation.findings import Judged, Picture, Reliability, Selective
 from training.evaluation.label_errors import top_losses
@@ -44,7 +45,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Declined:
-    """The promise of a target error, with the answers given and those wrong."""
+    """The promise of a target error, with answered and wrong counts."""
 
     target_error: float
     threshold: float
@@ -54,7 +55,7 @@ class Declined:
 
 @dataclass(frozen=True)
 class UnknownLabel:
-    """A label that the model does not know, with its novel pictures."""
+    """A label unknown to the model, with its novel pictures."""
 
     label: str
     novel: Share
@@ -62,7 +63,7 @@ class UnknownLabel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's figures on labelled pictures.
+    """Figures of a model on labelled pictures.
 
     Attributes:
         model: what people call it.
@@ -113,8 +114,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Labelled pictures that models are judged by.
+class EvaluationSet:
+    """Labelled pictures to judge models by.
 
     Attributes:
         images: by hash.
@@ -136,9 +137,9 @@ class Pictures:
         return [(key, image.path) for key, image in self.images.items()]
 
 
-def pictures_of(dataset: Dataset, data: Path) -> Pictures:
-    """Return the pictures of a part of the data, see `training.data.dataset.scan_part`."""
-    return Pictures(
+def evaluation_set(dataset: Dataset, data: Path) -> EvaluationSet:
+    """Take the pictures of a part of the data."""
+    return EvaluationSet(
         images={image.sha256: image for image in dataset.images},
         shown={image.sha256: shown_path(image.path, data) for image in dataset.images},
         data=text_of(Path(data.resolve().name)),
@@ -148,8 +149,8 @@ def pictures_of(dataset: Dataset, data: Path) -> Pictures:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model that was asked about pictures.
+class ModelRun:
+    """A model with its answers on the pictures.
 
     Attributes:
         model: what people call it.
@@ -164,26 +165,26 @@ class Asked:
     trained_on: Collection[str] | None = None
 
 
-def evaluate(asked: Asked, pictures: Pictures) -> Evaluation:
-    """Judge a model by its answers.
+def evaluate(run: ModelRun, pictures: EvaluationSet) -> Evaluation:
+    """Evaluate a model by its answers.
 
     Raises:
         DatasetError: the model knows no label of the data.
     """
-    answers = asked.answers
-    known, truth = _known(answers, pictures)
-    if not known.any():
-        raise DatasetError(_stranger(asked.model, answers, pictures))
-    by, full = answers.by, answers.probabilities[known]
+    answers = run.answers
+    is_known, truth = _known(answers, pictures)
+    if not is_known.any():
+        raise DatasetError(_mismatch(run.model, answers, pictures))
+    by, full = answers.by, answers.probabilities[is_known]
     used = np.union1d(truth, full.argmax(axis=1))  # of a thousand labels the data may have ten
     labels = tuple(by.labels[row] for row in used)
     probabilities, truth = full[:, used], np.searchsorted(used, truth)
-    ids = [key for key, is_known in zip(answers.ids, known, strict=True) if is_known]
+    ids = list(compress(answers.ids, is_known))
     group = np.array([pictures.images[key].group for key in ids], np.int64)
-    trained = np.array([key in (asked.trained_on or ()) for key in ids])
+    trained = np.array([key in (run.trained_on or ()) for key in ids])
     is_novel = answers.novelty > by.novelty_threshold
     return Evaluation(
-        model=asked.model,
+        model=run.model,
         name=by.name,
         version=by.version,
         labels=by.labels,
@@ -191,11 +192,11 @@ def evaluate(asked: Asked, pictures: Pictures) -> Evaluation:
         reliability=reliability(probabilities, truth),
         selective=selective(probabilities, truth),
         novelty_threshold=by.novelty_threshold,
-        novel=_share(is_novel[known]),
-        novel_by_label={labels[row]: _share(is_novel[known][truth == row]) for row in np.unique(truth)},
+        novel=_share(is_novel[is_known]),
+        novel_by_label={labels[row]: _share(is_novel[is_known][truth == row]) for row in np.unique(truth)},
         declined=_declined(answers, probabilities, truth),
-        unknown=_unknown(answers, pictures, is_novel, known),
-        trained_on=None if asked.trained_on is None else int(trained.sum()),
+        unknown=_unknown(answers, pictures, is_novel, is_known),
+        trained_on=None if run.trained_on is None else int(trained.sum()),
         unseen=_measured(probabilities[~trained], truth[~trained], labels, group[~trained])
         if 0 < trained.sum() < len(ids)
         else None,
@@ -208,22 +209,22 @@ def evaluate(asked: Asked, pictures: Pictures) -> Evaluation:
             for row in top_losses(probabilities, truth)
         ),
         failures={pictures.shown[key]: reason for key, reason in answers.failures.items()},
-        seconds=asked.seconds,
+        seconds=run.seconds,
     )
 
 
-def _known(answers: ModelAnswers, pictures: Pictures) -> tuple[npt.NDArray[np.bool_], _Rows]:
-    """Return a mask [n] of known labels, and their indexes."""
+def _known(answers: ModelAnswers, pictures: EvaluationSet) -> tuple[npt.NDArray[np.bool_], _Rows]:
+    """Mask known labels [n], and index them."""
     index = {one_form(label): row for row, label in enumerate(answers.by.labels)}
     truth = np.array([index.get(one_form(pictures.images[key].label), -1) for key in answers.ids], np.int64)
     return truth >= 0, truth[truth >= 0]
 
 
-def _stranger(model: str, answers: ModelAnswers, pictures: Pictures) -> str:
-    theirs = sorted({pictures.images[key].label for key in answers.ids})
+def _mismatch(model: str, answers: ModelAnswers, pictures: EvaluationSet) -> str:
+    data_labels = sorted({pictures.images[key].label for key in answers.ids})
     return (
         f"{model} knows no label of the data: it has {listed(answers.by.labels, _NAMED)}, the data has "
-        f"{listed(theirs, _NAMED)}; are the class folders called as its labels are?"
+        f"{listed(data_labels, _NAMED)}; are the class folders called as its labels are?"
     )
 
 
@@ -247,15 +248,15 @@ def _declined(answers: ModelAnswers, probabilities: FloatArray, truth: _Rows) ->
 
 
 def _unknown(
-    answers: ModelAnswers, pictures: Pictures, is_novel: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]
+    answers: ModelAnswers, pictures: EvaluationSet, is_novel: npt.NDArray[np.bool_], is_known: npt.NDArray[np.bool_]
 ) -> tuple[UnknownLabel, ...]:
     labels = np.array([pictures.images[key].label for key in answers.ids])
-    strangers = sorted(set(labels[~known].tolist()))
-    return tuple(UnknownLabel(label, _share(is_novel[labels == label])) for label in strangers)
+    unknown_labels = sorted(set(labels[~is_known].tolist()))
+    return tuple(UnknownLabel(label, _share(is_novel[labels == label])) for label in unknown_labels)
 
 
 @dataclass(frozen=True)
-class Differing:
+class DifferentAnswer:
     """A picture that two models answer differently."""
 
     sha256: str
@@ -268,7 +269,7 @@ class Differing:
 
 @dataclass(frozen=True)
 class PairedEvaluation:
-    """Two models on the same pictures.
+    """Two models compared on the same pictures.
 
     These are the pictures that both answered, and whose label both know.
 
@@ -290,7 +291,7 @@ class PairedEvaluation:
     gain: float
     gain_error: float
     agreed: int
-    differing: tuple[Differing, ...]
+    differing: tuple[DifferentAnswer, ...]
     differing_found: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -298,8 +299,8 @@ class PairedEvaluation:
         return asdict(self)
 
 
-def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures) -> PairedEvaluation:
-    """Compare the answers of two models, picture by picture.
+def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: EvaluationSet) -> PairedEvaluation:
+    """Compare the answers of two models by picture.
 
     Raises:
         DatasetError: there is no picture that both answered and whose label both know.
@@ -307,11 +308,11 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     # scipy.stats takes most of a second, which one model spares
     from training.gate.noninferiority import p_value_of_difference  # noqa: PLC0415
 
-    kept, labels = _in_common(first, second, pictures)
-    if not kept:
+    common, labels = _in_common(first, second, pictures)
+    if not common:
         raise DatasetError("there is no picture that both models answered and whose label both know")
-    truth = np.array([labels.index(one_form(pictures.images[key].label)) for key in kept], np.int64)
-    probabilities = [_aligned(answers, kept, labels) for answers in (first, second)]
+    truth = np.array([labels.index(one_form(pictures.images[key].label)) for key in common], np.int64)
+    probabilities = [_aligned(answers, common, labels) for answers in (first, second)]
     answer = [each.argmax(axis=1) for each in probabilities]
     right = [each == truth for each in answer]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -320,18 +321,18 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     surest = np.maximum(*(each.max(axis=1) for each in probabilities))[differ]
     order = differ[np.lexsort((-surest, ~(right[0] | right[1])[differ]))]
     return PairedEvaluation(
-        images=len(kept),
+        images=len(common),
         accuracy=losses.accuracy,
         only_first=only_first,
         only_second=only_second,
         p_value=p_value_of_difference(only_first, only_second),
         gain=losses.gain,
-        gain_error=losses.error if len(kept) > 1 else 0.0,
-        agreed=len(kept) - len(differ),
+        gain_error=losses.error if len(common) > 1 else 0.0,
+        agreed=len(common) - len(differ),
         differing=tuple(
-            Differing(
-                kept[row],
-                pictures.shown[kept[row]],
+            DifferentAnswer(
+                common[row],
+                pictures.shown[common[row]],
                 labels[truth[row]],
                 (labels[answer[0][row]], labels[answer[1][row]]),
                 (float(probabilities[0][row].max()), float(probabilities[1][row].max())),
@@ -343,31 +344,31 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Pictures)
     )
 
 
-def _in_common(first: ModelAnswers, second: ModelAnswers, pictures: Pictures) -> tuple[list[str], list[str]]:
-    """Return the pictures to compare on, and all labels of the two."""
-    theirs = [[one_form(label) for label in answers.by.labels] for answers in (first, second)]
-    both = set(theirs[0]) & set(theirs[1])
+def _in_common(first: ModelAnswers, second: ModelAnswers, pictures: EvaluationSet) -> tuple[list[str], list[str]]:
+    """List the pictures to compare on, and all labels of both models."""
+    labels_of = [[one_form(label) for label in answers.by.labels] for answers in (first, second)]
+    both = set(labels_of[0]) & set(labels_of[1])
     answered = set(second.ids)
-    kept = [key for key in first.ids if key in answered and one_form(pictures.images[key].label) in both]
-    return kept, list(dict.fromkeys(theirs[0] + theirs[1]))
+    common = [key for key in first.ids if key in answered and one_form(pictures.images[key].label) in both]
+    return common, list(dict.fromkeys(labels_of[0] + labels_of[1]))
 
 
-def _aligned(answers: ModelAnswers, kept: Sequence[str], labels: Sequence[str]) -> FloatArray:
-    """Return the probabilities [n, L] over all labels of both models."""
+def _aligned(answers: ModelAnswers, common: Sequence[str], labels: Sequence[str]) -> FloatArray:
+    """Align probabilities [n, L] to all labels of both models."""
     row = {key: number for number, key in enumerate(answers.ids)}
     place = {label: number for number, label in enumerate(labels)}
-    aligned = np.zeros((len(kept), len(labels)), np.float32)
+    aligned = np.zeros((len(common), len(labels)), np.float32)
     columns = [place[one_form(label)] for label in answers.by.labels]
-    aligned[:, columns] = answers.probabilities[[row[key] for key in kept]]
+    aligned[:, columns] = answers.probabilities[[row[key] for key in common]]
     return aligned
 
 
 @dataclass(frozen=True)
-class Result:
-    """All that ``regraft evaluate`` found.
+class EvaluationResult:
+    """Result of ``regraft evaluate``.
 
     Attributes:
-        data: see `Pictures`, as is the split.
+        data: see `EvaluationSet`, as is the split.
         images: that were asked about.
         left_out: files that took no part, or that a model could not read, each with its reason.
         paired: where there are two models.
@@ -392,19 +393,19 @@ class Result:
         }
 
 
-def summarise(pictures: Pictures, asked: Sequence[Asked]) -> Result:
-    """Judge one model, or two and compare them.
+def evaluate_models(pictures: EvaluationSet, runs: Sequence[ModelRun]) -> EvaluationResult:
+    """Evaluate one model, or two with a comparison.
 
     Raises:
         DatasetError: a model knows no label of the data, or two have no picture in common.
     """
-    models = tuple(evaluate(each, pictures) for each in asked)
+    models = tuple(evaluate(each, pictures) for each in runs)
     failures = {file: reason for each in models for file, reason in each.failures.items()}
-    return Result(
+    return EvaluationResult(
         data=pictures.data,
         split=pictures.split,
         images=len(pictures.images),
         models=models,
-        paired=evaluate_pair(asked[0].answers, asked[1].answers, pictures) if len(asked) > 1 else None,
+        paired=evaluate_pair(runs[0].answers, runs[1].answers, pictures) if len(runs) > 1 else None,
         left_out=(*pictures.left_out, *failures.items()),
     )

@@ -1,4 +1,7 @@
-"""What a training run found out beside the card's metrics; `report.html` draws it, `report.json` holds it."""
+"""Findings of a training run, beside the card's metrics.
+
+`report.html` draws them, `report.json` has them.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,7 @@ from training.gate.verdict import Verdict
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of like confidence: how sure they were on average, and how often right. Shares 0 to 1."""
+    """A bin of predictions: confidence and accuracy, 0 to 1."""
 
     confidence: float
     accuracy: float
@@ -21,7 +24,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far confidence and accuracy are apart.
+    """Calibration error of predictions.
 
     Attributes:
         ece: expected calibration error (Naeini et al., 2015), 0 to 1: mean distance of the two over all images. Of few
@@ -39,7 +42,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability on the holdout before and after the temperature was folded into the head."""
+    """Reliability on the holdout before and after the temperature."""
 
     before: Reliability
     after: Reliability
@@ -47,7 +50,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Selective:
-    """Accuracy of the surest answers, on images that the heads had not seen.
+    """Accuracy of the surest answers on unseen images, by coverage.
 
     Attributes:
         answered: shares of the images, rising to 1.
@@ -62,7 +65,7 @@ class Selective:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Accuracy of each fold of the training images, every fold predicted by a run that did not see it."""
+    """Accuracy of each fold, predicted by a run without it."""
 
     folds: tuple[float, ...]
     accuracy: float
@@ -87,7 +90,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Judged(Picture):
-    """A picture and what it was answered with, by a head that was not fitted on it.
+    """A picture with the answer of a head not fitted on it.
 
     Attributes:
         probability: of the answer.
@@ -100,7 +103,7 @@ class Judged(Picture):
 
     @classmethod
     def of(cls, picture: Picture, labels: Sequence[str], probabilities: FloatArray) -> "Judged":
-        """Judge a picture, whose label is one of the K, by probabilities [K]."""
+        """Judge a picture by probabilities [K]."""
         answer = int(probabilities.argmax())
         return cls(
             **vars(picture),
@@ -112,7 +115,7 @@ class Judged(Picture):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are nearly the same; ``cosine`` is the likeness of their centred embeddings, at most 1."""
+    """Near-duplicates, with the cosine of their centred embeddings."""
 
     first: Picture
     second: Picture
@@ -121,7 +124,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class NoveltyCheck:
-    """How well novelty tells images of a class that was left out of the head from the rest.
+    """Detection of images of classes left out, by their novelty.
 
     Attributes:
         auroc: by method, mean over the classes left out in turn; 0.5 is chance, 1 perfect.
@@ -140,7 +143,9 @@ class NoveltyCheck:
 
 @dataclass(frozen=True)
 class ExtraData:
-    """A second labelled set beside the first (instance transfer). Accuracies are on the first set alone.
+    """Gain of a second labelled set (instance transfer).
+
+    Accuracies are on the first set alone.
 
     Attributes:
         images: that joined.
@@ -165,8 +170,8 @@ class ExtraData:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What the source classifier brought (``--init source``).
+class StartFinding:
+    """Start from the source classifier's rows (``--init source``).
 
     Attributes:
         matched: label to the source label whose row it took; the others took a mean of rows.
@@ -207,7 +212,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a fine-tuning did, as a textbook's table has it.
+    """A fine-tuning's data, rates and results, as a textbook's table.
 
     Attributes:
         images: that were learned from in the end.
@@ -262,7 +267,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything; what a run did not look into is None or empty.
+    """All findings; what a run did not look into is None or empty.
 
     Attributes:
         notes: sentences on what was decided on the way and why.
@@ -292,7 +297,7 @@ class Findings:
     duplicates_across: int = 0
     novelty: NoveltyCheck | None = None
     extra: ExtraData | None = None
-    start: Start | None = None
+    start: StartFinding | None = None
     epochs: tuple[Epoch, ...] = ()
     tuning: Tuning | None = None
     agreement: Agreement | None = None

@@ -1,4 +1,4 @@
-"""Find labels that are likely wrong, and the worst mistakes.
+"""Likely wrong labels and worst mistakes.
 
 Everything here speaks of rows; `training.evaluation.diagnose` gives them names.
 """
@@ -17,7 +17,7 @@ _Rows = npt.NDArray[np.int64]
 
 
 def top_losses(probabilities: FloatArray, label_index: _Rows) -> _Rows:
-    """Return up to `TOP_LOSSES` rows that were answered wrong, the least probable label first."""
+    """Find the `TOP_LOSSES` worst mistakes, the least probable label first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != label_index)
     given = _given(probabilities, label_index)
     return wrong[np.argsort(given[wrong], kind="stable")][:TOP_LOSSES]
@@ -45,8 +45,8 @@ def label_errors(probabilities: FloatArray, label_index: _Rows) -> _Rows:
     sums = np.bincount(label_index, weights=given, minlength=classes)
     threshold = np.where(counts >= MIN_CLASS, sums / np.maximum(counts, 1), np.inf)
     confident = np.where(probabilities >= threshold - 1e-6, probabilities, -1)
-    told, answer = confident.argmax(axis=1), probabilities.argmax(axis=1)
-    suspect = (confident.max(axis=1) >= 0) & (told != label_index) & (answer != label_index)
+    confident_label, answer = confident.argmax(axis=1), probabilities.argmax(axis=1)
+    suspect = (confident.max(axis=1) >= 0) & (confident_label != label_index) & (answer != label_index)
     rows = np.flatnonzero(suspect & (counts[label_index] >= MIN_CLASS))
     return rows[np.argsort(given[rows], kind="stable")]
 

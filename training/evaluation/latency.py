@@ -1,4 +1,4 @@
-"""How long finished models take for a picture on this machine."""
+"""Latency of model files on this machine."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ _PICTURES: Final = 8
 
 
 def ms_per_image(models: Sequence[Path], pictures: Iterable[ImageFile], progress: Progress = silent) -> list[float]:
-    """Measure what one picture takes on one thread of the CPU, without its decoding.
+    """Measure milliseconds a picture on one CPU thread, without decoding.
 
     The models take turns, so that whatever else the machine does slows all of them alike.
 
@@ -50,17 +50,17 @@ def ms_per_crop(backbones: Sequence[bytes], crops: Sequence[Crop], progress: Pro
 def in_turns(
     askers: Sequence[Callable[[Any], object]], pictures: Sequence[Sequence[Any]], progress: Progress = silent
 ) -> list[float]:
-    """Measure what one call takes, each of its own pictures, by turns; see `ms_per_image`."""
-    taken: list[list[float]] = [[] for _ in askers]
+    """Measure milliseconds a call, by turns; see `ms_per_image`."""
+    times_of: list[list[float]] = [[] for _ in askers]
     progress("measure", 0, _WARM_UP + RUNS)
     for turn in range(_WARM_UP + RUNS):
-        for ask, mine, times in zip(askers, pictures, taken, strict=True):
-            picture = mine[turn % len(mine)]
+        for ask, own, times in zip(askers, pictures, times_of, strict=True):
+            picture = own[turn % len(own)]
             started = time.perf_counter()
             ask(picture)
             times.append(1000 * (time.perf_counter() - started))
         progress("measure", turn + 1, _WARM_UP + RUNS)
-    return [round(median(times[_WARM_UP:]), 3) for times in taken]
+    return [round(median(times[_WARM_UP:]), 3) for times in times_of]
 
 
 def _asking(session: Any, output: str) -> Callable[[Crop], object]:  # noqa: ANN401 - the package ships no type information

@@ -1,4 +1,4 @@
-"""What a head is worth: metrics from probabilities and true labels."""
+"""Metrics of predictions and true labels."""
 
 import math
 from statistics import NormalDist
@@ -16,7 +16,7 @@ def measure(
     labels: tuple[str, ...],
     group: npt.NDArray[np.int64] | None = None,
 ) -> Metrics | None:
-    """Measure predictions on images that were not fitted on.
+    """Measure predictions on images not fitted on.
 
     Args:
         probabilities: float32 [n, K].
@@ -59,7 +59,7 @@ def measure(
 
 
 def independent_images(group: npt.NDArray[np.int64]) -> int:
-    """Return as how many independent images those in groups [n] count (Kish, "Survey Sampling", 1965)."""
+    """Count images in groups [n] as independent ones (Kish, 1965)."""
     sizes = np.unique(group, return_counts=True)[1]
     return max(1, round(float(sizes.sum() ** 2 / (sizes**2).sum())))
 

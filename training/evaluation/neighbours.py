@@ -1,4 +1,4 @@
-"""The nearest pictures of each, by their embeddings: exactly, or approximately where there are many."""
+"""Nearest neighbours of embeddings, exact or approximate."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -24,7 +24,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, FloatArray]:
-    """Return the nearest other rows of each, at most ``count``, and their cosines, the likest first.
+    """Find the ``count`` nearest other rows of each, with cosines.
 
     Embeddings are centred on the mean of a class. That of a small class is pulled towards the mean of all rows, or a
     pair that is a whole class would cancel out.
@@ -47,8 +47,8 @@ def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, Fl
     if not count:
         return index, likest
     with threadpool_limits(limits=cpu_budget()):
-        found = _cosines_with_candidates if len(embedding) > EXACT_UP_TO and _has_usearch() else _cosines_with_all
-        for rows, others, cosine in found(embedding, answer, count):
+        search = _cosines_with_candidates if len(embedding) > EXACT_UP_TO and _has_usearch() else _cosines_with_all
+        for rows, others, cosine in search(embedding, answer, count):
             order = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
             index[rows] = np.take_along_axis(others, order, 1)
             likest[rows] = np.take_along_axis(cosine, order, 1)
@@ -56,7 +56,7 @@ def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, Fl
 
 
 def cosines(embedding: FloatArray, answer: _Rows, wanted: _Mask) -> Iterator[tuple[_Rows, FloatArray]]:
-    """Yield some of the wanted rows, and their cosines [rows, n] with all, centred likewise; -1 with themselves."""
+    """Yield wanted rows with their cosines [rows, n] to all; -1 to themselves."""
     for members, mean in _classes(embedding, answer):
         directions = _directions(embedding, mean)
         rows = members[wanted[members]]
@@ -68,7 +68,7 @@ def cosines(embedding: FloatArray, answer: _Rows, wanted: _Mask) -> Iterator[tup
 
 
 def _cosines_with_all(embedding: FloatArray, answer: _Rows, count: int) -> Iterator[tuple[_Rows, _Rows, FloatArray]]:
-    """Yield rows, the ``count`` likest of all others [rows, count], and their cosines."""
+    """Yield rows, their nearest others [rows, count], and cosines."""
     for rows, cosine in cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
         some = np.sort(np.argpartition(-cosine, count - 1, axis=1)[:, :count], axis=1)
         yield rows, some, np.take_along_axis(cosine, some, 1)
@@ -77,19 +77,19 @@ def _cosines_with_all(embedding: FloatArray, answer: _Rows, count: int) -> Itera
 def _cosines_with_candidates(
     embedding: FloatArray, answer: _Rows, count: int
 ) -> Iterator[tuple[_Rows, _Rows, FloatArray]]:
-    """Yield rows, others [rows, m] that are likely near, and their cosines; -1 where a row has fewer."""
+    """Yield rows, likely near others [rows, m], and cosines; -1 for none."""
     candidates = _candidates(embedding, count + _FURTHER)
     for rows, mean in _classes(embedding, answer):
         for start in range(0, len(rows), _BLOCK // 8):
             block = rows[start : start + _BLOCK // 8]
             others = candidates[block]
-            mine, theirs = _directions(embedding[block], mean), _directions(embedding[others], mean)
-            cosine = np.einsum("rd,rmd->rm", mine, theirs, optimize=True)
+            own, other = _directions(embedding[block], mean), _directions(embedding[others], mean)
+            cosine = np.einsum("rd,rmd->rm", own, other, optimize=True)
             yield block, others, np.clip(np.where(others == block[:, None], -1, cosine), -1, 1)
 
 
 def _classes(embedding: FloatArray, answer: _Rows) -> Iterator[tuple[_Rows, FloatArray]]:
-    """Yield the rows of each class, and the mean float32 [D] to centre on for them."""
+    """Yield each class's rows with the mean float32 [D] to centre on."""
     overall = embedding.mean(axis=0, dtype=np.float64) if len(embedding) else 0
     for each in np.unique(answer):
         rows = np.flatnonzero(answer == each)
@@ -98,24 +98,24 @@ def _classes(embedding: FloatArray, answer: _Rows) -> Iterator[tuple[_Rows, Floa
 
 
 def _directions(embedding: FloatArray, mean: FloatArray) -> FloatArray:
-    """Return rows [..., D], centred and of length 1."""
+    """Centre and normalise rows [..., D]."""
     directions = embedding - mean
     directions /= np.maximum(np.linalg.norm(directions, axis=-1, keepdims=True), np.float32(1e-12))
     return np.asarray(directions, np.float32)
 
 
 def _candidates(embedding: FloatArray, count: int) -> _Rows:
-    """Return for each row ``count`` others that are likely the nearest, int64 [n, count]; itself where it has fewer."""
+    """Search a graph for likely nearest rows, int64 [n, count], or themselves."""
     from usearch.index import Index  # noqa: PLC0415 - optional, slow to load, and few runs are so large
 
     points = _on_main_axes(embedding)
     graph = Index(ndim=points.shape[1], metric="l2sq", dtype="f32")
     graph.add(np.arange(len(points)), points, threads=1)  # in turn: the graph depends on the order
-    found = np.asarray(graph.search(points, count + 1, threads=cpu_budget()).keys, np.int64)
+    neighbours = np.asarray(graph.search(points, count + 1, threads=cpu_budget()).keys, np.int64)
     rows = np.arange(len(points))[:, None]
-    themselves = found == rows
+    themselves = neighbours == rows
     themselves[~themselves.any(axis=1), -1] = True  # among many equal ones a row may not find itself
-    return np.asarray(found[~themselves].reshape(len(points), count), np.int64)
+    return np.asarray(neighbours[~themselves].reshape(len(points), count), np.int64)
 
 
 def _has_usearch() -> bool:
@@ -127,7 +127,7 @@ def _has_usearch() -> bool:
 
 
 def _on_main_axes(embedding: FloatArray) -> FloatArray:
-    """Return the rows on the main axes of a sample of them, float32 [n, a]."""
+    """Project rows to the main axes of a sample, float32 [n, a]."""
     sample = embedding[:: -(-len(embedding) // _SAMPLE)]
     mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = sample - mean

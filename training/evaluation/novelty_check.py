@@ -1,4 +1,4 @@
-"""How well novelty tells images of a new class, by the method in the file and by others, for the report."""
+"""Check of novelty on classes left out, for the report."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from training.evaluation.findings import NoveltyCheck
 from training.head.features import Features
 from training.head.fit import FittedHead
 from training.head.logistic import Matrix
-from training.head.novelty import NOVELTY_QUANTILE, LeftOut, auroc, most_common, splits
+from training.head.novelty import NOVELTY_QUANTILE, UnseenClassScores, auroc, most_common, splits
 
 NEIGHBOUR: Final = "5th neighbour"
 """Cosine distance to the fifth nearest training image (Sun et al., 2022); not served, since it takes all of them."""
@@ -17,8 +17,8 @@ NEIGHBOUR: Final = "5th neighbour"
 _NEIGHBOURS: Final = 5
 
 
-def check(features: Features, fitted: FittedHead) -> NoveltyCheck | None:
-    """Look at the classes that the fit left out in turn, and see whether their images were found to be new.
+def check_novelty(features: Features, fitted: FittedHead) -> NoveltyCheck | None:
+    """Check whether images of classes left out are found to be novel.
 
     Known images were scored out of fold, and those of the class left out against the same rows as they. Few rows give
     novelty another scale, so what is caught is counted at a threshold of their own, set by the card's rule; false
@@ -52,15 +52,15 @@ def check(features: Features, fitted: FittedHead) -> NoveltyCheck | None:
     )
 
 
-def _to_neighbours(left_out: LeftOut) -> list[Matrix]:
+def _to_neighbours(left_out: UnseenClassScores) -> list[Matrix]:
     x, y, scores = left_out.x, left_out.label_index, []
     with threadpool_limits(limits=1):  # small products, that threads would only wait for each other in
         likeness = x @ x.T
     for index in most_common(y):
         novelty = np.empty(len(y))
-        for held, known in splits(y, left_out.folds, index):
-            near = likeness[np.ix_(held, known)]
+        for scored, fitted in splits(y, left_out.folds, index):
+            near = likeness[np.ix_(scored, fitted)]
             nth = min(_NEIGHBOURS, near.shape[1])
-            novelty[held] = 1 - np.partition(near, -nth, axis=1)[:, -nth]
+            novelty[scored] = 1 - np.partition(near, -nth, axis=1)[:, -nth]
         scores.append(novelty)
     return scores

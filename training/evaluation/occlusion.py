@@ -1,4 +1,4 @@
-"""Show where a model looked: how much less sure it is of an answer while a part of the picture is hidden. No torch.
+"""Occlusion maps: the parts of a picture that an answer depends on. No torch.
 
 After Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014. It asks the exported file alone,
 so that it holds for any network.
@@ -34,14 +34,14 @@ Answer: TypeAlias = Callable[[Sequence[Crop]], FloatArray]
 """Returns the logits float32 [N, K] of N crops."""
 
 
-def where_it_looked(
+def occlusion_maps(
     embedder: Embedder,
     head: Head,
     answers: Mapping[str, int],
     files: Mapping[str, ImageFile],
     progress: Progress = silent,
 ) -> dict[str, bytes]:
-    """Draw, for the first few pictures, what their answers depend on; pictures that cannot be read are skipped.
+    """Draw the occlusion maps of the first pictures; skip unreadable ones.
 
     Args:
         embedder: of the backbone in the file.
@@ -58,7 +58,7 @@ def where_it_looked(
         return embedder.run(list(crops)) @ head.weight.T + head.bias
 
     shown = [name for name in answers if name in files][:MOST_PICTURES]
-    found: dict[str, bytes] = {}
+    maps: dict[str, bytes] = {}
     progress("occlusion", 0, len(shown))
     with ThreadPoolExecutor(cpu_budget()) as pool:
         for done, name in enumerate(shown, start=1):
@@ -67,13 +67,13 @@ def where_it_looked(
             except (InvalidImageError, OSError):
                 continue
             heat = importance(crop, answers[name], logits, pool)
-            found[name] = thumbnail(encode_png(tinted(crop, heat)), _THUMBNAIL_PX)
+            maps[name] = thumbnail(encode_png(tinted(crop, heat)), _THUMBNAIL_PX)
             progress("occlusion", done, len(shown))
-    return found
+    return maps
 
 
 def importance(crop: Crop, answer: int, logits: Answer, pool: ThreadPoolExecutor) -> FloatArray:
-    """Return how far the log odds of an answer fall, float32 [CELLS, CELLS], where a window hides the cell.
+    """Measure the fall of log odds per hidden cell, float32 [CELLS, CELLS].
 
     A cell gets the mean over the windows that hide it; hidden parts have the mean colour of the crop.
     """
@@ -92,7 +92,7 @@ def importance(crop: Crop, answer: int, logits: Answer, pool: ThreadPoolExecutor
 
 
 def tinted(crop: Crop, heat: FloatArray) -> npt.NDArray[np.uint8]:
-    """Return a crop [P, P, 3] in grey, tinted where the heat is above 0; the hottest cell as red as it gets."""
+    """Tint a grey crop [P, P, 3] red where the heat is above 0."""
     side = crop.shape[0]
     share = np.maximum(heat, 0) / max(float(heat.max()), 1e-12)
     smooth = np.clip(zoom(share, side / CELLS, order=1, grid_mode=True, mode="nearest"), 0, 1)[..., None]
@@ -102,7 +102,7 @@ def tinted(crop: Crop, heat: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def _windows(side_px: int) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and columns of each window, from the top left, line by line."""
+    """Yield rows and columns of each window, line by line."""
     edges = np.linspace(0, side_px, CELLS + 1).round().astype(int)
     spans = [slice(edges[at], edges[at + 2]) for at in range(CELLS - 1)]
     return ((rows, columns) for rows in spans for columns in spans)

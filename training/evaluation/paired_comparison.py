@@ -1,4 +1,4 @@
-"""Two heads on the same pictures, picture by picture."""
+"""Paired comparison of two heads on the same pictures."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,8 +14,8 @@ LEVEL: Final = 0.05
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two heads on the same pictures, none of which either was fitted on.
+class PairedComparison:
+    """Figures of two heads on pictures that neither was fitted on.
 
     Attributes:
         gain: how much lower the second's log loss is, mean over the pictures, in nats.
@@ -32,14 +32,14 @@ class Comparison:
 
     @property
     def is_enough(self) -> bool:
-        """Tell whether the pictures are `ENOUGH` to tell a gain from luck."""
+        """Whether the pictures are `ENOUGH` to tell a gain from luck."""
         return self.images >= ENOUGH
 
     @property
     def is_better(self) -> bool:
-        """Tell whether the second head is surely better.
+        """Whether the second head is surely better.
 
-        That is: less loss by a one-sided t test at 5 %, and no less accurate.
+        It has less loss by a one-sided t test at 5 %, and is no less accurate.
         """
         if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
             return False
@@ -53,8 +53,8 @@ def compare(
     second: FloatArray,
     label_index: npt.NDArray[np.int64],
     weight: npt.NDArray[np.float64] | None = None,
-) -> Comparison:
-    """Compare probabilities [n, K] of two heads, picture by picture; ``weight`` [n], 1 each unless given."""
+) -> PairedComparison:
+    """Compare probabilities [n, K] of two heads, pictures weighted by [n]."""
     rows = np.arange(len(label_index))
     share = np.full(len(rows), 1 / len(rows)) if weight is None else weight / weight.sum()
     losses = [-np.log(np.clip(p[rows, label_index].astype(np.float64), 1e-12, 1)) for p in (first, second)]
@@ -64,4 +64,4 @@ def compare(
         error = float(np.sqrt((share**2 @ (gains - gain) ** 2) * len(gains) / (len(gains) - 1)))
     right = [float(share @ (p.argmax(axis=1) == label_index)) for p in (first, second)]
     log_loss = float(share @ losses[0]), float(share @ losses[1])
-    return Comparison(len(rows), gain, error, (min(right[0], 1), min(right[1], 1)), log_loss)
+    return PairedComparison(len(rows), gain, error, (min(right[0], 1), min(right[1], 1)), log_loss)

@@ -1,4 +1,4 @@
-"""Which answers to refuse so that those given keep a promise: selective classification.
+"""Selective classification: refuses answers so that the rest keep a promise.
 
 The promise: of a further set a quarter as large as the one judged, the usual holdout, at most the target share of the
 answers given are wrong, in 19 of 20 such sets. The threshold is the lowest confidence that keeps it, by how often heads
@@ -33,7 +33,7 @@ def choose_threshold(
     target_error: float,
     weight: npt.NDArray[np.float64] | None = None,
 ) -> Abstention:
-    """Choose what an answer's probability must exceed.
+    """Choose the threshold of an answer's probability.
 
     Args:
         probabilities: float32 [n, K], of images that the heads had not seen; of near-duplicates one each.
@@ -55,10 +55,10 @@ def choose_threshold(
     errors, evidence = (np.cumsum(each)[answered - 1] for each in (counts * wrong, counts))
     further = np.ceil(evidence / _PART - 1e-9)
     allowed = np.floor(target_error * further + 1e-9)
-    kept = betabinom.sf(allowed, further, errors + 1, np.maximum(evidence - errors, 0.5)) <= _DOUBT
-    if not kept.any():
+    is_kept = betabinom.sf(allowed, further, errors + 1, np.maximum(evidence - errors, 0.5)) <= _DOUBT
+    if not is_kept.any():
         return Abstention(target_error=target_error, threshold=_NEVER, answered=0, error=0, images=len(wrong))
-    last = int(np.flatnonzero(kept)[-1])
+    last = int(np.flatnonzero(is_kept)[-1])
     given = int(answered[last])
     lower = confidence[given] if given < len(confidence) else -confidence[-1]  # all answered: the threshold is 0
     return Abstention(
@@ -71,24 +71,23 @@ def choose_threshold(
 
 
 def abstention(unseen: "Unseen", features: "Features", target_error: float | None) -> Abstention | None:
-    """Choose the abstention threshold; None without a target.
+    """Choose the abstention threshold by unseen training images, one of each group.
 
-    It goes by what heads said of training images that they had not seen, one of each group. What
-    counts nothing in the fit says nothing here either.
+    None without a target. What counts nothing in the fit says nothing here either.
     """
     if target_error is None:
         return None
     rows = np.flatnonzero(~features.is_holdout)[unseen.rows]
     counting = np.flatnonzero(features.weight[rows] > 0)
     one_each = counting[np.unique(features.group[rows[counting]], return_index=True)[1]]
-    asked = rows[one_each]
+    rows_asked = rows[one_each]
     return choose_threshold(
-        unseen.probabilities[one_each], features.label_index[asked], target_error, features.weight[asked]
+        unseen.probabilities[one_each], features.label_index[rows_asked], target_error, features.weight[rows_asked]
     )
 
 
 def selective(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> Selective | None:
-    """Return the accuracy of the surest answers by the share that is answered; None without images."""
+    """Measure accuracy against coverage; None without images."""
     _, wrong, _ = _surest_first(probabilities, label_index)
     if not len(wrong):
         return None
@@ -99,7 +98,7 @@ def selective(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> 
 
 
 def fewest_images(target_error: float) -> int:
-    """Return how many images without a mistake it takes to promise a target error."""
+    """Return the fewest flawless images that can promise a target error."""
     return _PART * int(np.ceil(1 / target_error - 1e-9)) - _PART + 1
 
 

@@ -1,4 +1,4 @@
-"""Finish the head that fine-tuning left: its temperature, its novelty threshold, what it says unseen."""
+"""Calibration of a fine-tuned head: temperature and novelty threshold."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +22,7 @@ _Weights = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What a fine-tuned network says of training images that it did not learn from.
+    """A fine-tuned network's answers on training images held back.
 
     Attributes:
         rows: bool [n], m training images are such.
@@ -47,7 +47,9 @@ def cross_fitted(
     seed: int,
     group: _Index | None = None,
 ) -> FloatArray:
-    """Return what a run says of the images that it is stopped by, as if each had played no part in that.
+    """Cross-fit a run's answers on the images that it is stopped by.
+
+    They are as if each had played no part in that.
 
     Args:
         logits: float32 [epochs, m, K], after every epoch.
@@ -61,20 +63,20 @@ def cross_fitted(
         Probabilities float32 [m, K]: of each fold by the epoch and the temperature that the other folds choose.
     """
     folds = deal(label_index, FOLDS, seed, group)
-    found = np.empty(logits.shape[1:], np.float32)
+    probabilities = np.empty(logits.shape[1:], np.float32)
     every = logits.astype(np.float64)
     for fold in np.unique(folds):
-        held = folds == fold
-        others = ~held if (~held).any() else held  # a single image has no others
+        in_fold = folds == fold
+        others = ~in_fold if (~in_fold).any() else in_fold  # a single image has no others
         losses = [log_loss(epoch[others], label_index[others], stopping[others]) for epoch in every]
         best = every[int(np.argmin(losses))]
         temperature = fit_temperature(best[others], label_index[others], weight[others])
-        found[held] = np.exp(log_softmax(best[held] / temperature))
-    return found
+        probabilities[in_fold] = np.exp(log_softmax(best[in_fold] / temperature))
+    return probabilities
 
 
-def finish(weight: FloatArray, bias: FloatArray, features: Features, held: HeldBack | None) -> FittedHead:
-    """Calibrate a head by images that were held back, since on all others it is surer than it should be.
+def calibrate_head(weight: FloatArray, bias: FloatArray, features: Features, held_back: HeldBack | None) -> FittedHead:
+    """Calibrate a head by held back images; on others it is too sure.
 
     Where the network of the head learned from these in the end, the one that did not stands for it: its temperature,
     and how new it found them.
@@ -83,33 +85,35 @@ def finish(weight: FloatArray, bias: FloatArray, features: Features, held: HeldB
         weight: float32 [K, D], as it was trained.
         bias: float32 [K].
         features: of the fine-tuned backbone.
-        held: None where no image was held back: the temperature stays 1 and the threshold is that of the training
+        held_back: None where no image was held back: the temperature stays 1 and the threshold is that of the training
             images themselves.
     """
     train = features.train()
-    learned = train.select(~held.rows) if held is not None and held.embedding is None else train
+    learned = train.select(~held_back.rows) if held_back is not None and held_back.embedding is None else train
     with threadpool_limits(limits=1):
         left_out = leave_classes_out(learned.embedding, learned.label_index)
         method = choose_method(left_out, learned.label_index)
         parts = novelty_parts(method, learned.embedding, learned.label_index, len(features.labels))
-    if held is None:
+    if held_back is None:
         head = Head(weight, bias, *parts)
         threshold = novelty_threshold(head.novelty(train.embedding))
         nothing = {"tune_images": 0, "tune_accuracy": None, "tune_log_loss": None}
         return FittedHead(head, 1.0, method, threshold, nothing, Unseen.nothing(len(bias)), left_out)
-    truth = train.label_index[held.rows]
-    temperature = fit_temperature(held.logits.astype(np.float64), truth, held.weight)
+    truth = train.label_index[held_back.rows]
+    temperature = fit_temperature(held_back.logits.astype(np.float64), truth, held_back.weight)
     head = Head((weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32), *parts)
-    embedding = train.embedding if held.embedding is None else held.embedding
-    if held.embedding is not None:
+    embedding = train.embedding if held_back.embedding is None else held_back.embedding
+    if held_back.embedding is not None:
         with threadpool_limits(limits=1):
-            parts = novelty_parts(method, embedding[~held.rows], train.label_index[~held.rows], len(features.labels))
-    novelty = Head(weight, bias, *parts).novelty(embedding[held.rows])
-    given = held.probabilities[np.arange(len(truth)), truth].astype(np.float64)
+            parts = novelty_parts(
+                method, embedding[~held_back.rows], train.label_index[~held_back.rows], len(features.labels)
+            )
+    novelty = Head(weight, bias, *parts).novelty(embedding[held_back.rows])
+    given = held_back.probabilities[np.arange(len(truth)), truth].astype(np.float64)
     choices = {
         "tune_images": len(truth),
-        "tune_accuracy": float((held.probabilities.argmax(axis=1) == truth).mean()),
+        "tune_accuracy": float((held_back.probabilities.argmax(axis=1) == truth).mean()),
         "tune_log_loss": float(-np.log(np.maximum(given, 1e-12)).mean()),
     }
-    unseen = Unseen(np.flatnonzero(held.rows), held.probabilities, novelty)
+    unseen = Unseen(np.flatnonzero(held_back.rows), held_back.probabilities, novelty)
     return FittedHead(head, temperature, method, novelty_threshold(novelty), choices, unseen, left_out)

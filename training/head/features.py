@@ -1,4 +1,4 @@
-"""Embeddings of labelled images: computed through the exported backbone, cached by content, kept with every version."""
+"""Embeddings of labelled images, cached by content and kept with versions."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Features:
-    """Labelled embeddings, ordered by image hash, so that the order of arrival cannot matter.
+    """Labelled embeddings, ordered by image hash.
 
     Attributes:
         labels: K labels in the order of the head's rows.
@@ -72,7 +72,7 @@ class Features:
         )
 
     def sources(self) -> dict[str, str]:
-        """Return the sources that are known, by image hash."""
+        """Return sources by image hash, as far as a list said them."""
         return {name: source for name, source in zip(self.sha256, self.source, strict=False) if source}
 
     def train(self) -> "Features":
@@ -84,13 +84,13 @@ class Features:
         return self.select(self.is_holdout)
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) over the (image hash, label) pairs of the training rows."""
+        """Return the SHA-256 (hex) of the training rows' hashes and labels."""
         rows = zip(self.sha256, self.label_index, self.is_holdout, strict=True)  # not `train`, which copies embeddings
-        lines = [f"{name} {self.labels[index]}" for name, index, held in rows if not held]
+        lines = [f"{name} {self.labels[index]}" for name, index, is_holdout in rows if not is_holdout]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def save(self, path: Path, further: Mapping[str, Any] = NOTHING) -> None:
-        """Write the features, and further arrays beside them, as an npz file without pickles."""
+    def save(self, path: Path, arrays: Mapping[str, Any] = NOTHING) -> None:
+        """Write the features, and arrays beside, as npz without pickles."""
         np.savez(
             path,
             labels=np.array(self.labels),
@@ -101,12 +101,12 @@ class Features:
             group=self.group,
             weight=self.weight,
             source=np.array(self.source, np.str_),
-            **further,
+            **arrays,
         )
 
 
 def _smallest(embedding: FloatArray) -> npt.NDArray[np.floating[Any]]:
-    """Return the embeddings in float16, where that can hold every one of them."""
+    """Return the embeddings in float16 if that is exact."""
     with np.errstate(over="ignore"):
         for start in range(0, len(embedding), _FLUSH):
             block = embedding[start : start + _FLUSH]
@@ -116,7 +116,9 @@ def _smallest(embedding: FloatArray) -> npt.NDArray[np.floating[Any]]:
 
 
 def load_features(path: Path) -> Features:
-    """Read what `Features.save` wrote; in a file of an earlier Regraft every row is a group, and counts 1.
+    """Read the file of `Features.save`.
+
+    In one of an earlier Regraft every row is a group, and counts 1.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -155,7 +157,7 @@ def assemble(
     weights: Mapping[str, float] = NOTHING,
     sources: Mapping[str, str] = NOTHING,
 ) -> Features:
-    """Put rows and their embeddings together; images without an embedding are dropped.
+    """Join rows with their embeddings; drop images without one.
 
     Args:
         labels: in the order of the head's rows.
@@ -166,14 +168,14 @@ def assemble(
         sources: by hash.
     """
     index = {label: position for position, label in enumerate(labels)}
-    kept = sorted(row for row in rows if row[0] in embeddings)
-    names = tuple(name for name, _, _ in kept)
+    embedded = sorted(row for row in rows if row[0] in embeddings)
+    names = tuple(name for name, _, _ in embedded)
     width = len(next(iter(embeddings.values()))) if embeddings else 0
     return Features(
         labels,
-        np.array([embeddings[name] for name in names], np.float32).reshape(len(kept), width),
-        np.array([index[label] for _, label, _ in kept], np.int64),
-        np.array([held for _, _, held in kept], np.bool_),
+        np.array([embeddings[name] for name in names], np.float32).reshape(len(embedded), width),
+        np.array([index[label] for _, label, _ in embedded], np.int64),
+        np.array([is_holdout for _, _, is_holdout in embedded], np.bool_),
         names,
         np.array([groups[name] if name in groups else group_of_one(name) for name in names], np.int64),
         np.array([weights.get(name, 1) for name in names], np.float64),
@@ -203,7 +205,7 @@ class Embedder:
 
     @staticmethod
     def open(model: Path | bytes, spec: ImageSpec, key: EmbeddingKey, precision: Precision = "fp32") -> "Embedder":
-        """Open a session on a backbone, or on a whole model, whose head is then simply not asked for.
+        """Open a session on a backbone, or a whole model without its head.
 
         Args:
             model: the file, or its bytes.
@@ -232,40 +234,40 @@ class Embedder:
         Returns:
             Embeddings float32 [D] by hash, and by hash the reason why a file is no usable picture.
         """
-        found = _Vectors(len(images))
+        vectors = _Vectors(len(images))
         names = list(images)
         for start in range(0, len(names), _FLUSH):
-            found.add(cache.get(self.key, names[start : start + _FLUSH]))
-        missing = [(name, file) for name, file in images.items() if name not in found.by_name]
+            vectors.add(cache.get(self.key, names[start : start + _FLUSH]))
+        missing = [(name, file) for name, file in images.items() if name not in vectors.by_name]
         failures: dict[str, str] = {}
         fresh: dict[str, FloatArray] = {}
         run = self._run_in_batches if self.opened.provider == "cuda" else self._run_alone
         if missing:
             progress("embed", 0, len(missing))
-        for done, (name, made) in enumerate(run(missing), start=1):
-            if isinstance(made, str):
-                failures[name] = made
+        for done, (name, result) in enumerate(run(missing), start=1):
+            if isinstance(result, str):
+                failures[name] = result
             else:
-                fresh[name] = made
+                fresh[name] = result
             if len(fresh) >= _FLUSH or done == len(missing):
                 cache.put(self.key, fresh)
-                found.add(fresh)
+                vectors.add(fresh)
                 fresh = {}
             progress("embed", done, len(missing))
-        return found.by_name, failures
+        return vectors.by_name, failures
 
     def embed_again(self, features: Features, images: Mapping[str, ImageFile], cache: "EmbeddingCache") -> None:
-        """Write the embeddings of all rows into ``features`` anew, some hundred at a time.
+        """Write the embeddings of all rows into ``features`` anew, in blocks.
 
         Raises:
             DatasetError: an embedding is no longer in the cache, and its picture cannot be read any more.
         """
         for start in range(0, len(features.sha256), _FLUSH):
             names = features.sha256[start : start + _FLUSH]
-            found, failures = self.embed({name: images[name] for name in names}, cache)
+            embeddings, failures = self.embed({name: images[name] for name in names}, cache)
             for name, reason in failures.items():
                 raise DatasetError(f"{images[name]}: {reason} (SHA-256 {name}); it could be read before")
-            features.embedding[start : start + len(names)] = [found[name] for name in names]
+            features.embedding[start : start + len(names)] = [embeddings[name] for name in names]
 
     def run(self, crops: list[Crop]) -> FloatArray:
         """Return the embeddings float32 [N, D] of N crops."""
@@ -279,7 +281,7 @@ class Embedder:
         return map_ahead(embedded, pictures)
 
     def _run_in_batches(self, pictures: list[_Named]) -> Iterator[tuple[str, FloatArray | str]]:
-        """Run full batches from one thread, and the last one; bad pictures take no place in them."""
+        """Run full batches from one thread, unreadable pictures left out."""
         crops: dict[str, Crop] = {}
         for name, crop in map_ahead(self._decoded, pictures, ahead=2 * _CUDA_BATCH):
             if isinstance(crop, str):
@@ -293,7 +295,7 @@ class Embedder:
             yield from zip(crops, self.run(list(crops.values())), strict=True)
 
     def _decoded(self, picture: _Named) -> tuple[str, Crop | str]:
-        """Return the name and the crop of a picture, or the reason why there is none."""
+        """Decode a picture to its crop, or to the reason against it."""
         name, file = picture
         try:
             data = file.read_bytes()
@@ -303,16 +305,19 @@ class Embedder:
 
 
 class _Vectors:
-    """Vectors by name, in one block of memory: many small pieces would stay with the process when they are freed."""
+    """Vectors by name in one block of memory.
+
+    Many small pieces would stay with the process when they are freed.
+    """
 
     def __init__(self, most: int) -> None:
-        """Make room for so many; how long they are the first one says."""
+        """Make room for so many vectors."""
         self.by_name: dict[str, FloatArray] = {}
         self._most = most
         self._block = np.empty((0, 0), np.float32)
 
     def add(self, vectors: Mapping[str, FloatArray]) -> None:
-        """Copy further ones."""
+        """Copy vectors into the block."""
         for name, vector in vectors.items():
             if not self.by_name:
                 self._block = np.empty((self._most, len(vector)), np.float32)
@@ -322,5 +327,5 @@ class _Vectors:
 
 
 def provider_for(precision: Precision) -> ProviderChoice:
-    """Return where a backbone embeds: int8 is for CPUs, even where there is a GPU, which would round otherwise."""
+    """Choose the provider: the CPU for int8, which a GPU would round otherwise."""
     return "cpu" if precision == "int8" else "auto"

@@ -1,4 +1,4 @@
-"""Fit a head on embeddings: multinomial logistic regression, its strength chosen by cross-validation.
+"""Fit of a head: logistic regression with cross-validated strength.
 
 Everything is chosen on the training rows alone. The same rows and seed give the same bytes, whatever their order of
 arrival: rows come ordered by hash, folds are a function of it and the seed, and each fold is solved on one thread.
@@ -15,12 +15,13 @@ from threadpoolctl import threadpool_limits
 
 from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
-from regraft.model.card import NoveltyMethod
+from regraft.model.card import ModelCard, NoveltyMethod
 from regraft.progress import Progress, silent
+from training.head.additional import Additional
 from training.head.features import Features
 from training.head.folds import deal
 from training.head.logistic import Index, Linear, Matrix, Rows, blocks, log_loss, log_softmax, principal_axes, solve
-from training.head.novelty import LeftOut, fit_novelty, novelty_threshold
+from training.head.novelty import UnseenClassScores, fit_novelty, novelty_threshold
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5))
 FOLDS: Final = 5
@@ -36,38 +37,13 @@ _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
 
 Balance = Literal["auto", "on", "off"]
-
-
-@dataclass(frozen=True)
-class Additional:
-    """Further rows to fit on that nothing is chosen or judged by.
-
-    Attributes:
-        embedding: float32 [a, D].
-        label_index: int64 [a].
-        weight: float64 [a], 0 to 1 training images each.
-        parent: int64 [a], the row of ``features.train()`` that it is a view of and whose fold it is kept out of with
-            it; -1 belongs to none.
-    """
-
-    embedding: FloatArray
-    label_index: Index
-    weight: Matrix
-    parent: Index
-
-    def joined(self, other: "Additional") -> "Additional":
-        """Return these rows and then those."""
-        return Additional(
-            np.concatenate([self.embedding, other.embedding]),
-            np.concatenate([self.label_index, other.label_index]),
-            np.concatenate([self.weight, other.weight]),
-            np.concatenate([self.parent, other.parent]),
-        )
+REFIT_SETTINGS: Final = ("balance", "views", "augment", "mirror", "target_error")
+"""Settings of a training run that its retrains go by too."""
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """What heads said of training images that they were not fitted on.
+    """Answers on training images by heads that were not fitted on them.
 
     Attributes:
         rows: int64 [m], rows of ``features.train()``.
@@ -81,14 +57,14 @@ class Unseen:
 
     @staticmethod
     def nothing(classes: int) -> "Unseen":
-        """Return what is said of no image, for K classes."""
+        """Return the answers on no image, for K classes."""
         none = np.empty(0, np.float32)
         return Unseen(np.empty(0, np.int64), np.empty((0, classes), np.float32), none)
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head, and how it was chosen.
+    """A fitted head, with the choices behind it.
 
     Attributes:
         head: temperature already folded in.
@@ -108,7 +84,7 @@ class FittedHead:
     novelty_threshold: float
     choices: dict[str, Any]
     unseen: Unseen
-    left_out: LeftOut | None = None
+    left_out: UnseenClassScores | None = None
 
     def holdout_accuracy(self, features: Features) -> float | None:
         """Measure the accuracy on the holdout rows; None where there are none."""
@@ -139,7 +115,7 @@ def fit(
         balance: ``on`` lets each class weigh the same in the fit, however many rows it has; ``auto`` goes half that way
             where their counts differ much, see `UNBALANCED`. C and the temperature are chosen by the rows as they are,
             those of classes that have `ENOUGH`.
-        additional: further rows.
+        additional: rows beside them.
         missing: how many training pictures of a class, by its label, were left out that would be there had they borne
             it. The others count for them too, at most `MOST_FOR_MISSING`, as confident learning weighs what is left
             after pruning (Northcutt et al., 2021): else a class would seem as rare as it was made.
@@ -151,16 +127,16 @@ def fit(
     share, balanced = class_weights(y, balance, whole)
     shares = share * whole
     folds = deal(y, FOLDS, seed, group)
-    further = additional or _nothing(features.embedding.shape[1])
+    beside = additional or Additional.none(features.embedding.shape[1])
     with threadpool_limits(limits=1), ThreadPoolExecutor(1) as aside:
         measuring_novelty = aside.submit(fit_novelty, features.embedding, y, seed, group, learned)
         mean, scale = _mean_and_scale(features.embedding, learned)
-        embedding, taken = _joined(features.embedding, learned, further.embedding)
-        x, rotation = principal_axes(embedding, mean, scale, taken)
-        label_index = np.concatenate([y, further.label_index])
-        weight = np.concatenate([counted, further.weight]) * shares[label_index]
+        embedding, fitted_rows = _joined(features.embedding, learned, beside.embedding)
+        x, rotation = principal_axes(embedding, mean, scale, fitted_rows)
+        label_index = np.concatenate([y, beside.label_index])
+        weight = np.concatenate([counted, beside.weight]) * shares[label_index]
         rows = Rows(x, label_index, weight, len(features.labels))
-        fold_of = np.concatenate([folds, np.where(further.parent < 0, -1, folds[further.parent])])
+        fold_of = np.concatenate([folds, np.where(beside.parent < 0, -1, folds[beside.parent])])
         judged = _judged(y, counted * whole[y])
         chosen = _choose(rows, fold_of, judged, progress)
         logits, c = chosen.logits, C_GRID[chosen.number]
@@ -196,21 +172,40 @@ def fit(
     )
 
 
-def _joined(embedding: FloatArray, learned: Index, further: FloatArray) -> tuple[FloatArray, Index]:
-    """Join further embeddings; return all, and the rows to fit on.
+def refit(
+    card: ModelCard,
+    features: Features,
+    additional: Additional | None,
+    progress: Progress = silent,
+    *,
+    missing: Mapping[str, int] | None = None,
+) -> FittedHead:
+    """Fit a head by the settings of a version's card.
 
-    Further ones come last. Where there are none nothing is copied.
+    Args:
+        card: of the version.
+        features: training rows.
+        additional: rows beside them.
+        progress: told the stage ``fit``.
+        missing: see `fit`; None: as many as the card says.
     """
-    if not len(further):
+    balance = card.settings.get("balance", "auto")
+    missing = card.settings.get("missing") if missing is None else missing
+    return fit(features, progress, seed=card.seed, balance=balance, additional=additional, missing=missing)
+
+
+def _joined(embedding: FloatArray, learned: Index, additional: FloatArray) -> tuple[FloatArray, Index]:
+    """Append additional embeddings; return all with the rows to fit on.
+
+    Without additional ones nothing is copied.
+    """
+    if not len(additional):
         return embedding, learned
-    return np.concatenate([embedding[learned], further]), np.arange(len(learned) + len(further))
+    return np.concatenate([embedding[learned], additional]), np.arange(len(learned) + len(additional))
 
 
 def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, float]:
-    """Compute the mean [D] and standard deviation of the rows to fit on.
-
-    It goes in blocks, without a copy.
-    """
+    """Compute mean [D] and deviation of the rows to fit on, in blocks."""
     count, size = len(learned), embedding.shape[1]
     mean = sum((embedding[learned[b]].sum(axis=0, dtype=np.float64) for b in blocks(count)), np.zeros(size)) / count
     squares = sum(float(np.square(embedding[learned[b]] - mean).sum()) for b in blocks(count))
@@ -218,7 +213,7 @@ def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, floa
 
 
 def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
-    """Return what a row of each class counts [K], 1 on average over the rows, and whether that differs.
+    """Weigh the rows of each class [K], 1 on average; tell whether they differ.
 
     ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
     all of them. Which is enough to be found, and leaves the others' probabilities as they are.
@@ -244,7 +239,7 @@ def _completed(label_index: Index, labels: tuple[str, ...], missing: Mapping[str
 
 
 def _judged(label_index: Index, weight: Matrix) -> Matrix:
-    """Return what each row [n] counts in the choice of C and temperature.
+    """Weigh rows [n] for the choice of C and temperature.
 
     The rows of a class that has too few are answered wrong out of fold whatever is chosen, and would have all others
     answered less surely: five of 250 tripled the calibration error.
@@ -253,14 +248,9 @@ def _judged(label_index: Index, weight: Matrix) -> Matrix:
     return weight * has_enough[label_index] if has_enough.sum() > 1 else weight
 
 
-def _nothing(size: int) -> Additional:
-    none = np.empty(0, np.int64)
-    return Additional(np.empty((0, size), np.float32), none, np.empty(0), none)
-
-
 @dataclass(frozen=True)
 class _Step:
-    """A step of `C_GRID`: its log loss, the logits [m, K] out of fold, and the solutions that gave them."""
+    """A step of `C_GRID` with its log loss, logits [m, K] and solutions."""
 
     number: int
     loss: float
@@ -269,14 +259,14 @@ class _Step:
 
 
 def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> _Step:
-    """Choose the step of `C_GRID` with the least log loss out of fold.
+    """Choose the step of `C_GRID` with the least log loss.
 
     From strong to weak penalties, so that each fit starts from the one before; to stronger ones only where the first
     was the best. The loss falls and then rises: after one step that is clearly worse, or two without a gain, the others
     are not worth their time.
 
     Args:
-        rows: training rows and further ones.
+        rows: training rows and additional ones.
         fold_of: int64 [n], the fold that a row is kept out of; -1 for one that all folds learn from.
         judged: float64 [m], what each of the first m rows, which are the training rows, counts in the loss. That is not
             what it counts in the fit: what is chosen should be best for pictures as they come, whatever the balance.
@@ -304,7 +294,10 @@ def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> _
 
 
 def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], pool: ThreadPoolExecutor) -> list[Linear]:
-    """Return for each fold the solution without it; ``starts`` are those of another c, none at first."""
+    """Solve for each fold without its rows.
+
+    ``starts`` are solutions of another c, none at first.
+    """
 
     def solved(fold: int) -> Linear:
         weight = np.where(fold_of == fold, 0, rows.weight)
@@ -315,7 +308,7 @@ def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], poo
 
 
 def _out_of_fold(models: list[Linear], x: FloatArray, fold_of: Index) -> Matrix:
-    """Return the logits [m, K] of the first m rows, each by the model of its fold."""
+    """Predict logits [m, K] of the first m rows out of fold."""
     logits = np.empty((len(fold_of), len(models[0].intercepts)))
     for fold, model in enumerate(models):
         rows = np.flatnonzero(fold_of == fold)
@@ -325,13 +318,13 @@ def _out_of_fold(models: list[Linear], x: FloatArray, fold_of: Index) -> Matrix:
 
 
 def _middle(models: list[Linear]) -> Linear:
-    """Return the mean of solutions: near the one on the rows of them all."""
+    """Average solutions, to start near the one on all their rows."""
     coefficients = np.mean([model.coefficients for model in models], axis=0)
     return Linear(coefficients, np.mean([model.intercepts for model in models], axis=0))
 
 
 def fit_temperature(logits: Matrix, y: Index, weight: Matrix) -> float:
-    """Return the temperature that gives logits [n, K] the least weighted log loss (Guo et al., 2017)."""
+    """Fit the temperature of logits [n, K] (Guo et al., 2017)."""
 
     def loss(log_t: float) -> float:
         return log_loss(logits / np.exp(log_t), y, weight)

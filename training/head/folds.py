@@ -1,4 +1,4 @@
-"""Rows dealt to folds."""
+"""Stratified folds of rows and groups."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ _NO_FOLD: Final = -1
 
 
 def deal(label_index: Index, count: int, seed: int, group: Index | None = None) -> Index:
-    """Deal the rows of each class to folds 0 to ``count`` - 1, the rows of a group to one fold.
+    """Deal the rows of each class to folds, groups undivided.
 
     Groups of several rows come first, the largest at the head, each to the fold that has least of its classes; the
     shuffled rest of each class then fills the folds up to one level. Without groups, sizes of folds differ by one row
@@ -40,7 +40,7 @@ def deal(label_index: Index, count: int, seed: int, group: Index | None = None) 
 
 
 def _deal_groups(folds: Index, label_index: Index, count: int, groups: Iterator[Index]) -> None:
-    """Deal groups of rows, in place; the rows of a class that would lie in one fold stay without any."""
+    """Deal groups of rows, in place, none to classes within one fold."""
     total = np.bincount(label_index)
     share = np.zeros((count, len(total)))
     for rows in groups:
@@ -54,7 +54,7 @@ def _deal_groups(folds: Index, label_index: Index, count: int, groups: Iterator[
 
 
 def _of_several(group: Index, random: np.random.Generator) -> Iterator[Index]:
-    """Yield the rows of each group that has several, the largest group first."""
+    """Yield the rows of groups with several, largest first."""
     _, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(sizes)
@@ -64,7 +64,7 @@ def _of_several(group: Index, random: np.random.Generator) -> Iterator[Index]:
 
 
 def _share(folds: Index, label_index: Index, count: int) -> Index:
-    """Return how many rows of each class every fold has, int64 [count, K]."""
+    """Count the rows of each class and fold, int64 [count, K]."""
     share = np.zeros((count, int(label_index.max(initial=-1)) + 1), np.int64)
     dealt = folds != _NO_FOLD
     np.add.at(share, (folds[dealt], label_index[dealt]), 1)
@@ -72,7 +72,7 @@ def _share(folds: Index, label_index: Index, count: int) -> Index:
 
 
 def _fill(share: Index, sizes: Index, rows: int) -> Index:
-    """Return the folds [rows] that bring a class, of which they have ``share``, to one level; small folds first."""
+    """Choose folds [rows] that level the shares of a class."""
     levels = share[:, None] + np.arange(rows)
     folds = np.repeat(np.arange(len(share)), rows).reshape(levels.shape)
     order = np.lexsort((folds.ravel(), np.repeat(sizes, rows), levels.ravel()))

@@ -1,4 +1,7 @@
-"""Embeddings of many pictures in half precision: half the file, and what was fitted on is exactly what is kept."""
+"""Half-precision embeddings of large data sets.
+
+The file has half the size, and a head is fitted on exactly what is kept.
+"""
 
 from collections.abc import Callable
 from typing import Final
@@ -20,7 +23,7 @@ _SAMPLE: Final = 512
 def fit_in_half(
     features: Features, fit: Callable[[Features], FittedHead], restore: Callable[[Features], None]
 ) -> FittedHead:
-    """Fit a head on embeddings rounded to float16, where there are many and the head allows it.
+    """Fit a head on float16 embeddings where there are many.
 
     Args:
         features: exact; where there are many, they are rounded in place, since two of them may not fit into memory.
@@ -41,10 +44,7 @@ def fit_in_half(
 
 
 def _largest(embedding: FloatArray) -> float:
-    """Return the largest absolute value.
-
-    No array of them all is made, which would take as much memory again.
-    """
+    """Return the largest absolute value, without a copy."""
     return max(float(embedding.max()), -float(embedding.min()))
 
 

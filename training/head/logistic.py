@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with an L2 penalty and weighted rows; the same rows give the same bytes.
+"""Multinomial logistic regression with weighted rows, reproducible to the byte.
 
 L-BFGS (Liu and Nocedal, 1989) from SciPy. The columns must be uncorrelated, see `principal_axes`: then the square root
 of the loss's curvature along each column, for each class, is a good unit. scikit-learn has no units of columns, so its
@@ -32,7 +32,7 @@ _BLOCK: Final = 128
 
 @dataclass(frozen=True)
 class Rows:
-    """What to fit on.
+    """Weighted rows to fit on.
 
     Attributes:
         x: float32 [n, d].
@@ -96,7 +96,7 @@ class _Units:
 
     @staticmethod
     def at(rows: Rows, c: float, start: Matrix) -> "_Units":
-        """Measure the columns' spread and the classes' mean doubt at the start."""
+        """Measure the columns' spread and the classes' doubt at the start."""
         doubt, spread = np.zeros(rows.classes), np.zeros(rows.x.shape[1])
         factors = start[:, :-1].astype(np.float32)
         for block in blocks(len(rows.x)):
@@ -126,9 +126,7 @@ class _Units:
 def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matrix:
     """Descend to coefficients beside intercepts [K, d + 1].
 
-    They are about right in float32, else all but exact.
-
-    It also ends where rounding hides any further descent.
+    In float32 they end about right, in float64 all but exact; or where rounding hides any descent.
     """
     units = _Units.at(rows, c, start)
     unit = 1 / np.sqrt(units.curvature)
@@ -148,12 +146,15 @@ def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matr
             raise StopIteration
 
     begin = (start / unit).ravel()
-    found = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=stop_if_converged, options=_OPTIONS)
-    return np.asarray(found.x.reshape(start.shape) * unit)
+    solution = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=stop_if_converged, options=_OPTIONS)
+    return np.asarray(solution.x.reshape(start.shape) * unit)
 
 
 def _loss_and_slope(rows: Rows, c: float, parameters: Matrix, precision: _Precision) -> tuple[float, Matrix]:
-    """Return the penalised loss and its slope [K, d + 1]; products are of the precision, sums of float64."""
+    """Compute the penalised loss and its slope [K, d + 1].
+
+    Products are of the precision, sums of float64.
+    """
     coefficients, intercepts = parameters[:, :-1], parameters[:, -1]
     factors: npt.NDArray[Any] = coefficients.astype(precision)
     loss, slope = 0.0, np.zeros_like(parameters)
@@ -182,7 +183,7 @@ def blocks(count: int) -> Iterator[slice]:
 def principal_axes(
     embedding: FloatArray, mean: Matrix, scale: float, rows: Index | None = None
 ) -> tuple[FloatArray, Matrix]:
-    """Turn rows [n, D] onto their principal axes, of which there are m = min(n, D).
+    """Rotate rows [n, D] onto their min(n, D) principal axes.
 
     Args:
         embedding: float32 [n, D], or more.

@@ -1,4 +1,4 @@
-"""How unlike the training images an image is: the method that the file is given, and the threshold of the card.
+"""Novelty of images: method and threshold.
 
 Two methods fit the one formula of `regraft.model.artifact.Head`; see ARCHITECTURE.md for what others were worth.
 """
@@ -43,8 +43,8 @@ _SHRINKAGE: Final = 0.1
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """How new some training rows are to heads that never saw their class, or only not these rows.
+class UnseenClassScores:
+    """Novelty of training rows with each class left out in turn.
 
     Attributes:
         x: float32 [m, D], of length 1.
@@ -61,7 +61,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class FittedNovelty:
-    """How novelty is measured.
+    """A fitted measure of novelty.
 
     Attributes:
         method: see `choose_method`.
@@ -75,13 +75,13 @@ class FittedNovelty:
     out_of_fold: FloatArray
     prototypes: FloatArray
     whitening: FloatArray
-    left_out: LeftOut | None
+    left_out: UnseenClassScores | None
 
 
 def fit_novelty(
     embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
 ) -> FittedNovelty:
-    """Choose a method of novelty, and fit it on rows [n, D].
+    """Choose a novelty method and fit it on rows [n, D].
 
     Their classes are 0 to K - 1; see `leave_classes_out` for the arguments.
     """
@@ -96,8 +96,10 @@ def fit_novelty(
 
 def leave_classes_out(
     embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
-) -> LeftOut | None:
-    """Score some 500 rows by each method with each class left out in turn, the ten largest at most.
+) -> UnseenClassScores | None:
+    """Score rows by each method with classes left out in turn.
+
+    Some 500 rows and the ten largest classes.
 
     Args:
         embedding: [n, D], or more.
@@ -115,11 +117,11 @@ def leave_classes_out(
     y = np.unique(label_index[drawn], return_inverse=True)[1]
     together = None if group is None else group[drawn]
     x, folds = _Directions.of(embedding, rows).some(drawn).all(), deal(y, _FOLDS, seed, together)
-    return LeftOut(x, y, folds, {method: _left_out_scores(method, x, y, folds) for method in METHODS})
+    return UnseenClassScores(x, y, folds, {method: _left_out_scores(method, x, y, folds) for method in METHODS})
 
 
-def choose_method(left_out: LeftOut | None, label_index: Index) -> NoveltyMethod:
-    """Return the method that tells classes left out in turn better from the others.
+def choose_method(left_out: UnseenClassScores | None, label_index: Index) -> NoveltyMethod:
+    """Choose the method that separates left out classes better.
 
     Without the three classes, or the images for a covariance, that it takes to know, those are the class means.
     """
@@ -132,7 +134,7 @@ def choose_method(left_out: LeftOut | None, label_index: Index) -> NoveltyMethod
 def novelty_parts(
     method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, classes: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the prototypes float32 [K, D] and the whitening float32 [R, D] of a head.
+    """Fit prototypes float32 [K, D] and whitening float32 [R, D].
 
     Args:
         method: `CLASS_MEANS` or `MAHALANOBIS`.
@@ -145,7 +147,7 @@ def novelty_parts(
 
 @dataclass(frozen=True)
 class _Directions:
-    """Some rows of embeddings [n, D], each brought to length 1 when it is its block's turn: no copy of them all."""
+    """Rows of embeddings [n, D], normalised block by block."""
 
     embedding: FloatArray
     rows: Index
@@ -184,7 +186,7 @@ def _class_means(directions: _Directions, y: Index, classes: int) -> Matrix:
 
 
 def novelty_threshold(novelty: npt.ArrayLike) -> float:
-    """Return what 95 % of novelties [n] stay below; they should be of images that did not help to measure them."""
+    """Return the 95 % quantile of novelties [n] of unseen images."""
     return float(np.clip(np.quantile(np.asarray(novelty), NOVELTY_QUANTILE), 0, 2))
 
 
@@ -192,8 +194,8 @@ def _out_of_fold(method: NoveltyMethod, directions: _Directions, label_index: In
     novelty = np.empty(len(label_index), np.float32)
 
     def fill(fold: int) -> None:
-        held, known = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        novelty[held] = _score(method, directions.some(known), label_index[known], directions.some(held))
+        scored, fitted = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        novelty[scored] = _score(method, directions.some(fitted), label_index[fitted], directions.some(scored))
 
     with ThreadPoolExecutor(cpu_budget()) as pool:
         list(pool.map(fill, np.unique(folds)))
@@ -204,38 +206,41 @@ def _left_out_scores(method: NoveltyMethod, x: FloatArray, y: Index, folds: Inde
     scores = []
     for index in most_common(y):
         novelty = np.empty(len(y))
-        for held, known in splits(y, folds, index):
-            labels = np.unique(y[known], return_inverse=True)[1]
-            novelty[held] = _score(method, _Directions.of(x[known]), labels, _Directions.of(x[held]))
+        for scored, fitted in splits(y, folds, index):
+            labels = np.unique(y[fitted], return_inverse=True)[1]
+            novelty[scored] = _score(method, _Directions.of(x[fitted]), labels, _Directions.of(x[scored]))
         scores.append(novelty)
     return scores
 
 
 def splits(y: Index, folds: Index, left_out: int) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Yield masks [n] for each fold: the rows to score, and those to measure by, without the class left out."""
+    """Yield masks [n] of rows to score and rows to fit, for each fold."""
     for fold in np.unique(folds):
         yield folds == fold, (folds != fold) & (y != left_out)
 
 
 def auroc(scores: list[Matrix], y: Index) -> float:
-    """Return the mean area under the curve over the classes of `most_common`, each told from all others."""
+    """Average the areas under the curve of the classes left out."""
     return float(np.mean([_area(y == index, s) for index, s in zip(most_common(y), scores, strict=True)]))
 
 
 def _area(positive: npt.NDArray[np.bool_], score: Matrix) -> float:
-    """Return how often a positive scores above another, by ranks (Mann, Whitney): scikit-learn takes long to load."""
+    """Compute the area under the ROC curve by ranks (Mann, Whitney).
+
+    scikit-learn takes long to load.
+    """
     count = int(positive.sum())
     above = rankdata(score)[positive].sum() - count * (count + 1) / 2
     return float(above / (count * (len(positive) - count)))
 
 
 def most_common(y: Index) -> Index:
-    """Return the classes that are left out in turn: all, the ten largest at most."""
+    """List the classes to leave out: the ten largest at most."""
     return np.argsort(-np.bincount(y), kind="stable")[:_MOST_CLASSES]
 
 
 def sample(label_index: Index, seed: int) -> Index:
-    """Return some 500 rows, of each class its share, without classes of which only one is left."""
+    """Draw some 500 rows, each class its share."""
     parts = -(-len(label_index) // _MOST_ROWS)
     rows = np.flatnonzero(deal(label_index, parts, seed) == 0)
     counts = np.bincount(label_index[rows], minlength=int(label_index.max(initial=0)) + 1)
@@ -243,21 +248,21 @@ def sample(label_index: Index, seed: int) -> Index:
 
 
 def unit(vectors: npt.ArrayLike) -> FloatArray:
-    """Return vectors float32 [n, D] of length 1; zeros stay zeros."""
+    """Normalise vectors float32 [n, D]; zeros stay zeros."""
     x = np.asarray(vectors, np.float64)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _score(method: NoveltyMethod, known: _Directions, y: Index, x: _Directions) -> Matrix:
-    """Return the novelty [n] that a head made of the known rows, of classes 0 to max(y), gives to n rows."""
+def _score(method: NoveltyMethod, fitted: _Directions, y: Index, x: _Directions) -> Matrix:
+    """Score the novelty [n] of rows to a head of known rows."""
     classes = int(y.max()) + 1
-    prototypes, whitening = _parts(method, known, y, classes)
+    prototypes, whitening = _parts(method, fitted, y, classes)
     head = Head(prototypes, np.zeros(classes, np.float32), prototypes, whitening)
     return np.concatenate([head.novelty(block) for _, block in x.blocks()]).astype(np.float64)
 
 
 def _whitening(directions: _Directions, means: Matrix, y: Index) -> Matrix:
-    """Return W [R, D] such that I + W'W is the precision within the classes, up to a factor.
+    """Compute W [R, D]: I + W'W is the within-class precision, scaled.
 
     It is measured on the main axes of the directions, not centred: those of the class means are among them. Off them,
     and on the axis that varies most, it is 1: what is not known is not counted as new for being rare.
@@ -277,12 +282,12 @@ def _whitening(directions: _Directions, means: Matrix, y: Index) -> Matrix:
 
 
 def _main_axes(directions: _Directions) -> FloatArray:
-    """Return the main axes [R, D] of n rows, of length 1, R = 128 or as many as there are."""
+    """Compute the main axes [R, D] of the rows, 128 at most."""
     few = len(directions.rows) < directions.embedding.shape[1]  # then the eigenvectors of the smaller of two products
     x = np.concatenate([block for _, block in directions.blocks()]) if few else np.empty((0, 0), np.float32)
     product = np.asarray(x @ x.T if few else sum((block.T @ block for _, block in directions.blocks()), np.float64(0)))
     size = len(product)
     squared, vectors = eigh(product, subset_by_index=(max(0, size - _AXES), size - 1))
-    there = squared >= 1e-6 * squared[-1]
-    length, vectors = np.sqrt(np.maximum(squared[there], 1e-24)), vectors[:, there]
+    is_significant = squared >= 1e-6 * squared[-1]
+    length, vectors = np.sqrt(np.maximum(squared[is_significant], 1e-24)), vectors[:, is_significant]
     return np.asarray((x.T @ vectors / length).T if few else vectors.T)

@@ -1,11 +1,11 @@
-"""Sentences on how a head was fitted that its reader should know."""
+"""Remarks on a fitted head, for its report."""
 
 from typing import Final
 
 import numpy as np
 
 from regraft.model.card import Abstention, Metrics
-from training.evaluation.findings import CrossValidation, Start
+from training.evaluation.findings import CrossValidation, StartFinding
 from training.evaluation.metrics import measure, wilson_interval
 from training.head.abstention import abstention, fewest_images
 from training.head.features import Features
@@ -32,16 +32,18 @@ def remarks(
         cross_validation: of the whole strategy, where there was one; else the answers out of fold are compared.
         target_error: of the answers given, where one was asked for.
     """
-    held = features.holdout()
-    holdout = measure(fitted.head.probabilities(held.embedding), held.label_index, features.labels, held.group)
+    rows = features.holdout()
+    holdout = measure(fitted.head.probabilities(rows.embedding), rows.label_index, features.labels, rows.group)
     validation = cross_validation or _out_of_fold(fitted, features)
-    said = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
-    said.append(_unkept(abstention(fitted.unseen, features, target_error)))
-    return tuple(filter(None, said))
+    sentences = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
+    sentences.append(_unkept(abstention(fitted.unseen, features, target_error)))
+    return tuple(filter(None, sentences))
 
 
-def remarks_on_transfer(weights: str, strategy: str, near_duplicates: int, start: Start | None) -> tuple[str, ...]:
-    """Return remarks on what a backbone brought with it.
+def remarks_on_transfer(
+    weights: str, strategy: str, near_duplicates: int, start: StartFinding | None
+) -> tuple[str, ...]:
+    """Return remarks on transfer.
 
     Args:
         weights: where its numbers come from, see `training.backbones.cache.weights_origin`.
@@ -50,17 +52,17 @@ def remarks_on_transfer(weights: str, strategy: str, near_duplicates: int, start
         start: what the source classifier brought, where fine-tuning began with it.
     """
     is_random = weights.startswith("random,")
-    said = []
+    sentences = []
     if is_random and strategy != "scratch":
-        said.append(_NOTHING_TRANSFERRED[strategy])
+        sentences.append(_NOTHING_TRANSFERRED[strategy])
     if is_random and near_duplicates:
-        said.append(
+        sentences.append(
             f"{near_duplicates} pairs look like near-duplicates to a network that began with random weights, to which "
             "pictures that differ look alike: look at them before you remove any, or ask a pretrained one."
         )
     if start and start.replaced_accuracy is not None:
-        said.append(_replaced(start.accuracy, start.replaced_accuracy))
-    return tuple(said)
+        sentences.append(_replaced(start.accuracy, start.replaced_accuracy))
+    return tuple(sentences)
 
 
 def _replaced(source: float, fitted: float) -> str:
@@ -86,13 +88,13 @@ def _end_of_grid(fitted: FittedHead) -> str:
     )
 
 
-def _unkept(kept: Abstention | None) -> str:
-    if kept is None or kept.answered:
+def _unkept(promise: Abstention | None) -> str:
+    if promise is None or promise.answered:
         return ""
     return (
-        f"No threshold keeps to a target error of {kept.target_error:.1%}, so every answer is marked as declined: it "
-        f"takes {fewest_images(kept.target_error)} images or more that were not learned from and answered without a "
-        f"mistake, and there are {kept.images} in all. Ask for less, or label more."
+        f"No threshold keeps to a target error of {promise.target_error:.1%}, so every answer is marked as declined: "
+        f"it takes {fewest_images(promise.target_error)} images or more that were not learned from and answered "
+        f"without a mistake, and there are {promise.images} in all. Ask for less, or label more."
     )
 
 

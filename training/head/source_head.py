@@ -1,4 +1,4 @@
-"""A new head from the rows of the ImageNet classifier that the backbone was pretrained with."""
+"""A first head from the backbone's ImageNet classifier."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from training.head.logistic import log_softmax
 
 @dataclass(frozen=True)
 class SourceHead:
-    """The source classifier's last layer: weight float32 [C, D], bias [C], and what its rows stand for."""
+    """The source classifier's weight float32 [C, D], bias [C] and labels."""
 
     weight: FloatArray
     bias: FloatArray
@@ -21,7 +21,7 @@ class SourceHead:
 
 @dataclass(frozen=True)
 class StartHead:
-    """A head to start from, and which label took which source label's row."""
+    """A head to start from, with the source label of each label."""
 
     weight: FloatArray
     bias: FloatArray
@@ -29,7 +29,7 @@ class StartHead:
 
 
 def head_from_source(source: SourceHead, train: Features) -> StartHead:
-    """Start a new head from what the source classifier knows.
+    """Build a new head of the source classifier's rows.
 
     A class whose label the source has too ('hotdog' is 'hot dog') takes that row; any other takes the mean of all rows,
     each weighted by the probability that the source gives it on the class's training images.
@@ -41,12 +41,12 @@ def head_from_source(source: SourceHead, train: Features) -> StartHead:
     Returns:
         weight float32 [K, D] and bias [K], in the order of ``train.labels``.
     """
-    known = {_plain(label): row for row, label in reversed(list(enumerate(source.labels)))}
+    row_of = {_plain(label): row for row, label in reversed(list(enumerate(source.labels)))}
     logits = (train.embedding @ source.weight.T + source.bias).astype(np.float64)
     probabilities = np.exp(log_softmax(logits)).astype(np.float32)
     weights, biases, matched = [], [], {}
     for index, label in enumerate(train.labels):
-        row = known.get(_plain(label))
+        row = row_of.get(_plain(label))
         if row is not None:
             share = np.eye(len(source.labels), dtype=np.float32)[row]
             matched[label] = source.labels[row]

@@ -1,4 +1,4 @@
-"""Further views of the training images: augmented once and embedded, so that a head can learn from them.
+"""Augmented views of the training images, embedded to learn from.
 
 View 1 is the mirror image of the crop; the others are random windows of the picture, every other one mirrored on
 average. Where mirroring would change what a picture shows, all are windows, and none is mirrored. Each is a function
@@ -20,8 +20,8 @@ from regraft.progress import Progress, silent
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import ImageFile
 from training.data.random_crop import Augmentation, Strength, window_for
+from training.head.additional import Additional
 from training.head.features import Embedder, Features
-from training.head.fit import Additional
 
 VIEW_VERSION: Final = 1
 """Raised whenever the same picture, number and seed would give another view."""
@@ -30,7 +30,7 @@ AS_EVER: Final = Augmentation()
 
 
 def augmentation_of(settings: Mapping[str, Any]) -> Augmentation:
-    """Return what a card's settings say of views; cards of an earlier Regraft say nothing of it, or a bool."""
+    """Read the augmentation of a card's settings; older cards lack it."""
     strength: Any = settings.get("augment")
     if strength not in get_args(Strength):
         return AS_EVER

@@ -1,4 +1,4 @@
-"""Imported classifiers: backbone, linear head, and their own answers to compare with. No torch."""
+"""Imported classifiers, with their own answers to compare. No torch."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ _ROUNDING: Final = 1e-5
 
 @dataclass(frozen=True)
 class ImageRule:
-    """Preprocessing that a person states; None is the network's own, or ImageNet's.
+    """Preprocessing as a person states it; None is the network's, or ImageNet's.
 
     Attributes:
         mean: of each channel, of values in 0 to 1.
@@ -56,7 +56,7 @@ class ImageRule:
     interpolation: str | None = None
 
     def applied(self, spec: ImageSpec, mean: Channels, std: Channels) -> tuple[ImageSpec, Channels, Channels]:
-        """Return what a network has by itself, changed by what was said.
+        """Apply the rule to a network's own preprocessing.
 
         Raises:
             InvalidRequestError: no picture could be prepared so.
@@ -74,7 +74,7 @@ class ImageRule:
 
 @dataclass(frozen=True)
 class Imported:
-    """A classifier that was read.
+    """An imported classifier.
 
     Attributes:
         backbone: up to the embedding.
@@ -96,23 +96,23 @@ class Imported:
 
 
 def origin_of(path: Path) -> str:
-    """Return what a card says of weights that came in a file."""
+    """Return the card's origin of weights from a file."""
     return f"{IMPORTED}from {named_file(path)}"
 
 
-def labels_for(given: Sequence[str], count: int, origin: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+def labels_for(given: Sequence[str], count: int, origin: str, of_weights: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the labels of the answers: those given, else those known.
 
     Args:
         given: by ``--labels``; none where nothing was said.
         count: K.
         origin: of the classifier, for the text of errors.
-        known: those of its weights.
+        of_weights: those of its weights.
 
     Raises:
         InvalidRequestError: they are not as many, twice the same, or what cannot be a label.
     """
-    labels = tuple(map(one_form, given)) or known
+    labels = tuple(map(one_form, given)) or of_weights
     if not labels:
         raise InvalidRequestError(f"--labels: {origin} has {count} answers: name them, in its order")
     if len(labels) != count:
@@ -150,26 +150,28 @@ def prove_imported(imported: Imported, crops: Sequence[Crop]) -> Proof:
         ArtifactError: they answer differently.
     """
     backbone = imported.backbone
-    asked = list(crops) or generated_crops(backbone.spec.crop_px)
-    pictures = np.stack(asked)
-    expected = imported.answers(pictures).astype(np.float64)
+    pictures = list(crops) or generated_crops(backbone.spec.crop_px)
+    expected = imported.answers(np.stack(pictures)).astype(np.float64)
     embedder = Embedder.of(backbone)
-    found = np.concatenate([_tail(imported, embedder.run(part)) for part in _batches(asked)])
-    if found.shape != expected.shape:
-        raise ArtifactError(f"{imported.origin}: answers {expected.shape[1:]}, its backbone and head {found.shape[1:]}")
+    answers = np.concatenate([_tail(imported, embedder.run(part)) for part in _batches(pictures)])
+    if answers.shape != expected.shape:
+        raise ArtifactError(
+            f"{imported.origin}: answers {expected.shape[1:]}, its backbone and head {answers.shape[1:]}"
+        )
     size = max(float(expected.std()), _ROUNDING * float(np.abs(expected).max()), 1e-12)
-    difference = float(np.abs(found - expected).max() / size)
+    difference = float(np.abs(answers - expected).max() / size)
     if not difference <= PROOF_TOLERANCE:
         raise ArtifactError(
-            f"{imported.origin}: its backbone and a linear head answer otherwise than it does by itself: by "
-            f"{difference:.2g} of the answers' spread on {len(asked)} pictures, where {PROOF_TOLERANCE:g} is allowed. "
-            "Something that is not linear follows its last layer, as in SqueezeNet: train a head on its backbone"
+            f"{imported.origin}: its backbone and a linear head answer otherwise than it does by itself: "
+            f"by {difference:.2g} of the answers' spread on {len(pictures)} pictures, where {PROOF_TOLERANCE:g} is "
+            "allowed. Something that is not linear follows its last layer, as in SqueezeNet: train a head on its "
+            "backbone"
         )
-    return Proof(len(crops), len(asked), difference)
+    return Proof(len(crops), len(pictures), difference)
 
 
 def generated_crops(side: int) -> list[Crop]:
-    """Return pictures of noise, and of a few patches of colour, which vary more."""
+    """Generate pictures of noise and of patches of colour."""
     generator = np.random.default_rng(0)
     fine = generator.integers(0, 256, (_GENERATED, side, side, 3), dtype=np.uint8)
     coarse = generator.integers(0, 256, (_GENERATED, _PATCHES, _PATCHES, 3), dtype=np.uint8)

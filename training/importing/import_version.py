@@ -1,4 +1,4 @@
-"""Import a finished classifier as a version: the story of ``regraft import``.
+"""Import of a finished classifier as a version, as ``regraft import`` does.
 
 It is published only if it answers as it did by itself. Nothing is fitted on its pictures but novelty, and the
 temperature where that is asked for: the head is the one that came. What it knows of its classes are rows of numbers; a
@@ -32,8 +32,8 @@ from training.importing.classifier import ImageRule, Imported, Proof, prove_impo
 from training.importing.onnx_file import import_onnx
 from training.retrain.classes import in_order_of
 from training.settings import TrainSettings
-from training.strategies.context import Context, Listener, Made, Silent, embed
-from training.train import RUNS_FOLDER, TrainResult, look_closer, opponent, publish_made
+from training.strategies.context import Candidate, Context, Listener, SilentListener, embed_dataset
+from training.train import RUNS_FOLDER, TrainResult, current_champion, judge_candidate, publish_candidate
 from training.versions.read import StoredVersion
 
 _MOST_PROVEN: Final = 32
@@ -102,7 +102,7 @@ def import_version(
     gate: GateMode = GateMode.AUTO,
     examples: str = "",
 ) -> TrainResult:
-    """Publish a classifier; a first version goes live, any other through the gate.
+    """Publish a classifier, through the gate unless it is the first.
 
     Args:
         settings: what to import.
@@ -120,7 +120,7 @@ def import_version(
         StorageError: the store could not be written.
     """
     store = ModelStore(settings.store)
-    champion = opponent(store, settings.name, gate)
+    champion = current_champion(store, settings.name, gate)
     if settings.data is None and champion is not None and gate is not GateMode.OFF:
         raise PreconditionError(
             f"model {settings.name!r} has a champion, and without pictures nothing says that this one is as good: add "
@@ -128,7 +128,7 @@ def import_version(
         )
     as_run = TrainSettings(settings.data or settings.file or Path(settings.backbone), settings.name, settings.store)
     context = Context(
-        as_run, cache or cache_folder(), settings.store / RUNS_FOLDER / settings.name, listener or Silent()
+        as_run, cache or cache_folder(), settings.store / RUNS_FOLDER / settings.name, listener or SilentListener()
     )
     with context.watch.stage("read"):
         imported = _read(settings)
@@ -138,11 +138,11 @@ def import_version(
     if champion is not None:
         imported = _in_order_of(champion, imported)
         dataset = replace(dataset, labels=imported.labels)
-    made = _made(settings, imported, dataset, proof, context)
-    found = made.findings
+    candidate = _made(settings, imported, dataset, proof, context)
+    findings = candidate.findings
     if dataset.images:
-        found = look_closer(champion, made, store, settings.name, examples, context)
-    return publish_made(made, found, champion, store, settings.name, gate, context, IMPORTED)
+        findings = judge_candidate(champion, candidate, store, settings.name, examples, context)
+    return publish_candidate(candidate, findings, champion, store, settings.name, gate, context, IMPORTED)
 
 
 def _read(settings: ImportSettings) -> Imported:
@@ -166,25 +166,25 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     """
     if data is None:
         return Dataset(labels, (), (), "no pictures")
-    found = scan(data, context.progress)
-    named = tuple(replace(image, label=one_form(image.label)) for image in found.images)
+    dataset = scan(data, context.progress)
+    named = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
     strangers = sorted({image.label for image in named} - set(labels))
     if strangers:
         raise DatasetError(f"{data}: class {strangers[0]!r} is none of the classifier's: {listed(labels, _NAMED)}")
     if not named:
         raise DatasetError(f"{data}: has no picture")
-    return replace(found, images=named, labels=labels)
+    return replace(dataset, images=named, labels=labels)
 
 
 def _in_order_of(champion: StoredVersion, imported: Imported) -> Imported:
-    """Return the classifier with its answers in the champion's order, new ones behind."""
+    """Reorder the classifier's answers as the champion's, new ones last."""
     labels = in_order_of(champion.features.labels, imported.labels)
     rows = [imported.labels.index(label) for label in labels]
     return replace(imported, labels=labels, weight=imported.weight[rows], bias=imported.bias[rows])
 
 
 def _crops(dataset: Dataset, imported: Imported) -> list[Crop]:
-    """Return crops of some of the pictures, those that are held out first."""
+    """Crop some of the pictures, held out ones first."""
     pictures = sorted(dataset.images, key=lambda image: (not image.is_holdout, image.sha256))
     files = ((image.sha256, image.path) for image in pictures)
     return [crop for _, crop in islice(readable_crops(files, imported.backbone.spec), _MOST_PROVEN)]
@@ -196,12 +196,12 @@ def _made(
     dataset: Dataset,
     proof: Proof,
     context: Context,
-) -> Made:
+) -> Candidate:
     nothing = np.empty((0, imported.weight.shape[1]), np.float32)
     features, notes = replace(assemble(imported.labels, [], {}), embedding=nothing), [_said_of(proof)]
     if dataset.images:
         with context.watch.stage("embed"):
-            dataset, features, _ = embed(dataset, imported.backbone, context)
+            dataset, features, _ = embed_dataset(dataset, imported.backbone, context)
             dataset, features = split_by_likeness(dataset, features)
     fitted = _fitted(imported.weight, imported.bias, features, calibrate=settings.calibrate)
     notes += [_right_of(fitted.head, features), _SEEN] if dataset.images else [_NO_PICTURES]
@@ -213,7 +213,7 @@ def _made(
         "calibrated": settings.calibrate,
     }
     findings = Findings(notes=(*imported.backbone.notes, *notes))
-    return Made(IMPORTED, dataset, imported.backbone, features, fitted, findings, imported=facts)
+    return Candidate(IMPORTED, dataset, imported.backbone, features, fitted, findings, imported=facts)
 
 
 def _said_of(proof: Proof) -> str:
@@ -231,7 +231,7 @@ def _right_of(head: Head, features: Features) -> str:
 
 
 def _fitted(weight: FloatArray, bias: FloatArray, features: Features, *, calibrate: bool) -> FittedHead:
-    """Return the head that came, with novelty fitted and, if asked for, temperature."""
+    """Fit novelty, and the temperature on request, to the head that came."""
     train = features.train()
     counts = np.bincount(train.label_index, minlength=len(features.labels))
     rows = np.flatnonzero(counts[train.label_index] >= _FEWEST)
@@ -244,10 +244,10 @@ def _fitted(weight: FloatArray, bias: FloatArray, features: Features, *, calibra
     if len(np.unique(train.label_index[rows])) < _FEWEST:
         head = Head(weight, bias, prototypes, whitening)
         return FittedHead(head, temperature, "none", _NEVER, {}, Unseen.nothing(len(bias)))
-    there, index = np.unique(train.label_index[rows], return_inverse=True)
+    classes, index = np.unique(train.label_index[rows], return_inverse=True)
     with threadpool_limits(limits=1):
         novelty = fit_novelty(train.embedding[rows], index.astype(np.int64), group=train.group[rows])
-    prototypes[there] = novelty.prototypes
+    prototypes[classes] = novelty.prototypes
     head = Head(weight, bias, prototypes, novelty.whitening)
     unseen = Unseen.nothing(len(bias))
     if calibrate:

@@ -80,16 +80,16 @@ def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...])
     """
     model = _read(path)
     try:
-        taken = _input_of(model, rule)
-        spec, mean, std = rule.applied(_spec(taken.side), IMAGENET_MEAN, IMAGENET_STD)
-        if taken.type == TensorProto.UINT8 and (rule.mean or rule.std):
+        image = _input_of(model, rule)
+        spec, mean, std = rule.applied(_spec(image.side), IMAGENET_MEAN, IMAGENET_STD)
+        if image.type == TensorProto.UINT8 and (rule.mean or rule.std):
             raise InvalidRequestError("it takes pictures as they are (uint8), so --mean and --std have no effect")
-        whole = _prepared(model, taken, (mean, std))
+        whole = _prepared(model, image, (mean, std))
         head = _head_of(whole)
         bare = _backbone(whole, head)
         check_backbone(bare)
-        answers = _answers(whole, taken.side)
-        _check_batches(bare, taken.side)
+        answers = _answers(whole, image.side)
+        _check_batches(bare, image.side)
     except RegraftError as error:
         raise InvalidRequestError(f"{path}: {error}") from error
     named = labels_for(labels, len(head.weight), path.name)
@@ -137,12 +137,12 @@ def _input_of(model: onnx.ModelProto, rule: ImageRule) -> _Input:
         kind = helper.tensor_dtype_to_string(tensor.elem_type)
         raise InvalidRequestError(f"its input {inputs[0].name!r} is of type {kind}, not float or uint8")
     height, width = sides[2:] if first else sides[1:3]
-    asked = rule.image_px
-    side = height or asked or _CROP_PX
-    if (height or side) != (width or side) or (asked is not None and side != asked):
+    image_px = rule.image_px
+    side = height or image_px or _CROP_PX
+    if (height or side) != (width or side) or (image_px is not None and side != image_px):
         raise InvalidRequestError(
             f"its input {inputs[0].name!r} is {_shape(tensor)}: pictures are squares here"
-            + (f", and not of --image-px {asked}" if asked else "")
+            + (f", and not of --image-px {image_px}" if image_px else "")
         )
     return _Input(inputs[0].name, tensor.elem_type, first, side, sides[0])
 
@@ -152,22 +152,22 @@ def _shape(tensor: Any) -> str:  # noqa: ANN401 - protobuf's own types are not p
 
 
 def _spec(side: int) -> ImageSpec:
-    """Return how ImageNet's pictures are usually prepared: of 256 px the middle 224."""
+    """Return ImageNet's usual preprocessing: the middle 224 of 256 px."""
     return ImageSpec(resize_px=round(side / _RESIZE_SHARE), crop_px=side, interpolation="bilinear")
 
 
-def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Channels]) -> onnx.ModelProto:
-    """Return the classifier with normalisation before it, for any number of uint8 crops."""
+def _prepared(model: onnx.ModelProto, image: _Input, normal: tuple[Channels, Channels]) -> onnx.ModelProto:
+    """Put normalisation before the classifier, for uint8 crops."""
     named = compose.add_prefix(model, _PREFIX)
     graph = named.graph
-    if taken.batch:
-        _free_batch(graph, taken.batch)
-    nodes, numbers = _preparing(taken, normal)
-    kept = [*nodes, *graph.node]
+    if image.batch:
+        _free_batch(graph, image.batch)
+    nodes, numbers = _preparing(image, normal)
+    nodes_after = [*nodes, *graph.node]
     del graph.node[:], graph.input[:], graph.value_info[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes_after)
     graph.initializer.extend(numbers)
-    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", taken.side, taken.side, 3]))
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", image.side, image.side, 3]))
     output = graph.output[0]
     result = helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, None)
     del graph.output[:]
@@ -178,7 +178,7 @@ def _prepared(model: onnx.ModelProto, taken: _Input, normal: tuple[Channels, Cha
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
-    """Free the batch axis of shapes that an exporter fixed, as most do.
+    """Free the batch axis of shapes that an exporter fixed.
 
     Whether that was right shows when the classifier is asked in batches of other sizes.
     """
@@ -200,18 +200,18 @@ def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
             node.input[1] = name
 
 
-def _preparing(taken: _Input, normal: tuple[Channels, Channels]) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
-    node, given = helper.make_node, _PREFIX + taken.name
-    last = given if not taken.channels_first else "pixels"
-    turn = [node("Transpose", [last], [given], perm=[0, 3, 1, 2])] if taken.channels_first else []
-    if taken.type == TensorProto.UINT8:
+def _preparing(image: _Input, normal: tuple[Channels, Channels]) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    node, given = helper.make_node, _PREFIX + image.name
+    last = given if not image.channels_first else "pixels"
+    turn = [node("Transpose", [last], [given], perm=[0, 3, 1, 2])] if image.channels_first else []
+    if image.type == TensorProto.UINT8:
         return [node("Identity", [IMAGE], [last]), *turn], []
     mean, std = (255 * np.array(each, np.float32) for each in normal)
     nodes = [
         node("Cast", [IMAGE], ["bytes"], to=TensorProto.FLOAT),
         node("Sub", ["bytes", "mean"], ["centred"]),
         node("Div", ["centred", "std"], ["normalised"]),
-        node("Cast", ["normalised"], [last], to=taken.type),
+        node("Cast", ["normalised"], [last], to=image.type),
         *turn,
     ]
     return nodes, [numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")]
@@ -248,14 +248,14 @@ def _head_of(model: onnx.ModelProto) -> _Head:
 
 
 def _gemm(node: onnx.NodeProto, graph: "_Graph", tail: Tail) -> _Head:
-    said = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     weight = graph.number(node.input[1])
     bias = graph.number(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    if weight is None or said.get("transA", 0) or (len(node.input) > 2 and node.input[2] and bias is None):
+    if weight is None or attributes.get("transA", 0) or (len(node.input) > 2 and node.input[2] and bias is None):
         raise InvalidRequestError("its last layer (Gemm) does not have its numbers in the file, or turns its input")
-    turned = weight if said.get("transB", 0) else weight.T
-    added = None if bias is None else bias * np.float32(said.get("beta", 1.0))
-    return _numbers(node.input[0], turned * np.float32(said.get("alpha", 1.0)), added, tail)
+    turned = weight if attributes.get("transB", 0) else weight.T
+    added = None if bias is None else bias * np.float32(attributes.get("beta", 1.0))
+    return _numbers(node.input[0], turned * np.float32(attributes.get("alpha", 1.0)), added, tail)
 
 
 def _numbers(embedding: str, weight: FloatArray, bias: FloatArray | None, tail: Tail) -> _Head:
@@ -283,21 +283,21 @@ class _Graph:
         return node
 
     def number(self, name: str) -> FloatArray | None:
-        """Return a constant float32, also of a turned one; None where it is computed."""
+        """Return a constant as float32, perhaps transposed; None if computed."""
         if name in self._numbers:
             return np.asarray(numpy_helper.to_array(self._numbers[name]), np.float32)
         node = self._makers.get(name)
         if node is None:
             return None
-        said = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        if node.op_type == "Constant" and "value" in said:
-            return np.asarray(numpy_helper.to_array(said["value"]), np.float32)
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        if node.op_type == "Constant" and "value" in attributes:
+            return np.asarray(numpy_helper.to_array(attributes["value"]), np.float32)
         if node.op_type not in {"Transpose", "Identity", "Cast"}:
             return None
         inner = self.number(node.input[0])
         if inner is None or node.op_type != "Transpose":
             return inner
-        return np.asarray(np.transpose(inner, said.get("perm")), np.float32)
+        return np.asarray(np.transpose(inner, attributes.get("perm")), np.float32)
 
 
 def _backbone(model: onnx.ModelProto, head: _Head) -> onnx.ModelProto:
@@ -306,14 +306,14 @@ def _backbone(model: onnx.ModelProto, head: _Head) -> onnx.ModelProto:
     backbone.CopyFrom(model)
     graph = backbone.graph
     graph.node.append(helper.make_node("Cast", [head.embedding], [EMBEDDING], to=TensorProto.FLOAT))
-    wanted, kept = {EMBEDDING}, []
+    wanted, nodes = {EMBEDDING}, []
     for node in reversed(graph.node):
         if wanted & set(node.output):
-            kept.append(node)
+            nodes.append(node)
             wanted |= set(_read_by(node))
     numbers = [tensor for tensor in graph.initializer if tensor.name in wanted]
     del graph.node[:], graph.initializer[:], graph.output[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(reversed(nodes))
     graph.initializer.extend(numbers)
     graph.output.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", head.weight.shape[1]]))
     return backbone
@@ -329,7 +329,7 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `Imported.answers`
-    """Return a function that runs the whole classifier, a picture at a time.
+    """Return a function that runs the whole classifier by pictures.
 
     Raises:
         InvalidRequestError: it does not run.
@@ -359,11 +359,11 @@ def _check_batches(backbone: onnx.ModelProto, side: int) -> None:
     quiet = require_onnxruntime().RunOptions()
     quiet.log_severity_level = _FATAL  # what it would write on standard error beside, we say
     try:
-        made = np.asarray(session.run([EMBEDDING], {IMAGE: np.zeros((2, side, side, 3), np.uint8)}, quiet)[0])
+        embedding = np.asarray(session.run([EMBEDDING], {IMAGE: np.zeros((2, side, side, 3), np.uint8)}, quiet)[0])
     except Exception as error:
         raise InvalidRequestError(
             f"it takes pictures one at a time ({first_line(error)[:200]}): export it with a batch axis of any size "
             "(dynamic_shapes or dynamic_axes)"
         ) from error
-    if made.shape != (2, embedding_size(backbone)):
-        raise InvalidRequestError(f"its last layer is given {list(made.shape)} of two pictures, not [2, D]")
+    if embedding.shape != (2, embedding_size(backbone)):
+        raise InvalidRequestError(f"its last layer is given {list(embedding.shape)} of two pictures, not [2, D]")

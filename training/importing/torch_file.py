@@ -1,4 +1,4 @@
-"""Import of torchvision and timm classifiers, from files or their own weights. Imports torch."""
+"""Import of torchvision and timm classifiers. Imports torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,8 +43,8 @@ def import_torch(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]
         raise InvalidRequestError(str(error).removeprefix("--weights: ")) from error
     weight, bias = _linear(head, path, name)
     origin = origin_of(path)
-    known = imagenet_labels() if len(weight) == len(imagenet_labels()) else ()
-    named = labels_for(labels, len(weight), path.name, known)
+    of_imagenet = imagenet_labels() if len(weight) == len(imagenet_labels()) else ()
+    named = labels_for(labels, len(weight), path.name, of_imagenet)
     return _imported(backbone, (weight, bias), named, name, (origin, path.name), rule, keep=keep)
 
 

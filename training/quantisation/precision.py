@@ -22,12 +22,12 @@ from training.backbones.cache import ExportedBackbone
 from training.data.crops import readable_crops
 from training.data.samples import samples_of
 from training.evaluation.latency import ms_per_crop
-from training.evaluation.paired_comparison import Comparison, compare
-from training.head.calibrate import HeldBack, cross_fitted, finish
+from training.evaluation.paired_comparison import PairedComparison, compare
+from training.head.calibrate import HeldBack, calibrate_head, cross_fitted
 from training.head.features import Features
 from training.quantisation.quantise import CALIBRATION_CROPS, quantise, this_cpu
 from training.settings import TrainSettings
-from training.strategies.context import Context, Made, embed
+from training.strategies.context import Candidate, Context, embed_dataset, with_note
 from training.strategies.probe import probe_on
 
 MIN_SPEED_UP: Final = 1.1
@@ -45,7 +45,7 @@ class Verdict:
     why: str
 
 
-def decide(asked: Literal["int8", "auto"], compared: Comparison | None, speed_up: float) -> Verdict:
+def decide(asked: Literal["int8", "auto"], compared: PairedComparison | None, speed_up: float) -> Verdict:
     """Decide whether int8 is taken.
 
     Args:
@@ -61,7 +61,7 @@ def decide(asked: Literal["int8", "auto"], compared: Comparison | None, speed_up
     return Verdict("fp32", objection) if objection else Verdict("int8", "it is faster, and nothing is lost")
 
 
-def in_precision(made: Made, context: Context) -> Made:
+def in_precision(made: Candidate, context: Context) -> Candidate:
     """Return what a strategy made in the precision that was asked for, with a note that says why.
 
     Raises:
@@ -78,7 +78,7 @@ def in_precision(made: Made, context: Context) -> Made:
     except ArtifactError as error:
         if asked == "int8":
             raise ArtifactError(f"--precision int8: {error}") from error
-        return _with_note(made, context, f"fp32 is kept: {error}.")
+        return with_note(made, context, f"fp32 is kept: {error}.")
     int8 = _on(backbone, made, context)
     with context.watch.stage("measure"):
         graphs = [each.model.SerializeToString() for each in (made.backbone, backbone)]
@@ -92,7 +92,7 @@ def in_precision(made: Made, context: Context) -> Made:
             "Train with --precision fp32, or with another backbone"
         )
     kept = int8 if verdict.choice == "int8" else made
-    return _with_note(kept, context, f"{found}. {verdict.choice} is kept: {verdict.why}.")
+    return with_note(kept, context, f"{found}. {verdict.choice} is kept: {verdict.why}.")
 
 
 def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progress) -> ExportedBackbone:
@@ -118,12 +118,12 @@ def calibration_crops(files: Sequence[tuple[str, ImageFile]], spec: ImageSpec) -
     return [crop for _, crop in islice(readable_crops(files, spec), CALIBRATION_CROPS)]
 
 
-def _calibration_crops(made: Made) -> list[Crop]:
+def _calibration_crops(made: Candidate) -> list[Crop]:
     files = [(sample.sha256, sample.path) for sample in samples_of(made.dataset, holdout=False)]
     return calibration_crops(files, made.backbone.spec)
 
 
-def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:
+def _on(backbone: ExportedBackbone, made: Candidate, context: Context) -> Candidate:
     """Finish the head on what another precision of the same backbone makes of the pictures."""
     if made.strategy == "probe":
         probed = probe_on(backbone, made.dataset, context)
@@ -131,12 +131,12 @@ def _on(backbone: ExportedBackbone, made: Made, context: Context) -> Made:
         validation = made.findings.cross_validation if made.tuned_by else measured.cross_validation
         findings = replace(made.findings, cross_validation=validation, extra=measured.extra)
         return replace(probed, findings=findings, tuned_by=made.tuned_by)
-    dataset, features, _ = embed(made.dataset, backbone, context)
+    dataset, features, _ = embed_dataset(made.dataset, backbone, context)
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)
     tune[made.fitted.unseen.rows] = True
     head, temperature = made.fitted.head, np.float32(made.fitted.temperature)
     weight, bias = head.weight * temperature, head.bias * temperature
-    fitted = finish(weight, bias, features, _held_back(weight, bias, features.train(), tune, context.settings))
+    fitted = calibrate_head(weight, bias, features, _held_back(weight, bias, features.train(), tune, context.settings))
     return replace(made, dataset=dataset, backbone=backbone, features=features, fitted=fitted)
 
 
@@ -151,14 +151,14 @@ def _held_back(
     return HeldBack(rows, logits, answers, counts, None)
 
 
-def _on_unseen(fp32: Made, int8: Made) -> Comparison | None:
+def _on_unseen(fp32: Candidate, int8: Candidate) -> PairedComparison | None:
     rows = int8.fitted.unseen.rows
     if not len(rows):
         return None
     return compare(_answers(fp32), _answers(int8), int8.features.train().label_index[rows])
 
 
-def _answers(made: Made) -> FloatArray:
+def _answers(made: Candidate) -> FloatArray:
     """Return what is said of images that were not learned from; of a fine-tuned head by the very one in the file."""
     unseen = made.fitted.unseen
     if made.strategy == "probe":
@@ -166,7 +166,7 @@ def _answers(made: Made) -> FloatArray:
     return made.fitted.head.probabilities(made.features.train().embedding[unseen.rows])
 
 
-def _objection(compared: Comparison | None, speed_up: float) -> str:
+def _objection(compared: PairedComparison | None, speed_up: float) -> str:
     """Say why ``auto`` does not take int8; empty where nothing is against it."""
     if speed_up < MIN_SPEED_UP:
         return "it is not faster here"
@@ -179,16 +179,16 @@ def _objection(compared: Comparison | None, speed_up: float) -> str:
     return ""
 
 
-def _drop(compared: Comparison) -> float:
+def _drop(compared: PairedComparison) -> float:
     return compared.accuracy[0] - compared.accuracy[1]
 
 
-def _allowed(compared: Comparison, points: float) -> float:
+def _allowed(compared: PairedComparison, points: float) -> float:
     """Return the share that may be lost: so many points, and always one image."""
     return max(points / 100, 1 / compared.images) + 1e-9
 
 
-def _figures(compared: Comparison | None, before_ms: float, after_ms: float) -> str:
+def _figures(compared: PairedComparison | None, before_ms: float, after_ms: float) -> str:
     speed = (
         f"int8 takes {after_ms:.2f} ms an image on one thread here, fp32 {before_ms:.2f} ({before_ms / after_ms:.2f} x)"
     )
@@ -198,8 +198,3 @@ def _figures(compared: Comparison | None, before_ms: float, after_ms: float) -> 
         f"{speed}; on {compared.images} training images that the heads were not fitted on it is right on "
         f"{compared.accuracy[1]:.1%}, fp32 on {compared.accuracy[0]:.1%}"
     )
-
-
-def _with_note(made: Made, context: Context, note: str) -> Made:
-    context.listener.note(note)
-    return replace(made, findings=replace(made.findings, notes=(*made.findings.notes, note)))

@@ -15,9 +15,8 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import ImageFile
 from regraft.stores.labels import Example
 from training.gate.verdict import SuspectLabel
-from training.head.additional import carried_over, in_order
+from training.head.additional import Additional
 from training.head.features import Features, assemble
-from training.head.fit import Additional
 from training.head.views import augmentation_of, embed_views
 from training.retrain.classes import Classes, refuse_unseen, settle_classes
 from training.retrain.near_copies import near_copies
@@ -66,7 +65,7 @@ class RetrainData:
 
     Attributes:
         features: labels begin with those of the champion that are left; new ones are appended.
-        further: rows beside the features.
+        additional: rows beside the features.
         source: n of them, where each picture came from.
         is_new: bool [n], pictures that the champion does not have, or not under this label.
         left_out: pictures by hash that take no part, and why.
@@ -77,7 +76,7 @@ class RetrainData:
     """
 
     features: Features
-    further: Additional | None
+    additional: Additional | None
     source: tuple[str, ...]
     is_new: npt.NDArray[np.bool_]
     left_out: tuple[tuple[str, str], ...]
@@ -197,7 +196,7 @@ def gather(
     waiting = _aside(champion, examples, model, features)
     return RetrainData(
         features,
-        _further(champion, features, examples, progress),
+        _additional(champion, features, examples, progress),
         sources_of(features, sent),
         new_rows(before, features),
         (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.both))),
@@ -287,13 +286,13 @@ def embed_missing(
     return known | fresh, failures
 
 
-def _further(
+def _additional(
     champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress
 ) -> Additional | None:
     """Return the rows beside the features: the champion's, and as many views of each picture that is new."""
-    if champion.further is None:
+    if champion.additional is None:
         return None
-    carried = carried_over(champion.further, champion.features, features)
+    carried = champion.additional.carried_over(champion.features, features)
     settings = champion.artifact.card.settings
     views = int(settings.get("views", 0))
     train = features.train()
@@ -305,7 +304,7 @@ def _further(
         changes = augmentation_of(settings)
         fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress, changes)
         carried = carried.joined(fresh)
-    return in_order(carried)
+    return carried.in_order()
 
 
 def _named(example: Example) -> str:

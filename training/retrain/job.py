@@ -21,8 +21,7 @@ from training.backbones.cache import backbone_of
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.head.features import Features
-from training.head.fit import FittedHead
-from training.head.refit import refit
+from training.head.fit import FittedHead, refit
 from training.retrain.data import RetrainData, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
@@ -106,14 +105,14 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     data = gather(champion, examples, job.model, progress)
     if _finished_without_news(champion, data, examples, job):
         return
-    fitted = refit(champion.artifact.card, data.features, data.further, progress, missing=data.missing)
+    fitted = refit(champion.artifact.card, data.features, data.additional, progress, missing=data.missing)
     progress("check", 0, 1)
     if wrong := quarantine(champion, data, fitted, examples, job.model):
         data = gather(champion, examples, job.model, progress.as_phase("check"), wrong)
         if _finished_without_news(champion, data, examples, job):
             return
         fitted = refit(
-            champion.artifact.card, data.features, data.further, progress.as_phase("check"), missing=data.missing
+            champion.artifact.card, data.features, data.additional, progress.as_phase("check"), missing=data.missing
         )
     progress("judge", 0, 1)
     aside = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
@@ -144,7 +143,7 @@ def _finished_without_news(
 def _build(champion: StoredVersion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
     provenance = Provenance.of_refit(job.model, "retrain", card, champion.version, job.settings)
-    return build(backbone_of(champion.artifact), fitted, data.features, provenance, further=data.further)
+    return build(backbone_of(champion.artifact), fitted, data.features, provenance, additional=data.additional)
 
 
 def _prove_on_examples(

@@ -22,11 +22,11 @@ from regraft.stores.recovery import job_lock
 from training.backbones.cache import weights_origin
 from training.backbones.catalogue import STORE_PREFIX, own_weights
 from training.data.dataset import Dataset, LabelledImage, scan
-from training.data.scan import LeftOut, shown_path
+from training.data.file_listing import SkippedFile, shown_path
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.gate.verdict import SuspectLabel, Verdict
-from training.head.refit import refit
+from training.head.fit import refit
 from training.retrain.classes import refuse_unseen, settle_classes
 from training.retrain.data import (
     RetrainData,
@@ -47,8 +47,16 @@ from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.sides import BOTH_SIDES
 from training.retrain.training_run import held_rows, judge_made, made_embeddings
 from training.settings import TrainSettings
-from training.strategies.context import Context, Listener, Made, Silent
-from training.train import RUNS_FOLDER, challenge, explain, look_into, make, tuner_for, with_judgement
+from training.strategies.context import Candidate, Context, Listener, SilentListener
+from training.train import (
+    RUNS_FOLDER,
+    build_challenger,
+    collect_findings,
+    coordinator_for,
+    draw_occlusion_maps,
+    make_candidate,
+    with_judgement,
+)
 from training.versions.publish import Challenger, promote, publish
 from training.versions.read import StoredVersion, read_champion
 from training.versions.source import IMPORTED, settle_source
@@ -184,14 +192,14 @@ def refresh(
     settings = settle_source(settings)
     settings = replace(settings, name=one_form(settings.name))
     store, name = ModelStore(settings.store), settings.name
-    context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or Silent())
-    with job_lock(examples, name), tuner_for(settings) as tuner:
+    context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or SilentListener())
+    with job_lock(examples, name), coordinator_for(settings) as coordinator:
         champion = read_champion(store, name)
         context, settings = _with_target_error(context, champion.artifact.card)
         aside = _quarantined(champion, examples, name, context)
         collected = collect(champion, settings.data, examples, name, context)
-        made = make(collected.dataset, context, tuner)
-        challenger = challenge(made, name, settings, parent_version=champion.version)
+        made = make_candidate(collected.dataset, context, coordinator)
+        challenger = build_challenger(made, name, settings, parent_version=champion.version)
         anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
         anchor = anchor.among(made.features)
         judged = _judge(
@@ -218,10 +226,10 @@ def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, Trai
 
 
 def _publish(
-    store: ModelStore, challenger: Challenger, made: Made, judged: Findings, context: Context, who: str, why: str
+    store: ModelStore, challenger: Challenger, made: Candidate, judged: Findings, context: Context, who: str, why: str
 ) -> int:
     data = context.settings.data
-    findings = with_judgement(look_into(made, context.settings), judged)
+    findings = with_judgement(collect_findings(made, context.settings), judged)
     return publish(
         store,
         challenger,
@@ -229,7 +237,7 @@ def _publish(
         who=who,
         why=why,
         findings=findings,
-        looked=explain(made, findings, context),
+        looked=draw_occlusion_maps(made, findings, context),
         thumbnails=thumbnails(findings, {image.sha256: image.path for image in made.dataset.images}),
     )
 
@@ -256,7 +264,7 @@ def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, co
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
             data = gather(champion, examples, name, context.progress)
             card = champion.artifact.card
-            fitted = refit(card, data.features, data.further, context.progress, missing=data.missing)
+            fitted = refit(card, data.features, data.additional, context.progress, missing=data.missing)
             wrong = quarantine(champion, data, fitted, examples, name)
     return Quarantined(wrong, len(examples.labels.in_force(name, quarantined=True)))
 
@@ -307,7 +315,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
         Dataset(
             classes.labels,
             learned,
-            (*found.left_out, *(LeftOut(paths[sha256], reason) for sha256, reason in reasons)),
+            (*found.left_out, *(SkippedFile(paths[sha256], reason) for sha256, reason in reasons)),
             f"as in version {champion.version}, new ones by their groups",
             is_settled=True,
         ),
@@ -328,7 +336,7 @@ def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> It
 
 def _judge(
     champion: StoredVersion,
-    made: Made,
+    made: Candidate,
     collected: Collected,
     examples: ExamplesStore,
     store: ModelStore,

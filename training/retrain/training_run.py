@@ -16,13 +16,13 @@ from training.head.features import Embedder, Features, assemble
 from training.retrain.data import FIRST_SOURCE, RetrainData, Row, new_rows, rows_of
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.near_copies import relatives
-from training.strategies.context import Context, Made
+from training.strategies.context import Candidate, Context
 from training.versions.read import StoredVersion
 
 
 def judge_trained(
     champion: StoredVersion,
-    made: Made,
+    made: Candidate,
     examples: str,
     golden: list[tuple[Path, str]],
     context: Context,
@@ -81,7 +81,7 @@ def _learned_by_champion(
 
 
 def _older(
-    champion: StoredVersion, made: Made, files: dict[str, ImageFile], kept: ImageFiles, context: Context
+    champion: StoredVersion, made: Candidate, files: dict[str, ImageFile], kept: ImageFiles, context: Context
 ) -> Features:
     """Return the champion's holdout beyond the run's pictures, as far as it is at hand; ``files`` learns where."""
     now, before = made.features, champion.features.holdout()
@@ -97,7 +97,7 @@ def _older(
 
 def judge_made(
     champion: StoredVersion,
-    made: Made,
+    made: Candidate,
     data: RetrainData,
     files: Mapping[str, ImageFile],
     known: EmbeddingCache,
@@ -140,7 +140,7 @@ def champion_embeddings(
 
 
 def made_embeddings(
-    champion: StoredVersion, made: Made, files: Mapping[str, ImageFile], context: Context
+    champion: StoredVersion, made: Candidate, files: Mapping[str, ImageFile], context: Context
 ) -> dict[str, FloatArray]:
     """Return what the new backbone makes of more pictures, by hash; what cannot be read is missing."""
     same = _by_hash(champion.features) if made.backbone.key == champion.key else {}
@@ -164,7 +164,7 @@ def _by_hash(features: Features) -> dict[str, FloatArray]:
     return dict(zip(features.sha256, features.embedding, strict=True))
 
 
-def _embedder(made: Made) -> Embedder:
+def _embedder(made: Candidate) -> Embedder:
     backbone = made.backbone
     return Embedder.of(backbone)
 

@@ -24,7 +24,7 @@ from training.backbones.cache import backbone_of, embedding_cache
 from training.data.find_images import find_images
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, load_features
-from training.head.refit import refit
+from training.head.fit import refit
 from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.outcome import reason_of

@@ -1,1 +1,1 @@
-"""How a version is made: probe, auto, and what they share."""
+"""Strategies of training: probe, auto, and what they share."""

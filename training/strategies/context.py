@@ -1,14 +1,12 @@
-"""What every strategy works with and what it makes."""
+"""Context of a run and the candidate that a strategy makes."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from regraft.errors import DatasetError
-from regraft.files import text_of
 from regraft.model.card import Choice, RecipeValue
 from regraft.progress import Progress
 from training.backbones.cache import ExportedBackbone, embedding_cache
@@ -16,8 +14,9 @@ from training.data.crops import over_limits
 from training.data.dataset import Dataset
 from training.data.samples import Sample
 from training.evaluation.findings import Epoch, Findings
+from training.head.additional import Additional
 from training.head.features import Embedder, Features, assemble
-from training.head.fit import Additional, FittedHead
+from training.head.fit import FittedHead
 from training.settings import TrainSettings
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
@@ -41,20 +40,20 @@ class Stopwatch:
 
 
 class Listener(Protocol):
-    """Whoever hears how far a run is."""
+    """Listener to the progress of a run."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hear of a step of a stage, see `regraft.progress`."""
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """Hear the figures of an epoch of fine-tuning, of so many at most."""
+        """Hear an epoch's figures, and how many epochs there are at most."""
 
     def note(self, text: str) -> None:
         """Hear what was decided, and why."""
 
 
-class Silent:
-    """Hears nothing."""
+class SilentListener:
+    """Listener that ignores all."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hear of a step."""
@@ -83,19 +82,19 @@ class Context:
 
     @property
     def progress(self) -> Progress:
-        """What stages report to."""
+        """Progress of the stages."""
         return self.listener.progress
 
 
 @dataclass(frozen=True)
-class Made:
-    """A backbone with a head that fits it, ready to become a version.
+class Candidate:
+    """A backbone with a fitted head, ready to become a version.
 
     Attributes:
         strategy: what was done in the end: ``probe``, ``finetune``, ``scratch`` or ``import``.
         dataset: without the pictures that could not be read.
         extra: pictures of a second set that were learned from too.
-        further: rows beside the features that the head was fitted on.
+        additional: rows beside the features that the head was fitted on.
         mirror: whether pictures were mirrored to learn from, or may be.
         choice: why this and not another way, where there were two.
         imported: what an import rests on, for the card; empty of all that was trained here.
@@ -109,25 +108,25 @@ class Made:
     fitted: FittedHead
     findings: Findings
     extra: tuple[Sample, ...] = ()
-    further: Additional | None = None
+    additional: Additional | None = None
     mirror: bool = True
     choice: Choice | None = None
     tuned_by: Mapping[str, RecipeValue] = field(default_factory=dict)
     imported: Mapping[str, RecipeValue] = field(default_factory=dict)
 
 
-def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:
-    """Embed every picture; those that cannot be decoded leave the dataset, with the reason.
+def embed_dataset(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tuple[Dataset, Features, Embedder]:
+    """Embed every picture; unreadable ones leave the dataset.
 
     Raises:
         DatasetError: none is left.
     """
     embedder = Embedder.of(backbone)
     files = {image.sha256: image.path for image in dataset.images}
-    with embedding_cache(context.cache) as known:
-        embeddings, failures = embedder.embed(files, known, context.progress)
+    with embedding_cache(context.cache) as stored:
+        embeddings, failures = embedder.embed(files, stored, context.progress)
     failures |= over_limits({sha256: file for sha256, file in files.items() if sha256 not in failures})
-    dataset = without_unreadable(dataset, failures, context.settings.data)
+    dataset = dataset.without_unreadable(failures, context.settings.data)
     rows = [(image.sha256, image.label, image.is_holdout) for image in dataset.images]
     groups = {image.sha256: image.group for image in dataset.images if image.group >= 0}
     weights = {image.sha256: image.weight for image in dataset.images}
@@ -136,14 +135,7 @@ def embed(dataset: Dataset, backbone: ExportedBackbone, context: Context) -> tup
     return dataset, features, embedder
 
 
-def without_unreadable(dataset: Dataset, failures: Mapping[str, str], root: Path) -> Dataset:
-    """Return the dataset without pictures that cannot be read, by hash and reason.
-
-    Raises:
-        DatasetError: none is left.
-    """
-    dataset = dataset.without({sha256: f"{reason} (SHA-256 {sha256})" for sha256, reason in failures.items()})
-    if not dataset.images:
-        first = next(iter(failures.values()))
-        raise DatasetError(f"{text_of(root)}: no file can be read as an image; the first one: {first}")
-    return dataset
+def with_note(candidate: Candidate, context: Context, note: str) -> Candidate:
+    """Tell of a decision, and return the candidate with the note."""
+    context.listener.note(note)
+    return replace(candidate, findings=replace(candidate.findings, notes=(*candidate.findings.notes, note)))

@@ -1,4 +1,4 @@
-"""Instance transfer: a second labelled set joins the training images, and counts as far as it is like the first.
+"""Instance transfer from a second labelled set.
 
 A weight is the probability that the probe of the first set gives to the image's own label (after Ngiam et al., "Domain
 Adaptive Transfer Learning with Specialist Models", 2018: data that is unlike the target does harm).
@@ -6,7 +6,7 @@ Adaptive Transfer Learning with Specialist Models", 2018: data that is unlike th
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,44 +18,57 @@ from training.backbones.cache import embedding_cache
 from training.data.dataset import Dataset, LabelledImage, labels_of, scan
 from training.data.samples import Sample
 from training.evaluation.findings import ExtraData
+from training.head.additional import Additional
 from training.head.features import Embedder, Features, assemble
-from training.head.fit import Additional, FittedHead, fit
+from training.head.fit import FittedHead, fit
 from training.strategies.context import Context
 
 _NAMED: Final = 10
 """Classes that a text names at most."""
 
 
-def join_extra(
+@dataclass(frozen=True)
+class ExtraFit:
+    """A head fitted with a second set.
+
+    Attributes:
+        additional: all rows beside the features that it was fitted on.
+        samples: the second set's pictures.
+        finding: what they brought.
+    """
+
+    fitted: FittedHead
+    additional: Additional
+    samples: tuple[Sample, ...]
+    finding: ExtraData
+
+
+def fit_with_extra(
     folder: Path, features: Features, alone: FittedHead, views: Additional | None, embedder: Embedder, context: Context
-) -> tuple[FittedHead, Additional, tuple[Sample, ...], ExtraData]:
-    """Fit anew with a second set.
+) -> ExtraFit:
+    """Fit a head anew with a second set.
 
     Args:
         folder: like that of the first set; its own split plays no part.
         features: of the first set.
         alone: the head that was fitted on the first set only.
-        views: further rows that were fitted on.
+        views: rows beside them that it was fitted on.
         embedder: of the same backbone.
         context: of the run.
-
-    Returns:
-        The new head, all rows beside ``features`` that it was fitted on, the second set's pictures, and what they
-        brought.
 
     Raises:
         DatasetError: the second set has no image with a label of the first that the first does not have itself.
     """
     settings = context.settings
-    found = scan(folder, context.progress)
-    images, left_out = _taking_part(found, features, settings.extra_classes)
+    second_set = scan(folder, context.progress)
+    images, left_out = _taking_part(second_set, features, settings.extra_classes)
     files = {sha256: image.path for sha256, image in images.items()}
     with embedding_cache(context.cache) as cache:
         embeddings, failures = embedder.embed(files, cache, context.progress)
     left_out["cannot be read"] = len(failures)
     rows = assemble(features.labels, [(name, images[name].label, False) for name in embeddings], embeddings)
     if not rows.sha256:
-        raise DatasetError(f"--extra: {folder}: no further image with a label of the first set {_labels(found)}")
+        raise DatasetError(f"--extra: {folder}: no further image with a label of the first set {_labels(second_set)}")
     weight = np.ones(len(rows.sha256))
     if settings.extra_weighting:
         weight = alone.head.probabilities(rows.embedding)[np.arange(len(weight)), rows.label_index].astype(np.float64)
@@ -64,7 +77,7 @@ def join_extra(
     if views is not None:
         additional = views.joined(additional)
     joined = fit(features, context.progress, seed=settings.seed, balance=settings.balance, additional=additional)
-    data = ExtraData(
+    finding = ExtraData(
         folder=folder.name,
         images=len(weight),
         mean_weight=float(weight.mean()),
@@ -72,14 +85,14 @@ def join_extra(
         cv_with=float(joined.choices["cv_accuracy"]),
         holdout_without=alone.holdout_accuracy(features),
         holdout_with=joined.holdout_accuracy(features),
-        found=len(found.images) + len(found.left_out),
+        found=len(second_set.images) + len(second_set.left_out),
         left_out={reason: count for reason, count in left_out.items() if count},
     )
     samples = tuple(
         Sample(files[name], name, int(index), float(share))
         for name, index, share in zip(rows.sha256, rows.label_index, weight, strict=True)
     )
-    return joined, additional, samples, data
+    return ExtraFit(joined, additional, samples, finding)
 
 
 def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str]) -> None:
@@ -93,35 +106,35 @@ def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str])
     Raises:
         InvalidRequestError: one of the two sets has no class of such a name; the text says which it has.
     """
-    theirs_there = labels_of(folder) if renamed else ()  # it walks through all folders
-    for theirs, ours in renamed.items():
-        if ours not in labels:
+    second_labels = labels_of(folder) if renamed else ()  # it walks through all folders
+    for second_label, first_label in renamed.items():
+        if first_label not in labels:
             raise InvalidRequestError(
-                f"--extra-class: {ours!r} is no class of the first set ({listed(labels, _NAMED)})"
+                f"--extra-class: {first_label!r} is no class of the first set ({listed(labels, _NAMED)})"
             )
-        if theirs not in theirs_there:
+        if second_label not in second_labels:
             raise InvalidRequestError(
-                f"--extra-class: {theirs!r} is no class of {folder} ({listed(theirs_there, _NAMED)})"
+                f"--extra-class: {second_label!r} is no class of {folder} ({listed(second_labels, _NAMED)})"
             )
 
 
 def _taking_part(
-    found: Dataset, features: Features, renamed: Mapping[str, str]
+    second_set: Dataset, features: Features, renamed: Mapping[str, str]
 ) -> tuple[dict[str, LabelledImage], dict[str, int]]:
     """Select the pictures that can join, and count the others by reason.
 
     They come with the first set's labels.
     """
-    named = [replace(image, label=renamed.get(image.label, image.label)) for image in found.images]
+    named = [replace(image, label=renamed.get(image.label, image.label)) for image in second_set.images]
     strange = Counter(image.label for image in named if image.label not in features.labels)
-    known = set(features.sha256)
+    in_first = set(features.sha256)
     ours = [image for image in named if image.label in features.labels]
-    images = {image.sha256: image for image in ours if image.sha256 not in known}
+    images = {image.sha256: image for image in ours if image.sha256 not in in_first}
     unknown = (
         f"of classes that the first set does not have ({listed([*strange], _NAMED)}); --extra-class may name them anew"
     )
     left_out = {
-        "no picture, or the same as another": len(found.left_out),
+        "no picture, or the same as another": len(second_set.left_out),
         "in the first set already": len(ours) - len(images),
         unknown: strange.total(),
     }

@@ -1,4 +1,4 @@
-"""The strategy ``probe``: the backbone stays as it is, a head is fitted on its embeddings."""
+"""The strategy ``probe``: a head on the frozen backbone."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,23 +6,24 @@ from pathlib import Path
 
 from training.backbones.cache import ExportedBackbone, embedding_cache, load_backbone
 from training.data.dataset import Dataset, check_trainable
-from training.data.mirroring import look
+from training.data.mirroring import check_mirroring
 from training.data.random_crop import Augmentation
 from training.data.samples import Sample
 from training.data.split import split_by_likeness
 from training.evaluation.cross_validation import cross_validate
 from training.evaluation.findings import Findings
+from training.head.additional import Additional
 from training.head.features import Embedder, Features
-from training.head.fit import Additional, fit
+from training.head.fit import fit
 from training.head.half_precision import fit_in_half
 from training.head.views import embed_views
-from training.strategies.context import Context, Made, embed
-from training.strategies.extra_data import join_extra
+from training.strategies.context import Candidate, Context, embed_dataset
+from training.strategies.extra_data import fit_with_extra
 from training.versions.source import source_of
 
 
-def probe(dataset: Dataset, context: Context) -> Made:
-    """Export, embed, fit, and look at what further views and a second set bring, where they are asked for."""
+def probe(dataset: Dataset, context: Context) -> Candidate:
+    """Export, embed and fit, with views and a second set where they are asked for."""
     with context.watch.stage("export"):
         backbone = _backbone(context)
     return probe_on(backbone, dataset, context)
@@ -44,11 +45,11 @@ def _backbone(context: Context) -> ExportedBackbone:
     )
 
 
-def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> Made:
+def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> Candidate:
     """Probe a backbone that is there already."""
     settings, watch = context.settings, context.watch
     with watch.stage("embed"):
-        dataset, features, embedder = embed(dataset, backbone, context)
+        dataset, features, embedder = embed_dataset(dataset, backbone, context)
         check_trainable(dataset, settings.data)
         dataset, features = split_by_likeness(dataset, features)
         check_trainable(dataset, settings.data)
@@ -65,8 +66,9 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
     extra: tuple[Sample, ...] = ()
     if settings.extra is not None:
         with watch.stage("extra"):
-            fitted, additional, extra, found = join_extra(settings.extra, features, fitted, views, embedder, context)
-            findings = replace(findings, extra=found)
+            joined = fit_with_extra(settings.extra, features, fitted, views, embedder, context)
+            fitted, additional, extra = joined.fitted, joined.additional, joined.samples
+            findings = replace(findings, extra=joined.finding)
     if settings.cv:
         with watch.stage("cv"):
             validation = cross_validate(
@@ -78,28 +80,28 @@ def probe_on(backbone: ExportedBackbone, dataset: Dataset, context: Context) -> 
                 progress=context.progress,
             )
             findings = replace(findings, cross_validation=validation)
-    return Made("probe", dataset, backbone, features, fitted, findings, extra, additional, mirror)
+    return Candidate("probe", dataset, backbone, features, fitted, findings, extra, additional, mirror)
 
 
 def _restore(features: Features, dataset: Dataset, embedder: Embedder, context: Context) -> None:
     """Make the embeddings exact again, mostly out of the cache."""
     files = {image.sha256: image.path for image in dataset.images}
-    with embedding_cache(context.cache) as known:
-        embedder.embed_again(features, files, known)
+    with embedding_cache(context.cache) as cache:
+        embedder.embed_again(features, files, cache)
 
 
 def may_mirror(
     dataset: Dataset, features: Features, embedder: Embedder, context: Context
 ) -> tuple[bool, tuple[str, ...]]:
-    """Decide whether to mirror pictures: as a person said, else by a look at some; and return what is to be told."""
+    """Decide whether to mirror pictures, as told or by a test, with notes."""
     settings = context.settings
     if settings.augment == "none" or (settings.strategy == "probe" and not settings.views):
         return False, ()  # nothing would be mirrored
     if settings.mirror is not None:
         return settings.mirror, ()
-    with embedding_cache(context.cache) as known:
-        said = look(embedder, features, _training_files(dataset), settings.seed, known, context.progress)
-    return not said, (said,) if said else ()
+    with embedding_cache(context.cache) as cache:
+        remark = check_mirroring(embedder, features, _training_files(dataset), settings.seed, cache, context.progress)
+    return not remark, (remark,) if remark else ()
 
 
 def _views(
@@ -109,14 +111,14 @@ def _views(
     if not settings.views:
         return None
     augmentation = Augmentation(settings.augment, mirror)
-    with embedding_cache(context.cache) as known:
+    with embedding_cache(context.cache) as cache:
         return embed_views(
             embedder,
             features,
             _training_files(dataset),
             settings.views,
             settings.seed,
-            known,
+            cache,
             context.progress,
             augmentation,
         )

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Final
 from regraft.files import text_of
 from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
-from training.strategies.context import Made
+from training.strategies.context import Candidate
 from training.versions.publish import Provenance, library_versions
 
 if TYPE_CHECKING:  # torch
-    from training.strategies.finetuning.loop import Tuned
+    from training.strategies.finetuning.loop import TrainedClassifier
     from training.strategies.finetuning.plan import Plan
 
 LR: Final = "lr"
 """What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
 
 
-def provenance_of(made: Made, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
+def provenance_of(made: Candidate, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
     """Return the provenance of the version of this name that a run made, beside the champion before."""
     changed = settings.views or made.strategy != "probe"
     asked = {
@@ -35,7 +35,7 @@ def provenance_of(made: Made, name: str, settings: TrainSettings, parent_version
     return Provenance(name, made.strategy, asked, settings.seed, recipe, parent_version, made.choice)
 
 
-def _recipe(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
+def _recipe(made: Candidate, settings: TrainSettings) -> dict[str, RecipeValue]:
     """Return every number that a run went by, whether a person or a rule chose it, by the names of its flags.
 
     What played no part in it is absent. No flags are ``published``, the strategy that won (``strategy`` was asked for),
@@ -71,7 +71,7 @@ def _recipe(made: Made, settings: TrainSettings) -> dict[str, RecipeValue]:
     }
 
 
-def _network(made: Made) -> dict[str, RecipeValue]:
+def _network(made: Candidate) -> dict[str, RecipeValue]:
     spec = made.backbone.spec
     return {
         "backbone": made.backbone.name,
@@ -88,7 +88,7 @@ def _libraries() -> dict[str, RecipeValue]:
     return {f"{name}_version": found for name, found in library_versions().items()}
 
 
-def tuned_by(plan: "Plan", tuned: "Tuned", epochs_kept: int) -> dict[str, RecipeValue]:
+def tuned_by(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict[str, RecipeValue]:
     """Return a fine-tuning's numbers, of the run that chose the epochs."""
     numbers = asdict(tuned.recipe)
     return {

@@ -1,4 +1,4 @@
-"""Where the figures of a run go beside the report: TensorBoard, MLflow."""
+"""Trackers of a run's figures: TensorBoard and MLflow."""
 
 import logging
 import os
@@ -28,11 +28,11 @@ class Tracker(Protocol):
         """Keep the figures of the version that came out, and its report."""
 
     def close(self, *, failed: bool = False) -> None:
-        """Write out whatever is not written yet; say so if the run came to nothing."""
+        """Write out the rest; ``failed`` says that the run came to nothing."""
 
 
 class TensorBoard:
-    """Events in a folder of the run's own below one that ``tensorboard --logdir`` shows."""
+    """TensorBoard events, in a folder for each run."""
 
     def __init__(self, folder: Path) -> None:
         """Write events into a folder of the run's own below ``folder``.
@@ -114,7 +114,7 @@ class MLflow:
 
 
 class Trackers:
-    """All trackers of a run. One that fails is named in the log and left out: the run itself matters more."""
+    """All trackers of a run; one that fails is logged and left out."""
 
     def __init__(self, trackers: list[Tracker]) -> None:
         """Track with these."""
@@ -143,7 +143,7 @@ class Trackers:
 
 
 class Tracked:
-    """A listener that passes on all it hears, and tells the trackers of epochs."""
+    """Listener that passes on all, and tells trackers of epochs."""
 
     def __init__(self, listener: Listener, trackers: Trackers) -> None:
         """Listen for both."""
@@ -174,10 +174,10 @@ def tracking(
         trackers.append(TensorBoard(folder))
     if mlflow:
         trackers.append(MLflow(mlflow, name, settings))
-    found = Trackers(trackers)
+    open_trackers = Trackers(trackers)
     try:
-        yield found
+        yield open_trackers
     except BaseException:
-        found.close(failed=True)
+        open_trackers.close(failed=True)
         raise
-    found.close()
+    open_trackers.close()

@@ -38,10 +38,9 @@ from training.evaluation.metrics import measure
 from training.evaluation.report.page import NO_PICTURES, LeftOutFile, render, report_json
 from training.gate.anchor import Anchor
 from training.head.abstention import abstention
-from training.head.additional import arrays_of
+from training.head.additional import Additional
 from training.head.features import Features
-from training.head.fit import Additional, FittedHead
-from training.head.refit import REFITTED_WITH
+from training.head.fit import REFIT_SETTINGS, FittedHead
 
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "torch", "torchvision", "timm")
 PROOF_TOLERANCE: Final = 1e-3
@@ -61,7 +60,7 @@ class Challenger:
         model: the whole file.
         card: what it holds.
         features: what the next retrain will start from.
-        further: rows beside them that the head was fitted on too.
+        additional: rows beside them that the head was fitted on too.
         anchor: what the best versions up to this one answered; None of one that begins anew.
         state: the file of the weights that torch goes on from; None where none is kept with this version.
     """
@@ -69,7 +68,7 @@ class Challenger:
     model: onnx.ModelProto
     card: ModelCard
     features: Features
-    further: Additional | None = None
+    additional: Additional | None = None
     anchor: Anchor | None = None
     state: bytes | None = None
 
@@ -101,7 +100,7 @@ class Provenance:
         name: str, strategy: str, parent: ModelCard, version: int, settings: Mapping[str, Any] = NO_SETTINGS
     ) -> "Provenance":
         """Return that of a version with a parent's backbone, and the settings that a head is refitted with."""
-        refitted = {each: parent.settings[each] for each in REFITTED_WITH if each in parent.settings}
+        refitted = {each: parent.settings[each] for each in REFIT_SETTINGS if each in parent.settings}
         return Provenance(name, strategy, {**refitted, **settings}, parent.seed, parent.recipe, version)
 
 
@@ -111,7 +110,7 @@ def build(
     features: Features,
     provenance: Provenance,
     *,
-    further: Additional | None = None,
+    additional: Additional | None = None,
     threshold: Abstention | None = None,
 ) -> Challenger:
     """Make the model file of a fitted head.
@@ -121,7 +120,7 @@ def build(
         fitted: the head.
         features: training and holdout rows by this backbone.
         provenance: for the card.
-        further: rows beside the features.
+        additional: rows beside the features.
         threshold: the abstention of a version whose very head this is.
     """
     state = backbone.state
@@ -158,7 +157,7 @@ def build(
         created_at=utc_now(),
     )
     model = graft(backbone.model, fitted.head, card)
-    return Challenger(model, card, features, further, state=state if isinstance(state, bytes) else None)
+    return Challenger(model, card, features, additional, state=state if isinstance(state, bytes) else None)
 
 
 def _kept_state(state: bytes) -> KeptState:
@@ -242,8 +241,9 @@ def publish(
 
     def write(folder: Path) -> None:
         onnx.save_model(challenger.model, folder / MODEL_FILE)
-        anchor = challenger.anchor.arrays() if challenger.anchor else {}
-        challenger.features.save(folder / FEATURES_FILE, arrays_of(challenger.further) | anchor)
+        arrays = challenger.additional.arrays() if challenger.additional else {}
+        arrays |= challenger.anchor.arrays() if challenger.anchor else {}
+        challenger.features.save(folder / FEATURES_FILE, arrays)
         page = render(challenger.card, findings, left_out, thumbnails, looked)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")
         (folder / REPORT_JSON_FILE).write_text(report_json(challenger.card, findings, left_out), encoding="utf-8")

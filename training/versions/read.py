@@ -12,14 +12,13 @@ from regraft.model.artifact import Artifact, FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.model.session import arithmetic_here
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.head.additional import load_further
+from training.head.additional import Additional
 from training.head.features import Embedder, Features, load_features, provider_for
-from training.head.fit import Additional
 
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """The version to compete with; ``further`` are the rows beside its features.
+    """The version to compete with; ``additional`` are the rows beside its features.
 
     As a champion its features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
     it was published.
@@ -28,7 +27,7 @@ class StoredVersion:
     version: int
     artifact: Artifact
     features: Features
-    further: Additional | None
+    additional: Additional | None
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
         """Return probabilities [n, K] of embeddings [n, D], over the features' labels."""
@@ -79,7 +78,9 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
     """
     folder = store.folder(model, version)
     features = folder / FEATURES_FILE
-    return StoredVersion(version, artifact.read(folder / MODEL_FILE), load_features(features), load_further(features))
+    return StoredVersion(
+        version, artifact.read(folder / MODEL_FILE), load_features(features), Additional.read(features)
+    )
 
 
 def _in_one_form(champion: StoredVersion) -> StoredVersion:
@@ -90,7 +91,7 @@ def _in_one_form(champion: StoredVersion) -> StoredVersion:
         return champion
     index = np.array([labels.index(one_form(label)) for label in before.labels], np.int64)
     features = replace(before, labels=labels, label_index=index[before.label_index])
-    further = champion.further
-    if further is not None:
-        further = replace(further, label_index=index[further.label_index])
-    return replace(champion, features=features, further=further)
+    additional = champion.additional
+    if additional is not None:
+        additional = replace(additional, label_index=index[additional.label_index])
+    return replace(champion, features=features, additional=additional)

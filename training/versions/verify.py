@@ -7,7 +7,7 @@ import numpy as np
 
 from regraft.progress import Progress, silent
 from regraft.stores.models import ModelStore
-from training.head.refit import refit
+from training.head.fit import refit
 from training.versions.publish import library_versions, measure_head
 from training.versions.read import read_version
 
@@ -58,7 +58,7 @@ def verify(store: ModelStore, wanted: str, progress: Progress = silent) -> Verif
     found = read_version(store, name, version)
     card, features = found.artifact.card, found.features
     now = library_versions()
-    anew = refit(card, features, found.further, progress).head if card.strategy in _REFITTED else None
+    anew = refit(card, features, found.additional, progress).head if card.strategy in _REFITTED else None
     answers = [head.probabilities(features.embedding) for head in (anew, found.artifact.head) if head]
     return Verified(
         name,

@@ -22,7 +22,7 @@ from regraft.stores.models import ModelStore
 
 if TYPE_CHECKING:  # numpy
     from regraft.client.model_answers import Outcome
-    from training.evaluation.evaluate import Asked
+    from training.evaluation.evaluate import ModelRun
 
 
 _CLASSES: Final = 40
@@ -78,15 +78,15 @@ def evaluate(
     A model is a version of the store, a file, or what a server answers with.
     """
     from training.data.dataset import Part, scan_part  # noqa: PLC0415 - numpy takes a moment, which other commands spare
-    from training.evaluation.evaluate import pictures_of, summarise  # noqa: PLC0415 - likewise
+    from training.evaluation.evaluate import evaluate_models, evaluation_set  # noqa: PLC0415 - likewise
 
     if split not in get_args(Part):
         raise typer.BadParameter(f"{split!r}: need one of {', '.join(get_args(Part))}", param_hint="--split")
     opened = _models(models, name or [], ModelStore(store), connect)
     with terminal.progress_bars() as progress:
         dataset = scan_part(data, split, progress, group_by)  # type: ignore[arg-type]  # checked above
-        pictures = pictures_of(dataset, data)
-        result = summarise(pictures, [_ask(model, pictures.files, progress) for model in opened])
+        pictures = evaluation_set(dataset, data)
+        result = evaluate_models(pictures, [_ask(model, pictures.files, progress) for model in opened])
     if as_json:
         print_json(result.to_dict())
     else:
@@ -97,15 +97,15 @@ def evaluate(
         terminal.write_page(report, page(result, pictures), "--report")
 
 
-def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "Asked":
+def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -> "ModelRun":
     from regraft.client.model_answers import gather  # noqa: PLC0415 - numpy
-    from training.evaluation.evaluate import Asked  # noqa: PLC0415 - as above
+    from training.evaluation.evaluate import ModelRun  # noqa: PLC0415 - as above
     from training.head.features import trained_on  # noqa: PLC0415 - as above
 
     began_s = time.perf_counter()
     answers = gather(model.ask(files), len(files), progress)
     seconds = time.perf_counter() - began_s
-    return Asked(model.title, answers, seconds, trained_on(model.folder) if model.folder else None)
+    return ModelRun(model.title, answers, seconds, trained_on(model.folder) if model.folder else None)
 
 
 def _models(

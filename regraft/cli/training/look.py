@@ -58,7 +58,7 @@ def look(
         pictures = {label: [image.path for image in images] for label, images in found.sheet.items()}
         _show(found.to_dict(), pictures)
     if sheet:
-        from training.evaluation.report.look_page import page  # noqa: PLC0415 - as above
+        from training.look import page  # noqa: PLC0415 - as above
 
         terminal.write_page(sheet, page(found), "--sheet")
     if found.refused:

@@ -178,7 +178,7 @@ def train(
     Exit 1 where the gate refused. Under torchrun its processes fine-tune together.
     """
     from training.settings import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second
-    from training.train import helped_the_first  # noqa: PLC0415 - likewise
+    from training.train import ran_as_follower  # noqa: PLC0415 - likewise
     from training.train import train as run  # noqa: PLC0415 - likewise
 
     changes: dict[str, Any] = {
@@ -229,7 +229,7 @@ def train(
     if like:
         settings = _like(settings, like, _typed(context))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    if helped_the_first(settings):
+    if ran_as_follower(settings):
         return
     with terminal.training() as listener:
         result = run(settings, listener, gate=gate, examples=examples).to_dict()

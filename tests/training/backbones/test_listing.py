@@ -13,10 +13,9 @@ from regraft.cli.main import app
 from regraft.cli.training import backbones
 from regraft.errors import InvalidRequestError
 from tests.training.conftest import block, in_a_child
-from training.backbones.advice import BEGIN, SMALL, SMALL_MB, suits
 from training.backbones.build import build_backbone
 from training.backbones.catalogue import EMBEDDED_WEIGHTS, NETWORKS
-from training.backbones.listing import LIMIT, list_backbones
+from training.backbones.listing import FIRST, LIMIT, SMALL, SMALL_MB, BackboneEntry, advise, list_backbones
 
 
 def entry_of(name: str) -> dict[str, Any]:
@@ -182,24 +181,26 @@ def test_advice_says_where_to_begin_what_suits_a_small_device_and_what_is_at_han
     assert at_hand.startswith("weights at hand, without a download: efficientnet_lite0")
 
 
-def entry(name: str, *, mb: float = 10, ms: float | None = None, top1: float | None = 70, at_hand: bool = False) -> Any:  # noqa: ANN401 - an entry of the list
-    return {"name": name, "size_mb": mb, "ms": ms, "top1": top1, "at_hand": at_hand}
+def entry(
+    name: str, *, mb: float = 10, ms: float | None = None, top1: float | None = 70, at_hand: bool = False
+) -> BackboneEntry:
+    return BackboneEntry(name, 1, mb, 224, 1, top1, "", "", at_hand, ms)
 
 
 @pytest.mark.parametrize(
     ("entries", "advice"),
     [
-        ([entry("efficientnet_lite0"), entry("a")], [(BEGIN, SMALL), (SMALL,)]),
-        ([entry("efficientnet_lite0"), entry("a", at_hand=True)], [(SMALL,), (BEGIN, SMALL)]),
-        ([entry("efficientnet_lite0", at_hand=True), entry("a", at_hand=True)], [(BEGIN, SMALL), (SMALL,)]),
-        ([entry("a", at_hand=True, top1=None), entry("b", at_hand=True, mb=99)], [(), (BEGIN,)]),
+        ([entry("efficientnet_lite0"), entry("a")], [(FIRST, SMALL), (SMALL,)]),
+        ([entry("efficientnet_lite0"), entry("a", at_hand=True)], [(SMALL,), (FIRST, SMALL)]),
+        ([entry("efficientnet_lite0", at_hand=True), entry("a", at_hand=True)], [(FIRST, SMALL), (SMALL,)]),
+        ([entry("a", at_hand=True, top1=None), entry("b", at_hand=True, mb=99)], [(), (FIRST,)]),
         ([entry("a", mb=5, top1=60), entry("b", mb=6, top1=59)], [(SMALL,), ()]),
         ([entry("a", mb=5, top1=60, ms=9), entry("b", mb=6, top1=59, ms=3)], [(SMALL,), (SMALL,)]),
         ([entry("a", mb=5, top1=60, ms=3), entry("b", mb=6, top1=59, ms=9)], [(SMALL,), ()]),
     ],
 )
-def test_advice_goes_by_figures(entries: list[Any], advice: list[tuple[str, ...]]) -> None:
-    assert suits(entries) == advice
+def test_advice_goes_by_figures(entries: list[BackboneEntry], advice: list[tuple[str, ...]]) -> None:
+    assert advise(entries) == advice
 
 
 def test_the_table_fits_a_terminal_of_120_columns(families: list[dict[str, Any]]) -> None:

@@ -7,32 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.compare.test_sweep import failure, row
-from training.compare.results import Row, gains_of, learning_curves, levels, mark_pareto, pareto_front, winner
+from training.compare.results import FinishedRun, gains_of, learning_curves, levels, mark_pareto, winner
 
-COSTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12)
 POSITIVE = st.lists(st.floats(0.01, 1e4), max_size=30)
-
-
-def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-
-@given(COSTS)
-def test_the_front_is_what_nothing_beats_and_beats_all_the_rest(costs: list[tuple[int, ...]]) -> None:
-    front = pareto_front(costs)
-
-    assert bool(front) == bool(costs)
-    for index, cost in enumerate(costs):
-        beaten_by_the_front = any(beats(costs[other], cost) for other in front)
-        assert beaten_by_the_front == (index not in front)
-
-
-@given(COSTS, st.randoms(use_true_random=False))
-def test_the_front_does_not_depend_on_the_order(costs: list[tuple[int, ...]], random: object) -> None:
-    shuffled = list(costs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]  # Hypothesis gives a random.Random
-
-    assert {costs[index] for index in pareto_front(costs)} == {shuffled[index] for index in pareto_front(shuffled)}
 
 
 @given(POSITIVE)
@@ -52,13 +29,13 @@ def test_the_noise_of_the_clock_puts_nothing_on_the_front() -> None:
 
     marked = mark_pareto([good, failure("x", "no"), bad, small])
 
-    assert [outcome.is_pareto for outcome in marked if isinstance(outcome, Row)] == [True, False, True]
+    assert [outcome.is_pareto for outcome in marked if isinstance(outcome, FinishedRun)] == [True, False, True]
 
 
 def test_each_data_set_has_a_front_of_its_own() -> None:
     marked = mark_pareto([row("net", accuracy=0.9), row("net", accuracy=0.6, data="steel")])
 
-    assert [outcome.is_pareto for outcome in marked if isinstance(outcome, Row)] == [True, True]
+    assert [outcome.is_pareto for outcome in marked if isinstance(outcome, FinishedRun)] == [True, True]
 
 
 @pytest.mark.parametrize(

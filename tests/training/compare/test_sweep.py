@@ -23,13 +23,13 @@ from tests.page import Page
 from tests.training.conftest import CRAYONS, crayons
 from training.backbones.build import build_backbone
 from training.compare.page import draw_charts, render
-from training.compare.results import Comparison, DataSet, Failure, Moment, Row, Run, mark_pareto
+from training.compare.results import DataSet, EpochPoint, FailedRun, FinishedRun, Run, SweepResult, mark_pareto
 from training.compare.run import STORE_FOLDER, model_name
 from training.compare.settings import CompareSettings
 from training.compare.sweep import CHART_FOLDER, COMPARISON_FILE, PAGE_FILE, compare
 from training.evaluation.metrics import wilson_interval
 from training.head.features import load_features
-from training.strategies.context import Listener, Silent
+from training.strategies.context import Listener, SilentListener
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -40,7 +40,7 @@ STRATEGIES = ("finetune", "scratch")
 
 @contextmanager
 def unheard(_title: str) -> Iterator[Listener]:
-    yield Silent()
+    yield SilentListener()
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +62,12 @@ def asked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> CompareSett
 
 
 @pytest.fixture(scope="module")
-def compared(asked: CompareSettings) -> Comparison:
+def compared(asked: CompareSettings) -> SweepResult:
     """Compare a network, and one that there is not, once for this module."""
     return compare(asked, unheard)
 
 
-def test_every_combination_becomes_a_model_that_can_be_served(compared: Comparison, folder: Path) -> None:
+def test_every_combination_becomes_a_model_that_can_be_served(compared: SweepResult, folder: Path) -> None:
     store = ModelStore(folder / STORE_FOLDER)
 
     assert [(row.backbone, row.strategy) for row in compared.rows] == [(NETWORK, "finetune"), (NETWORK, "scratch")]
@@ -81,7 +81,7 @@ def test_every_combination_becomes_a_model_that_can_be_served(compared: Comparis
         assert (folder / row.report).is_file()
 
 
-def test_the_figures_are_those_of_the_cards_and_of_the_files(compared: Comparison, folder: Path) -> None:
+def test_the_figures_are_those_of_the_cards_and_of_the_files(compared: SweepResult, folder: Path) -> None:
     (data,) = compared.datasets
     assert (data.name, data.labels, data.train_images, data.holdout_images) == ("crayons", 3, 24, 6)
     for row in compared.rows:
@@ -104,12 +104,12 @@ def test_the_figures_are_those_of_the_cards_and_of_the_files(compared: Compariso
     assert any(row.is_pareto for row in compared.rows)
 
 
-def test_each_run_starts_with_an_empty_cache_and_leaves_none(compared: Comparison, folder: Path) -> None:
+def test_each_run_starts_with_an_empty_cache_and_leaves_none(compared: SweepResult, folder: Path) -> None:
     assert all({"export", "embed"} <= row.stage_seconds.keys() for row in compared.rows)
     assert {path.name for path in folder.iterdir()} == {STORE_FOLDER, COMPARISON_FILE, PAGE_FILE, CHART_FOLDER}
 
 
-def test_a_combination_that_fails_becomes_a_row_with_the_reason(compared: Comparison, folder: Path) -> None:
+def test_a_combination_that_fails_becomes_a_row_with_the_reason(compared: SweepResult, folder: Path) -> None:
     assert [(failure.backbone, failure.strategy) for failure in compared.failures] == [
         ("no_such_network", "finetune"),
         ("no_such_network", "scratch"),
@@ -118,7 +118,7 @@ def test_a_combination_that_fails_becomes_a_row_with_the_reason(compared: Compar
     assert "no_such_network" in (folder / PAGE_FILE).read_text()
 
 
-def test_the_file_holds_all_of_it_as_json(compared: Comparison, folder: Path) -> None:
+def test_the_file_holds_all_of_it_as_json(compared: SweepResult, folder: Path) -> None:
     read = json.loads((folder / COMPARISON_FILE).read_text())
 
     assert read == json.loads(json.dumps(compared.to_dict()))
@@ -130,7 +130,7 @@ def test_the_file_holds_all_of_it_as_json(compared: Comparison, folder: Path) ->
     assert [gain["backbone"] for gain in read["gains"]] == [NETWORK]
 
 
-def test_the_links_of_the_page_lead_to_the_reports(compared: Comparison, folder: Path) -> None:
+def test_the_links_of_the_page_lead_to_the_reports(compared: SweepResult, folder: Path) -> None:
     links = re.findall(r'href="([^"#]+)"', (folder / PAGE_FILE).read_text())
 
     assert links == [row.report for row in compared.rows]
@@ -138,7 +138,7 @@ def test_the_links_of_the_page_lead_to_the_reports(compared: Comparison, folder:
 
 
 def test_an_interrupted_comparison_goes_on_with_the_runs_that_are_missing(
-    compared: Comparison, asked: CompareSettings, tmp_path: Path
+    compared: SweepResult, asked: CompareSettings, tmp_path: Path
 ) -> None:
     shutil.copytree(asked.folder, tmp_path / "out")
     wider = replace(asked, backbones=(NETWORK,), strategies=("finetune",), shares=("12",), out=tmp_path / "out")
@@ -147,7 +147,7 @@ def test_an_interrupted_comparison_goes_on_with_the_runs_that_are_missing(
     @contextmanager
     def listen(title: str) -> Iterator[Listener]:
         titles.append(title)
-        yield Silent()
+        yield SilentListener()
 
     found = compare(replace(wider, resume=True), listen)
 
@@ -161,7 +161,7 @@ def test_an_interrupted_comparison_goes_on_with_the_runs_that_are_missing(
 
 
 def test_a_comparison_of_other_pictures_or_another_recipe_does_not_go_on(
-    compared: Comparison, asked: CompareSettings, tmp_path: Path
+    compared: SweepResult, asked: CompareSettings, tmp_path: Path
 ) -> None:
     assert compared.rows
     before = (asked.folder / COMPARISON_FILE).read_bytes()
@@ -262,7 +262,7 @@ def row(
     mb: float = 10.0,
     ms: float = 5.0,
     **others: object,
-) -> Row:
+) -> FinishedRun:
     correct = round(200 * accuracy)
     fields: dict[str, Any] = {
         "data": "photos",
@@ -287,16 +287,16 @@ def row(
         "ms": ms,
         "seconds": 1.0,
     }
-    return Row(**{**fields, **others})
+    return FinishedRun(**{**fields, **others})
 
 
-def failure(backbone: str, error: str, data: str = "photos") -> Failure:
-    return Failure(data=data, backbone=backbone, strategy="probe", error=error)
+def failure(backbone: str, error: str, data: str = "photos") -> FailedRun:
+    return FailedRun(data=data, backbone=backbone, strategy="probe", error=error)
 
 
-def comparison(*outcomes: Row | Failure, data: str = "photos") -> Comparison:
+def comparison(*outcomes: FinishedRun | FailedRun, data: str = "photos") -> SweepResult:
     facts = DataSet(data, 3, 800, 200, "by hash", "0" * 64)
-    return Comparison((facts,), (0,), {"weights": "none"}, "here", "2026-01-01", mark_pareto(outcomes))
+    return SweepResult((facts,), (0,), {"weights": "none"}, "here", "2026-01-01", mark_pareto(outcomes))
 
 
 NASTY = "<script>alert('$x$')</script>"
@@ -314,7 +314,7 @@ def test_the_page_is_one_file_and_escapes_what_others_wrote() -> None:
     ]
 
 
-def test_the_charts_are_in_the_page_and_beside_it(compared: Comparison, folder: Path) -> None:
+def test_the_charts_are_in_the_page_and_beside_it(compared: SweepResult, folder: Path) -> None:
     sources = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', (folder / PAGE_FILE).read_text())
 
     charts = {path.name: path.read_bytes() for path in (folder / CHART_FOLDER).iterdir()}
@@ -324,7 +324,7 @@ def test_the_charts_are_in_the_page_and_beside_it(compared: Comparison, folder: 
 
 
 def test_charts_are_well_formed_and_the_same_every_time() -> None:
-    curve = (Moment(1, 2.0, 0.5), Moment(2, 4.0, 0.7))
+    curve = (EpochPoint(1, 2.0, 0.5), EpochPoint(2, 4.0, 0.7))
     found = comparison(
         row("a & b"),
         row("a & b", accuracy=0.7, share="20", train_images=20, model=""),
@@ -343,7 +343,7 @@ def test_charts_are_well_formed_and_the_same_every_time() -> None:
 @pytest.mark.parametrize("data", ["热狗", "صور", "फूल", "ไก่"])
 def test_data_of_any_script_is_named_as_text_that_a_browser_has_letters_for(data: str) -> None:
     """Warnings are errors here: matplotlib warns of each letter that its own font lacks."""
-    curve = (Moment(1, 2.0, 0.5), Moment(2, 4.0, 0.7))
+    curve = (EpochPoint(1, 2.0, 0.5), EpochPoint(2, 4.0, 0.7))
     found = comparison(row("a", data=data), row("b", "finetune", data=data, curve=curve), data=data)
 
     page = Page(render(found, draw_charts(found)))
@@ -392,7 +392,7 @@ class Learned:
     embedded: dict[str, int]
 
 
-class Counting(Silent):
+class Counting(SilentListener):
     """Hears how many pictures a run embeds."""
 
     def __init__(self) -> None:
@@ -486,7 +486,7 @@ def test_learning_curves_are_means_and_ranges_of_the_seeds(learned: Learned) -> 
     assert len(result["learning_curves"]) == 2 * 2
 
 
-def test_what_learns_by_epochs_tells_accuracy_over_epochs_and_seconds(compared: Comparison) -> None:
+def test_what_learns_by_epochs_tells_accuracy_over_epochs_and_seconds(compared: SweepResult) -> None:
     for row in compared.rows:
         seconds = [moment.seconds for moment in row.curve]
         assert [moment.epoch for moment in row.curve if moment.epoch > 0] == [1, 2]

@@ -13,7 +13,7 @@ from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, blobs, features_of
-from training.data.mirroring import LEAST_LOSS, describe, look, out_of_fold, some_of_each
+from training.data.mirroring import LEAST_LOSS, check_mirroring, mirroring_remark, out_of_fold, some_of_each
 from training.head.features import Embedder
 
 EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
@@ -43,7 +43,7 @@ def said_of(rows: Sequence[tuple[bytes, str]], labels: tuple[str, ...], folder: 
     for data, _ in rows:
         files[image_hash(data)].write_bytes(data)
     features = features_of(labels, [(data, label, False) for data, label in rows])
-    return look(EMBEDDER, features, files, 0, cache)
+    return check_mirroring(EMBEDDER, features, files, 0, cache)
 
 
 def test_classes_that_are_each_others_mirror_image_are_found(tmp_path: Path, cache: EmbeddingCache) -> None:
@@ -76,7 +76,7 @@ def test_right_answers_to_pictures_that_mean_the_same_are_rarely_taken_for_lost(
         order = np.argsort(one.label_index, kind="stable"), np.argsort(other.label_index, kind="stable")
         labels = one.label_index[order[0]]
         answers = out_of_fold(one.embedding[order[0]], other.embedding[order[1]], labels, np.arange(60), seed)
-        alarms += bool(describe(*answers, labels, one.labels))
+        alarms += bool(mirroring_remark(*answers, labels, one.labels))
 
     assert alarms <= binom.ppf(0.999, 60, 0.05)
 
@@ -85,7 +85,7 @@ def test_one_class_of_many_is_enough_and_is_named() -> None:
     labels = np.repeat(np.arange(10), 20)
     mirrored = np.where(labels == 7, 3, labels)
 
-    said = describe(labels, mirrored, labels, tuple("abcdefghij"))
+    said = mirroring_remark(labels, mirrored, labels, tuple("abcdefghij"))
 
     assert "20 of 200 that were answered right, most often h as d (20 of 20)" in said
 
@@ -96,8 +96,8 @@ def test_mirror_images_that_are_answered_no_worse_are_let_be(seed: int, classes:
     labels = np.repeat(np.arange(classes), count)
     original = np.where(random.random(len(labels)) < 0.8, labels, random.integers(0, classes, len(labels)))
 
-    assert describe(original, original, labels, tuple("abcdef")) == ""
-    assert describe(original, labels, labels, tuple("abcdef")) == ""
+    assert mirroring_remark(original, original, labels, tuple("abcdef")) == ""
+    assert mirroring_remark(original, labels, labels, tuple("abcdef")) == ""
 
 
 def test_a_loss_that_is_certain_but_small_is_let_be() -> None:
@@ -106,7 +106,7 @@ def test_a_loss_that_is_certain_but_small_is_let_be() -> None:
     mirrored[:: int(1.5 / LEAST_LOSS)] ^= 1
 
     assert (mirrored != labels).sum() > 20
-    assert describe(labels, mirrored, labels, ("a", "b")) == ""
+    assert mirroring_remark(labels, mirrored, labels, ("a", "b")) == ""
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=30), SEEDS)
@@ -126,4 +126,4 @@ def test_a_class_that_only_one_fold_has_stands_in_nobodys_way() -> None:
 
     answers = out_of_fold(np.eye(5, dtype=np.float32), np.eye(5, dtype=np.float32), labels, np.arange(5), 0)
 
-    assert describe(*answers, labels, ("a", "b")) == ""
+    assert mirroring_remark(*answers, labels, ("a", "b")) == ""

@@ -9,8 +9,9 @@ from tests.training.conftest import blobs
 from training.data.groups import group_named
 from training.evaluation.cross_validation import cross_validate, outer_folds, summarise
 from training.evaluation.metrics import wilson_interval
+from training.head.additional import Additional
 from training.head.features import assemble
-from training.head.fit import FOLDS, Additional
+from training.head.fit import FOLDS
 from training.head.folds import deal
 
 

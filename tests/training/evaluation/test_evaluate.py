@@ -14,24 +14,24 @@ from regraft.label_rules import image_hash
 from tests.page import Page
 from tests.tiny import picture
 from training.data.dataset import LabelledImage
-from training.evaluation.evaluate import Asked, Pictures, evaluate, evaluate_pair, summarise
+from training.evaluation.evaluate import EvaluationSet, ModelRun, evaluate, evaluate_models, evaluate_pair
 from training.evaluation.report.evaluation_page import page
 
 RED_GREEN = ("red", "green")
 
 
-def pictures_of(labels: Sequence[str], folder: Path = Path("photos")) -> Pictures:
+def pictures_of(labels: Sequence[str], folder: Path = Path("photos")) -> EvaluationSet:
     """Return pictures of these labels, ``00`` and on, each a group of its own."""
     keys = [f"{number:064}" for number in range(len(labels))]
     images = {
         key: LabelledImage(folder / f"{number}.png", label, is_holdout=False, sha256=key, group=number)
         for number, (key, label) in enumerate(zip(keys, labels, strict=True))
     }
-    return Pictures(images, {key: f"{number}.png" for number, key in enumerate(keys)}, "photos", "all of it", ())
+    return EvaluationSet(images, {key: f"{number}.png" for number, key in enumerate(keys)}, "photos", "all of it", ())
 
 
 def answers_to(
-    pictures: Pictures,
+    pictures: EvaluationSet,
     answers: Sequence[str],
     labels: tuple[str, ...] = RED_GREEN,
     *,
@@ -50,8 +50,8 @@ def answers_to(
     return ModelAnswers(by, ids, probabilities, novelty, dict(failures or {}))
 
 
-def asked(answers: ModelAnswers, trained_on: Sequence[str] | None = None) -> Asked:
-    return Asked("colours:3", answers, 2.0, trained_on)
+def asked(answers: ModelAnswers, trained_on: Sequence[str] | None = None) -> ModelRun:
+    return ModelRun("colours:3", answers, 2.0, trained_on)
 
 
 def test_accuracy_interval_and_the_figures_of_each_class_are_those_of_the_answers() -> None:
@@ -152,7 +152,7 @@ def test_pictures_that_belong_together_make_the_interval_wider() -> None:
         key: LabelledImage(image.path, "red", is_holdout=False, sha256=key, group=row // 4)
         for row, (key, image) in enumerate(pictures.images.items())
     }
-    grouped = Pictures(alike, pictures.shown, "photos", "all of it", ())
+    grouped = EvaluationSet(alike, pictures.shown, "photos", "all of it", ())
 
     alone, together = (evaluate(asked(answers_to(each, ["red"] * 20)), each).metrics for each in (pictures, grouped))
 
@@ -226,7 +226,7 @@ def test_exchanging_the_models_exchanges_the_figures(rows: list[tuple[str, str, 
     assert there.agreed + there.differing_found == len(rows)
 
 
-def on_disk(folder: Path, labels: Sequence[str]) -> Pictures:
+def on_disk(folder: Path, labels: Sequence[str]) -> EvaluationSet:
     """Return pictures whose files are there, named so that a page has to escape them."""
     pictures = pictures_of(labels, folder)
     for number, image in enumerate(pictures.images.values()):
@@ -238,7 +238,7 @@ def test_the_page_has_the_parts_of_a_trainings_report_and_needs_no_other_file(tm
     pictures = on_disk(tmp_path, ["red", "red", "green", "grey"])
     answers = answers_to(pictures, ["red", "red", "red", "red"], novel=[3], target_error=0.02, abstains_up_to=0.1)
 
-    html = Page(page(summarise(pictures, [asked(answers, [*pictures.images][:1])]), pictures))
+    html = Page(page(evaluate_models(pictures, [asked(answers, [*pictures.images][:1])]), pictures))
 
     ids = {value for name, value in html.attributes if name == "id"}
     assert ids == {
@@ -264,7 +264,7 @@ def test_the_page_of_two_models_shows_where_they_differ(tmp_path: Path) -> None:
     pictures = on_disk(tmp_path, ["red", "red", "green"])
     first, second = answers_to(pictures, ["red", "red", "red"]), answers_to(pictures, ["red", "green", "green"])
 
-    html = Page(page(summarise(pictures, [asked(first), Asked("other:1", second, 1.0)]), pictures))
+    html = Page(page(evaluate_models(pictures, [asked(first), ModelRun("other:1", second, 1.0)]), pictures))
 
     assert "McNemar" in html.text
     assert "colours:3 and other:1" in html.text
@@ -274,9 +274,9 @@ def test_the_page_of_two_models_shows_where_they_differ(tmp_path: Path) -> None:
 def test_whatever_a_label_or_a_file_is_called_the_page_shows_it_as_text(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
     pictures = on_disk(tmp_path, [evil, evil])
-    named = Pictures(pictures.images, dict.fromkeys(pictures.images, evil), evil, evil, ((evil, evil),))
+    named = EvaluationSet(pictures.images, dict.fromkeys(pictures.images, evil), evil, evil, ((evil, evil),))
 
-    html = Page(page(summarise(named, [asked(answers_to(named, ["green", evil], (evil, "green")))]), named))
+    html = Page(page(evaluate_models(named, [asked(answers_to(named, ["green", evil], (evil, "green")))]), named))
 
     assert "script" not in html.tags
     assert evil in html.text
@@ -287,11 +287,11 @@ def test_the_result_is_plain_json() -> None:
     lost = image_hash(b"lost")
     answers = answers_to(pictures, ["red", "red"])
     answers.failures[lost] = "is damaged"
-    named = Pictures(
+    named = EvaluationSet(
         pictures.images, {**pictures.shown, lost: "lost.png"}, "photos", "all of it", (("b.txt", "no picture"),)
     )
 
-    result = json.loads(json.dumps(summarise(named, [asked(answers), asked(answers)]).to_dict(), allow_nan=False))
+    result = json.loads(json.dumps(evaluate_models(named, [asked(answers), asked(answers)]).to_dict(), allow_nan=False))
 
     assert result["left_out"] == [
         {"file": "b.txt", "reason": "no picture"},

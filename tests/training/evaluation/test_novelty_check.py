@@ -6,14 +6,14 @@ import pytest
 from regraft.model.card import NoveltyMethod
 from tests.training.conftest import blobs
 from training.evaluation.findings import NoveltyCheck
-from training.evaluation.novelty_check import NEIGHBOUR, check
+from training.evaluation.novelty_check import NEIGHBOUR, check_novelty
 from training.head.features import Features
 from training.head.fit import fit
 from training.head.novelty import CLASS_MEANS, MAHALANOBIS, METHODS
 
 
 def checked(features: Features, method: NoveltyMethod = CLASS_MEANS, threshold: float = 0.5) -> NoveltyCheck:
-    found = check(features, replace(fit(features), novelty_method=method, novelty_threshold=threshold))
+    found = check_novelty(features, replace(fit(features), novelty_method=method, novelty_threshold=threshold))
     assert found is not None
     return found
 
@@ -46,7 +46,7 @@ def test_the_threshold_of_the_card_decides_what_is_a_false_alarm_on_the_holdout(
 def test_the_threshold_that_a_fit_gives_raises_a_false_alarm_on_one_holdout_image_in_twenty() -> None:
     features = blobs([60] * 4, 30, apart=5, holdout=200)
 
-    found = check(features, fit(features))
+    found = check_novelty(features, fit(features))
 
     assert found is not None
     assert found.false_alarms == pytest.approx(0.05, abs=0.03)
@@ -56,7 +56,7 @@ def test_the_threshold_that_a_fit_gives_raises_a_false_alarm_on_one_holdout_imag
 def test_with_fewer_than_three_classes_there_is_nothing_to_check(counts: list[int]) -> None:
     features = blobs(counts, 8)
 
-    assert check(features, fit(features)) is None
+    assert check_novelty(features, fit(features)) is None
 
 
 def test_holdout_rows_are_for_false_alarms_only() -> None:
@@ -71,7 +71,7 @@ def test_holdout_rows_are_for_false_alarms_only() -> None:
 def test_many_rows_are_sampled_and_many_classes_capped_and_the_answer_stays_the_same() -> None:
     features = blobs([60] * 25, 40, apart=4)
 
-    one, again, other = (check(features, fit(features, seed=seed)) for seed in (0, 0, 1))
+    one, again, other = (check_novelty(features, fit(features, seed=seed)) for seed in (0, 0, 1))
 
     assert one == again
     assert one != other
@@ -81,6 +81,6 @@ def test_many_rows_are_sampled_and_many_classes_capped_and_the_answer_stays_the_
 def test_rare_classes_do_no_harm(counts: list[int]) -> None:
     features = blobs(counts, 600)
 
-    found = check(features, replace(fit(features), novelty_method=MAHALANOBIS))
+    found = check_novelty(features, replace(fit(features), novelty_method=MAHALANOBIS))
 
     assert found is None or np.isfinite(list(found.auroc.values())).all()

@@ -14,7 +14,7 @@ from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import COLOUR_KEY
-from training.evaluation.occlusion import CELLS, MOST_PICTURES, Answer, importance, tinted, where_it_looked
+from training.evaluation.occlusion import CELLS, MOST_PICTURES, Answer, importance, occlusion_maps, tinted
 from training.head.features import Embedder
 
 EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
@@ -102,7 +102,7 @@ def test_the_file_is_asked_for_the_first_few_pictures_and_unreadable_ones_are_sk
     files[names[2]].unlink()
     told: list[tuple[str, int, int]] = []
 
-    drawn = where_it_looked(EMBEDDER, HEAD, dict.fromkeys(names, 0), files, lambda *step: told.append(step))
+    drawn = occlusion_maps(EMBEDDER, HEAD, dict.fromkeys(names, 0), files, lambda *step: told.append(step))
 
     assert list(drawn) == [names[0], *names[3:MOST_PICTURES]]
     assert all(data.startswith(b"\xff\xd8") for data in drawn.values())
@@ -114,7 +114,7 @@ def test_pictures_that_are_not_at_hand_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "green.png").write_bytes(data)
     files = {image_hash(data): tmp_path / "green.png"}
 
-    drawn = where_it_looked(EMBEDDER, HEAD, {"f" * 64: 0, image_hash(data): 1}, files)
+    drawn = occlusion_maps(EMBEDDER, HEAD, {"f" * 64: 0, image_hash(data): 1}, files)
 
     assert list(drawn) == [image_hash(data)]
 

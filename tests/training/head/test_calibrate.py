@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs
-from training.head.calibrate import FOLDS, HeldBack, cross_fitted, finish
+from training.head.calibrate import FOLDS, HeldBack, calibrate_head, cross_fitted
 from training.head.fit import fit_temperature
 from training.head.folds import deal
 from training.head.logistic import log_loss
@@ -102,7 +102,7 @@ def test_the_temperature_is_that_of_the_network_that_did_not_learn_from_the_imag
     held = held_back()
     weight, bias = np.eye(CLASSES, 6, dtype=np.float32), np.zeros(CLASSES, np.float32)
 
-    fitted = finish(weight, bias, FEATURES, held)
+    fitted = calibrate_head(weight, bias, FEATURES, held)
 
     truth = TRAIN.label_index[ROWS]
     assert fitted.temperature == pytest.approx(fit_temperature(held.logits.astype(np.float64), truth, held.weight))
@@ -115,7 +115,7 @@ def test_the_temperature_is_that_of_the_network_that_did_not_learn_from_the_imag
 def test_pictures_that_count_more_decide_the_temperature() -> None:
     weight, bias = np.eye(CLASSES, 6, dtype=np.float32), np.zeros(CLASSES, np.float32)
 
-    alike, more = (finish(weight, bias, FEATURES, held_back(weight=share)) for share in (1.0, 20.0))
+    alike, more = (calibrate_head(weight, bias, FEATURES, held_back(weight=share)) for share in (1.0, 20.0))
 
     assert abs(more.temperature - alike.temperature) > 0.1 * alike.temperature
 
@@ -124,8 +124,8 @@ def test_how_new_images_look_is_asked_of_the_network_that_did_not_learn_from_the
     weight, bias = np.eye(CLASSES, 6, dtype=np.float32), np.zeros(CLASSES, np.float32)
     spread = TRAIN.embedding + np.random.default_rng(3).normal(scale=3.0, size=TRAIN.embedding.shape)
 
-    same = finish(weight, bias, FEATURES, held_back(embedding=TRAIN.embedding))
-    other = finish(weight, bias, FEATURES, held_back(embedding=np.asarray(spread, np.float32)))
+    same = calibrate_head(weight, bias, FEATURES, held_back(embedding=TRAIN.embedding))
+    other = calibrate_head(weight, bias, FEATURES, held_back(embedding=np.asarray(spread, np.float32)))
 
     assert same.head.digest() == other.head.digest()  # of all images, by the network that is published
     assert other.novelty_threshold > same.novelty_threshold
@@ -134,7 +134,7 @@ def test_how_new_images_look_is_asked_of_the_network_that_did_not_learn_from_the
 def test_where_nothing_was_held_back_nothing_is_calibrated() -> None:
     weight, bias = np.eye(CLASSES, 6, dtype=np.float32), np.zeros(CLASSES, np.float32)
 
-    fitted = finish(weight, bias, FEATURES, None)
+    fitted = calibrate_head(weight, bias, FEATURES, None)
 
     assert fitted.temperature == 1
     assert len(fitted.unseen.rows) == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import blobs
-from training.evaluation.findings import CrossValidation, Start
+from training.evaluation.findings import CrossValidation, StartFinding
 from training.head.features import Features
 from training.head.fit import C_GRID, FittedHead, fit
 from training.head.remarks import remarks, remarks_on_transfer
@@ -94,7 +94,7 @@ def test_pretrained_weights_need_no_remark() -> None:
 
 @pytest.mark.parametrize(("fitted", "advice"), [(0.83, "; --init head begins better."), (0.5, "on 50.0%.")])
 def test_rows_of_the_source_are_compared_with_the_fitted_head_that_they_replace(fitted: float, advice: str) -> None:
-    (remark,) = remarks_on_transfer("torchvision 0.29", "finetune", 0, Start({}, 0.553, 0.25, fitted))
+    (remark,) = remarks_on_transfer("torchvision 0.29", "finetune", 0, StartFinding({}, 0.553, 0.25, fitted))
 
     assert f"55.3% of the images set aside, the fitted head that they replace on {fitted:.1%}" in remark
     assert remark.endswith(advice)

@@ -13,8 +13,9 @@ from regraft.stores.embeddings import EmbeddingCache
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, colour_rows, embed, features_of
 from training.data.random_crop import Augmentation, random_window
+from training.head.additional import Additional
 from training.head.features import Embedder
-from training.head.fit import Additional, fit
+from training.head.fit import fit
 from training.head.views import augmentation_of, embed_views, view
 
 TRAIN = [*colour_rows("red", range(4), held=False), *colour_rows("blue", range(4), held=False)]

@@ -25,12 +25,12 @@ from tests.training.conftest import CRAYONS, as_exported, crayons
 from tests.training.convolutions import conv_backbone
 from training.backbones.cache import ExportedBackbone
 from training.data.dataset import scan
-from training.evaluation.paired_comparison import Comparison
+from training.evaluation.paired_comparison import PairedComparison
 from training.head.features import load_features
 from training.quantisation.precision import MIN_SPEED_UP, decide, in_precision
 from training.retrain.job import run_job
-from training.settings import PrecisionChoice, Strategy, TrainSettings
-from training.strategies.context import Context, Made, Silent
+from training.settings import RequestedPrecision, Strategy, TrainSettings
+from training.strategies.context import Candidate, Context, SilentListener
 from training.strategies.probe import probe_on
 from training.train import train
 
@@ -39,7 +39,7 @@ LABELS = CRAYONS
 SHARES = st.floats(0, 1)
 SPEEDS = st.floats(0.1, 10)
 COMPARISONS = st.builds(
-    Comparison,
+    PairedComparison,
     images=st.integers(1, 10_000),
     gain=st.floats(-5, 5),
     error=st.floats(0, 5),
@@ -47,8 +47,10 @@ COMPARISONS = st.builds(
 )
 
 
-def compared(fp32: float, int8: float, *, images: int = 1000, gain: float = 0.0, error: float = 0.01) -> Comparison:
-    return Comparison(images, gain, error, (fp32, int8), (1.0, 1.0 - gain))
+def compared(
+    fp32: float, int8: float, *, images: int = 1000, gain: float = 0.0, error: float = 0.01
+) -> PairedComparison:
+    return PairedComparison(images, gain, error, (fp32, int8), (1.0, 1.0 - gain))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def compared(fp32: float, int8: float, *, images: int = 1000, gain: float = 0.0,
     ],
 )
 def test_auto_takes_int8_where_it_is_faster_and_nothing_is_lost(
-    comparison: Comparison | None, speed_up: float, choice: str, why: str
+    comparison: PairedComparison | None, speed_up: float, choice: str, why: str
 ) -> None:
     verdict = decide("auto", comparison, speed_up)
 
@@ -78,7 +80,9 @@ def test_auto_takes_int8_where_it_is_faster_and_nothing_is_lost(
 
 
 @given(COMPARISONS, SPEEDS)
-def test_who_insists_gets_int8_unless_it_is_nonsense_and_never_fp32(comparison: Comparison, speed_up: float) -> None:
+def test_who_insists_gets_int8_unless_it_is_nonsense_and_never_fp32(
+    comparison: PairedComparison, speed_up: float
+) -> None:
     lost = comparison.accuracy[0] - comparison.accuracy[1]
 
     assert decide("int8", None, speed_up).choice == "int8"
@@ -88,7 +92,7 @@ def test_who_insists_gets_int8_unless_it_is_nonsense_and_never_fp32(comparison: 
 
 
 @given(COMPARISONS, SPEEDS)
-def test_auto_never_fails_and_never_takes_what_is_slower(comparison: Comparison, speed_up: float) -> None:
+def test_auto_never_fails_and_never_takes_what_is_slower(comparison: PairedComparison, speed_up: float) -> None:
     verdict = decide("auto", comparison, speed_up)
 
     assert verdict.choice in ("fp32", "int8")
@@ -98,7 +102,7 @@ def test_auto_never_fails_and_never_takes_what_is_slower(comparison: Comparison,
 
 @given(COMPARISONS, SPEEDS, SHARES)
 def test_a_better_int8_is_never_refused_where_a_worse_one_was_taken(
-    comparison: Comparison, speed_up: float, accuracy: float
+    comparison: PairedComparison, speed_up: float, accuracy: float
 ) -> None:
     fp32, int8 = comparison.accuracy
     better = replace(comparison, accuracy=(fp32, max(int8, accuracy)))
@@ -108,7 +112,7 @@ def test_a_better_int8_is_never_refused_where_a_worse_one_was_taken(
     assert not taken or decide("auto", better, speed_up).choice == "int8"
 
 
-class Heard(Silent):
+class Heard(SilentListener):
     """Keeps what it hears."""
 
     def __init__(self) -> None:
@@ -129,7 +133,9 @@ def data(tmp_path: Path) -> Path:
     return crayons(tmp_path / "crayons", 15)
 
 
-def probed(data: Path, model: onnx.ModelProto, precision: PrecisionChoice, heard: Heard) -> tuple[Made, Made]:
+def probed(
+    data: Path, model: onnx.ModelProto, precision: RequestedPrecision, heard: Heard
+) -> tuple[Candidate, Candidate]:
     """Return what a probe of the backbone makes in fp32 and in the precision."""
     settings = TrainSettings(data, precision=precision, cv=2, views=1)
     context = Context(settings, data.parent, data.parent / "runs", heard)

@@ -16,8 +16,7 @@ from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE
 from tests.tiny import picture
 from tests.training.conftest import colour_challenger, embed
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
-from training.head.additional import load_further
-from training.head.fit import Additional
+from training.head.additional import Additional
 from training.retrain.classes import FEWEST, settle_classes
 from training.versions.diff import version_diff
 from training.versions.publish import publish
@@ -164,14 +163,14 @@ def test_rows_beside_the_features_leave_with_their_class_and_the_others_keep_the
     second_set = Additional(
         np.array([embed(picture(label, 9000)) for label in LABELS]), np.arange(3), np.ones(3), np.full(3, -1)
     )
-    further = views.joined(second_set)
-    first = colour_challenger(features, MODEL, further=further, settings={"views": 1})
+    additional = views.joined(second_set)
+    first = colour_challenger(features, MODEL, additional=additional, settings={"views": 1})
     workshop.store.move(MODEL, publish(workshop.store, first, left_out=[], who="a", why="b"), who="a", why="b")
     remove(workshop, "green", range(28))
 
     assert workshop.retrain().state is JobState.SUCCEEDED
 
-    kept, now = load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE), workshop.features(3)
+    kept, now = Additional.read(workshop.store.folder(MODEL, 3) / FEATURES_FILE), workshop.features(3)
     assert kept is not None
     assert now.labels == ("blue", "red")
     own = kept.parent < 0

@@ -31,9 +31,8 @@ from tests.training.conftest import (
 )
 from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
 from training.data.random_crop import Augmentation
-from training.head.additional import load_further
+from training.head.additional import Additional
 from training.head.features import load_features
-from training.head.fit import Additional
 from training.head.views import view
 from training.retrain.job import run_job
 from training.versions.diff import version_diff
@@ -445,10 +444,10 @@ def open_with_views(root: Path, **settings: object) -> Workshop:
     workshop = open_workshop(root)
     features = workshop.features(1)
     train = features.train()
-    further = Additional(
+    additional = Additional(
         train.embedding[:, ::-1].copy(), train.label_index, np.ones(len(train.sha256)), np.arange(len(train.sha256))
     )
-    first = colour_challenger(features, MODEL, further=further, settings={"views": 1, **settings})
+    first = colour_challenger(features, MODEL, additional=additional, settings={"views": 1, **settings})
     publish(workshop.store, first, left_out=[], who="tester", why="views")
     workshop.store.move(MODEL, 2, who="tester", why="views")
     return workshop
@@ -470,15 +469,15 @@ def test_views_are_kept_with_a_version_and_those_of_new_pictures_join_them(tmp_p
 
     workshop = with_views(tmp_path, [green])
 
-    features, further = workshop.features(3), load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
-    assert further is not None
+    features, additional = workshop.features(3), Additional.read(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    assert additional is not None
     train = features.train()
-    assert further.parent.tolist() == list(range(len(train.sha256)))
-    assert (further.label_index == train.label_index).all()
+    assert additional.parent.tolist() == list(range(len(train.sha256)))
+    assert (additional.label_index == train.label_index).all()
     was_there = {name: row for row, name in enumerate(workshop.features(2).train().sha256)}
     for row, name in enumerate(train.sha256):
         if name in was_there:
-            assert (further.embedding[row] == train.embedding[row, ::-1]).all()
+            assert (additional.embedding[row] == train.embedding[row, ::-1]).all()
     assert workshop.artifact(3).card.settings["views"] == 1
 
 
@@ -509,15 +508,15 @@ def test_views_of_new_pictures_are_made_as_the_card_says(tmp_path: Path) -> None
     workshop.examples.close()
 
     card, features = workshop.artifact(3).card, workshop.features(3).train()
-    further = load_further(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
+    additional = Additional.read(workshop.store.folder(MODEL, 3) / FEATURES_FILE)
     assert (card.settings["augment"], card.settings["mirror"]) == ("light", False)
-    assert further is not None
+    assert additional is not None
     for _, data in green:
         if (name := image_hash(data)) in features.sha256:
             seen = view(data, name, spec=SPEC, number=1, seed=0, augmentation=Augmentation("light", mirror=False))
             row = features.sha256.index(name)
             expected = tiny_session().session.run(["embedding"], {"image": seen[None]})[0][0]
-            np.testing.assert_allclose(further.embedding[further.parent == row][0], expected, atol=1e-6)
+            np.testing.assert_allclose(additional.embedding[additional.parent == row][0], expected, atol=1e-6)
 
 
 def test_invariant_7_holds_with_views_too(tmp_path: Path) -> None:

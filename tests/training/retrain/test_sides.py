@@ -92,7 +92,7 @@ def test_a_newcomer_belongs_to_nobody_exactly_where_it_is_joined_with_both_sides
 
     for name in set(PICTURES) - world.known.keys():
         reached, ahead = {name}, [name]
-        while ahead:  # pictures with a side lead no further: they are where they are
+        while ahead:  # pictures with a side lead no additional: they are where they are
             here = ahead.pop()
             for other in PICTURES:
                 if other not in reached and world.belong(here, other):

@@ -13,8 +13,8 @@ from training.evaluation.findings import ExtraData
 from training.head.features import Embedder
 from training.head.fit import fit
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent
-from training.strategies.extra_data import check_extra, join_extra
+from training.strategies.context import Context, SilentListener
+from training.strategies.extra_data import check_extra, fit_with_extra
 
 FIRST = colour_features(("blue", "red"), 12, 5)
 ALONE = fit(FIRST)
@@ -31,10 +31,10 @@ def write(root: Path, counts: Mapping[str, int], *, first: int = 500, called: Ca
 
 def join(extra: Path, **settings: object) -> tuple[ExtraData, tuple[Sample, ...]]:
     given = TrainSettings(extra.parent / "first", extra=extra, **settings)  # type: ignore[arg-type]  # fields by name
-    context = Context(given, extra.parent / "cache", extra.parent / "runs", Silent())
+    context = Context(given, extra.parent / "cache", extra.parent / "runs", SilentListener())
     embedder = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
-    _, _, samples, found = join_extra(extra, FIRST, ALONE, None, embedder, context)
-    return found, samples
+    joined = fit_with_extra(extra, FIRST, ALONE, None, embedder, context)
+    return joined.finding, joined.samples
 
 
 def test_it_says_how_many_pictures_took_part_and_why_the_others_did_not(tmp_path: Path) -> None:

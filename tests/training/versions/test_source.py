@@ -34,7 +34,7 @@ from training.head.features import load_features
 from training.quantisation.version import quantise_version
 from training.retrain.refresh import network_of
 from training.settings import TrainSettings
-from training.strategies.context import Silent
+from training.strategies.context import SilentListener
 from training.train import TrainResult, train
 from training.versions.source import Source, settle_source
 
@@ -107,7 +107,7 @@ def test_a_probe_of_a_version_needs_no_torch(store: ModelStore, data: Path, tmp_
     assert card(store, "next").backbone.sources[0].name == "tuned"
 
 
-class Embeds(Silent):
+class Embeds(SilentListener):
     """Hears how many pictures had to be embedded."""
 
     def __init__(self) -> None:

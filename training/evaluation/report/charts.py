@@ -1,4 +1,4 @@
-"""The geometry of the report's line charts; the templates in ``page`` draw it."""
+"""Geometry of the report's line charts."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,14 +22,14 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines that share their axes; each one is the ``points`` of an SVG polyline."""
+    """Lines on shared axes, each the ``points`` of an SVG polyline."""
 
     ticks: tuple[Tick, ...]
     lines: tuple[str, ...]
 
 
 def chart(series: Iterable[Sequence[float]]) -> Chart:
-    """Lay out series of equal length from left to right; values that are not finite are passed over."""
+    """Lay out series of equal length; skip values that are not finite."""
     drawn = [list(values) for values in series]
     ticks = _round_values([value for values in drawn for value in values if math.isfinite(value)])
     low, high = ticks[0], ticks[-1]
@@ -41,7 +41,7 @@ def chart(series: Iterable[Sequence[float]]) -> Chart:
 
 
 def _round_values(values: Sequence[float]) -> list[float]:
-    """Return a few multiples of 1, 2 or 5 times a power of ten that hold all values between the first and the last."""
+    """Choose round values that enclose all others."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / _MOST_STEPS))

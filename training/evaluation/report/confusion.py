@@ -1,4 +1,4 @@
-"""The confusion matrix as the report draws it: the part that fits on a page, and what is mistaken for what."""
+"""Confusion matrix for the report, cut to fit a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Mix:
-    """Images of one class that were answered with another; ``share`` is of all images of ``truth``."""
+    """Images of a class mistaken for another, with their share of the class."""
 
     truth: str
     answer: str
@@ -39,7 +39,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Confusion:
-    """What is drawn.
+    """The matrix as it is drawn.
 
     Attributes:
         labels: of rows and columns.
@@ -55,7 +55,7 @@ class Confusion:
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Confusion:
-    """Prepare ``counts[truth][answer]``; of more than `MAX_CLASSES` classes those with the most mistakes are drawn."""
+    """Prepare ``counts[truth][answer]`` of the `MAX_CLASSES` most mistaken classes."""
     table = np.array(counts, np.int64).reshape(len(labels), len(labels))
     totals = np.maximum(table.sum(axis=1), 1)
     mistakes = table - np.diag(np.diag(table))

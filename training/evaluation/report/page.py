@@ -1,7 +1,7 @@
-"""The report of a version: one HTML page without scripts or outside files, and the same for machines.
+"""Report of a version, as one HTML page and as JSON.
 
-The page is made of the templates in ``page``. Labels, file names and reasons are other people's text: Jinja escapes
-whatever comes in.
+The page has no scripts or outside files; it is made of the templates beside. Labels, file names and reasons are other
+people's text: Jinja escapes whatever comes in.
 """
 
 import base64
@@ -39,14 +39,14 @@ def render(
     thumbnails: Mapping[str, bytes] = NO_PICTURES,
     looked: Mapping[str, bytes] = NO_PICTURES,
 ) -> str:
-    """Return the page for a version.
+    """Render a version's page.
 
     Args:
         card: of the version.
         findings: of the run that made it.
         left_out: files that took no part.
         thumbnails: JPEGs by image hash, see `training.evaluation.diagnose.thumbnails`.
-        looked: likewise, see `training.evaluation.occlusion.where_it_looked`.
+        looked: likewise, see `training.evaluation.occlusion.occlusion_maps`.
     """
     metrics = card.metrics
     mixed = confusion(card.labels, metrics.confusion) if metrics else None
@@ -69,7 +69,7 @@ def render(
 
 
 def report_json(card: ModelCard, findings: Findings, left_out: Sequence[LeftOutFile]) -> str:
-    """Return what the page shows as JSON, without the pictures; numbers that are not finite become null."""
+    """Return the report as JSON, without pictures; numbers not finite are null."""
     report = {
         "card": card.model_dump(mode="json"),
         "findings": _finite(findings.to_dict()),
@@ -81,21 +81,21 @@ def report_json(card: ModelCard, findings: Findings, left_out: Sequence[LeftOutF
 @cache
 def templates() -> Environment:
     """Return the templates in ``page``, with the filters that they need."""
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["percent"] = "{:.1%}".format
-    made.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    made.filters["chart"] = chart
-    return made
+    environment.filters["percent"] = "{:.1%}".format
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    environment.filters["chart"] = chart
+    return environment
 
 
 def verdict_on(metrics: Metrics, served: Reliability | None, worst: Sequence[Mix], judged: str) -> str:
-    """Return in a line what the figures come to.
+    """Sum up the figures in a line.
 
     Args:
         metrics: the figures.
@@ -109,15 +109,15 @@ def verdict_on(metrics: Metrics, served: Reliability | None, worst: Sequence[Mix
         if worst and worst[0].images > 1
         else ""
     )
-    said = [f"{wrong} of {metrics.images} answers were wrong{often}." if wrong else "Every answer was right."]
+    sentences = [f"{wrong} of {metrics.images} answers were wrong{often}." if wrong else "Every answer was right."]
     weakest = min(metrics.per_class, key=_strength)
     if weakest.f1 < _WEAK:
-        said.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
+        sentences.append(f"The weakest class is {weakest.label}, F1 {weakest.f1:.2f}.")
     if served and served.unbiased > _OFF and served.p_value <= _SHOWN:
-        said.append("Its probabilities are not to be taken at their word.")
+        sentences.append("Its probabilities are not to be taken at their word.")
     if metrics.accuracy_interval[1] - metrics.accuracy_interval[0] > _WIDE:
-        said.append(f"More {judged} would measure it better.")
-    return " ".join(said)
+        sentences.append(f"More {judged} would measure it better.")
+    return " ".join(sentences)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class ClassRow:
 
 
 def classes_of(metrics: Metrics, further: Mapping[str, str]) -> list[ClassRow]:
-    """Return the classes, the weakest first; ``further`` is the last column, by label."""
+    """List the classes, weakest first, with the last column by label."""
     rows = [
         ClassRow(entry, metrics.confusion[index][index], further.get(entry.label, "?"))
         for index, entry in enumerate(metrics.per_class)
@@ -148,7 +148,7 @@ def _served(findings: Findings) -> Reliability | None:
 
 
 def _train_images(findings: Findings) -> dict[str, str]:
-    """Return how many training images each class has; earlier reports do not know."""
+    """Count the training images of each class; unknown in earlier reports."""
     return {label: str(count) for label, count in findings.train_images.items()}
 
 
@@ -157,7 +157,7 @@ def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:
 
 
 def _facts(card: ModelCard) -> dict[str, Any]:
-    """Return how the version was made, as it is called on the page."""
+    """List facts of a version's making by their names on the page."""
     state = card.backbone.state
     return {
         "labels": ", ".join(card.labels),

@@ -1,1 +1,1 @@
-"""Where torch trains."""
+"""Fine-tuning and training from scratch, with torch."""

@@ -1,4 +1,4 @@
-"""Training pictures as batches, augmented; each a function of (seed, epoch, picture) alone. Imports torch.
+"""Augmented batches, functions of (seed, epoch, picture). Imports torch.
 
 So a batch does not depend on the number of loading processes, on the number of training processes, or on whether the
 run was interrupted before it.
@@ -37,12 +37,12 @@ Key = tuple[int, int]
 
 
 def seed_of(*parts: object) -> int:
-    """Return a seed, 0 to 2**63 - 1, that is a function of all parts."""
+    """Derive a seed, 0 to 2**63 - 1, from all parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
-    """Samples as the network sees them in one epoch, changed as far as the recipe says."""
+    """Samples of an epoch, augmented by the recipe."""
 
     def __init__(self, samples: Sequence[Sample], spec: ImageSpec, recipe: Recipe, seed: int) -> None:
         """Take what every loading process needs."""
@@ -52,7 +52,10 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
         self._augment = v2.TrivialAugmentWide() if recipe.augment == "full" else None
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        """Return the picture uint8 [P, P, 3] and its index; P is half of the spec's in the small epochs."""
+        """Return the picture uint8 [P, P, 3] and its index.
+
+        In the small epochs P is half of the spec's.
+        """
         epoch, index = key
         sample = self._samples[index]
         seed = seed_of(self._seed, epoch, sample.sha256)
@@ -90,10 +93,10 @@ class PlainPictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Schedule(Sampler[list[Key]]):
-    """Which pictures go into which batch of this process; told the epoch and the batch to begin with."""
+    """Schedule of the pictures of each batch of a process."""
 
     def __init__(self, images: int, batch: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
-        """Plan batches of ``batch`` pictures over all processes; in random order, or as they come without a seed."""
+        """Plan batches over all processes, in random order if there is a seed."""
         self._images, self._batch, self._seed, self._rank, self._processes = images, batch, seed, rank, processes
         self.batch = -(-batch // processes)
         self.epoch = 0
@@ -104,7 +107,7 @@ class Schedule(Sampler[list[Key]]):
         return max(1, -(-self._images // self._batch))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield this process's share of each batch from ``first`` on; every picture is in exactly one share."""
+        """Yield this process's share of each batch, from ``first`` on."""
         for batch in self._batches()[self.first :]:
             if share := [(self.epoch, int(index)) for index in batch[self._rank :: self._processes]]:
                 yield share
@@ -117,7 +120,9 @@ class Schedule(Sampler[list[Key]]):
 
 
 def loaders(wanted: int, batch_bytes: int, free_bytes: int) -> int:
-    """Return how many loading processes there is shared memory for; 0 loads in the process that learns.
+    """Return how many loading processes fit into shared memory.
+
+    0 loads in the process that learns.
 
     Each has two batches ready at most, beside the two that the learning process holds.
     """
@@ -125,7 +130,7 @@ def loaders(wanted: int, batch_bytes: int, free_bytes: int) -> int:
 
 
 def _shared_memory_bytes() -> int:
-    """Return how much shared memory is free: containers have 64 MB of it unless told otherwise, and some less."""
+    """Return the free bytes of shared memory; containers have 64 MB."""
     try:
         state = os.statvfs(_SHARED_MEMORY)
     except OSError:  # elsewhere than on Linux it has no such limit
@@ -144,7 +149,7 @@ def _say_that_memory_is_short(wanted: int, processes: int) -> None:
 
 
 def loader(pictures: "AugmentedPictures | PlainPictures", schedule: Schedule) -> DataLoader[Any]:
-    """Return batches (uint8 [N, P, P, 3], indices int64 [N]), made ahead by processes of their own."""
+    """Load batches (uint8 [N, P, P, 3], indices int64 [N]) ahead, by processes."""
     wanted = min(_MOST_LOADERS, max(1, cpu_budget() - 1))
     processes = loaders(wanted, schedule.batch * pictures.picture_bytes, _shared_memory_bytes())
     if processes < wanted:
@@ -165,6 +170,6 @@ def _collate(items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch
 
 
 def _leave_signals_to_the_parent(_number: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a loader must live until the parent has written its checkpoint."""
+    """Ignore Ctrl-C, so that the parent can write its checkpoint first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A fine-tuning run on disk, so that it can go on after an interruption. Imports torch."""
+"""Checkpoint of a fine-tuning run. Imports torch."""
 
 import io
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ class Checkpoint:
     state: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Replace the file at ``path``; the one that was there stays whole if this fails.
+        """Write the file at ``path``, or leave the one before whole.
 
         Raises:
             StorageError: the disk refused.
         """
         file = io.BytesIO()
         torch.save({"settings": dict(self.settings), "state": self.state}, file)
-        kept = f"; the one before is still at {path}" if path.exists() else ""
-        with storage_errors(f"the checkpoint cannot be written{kept}"):
+        hint = f"; the one before is still at {path}" if path.exists() else ""
+        with storage_errors(f"the checkpoint cannot be written{hint}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, file.getvalue())
 
@@ -47,8 +47,8 @@ def load_checkpoint(path: Path, settings: Mapping[str, str]) -> Checkpoint:
     """
     try:
         # Only tensors and plain values: a checkpoint from elsewhere must not run code.
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint = Checkpoint(found["settings"], found["state"])
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = Checkpoint(content["settings"], content["state"])
     except FileNotFoundError as error:
         raise InvalidRequestError(f"--resume: there is no checkpoint at {path}") from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Fine-tuning across the processes of a run: the first one decides, the others follow. Imports torch."""
+"""Coordination of a run's processes: one leads, the others follow. Imports torch."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ from training.settings import TrainSettings
 from training.strategies.finetuning.batches import seed_of
 from training.strategies.finetuning.distributed import Processes, processes
 from training.strategies.finetuning.learner import Classifier, Learner
-from training.strategies.finetuning.loop import Job, OnEpoch, Tuned, finetune
+from training.strategies.finetuning.loop import Job, OnEpoch, TrainedClassifier, run_job
 from training.strategies.finetuning.signals import TrainingStopped
 from training.versions.source import Source, source_of
 
@@ -43,10 +43,10 @@ class Origin:
 
     @staticmethod
     def of(settings: TrainSettings, weights: str) -> "Origin":
-        """Return the run's network with other weights than its own, or with these."""
+        """Return the run's network with weights, unless it goes on from a version."""
         if source := source_of(settings):
-            known = source.card.backbone
-            return Origin(known.name, known.weights, settings.seed, None, source, settings.resize)
+            facts = source.card.backbone
+            return Origin(facts.name, facts.weights, settings.seed, None, source, settings.resize)
         return Origin(settings.backbone, weights, settings.seed, settings.image_px, resize=settings.resize)
 
     def build(self) -> PretrainedBackbone:
@@ -68,20 +68,23 @@ class Origin:
         return self.source.lineage if self.source else ()
 
 
-class Tuner:
+class Coordinator:
     """Fine-tunes with all processes of the run; lives in the first one."""
 
     def __init__(self, group: Processes) -> None:
         """Lead the others, who are in `follow`."""
         self._group = group
 
-    def finetune(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> Tuned:
-        """Fine-tune, see `training.strategies.finetuning.loop.finetune`."""
+    def run_job(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> TrainedClassifier:
+        """Fine-tune, see `training.strategies.finetuning.loop.run_job`."""
         self._group.from_first((origin, job))
-        return finetune(origin.build(), job, self._group, progress, on_epoch)
+        return run_job(origin.build(), job, self._group, progress, on_epoch)
 
     def estimate_s(self, origin: Origin, job: Job, images: int) -> float:
-        """Return about how many seconds it takes to learn from so many images an epoch, from one step here."""
+        """Estimate the seconds of a run from one step here.
+
+        Of so many images an epoch.
+        """
         backbone = origin.build()
         classifier = Classifier(backbone, job.classes, job.head)
         # Alone: the others take no part in this.
@@ -100,11 +103,11 @@ class Tuner:
 
 
 @contextmanager
-def lead() -> Iterator[Tuner]:
-    """Yield a tuner in the first process of the run; the others must be in `follow`."""
+def lead() -> Iterator[Coordinator]:
+    """Yield the coordinator in the first process; others must `follow`."""
     with processes() as group:
         try:
-            yield Tuner(group)
+            yield Coordinator(group)
         except (RegraftError, TrainingStopped):
             group.from_first(None)
             raise
@@ -118,6 +121,6 @@ def follow() -> None:
         while (task := group.from_first(None)) is not None:
             origin, job = task
             try:
-                finetune(origin.build(), job, group)
+                run_job(origin.build(), job, group)
             except (RegraftError, TrainingStopped) as error:
                 log.info("process %d: %s", group.rank, error)  # the first process tells the user

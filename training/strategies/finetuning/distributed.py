@@ -1,4 +1,4 @@
-"""The processes of one training run: one alone, or those that ``torchrun`` started. Imports torch."""
+"""Processes of a training run, as ``torchrun`` starts them. Imports torch."""
 
 import gc
 import os
@@ -18,7 +18,9 @@ _PATIENCE: Final = timedelta(hours=24)
 
 
 class Processes:
-    """This process among those of the run. Every method that talks to the others must be called by all of them.
+    """This process among those of the run.
+
+    Every method that talks to the others must be called by all of them.
 
     Attributes:
         rank: 0 for the one that scans, exports and publishes.
@@ -32,7 +34,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that reads, writes and reports."""
+        """Whether this process reads, writes and reports."""
         return self.rank == 0
 
     def share(self, model: nn.Module, *, with_buffers: bool) -> nn.Module:
@@ -48,38 +50,38 @@ class Processes:
         """Return whether the flag is set in any process."""
         if self.count == 1:
             return flag
-        found = torch.tensor(int(flag), device=self.device)
-        distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
-        return bool(found.item())
+        flags = torch.tensor(int(flag), device=self.device)
+        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
+        return bool(flags.item())
 
     def total(self, value: float) -> float:
         """Return the sum over all processes."""
         if self.count == 1:
             return value
-        found = torch.tensor(value, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(found)
-        return float(found.item())
+        sums = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(sums)
+        return float(sums.item())
 
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever can be pickled
         """Return everybody's value, in the order of rank."""
         if self.count == 1:
             return [value]
-        found: list[Any] = [None] * self.count
-        distributed.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
     def from_first(self, value: Any) -> Any:  # noqa: ANN401 - as above
         """Return the first process's value."""
         if self.count == 1:
             return value
-        found = [value]
-        distributed.broadcast_object_list(found, src=0)
-        return found[0]
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started, or be alone; leave them when the block ends."""
+    """Join the processes of ``torchrun``, or be alone, for the block."""
     keep_freed_blocks()
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,4 +1,4 @@
-"""Which parts of a network learn, and how fast: its stages, what is frozen, the parameter groups. Imports torch."""
+"""Stages of a network: frozen ones and learning rates. Imports torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,27 +40,27 @@ def frozen_stages(network: nn.Module, freeze: str) -> tuple[Stage, ...]:
     Raises:
         InvalidRequestError: no stage has this name; the text lists them.
     """
-    found = stages(network)
+    all_stages = stages(network)
     try:
         share = float(freeze)
     except ValueError:
-        named = [index for index, stage in enumerate(found) if f"{stage.name}.".startswith(f"{freeze}.")]
+        named = [index for index, stage in enumerate(all_stages) if f"{stage.name}.".startswith(f"{freeze}.")]
         if not named:
-            names = ", ".join(stage.name for stage in found)
+            names = ", ".join(stage.name for stage in all_stages)
             raise InvalidRequestError(
                 f"--freeze: no stage {freeze!r}; a share such as 0.5, or one of: {names}"
             ) from None
-        return found[: named[-1] + 1]
+        return all_stages[: named[-1] + 1]
     if not 0 <= share <= 1:
         raise InvalidRequestError(f"--freeze: {freeze} is not a share from 0 to 1")
-    return found[: round(share * len(found))]
+    return all_stages[: round(share * len(all_stages))]
 
 
 class Frozen:
-    """The frozen part of a network: it gets no gradients, and its BatchNorm keeps its statistics."""
+    """The frozen part of a network, without gradients or new statistics."""
 
     def __init__(self, network: nn.Module, freeze: str, *, train_norms: bool) -> None:
-        """Freeze the stages that `frozen_stages` names, and with them all parameters that lie outside of any stage.
+        """Freeze stages, and with them all parameters outside of stages.
 
         Args:
             network: the backbone.
@@ -82,7 +82,7 @@ class Frozen:
         return tuple(stage.name for stage in self._stages)
 
     def train(self) -> None:
-        """Put the network into training mode, all but what is frozen: ``.train()`` alone would set it moving again."""
+        """Put the network into training mode, except for what is frozen."""
         self._network.train()
         for stage in self._stages:
             stage.module.eval()
@@ -101,9 +101,9 @@ def parameter_groups(
     and the scales of norms are not decayed. Frozen parameters are in no group. The key ``peak`` holds each group's
     highest rate, for the schedule.
     """
-    found = stages(network)
-    depths = [(stage.module.parameters(), len(found) - 1 - place) for place, stage in enumerate(found)]
-    depths.append((iter(_outside(network)), len(found) - 1))
+    all_stages = stages(network)
+    depths = [(stage.module.parameters(), len(all_stages) - 1 - place) for place, stage in enumerate(all_stages)]
+    depths.append((iter(_outside(network)), len(all_stages) - 1))
     groups = []
     for parameters, depth in depths:
         groups += _split(list(parameters), backbone_lr * layer_decay**depth, weight_decay)

@@ -1,4 +1,4 @@
-"""A classifier that learns: network, head, optimizer, and the running average of the weights. Imports torch."""
+"""Learning classifier: network, optimizer and averaged weights. Imports torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _MOMENTUM: Final = 0.9
 
 
 class Classifier(nn.Module):
-    """A backbone with its normalisation, and a head: uint8 or float [N, P, P, 3] to logits [N, K]."""
+    """Normalisation, backbone and head: [N, P, P, 3] to logits [N, K]."""
 
     def __init__(
         self, backbone: PretrainedBackbone, classes: int, head: tuple[FloatArray, FloatArray] | None = None
     ) -> None:
-        """Graft a head of K classes onto a backbone: weight [K, D] and bias [K], or random ones."""
+        """Graft a head of K classes: weight [K, D] and bias [K], or random."""
         super().__init__()
         self.body = Normalised(backbone)
         self.head = nn.Linear(_width(self.body, backbone.spec.crop_px), classes)
@@ -43,17 +43,17 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Step:
-    """What came of a batch: the mean loss of this process's pictures, and how many of them were answered right."""
+    """Mean loss and right answers of this process's part of a batch."""
 
     loss: float
     right: int
 
 
 class Learner:
-    """One process's part in a run. `learn` must be called by all processes alike."""
+    """One process's part in a run; all call `learn` alike."""
 
     def __init__(self, classifier: Classifier, recipe: Recipe, steps: int, group: Processes) -> None:
-        """Prepare a classifier for so many steps; it is moved to the group's device and changed."""
+        """Prepare a classifier for so many steps, on the group's device."""
         self._recipe, self._steps, self._group = recipe, steps, group
         # Convolutions over interleaved channels are more than twice as fast on CPUs, and faster on GPUs.
         self._model = classifier.to(group.device).to(memory_format=torch.channels_last)
@@ -88,7 +88,7 @@ class Learner:
 
     @property
     def first_rate(self) -> float | None:
-        """The peak learning rate of the first stage that learns, None where only the head does."""
+        """The peak learning rate of the first stage that learns, if any."""
         of_head = {id(parameter) for parameter in self._model.head.parameters()}
         groups = [group for group in self._optimizer.param_groups if id(group["params"][0]) not in of_head]
         return min((float(group["peak"]) for group in groups), default=None)
@@ -131,7 +131,7 @@ class Learner:
         return Step(value / len(label), right)
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the averaged model's logits float32 [N, K] of pictures uint8 [N, P, P, 3]."""
+        """Predict logits float32 [N, K] of uint8 [N, P, P, 3] by the average."""
         self._averaged.eval()
         with torch.inference_mode():
             logits: torch.Tensor = self._averaged(image.to(self._group.device, non_blocking=True))
@@ -174,7 +174,7 @@ class Learner:
 
 
 def half_precision(is_bf16_supported: Callable[..., bool] = torch.cuda.is_bf16_supported) -> torch.dtype:
-    """Return what a GPU multiplies fast: bfloat16 where it can do that itself, many times slower where it emulates."""
+    """Choose a GPU's fast half precision: bfloat16 unless it is emulated."""
     return torch.bfloat16 if is_bf16_supported(including_emulation=False) else torch.float16
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: a backbone and its head learn together, on one device or several. Imports torch.
+"""Training loop of a backbone with its head. Imports torch.
 
 The head comes from a probe (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022), learns ten times
 faster than the backbone, and each stage of the backbone slower than the one after it. What is kept is a running average
@@ -40,7 +40,7 @@ _NAMED_FILES: Final = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be fine-tuned; every process of a run is given the same.
+    """A fine-tuning to run, the same in every process.
 
     Attributes:
         classes: K.
@@ -81,7 +81,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TrainedClassifier:
     """A fine-tuned classifier: ``network`` inside ``backbone`` has the new weights.
 
     Attributes:
@@ -169,13 +169,13 @@ class _Run:
         self.best, self.best_loss, self.best_epoch = state["best"], state["best_loss"], state["best_epoch"]
 
 
-def finetune(
+def run_job(
     backbone: PretrainedBackbone,
     job: Job,
     group: Processes,
     progress: Progress = silent,
     on_epoch: OnEpoch = lambda _epoch, _epochs: None,
-) -> Tuned:
+) -> TrainedClassifier:
     """Fine-tune a backbone and a head.
 
     Args:
@@ -222,12 +222,12 @@ def finetune(
     return _tuned(run, backbone)
 
 
-def _tuned(run: _Run, backbone: PretrainedBackbone) -> Tuned:
+def _tuned(run: _Run, backbone: PretrainedBackbone) -> TrainedClassifier:
     run.classifier.load_state_dict(run.best)
     classifier = run.classifier.eval().to("cpu")
     weight, bias = (tensor.detach().numpy() for tensor in (classifier.head.weight, classifier.head.bias))
     nothing = torch.empty(0, 0, run.job.classes)
-    return Tuned(
+    return TrainedClassifier(
         backbone,
         weight,
         bias,
@@ -253,7 +253,7 @@ def _name_of(group: Processes) -> str:
 
 
 def embed_samples(backbone: PretrainedBackbone, samples: Sequence[Sample]) -> FloatArray:
-    """Return the embeddings [n, D] that a network gives pictures, in their order."""
+    """Embed pictures [n, D] by a network, in their order."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     body = Normalised(backbone).eval().to(device)
     rows = []
@@ -267,7 +267,7 @@ def embed_samples(backbone: PretrainedBackbone, samples: Sequence[Sample]) -> Fl
 def predict(
     backbone: PretrainedBackbone, weight: FloatArray, bias: FloatArray, samples: Sequence[Sample]
 ) -> FloatArray:
-    """Return torch's logits [n, K] of pictures, in their order, as the exported file should give them."""
+    """Predict torch's logits [n, K] of pictures, in their order."""
     classifier = Classifier(backbone, len(bias), (weight, bias)).eval()
     rows = []
     with torch.inference_mode():
@@ -277,7 +277,7 @@ def predict(
 
 
 def _feasible(recipe: Recipe, backbone: PretrainedBackbone) -> Recipe:
-    """Return the recipe without small crops where the network cannot take them, as transformers mostly cannot."""
+    """Drop small crops from the recipe where the network cannot take them."""
     if not recipe.small_epochs:
         return recipe
     side = backbone.spec.crop_px // 2
@@ -300,7 +300,7 @@ def _is_over(run: _Run) -> bool:
 
 
 def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[], bool]) -> int:  # noqa: ANN401 - torch's loader says nothing of what it yields
-    """Learn from every batch of the epoch that is not behind us yet, and return how many pictures these had."""
+    """Learn from the rest of an epoch's batches; return the picture count."""
     job, group = run.job, run.group
     learned = 0
     epoch, first = divmod(run.step, run.batches)
@@ -333,8 +333,8 @@ def _epoch(run: _Run, learn: Any, progress: Progress, stop_is_wished: Callable[[
 
 def _stopped(run: _Run) -> TrainingStopped:
     path = run.job.checkpoint
-    kept = f"{path} has all of it; go on with --resume" if path else "nothing was kept"
-    return TrainingStopped(f"stopped after {run.step} of {run.end} steps; {kept}")
+    remedy = f"{path} has all of it; go on with --resume" if path else "nothing was kept"
+    return TrainingStopped(f"stopped after {run.step} of {run.end} steps; {remedy}")
 
 
 def _measure_start(run: _Run, tune: Any) -> None:  # noqa: ANN401 - as above
@@ -348,7 +348,7 @@ def _measure_start(run: _Run, tune: Any) -> None:  # noqa: ANN401 - as above
 
 
 def _close_epoch(run: _Run, tune: Any, started: float, images_per_s: float) -> None:  # noqa: ANN401 - as above
-    """Measure the averaged model on the tuning pictures, and keep it if it is the best so far."""
+    """Measure the averaged model, and keep the best so far."""
     loss, accuracy = float("nan"), float("nan")
     if tune is not None:
         run.tune_logits.append(_ask(run, tune))
@@ -375,17 +375,17 @@ def _close_epoch(run: _Run, tune: Any, started: float, images_per_s: float) -> N
 
 
 def _ask(run: _Run, tune: Any) -> torch.Tensor:  # noqa: ANN401 - as above
-    """Return the averaged model's logits [m, K] of the tuning pictures, whichever process these fell to."""
-    mine = [(indices.numpy(), run.learner.predict(images).numpy()) for images, indices in tune]
+    """Gather the averaged model's logits [m, K] of the tuning pictures."""
+    own = [(indices.numpy(), run.learner.predict(images).numpy()) for images, indices in tune]
     logits = torch.empty(len(run.job.tune), run.job.classes)
-    for share in run.group.gather(mine):
+    for share in run.group.gather(own):
         for indices, rows in share:
             logits[torch.from_numpy(indices)] = torch.from_numpy(rows)
     return logits
 
 
 def _measure(tune: Sequence[Sample], logits: torch.Tensor) -> tuple[float, float]:
-    """Return log loss, where a picture counts its weight, and accuracy on the tuning pictures."""
+    """Measure weighted log loss, and accuracy, on the tuning pictures."""
     answers = logits.numpy().astype(np.float64)
     labels = np.array([sample.label_index for sample in tune])
     weights = np.array([sample.weight for sample in tune])
@@ -395,7 +395,6 @@ def _measure(tune: Sequence[Sample], logits: torch.Tensor) -> tuple[float, float
 def _divergence(run: _Run, epoch: int, batch: int, samples: Sequence[Sample]) -> str:
     files = listed([str(sample.path) for sample in samples], _NAMED_FILES)
     path = run.job.checkpoint
-    kept = f"; the checkpoint of the epoch before is kept at {path}" if path is not None and path.exists() else ""
-    return (
-        f"the loss is not a number any more in epoch {epoch + 1}, batch {batch + 1} ({files}){kept}: try a smaller --lr"
-    )
+    remedy = f"; the checkpoint of the epoch before is kept at {path}" if path is not None and path.exists() else ""
+    where = f"in epoch {epoch + 1}, batch {batch + 1} ({files})"
+    return f"the loss is not a number any more {where}{remedy}: try a smaller --lr"

@@ -1,4 +1,4 @@
-"""What a fine-tuning starts from and learns from: decided before it begins. Imports torch."""
+"""Plan of a fine-tuning: its start and its pictures. Imports torch."""
 
 from dataclasses import dataclass, replace
 
@@ -9,13 +9,12 @@ from regraft.errors import InvalidRequestError
 from regraft.model.artifact import FloatArray, Head
 from training.data.dataset import Dataset
 from training.data.samples import Sample, samples_of, set_aside
-from training.evaluation.cross_validation import without
-from training.evaluation.findings import Start
+from training.evaluation.findings import StartFinding
 from training.head.features import Features
 from training.head.fit import class_weights, fit
 from training.head.source_head import SourceHead, head_from_source
 from training.settings import TrainSettings
-from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Made
+from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Candidate, Context
 from training.strategies.finetuning.coordinator import Origin
 from training.strategies.finetuning.loop import Job
 from training.strategies.finetuning.recipe import Kind, recipe_for
@@ -47,49 +46,49 @@ class Plan:
     learn: _Rows
     tune: _Rows
     tune_weight: npt.NDArray[np.float64]
-    start: Start | None = None
+    start: StartFinding | None = None
     probe: FloatArray | None = None
 
 
-def plan_finetune(made: Made, context: Context, rows: _Rows | None = None) -> Plan:
-    """Plan to fine-tune what a probe made, on some of its training rows or on all.
+def plan_finetune(probed: Candidate, context: Context, rows: _Rows | None = None) -> Plan:
+    """Plan the fine-tuning of a probe, on some or all training rows.
 
     The head to start from is fitted without the rows that are set aside, or they could not tell when to stop.
     """
-    settings, train = context.settings, made.features.train()
+    settings, train = context.settings, probed.features.train()
     origin = Origin.of(settings, settings.weights)
-    plan = _plan("finetune", origin, made.dataset, context, rows, made.extra, mirror=made.mirror)
+    plan = _plan("finetune", origin, probed.dataset, context, rows, probed.extra, mirror=probed.mirror)
     learned, tune = train.select(plan.learn), train.select(plan.tune)
-    probe = fit_probe(made, context, plan.learn)
+    probe = fit_probe(probed, context, plan.learn)
     head, start = (probe.weight, probe.bias), None
     if settings.init == "source":
         head, start = _from_source(origin, learned, tune, probe)
     whole = plan.whole
     if whole is not None:
-        taken = plan.learn | plan.tune
+        selected = plan.learn | plan.tune
         if settings.init == "source":
-            all_head, _ = _from_source(origin, train.select(taken), tune, probe)
+            all_head, _ = _from_source(origin, train.select(selected), tune, probe)
         else:
-            fitted = made.fitted.head if taken.all() else fit_probe(made, context, taken)
+            fitted = probed.fitted.head if selected.all() else fit_probe(probed, context, selected)
             all_head = fitted.weight, fitted.bias
         whole = replace(whole, head=all_head)
     answers = probe.probabilities(tune.embedding)
     return replace(plan, job=replace(plan.job, head=head), whole=whole, start=start, probe=answers)
 
 
-def fit_probe(made: Made, context: Context, rows: _Rows) -> Head:
-    """Fit the head of a probe on some of its training rows, and on what belongs to them."""
+def fit_probe(probed: Candidate, context: Context, rows: _Rows) -> Head:
+    """Fit a probe's head on some of its training rows."""
     settings = context.settings
     return fit(
-        made.features.train().select(rows),
+        probed.features.train().select(rows),
         seed=settings.seed,
         balance=settings.balance,
-        additional=without(made.further, ~rows),
+        additional=probed.additional and probed.additional.without_views_of(~rows),
     ).head
 
 
 def plan_scratch(dataset: Dataset, context: Context, rows: _Rows | None = None, *, mirror: bool) -> Plan:
-    """Plan to train a network of random weights on the very same images, for comparison."""
+    """Plan a training from random weights, on the same images."""
     return _plan("scratch", Origin.of(context.settings, "none"), dataset, context, rows, (), mirror=mirror)
 
 
@@ -104,18 +103,18 @@ def _plan(
     mirror: bool,
 ) -> Plan:
     settings, samples = context.settings, samples_of(dataset, holdout=False)
-    taken = np.ones(len(samples), np.bool_) if rows is None else rows
+    selected = np.ones(len(samples), np.bool_) if rows is None else rows
     changes = {**settings.changes, "augment": settings.augment, "mirror": mirror}
-    recipe = recipe_for(kind, int(taken.sum()), changes)
+    recipe = recipe_for(kind, int(selected.sum()), changes)
     labels = np.array([sample.label_index for sample in samples])
     tune = np.zeros(len(samples), np.bool_)
     group = np.array([sample.group for sample in samples], np.int64)
-    given = np.array([sample.is_tuning for sample in samples], np.bool_) & taken
-    tune[taken] = (
-        given[taken] if given.any() else set_aside(labels[taken], recipe.tune_share, settings.seed, group[taken])
-    )
-    learn = taken & ~tune
-    shares, _ = class_weights(labels[taken], settings.balance)
+    given = np.array([sample.is_tuning for sample in samples], np.bool_) & selected
+    tune[selected] = given[selected]
+    if not given.any():
+        tune[selected] = set_aside(labels[selected], recipe.tune_share, settings.seed, group[selected])
+    learn = selected & ~tune
+    shares, _ = class_weights(labels[selected], settings.balance)
     # What int8 costs is judged by pictures that the network did not learn from.
     # So it is where somebody said what to tune by.
     to_learn_again = recipe.learn_all and settings.precision == "fp32" and bool(tune.any()) and not given.any()
@@ -136,7 +135,7 @@ def _plan(
         checkpoint = context.runs / WHOLE_CHECKPOINT_FILE if rows is None else None
         whole = replace(
             job,
-            learn=_weighed(samples, taken, extra, shares),
+            learn=_weighed(samples, selected, extra, shares),
             tune=(),
             checkpoint=checkpoint,
             resume=job.resume and checkpoint is not None and checkpoint.exists(),
@@ -149,13 +148,13 @@ def _plan(
 def _weighed(
     samples: tuple[Sample, ...], rows: _Rows, extra: tuple[Sample, ...], shares: npt.NDArray[np.float64]
 ) -> tuple[Sample, ...]:
-    """Return some of the pictures, and all of the extra ones; each counts what its class does."""
+    """Select pictures, with all extra ones, weighted by class."""
     chosen = (*(sample for sample, wanted in zip(samples, rows, strict=True) if wanted), *extra)
     return tuple(replace(sample, weight=sample.weight * float(shares[sample.label_index])) for sample in chosen)
 
 
 def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, str]:
-    """Return what a checkpoint must have been made with, beside the job's own fields, by the names of the flags."""
+    """Return what a checkpoint must share with the run, by flag."""
     return {
         "strategy": kind,
         "backbone": settings.backbone,
@@ -168,17 +167,17 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
 
 def _from_source(
     origin: Origin, learned: Features, tune: Features, replaced: Head
-) -> tuple[tuple[FloatArray, FloatArray], Start | None]:
+) -> tuple[tuple[FloatArray, FloatArray], StartFinding | None]:
     """Build a head of the source classifier's rows, and measure its start.
 
     That is measured on the pictures set aside; None where there are none.
     """
-    found = origin.build().source
-    if found is None:
+    source = origin.build().source
+    if source is None:
         raise InvalidRequestError(
             f"--init source: the weights of {origin.name} ({origin.weights}) come without an ImageNet classifier"
         )
-    head = head_from_source(SourceHead(found.weight.numpy(), found.bias.numpy(), found.labels), learned)
+    head = head_from_source(SourceHead(source.weight.numpy(), source.bias.numpy(), source.labels), learned)
     if not tune.sha256:
         return (head.weight, head.bias), None
 
@@ -187,4 +186,4 @@ def _from_source(
 
     chance = np.bincount(tune.label_index).max() / len(tune.label_index)
     before, instead = accuracy(head.weight, head.bias), accuracy(replaced.weight, replaced.bias)
-    return (head.weight, head.bias), Start(head.matched, before, float(chance), instead)
+    return (head.weight, head.bias), StartFinding(head.matched, before, float(chance), instead)

@@ -1,4 +1,4 @@
-"""How a fine-tuning run is done. The defaults are a rule of the data, in one pure function."""
+"""Recipe of a fine-tuning, derived from the data."""
 
 import math
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class Recipe:
 
 
 def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Return the recipe for a set of so many training images; ``changes`` are what a person asked for.
+    """Derive the recipe of so many training images, with changes.
 
     Small sets see about as many pictures in all as larger ones, so they get more epochs; they keep more of the
     backbone frozen, for there is little to change it by; mixing pictures starts to pay only in large sets. Where the
@@ -95,10 +95,10 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
     """
     scratch = kind == "scratch"
     batch = 16 if images < 200 else 32
-    wished = changes or {}  # what hangs on a number must follow what a person asked for
-    optimizer: Optimizer = wished.get("optimizer", "adamw")
-    backbone_lr = wished.get("backbone_lr", _PEAK_RATES[kind, optimizer])
-    epochs = wished.get("epochs") or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
+    typed = changes or {}  # what hangs on a number must follow what a person asked for
+    optimizer: Optimizer = typed.get("optimizer", "adamw")
+    backbone_lr = typed.get("backbone_lr", _PEAK_RATES[kind, optimizer])
+    epochs = typed.get("epochs") or _clip(round(_PICTURES_SEEN / images), 5, 30) * (3 if scratch else 1)
     large = images >= _LARGE_SET
     steps = epochs * math.ceil(images / batch)
     recipe = Recipe(
@@ -124,11 +124,11 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
         tune_share=0.2 if images < 1000 else 0.05 if large else 0.1,
         learn_all=not large,
     )
-    return replace(recipe, **wished)
+    return replace(recipe, **typed)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Return the share of the peak learning rate at a step: it rises linearly, then falls on a half cosine to 0."""
+    """Return the share of the peak rate at a step: linear rise, half cosine fall."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising

@@ -1,4 +1,4 @@
-"""The strategies ``finetune`` and ``scratch``: the backbone learns too, and is exported anew. Imports torch."""
+"""Steps of fine-tuning and training from scratch. Imports torch."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,6 @@ from regraft.image.decode import decode_crop
 from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, backbone_digest
 from regraft.progress import Progress, silent
-from training.backbones.agreement import agreement
 from training.backbones.cache import ExportedBackbone, load_backbone
 from training.backbones.onnx_export import export_backbone
 from training.backbones.trained_state import keep_state
@@ -23,20 +22,20 @@ from training.data.mirroring import some_of_each
 from training.data.samples import Sample, samples_of
 from training.evaluation.cross_validation import outer_folds, summarise
 from training.evaluation.findings import Agreement, CrossValidation, Findings, Tuning
-from training.evaluation.paired_comparison import Comparison, compare
-from training.head.calibrate import HeldBack, cross_fitted, finish
+from training.evaluation.paired_comparison import PairedComparison, compare
+from training.head.calibrate import HeldBack, calibrate_head, cross_fitted
 from training.head.features import Features
 from training.strategies.context import (
     WHOLE_CHECKPOINT_FILE,
+    Candidate,
     Context,
-    Made,
-    Silent,
+    SilentListener,
     Stopwatch,
-    embed,
-    without_unreadable,
+    embed_dataset,
 )
-from training.strategies.finetuning.coordinator import Origin, Tuner
-from training.strategies.finetuning.loop import Tuned, embed_samples, predict
+from training.strategies.finetuning.agreement import agreement
+from training.strategies.finetuning.coordinator import Coordinator, Origin
+from training.strategies.finetuning.loop import TrainedClassifier, embed_samples, predict
 from training.strategies.finetuning.plan import Plan, fit_probe, plan_finetune, plan_scratch
 from training.strategies.probe import may_mirror
 from training.strategies.provenance import tuned_by
@@ -47,48 +46,48 @@ _NO_PROBE: Final = "From scratch there is no probe to begin with, nor to compare
 _OPTIMIZERS: Final = {"adamw": "AdamW", "sgd": "SGD with momentum 0.9"}
 
 
-def scratch(dataset: Dataset, context: Context, tuner: Tuner) -> Made:
+def scratch(dataset: Dataset, context: Context, coordinator: Coordinator) -> Candidate:
     """Train a network of random weights."""
     with context.watch.stage("check"):
         dataset = _readable(dataset, context)  # in the other strategies embedding finds the bad pictures
         mirror, notes = _may_mirror(dataset, context)
     plan = plan_scratch(dataset, context, mirror=mirror)
     findings = Findings(notes=(*notes, _NO_PROBE))
-    return complete(plan, try_out(plan, context, tuner), context, tuner, findings)
+    return complete(plan, try_out(plan, context, coordinator), context, coordinator, findings)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A fine-tuning that some training pictures were held back from, and what it says of these.
+    """A fine-tuning, with its answers on held back pictures.
 
     Attributes:
         held: None where no picture could be held back.
     """
 
-    tuned: Tuned
+    tuned: TrainedClassifier
     held: HeldBack | None
 
 
-def try_out(plan: Plan, context: Context, tuner: Tuner) -> Trial:
-    """Fine-tune without the pictures that are set aside, until they say that it is enough."""
+def try_out(plan: Plan, context: Context, coordinator: Coordinator) -> Trial:
+    """Fine-tune without the pictures set aside, and stop by them."""
     job = plan.job
     if job.checkpoint is not None and not job.resume:  # or a later --resume would find that of another run
         job.checkpoint.with_name(WHOLE_CHECKPOINT_FILE).unlink(missing_ok=True)
     with context.watch.stage("finetune"):
-        tuned = tuner.finetune(plan.origin, job, context.progress, context.listener.epoch)
+        tuned = coordinator.run_job(plan.origin, job, context.progress, context.listener.epoch)
     if not job.tune:
         return Trial(tuned, None)
     learned = _held_back(plan, tuned.tune_logits, tuned.best_epoch - 1)
     if plan.start is None or tuned.start_logits is None or context.settings.publish == "finetuned":
         return Trial(tuned, learned)
     # A head of the source classifier's rows is no probe, which is compared with elsewhere: it is a result of its own.
-    begun = _held_back(plan, tuned.start_logits[None], 0)
+    start = _held_back(plan, tuned.start_logits[None], 0)
     labels = np.array([sample.label_index for sample in job.tune])
-    if compare(begun.probabilities, learned.probabilities, labels, plan.tune_weight).is_better:
+    if compare(start.probabilities, learned.probabilities, labels, plan.tune_weight).is_better:
         return Trial(tuned, learned)
     nothing = replace(job, stop_after=0, checkpoint=None, resume=False)
-    untouched = tuner.finetune(plan.origin, nothing, silent, Silent().epoch)
-    return Trial(replace(tuned, **_network_of(untouched), best_epoch=0), begun)
+    untouched = coordinator.run_job(plan.origin, nothing, silent, SilentListener().epoch)
+    return Trial(replace(tuned, **_network_of(untouched), best_epoch=0), start)
 
 
 def _held_back(plan: Plan, logits: FloatArray, best: int) -> HeldBack:
@@ -103,11 +102,11 @@ def _held_back(plan: Plan, logits: FloatArray, best: int) -> HeldBack:
     return HeldBack(plan.tune, logits[best], answers, plan.tune_weight, None)
 
 
-def _network_of(tuned: Tuned) -> dict[str, Any]:
+def _network_of(tuned: TrainedClassifier) -> dict[str, Any]:
     return {"backbone": tuned.backbone, "weight": tuned.weight, "bias": tuned.bias}
 
 
-def judge(plan: Plan, trial: Trial) -> Comparison:
+def compare_with_probe(plan: Plan, trial: Trial) -> PairedComparison:
     """Compare the fine-tuning with its probe, like with like.
 
     Both learned from the same pictures, and are asked for others that chose nothing.
@@ -121,35 +120,37 @@ def judge(plan: Plan, trial: Trial) -> Comparison:
     return compare(plan.probe, trial.held.probabilities, labels, trial.held.weight)
 
 
-def _learn_from_all(plan: Plan, trial: Trial, context: Context, tuner: Tuner, stage: str) -> Tuned:
-    """Fine-tune once more, with the pictures that were set aside, for as many epochs as these found best."""
+def _learn_from_all(
+    plan: Plan, trial: Trial, context: Context, coordinator: Coordinator, stage: str
+) -> TrainedClassifier:
+    """Fine-tune once more on all pictures, for the best number of epochs."""
     if plan.whole is None:
         return trial.tuned
     job = replace(plan.whole, stop_after=trial.tuned.best_epoch)
-    return tuner.finetune(plan.origin, job, _named(context, stage), Silent().epoch)
+    return coordinator.run_job(plan.origin, job, _named(context, stage), SilentListener().epoch)
 
 
-def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings: Findings) -> Made:
-    """Learn from all pictures, export, and finish the head on what the exported file makes of them.
+def complete(plan: Plan, trial: Trial, context: Context, coordinator: Coordinator, findings: Findings) -> Candidate:
+    """Learn from all pictures, export, and calibrate the head.
 
     Raises:
         ArtifactError: the exported file answers otherwise than the network that was trained.
     """
-    held = trial.held
+    held_back = trial.held
     with context.watch.stage("finetune"):
-        tuned = _learn_from_all(plan, trial, context, tuner, "finetune on all")
-        if held is not None and plan.whole is not None:
+        tuned = _learn_from_all(plan, trial, context, coordinator, "finetune on all")
+        if held_back is not None and plan.whole is not None:
             samples = samples_of(plan.dataset, holdout=False)
-            held = replace(held, embedding=embed_samples(trial.tuned.backbone, samples))
+            held_back = replace(held_back, embedding=embed_samples(trial.tuned.backbone, samples))
     with _trained_network_kept(plan):
         with context.watch.stage("export"):
             backbone = _exported(tuned, plan, context)
         with context.watch.stage("embed"):
-            dataset, features, _ = embed(plan.dataset, backbone, context)
+            dataset, features, _ = embed_dataset(plan.dataset, backbone, context)
         with context.watch.stage("fit"):
-            fitted = finish(tuned.weight, tuned.bias, features, held)
+            fitted = calibrate_head(tuned.weight, tuned.bias, features, held_back)
             agreed = _agreement(tuned, features, dataset)
-    found = replace(
+    all_findings = replace(
         findings,
         notes=(*findings.notes, *_notes(tuned, trial, plan), *backbone.notes),
         epochs=trial.tuned.every_epoch,
@@ -157,13 +158,13 @@ def complete(plan: Plan, trial: Trial, context: Context, tuner: Tuner, findings:
         start=plan.start,
         agreement=agreed,
     )
-    return Made(
+    return Candidate(
         plan.kind,
         dataset,
         backbone,
         features,
         fitted,
-        found,
+        all_findings,
         mirror=plan.job.recipe.mirror,
         tuned_by=tuned_by(plan, trial.tuned, trial.tuned.best_epoch),
     )
@@ -178,46 +179,48 @@ def _trained_network_kept(plan: Plan) -> Iterator[None]:
     try:
         yield
     except ArtifactError as error:
-        kept = (plan.whole or plan.job).checkpoint
-        if kept is None or not kept.exists():
+        checkpoint = (plan.whole or plan.job).checkpoint
+        if checkpoint is None or not checkpoint.exists():
             raise
         raise ArtifactError(
-            f"{error}. The trained network is kept at {kept}: the same command with --resume goes on from there, "
+            f"{error}. The trained network is kept at {checkpoint}: the same command with --resume goes on from there, "
             "without training again"
         ) from error
 
 
-def cross_validate_tuned(made: Made, probed: Made | None, context: Context, tuner: Tuner) -> CrossValidation:
+def cross_validate_tuned(
+    candidate: Candidate, probed: Candidate | None, context: Context, coordinator: Coordinator
+) -> CrossValidation:
     """Cross-validate the whole strategy on folds of the training images.
 
     It is repeated without each fold in turn, and asked for that fold.
 
     Args:
-        made: what the strategy made of all training images.
+        candidate: what the strategy made of all training images.
         probed: what a fine-tuning began with; None from scratch.
         context: of the run.
-        tuner: who fine-tunes.
+        coordinator: who fine-tunes.
     """
-    settings, samples = context.settings, samples_of(made.dataset, holdout=False)
+    settings, samples = context.settings, samples_of(candidate.dataset, holdout=False)
     labels = np.array([sample.label_index for sample in samples])
-    train = made.features.train()
+    train = candidate.features.train()
     folds = outer_folds(labels, train.labels, settings.cv, settings.seed, train.group)
     right = np.zeros(len(samples), np.bool_)
     for fold in range(settings.cv):
-        held = folds == fold
-        asked = tuple(sample for sample, wanted in zip(samples, held, strict=True) if wanted)
+        in_fold = folds == fold
+        samples_held = tuple(sample for sample, wanted in zip(samples, in_fold, strict=True) if wanted)
         inner = replace(context, listener=_Fold(context.progress, fold + 1), watch=Stopwatch())
         with context.watch.stage("cv"):
             if probed is None:
-                plan = plan_scratch(made.dataset, inner, ~held, mirror=made.mirror)
-                answers = _answers(plan, try_out(plan, inner, tuner), inner, tuner, asked)
+                plan = plan_scratch(candidate.dataset, inner, ~in_fold, mirror=candidate.mirror)
+                answers = _answers(plan, try_out(plan, inner, coordinator), inner, coordinator, samples_held)
             else:
-                answers = _tuned_or_probed(probed, ~held, inner, tuner, asked)
-        right[held] = answers.argmax(axis=1) == labels[held]
+                answers = _tuned_or_probed(probed, ~in_fold, inner, coordinator, samples_held)
+        right[in_fold] = answers.argmax(axis=1) == labels[in_fold]
     return summarise(folds, right, train.group)
 
 
-class _Fold(Silent):
+class _Fold(SilentListener):
     """Hears of a fold's progress under the fold's own name."""
 
     def __init__(self, progress: Progress, number: int) -> None:
@@ -228,7 +231,11 @@ class _Fold(Silent):
 
 
 def _tuned_or_probed(
-    probed: Made, rows: npt.NDArray[np.bool_], context: Context, tuner: Tuner, asked: tuple[Sample, ...]
+    probed: Candidate,
+    rows: npt.NDArray[np.bool_],
+    context: Context,
+    coordinator: Coordinator,
+    samples: tuple[Sample, ...],
 ) -> FloatArray:
     """Return a fine-tuning's answers on pictures, or its probe's.
 
@@ -237,19 +244,21 @@ def _tuned_or_probed(
     plan = plan_finetune(probed, context, rows)
     insists = context.settings.publish == "finetuned"
     if plan.job.tune or insists:
-        trial = try_out(plan, context, tuner)
-        if insists or judge(plan, trial).is_better:
-            return _answers(plan, trial, context, tuner, asked)
+        trial = try_out(plan, context, coordinator)
+        if insists or compare_with_probe(plan, trial).is_better:
+            return _answers(plan, trial, context, coordinator, samples)
     return fit_probe(probed, context, rows).probabilities(probed.features.train().embedding[~rows])
 
 
-def _answers(plan: Plan, trial: Trial, context: Context, tuner: Tuner, asked: tuple[Sample, ...]) -> FloatArray:
-    tuned = _learn_from_all(plan, trial, context, tuner, "finetune on all")
-    return predict(tuned.backbone, tuned.weight, tuned.bias, asked)
+def _answers(
+    plan: Plan, trial: Trial, context: Context, coordinator: Coordinator, samples: tuple[Sample, ...]
+) -> FloatArray:
+    tuned = _learn_from_all(plan, trial, context, coordinator, "finetune on all")
+    return predict(tuned.backbone, tuned.weight, tuned.bias, samples)
 
 
 def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ...]]:
-    """Look by the embeddings of the random network itself, which tell left from right well enough."""
+    """Test mirroring by the embeddings of the random network."""
     settings = context.settings
     samples = samples_of(dataset, holdout=False)
     chosen = some_of_each(np.array([sample.label_index for sample in samples]), settings.seed)
@@ -258,7 +267,7 @@ def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ..
     backbone = load_backbone(
         settings.backbone, "none", settings.seed, context.cache, image_px=settings.image_px, resize=settings.resize
     )
-    return may_mirror(*embed(few, backbone, context), context)
+    return may_mirror(*embed_dataset(few, backbone, context), context)
 
 
 def _readable(dataset: Dataset, context: Context) -> Dataset:
@@ -279,12 +288,12 @@ def _readable(dataset: Dataset, context: Context) -> Dataset:
             context.progress("check", number + 1, len(images))
             if reason:
                 failures[images[number].sha256] = reason
-    dataset = without_unreadable(dataset, failures, settings.data)
+    dataset = dataset.without_unreadable(failures, settings.data)
     check_trainable(dataset, settings.data)
     return dataset
 
 
-def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:
+def _exported(tuned: TrainedClassifier, plan: Plan, context: Context) -> ExportedBackbone:
     """Export the network, and keep its weights to go on from.
 
     A note of the backbone tells of them.
@@ -304,20 +313,20 @@ def _exported(tuned: Tuned, plan: Plan, context: Context) -> ExportedBackbone:
     )
 
 
-def _agreement(tuned: Tuned, features: Features, dataset: Dataset) -> Agreement:
-    """Compare the exported file with torch on every holdout picture, or on the training pictures where there are none.
+def _agreement(tuned: TrainedClassifier, features: Features, dataset: Dataset) -> Agreement:
+    """Compare the exported file with torch on holdout or training pictures.
 
     Raises:
         ArtifactError: they differ by more than rounding.
     """
     holdout = bool(features.is_holdout.any())
-    asked = features.holdout() if holdout else features.train()
+    rows = features.holdout() if holdout else features.train()
     expected = predict(tuned.backbone, tuned.weight, tuned.bias, samples_of(dataset, holdout=holdout))
-    return agreement(expected, asked.embedding @ tuned.weight.T + tuned.bias)
+    return agreement(expected, rows.embedding @ tuned.weight.T + tuned.bias)
 
 
-def _tuning(tuned: Tuned, trial: Trial, plan: Plan, features: Features) -> Tuning:
-    """Return what was done, and how right the result is on the pictures that it learned from and on the holdout."""
+def _tuning(tuned: TrainedClassifier, trial: Trial, plan: Plan, features: Features) -> Tuning:
+    """Describe the fine-tuning, with training and holdout accuracy."""
     job = plan.whole or plan.job
     recipe, learned = tuned.recipe, features.train()
     if plan.whole is None:
@@ -348,7 +357,7 @@ def _tuning(tuned: Tuned, trial: Trial, plan: Plan, features: Features) -> Tunin
     )
 
 
-def _notes(tuned: Tuned, trial: Trial, plan: Plan) -> list[str]:
+def _notes(tuned: TrainedClassifier, trial: Trial, plan: Plan) -> list[str]:
     job, tried = plan.job, trial.tuned
     done = "Trained" if plan.kind == "scratch" else "Fine-tuned"
     if plan.whole is not None:

@@ -27,7 +27,7 @@ from training.evaluation.findings import (
     Picture,
     Reliability,
     Selective,
-    Start,
+    StartFinding,
     Tuning,
 )
 from training.evaluation.report.page import LeftOutFile, render, report_json
@@ -83,7 +83,7 @@ EVERYTHING = Findings(
     duplicates_across=1,
     novelty=NoveltyCheck({"class means": 0.934, "Mahalanobis cosine": 0.951}, "Mahalanobis cosine", 0.512, 0.71, 0.052),
     extra=ExtraData("more_crayons", 312, 0.63, 0.801, 0.812, 0.9, 0.89),
-    start=Start({"red": "strawberry"}, 0.553, 0.25),
+    start=StartFinding({"red": "strawberry"}, 0.553, 0.25),
     epochs=(Epoch(1, 1.5, 1.6, 0.5, 1e-3, 20.0, 0.4), Epoch(2, 0.9, 1.2, 0.75, 1e-3, 22.0, 0.7)),
     tuning=TUNING,
     agreement=Agreement(8, 3.2e-6, 1.0),
@@ -217,7 +217,7 @@ EVIL_FINDINGS: dict[str, Findings] = {
     "duplicates": Findings(duplicates=(Pair(EVIL_PICTURE, EVIL_PICTURE, 0.9),)),
     "methods of novelty": Findings(novelty=NoveltyCheck({EVIL: 0.9}, "class means", 0.5, 0.7, 0.05)),
     "the folder of extra data": Findings(extra=ExtraData(EVIL, 3, 1, 0.8, 0.9, None, None)),
-    "labels of the source": Findings(start=Start({EVIL: EVIL}, 0.5, 0.2)),
+    "labels of the source": Findings(start=StartFinding({EVIL: EVIL}, 0.5, 0.2)),
 }
 
 

@@ -17,7 +17,7 @@ from training.backbones.build import PretrainedBackbone
 from training.data.samples import Sample
 from training.head.logistic import log_loss
 from training.strategies.finetuning.distributed import Processes
-from training.strategies.finetuning.loop import Job, Tuned, embed_samples, finetune
+from training.strategies.finetuning.loop import Job, TrainedClassifier, embed_samples, run_job
 from training.strategies.finetuning.recipe import recipe_for
 from training.strategies.finetuning.signals import TrainingStopped
 
@@ -44,8 +44,8 @@ def job_of(samples: tuple[Sample, ...], checkpoint: Path | None = None, *, resum
     return Job(2, None, samples[:12], samples[12:], recipe, 0, {}, checkpoint, resume)
 
 
-def run(job: Job, progress: Progress = silent) -> Tuned:
-    return finetune(tiny_torch_backbone(), job, Processes(0, 1, CPU), progress)
+def run(job: Job, progress: Progress = silent) -> TrainedClassifier:
+    return run_job(tiny_torch_backbone(), job, Processes(0, 1, CPU), progress)
 
 
 def stop_after(step: int) -> Progress:
@@ -103,7 +103,7 @@ def test_more_processes_than_pictures_in_a_batch_are_refused(
     samples: tuple[Sample, ...], processes: int, batch: int, complaint: str
 ) -> None:
     with pytest.raises(TrainingError, match=complaint):
-        finetune(tiny_torch_backbone(), job_of(samples, batch=batch), Processes(0, processes, CPU))
+        run_job(tiny_torch_backbone(), job_of(samples, batch=batch), Processes(0, processes, CPU))
 
 
 # Nothing learns at a rate of 0, so the first epoch stays the best one and patience alone decides.
@@ -179,6 +179,6 @@ def test_a_network_of_one_size_sees_no_small_pictures(samples: tuple[Sample, ...
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SPEC.crop_px**2, 4)).eval()
     rigid = PretrainedBackbone(network, SPEC, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
-    tuned = finetune(rigid, job_of(samples, small_epochs=2, freeze="0"), Processes(0, 1, CPU))
+    tuned = run_job(rigid, job_of(samples, small_epochs=2, freeze="0"), Processes(0, 1, CPU))
 
     assert len(tuned.epochs) == 3

@@ -14,12 +14,13 @@ from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import as_exported, colour_rows, features_of
 from training.data.dataset import Dataset, LabelledImage
 from training.evaluation.findings import Findings
-from training.head.fit import Additional, class_weights, fit
+from training.head.additional import Additional
+from training.head.fit import class_weights, fit
 from training.settings import TrainSettings
 from training.strategies.auto import auto
-from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Context, Made, Silent
-from training.strategies.finetuning.coordinator import Origin, Tuner
-from training.strategies.finetuning.loop import Job, Tuned
+from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Candidate, Context, SilentListener
+from training.strategies.finetuning.coordinator import Coordinator, Origin
+from training.strategies.finetuning.loop import Job, TrainedClassifier
 from training.strategies.finetuning.plan import Plan, plan_finetune, plan_scratch
 
 LABELS = ("blue", "green", "red")
@@ -29,12 +30,12 @@ FEATURES = features_of(LABELS, ROWS)
 IMAGES = tuple(LabelledImage(Path(f"{label}.png"), label, False, sha256=image_hash(data)) for data, label, _ in ROWS)
 DATASET = Dataset(LABELS, IMAGES, (), "a test")
 BACKBONE = as_exported(tiny_backbone())
-PROBED = Made("probe", DATASET, BACKBONE, FEATURES, fit(FEATURES), Findings())
+PROBED = Candidate("probe", DATASET, BACKBONE, FEATURES, fit(FEATURES), Findings())
 
 
 def context(folder: Path, **settings: Any) -> Context:  # noqa: ANN401 - fields of the settings
     given = TrainSettings(folder, strategy="finetune", weights="none", **settings)
-    return Context(given, folder, folder, Silent())
+    return Context(given, folder, folder, SilentListener())
 
 
 def shas(job: Job | None) -> set[str]:
@@ -136,7 +137,7 @@ def test_extra_pictures_weigh_as_their_class_does_and_as_far_as_they_are_like_th
 def test_the_probe_to_compare_with_learned_from_the_same_pictures_and_their_views(tmp_path: Path) -> None:
     parents = np.arange(len(FEATURES.sha256))
     views = Additional(FEATURES.embedding + 0.01, FEATURES.label_index, np.ones(len(parents)), parents)
-    probed = replace(PROBED, further=views)
+    probed = replace(PROBED, additional=views)
 
     plan = plan_finetune(probed, context(tmp_path))
 
@@ -163,8 +164,8 @@ class SecondRunError(Exception):
     """Ends a test where the second run would begin."""
 
 
-class Rehearsed(Tuner):
-    """A tuner whose first run ends with these logits on the pictures set aside, and whose second one never begins."""
+class Rehearsed(Coordinator):
+    """Coordinator whose first run ends with these logits on the pictures set aside; its second one never begins."""
 
     def __init__(self, logits: Any) -> None:  # noqa: ANN401 - made from a plan
         self._logits = logits
@@ -173,16 +174,18 @@ class Rehearsed(Tuner):
     def estimate_s(self, _origin: Origin, _job: Job, _images: int) -> float:
         return 1.0
 
-    def finetune(self, _origin: Origin, job: Job, *_others: object) -> Tuned:
+    def run_job(self, _origin: Origin, job: Job, *_others: object) -> TrainedClassifier:
         self.jobs.append(job)
         if not job.tune:
             raise SecondRunError
         logits = self._logits(np.array([sample.label_index for sample in job.tune]))
         nothing: Any = None
-        return Tuned(nothing, *(np.zeros(1, np.float32),) * 2, (), None, None, 2, (), job.recipe, logits, None, "here")
+        return TrainedClassifier(
+            nothing, *(np.zeros(1, np.float32),) * 2, (), None, None, 2, (), job.recipe, logits, None, "here"
+        )
 
 
-def doubtful(folder: Path, tuner: Tuner) -> Made:
+def doubtful(folder: Path, coordinator: Coordinator) -> Candidate:
     """Run ``auto`` on a probe that is right in half of all cases; the labels of many pictures are drawn by lot."""
     random = np.random.default_rng(0)
     rows = [(picture("grey", number), LABELS[number % 3], False) for number in range(120)]
@@ -192,29 +195,33 @@ def doubtful(folder: Path, tuner: Tuner) -> Made:
     images = tuple(LabelledImage(Path("p.png"), label, False, sha256=image_hash(data)) for data, label, _ in rows)
     dataset = Dataset(LABELS, images, (), "a test")
     settings = TrainSettings(folder, strategy="auto", weights="none")
-    probed = Made("probe", dataset, BACKBONE, features, fit(features), Findings())
-    return auto(probed, Context(settings, folder, folder, Silent()), tuner)
+    probed = Candidate("probe", dataset, BACKBONE, features, fit(features), Findings())
+    return auto(probed, Context(settings, folder, folder, SilentListener()), coordinator)
 
 
 def test_auto_is_not_taken_in_by_the_luckiest_of_many_epochs(tmp_path: Path) -> None:
-    tuner = Rehearsed(lambda labels: np.random.default_rng(1).normal(size=(40, len(labels), 3)).astype(np.float32))
+    coordinator = Rehearsed(
+        lambda labels: np.random.default_rng(1).normal(size=(40, len(labels), 3)).astype(np.float32)
+    )
 
-    made = doubtful(tmp_path, tuner)
+    made = doubtful(tmp_path, coordinator)
 
     assert made.strategy == "probe"
     assert made.choice is not None
     assert made.choice.published == "probe"
     assert "not surely better, so the probe is kept" in made.choice.reason
-    assert len(tuner.jobs) == 1  # the second run is for what is kept
+    assert len(coordinator.jobs) == 1  # the second run is for what is kept
 
 
 def test_what_auto_keeps_is_learned_from_all_pictures_for_the_best_number_of_epochs(tmp_path: Path) -> None:
-    tuner = Rehearsed(lambda labels: np.stack([np.zeros((len(labels), 3)), 5 * np.eye(3)[labels]]).astype(np.float32))
+    coordinator = Rehearsed(
+        lambda labels: np.stack([np.zeros((len(labels), 3)), 5 * np.eye(3)[labels]]).astype(np.float32)
+    )
 
     with pytest.raises(SecondRunError):
-        doubtful(tmp_path, tuner)
+        doubtful(tmp_path, coordinator)
 
-    first, second = tuner.jobs
+    first, second = coordinator.jobs
     assert (len(first.learn) + len(first.tune), len(second.learn)) == (120, 120)
     assert second.stop_after == 2
 

@@ -23,9 +23,9 @@ from tests.training.conftest import CRAYONS, crayons
 from training.data.dataset import scan
 from training.evaluation.findings import Epoch
 from training.settings import TrainSettings
-from training.strategies.context import Context, Silent
-from training.strategies.finetuning.coordinator import Origin, Tuner, lead
-from training.strategies.finetuning.loop import Job, OnEpoch, Tuned
+from training.strategies.context import Context, SilentListener
+from training.strategies.finetuning.coordinator import Coordinator, Origin, lead
+from training.strategies.finetuning.loop import Job, OnEpoch, TrainedClassifier
 from training.strategies.finetuning.signals import TrainingStopped
 from training.strategies.finetuning.strategy import scratch
 from training.train import RUNS_FOLDER, TrainResult, train
@@ -61,7 +61,7 @@ def beaten(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(settings(crayons(tmp_path_factory.mktemp("beaten") / "crayons", 12)))
 
 
-class StopsAfter(Silent):
+class StopsAfter(SilentListener):
     """Asks for an end like Ctrl-C, once so many steps of fine-tuning are done."""
 
     def __init__(self, steps: int, stage: str = "finetune") -> None:
@@ -216,7 +216,7 @@ def test_training_the_backbone_prepares_pictures_by_the_rule_that_was_asked_for(
     assert agreement.same_answer == 1
 
 
-class Stages(Silent):
+class Stages(SilentListener):
     """Keeps the names of the stages that a run came to."""
 
     def __init__(self) -> None:
@@ -314,15 +314,15 @@ class Branching(nn.Module):
         return embedding
 
 
-class TrainsBranching(Tuner):
+class TrainsBranching(Coordinator):
     """Trains, and hands over what cannot be exported."""
 
-    def __init__(self, tuner: Tuner) -> None:
-        self._tuner = tuner
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._tuner = coordinator
 
-    def finetune(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> Tuned:
+    def run_job(self, origin: Origin, job: Job, progress: Progress, on_epoch: OnEpoch) -> TrainedClassifier:
         """Train as any other."""
-        tuned = self._tuner.finetune(origin, job, progress, on_epoch)
+        tuned = self._tuner.run_job(origin, job, progress, on_epoch)
         return replace(tuned, backbone=replace(tuned.backbone, network=Branching(tuned.backbone.network)))
 
 
@@ -330,12 +330,12 @@ def test_a_trained_network_is_kept_whatever_fails_after_it_and_resume_goes_on_fr
     data: Path, unbroken: TrainResult
 ) -> None:
     given = settings(data, "scratch")
-    context = Context(given, cache_folder(), given.store / RUNS_FOLDER / "crayons", Silent())
+    context = Context(given, cache_folder(), given.store / RUNS_FOLDER / "crayons", SilentListener())
     with (
-        lead() as tuner,
+        lead() as coordinator,
         pytest.raises(ArtifactError, match=r"kept at .*checkpoint-whole\.pt: the same command with --resume"),
     ):
-        scratch(scan(data), context, TrainsBranching(tuner))
+        scratch(scan(data), context, TrainsBranching(coordinator))
     listener = StopsAfter(0)
 
     resumed = train(replace(given, resume=True), listener)

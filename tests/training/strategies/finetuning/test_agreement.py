@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import ArtifactError
-from training.backbones.agreement import agreement
+from training.strategies.finetuning.agreement import agreement
 
 LOGITS = np.array([[2.0, -1.0, 0.0], [0.0, 1.5, -1.0], [-1.0, 0.5, 2.0]], np.float32)
 

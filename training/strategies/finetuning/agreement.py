@@ -18,7 +18,7 @@ LARGE: Final = 0.1
 
 
 def agreement(expected: FloatArray, exported: FloatArray) -> Agreement:
-    """Compare an exported network's logits [n, K] with those that it should give.
+    """Compare an exported network's logits [n, K] with torch's.
 
     Raises:
         ArtifactError: an answer is another one, or a logit differs by much of the spread.

@@ -1,4 +1,4 @@
-"""Pictures as they are found, before any is read: in class folders, or by a list."""
+"""Listing of labelled files in class folders or by a manifest; reads none."""
 
 import os
 import re
@@ -21,8 +21,8 @@ _BY_HASH: Final = f"{HOLDOUT_SHARE:.0%} of each class by image hash"
 
 
 @dataclass(frozen=True)
-class FoundImage:
-    """One file, and what is said of it.
+class ListedImage:
+    """A file with its label, split and group.
 
     Attributes:
         group_names: what it shares with those that belong with it.
@@ -41,8 +41,8 @@ class FoundImage:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A file that takes no part, and the reason.
+class SkippedFile:
+    """A file that takes no part, with the reason.
 
     Attributes:
         label: its class, where it has one.
@@ -61,8 +61,8 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What there is.
+class FileListing:
+    """Labelled files and skipped ones.
 
     Attributes:
         labels: sorted; those of empty class folders too.
@@ -71,8 +71,8 @@ class Found:
         notes: what people should know of the data.
     """
 
-    images: list[FoundImage]
-    left_out: list[LeftOut]
+    images: list[ListedImage]
+    left_out: list[SkippedFile]
     labels: tuple[str, ...]
     split: str
     is_given: bool
@@ -80,12 +80,12 @@ class Found:
 
 
 def root_of(data: Path) -> Path:
-    """Return the folder that the paths of pictures begin at."""
+    """Return the folder that pictures' paths are relative to."""
     return data if data.is_dir() else data.parent
 
 
 def shown_path(path: Path, data: Path) -> str:
-    """Return a path as reports show it, from the data on.
+    """Shorten a path as reports show it, relative to the data.
 
     Of a file that lies elsewhere it is the name alone.
     """
@@ -93,8 +93,8 @@ def shown_path(path: Path, data: Path) -> str:
     return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
 
 
-def in_folders(root: Path, *, grouped: bool) -> Found:
-    """Find the pictures in class folders.
+def list_folders(root: Path, *, grouped: bool) -> FileListing:
+    """List the pictures in class folders.
 
     Args:
         root: the folder, see `training.data.folder_layout`.
@@ -110,9 +110,9 @@ def in_folders(root: Path, *, grouped: bool) -> Found:
         check_classes(places)
     loose = {root, *places.train, *places.tune, *places.holdout}
     left_out = [entry for folder in sorted(loose) for entry in _loose(folder)]
-    left_out += [LeftOut(folder, "has no labelled pictures") for folder in places.unlabelled]
+    left_out += [SkippedFile(folder, "has no labelled pictures") for folder in places.unlabelled]
     left_out += [_beside(folder, places) for folder in places.beside]
-    images: list[FoundImage] = []
+    images: list[ListedImage] = []
     labels: set[str] = set()
     for folder in (*places.train, *places.tune, *places.holdout):
         for class_folder in folders_in(folder):
@@ -120,15 +120,15 @@ def in_folders(root: Path, *, grouped: bool) -> Found:
             labels.add(label)
             inside = contents(class_folder)
             images += [
-                FoundImage(path, label, folder in places.holdout, is_tuning=folder in places.tune)
+                ListedImage(path, label, folder in places.holdout, is_tuning=folder in places.tune)
                 for path in sorted(inside.files)
             ]
-            left_out += [LeftOut(path, reason, label) for path, reason in inside.left_out]
+            left_out += [SkippedFile(path, reason, label) for path, reason in inside.left_out]
     if not labels:
         raise DatasetError(f"{root}: no class folders; need one folder of images for each class")
     if not images:
         raise DatasetError(f"{root}: no images in {', '.join(sorted(labels))}")
-    return Found(images, left_out, tuple(sorted(labels)), _split_of(places, root), is_given=bool(places.holdout))
+    return FileListing(images, left_out, tuple(sorted(labels)), _split_of(places, root), is_given=bool(places.holdout))
 
 
 def _split_of(places: Layout, root: Path) -> str:
@@ -141,26 +141,28 @@ def _split_of(places: Layout, root: Path) -> str:
     return (given if places.holdout else _BY_HASH) + empty
 
 
-def in_list(path: Path) -> Found:
-    """Find the pictures that a list names; lines that cannot be trained on are left out, each with its reason.
+def list_manifest(path: Path) -> FileListing:
+    """List the pictures that a manifest names.
+
+    Lines that cannot be trained on are left out, each with its reason.
 
     Raises:
         InvalidRequestError: no line of the list makes sense.
         DatasetError: no line can be trained on.
     """
     manifest = read_manifest(path)
-    left_out = [LeftOut(path, f"{line.place}: {line.reason}") for line in manifest.bad]
+    left_out = [SkippedFile(path, f"{line.place}: {line.reason}") for line in manifest.bad]
     roles = _roles(manifest.files)
     images = []
     for file in manifest.files:
         reason = _complaint(file, roles)
         if reason or file.path is None:
-            left_out.append(LeftOut(path, f"{file.place}: {reason}", file.label))
+            left_out.append(SkippedFile(path, f"{file.place}: {reason}", file.label))
             continue
-        held = roles.get(file.split.casefold()) == "holdout"
+        is_holdout = roles.get(file.split.casefold()) == "holdout"
         names = (file.group,) if file.group else ()
         tuning = roles.get(file.split.casefold()) == "tune"
-        images.append(FoundImage(file.path, one_form(file.label), held, names, file.weight, file.source, tuning))
+        images.append(ListedImage(file.path, one_form(file.label), is_holdout, names, file.weight, file.source, tuning))
     if not images:
         raise DatasetError(f"{path}: no line can be trained on; the first: {left_out[0].reason}")
     notes = []
@@ -178,16 +180,16 @@ def in_list(path: Path) -> Found:
         else _BY_HASH
     )
     labels = tuple(sorted({image.label for image in images}))
-    return Found(images, left_out, labels, split, given, tuple(notes))
+    return FileListing(images, left_out, labels, split, given, tuple(notes))
 
 
 def _roles(files: Sequence[LabelledFile]) -> dict[str, str]:
-    """Return which splits of a list are trained on, and which are held out; nothing where it has no split."""
+    """Assign roles to the splits of a manifest: train, tune or holdout."""
     names = {file.split.casefold() for file in files}
-    known = {*folder_layout.TRAIN, *folder_layout.VAL, *folder_layout.TEST}
+    splits = {*folder_layout.TRAIN, *folder_layout.VAL, *folder_layout.TEST}
     holdout = set(folder_layout.TEST) & names or set(folder_layout.VAL) & names
     tune = set(folder_layout.VAL) - holdout
-    return {name: "holdout" if name in holdout else "tune" if name in tune else "train" for name in names & known}
+    return {name: "holdout" if name in holdout else "tune" if name in tune else "train" for name in names & splits}
 
 
 def _called(roles: Mapping[str, str], wanted: str) -> str:
@@ -195,7 +197,7 @@ def _called(roles: Mapping[str, str], wanted: str) -> str:
 
 
 def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
-    """Return why a line cannot be trained on, empty if it can."""
+    """Return the reason against a line, empty if it can be trained on."""
     if file.path is None:
         return "names a request, not a file"
     if roles and file.split.casefold() not in roles:
@@ -208,11 +210,11 @@ def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
     return ""
 
 
-def name_groups(found: Found, root: Path, group_by: str) -> Found:
-    """Name the groups of pictures by their paths, beside the names that they have.
+def name_groups(listing: FileListing, root: Path, group_by: str) -> FileListing:
+    """Group pictures by their paths, beside the groups that they have.
 
     Args:
-        found: the pictures.
+        listing: the pictures.
         root: what their paths begin at.
         group_by: `PARENT`, or a pattern whose first group names what belongs together. A picture right inside its
             class folder has no parent to belong to.
@@ -225,7 +227,7 @@ def name_groups(found: Found, root: Path, group_by: str) -> Found:
     except re.error as error:
         raise InvalidRequestError(f"--group-by: {group_by!r} is no regular expression: {error}") from error
     images, alone = [], 0
-    for image in found.images:
+    for image in listing.images:
         key = _group_key(Path(os.path.relpath(image.path, root)), image.label, group_by, pattern)
         alone += not key
         images.append(replace(image, group_names=(*image.group_names, key)) if key else image)
@@ -233,30 +235,30 @@ def name_groups(found: Found, root: Path, group_by: str) -> Found:
         first = text_of(Path(os.path.relpath(images[0].path, root)))
         raise InvalidRequestError(f"--group-by: {group_by!r} fits none of {alone} paths; the first is {first}")
     notes = [f"--group-by fits {len(images) - alone} of {len(images)} paths; the others belong to no group."]
-    return replace(found, images=images, notes=(*found.notes, *(notes if alone else [])))
+    return replace(listing, images=images, notes=(*listing.notes, *(notes if alone else [])))
 
 
 def _group_key(path: Path, label: str, group_by: str, pattern: re.Pattern[str]) -> str:
-    """Return what a picture shares with those that belong with it, empty where nothing fits its path."""
+    """Derive a picture's group from its path, empty if nothing fits."""
     if group_by == PARENT:
         return "" if one_form(path.parent.name) in ("", label) else path.parent.as_posix()
     match = pattern.search(path.as_posix())
     return ((match[1] if pattern.groups else match[0]) or "") if match else ""
 
 
-def _loose(folder: Path) -> list[LeftOut]:
-    """Return what lies beside class folders and is none."""
+def _loose(folder: Path) -> list[SkippedFile]:
+    """List the files beside class folders."""
     right_inside = contents(folder, deep=False)
-    files = [LeftOut(path, "not inside a class folder") for path in right_inside.files]
-    return files + [LeftOut(path, reason) for path, reason in right_inside.left_out]
+    files = [SkippedFile(path, "not inside a class folder") for path in right_inside.files]
+    return files + [SkippedFile(path, reason) for path, reason in right_inside.left_out]
 
 
-def _beside(folder: Path, places: Layout) -> LeftOut:
-    """Return a folder that is not looked into, with what it lies beside, and how much is in it."""
+def _beside(folder: Path, places: Layout) -> SkippedFile:
+    """Skip a folder beside others, and count its files."""
     others = [each.name for each in (*places.train, *places.holdout) if each.parent == folder.parent]
     count = len(contents(folder).files)
     names = " and ".join(others or [folder_layout.WRAPPER])
-    return LeftOut(folder, f"lies beside {names}; files in it that take no part: {count}")
+    return SkippedFile(folder, f"lies beside {names}; files in it that take no part: {count}")
 
 
 def _label_of(folder: Path) -> str:
