@@ -37,7 +37,7 @@ _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
 
 Balance = Literal["auto", "on", "off"]
-REFIT_SETTINGS: Final = ("balance", "views", "augment", "mirror", "target_error")
+REFIT_SETTINGS: Final[tuple[str, ...]] = ("balance", "views", "augment", "mirror", "target_error")
 """Settings of a training run that its retrains go by too."""
 
 
