@@ -142,7 +142,7 @@ def test_the_nightly_retrain_has_flags_that_the_module_knows(capsys: pytest.Capt
     with pytest.raises(SystemExit):
         retrain(["--help"])
 
-    assert container["command"][-1] == "training.retrain"
+    assert container["command"][-4:] == ["python", "-P", "-m", "training.retrain"]
     assert {word for word in container["args"] if word.startswith("--")} <= set(
         re.findall(r"--[a-z-]+", capsys.readouterr().out)
     )

@@ -64,6 +64,14 @@ def test_every_command_works_in_the_order_of_the_page(
     assert "closed loop, 8 clients" in said["regraft bench photos"]
 
 
+def test_no_command_of_a_page_imports_regraft_from_the_working_directory() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "deploy").rglob("*.*ml")]
+
+    assert not [
+        page for page in pages if re.search(r"(?<!-P )(?<!-P, )-m,? (regraft|training|serving)", page.read_text())
+    ]
+
+
 def test_the_targets_of_make_that_the_page_names_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
 
