@@ -26,7 +26,7 @@ from training.evaluation.cross_validation import outer_folds
 from training.evaluation.diagnose import diagnose, thumbnails
 from training.evaluation.findings import Findings
 from training.evaluation.novelty_check import check_novelty
-from training.evaluation.occlusion import occlusion_maps
+from training.evaluation.report.occlusion import occlusion_maps
 from training.gate.verdict import Verdict
 from training.head.abstention import selective
 from training.head.features import Embedder

@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from regraft.cancellation import check_wanted
 from regraft.errors import InvalidRequestError, LockedError, MissingPackageError, StorageError
-from regraft.file_systems import MOUNTS, network_file_system
 from regraft.files import locked, storage_errors
+from regraft.stores.database.file_systems import MOUNTS, network_file_system
 from regraft.stores.database.schema import bring_up_to_date, is_up_to_date
 
 
@@ -93,7 +93,7 @@ def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
 
     Args:
         engine: of `database_at`.
-        mounts: see `regraft.file_systems`.
+        mounts: see `regraft.stores.database.file_systems`.
 
     Raises:
         StorageError: it cannot be opened, or a newer Regraft made it.

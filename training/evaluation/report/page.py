@@ -46,7 +46,7 @@ def render(
         findings: of the run that made it.
         left_out: files that took no part.
         thumbnails: JPEGs by image hash, see `training.evaluation.diagnose.thumbnails`.
-        looked: likewise, see `training.evaluation.occlusion.occlusion_maps`.
+        looked: likewise, see `training.evaluation.report.occlusion.occlusion_maps`.
     """
     metrics = card.metrics
     mixed = confusion(card.labels, metrics.confusion) if metrics else None

@@ -14,7 +14,7 @@ from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import COLOUR_KEY
-from training.evaluation.occlusion import CELLS, MOST_PICTURES, Answer, importance, occlusion_maps, tinted
+from training.evaluation.report.occlusion import CELLS, MOST_PICTURES, Answer, importance, occlusion_maps, tinted
 from training.head.features import Embedder
 
 EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)

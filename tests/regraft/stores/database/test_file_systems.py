@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.file_systems import network_file_system
 from regraft.stores.database.engine import database_at, prepare_database, sqlite_url
+from regraft.stores.database.file_systems import network_file_system
 
 TABLE = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
