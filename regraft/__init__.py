@@ -1,4 +1,4 @@
-"""What training and serving share, and the front door. No torch, no server."""
+"""Model files, pictures, stores and clients, for training and serving alike."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What ``regraft`` and ``python -m regraft`` start: the front door, where there is one."""
+"""Entry point of ``regraft`` and ``python -m regraft``."""
 
 import sys
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from regraft.safe_path import import_own_packages
 
 
 def main() -> None:
-    """Run the command line, or say in one line why it cannot."""
+    """Run the command line, or refuse a system without it."""
     if find_spec("fcntl") is None:  # as on Windows
         sys.exit(
             f"error: Regraft is for Linux, and this is {sys.platform}: use a container, or WSL on Windows "

@@ -1,4 +1,4 @@
-"""Bearer tokens, and the addresses that need none: those of this machine."""
+"""Bearer tokens, and addresses that need none."""
 
 import ipaddress
 import secrets
@@ -6,10 +6,10 @@ from hashlib import sha256
 from typing import Final
 
 ROLES: Final = ("classify", "label", "operate")
-"""What a caller may do, least first; `serving.rpc.security.roles` says which RPCs that means."""
+"""Least first; `serving.rpc.security.roles` has the RPCs of each."""
 
 _PREFIX: Final = "regraft_"
-"""By which scanners of repositories and logs recognise a token that got lost."""
+"""Recognised by scanners of repositories and logs, where a token got lost."""
 
 
 def new_token() -> str:
@@ -18,12 +18,12 @@ def new_token() -> str:
 
 
 def hash_token(token: str) -> str:
-    """Return the SHA-256 (hex) by which a file knows a token; so many random bits need neither salt nor slowness."""
+    """Return the SHA-256 (hex) of a token; its randomness needs no salt."""
     return sha256(token.encode()).hexdigest()
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT, or a Unix socket, stays on this machine."""
+    """Tell whether an address, HOST:PORT or a Unix socket, is this machine's."""
     if is_socket(address):
         return True
     host = address.rpartition(":")[0].strip("[]")
@@ -34,5 +34,5 @@ def is_loopback(address: str) -> bool:
 
 
 def is_socket(address: str) -> bool:
-    """Return whether an address is ``unix:PATH``."""
+    """Tell whether an address is ``unix:PATH``."""
     return address.startswith("unix:")

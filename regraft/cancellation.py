@@ -1,4 +1,4 @@
-"""Marks for work in threads, which ends where nobody waits for it.
+"""Cancellation of work in threads that nobody waits for.
 
 It then has no effect. A thread cannot be cancelled. What waits for a lock, or is about to commit, asks here instead.
 """
@@ -18,10 +18,7 @@ _is_wanted: Final[ContextVar[Callable[[], bool]]] = ContextVar("is_wanted", defa
 
 
 def set_wanted(is_wanted: Callable[[], bool]) -> None:
-    """Add a condition by which this context's work is still wanted.
-
-    It is asked in any thread, whether somebody waits.
-    """
+    """Add a condition for this context's work, asked in any thread."""
     before = _is_wanted.get()
     _is_wanted.set(lambda: is_wanted() and before())
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, sorted by whose fault it is.
+"""Errors, sorted by whose fault they are.
 
 ::
 
@@ -34,35 +34,37 @@ class RegraftError(Exception):
 
 
 class CallerError(RegraftError):
-    """The request itself is wrong."""
+    """A request that is wrong in itself."""
 
 
 class InvalidImageError(CallerError):
-    """The bytes are not a picture within the limits; the text is the reason."""
+    """Bytes that are no picture within the limits."""
 
 
 class InvalidRequestError(CallerError):
-    """A field or flag has a value that makes no sense."""
+    """A field or flag whose value makes no sense."""
 
 
 class NotFoundError(CallerError):
-    """The model, version or job named does not exist."""
+    """A model, version or job that does not exist."""
 
 
 class UnauthenticatedError(CallerError):
-    """The caller did not say who it is, or is not known."""
+    """A caller that is not known."""
 
 
 class ForbiddenError(CallerError):
-    """The caller is known, but its role does not reach that far."""
+    """A caller whose role does not reach that far."""
 
 
 class NotNowError(RegraftError):
-    """The request is fine, the moment is not."""
+    """A request that is fine at another moment."""
 
 
 class OverloadedError(NotNowError):
-    """A bounded queue is full; answered at once so that the caller can go elsewhere.
+    """A bounded queue that is full.
+
+    It is answered at once, so that the caller can go elsewhere.
 
     Attributes:
         retry_after_s: when it may be worth trying again, in seconds.
@@ -75,15 +77,15 @@ class OverloadedError(NotNowError):
 
 
 class DeadlineError(NotNowError):
-    """The caller's deadline passed before the work was done."""
+    """A deadline that passed before the work was done."""
 
 
 class DrainingError(NotNowError):
-    """The server is shutting down and takes no new work."""
+    """A server that shuts down and takes no new work."""
 
 
 class PreconditionError(NotNowError):
-    """The state of the server or store forbids the request."""
+    """A state of server or store that forbids the request."""
 
 
 class OperatorError(RegraftError):
@@ -91,7 +93,7 @@ class OperatorError(RegraftError):
 
 
 class ArtifactError(OperatorError):
-    """A model file, or the card inside it, breaks the contract."""
+    """A model file or card that breaks the contract."""
 
 
 class DatasetError(OperatorError):
@@ -99,28 +101,25 @@ class DatasetError(OperatorError):
 
 
 class TrainingError(OperatorError):
-    """A training run came to nothing; what it had reached before is kept."""
+    """A training run that came to nothing; earlier results stay."""
 
 
 class StorageError(OperatorError):
-    """The disk or the database refused; nothing unacknowledged was kept, nothing acknowledged was lost."""
+    """A disk or database that refused; what was acknowledged stays."""
 
 
 class LockedError(StorageError):
-    """Lock held by another process for too long; nothing was done.
-
-    The text names the process.
-    """
+    """A lock that another process, named in the text, holds too long."""
 
 
 class ProviderError(OperatorError):
-    """The execution provider that was asked for cannot be used."""
+    """An execution provider that cannot be used."""
 
 
 class MissingPackageError(OperatorError):
-    """An optional package is not installed; the text names the extra that brings it."""
+    """An optional package that is not installed; the text names its extra."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of somebody else's error, or its type where it has no text, to quote in one of ours."""
+    """Return an error's first line, its type if empty, to quote."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

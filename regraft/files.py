@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves either the old state or the new one, never half of it."""
+"""Durable files, locks between processes, paths and times as text."""
 
 import fcntl
 import os
@@ -14,14 +14,16 @@ from regraft.cancellation import check_wanted
 from regraft.errors import LockedError, OperatorError, StorageError
 
 LOCK_PATIENCE_S: Final = 10.0
-"""How long whoever is asked for something waits for another process; longer than any move of a champion takes."""
+"""How long a request waits for another process; longer than any move of a champion takes."""
 _SHORTEST_PAUSE_S: Final = 0.001
 _LONGEST_PAUSE_S: Final = 0.05
 _LONGEST_COMMAND: Final = 100
 
 
 def cache_folder() -> Path:
-    """Return what is kept between runs and can be made anew: ``REGRAFT_CACHE``, else ``~/.cache/regraft``.
+    """Return the cache's folder: ``REGRAFT_CACHE``, else ``~/.cache/regraft``.
+
+    It is kept between runs, and can be made anew.
 
     Raises:
         OperatorError: neither says where.
@@ -42,7 +44,7 @@ def text_of(path: Path) -> str:
 
 
 def utc_now(timespec: str = "seconds") -> str:
-    """Return the time in UTC, ISO 8601, as records have it; ``timespec`` as of `datetime.isoformat`."""
+    """Return the time in UTC, ISO 8601, as records have it."""
     return datetime.now(UTC).isoformat(timespec=timespec)
 
 
@@ -56,7 +58,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write ``path`` by way of a temporary file: when this returns the bytes are on the disk, whole."""
+    """Write a file atomically and durably, by way of a temporary one."""
     temporary = path.with_name(f".writing-{token_hex(16)}")
     try:
         _write_to_disk(temporary, data)
@@ -69,7 +71,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def _write_to_disk(path: Path, data: bytes) -> None:
-    """Write a new file without a file object: beside the lanes each of its further system calls counts."""
+    """Write a new file to the disk, in few system calls."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         left = memoryview(data)
@@ -87,7 +89,7 @@ def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
     The file is created; the lock falls with the process.
 
     Args:
-        path: a file, which says who holds the lock.
+        path: a file, by which the kernel knows the holder.
         patience_s: how long to wait for it.
 
     Raises:
@@ -102,16 +104,13 @@ def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
 
 @contextmanager
 def locked_or_none(path: Path) -> Iterator[bool]:
-    """Try to take the lock of `locked` without waiting; yields whether it was taken."""
+    """Try to take a lock without waiting; yield whether it was taken."""
     with path.open("a") as file:
         yield _try_lock(file)
 
 
 def _wait_for(file: IO[str], path: Path, patience_s: float) -> None:
-    """Poll for a lock until it is taken.
-
-    No system call waits for so long and no longer.
-    """
+    """Poll for a lock: no system call waits for so long and no longer."""
     began_s, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
     while not _try_lock(file):
         check_wanted()
@@ -130,10 +129,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _holder_of(file: IO[str]) -> str:
-    """Name the process that holds a lock, as far as the kernel tells.
-
-    It tells of none on another host, nor in another container.
-    """
+    """Name the process that holds a lock, if the kernel tells."""
     inode = os.fstat(file.fileno()).st_ino
     with suppress(OSError, ValueError):
         for line in Path("/proc/locks").read_text().splitlines():
@@ -146,7 +142,7 @@ def _holder_of(file: IO[str]) -> str:
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turn the operating system's errors into a `StorageError` that says what could not be done."""
+    """Turn the operating system's errors into a `StorageError` about ``what``."""
     try:
         yield
     except OSError as error:

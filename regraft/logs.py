@@ -1,4 +1,4 @@
-"""The log of a process on standard error: one line a record for people, or one JSON object for machines."""
+"""Logs on standard error, as text or as JSON lines."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
 
 
 def write_log(form: LogFormat, level: LogLevel, *filters: logging.Filter) -> None:
-    """Write every record from ``level`` on in a form; ``filters`` may give it a ``trace_id``."""
+    """Write records from ``level`` on; filters may add a ``trace_id``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for each in filters:
@@ -24,10 +24,10 @@ def write_log(form: LogFormat, level: LogLevel, *filters: logging.Filter) -> Non
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object: time (UTC, ISO 8601), level, logger, message, trace_id and exception."""
+    """A formatter of JSON lines, with times in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; fields that have nothing to say are left out."""
+        """Return a record's line; empty fields are left out."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -40,14 +40,14 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Formats a record as a line of text, with the trace at its end and a traceback below."""
+    """A formatter of text lines, with the trace at their end."""
 
     def __init__(self) -> None:
-        """Begin each line with the time and the level."""
+        """Begin lines with time and level."""
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging calls it
-        """Return the line without what is below it."""
+        """Return the line, without a traceback."""
         trace_id = _trace_id(record)
         return super().formatMessage(record) + (f" trace={trace_id}" if trace_id else "")
 

@@ -1,4 +1,4 @@
-"""The machine: its CPUs, the C library's heap, the priority of threads, and the user's name."""
+"""CPUs, the heap, thread scheduling and the user's name."""
 
 import ctypes
 import getpass
@@ -20,20 +20,20 @@ _LARGE_BYTES: Final = 4 * 2**20
 
 
 def cpu_budget() -> int:
-    """Return the number of CPUs that affinity and cgroup quota leave, at least one."""
+    """Return the CPUs that affinity and cgroup quota leave, at least one."""
     quota = quota_cpus()
     return max(1, min(allowed_cpus(), int(quota))) if quota else allowed_cpus()
 
 
 def allowed_cpus() -> int:
-    """Return the number of CPUs in the affinity, whatever the quota of their time."""
+    """Return the CPUs in the affinity, whatever their quota."""
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
 
 
 def quota_cpus(root: Path = Path("/")) -> float | None:
-    """Return the least CPU quota of the process's control groups, None without one.
+    """Return the least CPU quota of the process's cgroups, or None.
 
     It looks at the process's own group and all above, in version 1 or 2: ``systemd``'s ``CPUQuota=`` stands on the
     unit's own group, a container's on what it sees as the root.
@@ -46,7 +46,7 @@ def quota_cpus(root: Path = Path("/")) -> float | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the groups that can have a quota, from the process's own up to the root."""
+    """Yield the folders of the process's groups, up to the root."""
     for controllers, path in _memberships(root):
         mounts = ("", "unified") if controllers == [_V2] else (",".join(controllers), "cpu", "cpu,cpuacct")
         own = PurePosixPath(path.lstrip("/"))
@@ -56,7 +56,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _memberships(root: Path) -> Iterator[tuple[list[str], str]]:
-    """Yield controllers and path of each group of CPU time; the root where the file says nothing."""
+    """Yield controllers and path of each CPU group; the root too."""
     yield [_V2], "/"
     yield ["cpu"], "/"
     with suppress(OSError):
@@ -88,11 +88,11 @@ def processor() -> str:
 
 
 def share_heaps() -> None:
-    """Let all threads share two heaps, and return freed blocks of 4 MiB; before there are threads.
+    """Let all threads share two heaps; call it before there are threads.
 
-    For a server; only glibc is told. By itself it gives threads heaps of their own, up to eight a CPU, and each keeps
-    what its largest moment took: whatever thread loads a version held the size of a model file for good, and after
-    twenty swaps a server had grown by half.
+    For a server, and glibc alone. Freed blocks of 4 MiB go back to the system. By itself glibc gives threads heaps of
+    their own, up to eight a CPU, and each keeps what its largest moment took: the thread that loaded a version held
+    the size of a model file for good, and after twenty swaps a server had grown by half.
     """
     _set_heap({_ARENA_MAX: 2, _MMAP_THRESHOLD: _LARGE_BYTES})
 
@@ -100,7 +100,7 @@ def share_heaps() -> None:
 def return_large_blocks() -> None:
     """Return freed blocks of 4 MiB to the system at once.
 
-    For a fit; only glibc is told. By itself it raises that limit to what was freed, up to 32 MiB: then the matrices of
+    For a fit, and glibc alone. By itself it raises that limit to what was freed, up to 32 MiB: then the matrices of
     each thread stay with the process, which took as much memory as 15,000 embeddings.
     """
     _set_heap({_MMAP_THRESHOLD: _LARGE_BYTES})
@@ -109,7 +109,7 @@ def return_large_blocks() -> None:
 def keep_freed_blocks() -> None:
     """Keep freed blocks for further use.
 
-    For a fine-tuning; only glibc is told. A training step on a CPU frees and allocates activations of tens of
+    For a fine-tuning, and glibc alone. A training step on a CPU frees and allocates activations of tens of
     megabytes. By itself glibc maps each of them anew, and the kernel clears every page again, which took a third of
     the time of a step.
     """
@@ -124,13 +124,13 @@ def _set_heap(options: dict[int, int]) -> None:
 
 
 def trim_heap() -> None:
-    """Return free memory to the system; takes milliseconds, so not on an event loop."""
+    """Return free memory to the system, in milliseconds."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def schedule_in_batches() -> None:
-    """Keep the calling thread, and those that it starts, from interrupting others as they wake up.
+    """Schedule this thread, and those it starts, in batches.
 
     A thread that wakes up mostly gets the CPU at once. Where lanes keep all CPUs busy, each message that arrives would
     thus interrupt a run of the network, and find nothing of what it needs in the processor's caches, nor leave there
@@ -142,7 +142,7 @@ def schedule_in_batches() -> None:
 
 
 def schedule_at_once() -> None:
-    """Let the calling thread wake up at once again, as lanes do: they wait for nothing but work."""
+    """Schedule this thread as it wakes up, as lanes need."""
     _change_policy("SCHED_BATCH", "SCHED_OTHER")
 
 
@@ -154,7 +154,7 @@ def _change_policy(before: str, after: str) -> None:
 
 
 def user_name(login: Callable[[], str] = getpass.getuser) -> str:
-    """Return the user's name, or number: a container may run under one that has no name."""
+    """Return the user's name, or number where a container has none."""
     try:
         return login()
     except (KeyError, OSError):  # the former up to Python 3.12

@@ -51,10 +51,7 @@ def is_model_name(name: str) -> bool:
 
 
 def name_like(text: str) -> str:
-    """Return a model's name made from a text.
-
-    It is empty where nothing of the text can be in a name.
-    """
+    """Return a model's name made from a text, empty if impossible."""
     parts = "".join(letter if _is_part(letter) else " " for letter in one_form(text)).split()
     name = "-".join(parts).lstrip(_BESIDE_LETTERS)
     while name and not _begins_well(name):
@@ -66,10 +63,7 @@ def name_like(text: str) -> str:
 
 
 def taken_for(name: str, others: Iterable[str]) -> str:
-    """Return another name that differs by capital letters alone, empty if none.
-
-    Some file systems would take one for the other.
-    """
+    """Return another name that a file system may take for this one."""
     return next((other for other in others if other != name and other.casefold() == name.casefold()), "")
 
 

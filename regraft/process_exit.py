@@ -1,4 +1,4 @@
-"""The end of a process that has threads, one of which may be stuck."""
+"""Ends a process that may have stuck threads."""
 
 import logging
 import os

@@ -1,4 +1,7 @@
-"""How long work tells how far it is; the command line draws a bar from it, a retrain job writes it to its row."""
+"""Progress of long work, by stages and steps.
+
+The command line draws a bar from it, a retrain job writes it to its row.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +42,10 @@ class Round:
 
 
 class Rounds:
-    """The rounds of stages, told apart by their counts.
-
-    A new one begins where the count goes back, or on after its end.
-    """
+    """The rounds of stages, told apart by their counts going back."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
-        """Tell the time by ``clock``."""
+        """Read the time from ``clock``."""
         self._clock = clock
         self._latest: dict[str, Round] = {}
 
@@ -61,16 +61,13 @@ class Rounds:
         return last, last.is_over
 
     def unfinished(self) -> list[Round]:
-        """Return the rounds that were heard of and are not over."""
+        """Return the rounds that are not over."""
         return [each for each in self._latest.values() if each.total and not each.is_over]
 
 
 @contextmanager
 def told_in_lines(say: Callable[[str], None], clock: Clock = time.monotonic) -> Iterator[Progress]:
-    """Yield a progress that says a line as each stage ends.
-
-    Stages that never came to their end are said last.
-    """
+    """Yield a progress that writes a line as each stage ends."""
     rounds = Rounds(clock)
 
     def tell(stage: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Work in threads, a few pieces ahead of whoever takes the results."""
+"""Parallel work, a few items ahead of its consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], ahead: int | None = None) -> Iterator[R]:
-    """Yield ``function(item)`` in order, computed on all CPUs of ours.
+    """Yield ``function(item)`` in order, computed on all CPUs.
 
     Unlike ``Executor.map`` it holds only a few items and results at a time, however many there are.
 

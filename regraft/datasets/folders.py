@@ -1,4 +1,7 @@
-"""What lies in a folder of pictures: linked folders are followed, and what other programs leave is passed over."""
+"""Folders of pictures.
+
+Linked folders are followed, and what other programs leave there is passed over.
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -28,46 +31,49 @@ _PASSED_OVER: Final = frozenset(
 
 @dataclass(frozen=True)
 class Contents:
-    """The files of a folder, and what in it cannot be one, with the reason."""
+    """A folder's files, and entries left out with the reason."""
 
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def is_passed_over(path: Path) -> bool:
-    """Tell from its name whether a file or folder is nobody's picture."""
+    """Tell from its name whether a path is nobody's picture."""
     return path.name.startswith(".") or path.name.casefold() in _PASSED_OVER
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the folders right inside a folder, linked ones too, by name."""
+    """Return the folders right inside a folder, by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_passed_over(path))
 
 
 def contents(folder: Path, *, deep: bool = True) -> Contents:
-    """Return what lies in a folder, and with ``deep`` in those inside it; of each real folder once."""
-    found = Contents()
-    _collect(folder, found, {folder.resolve()}, deep=deep)
-    return found
+    """Return a folder's contents; with ``deep`` of folders inside too.
+
+    Each real folder counts once.
+    """
+    inside = Contents()
+    _collect(folder, inside, {folder.resolve()}, deep=deep)
+    return inside
 
 
-def _collect(folder: Path, found: Contents, seen: set[Path], *, deep: bool) -> None:
+def _collect(folder: Path, inside: Contents, seen: set[Path], *, deep: bool) -> None:
     try:
         entries = [path for path in folder.iterdir() if not is_passed_over(path)]
     except OSError as error:
-        found.left_out.append((folder, f"cannot be read: {error.strerror}"))
+        inside.left_out.append((folder, f"cannot be read: {error.strerror}"))
         return
     for path in sorted(entries, key=lambda path: (path.is_symlink(), path.name)):  # a folder itself before links to it
         if os.path.isfile(path):  # noqa: PTH113 - unlike Path's, it is never an error
-            found.files.append(path)
+            inside.files.append(path)
         elif os.path.isdir(path):  # noqa: PTH112 - likewise
             real = path.resolve()
             if deep and real in seen:
-                found.left_out.append((path, f"a link to {real}, which is looked into already"))
+                inside.left_out.append((path, f"a link to {real}, which is looked into already"))
             elif deep:
                 seen.add(real)
-                _collect(path, found, seen, deep=True)
+                _collect(path, inside, seen, deep=True)
         elif path.is_symlink():
-            found.left_out.append((path, f"a link to {path.readlink()}, which is not there"))
+            inside.left_out.append((path, f"a link to {path.readlink()}, which is not there"))
         else:
-            found.left_out.append((path, "neither a file nor a folder"))
+            inside.left_out.append((path, "neither a file nor a folder"))

@@ -1,1 +1,1 @@
-"""Pictures: from encoded bytes to the crop that a network sees. THE preprocessing."""
+"""Image preprocessing: encoded bytes to the crop of a network."""

@@ -1,4 +1,4 @@
-"""Encoded bytes to the upright RGB picture: the formats that are read, and every reason why one is refused.
+"""Decoding of pictures, whole or not at all.
 
 Each picture is decoded once and strictly. What a decoder would paper over (data that end early, or make no sense) is an
 error: a picture is whole or it is refused. Pillow decodes all formats but JPEG, whose scans go through simplejpeg: the
@@ -31,7 +31,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 Size: TypeAlias = tuple[int, int]
 LeastSize: TypeAlias = Callable[[Size], Size]
 """Of the size of an upright picture, the size below which the decoder must not scale it."""
-KeptPart: TypeAlias = Callable[[Size], tuple[int, int, int, int]]
+NeededPart: TypeAlias = Callable[[Size], tuple[int, int, int, int]]
 """Of the same size, the part that is looked at: left, top, right, bottom."""
 
 _ORIENTATION: Final = 0x0112
@@ -70,12 +70,12 @@ _SENSOR_BITS: Final = 12
 Image.MAX_IMAGE_PIXELS = None
 # Of text, only what may tell the orientation gets as far as Pillow.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-# Whoever calls decides how many pictures are decoded at once.
+# Callers decide how many pictures are decoded at once.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def decode_crop(data: bytes, spec: ImageSpec, limits: ImageLimits | None = None) -> Crop:
-    """Decode one picture and cut the crop that ``spec`` describes.
+    """Decode a picture and cut the crop of a spec.
 
     JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF (first frame); ``docs/images.md`` has every colour model. EXIF orientation
     is applied; transparency is laid on white; CMYK is converted; 16-bit grey keeps the high byte of the bits in use;
@@ -100,7 +100,7 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: ImageLimits | None = None)
 
 
 def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: ImageLimits | None = None) -> Crop:
-    """Decode one picture and make a crop of a part of it.
+    """Decode a picture and make a crop of a part.
 
     For training only. The rule does to the part what it does to a whole picture.
 
@@ -124,14 +124,14 @@ def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: ImageLim
     return cut_window(read_rgb(data, limits or configured_limits(), least), spec, window)
 
 
-def read_rgb(data: bytes, limits: ImageLimits, least: LeastSize, kept: KeptPart | None = None) -> Image.Image:
-    """Decode a picture, whole or not at all, and put it upright.
+def read_rgb(data: bytes, limits: ImageLimits, least: LeastSize, needed: NeededPart | None = None) -> Image.Image:
+    """Decode a picture to upright RGB, whole or not at all.
 
     Args:
         data: the encoded picture.
         limits: the most bytes and pixels accepted.
         least: how far a JPEG may be scaled down while it is decoded.
-        kept: outside this part of the upright picture, pixels that are not opaque may be anything; all of it if None.
+        needed: outside this part of the upright picture, pixels that are not opaque may be anything; all of it if None.
 
     Returns:
         The first frame, as RGB: transparency laid on white, CMYK converted, 16 bits a channel brought to 8.
@@ -151,12 +151,12 @@ def read_rgb(data: bytes, limits: ImageLimits, least: LeastSize, kept: KeptPart 
         if pixels.has_transparency_data and not pixels.mode.startswith("I;16"):
             if bits > 8:
                 _check_levels(pixels)
-            return _on_white(_turned(pixels, orientation), kept)
+            return _on_white(_turned(pixels, orientation), needed)
         return _turned(_to_rgb(pixels, bits), orientation)
 
 
 def read_header(data: bytes, limits: ImageLimits) -> tuple[str, Size]:
-    """Return the format, and width and height as they are stored, without decoding.
+    """Return format, and width and height as stored, without decoding.
 
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
@@ -166,7 +166,7 @@ def read_header(data: bytes, limits: ImageLimits) -> tuple[str, Size]:
 
 
 def upright_size(data: bytes, limits: ImageLimits | None = None) -> Size:
-    """Return width and height in pixels of the upright picture, mostly without decoding it.
+    """Return width and height of the upright picture, mostly without decoding.
 
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
@@ -178,7 +178,7 @@ def upright_size(data: bytes, limits: ImageLimits | None = None) -> Size:
 
 @contextmanager
 def _opened(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture within the limits; whatever goes wrong with it inside the block is an `InvalidImageError`."""
+    """Open a picture within limits; errors inside become `InvalidImageError`."""
     if not data:
         raise InvalidImageError("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
@@ -221,7 +221,7 @@ def _check_size(image: Image.Image, limits: ImageLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return what is left to turn, by EXIF; damaged EXIF counts as none, and Pillow turns a TIFF itself."""
+    """Return the EXIF orientation left to apply; damaged EXIF has none."""
     if image.format == "TIFF":
         return 1
     try:
@@ -232,7 +232,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
-    """Decode a JPEG that Pillow opened, at the smallest DCT scale that is no smaller than ``least``."""
+    """Decode an opened JPEG, not scaled below ``least``."""
     scans = look_through(data)
     if scans.number > MOST_SCANS:
         raise InvalidImageError(f"its JPEG has more than {MOST_SCANS} scans, each of which takes as long: save it anew")
@@ -250,7 +250,7 @@ def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
 
 
 def _strictly(data: bytes, colours: str, width: int = 0, height: int = 0) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG; data that run out, or that make no sense, are an error rather than grey."""
+    """Decode a JPEG; missing or senseless data are an error."""
 
     def decode(*, strict: bool) -> npt.NDArray[np.uint8]:
         return np.asarray(simplejpeg.decode_jpeg(data, colours, min_width=width, min_height=height, strict=strict))
@@ -264,7 +264,7 @@ def _strictly(data: bytes, colours: str, width: int = 0, height: int = 0) -> npt
 
 
 def _is_harmless(warning: str, data: bytes) -> bool:
-    """Tell what cameras do from what damages do: no pixel depends on it."""
+    """Tell warnings about no pixel from those about damage."""
     spare = _SPARE.match(warning)
     if spare is None:
         return warning.startswith(_HARMLESS)
@@ -273,7 +273,7 @@ def _is_harmless(warning: str, data: bytes) -> bool:
 
 
 def _loaded(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    """Load a picture by Pillow, once: after a failure it would hand out what is there, and say nothing."""
+    """Load a picture by Pillow, once: a second load hides a failure."""
     covered = image.tile[0].extents if image.format == "GIF" and image.tile else None
     if covered not in (None, (0, 0, *image.size)) and "transparency" not in image.info:
         raise InvalidImageError("the image cannot be decoded: the first frame of its GIF leaves a part of it out")
@@ -284,7 +284,7 @@ def _loaded(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
-    """Refuse previews, and layouts that Pillow decodes to something else."""
+    """Refuse previews, and layouts that Pillow decodes wrongly."""
     tags = image.tag_v2
     is_raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
     bits, is_planar = _tiff_bits(image), tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _PLANAR
@@ -304,7 +304,7 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
 
 
 def _check_strips(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuse a TIFF whose strips or tiles leave a part of the picture out."""
+    """Refuse a TIFF whose strips or tiles leave gaps."""
     if image.use_load_libtiff:  # which checks that by itself
         return
     width, height = image.size
@@ -332,14 +332,14 @@ def _tiff_bits(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Return the bits of a sample as the file has them; 8 of formats that leave no choice."""
+    """Return the bits a channel that the file has."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _tiff_bits(image)
     return bits_a_channel(data) if image.format == "PNG" else 8
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    """Convert any mode that a decoder may yield to RGB by a rule that is the same everywhere."""
+    """Convert any mode of a decoder to RGB."""
     if image.mode in ("I", "F"):
         raise InvalidImageError(
             "pixels of 32 bits or with a sign have no defined range: save the image with 8 or 16 bits a channel"
@@ -355,12 +355,9 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _on_white(image: Image.Image, kept: KeptPart | None) -> Image.Image:
-    """Lay a picture on white, a few rows at a time.
-
-    Each step makes a copy of the rows that it is given.
-    """
-    left, top, right, bottom = kept(image.size) if kept else (0, 0, *image.size)
+def _on_white(image: Image.Image, needed: NeededPart | None) -> Image.Image:
+    """Lay a picture on white, a few rows at a time, to spare memory."""
+    left, top, right, bottom = needed(image.size) if needed else (0, 0, *image.size)
     rgb = Image.new("RGB", image.size, "white")
     for upper in range(top, bottom, _ROWS_AT_ONCE):
         rows = image.crop((left, upper, right, min(bottom, upper + _ROWS_AT_ONCE))).convert("RGBA")
@@ -370,7 +367,10 @@ def _on_white(image: Image.Image, kept: KeptPart | None) -> Image.Image:
 
 
 def _grey_of_16_bits(image: Image.Image, bits: int) -> Image.Image:
-    """Return the high byte of the bits in use: all 16, or 12 where no level needs more, as many sensors have them."""
+    """Return the high byte of the bits in use, as RGB.
+
+    All 16 are in use, or 12 where no level needs more, as many sensors have them.
+    """
     levels = np.asarray(image).astype(np.uint16)  # also swaps the bytes of the big-endian variant
     highest = int(levels.max())
     if 0 < highest < 1 << _FEWEST_BITS - 1 and bits == 16:
@@ -387,10 +387,7 @@ def _grey_of_16_bits(image: Image.Image, bits: int) -> Image.Image:
 
 
 def _check_levels(image: Image.Image) -> None:
-    """Refuse a picture of 16 bits a channel of which Pillow kept the empty part.
-
-    Pillow keeps the high byte; of 12 bits it is 15 at most, near black.
-    """
+    """Refuse 16 bits a channel of which the high byte is near empty."""
     colours = image.getbands()[: 4 if image.mode == "CMYK" else 3]
     highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours if band not in "Aa")  # type: ignore[arg-type]  # of one channel: two numbers
     if highest < 1 << _SENSOR_BITS - 8:

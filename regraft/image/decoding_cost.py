@@ -1,4 +1,4 @@
-"""The cost of decoding a picture, by its header.
+"""Memory that decoding a picture takes, by its header.
 
 It is known before anything is decoded, so that a picture can be refused or made to wait.
 Where the header is at the very start, `quick_cost` takes microseconds, whatever the file; `read_cost` opens the others.
@@ -55,10 +55,7 @@ class DecodingCost:
 
 
 def quick_cost(data: bytes, least: LeastSize) -> DecodingCost | None:
-    """Return the cost by the first bytes, None where they do not tell.
-
-    For those there is `read_cost`.
-    """
+    """Return the cost by the first bytes, or None: see `read_cost`."""
     if data.startswith(b"\xff\xd8"):
         return _cost_of_jpeg(data, least)
     if data.startswith(SIGNATURE) and len(data) > 33:
@@ -87,10 +84,7 @@ def _cost(data: bytes, pixels: int, each: float) -> DecodingCost:
 
 
 def _cost_of_jpeg(data: bytes, least: LeastSize) -> DecodingCost | None:
-    """Return the cost by frame and first scan, None without them.
-
-    They are looked for in the first hundred segments.
-    """
+    """Return the cost by frame and first scan, or None."""
     start, frame = 2, b""
     marker = kind = 0
     for _ in range(_MOST_SEGMENTS):

@@ -14,7 +14,9 @@ from regraft.image.spec import ImageSpec
 
 
 def thumbnail(data: bytes, side_px: int, limits: ImageLimits | None = None) -> bytes:
-    """Return a JPEG of the whole upright picture whose long side is at most ``side_px``; for people.
+    """Return a JPEG of the whole upright picture, for people.
+
+    Its long side is at most ``side_px``.
 
     What `decode_crop` accepts, this accepts. Comments and EXIF of the original are not carried over.
 
@@ -30,7 +32,7 @@ def thumbnail(data: bytes, side_px: int, limits: ImageLimits | None = None) -> b
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode uint8 pixels, [H, W] grey or [H, W, 3] RGB, as a PNG."""
+    """Encode uint8 pixels, [H, W] or [H, W, 3], as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

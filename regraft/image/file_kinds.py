@@ -1,4 +1,4 @@
-"""Files that come as pictures and are not read here: their kind by the first bytes, and what to do with them."""
+"""Kinds of files, by their first bytes."""
 
 from typing import Final
 
@@ -85,35 +85,32 @@ _READ: Final = (
 
 
 def unread_kind(data: bytes) -> str:
-    """Name what a file is that is not read here, and what to do; empty where there is no telling.
+    """Name an unread file's kind and the remedy; empty if unknown.
 
     Example:
         ``HEIC is not read here: convert it to JPEG, PNG, WebP or TIFF``
     """
-    found = _by_brand(data) or _by_signature(data) or _by_text(data)
-    if not found:
-        return ""
-    name, advice = found
-    return f"{name} is not read here: {advice}"
+    kind = _by_brand(data) or _by_signature(data) or _by_text(data)
+    return "{} is not read here: {}".format(*kind) if kind else ""
 
 
 def read_kind(data: bytes) -> str:
-    """Name the format, of those that are read here, that a file begins like; empty where there is none."""
+    """Name the format that a file begins like; empty if none."""
     if data[4:8] == b"ftyp" and {b"avif", b"avis"} & _brands(data):
         return "AVIF"
     return next((name for offset, start, name in _READ if data.startswith(start, offset)), "")
 
 
 def _by_signature(data: bytes) -> tuple[str, str] | None:
-    return next(((name, what) for offset, start, name, what in _SIGNATURES if data.startswith(start, offset)), None)
+    return next(((name, advice) for offset, start, name, advice in _SIGNATURES if data.startswith(start, offset)), None)
 
 
 def _by_brand(data: bytes) -> tuple[str, str] | None:
     if data[4:8] != b"ftyp":
         return None
     brands = _brands(data)
-    for known, name, advice in _BRANDS:
-        if brands & set(known):
+    for brands_of_kind, name, advice in _BRANDS:
+        if brands & set(brands_of_kind):
             return (name, advice) if name else None
     return "video (MP4, QuickTime)", _FRAMES
 

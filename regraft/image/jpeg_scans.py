@@ -1,4 +1,4 @@
-"""The scans of a JPEG: their number, and any that are missing.
+"""Scans of a JPEG: their number, and missing ones.
 
 Decoders say nothing of a scan that is missing: they show the picture coarser, or without its colours. Each scan takes
 about as long as the whole picture, and may be a few bytes long.
@@ -26,20 +26,14 @@ class _Segment(NamedTuple):
 
 
 class Scans(NamedTuple):
-    """The number of scans, and whether every component comes in full.
-
-    They are counted up to one more than the most.
-    """
+    """The number of scans, limited, and whether all components are there."""
 
     number: int
     are_all_there: bool
 
 
 def look_through(data: bytes) -> Scans:
-    """Count the scans of a JPEG, and look for missing ones.
-
-    A file that does not tell counts as having all.
-    """
+    """Count the scans of a JPEG, and look for missing ones."""
     progressive, wanted, count = False, set[int](), 0
     missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come
     for marker, body in _segments(data):

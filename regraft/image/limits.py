@@ -1,4 +1,4 @@
-"""How large a picture may be: one setting for the server, training, retrains and the command line."""
+"""Limits of pictures, for every part of Regraft."""
 
 import os
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ _PIXELS: Final = "REGRAFT_MAX_IMAGE_PIXELS"
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What a picture may cost. Both are checked before a pixel is decoded."""
+    """The most bytes and pixels of a picture, checked before decoding."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
 
     def at_most(self, pixels: int) -> "ImageLimits":
-        """Return these limits for a picture that says that it has so many pixels."""
+        """Return these limits, with no more pixels than given."""
         return self if pixels >= self.max_pixels else replace(self, max_pixels=pixels)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which another process gets these limits, see `configured_limits`."""
+        """Return the environment variables of these limits."""
         return {_BYTES: str(self.max_bytes), _PIXELS: str(self.max_pixels)}
 
 
@@ -31,7 +31,7 @@ DEFAULT_LIMITS: Final = ImageLimits()
 
 
 def configured_limits() -> ImageLimits:
-    """Return the limits that the environment sets, or the defaults.
+    """Return the limits of the environment, or the defaults.
 
     Raises:
         InvalidRequestError: a variable is no number of at least 1,024; the text names it.

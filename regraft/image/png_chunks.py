@@ -1,4 +1,4 @@
-"""The chunks of a PNG: their checksums, and the file without those that say nothing of its pixels."""
+"""Chunks of a PNG: checksums, and which ones are needed."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ _ORIENTATION: Final = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
 class _Chunk(NamedTuple):
-    """A chunk: its name, its body, and all of it."""
+    """A chunk: name, body, and all of its bytes."""
 
     name: bytes
     body: memoryview
@@ -22,7 +22,9 @@ class _Chunk(NamedTuple):
 
 
 def pixels_alone(data: bytes) -> bytes:
-    """Return a PNG of what its pixels and their orientation need, the latter first.
+    """Return a PNG of its pixels and their orientation alone.
+
+    The orientation comes first.
 
     Metadata may be of any size, and damaged: no pixel depends on it. Animations become their default image.
 
@@ -30,13 +32,13 @@ def pixels_alone(data: bytes) -> bytes:
         InvalidImageError: a checksum is wrong, the data end in the middle of a pixel chunk, or it needs a chunk that is
             not known here.
     """
-    kept = [chunk for chunk in _chunks(data) if _is_needed(chunk) and _is_whole(chunk)]
-    kept.sort(key=lambda chunk: chunk.name in (b"IDAT", b"IEND"))
-    return b"".join([SIGNATURE, *(chunk.whole for chunk in kept)])
+    chunks = [chunk for chunk in _chunks(data) if _is_needed(chunk) and _is_whole(chunk)]
+    chunks.sort(key=lambda chunk: chunk.name in (b"IDAT", b"IEND"))
+    return b"".join([SIGNATURE, *(chunk.whole for chunk in chunks)])
 
 
 def bits_a_channel(data: bytes) -> int:
-    """Return the bits of a sample, by the header of a PNG."""
+    """Return the bits a channel, by the header of a PNG."""
     return data[24] if len(data) > 24 else 0
 
 
@@ -66,7 +68,7 @@ def _is_needed(chunk: _Chunk) -> bool:
 
 
 def _is_whole(chunk: _Chunk) -> bool:
-    """Compare a chunk with its checksum; only metadata may be wrong."""
+    """Compare a chunk with its checksum; only metadata may differ."""
     if zlib.crc32(chunk.whole[4:-4]) == int.from_bytes(chunk.whole[-4:], "big"):
         return True
     if chunk.name in _PIXELS:

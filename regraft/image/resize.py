@@ -1,4 +1,4 @@
-"""The resize to a crop: the middle of a picture, all of it squashed or padded, or a window of it.
+"""Resizing to a crop: by crop, squash, pad or window.
 
 ``cykooz_resizer`` (Rust's ``fast_image_resize``) resizes, antialiased; only the part that is kept is looked at.
 """
@@ -25,7 +25,7 @@ _WIDEST_KERNEL: Final = 3
 
 @dataclass(frozen=True)
 class _Box:
-    """The part of the source that the crop keeps, in pixels of the source, and the size it gets."""
+    """A part of the source, in its pixels, and the target's size."""
 
     left: float
     top: float
@@ -40,17 +40,17 @@ _Part: TypeAlias = tuple[float, float, float, float]
 
 
 def cut_crop(image: Image.Image, spec: ImageSpec) -> Crop:
-    """Cut the crop of an upright RGB picture, of any scale; only the part that the crop keeps is resized."""
+    """Cut the crop of an upright RGB picture."""
     return _fill(image, _middle(image.size, spec), spec)
 
 
 def cut_window(image: Image.Image, spec: ImageSpec, window: Window) -> Crop:
-    """Cut the crop of a part of an upright RGB picture, see `regraft.image.decode.decode_window`."""
+    """Cut a window out of an upright RGB picture."""
     return _fill(image, _box_of(image.size, window, spec), spec)
 
 
 def smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
-    """Return the size below which the decoder must not scale: twice what the resize will make of the whole picture."""
+    """Return twice the resized size, below which no decoder may scale."""
     width, height = size
     if spec.resize == "squash":
         return 2 * spec.resize_px, 2 * spec.resize_px
@@ -60,7 +60,7 @@ def smallest_useful_size(size: tuple[int, int], spec: ImageSpec) -> tuple[int, i
 
 
 def smallest_useful_size_of_window(size: tuple[int, int], spec: ImageSpec, window: Window) -> tuple[int, int]:
-    """Return the size at which the window is twice as large as the crop."""
+    """Return the size at which a window is twice the crop's."""
     width, height = size
     if spec.resize == "pad":
         scale = 2 * spec.crop_px / max(width * window.width, height * window.height)
@@ -69,7 +69,7 @@ def smallest_useful_size_of_window(size: tuple[int, int], spec: ImageSpec, windo
 
 
 def needed_part(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the part of a picture that its crop depends on."""
+    """Return the part, left to bottom, that a picture's crop needs."""
     box = _middle(size, spec)
     left, columns = _span(box.left, box.width, box.width_px, size[0])
     top, rows = _span(box.top, box.height, box.height_px, size[1])
@@ -94,12 +94,12 @@ def _centred(size: tuple[int, int], width: float, height: float, width_px: int, 
 
 
 def _fitted(width: float, height: float, scale: float) -> tuple[int, int]:
-    """Return the scaled sides in whole pixels, at least one."""
+    """Return scaled sides in whole pixels, at least one."""
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _box_of(size: tuple[int, int], window: Window, spec: ImageSpec) -> _Box:
-    """Return the box of a window, within the picture to the last bit."""
+    """Return a window's box, within the picture to the last bit."""
     left, top = window.left * size[0], window.top * size[1]
     width, height = min(window.width * size[0], size[0] - left), min(window.height * size[1], size[1] - top)
     sides = spec.crop_px, spec.crop_px
@@ -109,7 +109,7 @@ def _box_of(size: tuple[int, int], window: Window, spec: ImageSpec) -> _Box:
 
 
 def _fill(image: Image.Image, box: _Box, spec: ImageSpec) -> Crop:
-    """Resize a part of a picture, with grey around what is smaller."""
+    """Resize a part of a picture, on a grey canvas."""
     resized = _resize(image, box, spec.interpolation)
     if resized.size == (spec.crop_px, spec.crop_px):
         return np.array(resized)
@@ -120,7 +120,9 @@ def _fill(image: Image.Image, box: _Box, spec: ImageSpec) -> Crop:
 
 
 def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Image.Image:
-    """Resize a part of a picture, in one antialiased pass; where it becomes larger, in two, one direction each.
+    """Resize a part of a picture, antialiased.
+
+    It takes one pass; where the picture becomes larger two, one direction each.
 
     In one pass cykooz_resizer 4.0.1 reads out of bounds, which ends the process, where it enlarges and an outermost
     pixel of the result falls on the middle of one of the source. Two passes in Pillow's order also agree with Pillow,
@@ -144,7 +146,7 @@ def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Imag
 
 
 def _span(start: float, length: float, count: int, end: int) -> tuple[int, int]:
-    """Return the first pixel that ``count`` samples of a stretch depend on, and the number of them before ``end``."""
+    """Return first pixel and count of those that ``count`` samples need."""
     reach = math.ceil(_WIDEST_KERNEL * max(1.0, length / count)) + 1
     first = max(0, math.floor(start) - reach)
     return first, min(end, math.ceil(start + length) + reach) - first

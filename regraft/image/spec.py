@@ -1,4 +1,4 @@
-"""The contract of preprocessing: how a picture becomes the crop that a network sees.
+"""The contract of preprocessing: from picture to crop.
 
 Training, evaluation and serving make their crops by one `ImageSpec`, so that they cannot disagree. Normalisation is no
 part of it: it lies in the ONNX graph.
@@ -31,7 +31,9 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a picture becomes a crop; stored in the model card, so that every consumer does the same.
+    """The rule by which a picture becomes a crop.
+
+    It is stored in the model card, so that every consumer does the same.
 
     Attributes:
         resize: ``crop`` scales the short side to ``resize_px`` and keeps the middle; ``squash`` scales both sides
@@ -67,23 +69,20 @@ class ImageSpec:
             )
 
     def resized_by(self, rule: ResizeRule | None) -> "ImageSpec":
-        """Return the spec with another rule, itself for None.
-
-        By ``squash`` and ``pad`` all of the picture is seen.
-        """
+        """Return the spec with another rule; itself for None."""
         if rule is None or rule == self.resize:
             return self
         return replace(self, resize=rule, resize_px=self.resize_px if rule == "crop" else self.crop_px)
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) by which crops made under this spec, by this decoder, are told from others."""
+        """Return the SHA-256 (hex) of spec and decoder."""
         named = {**asdict(self), "decoder_version": DECODER_VERSION}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of the upright picture, in shares of its width and height: 0 to 1, from the left and from the top."""
+    """A part of the upright picture, in shares of its sides."""
 
     left: float
     top: float
@@ -91,7 +90,7 @@ class Window:
     height: float
 
     def __post_init__(self) -> None:
-        """Refuse a window that is empty or reaches beyond the picture by more than rounding."""
+        """Refuse a window that is empty or beyond the picture."""
         right, bottom = self.left + self.width, self.top + self.height
         inside = min(self.left, self.top) >= 0 and max(right, bottom) <= 1 + _ROUNDING
         if not (inside and self.width > 0 and self.height > 0):

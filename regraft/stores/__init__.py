@@ -1,1 +1,1 @@
-"""What lasts: versions, labelled pictures, embeddings, served pictures and retrain jobs."""
+"""Stores: versions, labelled pictures, embeddings, requests and jobs."""

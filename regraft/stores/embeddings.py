@@ -1,4 +1,4 @@
-"""Embeddings by content: what a backbone makes of an image is computed once and kept."""
+"""Embeddings by content, computed once and kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -15,16 +15,16 @@ _CHUNK: Final = 400
 
 
 class EmbeddingCache:
-    """Embeddings float32 [D] by image hash. Thread-safe; shares the database it is given."""
+    """A thread-safe cache of embeddings, float32 [D], by image hash."""
 
     def __init__(self, engine: Engine) -> None:
         """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
         self._engine = engine
 
     def get(self, key: EmbeddingKey, hashes: Iterable[str]) -> dict[str, FloatArray]:
-        """Return the embeddings that are known of the images named by their SHA-256 (hex)."""
+        """Return the embeddings of images, by SHA-256 (hex), as far as known."""
         wanted = list(hashes)
-        found: dict[str, FloatArray] = {}
+        vectors: dict[str, FloatArray] = {}
         with reading(self._engine, "cannot read embeddings") as connection:
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
@@ -34,11 +34,11 @@ class EmbeddingCache:
                     embeddings.c.sha256.in_(chunk),
                 )
                 for sha256, vector in connection.execute(query):
-                    found[sha256] = np.frombuffer(vector, "<f4")
-        return found
+                    vectors[sha256] = np.frombuffer(vector, "<f4")
+        return vectors
 
     def put(self, key: EmbeddingKey, vectors: Mapping[str, FloatArray]) -> None:
-        """Keep embeddings; the first one that was kept of an image stays, so that a refit sees the same bytes."""
+        """Keep embeddings; the first of an image stays, for equal refits."""
         rows: Sequence[dict[str, object]] = [
             {
                 "sha256": sha256,

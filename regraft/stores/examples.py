@@ -29,7 +29,7 @@ _WRITERS: Final = 8
 
 
 class ExamplesStore:
-    """Pictures, labels, embeddings, requests and retrain jobs of all models. Thread-safe; close it when done."""
+    """A thread-safe store of labelled pictures; close it when done."""
 
     def __init__(self, root: Path, database_url: str = "", images_url: str = "", *, is_opened: bool = True) -> None:
         """Open the store in the folder ``root``.
@@ -77,7 +77,7 @@ class ExamplesStore:
     def add_all(
         self, model: str, batch: Sequence[NewExample], *, caller: str = "", hourly_quota: int = 0
     ) -> list[AddOutcome]:
-        """Keep labelled pictures. When this returns, they survive ``kill -9`` and a power cut.
+        """Keep labelled pictures through ``kill -9`` and power cuts.
 
         Args:
             model: the model that they are for.

@@ -1,4 +1,4 @@
-"""Where pictures are kept, named by their SHA-256: in a folder, or in any object store that fsspec reaches.
+"""Pictures named by their SHA-256, in a folder or object store.
 
 ::
 
@@ -24,7 +24,7 @@ _FOLDER_URLS: Final = ("file://", "local://")
 
 
 class ImageFile(Protocol):
-    """One picture's file: a `Path`, or its like in an object store. Its errors are `OSError`."""
+    """One picture's file: a `Path`, or its like; errors are `OSError`."""
 
     def exists(self) -> bool:
         """Tell whether it is there."""
@@ -43,10 +43,10 @@ class ImageFiles(Protocol):
     """Files of pictures by hash. Safe between threads and processes."""
 
     def file(self, sha256: str) -> ImageFile:
-        """Return where the picture with this hash is, if it is there."""
+        """Return the file of the picture with this hash."""
 
     def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:
-        """Keep a picture: when this returns it is there, and if ``durably``, even after a power cut.
+        """Keep a picture; if ``durably``, even through a power cut.
 
         Raises:
             OSError: it could not be kept.
@@ -54,7 +54,7 @@ class ImageFiles(Protocol):
 
 
 def images_at(place: str | Path) -> ImageFiles:
-    """Return the files at ``place``: a folder, or a URL such as ``s3://bucket/pictures``.
+    """Return the files in a folder, or at a URL of fsspec.
 
     Raises:
         InvalidRequestError: the URL makes no sense.
@@ -64,12 +64,12 @@ def images_at(place: str | Path) -> ImageFiles:
 
 
 def example_images(place: str) -> ImageFiles:
-    """Return the pictures of the examples store at ``place``, a folder or a URL; errors as `images_at`."""
+    """Return the examples' pictures at ``place``; errors as `images_at`."""
     return images_at(f"{place.rstrip('/')}/images")
 
 
 def is_remote(place: str) -> bool:
-    """Tell whether a place is the URL of an object store rather than a folder."""
+    """Tell whether a place is the URL of an object store."""
     return "://" in place and not place.startswith(_FOLDER_URLS)
 
 
@@ -94,7 +94,7 @@ class ImageFolder:
         return self.root / sha256[:2] / sha256
 
     def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:
-        """Write a picture, unless it is there."""
+        """Write a picture, unless it is there with all its bytes."""
         path = self.file(sha256)
         if path.exists():
             if durably:  # whoever wrote it may not have come as far as this
@@ -112,7 +112,7 @@ class ImageFolder:
 
 
 class ImageBucket:
-    """Files in an object store, which answers a write when it has it for good."""
+    """Files in an object store, which keeps what it acknowledged."""
 
     def __init__(self, url: str) -> None:
         """Connect to what ``url`` names; see `images_at` for the errors."""
@@ -133,7 +133,10 @@ class ImageBucket:
         return RemoteFile(self._files, f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256}")
 
     def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:  # noqa: ARG002 - they know no other way
-        """Write a picture, unless it is there, whole: not every store writes all or nothing."""
+        """Write a picture, unless it is there with all its bytes.
+
+        Not every store writes all or nothing.
+        """
         file = self.file(sha256)
         if file.size_bytes() != len(data):
             file.write_bytes(data)
@@ -189,7 +192,7 @@ class RemoteFile:
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Make an `OSError` of whatever a driver raises: each has exceptions of its own."""
+    """Make an `OSError` of any driver's exception."""
     try:
         yield
     except OSError:

@@ -1,4 +1,4 @@
-"""Retrain jobs as rows: who asked, how far it is, how it ended. The one record that server and child process share."""
+"""Retrain jobs as rows, shared by server and child process."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from regraft.stores.database.tables import retrain_jobs
 
 
 class JobState(StrEnum):
-    """How a job stands. REFUSED: it did its work, and the gate did not bless the result."""
+    """The state of a job; REFUSED by the gate after its work."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -27,7 +27,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen."""
+        """True once nothing more will happen."""
         return self not in ACTIVE
 
 
@@ -36,7 +36,7 @@ ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
 
 
 class JobCancelledError(Exception):
-    """Raised inside the job when somebody asked for its end."""
+    """A request to end a job, raised inside it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RetrainJob:
 
 
 class RetrainJobs:
-    """The table of jobs. Every change of state is one conditional update, so two processes cannot both make it."""
+    """The table of jobs; each change is one conditional update."""
 
     def __init__(self, engine: Engine) -> None:
         """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
@@ -120,7 +120,7 @@ class RetrainJobs:
         return job
 
     def with_key(self, model: str, idempotency_key: str) -> RetrainJob | None:
-        """Return the job of a model that was asked for with this key, if there is one."""
+        """Return a model's job with this key, if any."""
         here = retrain_jobs.c.model == model, retrain_jobs.c.idempotency_key == idempotency_key
         return self._one(select(retrain_jobs).where(*here))
 
@@ -158,11 +158,11 @@ class RetrainJobs:
         return _job(row) if row else None
 
     def claim(self, job_id: str) -> bool:
-        """Move a job from PENDING to RUNNING; False if somebody else did, or it is over."""
+        """Move a job from PENDING to RUNNING; False if too late."""
         return self._change(job_id, (JobState.PENDING,), state=JobState.RUNNING, message="started")
 
     def report(self, job_id: str, phase: str, fraction: float, message: str, **fields: int) -> None:
-        """Record how far a RUNNING job is.
+        """Record the progress of a RUNNING job.
 
         Raises:
             JobCancelledError: somebody asked for its end, or it was declared over: stop working.
@@ -172,7 +172,7 @@ class RetrainJobs:
             raise JobCancelledError(job_id)
 
     def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - columns differ in type
-        """Bring an unfinished job to its final ``state``; False if it had reached one already."""
+        """Bring an unfinished job to a final state; False if too late."""
         if not state.is_final:
             raise ValueError(f"{state} is not a final state")
         changes = {"state": state, "message": message, "finished_at": utc_now("auto"), **fields}
@@ -181,7 +181,7 @@ class RetrainJobs:
         return self._change(job_id, ACTIVE, **changes)
 
     def put_back(self, job: RetrainJob, interrupted: str) -> bool:
-        """Let a job whose process is gone begin anew, once.
+        """Let an interrupted job begin anew, once.
 
         Args:
             job: as it was found.

@@ -1,4 +1,4 @@
-"""Labels of pictures as rows: those in force, their history, and the side of the split that each picture is on."""
+"""Labels as rows: those in force, their history, the split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +44,7 @@ _COLUMNS: Final = (
 
 
 class AddOutcome(StrEnum):
-    """What became of one example."""
+    """The outcome of one labelling."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -76,7 +76,7 @@ class Example:
     group: str = ""
 
     def __post_init__(self) -> None:
-        """Bring the label to its one form, also that of an older row."""
+        """Bring the label to its one form, also of older rows."""
         object.__setattr__(self, "label", one_form(self.label))
 
 
@@ -142,30 +142,30 @@ class Labelling:
 
 
 class Labels:
-    """The tables of labels, of their history and of the split. Thread-safe; shares the database that it is given."""
+    """Thread-safe tables of labels, their history and the split."""
 
     def __init__(self, engine: Engine) -> None:
         """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
         self._engine = engine
 
     def foresee(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
-        """Foresee the outcomes of `record`, before pictures beyond a quota fill the disk.
+        """Foresee the outcomes of `record`, before pictures are kept.
+
+        So those beyond a quota do not fill the disk. Others may change them meanwhile: only a rejection is final.
 
         Others may change them meanwhile: only a rejection is final.
         """
         if not hourly_quota:
             return [AddOutcome.ACCEPTED] * len(batch)
         with reading(self._engine, "cannot read the quota") as connection:
-            known = _known(connection, model, [new.sha256 for new in batch])
-            return _judge(batch, known, hourly_quota - _set_lately(connection, caller))
+            return _judge(batch, _labels_of(connection, model, batch), hourly_quota - _set_lately(connection, caller))
 
     def record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
         """Let labels hold whose pictures are on the disk; see `regraft.stores.examples.ExamplesStore.add_all`."""
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
-            known = _known(connection, model, [new.sha256 for new in batch])
             left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
-            outcomes = _judge(batch, known, left)
+            outcomes = _judge(batch, _labels_of(connection, model, batch), left)
             labellings = [
                 (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, utc_now()))
                 for new, outcome in zip(batch, outcomes, strict=True)
@@ -186,7 +186,7 @@ class Labels:
         caller: str = "",
         hourly_quota: int = 0,
     ) -> Example:
-        """Give an example another label, or bring one back that was removed, and return it.
+        """Relabel an example, or one that was removed; return it.
 
         Args:
             model: whose example it is.
@@ -217,7 +217,7 @@ class Labels:
         caller: str = "",
         hourly_quota: int = 0,
     ) -> Example:
-        """Take an example out of training from the next retrain on, and return it as it was.
+        """Take an example out of training; return it as it was.
 
         Its bytes and its history stay, so that a version fitted on it can still be accounted for. Arguments and errors
         as `relabel`.
@@ -248,7 +248,7 @@ class Labels:
                 connection.execute(update(examples).where(here).values(quarantine=why))
 
     def release(self, model: str, sha256: str, *, annotator: str = "", caller: str = "") -> Example:
-        """Let retrains learn from an example that is in quarantine: its label is right. Return it as it is then.
+        """Release an example from quarantine, and return it.
 
         Args:
             model: whose example it is.
@@ -305,10 +305,7 @@ class Labels:
             return replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
 
     def in_force(self, model: str, *, quarantined: bool = False) -> list[Example]:
-        """Return the examples in force, or those in quarantine alone.
-
-        They are ordered by hash, so that the order of arrival cannot matter.
-        """
+        """Return the examples in force, or in quarantine, ordered by hash."""
         query = select(*_COLUMNS).select_from(_WITH_GROUP)
         query = query.where(examples.c.model == model).order_by(examples.c.sha256)
         if quarantined:
@@ -317,7 +314,7 @@ class Labels:
             return [Example(*row) for row in connection.execute(query)]
 
     def find(self, model: str, beginning: str, *, or_removed: bool = False) -> Example:
-        """Return the one example in force whose hash begins so.
+        """Return the example in force whose hash begins so.
 
         Args:
             model: whose example it is.
@@ -329,22 +326,22 @@ class Labels:
         """
         in_force = select(*_COLUMNS).select_from(_WITH_GROUP).where(examples.c.model == model)
         with reading(self._engine, "cannot read the examples") as connection:
-            found = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
-            if or_removed and not found:
+            matches = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
+            if or_removed and not matches:
                 gone = connection.execute(_beginning(_removed(model), label_history.c.sha256, beginning)).scalars()
-                found = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
-        if len(found) != 1:
-            how_many = "several" if found else "no"
+                matches = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
+        if len(matches) != 1:
+            how_many = "several" if matches else "no"
             raise NotFoundError(f"model {model!r} has {how_many} examples whose hash begins {beginning!r}")
-        return found[0]
+        return matches[0]
 
     def removed(self, model: str) -> set[str]:
-        """Return the hashes of what was an example once and is none now: no retrain may use it."""
+        """Return the hashes of removed examples, which no retrain may use."""
         with reading(self._engine, "cannot read the examples") as connection:
             return set(connection.execute(_removed(model)).scalars())
 
     def sides(self, model: str) -> dict[str, bool]:
-        """Return whether each picture that a retrain has used is holdout; those that were removed since, too."""
+        """Return, by used picture, whether it is holdout; removed ones too."""
         query = select(splits.c.sha256, splits.c.is_holdout).where(
             splits.c.model == model, splits.c.is_holdout.is_not(None)
         )
@@ -352,17 +349,17 @@ class Labels:
             return {row.sha256: row.is_holdout for row in connection.execute(query)}
 
     def keep_sides(self, model: str, sides: Mapping[str, bool]) -> None:
-        """Keep on which side of the split pictures are; what has a side stays on it.
+        """Keep the split of pictures; a decided side stays.
 
         Raises:
             StorageError: the database refused; all is as it was.
         """
-        rows = [{"model": model, "sha256": sha256, "is_holdout": held} for sha256, held in sides.items()]
+        rows = [{"model": model, "sha256": sha256, "is_holdout": is_holdout} for sha256, is_holdout in sides.items()]
         with transaction(self._engine, "cannot keep the split") as connection:
             _keep_splits(connection, rows, "is_holdout", splits.c.is_holdout.is_(None))
 
     def history(self, model: str, sha256: str) -> list[Labelling]:
-        """Return every label that an example was given, oldest first; of a removed one too."""
+        """Return the history of an example, oldest first; removed ones too."""
         names = ("label", "source", "annotator", "request_id", "caller", "at")
         query = select(*(label_history.c[name] for name in names)).order_by(label_history.c.id)
         query = query.where(label_history.c.model == model, label_history.c.sha256 == sha256)
@@ -370,13 +367,13 @@ class Labels:
             return [Labelling(*row) for row in connection.execute(query)]
 
     def count(self, model: str) -> int:
-        """Return how many examples a model has."""
+        """Count a model's examples."""
         query = select(func.count()).select_from(examples).where(examples.c.model == model)
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
 
     def labelled_since(self, model: str, at: str) -> int:
-        """Return how many examples of a model were labelled or removed at this time (UTC, ISO 8601) or later."""
+        """Count examples labelled or removed since ``at`` (UTC, ISO 8601)."""
         # Times here have whole seconds: what was labelled in that very second may count twice, which does no harm.
         new = (label_history.c.model == model) & (label_history.c.at >= at[: len("2026-01-01T00:00:00")])
         query = select(func.count(label_history.c.sha256.distinct())).where(new)
@@ -403,10 +400,7 @@ class Labels:
             return {row.sha256: row.id for row in connection.execute(query)}
 
     def states(self, model: str, key: EmbeddingKey) -> dict[str, int]:
-        """Count a model's examples.
-
-        They are ``embedded`` under ``key``, ``waiting`` for it or ``removed``; of the first two some in ``quarantine``.
-        """
+        """Count a model's examples by state: embedded, waiting, removed, quarantine."""
         aside = examples.c.model == model, examples.c.quarantine != ""
         queries = (
             select(func.count()).where(examples.c.model == model),
@@ -423,14 +417,16 @@ def _example(model: str, sha256: str) -> ColumnElement[bool]:
     return (examples.c.model == model) & (examples.c.sha256 == sha256)
 
 
-def _known(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
+def _labels_of(connection: Connection, model: str, batch: Sequence[NewExample]) -> dict[str, str]:
+    """Return the labels in force of the pictures of a batch, by hash."""
+    hashes = [new.sha256 for new in batch]
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
     return {row.sha256: one_form(row.label) for row in connection.execute(query)}
 
 
-def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> list[AddOutcome]:
-    """Say what becomes of each, by the labels in force and how many more may be set."""
-    labels = dict(known)
+def _judge(batch: Sequence[NewExample], in_force: Mapping[str, str], left: int) -> list[AddOutcome]:
+    """Judge a batch by the labels in force and the quota left."""
+    labels = dict(in_force)
     outcomes = []
     for new in batch:
         if labels.get(new.sha256) == new.label:
@@ -445,12 +441,12 @@ def _judge(batch: Sequence[NewExample], known: Mapping[str, str], left: int) -> 
 
 
 def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
-    """Return the text of a refusal to set more labels for so many seconds."""
+    """Return the text of a refusal by quota."""
     return f"quota: {caller} set {hourly_quota} labels within an hour; the next one fits in {wait_s:.0f} s"
 
 
 def _as_removed(connection: Connection, model: str, sha256: str) -> Example | None:
-    """Return an example that was removed, with the source that it had and no label; None if there never was one."""
+    """Return a removed example, with its source and no label; or None."""
     here = (label_history.c.model == model) & (label_history.c.sha256 == sha256) & label_history.c.label.is_not(None)
     query = select(label_history.c.source, label_history.c.at).where(here).order_by(label_history.c.id)
     entries = connection.execute(query).all()
@@ -485,19 +481,19 @@ def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Lab
     if not rows:
         return
     connection.execute(insert(label_history), rows)
-    held = [
+    in_force = [
         {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]} for row in rows
     ]
-    if held := [row for row in held if row["label"] is not None]:
+    if in_force := [row for row in in_force if row["label"] is not None]:
         upsert = insert_or(connection, examples)
         # What relabels a picture need not know where it came from.
         source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
         changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
-        connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), held)
+        connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), in_force)
 
 
 def _group(connection: Connection, model: str, batch: Sequence[NewExample], outcomes: Sequence[AddOutcome]) -> None:
-    """Note the groups that are stated, also of pictures that were there already."""
+    """Record stated groups, also of pictures that were there."""
     rows = [
         {"model": model, "sha256": new.sha256, "group_name": new.group}
         for new, outcome in zip(batch, outcomes, strict=True)
@@ -527,17 +523,14 @@ def _embedded(sha256: Column[str], key: EmbeddingKey) -> Select[Any]:
 
 
 def _beginning(query: Select[Any], sha256: Column[str], beginning: str) -> Select[Any]:
-    """Select the first two rows whose hash begins so.
-
-    It is asked by a range, which an index answers in any collation.
-    """
+    """Select the first two rows whose hash begins so, by a range."""
     if not beginning or not set(beginning) <= set(_HEX):
         return query.where(false())
     return query.where(sha256 >= beginning, sha256 < f"{beginning}g").order_by(sha256).limit(2)
 
 
 def _removed(model: str) -> Select[Any]:
-    known = select(examples.c.sha256).where(
+    in_force = select(examples.c.sha256).where(
         examples.c.model == label_history.c.model, examples.c.sha256 == label_history.c.sha256
     )
-    return select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~known.exists())
+    return select(label_history.c.sha256).distinct().where(label_history.c.model == model, ~in_force.exists())

@@ -51,7 +51,7 @@ _REQUEST: Final = "request:"
 
 
 class GateMode(StrEnum):
-    """Who has the last word on a version: the gate; a person, after the gate blessed it; nobody."""
+    """The authority over a version: gate, person or nobody."""
 
     AUTO = "auto"
     MANUAL = "manual"
@@ -98,7 +98,7 @@ class HistoryEntry:
 
 
 class ModelStore:
-    """A folder of models. Safe between threads and processes on one file system."""
+    """A folder of models, safe between threads and processes."""
 
     def __init__(self, root: Path) -> None:
         """Use the folder ``root``; it is created by the first publication."""
@@ -132,7 +132,7 @@ class ModelStore:
         return folder
 
     def verdict(self, name: str, version: int) -> dict[str, Any] | None:
-        """Return the gate's verdict on a version by its report; None where that cannot be read, or has none."""
+        """Return the gate's verdict on a version, if its report has one."""
         try:
             report = json.loads((self.folder(name, version) / REPORT_JSON_FILE).read_bytes())
             return dict(report["findings"]["verdict"])
@@ -274,8 +274,8 @@ class ModelStore:
         Raises:
             InvalidRequestError: the id belongs to something else.
         """
-        found = (entry for entry in self._read_history(name) if entry.request_id == request_id)
-        done = next(found, None) if request_id else None
+        entries = (entry for entry in self._read_history(name) if entry.request_id == request_id)
+        done = next(entries, None) if request_id else None
         if done and (done.event != event or (event == "promote" and done.version != to)):
             raise InvalidRequestError(
                 f"request_id: {request_id!r} was given to another request (it made version {done.version} of {name!r} "
@@ -295,14 +295,11 @@ class ModelStore:
         return version
 
     def shadow(self, name: str) -> int | None:
-        """Return the version that shadows the champion, or None.
-
-        One that became champion is no shadow.
-        """
+        """Return the version that shadows the champion, or None."""
         return shadow_of(self._read_history(name))
 
     def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
-        """Let ``version`` judge beside the champion from now on, or none where it is None.
+        """Let a version shadow the champion, or end that with None.
 
         Raises:
             NotFoundError: no such version.
@@ -338,7 +335,7 @@ class ModelStore:
         return taken_apart if taken_apart.is_dir() else folder
 
     def _expect(self, name: str, expected: int | None) -> int | None:
-        """Return the champion, which must be ``expected`` where that is given; call under the lock."""
+        """Return the champion if it is ``expected``; call under the lock."""
         champion = self.champion(name)
         if expected is not None and (champion or 0) != expected:
             is_now = f"is now version {champion}" if champion else "is no version now"
@@ -355,10 +352,7 @@ class ModelStore:
             yield
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
-        """Append one line durably; what is raised means that it is not there.
-
-        A torn last line, which only a power cut leaves, is cut off first.
-        """
+        """Append one line durably, after cutting off a torn one."""
         path = self._folder(name) / _HISTORY
         with path.open("a+b", buffering=0) as file:  # a buffer would be written once more on closing, after an error
             file.seek(0)
@@ -380,21 +374,21 @@ class ModelStore:
                 raise
 
     def _read_history(self, name: str) -> list[HistoryEntry]:
-        """Read the history, unless it is the file that was read last: a server asks several times a second."""
+        """Read the history, cached by its file's state."""
         path = self._folder(name) / _HISTORY
         try:
             status = path.stat()
         except FileNotFoundError:
             return []
         stamp = status.st_ino, status.st_size, status.st_mtime_ns
-        known = self._read.get(name)
-        if known is None or known[0] != stamp:
-            known = self._read[name] = stamp, list(_entries(path))
-        return known[1]
+        cached = self._read.get(name)
+        if cached is None or cached[0] != stamp:
+            cached = self._read[name] = stamp, list(_entries(path))
+        return cached[1]
 
 
 def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
-    """Return the champions that a rollback would walk back through, the present one last."""
+    """Return the champions of a rollback's way, the present one last."""
     line: list[int] = []
     for entry in history:
         if entry.event == "promote" and line[-1:] != [entry.version]:
@@ -405,10 +399,7 @@ def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
 
 
 def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
-    """Return the version that shadows the champion, or None.
-
-    One that became champion is no shadow.
-    """
+    """Return the version that shadows the champion, or None."""
     shadow = None
     for entry in history:
         if entry.event == "shadow":
@@ -432,9 +423,9 @@ def _entries(path: Path) -> Iterator[HistoryEntry]:
             event = fields["event"]
         except (ValueError, TypeError, KeyError):
             continue
-        further = sorted(fields.keys() - HistoryEntry.__annotations__.keys())
-        if event not in _EVENTS or further:
-            what = f"has {further[0]!r}" if further else f"says {event!r}"
+        unknown = sorted(fields.keys() - HistoryEntry.__annotations__.keys())
+        if event not in _EVENTS or unknown:
+            what = f"has {unknown[0]!r}" if unknown else f"says {event!r}"
             raise OperatorError(f"{path}: line {number} {what}, of which this Regraft knows nothing: upgrade it")
         with suppress(TypeError):
             yield HistoryEntry(**fields)

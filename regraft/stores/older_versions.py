@@ -1,4 +1,4 @@
-"""Versions that an older Regraft published and this one cannot serve: found, and read for what can be kept of them."""
+"""Versions of an older Regraft, which this one cannot serve."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _ABSENT: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class OlderVersion:
-    """A version that this Regraft cannot serve, and why."""
+    """A version that this Regraft cannot serve."""
 
     name: str
     version: int
@@ -50,7 +50,7 @@ class OlderVersion:
 
 
 def find_older(store: ModelStore) -> Iterator[OlderVersion]:
-    """Yield the versions of an older image rule or card; damaged ones, and those of a newer Regraft, are not theirs."""
+    """Yield the undamaged versions of an older image rule or card."""
     for name in store.names():
         champion = store.champion(name)
         for version in store.versions(name):
@@ -72,7 +72,7 @@ def _can_be_read(path: Path) -> bool:
 
 
 def read_older(path: Path) -> Artifact:
-    """Read a model file of an older Regraft under the image rule of this one.
+    """Read an older model file under this image rule.
 
     Its backbone and labels hold, and its head answers as it did on embeddings that were made with it; figures, novelty
     and digests are not what they say, until a head is fitted anew.
@@ -83,36 +83,36 @@ def read_older(path: Path) -> Artifact:
     try:
         model = onnx.load_model(path, load_external_data=False)
         card = next(prop.value for prop in model.metadata_props if prop.key == artifact.CARD_KEY)
-        said = json.loads(card)
+        stated = json.loads(card)
         backbone = artifact.ungraft(model)
         artifact.check_backbone(backbone)
         head = _head_of(model)
-        return Artifact(_card_of(said, artifact.backbone_digest(backbone), head), head, model)
+        return Artifact(_card_of(stated, artifact.backbone_digest(backbone), head), head, model)
     except (OSError, DecodeError, StopIteration, ValueError, TypeError, KeyError, ValidationError) as error:
         raise ArtifactError(f"{path}: not a model that an older Regraft made ({error})") from error
 
 
-def _card_of(said: dict[str, Any], digest: str, head: Head) -> ModelCard:
-    newer = said.get("schema_version", 1) > SCHEMA_VERSION or said["image"].get("rule_version", 1) > RULE_VERSION
+def _card_of(stated: dict[str, Any], digest: str, head: Head) -> ModelCard:
+    newer = stated.get("schema_version", 1) > SCHEMA_VERSION or stated["image"].get("rule_version", 1) > RULE_VERSION
     if newer:
         raise ArtifactError("made by a newer Regraft: upgrade this one")
-    known = {field.name for field in fields(ImageSpec)}
-    image = {name: value for name, value in said["image"].items() if name in known} | {"rule_version": RULE_VERSION}
-    kept = {name: value for name, value in said.items() if name in ModelCard.model_fields and name != "reference"}
-    made_anew = {
+    spec_fields = {field.name for field in fields(ImageSpec)}
+    image = {name: value for name, value in stated["image"].items() if name in spec_fields}
+    current = {name: value for name, value in stated.items() if name in ModelCard.model_fields and name != "reference"}
+    anew = {
         "schema_version": SCHEMA_VERSION,
-        "image": image,
-        "backbone": {**said["backbone"], "digest": digest},
+        "image": image | {"rule_version": RULE_VERSION},
+        "backbone": {**stated["backbone"], "digest": digest},
         "embedding_size": head.weight.shape[1],
         "head_digest": head.digest(),
         "data_digest": "0" * 64,
         "metrics": None,
     }
-    return ModelCard.model_validate(_ABSENT | kept | made_anew)
+    return ModelCard.model_validate(_ABSENT | current | anew)
 
 
 def _head_of(model: onnx.ModelProto) -> Head:
-    """Return the head of a file; without prototypes or whitening, where it has none, novelty is not what it was."""
+    """Return a file's head, without novelty where it has none."""
     tensors = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
     weight, bias = tensors["head.weight"], tensors["head.bias"]
     prototypes = tensors.get("head.prototypes", np.zeros_like(weight))

@@ -1,4 +1,4 @@
-"""A retrain job whose process is gone: who holds a model's job, and how an orphaned one goes on or ends.
+"""Recovery of retrain jobs whose process is gone.
 
 The process that runs a job holds a lock of the model for as long as it lives; the system lets go of it however the
 process ends. A job that is RUNNING while its lock is free was therefore interrupted.
@@ -22,12 +22,12 @@ TAKEN: Final = 75
 
 
 class JobTakenError(PreconditionError):
-    """Another process was faster; what becomes of the job is that one's affair."""
+    """A job that another process took; that one brings it to its end."""
 
 
 @contextmanager
 def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
-    """Hold the right to retrain ``model``.
+    """Hold the lock of a model's retrain.
 
     Raises:
         JobTakenError: another process holds it.
@@ -41,7 +41,7 @@ def job_lock(examples: ExamplesStore, model: str) -> Iterator[None]:
 def settle_interrupted(
     examples: ExamplesStore, store: ModelStore, before: RetrainJob, why: str, *, again: bool = True
 ) -> RetrainJob | None:
-    """Put a job whose process is gone back to PENDING, once, or bring it to its final state.
+    """Settle an interrupted job: back to PENDING once, or final.
 
     A job whose last act is in the store's history, the promotion or the refusal, SUCCEEDED or was REFUSED, although it
     could not say so any more. Of several who find a job interrupted, exactly one settles it.
@@ -54,8 +54,8 @@ def settle_interrupted(
         again: whether a second attempt might end otherwise.
 
     Returns:
-        The job as it stands now, which whoever is given it as PENDING has to start; None if its process lives, or
-        somebody else settled it.
+        The job as it stands now, to be started by the caller if PENDING; None if its process lives, or it was settled
+        elsewhere.
     """
     with locked_or_none(examples.locks / f"{before.model}.lock") as taken:
         job = examples.jobs.get(before.id)
@@ -74,13 +74,13 @@ def settle_interrupted(
 
 
 def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
-    """End a job, from inside its process, that cannot go on: FAILED, unless its last act is in the history already."""
+    """End a job as FAILED, unless its last act is in the history."""
     if not _settle_by_history(examples, store, job):
         examples.jobs.finish(job.id, JobState.FAILED, why)
 
 
 def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJob) -> bool:
-    """Bring a job whose last act is in the history to the state that this act says; False where none is."""
+    """Settle a job by its last act in the history; False without one."""
     for entry in reversed(store.history(job.model)):
         if entry.job != job.id:
             continue

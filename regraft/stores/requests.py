@@ -1,4 +1,4 @@
-"""Served pictures that were kept with their prediction, so that the most useful ones can be labelled next.
+"""Served pictures, kept with their prediction to be labelled.
 
 They are a convenience: nothing is promised of them. The oldest are dropped to stay within the bounds.
 """
@@ -53,14 +53,14 @@ class KeptRequest:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much is kept; whichever is reached first counts."""
+    """The most that is kept; the first bound reached counts."""
 
     requests: int = 10_000
     size_bytes: int = 2**30
 
 
 class KeptRequests:
-    """The table of kept requests, and their pictures. Thread-safe; shares the database that it is given."""
+    """A thread-safe table of kept requests, and their pictures."""
 
     def __init__(self, engine: Engine, images: ImageFiles) -> None:
         """Use the tables of ``engine``, see `open_database`, and keep pictures in ``images``."""
@@ -68,7 +68,7 @@ class KeptRequests:
         self._images = images
 
     def keep(self, batch: Sequence[tuple[KeptRequest, bytes]], bounds: Bounds) -> None:
-        """Keep requests with their pictures' bytes, and drop the oldest that go beyond the bounds.
+        """Keep requests and pictures, and drop the oldest beyond bounds.
 
         Raises:
             StorageError: the disk or the database refused.
@@ -113,7 +113,7 @@ class KeptRequests:
                 raise NotFoundError(f"request {request.id!r} was not kept: send the picture itself") from error
 
     def unlabelled(self, model: str, key: EmbeddingKey) -> list[KeptRequest]:
-        """Return the newest requests whose picture has no label yet, embedded under ``key``; each picture once."""
+        """Return the newest unlabelled requests under ``key``, each picture once."""
         labelled = select(examples.c.sha256).where(
             examples.c.model == kept_requests.c.model, examples.c.sha256 == kept_requests.c.sha256
         )
@@ -129,8 +129,8 @@ class KeptRequests:
             .limit(_MOST_CANDIDATES)
         )
         with reading(self._engine, "cannot read the requests") as connection:
-            found = [_request(row) for row in connection.execute(query)]
-        return list({request.sha256: request for request in reversed(found)}.values())
+            newest = [_request(row) for row in connection.execute(query)]
+        return list({request.sha256: request for request in reversed(newest)}.values())
 
 
 def _append(connection: Connection, batch: Sequence[tuple[KeptRequest, bytes]]) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def _append(connection: Connection, batch: Sequence[tuple[KeptRequest, bytes]]) 
 
 
 def _drop_oldest(connection: Connection, bounds: Bounds, number: int, total_bytes: int) -> list[str]:
-    """Drop rows beyond the bounds; return the hashes of the pictures that nobody refers to any more."""
+    """Drop rows beyond the bounds; return hashes of unused pictures."""
     place, before = kept_requests.c.number, kept_requests.c.bytes_before
     oldest = connection.execute(select(place).order_by(place).limit(1)).scalar_one()
     fitting = select(place).where(before >= total_bytes - bounds.size_bytes).order_by(before, place).limit(1)

@@ -1,1 +1,1 @@
-"""The tables behind the stores: SQLite, or PostgreSQL by URL."""
+"""Tables of the stores, in SQLite or PostgreSQL."""

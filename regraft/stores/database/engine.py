@@ -1,4 +1,4 @@
-"""Databases: opened, read and written with limits of time. SQLite, or PostgreSQL by URL."""
+"""SQLite or PostgreSQL, opened, read and written within time limits."""
 
 import logging
 import sqlite3
@@ -50,15 +50,17 @@ _ON_A_NETWORK: Final = (
     "one may lose what it acknowledged. Put --examples on a disk of this machine, or use PostgreSQL (--database)"
 )
 _MIGRATION_PATIENCE_S: Final = 60.0
-"""So long whoever opens a database waits for another process that brings its tables up to date."""
+"""How long opening waits for another process that brings the tables up to date."""
 _A_TRY_S: Final = 0.1
-"""So long SQLite itself waits for a writer, before we look whether anybody still waits for us."""
+"""How long SQLite itself waits for a writer, before cancellation is looked for."""
 _PRIMARY: Final = 0xFF
 """Of the bits of SQLite's error codes."""
 
 
 def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
-    """Open the database at ``url`` and bring its tables up to date; the caller disposes of the engine.
+    """Open a database and bring its tables up to date.
+
+    The caller disposes of the engine.
 
     Whatever is done with it later waits as long as ``patience`` says, and no longer.
 
@@ -87,7 +89,7 @@ def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine
 
 
 def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
-    """Bring the tables up to date, once; what fails may be tried again.
+    """Bring the tables up to date; may be tried again.
 
     SQLite on a network file system is warned of: its locks and its shared memory are those of one machine.
 
@@ -112,10 +114,7 @@ def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
 
 
 def _bring_up_to_date(engine: Engine) -> None:
-    """Take the migration steps that a database lacks.
-
-    One that lacks none is only read, whoever writes to it.
-    """
+    """Take the migration steps that a database lacks, if any."""
     with engine.connect() as connection, connection.begin():
         if is_up_to_date(connection):
             return
@@ -157,7 +156,7 @@ def _engine(url: str | URL, patience: Patience) -> Engine:
 
 
 def close_database(engine: Engine) -> None:
-    """Close every connection: those at rest now, those that a thread still uses when it gives them back."""
+    """Close every connection, those in use when they are given back."""
     event.listen(engine, "checkin", lambda _driver, record: record.invalidate())
     engine.dispose()
 
@@ -170,7 +169,7 @@ def sqlite_url(path: Path) -> URL:
 
 @contextmanager
 def database_errors(what: str) -> Iterator[None]:
-    """Turn the database's errors, but not those of broken constraints, into a `StorageError`."""
+    """Turn a database's errors, but broken constraints, into a `StorageError`."""
     try:
         yield
     except IntegrityError:
@@ -181,10 +180,9 @@ def database_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(engine: Engine, what: str) -> Iterator[Connection]:
-    """Run one writing transaction, committed at the end of the block.
+    """Run one writing transaction, committed durably at the end.
 
-    It is on the disk then. After an error, or where nobody waits for it any more (`regraft.cancellation`), it is
-    undone.
+    After an error, or where nobody waits for it any more (`regraft.cancellation`), it is undone.
     """
     check_wanted()
     with database_errors(what), _connect(engine, what).execution_options(writes=True) as connection, connection.begin():
@@ -194,16 +192,13 @@ def transaction(engine: Engine, what: str) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine, what: str) -> Iterator[Connection]:
-    """Run one reading transaction, which neither waits for a writer nor holds one up."""
+    """Run one reading transaction; it neither waits for writers nor stops them."""
     with database_errors(what), _connect(engine, what) as connection, connection.begin():
         yield connection
 
 
 def refuse_work(engine: Engine, why: str) -> None:
-    """Refuse all work from here on, for a reason; allow it again without one.
-
-    Whoever asks is told the reason.
-    """
+    """Refuse all work for a reason; allow it without one."""
     engine.update_execution_options(**{_REFUSAL: why})
 
 
@@ -214,13 +209,13 @@ def _connect(engine: Engine, what: str) -> Connection:
 
 
 def one_at_a_time(connection: Connection, what: str) -> None:
-    """Let no other transaction that asks for the same go on until this one ends; SQLite has one writer anyway."""
+    """Exclude other transactions for the same ``what``; SQLite does anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"regraft: {what}"))))
 
 
 def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Return an insertion that can be told what to do on a conflict."""
+    """Return an insertion with a choice on conflicts."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 

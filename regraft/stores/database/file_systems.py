@@ -25,7 +25,7 @@ _LOCAL_FUSE: Final = {"fuse.fuse-overlayfs", "fuse.ntfs-3g", "fuse.ext4"}
 
 
 class Mount(NamedTuple):
-    """One line of ``mountinfo``: where, of which kind, and of what."""
+    """One line of ``mountinfo``: folder, kind and source."""
 
     folder: Path
     kind: str
@@ -42,16 +42,16 @@ def network_file_system(path: Path, mounts: Path = MOUNTS) -> str:
     Returns:
         Nothing where it lies on a disk of this machine, or where that is not known, as on macOS.
     """
-    real, found = Path(os.path.realpath(path)), None
+    real, mounted = Path(os.path.realpath(path)), None
     with suppress(OSError):
         for mount in map(_mount, mounts.read_text().splitlines()):
             # Of two at one place the later one hides the other.
-            if real.is_relative_to(mount.folder) and (not found or mount.folder.is_relative_to(found.folder)):
-                found = mount
-    if found is None or found.kind in _LOCAL_FUSE:
+            if real.is_relative_to(mount.folder) and (not mounted or mount.folder.is_relative_to(mounted.folder)):
+                mounted = mount
+    if mounted is None or mounted.kind in _LOCAL_FUSE:
         return ""
-    name = _NETWORK.get(found.kind) or ("FUSE" if found.kind.startswith("fuse.") else "")
-    return f"{name} ({found.source})" if name else ""
+    name = _NETWORK.get(mounted.kind) or ("FUSE" if mounted.kind.startswith("fuse.") else "")
+    return f"{name} ({mounted.source})" if name else ""
 
 
 def _mount(line: str) -> Mount:
@@ -61,5 +61,5 @@ def _mount(line: str) -> Mount:
 
 
 def _unescaped(text: str) -> str:
-    """Return a field as it is: spaces and the like are octal numbers there."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    """Return a field of ``mountinfo`` without its octal escapes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL on which nothing waits without an end; needs the package psycopg.
+"""Connections to PostgreSQL with limits of time, by psycopg.
 
 The database itself ends statements that take too long, or wait too long for a lock. One that is stopped, or cut off
 without a word, ends nothing: so each answer has its time here too.
@@ -22,7 +22,7 @@ _LIMIT = "SELECT set_config(%s, %s, false) WHERE current_setting(%s) = '0'"
 
 
 class LimitedConnection(psycopg.Connection[TupleRow]):
-    """A connection whose every answer comes within ``answer_s`` seconds, or it is closed."""
+    """A connection that is closed after ``answer_s`` seconds without an answer."""
 
     answer_s = math.inf
 

@@ -1,4 +1,4 @@
-"""The version of a database's tables, and how an older database gets today's.
+"""Schema versions, and the upgrade of older databases.
 
 A step is a module in `regraft.stores.database.migrations.versions`; `SCHEMA` names the last one, so that a database
 that has it is told without Alembic, which takes a third of a second to import.
@@ -21,14 +21,16 @@ def is_up_to_date(connection: Connection) -> bool:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Take the steps that a database lacks, all of them or none, in the caller's transaction.
+    """Take the missing steps, in the caller's transaction.
+
+    All of them or none.
 
     Raises:
         StorageError: a newer Regraft made it.
     """
     tables = inspect(connection).get_table_names()
-    found = _version_of(connection) if "alembic_version" in tables else None
-    if found == SCHEMA:
+    version = _version_of(connection) if "alembic_version" in tables else None
+    if version == SCHEMA:
         return
     from alembic import command  # noqa: PLC0415 - see above
     from alembic.config import Config  # noqa: PLC0415 - likewise
@@ -38,15 +40,15 @@ def bring_up_to_date(connection: Connection) -> None:
     config.set_main_option("script_location", "regraft.stores.database:migrations")
     config.attributes["connection"] = connection
     steps = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in steps:
+    if version is not None and version not in steps:
         raise StorageError(
-            f"cannot open the database: it has schema {found}, this Regraft knows up to {SCHEMA}: upgrade Regraft"
+            f"cannot open the database: it has schema {version}, this Regraft knows up to {SCHEMA}: upgrade Regraft"
         )
-    if found is None and "examples" in tables:
+    if version is None and "examples" in tables:
         command.stamp(config, _UNVERSIONED)
     command.upgrade(config, "head")
 
 
 def _version_of(connection: Connection) -> str | None:
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-    return found
+    version: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return version

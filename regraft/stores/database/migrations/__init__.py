@@ -1,1 +1,1 @@
-"""Steps by which an earlier Regraft's database gets today's tables; `regraft.stores.database.schema` takes them."""
+"""Migrations, taken by `regraft.stores.database.schema`."""

@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: the steps, inside the transaction of whoever called."""
+"""Alembic's environment: steps run in the caller's transaction."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""One module a step, in order of their numbers; a step that was released is never changed."""
+"""Steps in order of their numbers; released ones never change."""

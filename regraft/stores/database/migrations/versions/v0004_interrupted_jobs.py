@@ -1,4 +1,4 @@
-"""Retrain jobs know how their first process ended, where it was interrupted and the job started again."""
+"""The column of how a job's first process ended."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Examples may be left out of retrains until a person has looked, and know who vouched for their label."""
+"""The columns of quarantine, and of who vouched for a label."""
 
 import sqlalchemy as sa
 from alembic import op

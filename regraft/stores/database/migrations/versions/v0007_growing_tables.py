@@ -1,7 +1,4 @@
-"""Indexes for growing tables, and 64-bit sizes of kept requests.
-
-Whatever is asked often is found by an index, however many rows there are.
-"""
+"""Indexes for growing tables, and 64-bit sizes of kept requests."""
 
 import sqlalchemy as sa
 from alembic import op
