@@ -110,7 +110,7 @@ def locked_or_none(path: Path) -> Iterator[bool]:
 
 
 def _wait_for(file: IO[str], path: Path, patience_s: float) -> None:
-    """Poll for a lock: no system call waits for so long and no longer."""
+    """Poll for a lock; no system call waits so long."""
     began_s, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
     while not _try_lock(file):
         check_wanted()

@@ -24,7 +24,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class GateLimits:
-    """Limits that a person typed, in percentage points; None where nobody typed one.
+    """Limits of the gate in percentage points, None if unset.
 
     A suspect is a label that is likely wrong; more of them count where the difference is beyond chance.
     """

@@ -28,7 +28,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def check_label(label: str) -> None:
-    """Check that a label can be a folder, a line and a metric.
+    """Check that a label can name folders, lines and metrics.
 
     Raises:
         InvalidRequestError: the text says why it cannot.

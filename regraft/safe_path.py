@@ -24,7 +24,10 @@ def import_own_packages() -> None:
 
 
 def module_command(module: str) -> list[str]:
-    """Return the command of a child process that runs a module, and imports nothing from its working directory."""
+    """Return the command that runs a module in a safe child.
+
+    It imports nothing from its working directory.
+    """
     return [sys.executable, "-P", __file__, module]
 
 

@@ -1,1 +1,1 @@
-"""Load on a server, and what it answered."""
+"""Load on a server, and its latencies."""

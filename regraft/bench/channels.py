@@ -1,4 +1,4 @@
-"""The wire of the load generator: several connections, requests that are bytes already, answers as plain values."""
+"""Connections of the load generator, and its encoded requests."""
 
 import asyncio
 from types import TracebackType
@@ -22,7 +22,9 @@ _CONNECT_S: Final = 10.0
 
 
 class Answer(NamedTuple):
-    """What came of a request: ``code`` is gRPC's name; without OK only ``text`` says more.
+    """The answer to a request, or its error.
+
+    ``code`` is gRPC's name; without OK only ``text`` says more. ``stages_ms`` goes with `STAGES`.
 
     ``stages_ms`` goes with `STAGES`.
     """
@@ -34,13 +36,13 @@ class Answer(NamedTuple):
 
 
 def encode_request(image: bytes, name: str) -> bytes:
-    """Return the bytes of a request, made once for each picture so that sending it costs little."""
+    """Encode a request once for each picture, to send cheaply."""
     request = classifier_pb2.ClassifyRequest(image=image, name=name)
     return request.SerializeToString()
 
 
 class Channels:
-    """``count`` connections to one server, on the loop that runs; an asynchronous context manager."""
+    """Connections to one server; an asynchronous context manager."""
 
     def __init__(self, server: Connection, count: int) -> None:
         """Prepare connections to ``server``."""
@@ -75,7 +77,7 @@ class Channels:
         await self._close()
 
     async def classify(self, number: int, request: bytes, timeout_s: float) -> Answer:
-        """Send request ``number``, which chooses the connection, and return the answer; errors are answers too."""
+        """Send a request; its number chooses the connection."""
         call = self._calls[number % len(self._calls)]
         try:
             return await call(request, timeout=timeout_s, metadata=self._metadata)
@@ -87,7 +89,7 @@ class Channels:
 
 
 async def _connect(channel: grpc.aio.Channel) -> bool:
-    """Return whether somebody is there, at the first attempt: gRPC itself would go on trying."""
+    """Connect at the first attempt, where gRPC would go on."""
     state = channel.get_state(try_to_connect=True)
     while state not in {grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE}:
         await channel.wait_for_state_change(state)

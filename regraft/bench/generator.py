@@ -1,9 +1,9 @@
-"""A load generator for every server that speaks `regraft.v1.Classifier`; ``regraft bench`` is its command.
+"""A load generator for servers of `regraft.v1.Classifier`.
 
 In a closed loop a number of clients send their next request as their last answer comes: how much does a server do at
 most? In an open loop requests fall due at a rate, whatever the server does, as those of independent users do: how long
-do they wait? There the latency counts from the time a request was due, so that a server that stalls, and with it
-whoever measures, pays for every request that had to wait (Gil Tene, "How NOT to Measure Latency": coordinated
+do they wait? There the latency counts from the time a request was due, so that a server that stalls
+pays for every request that had to wait (Gil Tene, "How NOT to Measure Latency": coordinated
 omission).
 """
 
@@ -29,9 +29,10 @@ _TICK_S: Final = 0.25
 
 
 def run_bench(settings: BenchSettings, progress: Progress = silent) -> BenchResult:
-    """Run it in an event loop of its own. Ctrl-C ends it early, and what was measured so far is the result.
+    """Run a load test in an event loop of its own.
 
-    ``progress`` is told the stages ``warm-up`` and ``measure``, in seconds.
+    Ctrl-C ends it early, with the result so far. ``progress`` is told the stages ``warm-up`` and ``measure``, in
+    seconds.
 
     Raises:
         RemoteError: nobody is there.
@@ -41,7 +42,9 @@ def run_bench(settings: BenchSettings, progress: Progress = silent) -> BenchResu
 
 
 async def bench(settings: BenchSettings, progress: Progress = silent, stop: asyncio.Event | None = None) -> BenchResult:
-    """Run it in the event loop that runs; ``stop`` ends it early, and gives up what is on its way.
+    """Run a load test in the running event loop.
+
+    ``stop`` ends it early, and gives up requests on their way.
 
     Raises:
         RemoteError: nobody is there.
@@ -51,14 +54,16 @@ async def bench(settings: BenchSettings, progress: Progress = silent, stop: asyn
 
 
 def open_channels(settings: BenchSettings) -> Channels:
-    """Return as many connections as a load needs; enter them before use."""
+    """Return the connections of a load; enter them before use."""
     return Channels(
         settings.server, _OPEN_LOOP_CHANNELS if settings.rate else math.ceil(settings.concurrency / _CLIENTS_A_CHANNEL)
     )
 
 
 class Run:
-    """One run of the generator: its clock, and the requests on their way.
+    """One run: its clock, and the requests on their way.
+
+    ``tally`` counts the requests that are sent from now on; another may take its place for a new phase.
 
     ``tally`` counts the requests that are sent from now on; whoever wants phases puts another in its place.
     """
@@ -66,7 +71,7 @@ class Run:
     def __init__(
         self, settings: BenchSettings, channels: Channels, on_answer: Callable[[], None] = lambda: None
     ) -> None:
-        """Begin a run now, which `work` does; ``on_answer`` is told of each answer."""
+        """Begin a run now, and call ``on_answer`` at each answer."""
         self.settings = settings
         self._channels = channels
         self._on_answer = on_answer
@@ -119,7 +124,7 @@ class Run:
 
 
 async def _play(run: Run, progress: Progress, stop: asyncio.Event) -> BenchResult:
-    """Carry out a run, as far as it comes before ``stop``."""
+    """Play a run, as far as it comes before ``stop``."""
     cpu = _CpuMeter()
 
     async def work() -> None:
@@ -160,7 +165,7 @@ async def _count(progress: Progress, stage: str, began_s: float, ends_s: float) 
 
 
 class _CpuMeter:
-    """The CPU seconds that this process, all its threads, uses for each second; nothing until it began and ended."""
+    """A meter of this process's CPU seconds a second."""
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -185,5 +190,8 @@ async def _until_interrupted(settings: BenchSettings, progress: Progress) -> Ben
 
 
 def _precise_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop whose timers are good to microseconds: epoll, the default, rounds up to whole milliseconds."""
+    """Return an event loop with timers good to microseconds.
+
+    Those of epoll, the default, are whole milliseconds.
+    """
     return asyncio.SelectorEventLoop(selectors.SelectSelector())

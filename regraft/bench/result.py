@@ -1,4 +1,4 @@
-"""What a load test found: the answers as they come in, and the figures at the end."""
+"""Counts of a load test, and its figures."""
 
 from array import array
 from collections import Counter
@@ -17,7 +17,10 @@ _PER_MILLE: Final = (500, 950, 990, 999, 1000)
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds. A percentile is the least latency that so many of a hundred requests did not exceed."""
+    """Latencies in milliseconds.
+
+    A percentile is the least latency that so many of a hundred requests did not exceed.
+    """
 
     mean: float
     p50: float
@@ -37,7 +40,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The figures of one run. ``requests`` is the sum of ``answered``, ``errors`` and ``abandoned``.
+    """The figures of one run.
+
+    ``requests`` is the sum of ``answered``, ``errors`` and ``abandoned``.
 
     Attributes:
         settings: what was asked for, without the pictures.
@@ -73,19 +78,19 @@ class BenchResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say why these figures may be the generator's and not the server's."""
-        found = []
+        """Warnings where the generator itself may be the limit."""
+        warnings = []
         if self.client_cpu_share > _BUSY_SHARE:
-            found.append(
+            warnings.append(
                 f"the client itself used {self.client_cpu_share:.2f} of a core: it may be the limit, not the server; "
                 "share the load between several processes"
             )
         if self.sent_late_p99_ms > _LATE_MS:
-            found.append(
+            warnings.append(
                 f"1 request in 100 was sent more than {self.sent_late_p99_ms:.0f} ms after it was due (which counts "
                 "as latency): the client cannot keep up, or shares its CPUs with a busy server"
             )
-        return tuple(found)
+        return tuple(warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -93,7 +98,7 @@ class BenchResult:
 
 
 class Tally:
-    """Counts what becomes of each request; times are those of `time.perf_counter`."""
+    """A tally of requests; times are of `time.perf_counter`."""
 
     def __init__(self, opens_s: float, closes_s: float) -> None:
         """Count requests due, and answers that come, from ``opens_s`` to ``closes_s``."""
@@ -114,7 +119,7 @@ class Tally:
             self._lateness_ms.append(1000 * (sent_s - due_s))
 
     def answered(self, due_s: float, done_s: float, answer: Answer) -> None:
-        """Count its answer. The latency begins when it was due, so that a stalled server is not flattered."""
+        """Count an answer, its latency from when it was due."""
         if answer.code == OK and self._opens_s <= done_s < self._closes_s:
             self._arrived += 1
         if not self._is_counted(due_s):

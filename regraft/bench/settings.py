@@ -1,4 +1,4 @@
-"""What a load test is asked, and when its requests fall due."""
+"""Settings of a load test, and its schedule."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ Arrivals = Literal["poisson", "even"]
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to send, where to, and how fast.
+    """The requests of a load test: pictures, target and pace.
 
     Attributes:
         images: encoded pictures, sent in turn; all are held in memory.
@@ -45,7 +45,7 @@ class BenchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what could not be run."""
+        """Refuse settings that could not be run."""
         if not self.images:
             raise InvalidRequestError("there are no pictures to send")
         if self.arrivals not in get_args(Arrivals):
@@ -62,7 +62,7 @@ class BenchSettings:
                 raise InvalidRequestError(f"--{flag.removesuffix('_s').replace('_', '-')} {value}: more than 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, with the number of the pictures in their place, and no secrets."""
+        """Return plain JSON types, without pictures and secrets."""
         fields = asdict(self)
         fields["images"] = len(fields["images"])
         del fields["server"]
@@ -70,7 +70,10 @@ class BenchSettings:
 
 
 def due_times(settings: BenchSettings) -> Iterator[float]:
-    """Yield when each request of an open loop is due, in seconds from the start of the warm-up."""
+    """Yield the due times of an open loop, in seconds.
+
+    They count from the start of the warm-up.
+    """
     assert settings.rate is not None
     random = np.random.default_rng(settings.seed)
     due_s = 0.0

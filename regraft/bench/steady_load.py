@@ -64,10 +64,10 @@ def in_a_thread(work: Coroutine[Any, Any, None]) -> "Future[None]":
 
 
 class Load:
-    """Clients that classify pictures in turn, each when its last answer came; a context manager."""
+    """A closed loop of clients, as a context manager."""
 
     def __init__(self, settings: BenchSettings, begin: Begin = in_a_thread) -> None:
-        """Prepare the clients of a closed loop, for as long as the block lasts.
+        """Prepare clients for as long as the block lasts.
 
         Args:
             settings: what they send, and where; its times do not matter.
@@ -102,7 +102,7 @@ class Load:
         self._done.result()
 
     def mark(self, phase: str) -> None:
-        """Begin a phase, which counts the requests from here on.
+        """Begin a phase, which counts requests; the first is ``before``.
 
         The first one is called ``before``.
         """

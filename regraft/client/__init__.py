@@ -1,1 +1,1 @@
-"""Calls a server: the client, how it connects, and what it sends."""
+"""The client of a server, its connection and its uploads."""

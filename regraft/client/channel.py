@@ -1,4 +1,4 @@
-"""Opens channels to a server, blocking and asynchronous, as a `Connection` says."""
+"""gRPC channels to a server, blocking and asynchronous."""
 
 import ssl
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 def open_channel(connection: Connection) -> grpc.Channel:
-    """Return a blocking channel, which connects on its first use; whoever opens it closes it.
+    """Return a blocking channel; it connects on first use.
 
     Raises:
         InvalidRequestError: a file cannot be read; the text names the flag.
@@ -39,7 +39,7 @@ def open_channel(connection: Connection) -> grpc.Channel:
 
 
 def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
-    """Return an asynchronous channel with a connection of its own; calls on it must be given `metadata_of`.
+    """Return an asynchronous channel; its calls need `metadata_of`.
 
     Raises:
         InvalidRequestError: as `open_channel`.
@@ -51,36 +51,39 @@ def open_aio_channel(connection: Connection) -> grpc.aio.Channel:
 
 
 def metadata_of(connection: Connection) -> Metadata:
-    """Return what goes with every call to say who makes it."""
+    """Return the metadata that names the caller."""
     return (("authorization", f"Bearer {connection.token}"),) if connection.token else ()
 
 
 def _options(connection: Connection) -> tuple[tuple[str, str | int], ...]:
-    """Return the options of a channel; no proxy stands between it and this machine."""
+    """Return the channel's options; no proxy before this machine."""
     return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(connection.target) else _OPTIONS
 
 
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:
-    """Return what TLS needs; the files are tried first, since gRPC would just never connect with bad ones."""
+    """Return credentials for TLS, or None.
+
+    The files are tried first, since gRPC would just never connect with bad ones.
+    """
     ca, cert, key = connection.tls_ca, connection.tls_cert, connection.tls_key
     if ca is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    asked = f"--tls-ca {ca}"
+    flags = f"--tls-ca {ca}"
     try:
         context.load_verify_locations(ca)
         if cert is None or key is None:
             return grpc.ssl_channel_credentials(ca.read_bytes())
-        asked = f"--tls-cert {cert}, --tls-key {key}"
+        flags = f"--tls-cert {cert}, --tls-key {key}"
         context.load_cert_chain(cert, key, password="")  # an encrypted key shall not ask the terminal
         return grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise InvalidRequestError(f"{asked}: need PEM files ({reason})") from error
+        raise InvalidRequestError(f"{flags}: need PEM files ({reason})") from error
 
 
 class _Details(NamedTuple):
-    """What gRPC hands an interceptor, which its own types do not let us make."""
+    """Call details, which gRPC's own types do not let us make."""
 
     method: str
     timeout: float | None
@@ -95,7 +98,7 @@ class _WithMetadata(
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Adds metadata to every call; gRPC's own call credentials would do so over TLS alone."""
+    """An interceptor that adds metadata, also without TLS."""
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata

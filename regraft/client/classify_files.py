@@ -1,4 +1,4 @@
-"""Sends files of pictures to a server to be classified, whatever their size."""
+"""Classification of files by a server, whatever their size."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def classify_files(
 def _sendable(
     files: Sequence[tuple[str, Path]], taken: "deque[tuple[str, str]]", limit_bytes: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (id, picture) of what can be sent, and note what is taken."""
+    """Yield (id, picture) of sendable files, and record all."""
     for key, file in files:
         try:
             size_bytes = file.stat().st_size + len(key.encode())

@@ -1,4 +1,4 @@
-"""A client for Regraft's services: what the command line, the demo and the tests call."""
+"""The client of Regraft's services."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -29,11 +29,11 @@ from regraft.v1 import (
 _NO_SERVER: Final = re.compile(
     "failed to connect|backends failing|proxy|connection (refused|reset)|socket closed|DNS|timed? ?out", re.IGNORECASE
 )
-"""What gRPC's own core says when nobody is there; a server that answers UNAVAILABLE has words of its own."""
+"""Texts of gRPC's core where no server is; one that answers UNAVAILABLE has texts of its own."""
 _TOO_LATE: Final = "Deadline Exceeded"
-"""What gRPC's own core says where nothing came in time; a server that gave up has words of its own."""
+"""The text of gRPC's core where nothing came in time; a server that gave up has texts of its own."""
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
-"""What gRPC says of a request that is larger than one of the two sides allows: its bytes, and the limit."""
+"""gRPC's text where one side allows no message so large: its bytes, and the limit."""
 
 MOST_BYTES: Final = 2**31 - 1
 """Of a message, whatever a server takes: Protocol Buffers know no larger one."""
@@ -42,12 +42,12 @@ _T = TypeVar("_T")
 
 
 def nobody_answers(target: str, text: str = "") -> str:
-    """Return what people are told where no server could be reached, by the ``text`` of gRPC's core."""
+    """Return the text where no server could be reached, with advice."""
     return f"no server answers at {target}{f' ({text})' if text else ''}: {_question(text, target)}"
 
 
 def _question(text: str, target: str) -> str:
-    """Return what to look at."""
+    """Return the advice by gRPC's own text."""
     if proxy := not is_loopback(target) and proxy_of(target):
         return (
             f"does the proxy on the way ({proxy}) let it through? If it should not be asked, name the host in no_proxy"
@@ -60,7 +60,7 @@ def _question(text: str, target: str) -> str:
 
 
 class RemoteError(RegraftError):
-    """What a server answered instead of a result; ``code`` is gRPC's name for it, such as NOT_FOUND."""
+    """A server's error; ``code`` is gRPC's name, such as NOT_FOUND."""
 
     def __init__(self, code: str, text: str) -> None:
         """Keep the code beside the text."""
@@ -69,7 +69,7 @@ class RemoteError(RegraftError):
 
 
 class MessageTooLargeError(RemoteError):
-    """A picture too large to be sent, which ends its stream; ``limit_bytes`` is the most that a message may have."""
+    """A picture too large to send, above ``limit_bytes``; its stream ends."""
 
     def __init__(self, code: str, size_bytes: int, limit_bytes: int) -> None:
         """Say what to do about it."""
@@ -78,13 +78,15 @@ class MessageTooLargeError(RemoteError):
 
 
 def too_large(size_bytes: int, limit_bytes: int) -> str:
-    """Return what people are told of a picture whose message has so many bytes, where fewer can be sent."""
+    """Return the text about a picture too large to send."""
     sizes = f"{size_bytes:,} bytes; the limit of a message is {limit_bytes:,}"
     return f"the picture is too large to send: {sizes}: scale it down"
 
 
 class _UntilError(Iterator[_T]):
-    """Ends where another iterator fails and keeps the error, of which gRPC would only say that there was one.
+    """An iterator that ends at another's error, and keeps it.
+
+    gRPC would only say that there was one. What came before it is still sent, and answered.
 
     What came before the error is still sent, and answered.
     """
@@ -104,13 +106,15 @@ class _UntilError(Iterator[_T]):
 
 
 class Client:
-    """Blocking calls to one server. Thread-safe; close it, or use it in a ``with`` statement.
+    """Blocking calls to one server.
+
+    Thread-safe; close it, or use it in a ``with`` statement.
 
     Every call raises `RemoteError` where the server answers with an error.
     """
 
     def __init__(self, server: Connection | str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
-        """Connect on first use; ``timeout_s`` is the deadline of all calls but streams.
+        """Prepare a client, which connects on first use.
 
         Args:
             server: host:port where neither TLS nor a token is needed.
@@ -157,7 +161,7 @@ class Client:
     def classify_stream(
         self, images: Iterable[tuple[str, bytes]], *, name: str = "", top_k: int = 0, any_order: bool = False
     ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
-        """Classify (id, picture) pairs; each answer is a response or an error of its own.
+        """Classify (id, picture) pairs; each answer may be an error.
 
         They come in order, or with ``any_order`` as they are ready.
         """
@@ -174,7 +178,7 @@ class Client:
     def add_examples(
         self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = "", group: str = ""
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
-        """Send (picture, label) pairs, all of one group if one is named; see `send_examples`."""
+        """Label (picture, label) pairs; see `send_examples`."""
         requests = (
             retraining_pb2.AddExamplesRequest(image=image, label=label, name=name, source=source, group=group)
             for image, label in examples
@@ -184,7 +188,7 @@ class Client:
     def send_examples(
         self, requests: Iterable[retraining_pb2.AddExamplesRequest]
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
-        """Label pictures; each answer but REJECTED and CONFLICTING is a promise that the example is kept.
+        """Label pictures; answers but REJECTED and CONFLICTING are promises.
 
         Raises:
             MessageTooLargeError: one is far beyond what the server takes; it and what came after it is not answered.
@@ -195,7 +199,7 @@ class Client:
     def list_examples(
         self, *, name: str = "", label: str = "", with_images: bool = False, quarantined: bool = False
     ) -> Iterator[examples_pb2.Example]:
-        """Yield the examples in force, of one label or of all, or those in quarantine, ordered by hash."""
+        """Yield examples in force or in quarantine, by hash."""
         request = examples_pb2.ListExamplesRequest(
             name=name, label=label, with_images=with_images, quarantined=quarantined
         )
@@ -203,11 +207,11 @@ class Client:
             yield from self._examples.ListExamples(request)
 
     def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
-        """Return an example and its history; the beginning of its hash is enough."""
+        """Return an example and its history, by its hash's beginning."""
         request = examples_pb2.GetExampleRequest(name=name, sha256=sha256, with_image=with_image)
         with self._errors():
-            found: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
-        return found
+            response: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
+        return response
 
     def relabel_example(self, sha256: str, label: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
         """Give an example another label, and return it."""
@@ -226,7 +230,7 @@ class Client:
         return removed
 
     def release_example(self, sha256: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
-        """Say that the label of an example in quarantine is right, and return it."""
+        """Release an example from quarantine, and return it."""
         request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator)
         with self._errors():
             released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s)
@@ -294,7 +298,7 @@ class Client:
                     return jobs
 
     def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
-        """Ask for the end of a job."""
+        """Request the end of a job."""
         request = retraining_pb2.CancelRetrainJobRequest(id=job_id)
         with self._errors():
             job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s)
@@ -323,7 +327,7 @@ class Client:
         expected: int | None = None,
         request_id: str = "",
     ) -> models_pb2.Model:
-        """Make a version the champion; when this returns it serves.
+        """Promote a version to champion; it serves when this returns.
 
         Args:
             version: which.
@@ -348,7 +352,7 @@ class Client:
     def rollback(
         self, *, name: str = "", who: str = "", why: str = "", expected: int | None = None, request_id: str = ""
     ) -> models_pb2.Model:
-        """Go back to the champion before; when this returns it serves. Arguments as `promote`."""
+        """Roll back to the champion before; arguments as `promote`."""
         request = models_pb2.RollbackRequest(
             name=name, who=who, why=why, expected_champion=expected, request_id=request_id or str(uuid4())
         )
@@ -357,14 +361,14 @@ class Client:
         return model
 
     def shadow(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
-        """Let a version judge beside the champion, unseen; 0 ends that."""
+        """Shadow the champion with a version; 0 ends that."""
         request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why)
         with self._errors():
             model: models_pb2.Model = self._models.Shadow(request, timeout=self._timeout_s)
         return model
 
     def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
-        """Yield what a stream of requests is answered, and then raise what ended them, if anything did."""
+        """Yield the answers to a stream, then raise its error."""
         sent = _UntilError(requests)
         with self._errors():
             call = rpc(sent)

@@ -1,4 +1,4 @@
-"""How a client reaches a server: where it is, and the secrets that it is shown."""
+"""The connection to a server: address, secrets, certificates."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,13 @@ DEFAULT_TARGET: Final = "127.0.0.1:50051"
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a server is, and how to talk to it.
+    """The address of a server, with secrets for it.
 
     Attributes:
         target: HOST:PORT, or unix:PATH of a socket.
-        token: says who we are; empty where nobody asks.
+        token: names the caller; empty where none is needed.
         tls_ca: PEM certificates that the server's must go back to; None for a server without TLS.
-        tls_cert: PEM certificate that says who we are, and the chain above it.
+        tls_cert: PEM certificate of the caller, and the chain above it.
         tls_key: PEM, its private key.
         insecure: whether the token may cross a network in the clear.
     """
@@ -31,7 +31,7 @@ class Connection:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what would give a secret away, or makes no sense."""
+        """Refuse a connection that leaks secrets or makes no sense."""
         if self.target.startswith(":") or not self.target:
             raise InvalidRequestError(
                 f"--target {self.target!r}: need HOST:PORT, such as {DEFAULT_TARGET}, or unix:PATH of a socket"

@@ -1,4 +1,4 @@
-"""A model's answers with every probability, by a server or a file alike."""
+"""Answers with every probability, by server or file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NEVER: Final = -1.0
 
 @dataclass(frozen=True)
 class Answering:
-    """The version that answers, and by what it judges.
+    """The answering version, with labels and thresholds.
 
     Attributes:
         version: 0 where a file's folder does not say.
@@ -42,7 +42,10 @@ class Answering:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer to one picture: its probabilities, float32 [K], and its novelty."""
+    """A reply about one picture.
+
+    Probabilities are float32 [K].
+    """
 
     by: Answering
     probabilities: FloatArray
@@ -50,7 +53,7 @@ class Reply:
 
 
 Outcome: TypeAlias = tuple[str, Reply | str]
-"""The id of a picture, with what is said of it, or why nothing is."""
+"""The id of a picture, with its reply or the reason for none."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class ModelAnswers:
 
 
 def gather(outcomes: Iterable[Outcome], count: int, progress: Progress = silent) -> ModelAnswers:
-    """Put ``count`` outcomes together.
+    """Gather the outcomes of one model.
 
     Args:
         outcomes: of one model.
@@ -87,17 +90,17 @@ def gather(outcomes: Iterable[Outcome], count: int, progress: Progress = silent)
     ids: list[str] = []
     failures: dict[str, str] = {}
     probabilities, novelty = np.empty((0, 0), np.float32), np.empty(count, np.float32)
-    for done, (key, said) in enumerate(outcomes, start=1):
-        if isinstance(said, str):
-            failures[key] = said
+    for done, (key, reply) in enumerate(outcomes, start=1):
+        if isinstance(reply, str):
+            failures[key] = reply
         else:
             if by is None:
-                by, probabilities = said.by, np.empty((count, len(said.by.labels)), np.float32)
-            if said.by != by:
+                by, probabilities = reply.by, np.empty((count, len(reply.by.labels)), np.float32)
+            if reply.by != by:
                 raise PreconditionError(
-                    f"{by.name}: version {said.by.version} went live while {by.version} was asked: evaluate again"
+                    f"{by.name}: version {reply.by.version} went live while {by.version} was asked: evaluate again"
                 )
-            probabilities[len(ids)], novelty[len(ids)] = said.probabilities, said.novelty
+            probabilities[len(ids)], novelty[len(ids)] = reply.probabilities, reply.novelty
             ids.append(key)
         progress("evaluate", done, count)
     if by is None:
@@ -107,7 +110,7 @@ def gather(outcomes: Iterable[Outcome], count: int, progress: Progress = silent)
 
 
 def replies_of_server(client: Client, files: Sequence[tuple[str, Path]], name: str = "") -> Iterator[Outcome]:
-    """Yield what a server says of each (id, file)."""
+    """Yield a server's reply to each (id, file)."""
     by: Answering | None = None
     place: dict[str, int] = {}
     for answer in classify_files(client, files, name=name, top_k=EVERY_LABEL):
@@ -125,7 +128,7 @@ def replies_of_server(client: Client, files: Sequence[tuple[str, Path]], name: s
 
 
 def _answering(response: classifier_pb2.ClassifyResponse) -> Answering:
-    """Return the version that a server answered by; its labels are sorted."""
+    """Return the version that answered; its labels are sorted."""
     declines = response.HasField("abstention")
     return Answering(
         response.name,

@@ -1,4 +1,4 @@
-"""The proxies that an environment names: which one a call goes through, and never one on the way to this machine."""
+"""Proxies of the environment, none before this machine."""
 
 import os
 from collections.abc import MutableMapping
@@ -13,7 +13,7 @@ _EXCEPTIONS_OF_GRPC: Final = ("no_grpc_proxy", "no_proxy")
 
 
 def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Add this machine to what is reached without a proxy, for every library here and in children."""
+    """Except this machine from proxies, here and in children."""
     for name in _EXCEPTIONS:
         others = environment.get(name, "")
         if _LOOPBACK not in others:
@@ -21,7 +21,10 @@ def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def proxy_of(target: str) -> str:
-    """Return the variable and the URL, without its password, of the proxy on gRPC's way to HOST:PORT; or nothing."""
+    """Return variable and URL of a target's proxy, or nothing.
+
+    The order is gRPC's; the URL comes without its password.
+    """
     name = next((name for name in _PROXIES if os.environ.get(name)), "")
     host = target.rpartition(":")[0].strip("[]") or target
     exceptions = next((value for name in _EXCEPTIONS_OF_GRPC if (value := os.environ.get(name))), "")

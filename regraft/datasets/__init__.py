@@ -1,1 +1,1 @@
-"""Labelled pictures as people keep them: in folders, or by a list."""
+"""Labelled pictures in folders and lists."""

@@ -79,11 +79,11 @@ def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[Ba
     folders = [(path, label)] if label else [(folder, one_form(folder.name)) for folder in folders_in(path)]
     if not folders and contents(path).files:
         raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
-    found = [(contents(folder), text) for folder, text in folders]
-    pairs = [(file, text) for inside, text in found for file in sorted(inside.files)]
+    classes = [(contents(folder), text) for folder, text in folders]
+    pairs = [(file, text) for inside, text in classes for file in sorted(inside.files)]
     if not pairs:
         raise InvalidRequestError(f"{path}: there are no files in it")
-    return pairs, tuple(BadLine(str(file), reason) for inside, _ in found for file, reason in inside.left_out)
+    return pairs, tuple(BadLine(str(file), reason) for inside, _ in classes for file, reason in inside.left_out)
 
 
 def write_picture(folder: Path, label: str, stem: str, image: bytes) -> str:

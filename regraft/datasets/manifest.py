@@ -1,4 +1,4 @@
-"""Lists of labelled pictures: CSV, JSON Lines or Parquet, whatever their columns are called."""
+"""Lists of labelled pictures: CSV, JSON Lines or Parquet."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """A picture and what is said of it, see `regraft.stores.examples.NewExample`.
+    """A labelled picture of a list, see `regraft.stores.labels.NewExample`.
 
     Attributes:
         path: None stands for the picture of a kept request.
@@ -51,12 +51,12 @@ class LabelledFile:
 
     @property
     def name(self) -> str:
-        """What people know it by."""
+        """The picture's name for people."""
         return str(self.path) if self.path else f"request {self.request_id}"
 
     @property
     def size_bytes(self) -> int:
-        """How large the picture is; 0 where there is no telling."""
+        """The picture's size, 0 where unknown."""
         try:
             return self.path.stat().st_size if self.path else 0
         except OSError:
@@ -65,7 +65,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that names no picture, and why."""
+    """A line that names no picture, with the reason."""
 
     place: str
     reason: str
@@ -97,12 +97,12 @@ _Rows = Iterator[tuple[str, Row | _BadLineError]]
 
 
 def is_manifest(path: Path) -> bool:
-    """Return whether a path is that of a list."""
+    """Tell whether a path is a list's."""
     return path.suffix.lower() in _READERS and path.is_file()
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a list; a line that makes no sense leaves the others as they are.
+    """Read a list; bad lines leave the others as they are.
 
     Raises:
         InvalidRequestError: it has no good line; the text names the first bad one.
@@ -125,7 +125,7 @@ class _Reading:
     columns: dict[str, str] = field(default_factory=dict)  # of those that were met, the field
 
     def add(self, place: str, row: Row | _BadLineError) -> None:
-        """Take a line, or keep in mind why it cannot be taken."""
+        """Add a line, or the reason why it is bad."""
         try:
             if isinstance(row, _BadLineError):
                 raise row
@@ -144,15 +144,15 @@ class _Reading:
         return Manifest(self.path, tuple(self.files), tuple(self.bad), unused)
 
     def _fields(self, row: Row) -> dict[str, str]:
-        """Return what a line says of each field, by the first of the field's columns that says anything."""
-        said: dict[str, dict[str, str]] = {name: {} for name in COLUMNS}
+        """Return a line's fields, each by its first filled column."""
+        values: dict[str, dict[str, str]] = {name: {} for name in COLUMNS}
         for column, value in row.items():
             if column not in self.columns:
                 self.columns[column] = _MEANING.get(_plain(column), "")
             if name := self.columns[column]:
-                said[name][_plain(column)] = _text(column, value)
+                values[name][_plain(column)] = _text(column, value)
         return {
-            name: next(filter(None, (said[name].get(_plain(each), "") for each in columns)), "")
+            name: next(filter(None, (values[name].get(_plain(each), "") for each in columns)), "")
             for name, columns in COLUMNS.items()
         }
 
@@ -161,7 +161,7 @@ class _Reading:
         if not (file or fields["request_id"]):
             met = ", ".join(repr(name) for name in self.columns) or "none"
             raise _BadLineError(f"names neither a file nor a request_id; its columns: {met}")
-        path = _found(self.path.parent, file) if file else None
+        path = _existing(self.path.parent, file) if file else None
         return LabelledFile(path, weight=_weight(weight), place=place, **fields)
 
 
@@ -173,7 +173,7 @@ _MEANING: Final = {_plain(column): name for name, columns in COLUMNS.items() for
 
 
 def _text(column: str, value: object) -> str:
-    """Return a value as text; numbers are labels too, in lists that programs wrote."""
+    """Return a value as text; numbers are labels too."""
     match value:
         case None:
             return ""
@@ -188,7 +188,7 @@ def _text(column: str, value: object) -> str:
     raise _BadLineError(f"{column} is no text")
 
 
-def _found(folder: Path, file: str) -> Path:
+def _existing(folder: Path, file: str) -> Path:
     path = folder / file
     if not _is_file(path) and os.sep == "/" and _is_file(other := folder / file.replace("\\", "/")):
         return other  # a list that was made on Windows
@@ -215,7 +215,10 @@ def _weight(text: str) -> float:
 
 
 def _csv_rows(path: Path) -> _Rows:
-    """Yield the lines of a CSV, whatever its delimiter; bytes that are no UTF-8 spoil only the line that has them."""
+    """Yield the lines of a CSV, of any delimiter.
+
+    Bytes that are no UTF-8 spoil only the line that has them.
+    """
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         header = file.readline()
         file.seek(0)

@@ -356,7 +356,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image, needed: NeededPart | None) -> Image.Image:
-    """Lay a picture on white, a few rows at a time, to spare memory."""
+    """Lay a picture on white, by rows to spare memory."""
     left, top, right, bottom = needed(image.size) if needed else (0, 0, *image.size)
     rgb = Image.new("RGB", image.size, "white")
     for upper in range(top, bottom, _ROWS_AT_ONCE):
@@ -387,7 +387,7 @@ def _grey_of_16_bits(image: Image.Image, bits: int) -> Image.Image:
 
 
 def _check_levels(image: Image.Image) -> None:
-    """Refuse 16 bits a channel of which the high byte is near empty."""
+    """Refuse 16 bits a channel with a near-empty high byte."""
     colours = image.getbands()[: 4 if image.mode == "CMYK" else 3]
     highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours if band not in "Aa")  # type: ignore[arg-type]  # of one channel: two numbers
     if highest < 1 << _SENSOR_BITS - 8:

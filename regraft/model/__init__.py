@@ -1,1 +1,1 @@
-"""The model file: its card, its graph, its session, and whether its answers drift."""
+"""Model files: card, graph, session, and drift of answers."""

@@ -1,4 +1,4 @@
-"""The model file: a backbone and a swappable head in one self-contained ONNX graph.
+"""The model file: a backbone and a swappable head in ONNX.
 
 ::
 
@@ -38,14 +38,14 @@ _EQUAL_IR: Final = (8, 9, 10)
 _HEAD: Final = "head."
 CARD_KEY: Final = "regraft.card"
 ABSTAIN_KEY: Final = "regraft.abstain_at_most"
-"""Metadata of a model with a target error, for those who read no card: up to this probability there is no answer."""
+"""Metadata of a model with a target error: up to this probability there is no answer, for readers without a card."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Head:
-    """The part that a retrain replaces.
+    """The part of a model that a retrain replaces.
 
     Attributes:
         weight: float32 [K, D].
@@ -62,7 +62,7 @@ class Head:
     whitening: FloatArray
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not fit each other, and values that are not numbers."""
+        """Refuse shapes that do not fit, and values not finite."""
         if (
             self.weight.ndim != 2
             or self.prototypes.shape != self.weight.shape
@@ -92,12 +92,12 @@ class Head:
         return digest.hexdigest()
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
-        """Return softmax probabilities [N, K] of embeddings [N, D]; what the graph computes, within 1e-5."""
+        """Return the graph's probabilities [N, K] of embeddings, within 1e-5."""
         # Not embedding @ weight.T: for two rows OpenBLAS takes three times as long for that.
         return _softmax((self.weight @ embedding.T).T + self.bias)
 
     def novelty(self, embedding: FloatArray) -> FloatArray:
-        """Return the novelty [N] of embeddings [N, D], 0 (like a class mean) to 2; what the graph computes.
+        """Return the graph's novelty [N] of embeddings, 0 to 2.
 
         It is the cosine distance to the nearest class mean; whitened, that under the inner product u'M v, which is a
         Mahalanobis cosine (after Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
@@ -125,7 +125,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _length(embedding: FloatArray) -> FloatArray:
-    """Return the lengths [N, 1] to divide by, 1 where there is none."""
+    """Return lengths [N, 1] to divide by, 1 for 0."""
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     length[length == 0] = 1
     return np.asarray(length, np.float32)
@@ -138,7 +138,7 @@ def _novelty(similarities: FloatArray, whitened: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file that was read and found whole."""
+    """A model file, read and checked."""
 
     card: ModelCard
     head: Head
@@ -183,7 +183,7 @@ def _add_head(graph: onnx.GraphProto, head: Head, direction: "_Direction") -> No
 
 
 def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the backbone alone; the inverse of `graft`, but that the IR version stays as low as that made it."""
+    """Return the backbone alone, at the IR version of `graft`."""
     backbone = copy.deepcopy(model)
     graph = backbone.graph
     _keep_backbone(graph.node)
@@ -195,7 +195,10 @@ def ungraft(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def backbone_digest(model: onnx.ModelProto) -> str:
-    """Return the SHA-256 (hex) of a backbone, alone or with a head on it; equal digests can share a session.
+    """Return the SHA-256 (hex) of a backbone, with or without a head.
+
+    Equal digests can share a session. One tensor is copied at a time, so that a server that loads a version does not
+    hold its other threads up.
 
     One tensor is copied at a time, so that a server that loads a version does not hold its other threads up.
     """
@@ -203,7 +206,7 @@ def backbone_digest(model: onnx.ModelProto) -> str:
 
 
 def _digest(outline: onnx.ModelProto, model: onnx.ModelProto) -> str:
-    """Return the digest of a backbone, given its outline and the model that has its weights."""
+    """Return a backbone's digest by its outline and its weights."""
     weights = {tensor.name for tensor in outline.graph.initializer}
     if outline.ir_version in _EQUAL_IR:
         outline.ir_version = _EQUAL_IR[-1]
@@ -220,7 +223,7 @@ def embedding_size(backbone: onnx.ModelProto) -> int:
 
 
 def read(path: Path) -> Artifact:
-    """Read a model file and check everything that the contract promises.
+    """Read a model file and check its contract.
 
     Raises:
         ArtifactError: the text names the file and what is wrong with it.
@@ -242,7 +245,9 @@ def rehead(artifact: Artifact, head: Head, card: ModelCard) -> onnx.ModelProto:
 
 
 def check_backbone(backbone: onnx.ModelProto) -> None:
-    """Check that a graph is ``image`` uint8 [N, P, P, 3] to ``embedding`` float32 [N, D] in one file.
+    """Check that a graph is a backbone, in one file.
+
+    It takes ``image`` uint8 [N, P, P, 3] to ``embedding`` float32 [N, D].
 
     Raises:
         ArtifactError: it is not; the text says where.
@@ -271,7 +276,7 @@ def check_backbone(backbone: onnx.ModelProto) -> None:
 
 
 def _refuse_external_data(model: onnx.ModelProto) -> None:
-    """Refuse a model that would make ONNX Runtime read another file, which its author names."""
+    """Refuse a model whose tensors lie in other files."""
     for tensor in _tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             raise ArtifactError(
@@ -280,7 +285,7 @@ def _refuse_external_data(model: onnx.ModelProto) -> None:
 
 
 def _tensors(message: Any) -> Iterator[onnx.TensorProto]:  # noqa: ANN401 - any message of ONNX
-    """Yield every tensor, however deep it is: of the graph, of attributes, of subgraphs and functions."""
+    """Yield every tensor of a message, however deep."""
     if isinstance(message, onnx.TensorProto):
         yield message
         return
@@ -291,9 +296,9 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:  # noqa: ANN401 - any 
 
 
 def _keep_backbone(field: Any) -> None:  # noqa: ANN401 - protobuf's repeated fields have no common public type
-    kept = [item for item in field if not item.name.startswith(_HEAD) and item.name not in {PROBABILITIES, NOVELTY}]
+    backbone = [item for item in field if not item.name.startswith(_HEAD) and item.name not in {PROBABILITIES, NOVELTY}]
     del field[:]
-    field.extend(kept)
+    field.extend(backbone)
 
 
 @dataclass(frozen=True)
@@ -371,7 +376,7 @@ def _has_head(outline: onnx.ModelProto, backbone: onnx.ModelProto, head: Head, d
 
 
 def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model without the numbers of its backbone's weights, which are most of it: names and shapes stay."""
+    """Return a model without its backbone's weights, but their shapes."""
     outline = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name != "graph":

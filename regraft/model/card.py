@@ -1,4 +1,4 @@
-"""The model card: everything a consumer must know about a model file, stored inside it as JSON."""
+"""The model card, stored as JSON inside the model file."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ RecipeValue: TypeAlias = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class EmbeddingKey:
-    """Digests of the backbone and of the image spec, on which an embedding depends beside the image."""
+    """The key of an embedding: digests of backbone and image spec."""
 
     backbone: str
     image_spec: str
@@ -67,7 +67,7 @@ class KeptState(_Part):
 
 
 class BackboneCard(_Part):
-    """Where the backbone came from; ``digest`` is the SHA-256 of its part of the graph.
+    """The backbone's origin; ``digest`` is of its part of the graph.
 
     Attributes:
         precision: of its arithmetic; cards from before there was a choice do not say it. fp16 is in exports only.
@@ -84,7 +84,7 @@ class BackboneCard(_Part):
 
 
 class ClassMetrics(_Part):
-    """How one class fares on the holdout; all of it 0 where there was nothing to divide by."""
+    """Figures of one class on the holdout, 0 if undefined."""
 
     label: str
     precision: Share
@@ -94,7 +94,7 @@ class ClassMetrics(_Part):
 
 
 class Metrics(_Part):
-    """What was measured on this very file, through ``image.py``, on images that it was not fitted on.
+    """Figures of this very file, on images it never fitted.
 
     Attributes:
         images: how many holdout images that were.
@@ -113,7 +113,7 @@ class Metrics(_Part):
 
 
 class Reference(_Part):
-    """Distributions of answers on images that the head was not fitted on.
+    """Distributions of answers on images the head never fitted.
 
     `regraft.model.drift` compares with it.
 
@@ -135,7 +135,7 @@ class Reference(_Part):
 
 
 class Abstention(_Part):
-    """Which answers are refused so that few of those given are wrong.
+    """Abstention: answers refused so that few others are wrong.
 
     Attributes:
         target_error: the share of the answers given that may be wrong; `training.head.abstention` says what is
@@ -193,7 +193,7 @@ class Choice(_Part):
 
 
 class ModelCard(_Part):
-    """The card. Serving has no default for any of it: a field that is absent is an error.
+    """The card; to serving an absent field is an error.
 
     Attributes:
         labels: in the order of the probabilities; new classes are appended, never sorted in.
@@ -258,7 +258,10 @@ class ModelCard(_Part):
         return _json(self.model_dump(mode="json"))
 
     def to_sparse_json(self) -> str:
-        """Return the card as JSON, of more than 100 classes with the cells of the confusion table that are not 0.
+        """Return the card as JSON, a large confusion table sparse.
+
+        Of more than 100 classes it has the cells that are not 0: a table of all classes against all would outgrow what
+        clients of gRPC take.
 
         A table of all classes against all would outgrow what clients of gRPC take.
         """

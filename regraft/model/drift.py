@@ -1,4 +1,4 @@
-"""Whether the pictures that come now are like those that a head was judged by: answers held against the card's.
+"""Drift of pictures: recent answers against the card's reference.
 
 For each figure of an answer, the two-sample Kolmogorov-Smirnov test between the reference of the card and a window of
 recent answers. docs/drift.md says how to read the results.
@@ -18,7 +18,7 @@ from regraft.model.card import Points, Reference
 DISTANCE: Final = "distance"
 CONFIDENCE: Final = "confidence"
 NOTABLE_KS: Final = 0.15
-"""A smaller difference is not called drift, however sure: with enough pictures everything differs."""
+"""A smaller difference is no drift, however sure: with enough pictures everything differs."""
 LEVEL: Final = 0.01
 """The chance of calling drift what is none, of all tests of a window together (Bonferroni)."""
 
@@ -31,7 +31,7 @@ _DECIMALS: Final = (4, 3)
 
 @dataclass(frozen=True)
 class Shift:
-    """One comparison.
+    """The shift of one figure.
 
     Attributes:
         of: ``distance``, ``confidence``, or a label, whose probability it is.
@@ -52,7 +52,7 @@ def reference_of(
     labels: Sequence[str],
     source: Literal["holdout", "out of fold"],
 ) -> Reference | None:
-    """Return the reference for a card, or None where there are fewer than 20 images.
+    """Return a card's reference, None of fewer than 20 images.
 
     Args:
         probabilities: float32 [n, K] of images that the head was not fitted on.
@@ -74,19 +74,26 @@ def reference_of(
 
 
 def rows_of(reference: Reference, labels: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Return the indexes of the labels that a reference knows, for `figures_of`."""
+    """Return the indexes of a reference's labels, for `figures_of`."""
     index = {label: position for position, label in enumerate(labels)}
     return np.array([index[label] for label in reference.probabilities], np.intp)
 
 
 def figures_of(probabilities: FloatArray, novelty: FloatArray, rows: npt.NDArray[np.intp]) -> FloatArray:
-    """Return what is compared of n answers, float32 [n, 2 + C]: distance, confidence, C of the K probabilities."""
+    """Return the figures of n answers, float32 [n, 2 + C].
+
+    They are distance, confidence, and C of the K probabilities.
+    """
     shares = np.column_stack([probabilities.max(axis=1), probabilities[:, rows]])
     return np.column_stack([novelty.round(_DECIMALS[0]), shares.round(_DECIMALS[1])]).astype(np.float32)
 
 
 def compare(reference: Reference, figures: FloatArray) -> tuple[Shift, ...]:
-    """Compare a window of answers, as `figures_of` gives them and with at least one, with the reference of its card.
+    """Compare a window's figures with the reference of its card.
+
+    Args:
+        reference: of the card.
+        figures: those of `figures_of`, of at least one answer.
 
     Returns:
         Distance and confidence, then the labels of the reference.
@@ -104,7 +111,7 @@ def compare(reference: Reference, figures: FloatArray) -> tuple[Shift, ...]:
 
 
 def _points(values: FloatArray) -> Points:
-    """Return at most 101 values that stand for all of them."""
+    """Return at most 101 values that stand for all."""
     count = min(_POINTS, len(values))
     middles = (np.arange(count) + 0.5) / count
     chosen = np.quantile(values, middles, method="inverted_cdf")
@@ -112,7 +119,7 @@ def _points(values: FloatArray) -> Points:
 
 
 def _ks(first: FloatArray, second: FloatArray) -> float:
-    """Return the largest distance of the cumulative distributions of two ascending samples."""
+    """Return the Kolmogorov-Smirnov distance of two ascending samples."""
     values = np.concatenate([first, second])
     below = [np.searchsorted(sample, values, side="right") / len(sample) for sample in (first, second)]
     return float(np.abs(below[0] - below[1]).max())

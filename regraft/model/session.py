@@ -1,4 +1,4 @@
-"""The one door to ONNX Runtime: open a session, and know for certain what it runs on.
+"""ONNX Runtime sessions, on a provider that is proven.
 
 ONNX Runtime falls back to the CPU without an error when CUDA cannot load. `open_session` proves the provider instead:
 it loads the CUDA provider's library itself to learn the reason when that fails, reads the effective provider back from
@@ -47,7 +47,7 @@ class CudaOptions:
     heads_bytes: int = 2**30
 
     def by_name(self) -> dict[str, str]:
-        """Return what ONNX Runtime's execution provider takes, under its names."""
+        """Return the options by ONNX Runtime's names."""
         arenas: dict[Arena, str] = {"power-of-two": "kNextPowerOfTwo", "as-requested": "kSameAsRequested"}
         # The default search tunes anew for every batch size, which live requests would pay for. TF32 is on by default.
         return {
@@ -64,7 +64,7 @@ DEFAULT_CUDA: Final = CudaOptions()
 
 @dataclass(frozen=True)
 class OpenSession:
-    """A session, and what was found out while opening it.
+    """An open session, its provider and any fallback.
 
     Attributes:
         session: the ONNX Runtime session; its ``run`` is thread-safe. Freed when the last reference goes.
@@ -83,7 +83,7 @@ class OpenSession:
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """What it computes in."""
+        """The arithmetic of the session."""
         if self.provider == "cpu":
             return "cpu"
         return "cuda tf32" if self.cuda.tf32 else "cuda fp32"
@@ -139,7 +139,7 @@ def open_session(
 
 
 def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN401 - the package ships no types
-    """Count the nodes that a session runs on another execution provider, by operator.
+    """Count a session's nodes on other providers, by operator.
 
     Args:
         session: opened here, or with ``session.record_ep_graph_assignment_info`` set.
@@ -150,12 +150,12 @@ def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN
 
 
 def arithmetic_here(provider: ProviderChoice) -> Arithmetic:
-    """Return what a session computes in that is opened here and now, TF32 off."""
+    """Return the arithmetic of a session opened here, without TF32."""
     return "cpu" if provider == "cpu" or _why_cuda_cannot_load(require_onnxruntime()) else "cuda fp32"
 
 
 def to_device(array: "npt.NDArray[Any]", device: str, number: int = 0) -> Any:  # noqa: ANN401 - no type information
-    """Copy an array to ``cuda`` or ``cpu``, as a value that sessions can be bound to."""
+    """Copy an array to ``cuda`` or ``cpu``, for binding."""
     return require_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, number)
 
 
@@ -169,7 +169,7 @@ def only_device(number: int) -> str:
 
 
 def require_onnxruntime() -> Any:  # noqa: ANN401 - the package ships no type information
-    """Import ONNX Runtime, whose builds from 1.29 on would report to their makers unless told not to.
+    """Import ONNX Runtime, without the telemetry of newer builds.
 
     Raises:
         MissingPackageError: neither package is installed; the text names the extras that bring them.
@@ -197,7 +197,7 @@ def _options(ort: Any, threads: int) -> Any:  # noqa: ANN401 - the package ships
 
 @functools.cache  # loading the CUDA libraries takes half a second, and the answer does not change
 def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships no type information
-    """Return the loader's own words on why the CUDA provider's library cannot be used, or an empty text."""
+    """Return the reason why CUDA cannot load, or nothing."""
     if _CUDA not in ort.get_available_providers():
         return "the installed onnxruntime has no CUDA provider: pip install 'regraft[gpu]' in a fresh environment"
     ort.preload_dlls()

@@ -225,7 +225,7 @@ class Labels:
         return self._change(model, sha256, Labelling(None, source, annotator, "", caller, utc_now()), hourly_quota)
 
     def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
-        """Return the seconds until a caller may set another label, 0 if at once."""
+        """Return the seconds until a caller may label again, 0 if now."""
         with reading(self._engine, "cannot read the quota") as connection:
             return _next_fits_s(connection, caller, hourly_quota)
 
@@ -418,7 +418,7 @@ def _example(model: str, sha256: str) -> ColumnElement[bool]:
 
 
 def _labels_of(connection: Connection, model: str, batch: Sequence[NewExample]) -> dict[str, str]:
-    """Return the labels in force of the pictures of a batch, by hash."""
+    """Return the labels in force of a batch, by hash."""
     hashes = [new.sha256 for new in batch]
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
     return {row.sha256: one_form(row.label) for row in connection.execute(query)}
@@ -465,7 +465,7 @@ def _set_lately(connection: Connection, caller: str) -> int:
 
 
 def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> float:
-    """Return the seconds until a caller may set another label, 0 if at once."""
+    """Return the seconds until a caller may label again, 0 if now."""
     at = label_history.c.at
     newest_first = select(at).where(label_history.c.caller == caller).order_by(at.desc())
     in_the_way = connection.execute(newest_first.offset(hourly_quota - 1).limit(1)).scalar_one_or_none()

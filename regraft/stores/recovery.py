@@ -22,7 +22,7 @@ TAKEN: Final = 75
 
 
 class JobTakenError(PreconditionError):
-    """A job that another process took; that one brings it to its end."""
+    """A job that another process took, and brings to its end."""
 
 
 @contextmanager
@@ -74,13 +74,13 @@ def settle_interrupted(
 
 
 def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
-    """End a job as FAILED, unless its last act is in the history."""
+    """End a job as FAILED, unless the history has its end."""
     if not _settle_by_history(examples, store, job):
         examples.jobs.finish(job.id, JobState.FAILED, why)
 
 
 def _settle_by_history(examples: ExamplesStore, store: ModelStore, job: RetrainJob) -> bool:
-    """Settle a job by its last act in the history; False without one."""
+    """Settle a job by its last act in the history, if any."""
     for entry in reversed(store.history(job.model)):
         if entry.job != job.id:
             continue
