@@ -136,21 +136,18 @@ class Server:
             cpus=settings.cpus,
         )
         self._observer = Observer(
-            self.models,
-            self.metrics,
-            window=settings.drift_window,
-            window_s=settings.drift_window_s,
+            self.models, self.metrics, window=settings.drift_window, window_s=settings.drift_window_s
         )
         bounds = Bounds(settings.keep_requests_most, settings.keep_requests_bytes)
         self._sampler = RequestSampler(
             self._examples.requests, settings.keep_requests, bounds, self.metrics, self._threads
         )
-        memory = self._memory = Shares(settings.picture_memory_mb * 2**20, PATIENT_PART)
+        self._memory = Shares(settings.picture_memory_mb * 2**20, PATIENT_PART)
         self._classifier = Classifier(
             self.models,
             max_in_flight=settings.max_in_flight,
             metrics=self.metrics,
-            memory=memory,
+            memory=self._memory,
             on_answer=self._observer.record,
             keep=self._sampler.offer if settings.keep_requests else None,
         )
@@ -159,30 +156,25 @@ class Server:
         if read_gpus := gpu_memory_reader():
             self.metrics.watch(read_gpus)
         self._rollback = AutomaticRollback(
-            self.models,
-            self._observer,
-            self.metrics,
-            self._follow_now,
-            bake_s=settings.bake,
+            self.models, self._observer, self.metrics, self._follow_now, bake_s=settings.bake
         )
         self._embedder = BackgroundEmbedder(self.models, self._examples)
-        self._decoders = Decoders(self._threads.pictures, limits)
         self._intake = ExampleIntake(
             self.models,
             self._examples,
-            self._decoders,
+            Decoders(self._threads.pictures, limits),
             self._embedder.offer,
             IntakeRules(settings.labels, settings.labels_per_hour),
-            memory,
+            self._memory,
         )
-        places = ["--store", str(settings.store)]
-        places += ["--examples", settings.examples] if settings.examples else []
-        places += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus or settings.cpus)]
-        places += ["--memory-mb", str(settings.retrain_memory_mb)]
+        arguments = ["--store", str(settings.store)]
+        arguments += ["--examples", settings.examples] if settings.examples else []
+        arguments += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus or settings.cpus)]
+        arguments += ["--memory-mb", str(settings.retrain_memory_mb)]
         self._jobs = JobRunner(
             self._store,
             self._examples,
-            places,
+            arguments,
             self.metrics,
             self._threads,
             self._follow_now,

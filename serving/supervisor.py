@@ -1,4 +1,4 @@
-"""Supervision of background tasks: a failure is logged and counted, and after a pause they begin again."""
+"""Supervision of background tasks: log, count and restart their failures."""
 
 import asyncio
 import logging
@@ -69,7 +69,7 @@ class Supervisor:
         return self._start(purpose, run, asyncio.Event())
 
     def repeat(self, purpose: str, act: Callable[[], Awaitable[object]], every_s: float) -> asyncio.Event:
-        """Run a task now and every so often; after a failure when the pause is over.
+        """Run a task now and every so often, or after a failure's pause.
 
         Returns:
             Set when it has ended, or failed, for the first time.
@@ -86,7 +86,7 @@ class Supervisor:
         return self._start(purpose, for_ever, tried)
 
     def why_not_alive(self) -> str:
-        """Return the task that keeps dying, for which a restart is the last resort, or an empty text."""
+        """Return the task that keeps dying, or an empty text; a restart may help."""
         purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
         deaths = self._deaths.get(purpose, 0)
         return f"the task to {purpose} died {deaths} times in a row" if deaths >= _KEEPS_DYING else ""
@@ -148,7 +148,7 @@ class Supervisor:
 
 
 async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
-    """Do one thing after the other; raise the first error at the end, and log the others."""
+    """Do everything, and raise the first error at the end."""
     errors: list[BaseException] = []
     cancelled = _times_cancelled()  # it may be what comes after a task was
     for act in acts:
@@ -165,6 +165,6 @@ async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
 
 
 def _times_cancelled() -> int:
-    """Count the cancellations of the current task, not those of a future that it awaits."""
+    """Count the cancellations of the current task itself."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0

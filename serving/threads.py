@@ -61,7 +61,7 @@ class Pool:
         self._is_closed = False
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function`` in a thread, in a copy of this context, and return its result.
+        """Call a function in a thread, in a copy of this context.
 
         Raises:
             OverloadedError: too many calls wait; at once.
@@ -78,7 +78,7 @@ class Pool:
         return result
 
     def close(self) -> None:
-        """End the threads, and refuse work that waits or comes; running work goes on."""
+        """Refuse work that waits or comes; running work goes on."""
         with self._changed:
             self._is_closed = True
             refused = [*self._waiting]
@@ -147,7 +147,7 @@ class _Work:
     future: "Future[Any]" = field(default_factory=Future)
 
     def do(self, at_the_end: Callable[[], object]) -> None:
-        """Do the work, and ``at_the_end`` before the future is set, whose waiter may come again at once."""
+        """Do the work, and ``at_the_end`` before its waiter may come again."""
         if not self.future.set_running_or_notify_cancel():
             at_the_end()
             return
@@ -166,7 +166,7 @@ class Threads:
     """The pools of one server; close them when done."""
 
     def __init__(self, cpus: int = 0) -> None:
-        """Make the pools for so many CPUs, or all of this process if 0; no thread is started yet."""
+        """Make the pools for so many CPUs, 0: all of this process."""
         self.store = Pool("store", 4)
         self.moves = Pool("moves", 4)
         self.database = Pool("database", 8)

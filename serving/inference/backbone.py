@@ -100,11 +100,7 @@ class Backbone:
             None
             if plan.decode_in_lane
             else Batcher[InferenceRequest, tuple[InferenceRequest, float]](
-                self._decode_alone,
-                lanes=cpus.count,
-                max_batch=1,
-                max_queue=max_queue,
-                cpus=partial(cpus.reserve, 1),
+                self._decode_alone, lanes=cpus.count, max_batch=1, max_queue=max_queue, cpus=partial(cpus.reserve, 1)
             )
         )
 

@@ -167,7 +167,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         return None
 
     async def run_in_lane(self, work: Callable[[], WorkT]) -> WorkT:
-        """Do other work in a lane's thread, once one has ended its turn.
+        """Do other work in a lane's thread, after its turn.
 
         Cancelling the caller does not end the work, which keeps the lane for as long as it takes.
 
@@ -183,7 +183,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         return await asyncio.shield(working)
 
     async def run_in_all_lanes(self, work: Callable[[], object]) -> None:
-        """Do other work in all lanes at once, once all have ended their turns.
+        """Do other work in all lanes at once, after their turns.
 
         Raises:
             DrainingError: the batcher is closed.
@@ -243,7 +243,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _work(
         self, turn: list[list[_Entry[PayloadT, ResultT]]], loop: asyncio.AbstractEventLoop, *, background: bool
     ) -> None:
-        """Run a turn in a lane's thread, and hand the results to the event loop."""
+        """Run a turn in a lane's thread; hand its results to the loop."""
         began_s, began_cpu_s = loop.time(), time.thread_time()
         ran: list[_FinishedBatch[PayloadT, ResultT]] = []
         for batch in turn:
@@ -284,7 +284,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _take_turn(
         self, queue: "deque[_Entry[PayloadT, ResultT]]", most: int, now_s: float
     ) -> list[list[_Entry[PayloadT, ResultT]]]:
-        """Take the batches of a turn: one at least, half of the queue at most."""
+        """Take the batches of a turn, at most half of the queue."""
         half = len(queue) // (2 * self._max_batch)
         batches = (self._take(queue, now_s) for _ in range(min(most, max(1, half))))
         return [batch for batch in batches if batch]

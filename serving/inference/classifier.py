@@ -73,7 +73,7 @@ class Inference:
 
 
 class Classifier:
-    """A classifier of pictures, which it admits and decodes; use from one event loop."""
+    """A classifier of pictures, within limits; use from one event loop."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class CpuPool:
-    """A number of CPUs for threads, in the order of asking; safe in any thread."""
+    """CPUs for threads, in the order of asking; safe in any thread."""
 
     def __init__(self, count: int) -> None:
         """Share ``count`` CPUs."""
@@ -43,7 +43,7 @@ class CpuPool:
         turn.wait()
 
     def _give_back(self, count: int) -> None:
-        """Hand free CPUs on in turn, or those who need many would wait for ever."""
+        """Hand free CPUs on in turn, also to those who need many."""
         with self._lock:
             self._free += count
             while self._waiting and self._waiting[0][0] <= self._free:

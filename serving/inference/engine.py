@@ -113,10 +113,10 @@ class Engine:
         return embedding, [(head.probabilities(rows), head.novelty(rows)) for head, rows in of_heads]
 
     def warm_up(self, head: Head, crop_px: int, *, only_one: bool = False) -> None:
-        """Run the smallest and the largest batch, and check the answers; on a GPU all sizes between.
+        """Run the smallest and the largest batch, and check the answers.
 
-        With ``only_one``, a batch of one picture. Otherwise a head with a label more is fed too, since some execution
-        providers take the built-in head whatever they are fed, and say nothing.
+        On a GPU all sizes between too; with ``only_one``, a batch of one picture. Otherwise a head with a label more is
+        fed too, since some execution providers take the built-in head whatever they are fed, and say nothing.
 
         Raises:
             ArtifactError: they do not.
@@ -263,7 +263,7 @@ def measure_model(
     cpus: int = 0,
     clock: Clock = REAL_CLOCK,
 ) -> tuple[OpenSession, Measurement]:
-    """Open a session of one thread and measure it for a plan; errors as `open_engine`.
+    """Open a session and measure it for a plan; errors as `open_engine`.
 
     A measurement in the folder ``plans`` is read instead, unless it shall be ``fresh``. One in doubt is not stored
     there, so that the next start measures again.

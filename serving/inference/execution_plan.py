@@ -77,7 +77,7 @@ class ExecutionPlan:
     turn: int = 1
 
     def on_a_cpu(self, goal: Goal) -> "ExecutionPlan":
-        """Return the plan as it is on a CPU, where lanes decode and hand in several runs."""
+        """Return the plan on a CPU: lanes decode, and hand in several runs."""
         turn = max(1, _MOST_OF_A_TURN // self.max_batch) if goal == "throughput" else 1
         return replace(self, decode_in_lane=True, turn=turn)
 
@@ -119,7 +119,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The points of a grid, each at its best; ``doubt`` is empty where they can be trusted."""
+    """The best points of a grid; ``doubt`` says why they may be wrong."""
 
     points: tuple[Point, ...]
     doubt: str = ""
@@ -222,7 +222,7 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
 
 
 def plan_from(measured: Measurement, goal: Goal, cpus: int, *, on_cpu: bool) -> ExecutionPlan:
-    """Choose a plan by a measurement; in doubt, for throughput on a CPU, a lane a CPU."""
+    """Choose a plan by a measurement; in doubt for throughput, a lane a CPU."""
     if measured.doubt and on_cpu and goal == "throughput":
         return ExecutionPlan(lanes=cpus, threads=1, max_batch=1).on_a_cpu(goal)
     return choose(measured.points, goal, decode_in_lane=on_cpu)

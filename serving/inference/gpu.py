@@ -73,7 +73,7 @@ class DeviceRunner:
         return binding
 
     def _products(self, embedding: Any, heads: Sequence[Head]) -> Iterator[FloatArray]:  # noqa: ANN401 - likewise
-        """Yield the product [N, 2 K + R] of embeddings on the device with each head."""
+        """Yield the product [N, 2 K + R] of embeddings with each head."""
         blank = self._heads.get(blank_head(heads[0].weight.shape[1]))
         for start in range(0, len(heads), _HEADS_AT_ONCE):
             some = heads[start : start + _HEADS_AT_ONCE]
@@ -98,13 +98,10 @@ class DeviceRunner:
 
 
 class DeviceHeads:
-    """The heads used last, on a device, while somebody holds them; safe in any thread."""
+    """A cache of heads on a device; safe in any thread."""
 
     def __init__(self, device: tuple[str, int], most_bytes: int) -> None:
-        """Keep heads of up to ``most_bytes`` on a device, and in any case the last one.
-
-        ``device`` is its kind and number.
-        """
+        """Keep the last heads of up to ``most_bytes``, while they live, on a device of a kind and number."""
         self._device = device
         self._most_bytes = most_bytes
         self._entries: OrderedDict[int, tuple[weakref.ref[Head], Tensors, int]] = OrderedDict()

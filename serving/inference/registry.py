@@ -76,7 +76,7 @@ class ServedModel:
 
     @cached_property
     def card_json(self) -> str:
-        """The card as clients get it; many classes take a while: not on the event loop."""
+        """The card as clients get it; not to be made on the event loop."""
         return self.card.to_sparse_json()
 
     def check_version(self, wanted: int | None) -> None:
@@ -248,14 +248,7 @@ class ModelRegistry:
         await do_all(partial(self._follow, name) for name in self.stored.names())
 
     async def move(
-        self,
-        name: str,
-        to: int | None,
-        *,
-        who: str,
-        why: str,
-        expected: int | None = None,
-        request_id: str = "",
+        self, name: str, to: int | None, *, who: str, why: str, expected: int | None = None, request_id: str = ""
     ) -> HistoryEntry:
         """Load a version, make it the champion, and let it answer.
 
@@ -438,7 +431,7 @@ def _logged(name: str, entry: HistoryEntry) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[ModelCard, Head]:
-    """Read a file's card and head; the session has its own copy of the backbone."""
+    """Read a file's card and head, and let go of its backbone."""
     loaded = artifact.read(path)
     card, head = loaded.card, loaded.head
     del loaded

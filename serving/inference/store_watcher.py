@@ -1,4 +1,4 @@
-"""Content of the model store at the last look, one for the whole server."""
+"""Content of the model store at a server's last look."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ class StoreWatcher:
         return sorted(self._models)
 
     def get(self, name: str) -> StoredModel:
-        """Return a model as the store had it; one that it had not has no history."""
+        """Return a model as the store had it, or one without history."""
         return self._models.get(name, StoredModel())
 
     async def look(self) -> None:
@@ -95,6 +95,6 @@ class StoreWatcher:
         return models, first
 
     def _read_one(self, name: str) -> StoredModel:
-        """Read a model; an unchanged one stays the same object, with its cached properties."""
+        """Read a model; an unchanged one stays the same object."""
         last, history = self.get(name), self._store.history(name)
         return last if not last.problem and last.history == history else StoredModel(history)

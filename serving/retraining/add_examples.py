@@ -59,7 +59,7 @@ class IntakeResult:
 
 @dataclass(frozen=True, eq=False)
 class FirstLabel:
-    """The first label of a picture in a stream; the same one, sent again, waits for its turn."""
+    """The first label of a picture in a stream, and the turns of its copies."""
 
     label: str
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,4 +1,4 @@
-"""Decoding of labelled pictures; those of requests are decoded in or before their lane."""
+"""Decoding of labelled pictures, apart from those of requests."""
 
 import asyncio
 import math

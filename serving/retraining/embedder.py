@@ -75,7 +75,7 @@ class BackgroundEmbedder:
                 tasks.create_task(self._run_chain(awake))
 
     async def _wake_by_the_clock(self, every_s: float) -> None:
-        """Wake every so often: after a crash, or where other servers and programs label."""
+        """Wake every so often, for labels of crashed or other processes."""
         while True:
             self.wake()
             await asyncio.sleep(every_s)
@@ -118,7 +118,7 @@ class BackgroundEmbedder:
             return bool(todo)
 
     def _take_crops(self, served: ServedModel) -> dict[str, Crop | None]:
-        """Take a few crops; those cut for another version are left to the database."""
+        """Take a few crops that were cut for this version."""
         crops = self._crops[served.name]
         taken: dict[str, Crop | None] = {}
         while crops and len(taken) < _CHUNK:
@@ -147,7 +147,7 @@ class BackgroundEmbedder:
         return dict.fromkeys(todo)
 
     async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | None]) -> dict[str, FloatArray]:
-        """Embed pictures, as many at once as keep the lanes busy; one may fail."""
+        """Embed pictures, as many at once as keep the lanes busy."""
         plan = served.backbone.engine.plan
         ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
         vectors: dict[str, FloatArray] = {}

@@ -1,4 +1,4 @@
-"""Counts of examples by state, for Prometheus: a scrape must not wait for a database."""
+"""Counts of examples by state, for Prometheus."""
 
 from functools import partial
 

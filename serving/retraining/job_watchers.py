@@ -1,4 +1,4 @@
-"""Watchers of retrain jobs; a job's row is read once for all of them."""
+"""Watchers of retrain jobs, for whom each row is read once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -211,7 +211,7 @@ class JobRunner:
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
     async def _run(self, job: RetrainJob) -> None:
-        """Run the processes of one job to its end, one job after the other."""
+        """Run the processes of one job, after those of others."""
         async with self._turn:
             finishing = self._finishing.setdefault(job.id, asyncio.Event())
             try:
@@ -231,7 +231,7 @@ class JobRunner:
                 finishing.set()
 
     async def _run_child(self, job: RetrainJob) -> bool:
-        """Run one process of a job to its end; True asks for another, after an interruption."""
+        """Run one process of a job; True asks for another."""
         now = await self._threads.database.run(self._examples.jobs.get, job.id)
         if now.state is not JobState.PENDING:  # cancelled while it waited, or another server was faster
             if now.state.is_final:
@@ -240,11 +240,7 @@ class JobRunner:
         if self._closing:
             return False
         child = await asyncio.create_subprocess_exec(
-            *module_command("training.retrain"),
-            *self._child_arguments,
-            "--job",
-            job.id,
-            env=self._environment,
+            *module_command("training.retrain"), *self._child_arguments, "--job", job.id, env=self._environment
         )
         self._children[job.id] = child
         ending = asyncio.create_task(_end_when_stopped(child))

@@ -22,7 +22,7 @@ def is_stopped(process: int, system: Path = Path("/")) -> bool:
 
 
 def _groups(proc: Path, system: Path) -> list[Path]:
-    """Return the control groups of a process; one frozen by version 1 could not be killed."""
+    """Return the control groups (version 2) of a process."""
     memberships = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
     own = [path.lstrip("/") for number, _, path in memberships if number == "0"]
     return [system / "sys/fs/cgroup" / mount / path for mount in ("", "unified") for path in own]

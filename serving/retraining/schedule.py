@@ -1,4 +1,4 @@
-"""Schedule of retrains, by the clock and the new labels; the jobs' rows are its memory."""
+"""Schedule of retrains, by the clock and new labels."""
 
 import logging
 from datetime import UTC, datetime

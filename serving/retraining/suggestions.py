@@ -156,7 +156,7 @@ def _most_typical(scores: _Scores, rows: _Rows) -> list[int]:
 
 
 class _Selection:
-    """The rows selected so far; it refuses rows nearly the same as one of them."""
+    """The selected rows, of which no two are nearly the same."""
 
     def __init__(self, directions: FloatArray, rows: _Rows) -> None:
         self._directions = directions

@@ -52,14 +52,7 @@ class Observer:
     Use it from one event loop, and call `look` every so often. What it returns never changes.
     """
 
-    def __init__(
-        self,
-        models: ModelRegistry,
-        metrics: Metrics,
-        *,
-        window: int,
-        window_s: float,
-    ) -> None:
+    def __init__(self, models: ModelRegistry, metrics: Metrics, *, window: int, window_s: float) -> None:
         """Observe the answers of ``models``.
 
         Args:

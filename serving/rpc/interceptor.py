@@ -41,7 +41,7 @@ class Guard(Protocol):
     """A guard of RPCs."""
 
     def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer:
-        """Return ``answer`` with a check of the caller before it; ``streams``: it returns an iterator."""
+        """Return ``answer`` with a check of the caller before it."""
 
 
 class Capacity(Protocol):
@@ -52,7 +52,7 @@ class Capacity(Protocol):
 
 
 def _level_of(error: Exception) -> int:
-    """Return the log level of an error; those of callers are left to the metrics."""
+    """Return the log level of an error; callers' errors are counted only."""
     if isinstance(error, errors.OperatorError):
         return logging.WARNING
     return logging.INFO if isinstance(error, errors.UnauthenticatedError | errors.ForbiddenError) else logging.DEBUG

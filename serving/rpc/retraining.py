@@ -155,10 +155,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         added = await self._intake.add(name, new, sender, on_admitted)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(
-            outcome=added.outcome.name,
-            reason=added.reason,
-            sha256=added.sha256,
-            retry_after_s=added.retry_after_s,
+            outcome=added.outcome.name, reason=added.reason, sha256=added.sha256, retry_after_s=added.retry_after_s
         )
 
 

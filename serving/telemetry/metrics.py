@@ -154,7 +154,7 @@ class Metrics:
         return statistics
 
     def _begin(self, model: str) -> None:
-        """Create rare series of a model at 0, or their first count were no increase."""
+        """Create rare series of a model at 0, before their first count."""
         for state in JobState:
             if state.is_final:
                 self.retrain_jobs.labels(model, state.value.lower())
@@ -199,7 +199,7 @@ class Metrics:
 
 
 class _Answers:
-    """A collector of the models' statistics; each sample is made when its turn comes."""
+    """A collector of the models' statistics, sample by sample."""
 
     def __init__(self, models: Mapping[str, Statistics]) -> None:
         self._models = models

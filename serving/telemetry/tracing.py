@@ -27,7 +27,7 @@ _SERVERS_FAULT: Final = {
 
 
 class Tracing:
-    """A tracer that sends spans in a thread of its own; `close` sends the last."""
+    """A tracer with a thread that sends spans; close it when done."""
 
     def __init__(self, endpoint: str) -> None:
         """Send to ``endpoint``, as in ``http://127.0.0.1:4317``.

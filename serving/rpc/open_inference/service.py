@@ -129,7 +129,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         )
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
-        """List the models of the store, with the problems of those that do not answer."""
+        """List the models of the store, with their problems."""
         index = pb.RepositoryIndexResponse()
         for name in sorted({*self._models.names(), *self._models.stored.names()}):
             if name in self._models.names():

@@ -27,7 +27,7 @@ class TlsFiles:
     client_ca: Path | None = None
 
     def signature(self) -> tuple[tuple[int, ...], ...]:
-        """Return times, sizes and inodes of the files; links are followed, as Kubernetes changes those."""
+        """Return times, sizes and inodes of the files, through Kubernetes' links."""
         stats = [path.stat() for path in (self.cert, self.key, self.client_ca) if path]
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
@@ -86,7 +86,7 @@ class ReloadingTls:
         self._reloaded = self._read()
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None for the present one; called by gRPC's threads at each handshake."""
+        """Return a new configuration at a handshake, or None for the present one."""
         reloaded, self._reloaded = self._reloaded, None
         try:
             changed = self._files.signature() != self._signature
