@@ -79,15 +79,15 @@ _CLOSING_PATIENCE_S: Final = 5.0
 _KILL_AFTER_S: Final = 30.0
 """So much longer than its limit may a retrain live that cannot keep it."""
 
-_WORTH_A_TRIM_BYTES: Final = 64 * 2**20
+_TRIM_BYTES: Final = 64 * 2**20
 """So much has to be free again before the C library is told to give it back, which takes milliseconds."""
 _DATABASE_PATIENCE_S: Final = 2.0
 """So long a start waits for it."""
 _COUNT_EVERY_S: Final = 15.0
 """As often as Prometheus usually asks."""
-_LONGEST_PAUSE: Final = 60
+_MAX_PAUSE_FACTOR: Final = 60
 """So much longer than between two looks does a background task wait that keeps failing."""
-_SELDOM: Final = 20
+_OTHERS_FACTOR: Final = 20
 """What other processes left to do is looked for so much more seldom than a new champion: each look asks a database."""
 
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
@@ -212,7 +212,7 @@ class Server:
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
         often_s = settings.reload_every_s
-        self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _LONGEST_PAUSE * often_s))
+        self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _MAX_PAUSE_FACTOR * often_s))
 
     async def start(self) -> Ready:
         """Open the ports and load the champions.
@@ -362,15 +362,15 @@ class Server:
         await self._jobs.resume()
         often_s, tasks = self.settings.reload_every_s, self._background
         tasks.start("keep requests", self._sampler.run)
-        tasks.start("embed examples", partial(self._embedder.run, _SELDOM * often_s))
-        tasks.start("take up retrain jobs", partial(self._jobs.run, _SELDOM * often_s))
+        tasks.start("embed examples", partial(self._embedder.run, _OTHERS_FACTOR * often_s))
+        tasks.start("take up retrain jobs", partial(self._jobs.run, _OTHERS_FACTOR * often_s))
         counting = partial(count_examples, self.models, self._examples, self.metrics)
         tasks.repeat("count examples", counting, _COUNT_EVERY_S)
         if self.settings.retrain_every:
             tasks.repeat("start retrains that are due", self._schedule.look, self._schedule.look_every_s)
 
     async def _give_memory_back(self) -> None:
-        if self._memory.peak - 4 * self._memory.taken > _WORTH_A_TRIM_BYTES:
+        if self._memory.peak - 4 * self._memory.taken > _TRIM_BYTES:
             self._memory.peak = self._memory.taken
             await self._threads.pictures.run(trim_heap)
 

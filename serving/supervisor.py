@@ -12,9 +12,9 @@ from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("regraft.supervisor")
 
-_KEEPS_DYING: Final = 10
+_MAX_DEATHS: Final = 10
 """Deaths in a row, two minutes of them by a server's pauses: what passes by itself shall cost no restart."""
-_LIVED_WELL_S: Final = 60.0
+_HEALTHY_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Supervisor:
         """Return the task that keeps dying, or an empty text; a restart may help."""
         purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
         deaths = self._deaths.get(purpose, 0)
-        return f"the task to {purpose} died {deaths} times in a row" if deaths >= _KEEPS_DYING else ""
+        return f"the task to {purpose} died {deaths} times in a row" if deaths >= _MAX_DEATHS else ""
 
     async def stop(self) -> None:
         """Cancel every task, and wait until all have ended."""
@@ -119,7 +119,7 @@ class Supervisor:
             except BaseException as error:
                 if _times_cancelled():
                     raise
-                if clock() - begun_s > _LIVED_WELL_S:
+                if clock() - begun_s > _HEALTHY_S:
                     await self._count(purpose, failures=0, deaths=0)
                 pause_s = await self._fail(purpose, error)
             tried.set()

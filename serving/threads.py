@@ -34,7 +34,7 @@ from regraft.cancellation import check_wanted, set_wanted
 from regraft.errors import DrainingError, OverloadedError
 from regraft.machine import cpu_budget
 
-_MOST_WAITING: Final = 1_000
+_MAX_QUEUE: Final = 1_000
 """For the threads of one pool; each is a call that somebody waits for, or a background task's."""
 
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class Pool:
     """A few threads, started as needed, with a bounded queue."""
 
-    def __init__(self, name: str, threads: int, most_waiting: int = _MOST_WAITING) -> None:
+    def __init__(self, name: str, threads: int, most_waiting: int = _MAX_QUEUE) -> None:
         """Make a pool.
 
         Args:

@@ -13,7 +13,7 @@ from regraft.image.spec import ImageSpec
 from regraft.model.session import Arithmetic
 
 SCHEMA_VERSION: Final = 1
-_MOST_DENSE: Final = 100
+_MAX_DENSE_CLASSES: Final = 100
 """Classes whose confusion table is sent whole."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -265,7 +265,7 @@ class ModelCard(_Part):
 
         A table of all classes against all would outgrow what clients of gRPC take.
         """
-        if self.metrics is None or len(self.labels) <= _MOST_DENSE:
+        if self.metrics is None or len(self.labels) <= _MAX_DENSE_CLASSES:
             return self.to_json()
         rows = self.metrics.confusion
         fields = self.model_copy(update={"metrics": self.metrics.model_copy(update={"confusion": ()})})

@@ -25,11 +25,11 @@ from regraft.errors import DeadlineError, DrainingError, OverloadedError
 from regraft.machine import schedule_at_once
 
 _BACKGROUND_TURN: Final = 4
-_LONGEST_TURN_S: Final = 0.08
+_MAX_TURN_S: Final = 0.08
 _LEARNING_RATE: Final = 0.1
 _QUIET_S: Final = 1.0
 """So long after the last request background work may take all lanes."""
-_CAUTION: Final = 1.25
+_WAIT_MARGIN: Final = 1.25
 """What is expected to be only just in time mostly comes too late, and has cost a run."""
 
 PayloadT = TypeVar("PayloadT")
@@ -84,7 +84,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         max_batch: int,
         max_queue: int,
         turn: int = 1,
-        turn_s: float = _LONGEST_TURN_S,
+        turn_s: float = _MAX_TURN_S,
         on_batch: Callable[[int], None] = lambda _size: None,
         cpus: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
@@ -220,7 +220,7 @@ class Batcher(Generic[PayloadT, ResultT]):
     def _wait_s(self) -> float:
         """Return the expected time of a new request, 0 where none waits."""
         running = self._lanes - self._free_lanes
-        return _CAUTION * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
+        return _WAIT_MARGIN * self._each_s * (len(self._queue) + running * self._max_batch) if self._queue else 0.0
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._free_lanes > 0 and (queue := self._next_queue(loop.time())):

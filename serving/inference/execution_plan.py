@@ -41,18 +41,18 @@ PLAN_VERSION: Final = 2
 """Raised whenever the same measurement would be read otherwise."""
 
 _AGREEING_ROUNDS: Final = 3
-_MOST_ROUNDS: Final = 6
-_AGREES: Final = 0.9
+_MAX_ROUNDS: Final = 6
+_AGREEING_SHARE: Final = 0.9
 """The share of a round's best that the plan of all rounds must reach in it."""
-_MOST_WAITED: Final = 0.1
+_MAX_WAITED_SHARE: Final = 0.1
 """The share of its time that a lane may wait for a CPU, in every round."""
 _WINDOW_S: Final = 0.05
-_FEWEST_RUNS: Final = 3
-_AS_GOOD: Final = 0.98
+_MIN_RUNS: Final = 3
+_GOOD_SHARE: Final = 0.98
 """Below this share of the best throughput a plan is worse; above it the difference is noise."""
-_LONGEST_RUN_MS: Final = 50.0
+_MAX_RUN_MS: Final = 50.0
 """A batch that holds a lane longer than this makes whoever comes next wait too long."""
-_MOST_OF_A_TURN: Final = 4
+_PICTURES_PER_TURN: Final = 4
 """Pictures; more of them spare the processor's caches hardly anything."""
 _BARELY_SLOWER: Final = 1.1
 _NOT_WORTH_MORE: Final = 0.9
@@ -78,7 +78,7 @@ class ExecutionPlan:
 
     def on_a_cpu(self, goal: Goal) -> "ExecutionPlan":
         """Return the plan on a CPU: lanes decode, and hand in several runs."""
-        turn = max(1, _MOST_OF_A_TURN // self.max_batch) if goal == "throughput" else 1
+        turn = max(1, _PICTURES_PER_TURN // self.max_batch) if goal == "throughput" else 1
         return replace(self, decode_in_lane=True, turn=turn)
 
     def __str__(self) -> str:
@@ -192,7 +192,7 @@ def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid, clock: Clo
         ]
         rounds.append(_Round(points, stopwatch.waited_share))
         merged = _merge(rounds[-_AGREEING_ROUNDS:])
-        if len(rounds) == _MOST_ROUNDS or (len(rounds) >= _AGREEING_ROUNDS and not merged.doubt):
+        if len(rounds) == _MAX_ROUNDS or (len(rounds) >= _AGREEING_ROUNDS and not merged.doubt):
             return merged
 
 
@@ -205,7 +205,7 @@ def choose(points: Sequence[Point], goal: Goal, *, decode_in_lane: bool) -> Exec
     """
     if goal == "throughput":
         usable = _usable(points)
-        good_enough = _AS_GOOD * max(point.pictures_per_s for point in usable)
+        good_enough = _GOOD_SHARE * max(point.pictures_per_s for point in usable)
         best = max(
             (point for point in usable if point.pictures_per_s >= good_enough),
             key=lambda point: (point.batch, point.pictures_per_s),
@@ -273,11 +273,11 @@ def _merge(rounds: Sequence[_Round]) -> Measurement:
     for point in (point for each in rounds for point in each.points):
         best[_key(point)] = max(point, best.get(_key(point), point), key=lambda point: point.pictures_per_s)
     points = tuple(best.values())
-    if (waited := max(each.waited_share for each in rounds)) > _MOST_WAITED:
+    if (waited := max(each.waited_share for each in rounds)) > _MAX_WAITED_SHARE:
         return Measurement(points, f"other work kept the lanes waiting for a CPU for {waited:.0%} of the time")
     for goal in get_args(Goal):
         plan = choose(points, goal, decode_in_lane=False)
-        if (share := min(each.share_of_best(plan, goal) for each in rounds)) < _AGREES:
+        if (share := min(each.share_of_best(plan, goal) for each in rounds)) < _AGREEING_SHARE:
             return Measurement(points, f"rounds disagree: {plan} reached {share:.0%} of the best {goal} in one of them")
     return Measurement(points)
 
@@ -288,7 +288,7 @@ def _key(point: Point) -> tuple[int, int, int]:
 
 def _usable(points: Sequence[Point]) -> list[Point]:
     """Return the points that hold a lane no longer than a plan may."""
-    return [point for point in points if point.batch == 1 or point.run_ms <= _LONGEST_RUN_MS]
+    return [point for point in points if point.batch == 1 or point.run_ms <= _MAX_RUN_MS]
 
 
 class _Stopwatch:
@@ -321,7 +321,7 @@ def _points(
 ) -> Iterator[Point]:
     lanes, threads = way
     generator = np.random.default_rng(0)
-    best, longest_ms = 0.0, _LONGEST_RUN_MS
+    best, longest_ms = 0.0, _MAX_RUN_MS
     for batch in batches:
         crops = generator.integers(0, 256, (batch, crop_px, crop_px, 3), dtype=np.uint8)
         run(crops)
@@ -345,7 +345,7 @@ def _run_lanes(run: Callable[[], object], lanes: int, clock: Clock) -> list[_Lan
         start.wait()
         began_s, waited_s = clock.now_s(), clock.waited_s()
         runs_s: list[float] = []
-        while len(runs_s) < _FEWEST_RUNS or clock.now_s() - began_s < _WINDOW_S:
+        while len(runs_s) < _MIN_RUNS or clock.now_s() - began_s < _WINDOW_S:
             run_began_s = clock.now_s()
             run()
             runs_s.append(clock.now_s() - run_began_s)

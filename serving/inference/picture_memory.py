@@ -15,7 +15,7 @@ from serving.threads import Pool
 DEFAULT_BYTES: Final = 512 * 2**20
 PATIENT_PART: Final = 2
 """Streams have one in so many bytes."""
-_A_THREADS_OWN: Final = 8 * 2**20
+_UNCHARGED_BYTES: Final = 8 * 2**20
 """So much a thread that decodes may take anyway; it is not counted, since most of what is counted only waits."""
 _MB: Final = 2**20
 _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
@@ -81,4 +81,4 @@ class PictureMemory:
 
 
 def _charged_bytes(cost: DecodingCost) -> int:
-    return cost.encoded_bytes + max(0, cost.decoded_bytes - _A_THREADS_OWN)
+    return cost.encoded_bytes + max(0, cost.decoded_bytes - _UNCHARGED_BYTES)

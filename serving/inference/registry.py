@@ -44,7 +44,7 @@ log = logging.getLogger("regraft.models")
 
 _PAUSES: Final = Backoff(0.5, 300.0)
 """What comes late is soon tried again; what never comes costs a session and its warm-up every five minutes."""
-_MOST_BEFORE: Final = 3
+_MAX_FALLBACKS: Final = 3
 """So many champions before the present one are tried at most: each that cannot be loaded takes its time."""
 
 EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
@@ -346,7 +346,7 @@ class ModelRegistry:
 
     async def _serve_one_before(self, name: str) -> None:
         """Let the latest former champion answer that can be loaded."""
-        for version in self.stored.get(name).champions[-2 : -2 - _MOST_BEFORE : -1]:
+        for version in self.stored.get(name).champions[-2 : -2 - _MAX_FALLBACKS : -1]:
             try:
                 self._swap(await self._load(name, version))
             except (RegraftError, OSError) as error:

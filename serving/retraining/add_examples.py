@@ -24,7 +24,7 @@ from serving.retraining.decoders import Decoders, Encoded
 
 LabelPolicy: TypeAlias = Literal["open", "closed"]
 
-_MOST_TOGETHER: Final = 32
+_MAX_BATCH: Final = 32
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,9 @@ class ExampleIntake:
     def _next_batch(self) -> list[_Waiting]:
         key = next(iter(self._waiting))
         waiting = self._waiting.pop(key)
-        if rest := waiting[_MOST_TOGETHER:]:
+        if rest := waiting[_MAX_BATCH:]:
             self._waiting[key] = rest  # behind those of the others
-        return waiting[:_MOST_TOGETHER]
+        return waiting[:_MAX_BATCH]
 
     async def _decode(self, batch: Sequence[_Waiting]) -> list[tuple[_Waiting, Crop]]:
         """Decode a batch, and answer the pictures that cannot be."""

@@ -27,7 +27,7 @@ _AHEAD: Final = 4
 """Batches a lane that a chain has in the lanes or waiting for them; with fewer, their turns would be short."""
 _AHEAD_ENCODED: Final = 2
 """Of pictures that are decoded there, since each may have as many bytes as a request."""
-_MOST_CROPS_BYTES: Final = 64 * 2**20
+_MAX_CROPS_BYTES: Final = 64 * 2**20
 """Of one model."""
 
 
@@ -61,7 +61,7 @@ class BackgroundEmbedder:
     def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
         """Take a new example with its crop."""
         crops = self._crops[served.name]
-        if (len(crops) + 1) * crop.nbytes > _MOST_CROPS_BYTES:
+        if (len(crops) + 1) * crop.nbytes > _MAX_CROPS_BYTES:
             self._may_miss.add(served.name)
         elif sha256 not in self._in_work:
             crops[sha256] = served.card.image, crop

@@ -34,7 +34,7 @@ _STOPPED_LOOK_EVERY_S: Final = 1.0
 
 _TERM_GRACE_S: Final = 5.0
 
-_ENDS: Final = {
+_EXIT_TEXTS: Final = {
     OUT_OF_MEMORY: "it needed more memory than its limit (REGRAFT_RETRAIN_MEMORY_MB), and its process ended",
     TAKEN: "its model is being retrained by another process, outside of any job",
 }
@@ -260,7 +260,9 @@ class JobRunner:
             log.info("retrain job %s of %s: another process was faster", job.id, job.model)
             return True
         if code >= 0:
-            return await self._settle(now, _ENDS.get(code, f"its process ended with exit code {code}"), again=False)
+            return await self._settle(
+                now, _EXIT_TEXTS.get(code, f"its process ended with exit code {code}"), again=False
+            )
         if was_stopped:
             why = "its process was stopped (SIGSTOP, or a freezer), and ended since it may have held a lock"
         else:

@@ -21,9 +21,9 @@ from serving.threads import Threads
 
 log = logging.getLogger("regraft.keeper")
 
-_MOST_WAITING: Final = 256
-_MOST_WAITING_BYTES: Final = 64 * 2**20
-_MOST_TOGETHER: Final = 32
+_MAX_QUEUE: Final = 256
+_MAX_QUEUE_BYTES: Final = 64 * 2**20
+_MAX_BATCH: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class RequestSampler:
         """Keep the picture of an answered request, if drawn and there is room."""
         if random.random() >= self._rate:  # noqa: S311 - a sample is no secret
             return
-        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(image) > _MOST_WAITING_BYTES:
+        if len(self._waiting) >= _MAX_QUEUE or self._waiting_bytes + len(image) > _MAX_QUEUE_BYTES:
             self._outcomes["dropped"].inc()
             return
         self._waiting.append(_Served(request_id, served, image, output))
@@ -64,7 +64,7 @@ class RequestSampler:
         """Keep what was offered, for ever; cancel the task to stop."""
         while True:
             await self._awake.wait()
-            batch = [self._waiting.popleft() for _ in range(min(_MOST_TOGETHER, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(_MAX_BATCH, len(self._waiting)))]
             if not self._waiting:
                 self._awake.clear()
             self._waiting_bytes -= sum(len(served.image) for served in batch)

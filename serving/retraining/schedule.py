@@ -15,7 +15,7 @@ from serving.supervisor import do_all
 
 log = logging.getLogger("regraft.schedule")
 
-_LOOKS: Final = 10
+_LOOKS_PER_PERIOD: Final = 10
 _LOOK_EVERY_S: Final = 60.0
 
 
@@ -41,7 +41,7 @@ class RetrainSchedule:
         self._examples = examples
         self._runner = runner
         self._every_s = every_s
-        self.look_every_s = min(_LOOK_EVERY_S, every_s / _LOOKS)
+        self.look_every_s = min(_LOOK_EVERY_S, every_s / _LOOKS_PER_PERIOD)
         self._min_new = min_new
         self._gate = gate
 

@@ -21,9 +21,9 @@ from regraft.stores.requests import KeptRequest
 FEW_EXAMPLES: Final = 20
 RANDOM_SHARE: Final = 0.2
 _NEIGHBOURS: Final = 20
-_MOST_TYPICAL: Final = 1_000
+_MAX_COMPARED: Final = 1_000
 """So many of a class are compared with each other; the newest."""
-_SAME: Final = 0.95
+_DUPLICATE_COSINE: Final = 0.95
 """Cosine of centred embeddings from which on one of two pictures teaches nothing more."""
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def _round_robin(queues: Iterable[Iterator[T]]) -> Iterator[T]:
 
 def _most_typical(scores: _Scores, rows: _Rows) -> list[int]:
     """Order rows by their mean likeness to their neighbours, typical first."""
-    rows = rows[-_MOST_TYPICAL:]
+    rows = rows[-_MAX_COMPARED:]
     if len(rows) < 2:
         return [int(row) for row in rows]
     likeness = scores.directions[rows] @ scores.directions[rows].T
@@ -163,7 +163,7 @@ class _Selection:
         self._rows = [int(row) for row in rows]
 
     def take(self, row: int) -> bool:
-        if row in self._rows or (self._directions[self._rows] @ self._directions[row]).max() >= _SAME:
+        if row in self._rows or (self._directions[self._rows] @ self._directions[row]).max() >= _DUPLICATE_COSINE:
             return False
         self._rows.append(row)
         return True

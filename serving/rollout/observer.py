@@ -25,7 +25,7 @@ from serving.telemetry.metrics import MetricFamily, Metrics
 
 log = logging.getLogger("regraft.observer")
 
-_MOST: Final = 512
+_MAX_UNSEEN: Final = 512
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Observer:
     def record(self, served: ServedModel, output: Output) -> None:
         """Note an answer. It is on the way of every request."""
         served.answers += 1
-        if len(self._unseen) < _MOST:
+        if len(self._unseen) < _MAX_UNSEEN:
             self._unseen.append((served, output))
 
     def recent_answers(self, name: str) -> RecentAnswers | None:

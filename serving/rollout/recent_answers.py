@@ -13,7 +13,7 @@ from regraft.model.drift import Shift, compare, figures_of, rows_of
 from serving.inference.engine import Output
 from serving.inference.registry import ServedModel
 
-FEWEST: Final = 100
+MIN_ANSWERS: Final = 100
 """Answers before anything is said of drift."""
 
 DriftState = Literal["not known", "too few", "steady", "drifted"]
@@ -105,7 +105,7 @@ class RecentAnswers:
         They take a millisecond or so.
         """
         reference = self.served.card.reference
-        return compare(reference, self.window.figures) if reference and len(self.distance) >= FEWEST else ()
+        return compare(reference, self.window.figures) if reference and len(self.distance) >= MIN_ANSWERS else ()
 
     @property
     def drift(self) -> DriftState:

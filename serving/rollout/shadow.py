@@ -16,7 +16,7 @@ from serving.inference.registry import ServedModel
 _ROWS: Final = 64
 """Embeddings of one matrix product: little enough for one thread, so that the lanes keep theirs."""
 
-_MOST_FLIPS: Final = 1_000
+_MAX_FLIPS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ShadowComparison:
             self.images + other.images,
             self.agreed + other.agreed,
             self.confidence_shift + other.confidence_shift,
-            Counter(dict((self.flips + other.flips).most_common(_MOST_FLIPS))),
+            Counter(dict((self.flips + other.flips).most_common(_MAX_FLIPS))),
         )
 
 

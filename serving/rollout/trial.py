@@ -7,11 +7,11 @@ from math import sqrt
 from typing import Final
 
 from regraft.stores.models import HistoryEntry
-from serving.rollout.recent_answers import FEWEST, RecentAnswers
+from serving.rollout.recent_answers import MIN_ANSWERS, RecentAnswers
 
 AUTHOR: Final = "regraft serve"
 """Of rollbacks after a failed trial, in the history."""
-_FEWEST_FAILURES: Final = 5
+_MIN_FAILURES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def rollback_reasons(now: Quality, before: Quality | None, limits: TrialLimits =
     reasons = []
     rate = now.failures / max(now.requests, 1)
     rate_before = before.failures / max(before.requests, 1) if before else 0.0
-    if now.failures >= _FEWEST_FAILURES and rate - rate_before > limits.error_rise:
+    if now.failures >= _MIN_FAILURES and rate - rate_before > limits.error_rise:
         reasons.append(
             f"{rate:.1%} of {now.requests} requests failed ({rate_before:.1%} before; limit +{limits.error_rise:.1%})"
         )
-    if before is None or min(now.images, before.images) < FEWEST:
+    if before is None or min(now.images, before.images) < MIN_ANSWERS:
         return reasons
     drop = before.confidence - now.confidence
     error = sqrt(now.deviation**2 / now.images + before.deviation**2 / before.images)

@@ -23,7 +23,7 @@ from serving.retraining.suggestions import Suggestion, suggest
 from serving.telemetry.call import caller, see_through, took_effect
 
 _DEFAULT_COUNT: Final = 20
-_MOST: Final = 1_000
+_MAX_COUNT: Final = 1_000
 
 
 class _By(TypedDict):
@@ -111,8 +111,8 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.Suggestion]:
         """Suggest pictures to label next."""
-        if request.count > _MOST:
-            raise InvalidRequestError(f"count: {request.count}; the most is {_MOST}")
+        if request.count > _MAX_COUNT:
+            raise InvalidRequestError(f"count: {request.count}; the most is {_MAX_COUNT}")
         with self._models.acquire(request.name) as served:
             suggestions = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
         for suggestion in suggestions:

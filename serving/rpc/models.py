@@ -20,7 +20,7 @@ from serving.inference.registry import ModelRegistry
 from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
-from serving.rpc.parsing import MOST_ANSWER_BYTES
+from serving.rpc.parsing import MAX_ANSWER_BYTES
 from serving.telemetry.call import actor, see_through, took_effect
 
 log = logging.getLogger("regraft.models")
@@ -29,7 +29,7 @@ _HISTORY: Final = 50
 _COUNT_S: Final = 1.0
 """So long may the database take to count examples; who asks for a model need not wait for it."""
 _FLIPS: Final = 20
-_LONGEST_WHY: Final = 1_000
+_MAX_WHY: Final = 1_000
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
     "not known": pb.Drift.NOT_KNOWN,
     "too few": pb.Drift.TOO_FEW,
@@ -64,7 +64,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
         counts = await self._count(names)
         models = [await self._describe(name, counts.get(name)) for name in names]
-        if sum(model.ByteSize() for model in models) > MOST_ANSWER_BYTES:
+        if sum(model.ByteSize() for model in models) > MAX_ANSWER_BYTES:
             for model in models:
                 model.ClearField("card_json")
         return pb.ListModelsResponse(models=models)
@@ -143,7 +143,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         try:
             await follow_up()
             model = await self._describe_one(name)
-            if model.ByteSize() > MOST_ANSWER_BYTES:
+            if model.ByteSize() > MAX_ANSWER_BYTES:
                 model.ClearField("card_json")
         except DeadlineError:
             log.info("model %s: %s of version %d took effect as its caller left", name, effect.event, effect.version)
@@ -234,7 +234,7 @@ def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:
 def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
     """Refuse an author or a reason that no history should hold."""
     check_note("who", request.who)
-    check_note("why", request.why.replace("\n", " "), _LONGEST_WHY)  # a reason may have several lines
+    check_note("why", request.why.replace("\n", " "), _MAX_WHY)  # a reason may have several lines
 
 
 def _shadow(status: ShadowStatus) -> pb.Shadow:

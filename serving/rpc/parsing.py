@@ -7,13 +7,13 @@ from google.protobuf.message import DecodeError, Message
 
 from regraft.errors import InvalidRequestError
 
-_MOST_FIELDS: Final = 1_000
+_MAX_FIELDS: Final = 1_000
 """Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
 
 _FIXED: Final = {1: 8, 5: 4}  # bytes, by wire type
 
 
-MOST_ANSWER_BYTES: Final = 3 * 2**20
+MAX_ANSWER_BYTES: Final = 3 * 2**20
 """Every client takes 4 MiB, unless it was told to take more; the rest is for what else an answer says."""
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -22,7 +22,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
     """Return the first messages that fit one answer, at least one."""
     fitting: list[MessageT] = []
-    remaining = MOST_ANSWER_BYTES
+    remaining = MAX_ANSWER_BYTES
     for message in messages:
         remaining -= message.ByteSize()
         if remaining < 0 and fitting:
@@ -40,7 +40,7 @@ def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:  # noqa: ANN401 - any message, or an error
         try:
             if _is_swarm(data):
-                return InvalidRequestError(f"the message has more than {_MOST_FIELDS} fields")
+                return InvalidRequestError(f"the message has more than {_MAX_FIELDS} fields")
             return parse(data)
         except (DecodeError, IndexError) as error:
             return InvalidRequestError(f"the bytes are no such message: {error}")
@@ -50,7 +50,7 @@ def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 def _is_swarm(data: bytes) -> bool:
     position = count = 0
-    while position < len(data) and count <= _MOST_FIELDS:
+    while position < len(data) and count <= _MAX_FIELDS:
         tag, position = _varint(data, position)
         kind = tag & 7
         if kind == 0:
@@ -63,7 +63,7 @@ def _is_swarm(data: bytes) -> bool:
         else:
             return False  # groups, which none of ours has: the parser may say what it thinks of them
         count += 1
-    return count > _MOST_FIELDS
+    return count > _MAX_FIELDS
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from serving.settings import Settings
 _FLUSH_S: Final = 1.0  # for the last answers to leave; a client that watches our health would hold us longer
 _ENVELOPE_BYTES: Final = 64 * 1024  # what a message may hold beside the picture
 _NEVER_MS: Final = 2**31 - 1
-_ROOM: Final = 2
+_MESSAGE_FACTOR: Final = 2
 """A message may be as large as so many of the largest pictures: gRPC ends a whole stream for one that is larger, while
 what is merely too large for us is told so by itself, and what comes after it is answered."""
 
@@ -41,7 +41,7 @@ class GrpcPort:
         self._interceptor = interceptor
         self._tls: ReloadingTls | None = None
         options = [
-            ("grpc.max_receive_message_length", _ROOM * settings.max_image_bytes + _ENVELOPE_BYTES),
+            ("grpc.max_receive_message_length", _MESSAGE_FACTOR * settings.max_image_bytes + _ENVELOPE_BYTES),
             ("grpc.max_concurrent_streams", settings.max_streams),
             # What is not read yet may be as large as the window, which would grow with what is.
             ("grpc.http2.bdp_probe", 0),

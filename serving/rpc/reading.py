@@ -14,9 +14,9 @@ from serving.telemetry.call import current
 
 STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
 _END: Final = object()
-_LOOKS: Final = 8
+_LOOKS_PER_TIMEOUT: Final = 8
 """In the time that a message may take."""
-_MOST_OPEN_READS: Final = 2
+_MAX_OPEN_READS: Final = 2
 """Messages read at once of one address where nobody is asked who calls: each may be as large as two pictures."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -119,7 +119,7 @@ class Reader:
 
     async def all_in_turn(self, requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
         """Yield all messages of a stream likewise, each within the time."""
-        turns = self._turns.setdefault(address_of(context), asyncio.Semaphore(_MOST_OPEN_READS))
+        turns = self._turns.setdefault(address_of(context), asyncio.Semaphore(_MAX_OPEN_READS))
         while True:
             async with turns:
                 message = await self._next(requests)
@@ -151,7 +151,7 @@ class Reader:
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         # One timer for all: the loop keeps one that was cancelled to its time, with the context and so the call.
         if self._looking is None and self._began_s:
-            self._looking = loop.call_later(self._timeout_s / _LOOKS, self._look, loop, context=Context())
+            self._looking = loop.call_later(self._timeout_s / _LOOKS_PER_TIMEOUT, self._look, loop, context=Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what has been read for too long."""

@@ -24,7 +24,7 @@ from serving.rpc.streams import answers
 from serving.telemetry.call import actor, caller, current, see_through, took_effect
 from serving.telemetry.metrics import Metrics
 
-_MOST_JOBS: Final = 200
+_MAX_JOBS: Final = 200
 """In one answer."""
 
 
@@ -107,7 +107,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         """List the jobs, newest first, a page at a time."""
         if request.page_size < 0:
             raise InvalidRequestError(f"page_size: {request.page_size}; it is 1 or more, or 0 for the server's own")
-        most = min(request.page_size or _MOST_JOBS, _MOST_JOBS)
+        most = min(request.page_size or _MAX_JOBS, _MAX_JOBS)
         created_at, _, job_id = request.page_token.partition("/")
         before = (created_at, job_id) if request.page_token else None
         listing = partial(self._examples.jobs.list, one_form(request.name), before=before, most=most + 1)

@@ -28,8 +28,8 @@ INTERNAL_TEXT: Final = "internal error; the server's log has the details"
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _RETRY_AFTER: Final = "retry-after"
 """Seconds, as in HTTP."""
-_LONGEST_PUSHBACK_S: Final = 10.0
-_LONGEST_TEXT: Final = 500
+_MAX_PUSHBACK_S: Final = 10.0
+_MAX_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
 
 
@@ -50,10 +50,10 @@ def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
     if not isinstance(error, errors.OverloadedError):
         return ()
     wait_s = error.retry_after_s
-    pushback = "-1" if wait_s > _LONGEST_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
+    pushback = "-1" if wait_s > _MAX_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
     return ((_PUSHBACK, pushback), (_RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
 
 
 def _clipped(text: str) -> str:
     """Shorten a text that may repeat a request: clients take headers of 8 kB."""
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

@@ -13,7 +13,7 @@ from regraft.oip import inference_pb2_grpc as pb_grpc
 from serving.inference.classifier import Classifier, Inference
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.rpc.classifier import deadline_of
-from serving.rpc.open_inference.tensors import IMAGE, MOST_PICTURES, add_floats, add_texts, pictures_of
+from serving.rpc.open_inference.tensors import IMAGE, MAX_PICTURES, add_floats, add_texts, pictures_of
 from serving.rpc.status import status_of
 from serving.rpc.streams import answers
 from serving.telemetry.metrics import Metrics
@@ -25,7 +25,7 @@ _REGRAFT: Final = version_of("regraft")
 _DEFAULT_OUTPUTS: Final = ("probabilities", "label", "novelty")
 _OUTPUTS: Final = (*_DEFAULT_OUTPUTS, "embedding")
 _CLASSIFICATION: Final = "classification"
-_LONGEST_VERSION: Final = 18  # digits; Python reads no more than 4,300
+_MAX_VERSION_DIGITS: Final = 18  # digits; Python reads no more than 4,300
 _FINAL_ASKED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = "triton_final_response"
 
@@ -84,7 +84,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
                 name=served.name,
                 platform=_PLATFORM,
                 backend="onnxruntime",
-                max_batch_size=MOST_PICTURES,
+                max_batch_size=MAX_PICTURES,
                 input=[pb.ModelInput(name=IMAGE, data_type=pb.TYPE_STRING, dims=[1])],
                 output=[
                     *(pb.ModelOutput(name=name, data_type=pb.TYPE_FP32, dims=dims) for name, dims in floats.items()),
@@ -173,7 +173,7 @@ def _dims(served: ServedModel) -> tuple[dict[str, list[int]], dict[str, list[int
 def _version(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_VERSION:
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_VERSION_DIGITS:
         raise NotFoundError(f"model_version: {text!r} is no version; they are numbers")
     return int(text)
 

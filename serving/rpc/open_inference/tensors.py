@@ -13,12 +13,12 @@ from regraft.image.spec import Crop
 from regraft.oip import inference_pb2 as pb
 
 IMAGE: Final = "image"
-MOST_PICTURES: Final = 128
+MAX_PICTURES: Final = 128
 """In one request."""
 
 _LENGTH: Final = struct.Struct("<I")
 _CROP_AXES: Final = 4
-_MOST_NAMED: Final = 3
+_MAX_NAMES: Final = 3
 
 
 def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
@@ -28,7 +28,7 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
         InvalidRequestError: tensor, type, shape and contents do not fit together; the text names the field.
     """
     if len(request.inputs) != 1 or request.inputs[0].name != IMAGE:
-        names = ", ".join(repr(tensor.name) for tensor in request.inputs[:_MOST_NAMED]) or "none"
+        names = ", ".join(repr(tensor.name) for tensor in request.inputs[:_MAX_NAMES]) or "none"
         raise InvalidRequestError(f"inputs: {names}; there must be just one, 'image'")
     (tensor,) = request.inputs
     if len(request.raw_input_contents) > 1:
@@ -36,8 +36,8 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
     if request.raw_input_contents and tensor.HasField("contents"):
         raise InvalidRequestError("raw_input_contents: the input has typed contents as well; send one of them")
     shape = list(tensor.shape)
-    if not shape or min(shape) < 1 or shape[0] > MOST_PICTURES:
-        raise InvalidRequestError(f"image: shape {shape}; a request holds 1 to {MOST_PICTURES} pictures")
+    if not shape or min(shape) < 1 or shape[0] > MAX_PICTURES:
+        raise InvalidRequestError(f"image: shape {shape}; a request holds 1 to {MAX_PICTURES} pictures")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     if tensor.datatype == "BYTES":
         return list(_encoded(shape, raw, tensor.contents))
@@ -48,7 +48,7 @@ def pictures_of(request: pb.ModelInferRequest) -> list[bytes | Crop]:
     )
 
 
-def split(raw: bytes, most: int = MOST_PICTURES) -> list[bytes]:
+def split(raw: bytes, most: int = MAX_PICTURES) -> list[bytes]:
     """Split a BYTES tensor: each element follows its length, 4 bytes, little-endian.
 
     Raises:

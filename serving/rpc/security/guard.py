@@ -19,7 +19,7 @@ audit = logging.getLogger("regraft.audit")
 log = logging.getLogger("regraft.access")
 
 _SCHEME: Final = "bearer "
-_LONGEST_VALUE: Final = 200
+_MAX_VALUE: Final = 200
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
@@ -127,7 +127,7 @@ class _AuditLine:
 def _fields(request: Any) -> dict[str, str]:  # noqa: ANN401 - any message, or none that was read
     if not hasattr(request, "ListFields"):
         return {}
-    return {field.name: _as_text(value)[:_LONGEST_VALUE] for field, value in request.ListFields()}
+    return {field.name: _as_text(value)[:_MAX_VALUE] for field, value in request.ListFields()}
 
 
 def _as_text(value: object) -> str:

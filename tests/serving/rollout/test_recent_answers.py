@@ -9,7 +9,7 @@ from regraft.model.drift import reference_of
 from serving.inference.backbone import Backbone
 from serving.inference.engine import Output
 from serving.inference.registry import ServedModel
-from serving.rollout.recent_answers import FEWEST, AnswerWindow, RecentAnswers
+from serving.rollout.recent_answers import MIN_ANSWERS, AnswerWindow, RecentAnswers
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 
 LABELS = ("red", "green", "blue")
@@ -82,7 +82,7 @@ def test_what_lies_beyond_the_threshold_is_unknown() -> None:
 
 
 def test_before_enough_answers_nothing_is_said() -> None:
-    few = begin().after(outputs(FEWEST - 1, novelty=1.0), 0.0)
+    few = begin().after(outputs(MIN_ANSWERS - 1, novelty=1.0), 0.0)
 
     assert (few.drift, few.shifts) == ("too few", ())
     assert few.after(outputs(1), 1.0).drift == "drifted"

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from regraft.oip import inference_pb2 as oip
-from serving.rpc.open_inference.tensors import MOST_PICTURES, join
+from serving.rpc.open_inference.tensors import MAX_PICTURES, join
 from tests.tiny import picture
 
 InputTensor = oip.ModelInferRequest.InferInputTensor
@@ -13,7 +13,7 @@ FIT = InputTensor(name="image", datatype="BYTES", shape=[1])
 INT64 = st.integers(-(2**63), 2**63 - 1)
 NAMES = st.sampled_from(["image", "", "mask", "IMAGE", "image\0"]) | st.text(max_size=5)
 TYPES = st.sampled_from(["BYTES", "UINT8", "FP32", "", "bytes"])
-SIZES = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 8, MOST_PICTURES, 2**31, 2**32 + 1, 2**62, 2**63 - 1])
+SIZES = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 8, MAX_PICTURES, 2**31, 2**32 + 1, 2**62, 2**63 - 1])
 PICTURES = st.sampled_from([picture("red"), b"", b"\xff\xff\xff\xff"]) | st.binary(max_size=9)
 LENGTHS = st.sampled_from([b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xff\xff\xff\x7f"])
 RAW = (

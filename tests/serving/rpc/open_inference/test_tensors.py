@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
 from regraft.oip import inference_pb2 as pb
-from serving.rpc.open_inference.tensors import MOST_PICTURES, add_floats, add_texts, join, pictures_of, split
+from serving.rpc.open_inference.tensors import MAX_PICTURES, add_floats, add_texts, join, pictures_of, split
 
 
 def request(
@@ -58,7 +58,7 @@ BAD = {
     "no shape": (request("BYTES", [], b""), r"shape \[\]; a request holds 1 to"),
     "no pictures": (request("BYTES", [0], b""), "a request holds 1 to"),
     "a size below 0": (request("BYTES", [-1], b""), "a request holds 1 to"),
-    "too many": (request("BYTES", [MOST_PICTURES + 1], b""), "a request holds 1 to"),
+    "too many": (request("BYTES", [MAX_PICTURES + 1], b""), "a request holds 1 to"),
     "three axes of bytes": (request("BYTES", [1, 1, 1], join([b"x"])), r"BYTES take \[N\] or \[N, 1\]"),
     "fewer elements": (request("BYTES", [2], join([b"x"])), r"shape \[2\] and 1 elements"),
     "a length beyond the end": (request("BYTES", [1], b"\xff\0\0\0abc"), "element 0 says that it has 255 bytes; 3 are"),
