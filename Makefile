@@ -85,6 +85,7 @@ $(KUBECTL)/kubectl: | $(DEV_ENV)/.installed
 	touch $@
 
 bench: $(DEV_ENV)/.installed ## figures, by hand on a quiet machine; DATA=folder (and OTHER=folder of something else) for all of them, half an hour
+	$(DEV)/pytest -m heavy
 	$(DEV)/python -m benchmarks.preprocessing
 	$(DEV)/python -m benchmarks.damage
 	$(if $(DATA),$(DEV)/python -m benchmarks.probe $(DATA))

@@ -40,6 +40,9 @@ PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=2)
 # large ones are spared arithmetic.
 SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96, "vit_b_16": 96}
 
+HEAVY = {"densenet121", "inception_v3", "swin_t", "vgg16", "vit_b_16"}
+"""Their export takes torch half a minute, or half a gigabyte; `make bench` plays them."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -106,7 +109,10 @@ def served_probabilities(engine: Engine, served: Artifact, crops: list[Crop]) ->
     return np.stack([engine.run([crop], [served.head])[0].probabilities for crop in crops])
 
 
-@pytest.mark.parametrize("name", [family[0] for family in FAMILIES])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.heavy if name in HEAVY else ()) for name, *_ in FAMILIES],
+)
 def test_a_network_of_every_family_exports_learns_and_answers(name: str, pictures: Pictures, model_file: Path) -> None:
     crops = train(name, pictures, model_file)
 
