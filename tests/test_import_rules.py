@@ -25,6 +25,7 @@ BREACHES: Final = {
     "ground": ("regraft.model.card", "serving.settings"),
     "roof": ("training.settings", "regraft.cli.terminal"),
     "circles": ("regraft.model.card", "regraft.model.artifact"),
+    "server": ("serving.inference.engine", "serving.rpc.streams"),
     "terminal": ("serving.settings", "typer"),
     "torch": ("training.head.fit", "torch"),
     "torchvision": ("training.head.fit", "torchvision"),
