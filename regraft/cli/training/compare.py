@@ -117,7 +117,7 @@ def _listen(title: str) -> Iterator[terminal.TrainingView]:
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:
-    """Show what `training.compare.results.Comparison.to_dict` returns, with the ``folder`` it was written to."""
+    """Show what `training.compare.results.SweepResult.to_dict` returns, with the ``folder`` it was written to."""
     for data in result["datasets"]:
         _models(data, [row for row in result["rows"] if row["data"] == data["name"] and row.get("model")])
         _learning_curves(result, data["name"])

@@ -168,7 +168,7 @@ def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str],
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """Show what `training.evaluation.evaluate.Result.to_dict` returns."""
+    """Show what `training.evaluation.evaluate.EvaluationResult.to_dict` returns."""
     terminal.left_out(result["left_out"], "all are in --report and in --json")
     terminal.line(f"{result['images']} pictures of {result['data']}, {result['split']}")
     for each in result["models"]:
