@@ -248,10 +248,7 @@ def coordinator_for(settings: TrainSettings) -> Iterator["Coordinator | None"]:
 
 
 def make_candidate(dataset: Dataset, context: Context, coordinator: "Coordinator | None") -> Candidate:
-    """Run the strategy, and choose the precision.
-
-    ``coordinator`` is None for a probe.
-    """
+    """Run the strategy and choose the precision; only a probe needs no coordinator."""
     return in_precision(_run_strategy(dataset, context, coordinator), context)
 
 

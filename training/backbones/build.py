@@ -96,13 +96,7 @@ def build_backbone(name: str, weights: str, seed: int, image_px: int | None = No
 def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple[PretrainedBackbone, State]:
     """Build a network from a state dict; return its head beside.
 
-    Args:
-        name: of the network.
-        path: of the state dict.
-        image_px: see `build_backbone`.
-
-    Raises:
-        InvalidRequestError: see `build_backbone`.
+    Arguments and errors are those of `build_backbone`.
     """
     backbone, cut = _built(name, str(path))
     head = load_without_head(backbone.network, path, name, cut.attributes)
@@ -111,10 +105,7 @@ def build_with_head(name: str, path: Path, image_px: int | None = None) -> tuple
 
 
 def build_classifier(name: str, classes: int) -> nn.Module:
-    """Build a whole network of random weights.
-
-    It is as its own library makes it.
-    """
+    """Build a whole network of random weights, as its library does."""
     if name in EMBEDDED_WEIGHTS or name.startswith(TIMM_PREFIX):
         network: nn.Module = timm.create_model(_name_in_timm(name), num_classes=classes)
         return network

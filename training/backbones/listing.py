@@ -80,9 +80,7 @@ class BackboneEntry:
 def list_backbones(
     pattern: str = "", measured_in: Path | None = None, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], int]:
-    """Describe the networks of a glob, or the tested families.
-
-    The first `LIMIT` of them, and how many more there are.
+    """Describe up to `LIMIT` networks, and count the others that match.
 
     Args:
         pattern: the glob, empty for the tested families.
@@ -147,10 +145,7 @@ def _measured(entries: Sequence[BackboneEntry], cache: Path, progress: Progress)
 
 
 def _ms_per_picture(entry: BackboneEntry, cache: Path) -> float:
-    """Measure milliseconds for a picture on one thread, without decoding.
-
-    The export of weights at hand is kept in ``cache`` for the training to come; random weights take as long.
-    """
+    """Measure milliseconds for a picture on one thread; keep trained exports."""
     if entry.at_hand:
         exported = load_backbone(entry.name, "default", 0, cache)
         model, side = exported.model, exported.spec.crop_px
@@ -177,10 +172,7 @@ def _published(name: str) -> BackboneEntry:
 
 
 def _with_own_weights(entry: BackboneEntry) -> BackboneEntry:
-    """Describe a person's own weights, where these are the default.
-
-    The published accuracy is that of others.
-    """
+    """Describe a person's own weights, without the published accuracy."""
     file = own_weights(entry.name)
     if file is None:
         return entry

@@ -25,9 +25,7 @@ class Cut:
 
 
 def cut_torchvision(network: nn.Module, name: str) -> Cut:
-    """Replace the last linear layer or 1 x 1 convolution by nothing.
-
-    Auxiliary heads are dropped too.
+    """Drop the last linear layer or 1 x 1 convolution, and auxiliary heads.
 
     Raises:
         InvalidRequestError: there is no such layer.

@@ -140,30 +140,12 @@ def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
 def load_file(
     network: nn.Module, path: Path, name: str, heads: Iterable[str], width: int
 ) -> tuple[SourceClassifier | None, tuple[str, ...]]:
-    """Load a state dict, and return its ImageNet head.
-
-    See `load_without_head`.
-
-    Args:
-        network: likewise.
-        path: likewise.
-        name: likewise.
-        heads: likewise.
-        width: D.
-
-    Returns:
-        The file's head where it is ImageNet's, and what there is to say about it otherwise.
-
-    Raises:
-        InvalidRequestError: no state dict, or another network's; the text says which tensors differ.
-    """
+    """Load a state dict as `load_without_head`; return its ImageNet head, or a note."""
     return _old_head(load_without_head(network, path, name, heads), path, width)
 
 
 def load_without_head(network: nn.Module, path: Path, name: str, heads: Iterable[str]) -> State:
-    """Load a state dict into a network without a head.
-
-    The tensors of the head are returned.
+    """Load a state dict into a network without a head; return the head's tensors.
 
     Args:
         network: must find all of its tensors in the file.

@@ -144,10 +144,7 @@ def training_chart(rows: Sequence[FinishedRun]) -> bytes:
 
 @contextmanager
 def _figure(size_in: tuple[float, float]) -> Iterator[tuple["Figure", Callable[[], bytes]]]:
-    """Yield a figure, and a function that returns its SVG afterwards.
-
-    Letters are shapes, so that they are the same everywhere.
-    """
+    """Yield a figure and a function for its SVG, letters as shapes."""
     mpl = require_matplotlib()
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):

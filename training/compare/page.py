@@ -20,26 +20,23 @@ def draw_charts(comparison: SweepResult) -> Charts:
 def render(comparison: SweepResult, charts: Charts) -> str:
     """Return the page; ``charts`` is what `draw_charts` made."""
     parts = [comparison.of(each.name) for each in comparison.datasets]
-    return (
-        templates()
-        .get_template("comparison.html.j2")
-        .render(
-            comparison=comparison,
-            parts=[
-                {
-                    "data": part.datasets[0],
-                    "models": part.models,
-                    "failures": part.failures,
-                    "best": _best(part.models),
-                    "gains": [gain for gain in gains_of(part.rows) if gain.share == ALL],
-                    "curves": _curves(part),
-                    "published": part.published,
-                    "charts": charts[part.datasets[0].name],
-                }
-                for part in parts
-            ],
-            colours=COLOURS,
-        )
+    template = templates().get_template("comparison.html.j2")
+    return template.render(
+        comparison=comparison,
+        parts=[
+            {
+                "data": part.datasets[0],
+                "models": part.models,
+                "failures": part.failures,
+                "best": _best(part.models),
+                "gains": [gain for gain in gains_of(part.rows) if gain.share == ALL],
+                "curves": _curves(part),
+                "published": part.published,
+                "charts": charts[part.datasets[0].name],
+            }
+            for part in parts
+        ],
+        colours=COLOURS,
     )
 
 

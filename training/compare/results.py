@@ -259,10 +259,7 @@ class SweepResult:
         return replace(self, datasets=datasets, outcomes=outcomes, published=published)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types.
-
-        Every row has ``error``, which is empty where the run came to an end.
-        """
+        """Return plain JSON types."""
         gains = [{**asdict(gain), "is_clear": gain.is_clear, "sentence": gain.sentence} for gain in gains_of(self.rows)]
         return {
             "datasets": [asdict(each) for each in self.datasets],
@@ -327,8 +324,7 @@ def learning_curves(rows: Sequence[FinishedRun]) -> list[LearningPoint]:
     points = [_learned(runs) for runs in by_share([row for row in rows if row.accuracy is not None]).values()]
     order = list(dict.fromkeys(row.combination for row in rows))
     return sorted(
-        points,
-        key=lambda point: (order.index((point.data, point.backbone, point.strategy)), point.train_images),
+        points, key=lambda point: (order.index((point.data, point.backbone, point.strategy)), point.train_images)
     )
 
 
@@ -338,11 +334,7 @@ def gains_of(rows: Sequence[FinishedRun]) -> list[Gain]:
 
 
 def winner(rows: Sequence[FinishedRun]) -> FinishedRun | None:
-    """Choose the best model by accuracy on unseen training pictures.
-
-    The holdout chooses nothing. Of equal ones the faster is taken. The figures of a combination are means over its
-    seeds.
-    """
+    """Choose the best model by unseen training pictures; of equal ones the faster."""
     ranked = [
         (fmean(row.unseen_accuracy for row in same if row.unseen_accuracy is not None), -model.ms, model)
         for same in by_share(rows).values()

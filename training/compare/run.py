@@ -68,11 +68,7 @@ def attempt_run(
 
 @contextmanager
 def cache_for(run: Run, caches: Path, *, begin_empty: bool = False) -> Iterator[Path]:
-    """Yield a run's own cache, with embeddings of earlier runs.
-
-    What a pretrained backbone made of the pictures is handed on to the next runs. Each has a copy of its own, or the
-    embeddings of every backbone that was ever fine-tuned would pile up.
-    """
+    """Yield a run's own cache, with embeddings by pretrained backbones."""
     shared = caches / sha256(f"{run.data}\n{run.backbone}".encode()).hexdigest()[:_HASH_DIGITS]
     with tempfile.TemporaryDirectory(dir=caches) as own:
         cache = Path(own) / "cache"

@@ -174,10 +174,7 @@ def _run_all(
 
 
 def _runs(settings: CompareSettings) -> Iterator[Run]:
-    """Yield the runs, the most telling first.
-
-    All pictures, then their shares, then the same by further seeds.
-    """
+    """Yield the runs: all pictures, then shares, then further seeds."""
     for seed, share, data, backbone, strategy in product(
         settings.all_seeds, settings.all_shares, settings.names, settings.backbones, settings.strategies
     ):

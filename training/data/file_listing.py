@@ -85,10 +85,7 @@ def root_of(data: Path) -> Path:
 
 
 def shown_path(path: Path, data: Path) -> str:
-    """Shorten a path as reports show it, relative to the data.
-
-    Of a file that lies elsewhere it is the name alone.
-    """
+    """Shorten a path for reports: relative to the data, or the name alone."""
     root = root_of(data)
     return text_of(path.relative_to(root) if path.is_relative_to(root) else Path(path.name))
 

@@ -38,11 +38,10 @@ class Layout:
 
 
 def find_layout(root: Path) -> Layout:
-    """Find the folders of classes under ``root``.
+    """Find the class folders under ``root``.
 
-    They may have any common name of train, val and test, in any case.
-
-    Test pictures are held out where there are any, and those of val then stop and tune what is trained.
+    Folders may have any common name of train, val and test, in any case. Test pictures are held out where there are
+    any, and those of val then stop and tune what is trained.
     """
     inner, beside = _unwrapped(root)
     roles = _roles(inner)

@@ -39,15 +39,11 @@ def group_named(name: str) -> int:
 
 
 def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS) -> Index:
-    """Join pictures that share a name, or are linked in pairs, to groups [n].
+    """Join pictures that share a name, or are linked in pairs [p, 2], to groups [n].
 
-    A group that only one name holds together is named by it, so that a later picture of that name joins it; others by
-    the lowest of their names, so that the order of the pictures makes no difference.
-
-    Args:
-        group: int64 [n], as far as is known; each picture's own else.
-        names: of each picture, what it shares with those that belong with it.
-        pairs: int64 [p, 2], further pictures that belong together.
+    ``group`` is what is known, each picture's own else. A group that only one name holds together is named by it, so
+    that a later picture of that name joins it; others by the lowest of their names, so that the order of the pictures
+    makes no difference.
     """
     named = [group_named(next(iter(each))) if each else -1 for each in names]
     links = np.concatenate([linked(names), linked([[str(each)] for each in group]), pairs])
@@ -85,19 +81,10 @@ def linked(names: Sequence[Collection[str]]) -> Index:
 
 
 def hold_out(label_index: Index, group: Index) -> Mask:
-    """Hold out a share of each class by whole groups.
-
-    Those with the lowest names are taken.
+    """Hold out a share of each class by whole groups, those with the lowest names.
 
     A class of fewer than three rows, or of one group, stays whole; of others at least one group is held out where that
-    leaves two rows.
-
-    Args:
-        label_index: int64 [n].
-        group: int64 [n].
-
-    Returns:
-        bool [n].
+    leaves two rows. All are [n].
     """
     total = np.bincount(label_index)
     target = np.where(total <= _FEWEST, 0, np.maximum(1, np.round(HOLDOUT_SHARE * total)))

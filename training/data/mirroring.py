@@ -97,11 +97,10 @@ def out_of_fold(
 
 
 def mirroring_remark(original: _Index, mirrored: _Index, label_index: _Index, labels: tuple[str, ...]) -> str:
-    """Name the classes whose mirror images are answered otherwise.
+    """Name the classes whose mirror images are answered otherwise; empty if none.
 
-    Empty where there is none. Answers are int64 [n].
-
-    One-sided sign tests of all pictures and of each class, at `SIGNIFICANCE` in all (Bonferroni).
+    Answers are int64 [n]. One-sided sign tests of all pictures and of each class, at `SIGNIFICANCE` in all
+    (Bonferroni).
     """
     right, still = original == label_index, mirrored == label_index
     classes = np.unique(label_index)

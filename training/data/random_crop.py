@@ -53,9 +53,7 @@ def window_for(data: bytes, spec: ImageSpec, random: np.random.Generator, share:
 
 
 def random_window(size: tuple[int, int], random: np.random.Generator, share: tuple[float, float]) -> Window:
-    """Draw a window of random area and aspect ratio.
-
-    Method: Szegedy et al., "Going Deeper with Convolutions", 2015.
+    """Draw a window of random area and aspect ratio (Szegedy et al., 2015).
 
     Args:
         size: width and height of the upright picture in pixels.

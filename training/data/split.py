@@ -12,12 +12,7 @@ from training.head.features import Features
 def split_by_likeness(dataset: Dataset, features: Features) -> tuple[Dataset, Features]:
     """Find near-duplicates, once, and keep them on one side.
 
-    Args:
-        dataset: the pictures; what is settled stays as it is.
-        features: of all of them.
-
-    Returns:
-        Both with the sides and groups that the pictures have now, without those that had to leave.
+    Returns dataset and features with the sides and groups of now, without pictures that had to leave.
     """
     if dataset.is_settled:
         return dataset, features

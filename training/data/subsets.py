@@ -1,7 +1,4 @@
-"""Nested shares of a training set, beside the same holdout.
-
-Every smaller one is a part of every larger one.
-"""
+"""Nested shares of a training set, beside the same holdout."""
 
 from dataclasses import replace
 from typing import Final
@@ -56,10 +53,7 @@ def take_share(dataset: Dataset, share: str, seed: int) -> Dataset:
 
 
 def _order(dataset: Dataset, seed: int) -> list[LabelledImage]:
-    """Order the training pictures as they join.
-
-    Two of each class come first, then the classes in turn.
-    """
+    """Order the training pictures: two of each class, then the classes in turn."""
     generator = np.random.default_rng(seed)
     places: list[tuple[bool, float, int, LabelledImage]] = []
     for number, label in enumerate(dataset.labels):

@@ -25,13 +25,7 @@ _MOST_DRAWN: Final = 20_000_000
 
 
 def reliability(probabilities: FloatArray, label_index: npt.NDArray[np.int64], bins: int = BINS) -> Reliability:
-    """Bin top answers by confidence, and compare it with their accuracy.
-
-    Args:
-        probabilities: float32 [n, K].
-        label_index: int64 [n], the true labels.
-        bins: how many parts of equal width confidence is cut into.
-    """
+    """Bin top answers of probabilities [n, K] by confidence, against accuracy."""
     confidence, right = _answers(probabilities, label_index)
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     images = np.bincount(place, minlength=bins)
@@ -52,13 +46,6 @@ def squared_error(probabilities: FloatArray, label_index: npt.NDArray[np.int64])
 
     It is the mean squared difference of confidence and accuracy, over bins of equal counts, less what chance alone adds
     to it. So it is around 0 for a calibrated head, below it as often as above: average it before taking its root.
-
-    Args:
-        probabilities: float32 [n, K].
-        label_index: int64 [n], the true labels.
-
-    Returns:
-        The estimate; 0 for fewer than two images.
     """
     confidence, right = _answers(probabilities, label_index)
     order = np.argsort(confidence, kind="stable")
@@ -66,16 +53,9 @@ def squared_error(probabilities: FloatArray, label_index: npt.NDArray[np.int64])
 
 
 def p_value(probabilities: FloatArray, label_index: npt.NDArray[np.int64]) -> float:
-    """Test by a bootstrap whether confidence is accuracy.
+    """Test whether confidence is accuracy (Broecker and Smith, 2007).
 
-    Method: consistency resampling (Broecker and Smith, 2007).
-
-    Args:
-        probabilities: float32 [n, K].
-        label_index: int64 [n], the true labels.
-
-    Returns:
-        How often a head that is as sure, and right as often as it says, has at least this squared error: 0 to 1.
+    A bootstrap: how often a head that is as sure, and right as often as it says, has at least this squared error.
     """
     confidence, right = _answers(probabilities, label_index)
     if len(right) < 2:
@@ -100,9 +80,7 @@ def _answers(
 
 
 def _squared_errors(difference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Compute the squared errors of m samples of n differences, [m, n].
-
-    A difference is correctness less confidence, the least sure first.
+    """Compute the squared errors of m samples of n sorted differences, [m, n].
 
     Of each bin of equal counts, it is the square of its mean less the variance of that mean.
     """

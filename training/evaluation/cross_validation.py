@@ -84,10 +84,7 @@ def outer_folds(label_index: Index, labels: Sequence[str], folds: int, seed: int
 
 
 def summarise(fold_of: Index, right: npt.NDArray[np.bool_], group: Index | None = None) -> CrossValidation:
-    """Summarise the right answers [n] out of fold.
-
-    Rows of one group [n] count as `training.evaluation.metrics.independent_images` has it.
-    """
+    """Summarise the right answers [n] out of fold; groups count as one."""
     independent = len(right) if group is None else independent_images(group)
     numbers = range(int(fold_of.max()) + 1)
     return CrossValidation(

@@ -1,7 +1,4 @@
-"""Near-duplicates, by their embeddings.
-
-Another size, crop or exposure, a mirror image, the next shot of a scene.
-"""
+"""Near-duplicates: other crops, exposures or shots, by their embeddings."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -139,10 +136,7 @@ def _is_most_of_a_class(group: _Rows, label_index: _Rows) -> _Mask:
 
 
 def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, FloatArray]:
-    """Compute each row's cosine with its nearest and third nearest row.
-
-    Without such a row it is -1.
-    """
+    """Compute each row's cosine with its nearest and third nearest, else -1."""
     likest, third = np.full((2, len(embedding)), -1, np.float32)
     for rows, cosine in cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
         likest[rows] = cosine.max(axis=1)

@@ -269,9 +269,7 @@ class DifferentAnswer:
 
 @dataclass(frozen=True)
 class PairedEvaluation:
-    """Two models compared on the same pictures.
-
-    These are the pictures that both answered, and whose label both know.
+    """Two models compared on the pictures that both answered and know.
 
     Attributes:
         accuracy: of the first and of the second.

@@ -1,7 +1,4 @@
-"""Findings of a training run, beside the card's metrics.
-
-`report.html` draws them, `report.json` has them.
-"""
+"""Findings of a training run, as report.html and report.json have them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -143,9 +140,7 @@ class NoveltyCheck:
 
 @dataclass(frozen=True)
 class ExtraData:
-    """Gain of a second labelled set (instance transfer).
-
-    Accuracies are on the first set alone.
+    """Gain of a second labelled set, by accuracy on the first.
 
     Attributes:
         images: that joined.
@@ -251,9 +246,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of the exported file with torch on real pictures.
-
-    It is the largest difference of a logit, and the share of equal answers.
+    """Agreement of the exported file with torch: logits and answers.
 
     Attributes:
         logit_spread: between the largest and the smallest logit of torch; reports of before do not say it.

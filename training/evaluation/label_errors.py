@@ -1,7 +1,4 @@
-"""Likely wrong labels and worst mistakes.
-
-Everything here speaks of rows; `training.evaluation.diagnose` gives them names.
-"""
+"""Likely wrong labels and worst mistakes."""
 
 from typing import Final
 

@@ -65,10 +65,7 @@ def independent_images(group: npt.NDArray[np.int64]) -> int:
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927).
-
-    It is SciPy's, in a few lines, since importing scipy.stats takes longer than judging a thousand answers.
-    """
+    """Return the 95 % interval of a share (Wilson, 1927); SciPy's loads slowly."""
     share, z2 = correct / images, NormalDist().inv_cdf(0.975) ** 2
     middle, spread = share + z2 / (2 * images), math.sqrt(z2 / images * (share * (1 - share) + z2 / (4 * images)))
     low, high = ((middle + sign * spread) / (1 + z2 / images) for sign in (-1, 1))

@@ -37,10 +37,7 @@ class PairedComparison:
 
     @property
     def is_better(self) -> bool:
-        """Whether the second head is surely better.
-
-        It has less loss by a one-sided t test at 5 %, and is no less accurate.
-        """
+        """Whether the second head is better: t test at 5 %, no less accurate."""
         if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
             return False
         from scipy.special import stdtrit  # noqa: PLC0415 - it takes a fifth of a second, which evaluations spare

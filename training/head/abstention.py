@@ -105,10 +105,7 @@ def fewest_images(target_error: float) -> int:
 def _surest_first(
     probabilities: FloatArray, label_index: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Sort confidences [n], falling; return them with errors and rows.
-
-    Of equal ones the wrong come first.
-    """
+    """Sort confidences [n], falling, wrong ones first; add errors and rows."""
     confidence = probabilities.max(axis=1, initial=0).astype(np.float64)
     wrong = probabilities.argmax(axis=1) != label_index
     order = np.lexsort((~wrong, -confidence))

@@ -1,7 +1,4 @@
-"""Training rows beside the features, kept with the version for its retrains.
-
-They are arrays of their own in ``features.npz``; a version without any, or of an earlier Regraft, has none.
-"""
+"""Training rows beside the features, kept with the version for its retrains."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -164,9 +164,7 @@ def fit(
             **({"missing": dict(missing)} if missing else {}),
         },
         Unseen(
-            np.arange(len(y)),
-            np.asarray(np.exp(log_softmax(logits / temperature)), np.float32),
-            novelty.out_of_fold,
+            np.arange(len(y)), np.asarray(np.exp(log_softmax(logits / temperature)), np.float32), novelty.out_of_fold
         ),
         novelty.left_out,
     )
@@ -180,14 +178,9 @@ def refit(
     *,
     missing: Mapping[str, int] | None = None,
 ) -> FittedHead:
-    """Fit a head by the settings of a version's card.
+    """Fit a head by the seed and settings of a card; see `fit`.
 
-    Args:
-        card: of the version.
-        features: training rows.
-        additional: rows beside them.
-        progress: told the stage ``fit``.
-        missing: see `fit`; None: as many as the card says.
+    ``missing`` are as many as the card says, unless given.
     """
     balance = card.settings.get("balance", "auto")
     missing = card.settings.get("missing") if missing is None else missing
@@ -195,10 +188,7 @@ def refit(
 
 
 def _joined(embedding: FloatArray, learned: Index, additional: FloatArray) -> tuple[FloatArray, Index]:
-    """Append additional embeddings; return all with the rows to fit on.
-
-    Without additional ones nothing is copied.
-    """
+    """Append additional embeddings, if any; return all with the rows to fit on."""
     if not len(additional):
         return embedding, learned
     return np.concatenate([embedding[learned], additional]), np.arange(len(learned) + len(additional))
@@ -294,10 +284,7 @@ def _choose(rows: Rows, fold_of: Index, judged: Matrix, progress: Progress) -> _
 
 
 def _solve_folds(rows: Rows, fold_of: Index, c: float, starts: list[Linear], pool: ThreadPoolExecutor) -> list[Linear]:
-    """Solve for each fold without its rows.
-
-    ``starts`` are solutions of another c, none at first.
-    """
+    """Solve for each fold without its rows; start at solutions of another c."""
 
     def solved(fold: int) -> Linear:
         weight = np.where(fold_of == fold, 0, rows.weight)

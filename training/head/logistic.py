@@ -108,10 +108,7 @@ class _Units:
         return _Units(spread, np.column_stack([1 + doubt[:, None] * spread, doubt]))
 
     def logits_off(self, parameters: Matrix, slope: Matrix) -> float:
-        """Estimate the logits' distance from the optimum, in parts of the logits.
-
-        Both are root mean squares.
-        """
+        """Estimate the logits' relative distance from the optimum, by root mean squares."""
         step = slope / self.curvature
         squares = self.spread @ np.square(step[:, :-1]).sum(axis=0) + np.square(step[:, -1]).sum()
         return float(np.sqrt(squares / max(self.spread @ np.square(parameters[:, :-1]).sum(axis=0), 1e-300)))
@@ -151,10 +148,7 @@ def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matr
 
 
 def _loss_and_slope(rows: Rows, c: float, parameters: Matrix, precision: _Precision) -> tuple[float, Matrix]:
-    """Compute the penalised loss and its slope [K, d + 1].
-
-    Products are of the precision, sums of float64.
-    """
+    """Compute the penalised loss and its slope [K, d + 1]; sums are float64."""
     coefficients, intercepts = parameters[:, :-1], parameters[:, -1]
     factors: npt.NDArray[Any] = coefficients.astype(precision)
     loss, slope = 0.0, np.zeros_like(parameters)

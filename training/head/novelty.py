@@ -81,10 +81,7 @@ class FittedNovelty:
 def fit_novelty(
     embedding: npt.ArrayLike, label_index: Index, seed: int = 0, group: Index | None = None, rows: Index | None = None
 ) -> FittedNovelty:
-    """Choose a novelty method and fit it on rows [n, D].
-
-    Their classes are 0 to K - 1; see `leave_classes_out` for the arguments.
-    """
+    """Choose a novelty method and fit it; see `leave_classes_out`."""
     left_out = leave_classes_out(embedding, label_index, seed, group, rows)
     method = choose_method(left_out, label_index)
     count = min(max(_FOLDED_ROWS // len(label_index), _FEWEST_FOLDS), _MOST_FOLDS)
@@ -121,10 +118,7 @@ def leave_classes_out(
 
 
 def choose_method(left_out: UnseenClassScores | None, label_index: Index) -> NoveltyMethod:
-    """Choose the method that separates left out classes better.
-
-    Without the three classes, or the images for a covariance, that it takes to know, those are the class means.
-    """
+    """Choose the method that separates left out classes better, else class means."""
     if left_out is None or len(label_index) < _FEWEST_ROWS * (int(label_index.max()) + 1):
         return CLASS_MEANS
     areas = [auroc(left_out.novelty[method], left_out.label_index) for method in METHODS]
@@ -134,14 +128,7 @@ def choose_method(left_out: UnseenClassScores | None, label_index: Index) -> Nov
 def novelty_parts(
     method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, classes: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Fit prototypes float32 [K, D] and whitening float32 [R, D].
-
-    Args:
-        method: `CLASS_MEANS` or `MAHALANOBIS`.
-        embedding: [n, D], at least one row of each class.
-        label_index: int64 [n] below K.
-        classes: K.
-    """
+    """Fit prototypes float32 [K, D] and whitening float32 [R, D] to rows [n, D]."""
     return _parts(method, _Directions.of(embedding), label_index, classes)
 
 
@@ -225,10 +212,7 @@ def auroc(scores: list[Matrix], y: Index) -> float:
 
 
 def _area(positive: npt.NDArray[np.bool_], score: Matrix) -> float:
-    """Compute the area under the ROC curve by ranks (Mann, Whitney).
-
-    scikit-learn takes long to load.
-    """
+    """Compute the area under the ROC curve by ranks (scikit-learn loads slowly)."""
     count = int(positive.sum())
     above = rankdata(score)[positive].sum() - count * (count + 1) / 2
     return float(above / (count * (len(positive) - count)))

@@ -24,14 +24,7 @@ def remarks(
     cross_validation: CrossValidation | None = None,
     target_error: float | None = None,
 ) -> tuple[str, ...]:
-    """Return remarks on a head.
-
-    Args:
-        fitted: the head.
-        features: training and holdout rows.
-        cross_validation: of the whole strategy, where there was one; else the answers out of fold are compared.
-        target_error: of the answers given, where one was asked for.
-    """
+    """Return remarks on a head, by its holdout and cross-validation (else out of fold)."""
     rows = features.holdout()
     holdout = measure(fitted.head.probabilities(rows.embedding), rows.label_index, features.labels, rows.group)
     validation = cross_validation or _out_of_fold(fitted, features)
@@ -43,14 +36,7 @@ def remarks(
 def remarks_on_transfer(
     weights: str, strategy: str, near_duplicates: int, start: StartFinding | None
 ) -> tuple[str, ...]:
-    """Return remarks on transfer.
-
-    Args:
-        weights: where its numbers come from, see `training.backbones.cache.weights_origin`.
-        strategy: what was done.
-        near_duplicates: pairs that its embeddings show.
-        start: what the source classifier brought, where fine-tuning began with it.
-    """
+    """Return remarks on what backbone and source classifier brought."""
     is_random = weights.startswith("random,")
     sentences = []
     if is_random and strategy != "scratch":

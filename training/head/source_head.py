@@ -29,17 +29,10 @@ class StartHead:
 
 
 def head_from_source(source: SourceHead, train: Features) -> StartHead:
-    """Build a new head of the source classifier's rows.
+    """Build a head [K, D] of the source classifier's rows.
 
     A class whose label the source has too ('hotdog' is 'hot dog') takes that row; any other takes the mean of all rows,
     each weighted by the probability that the source gives it on the class's training images.
-
-    Args:
-        source: rows of the pretrained classifier.
-        train: training rows alone.
-
-    Returns:
-        weight float32 [K, D] and bias [K], in the order of ``train.labels``.
     """
     row_of = {_plain(label): row for row, label in reversed(list(enumerate(source.labels)))}
     logits = (train.embedding @ source.weight.T + source.bias).astype(np.float64)

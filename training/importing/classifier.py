@@ -142,9 +142,7 @@ class Proof:
 
 
 def prove_imported(imported: Imported, crops: Sequence[Crop]) -> Proof:
-    """Compare the answers of both on pictures, in batches of several sizes.
-
-    Generated pictures stand in where none are given.
+    """Compare the answers of both on pictures, or generated ones, in batches.
 
     Raises:
         ArtifactError: they answer differently.

@@ -190,13 +190,7 @@ def _crops(dataset: Dataset, imported: Imported) -> list[Crop]:
     return [crop for _, crop in islice(readable_crops(files, imported.backbone.spec), _MOST_PROVEN)]
 
 
-def _made(
-    settings: ImportSettings,
-    imported: Imported,
-    dataset: Dataset,
-    proof: Proof,
-    context: Context,
-) -> Candidate:
+def _made(settings: ImportSettings, imported: Imported, dataset: Dataset, proof: Proof, context: Context) -> Candidate:
     nothing = np.empty((0, imported.weight.shape[1]), np.float32)
     features, notes = replace(assemble(imported.labels, [], {}), embedding=nothing), [_said_of(proof)]
     if dataset.images:

@@ -54,10 +54,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Input:
-    """Input of a classifier: float or uint8, channels first or last.
-
-    Batch 0 is any.
-    """
+    """Input of a classifier: float or uint8, any layout; batch 0 is any."""
 
     name: str
     type: int
@@ -178,10 +175,7 @@ def _prepared(model: onnx.ModelProto, image: _Input, normal: tuple[Channels, Cha
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
-    """Free the batch axis of shapes that an exporter fixed.
-
-    Whether that was right shows when the classifier is asked in batches of other sizes.
-    """
+    """Free the batch axis of shapes that an exporter fixed; proven later."""
     numbers = {tensor.name: tensor for tensor in graph.initializer}
     numbers |= {
         node.output[0]: attribute.t

@@ -83,13 +83,7 @@ def _imported(
     model = export_backbone(backbone)
     state, note = keep_state(backbone, name) if keep else (None, "")
     exported = ExportedBackbone(
-        model,
-        name,
-        origin[0],
-        spec,
-        backbone_digest(model),
-        (*backbone.notes, *([note] if note else [])),
-        state=state,
+        model, name, origin[0], spec, backbone_digest(model), (*backbone.notes, *([note] if note else [])), state=state
     )
     weight, bias = (np.ascontiguousarray(part.numpy(), np.float32) for part in head)
 

@@ -20,12 +20,7 @@ _HOPE: Final = 0.5
 
 
 def room_for_gain(accuracy: float, images: int) -> bool:
-    """Return whether removing half of the errors would show in the noise.
-
-    Args:
-        accuracy: cross-validated, of the probe.
-        images: that it was measured on.
-    """
+    """Return whether removing half of the errors would show in the noise."""
     errors = images * (1 - accuracy)
     removed = _HOPE * errors
     return removed > 2 * math.sqrt(max(removed, 1.0))

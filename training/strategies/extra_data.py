@@ -121,10 +121,7 @@ def check_extra(folder: Path, renamed: Mapping[str, str], labels: Sequence[str])
 def _taking_part(
     second_set: Dataset, features: Features, renamed: Mapping[str, str]
 ) -> tuple[dict[str, LabelledImage], dict[str, int]]:
-    """Select the pictures that can join, and count the others by reason.
-
-    They come with the first set's labels.
-    """
+    """Select the pictures that can join, relabelled; count others by reason."""
     named = [replace(image, label=renamed.get(image.label, image.label)) for image in second_set.images]
     strange = Counter(image.label for image in named if image.label not in features.labels)
     in_first = set(features.sha256)

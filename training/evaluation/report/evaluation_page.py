@@ -17,15 +17,12 @@ def page(result: EvaluationResult, pictures: EvaluationSet) -> str:
     shown = {each.sha256 for model in result.models for each in model.top_losses}
     shown |= {each.sha256 for each in result.paired.differing} if result.paired else set()
     thumbnails = small_pictures({key: pictures.images[key].path for key in sorted(shown)})
-    return (
-        templates()
-        .get_template("evaluation.html.j2")
-        .render(
-            result=result,
-            models=[_model(each, place, thumbnails) for each, place in zip(result.models, _PLACES, strict=False)],
-            paired={"found": result.paired, "thumbnails": thumbnails} if result.paired else None,
-            left_out=result.left_out,
-        )
+    template = templates().get_template("evaluation.html.j2")
+    return template.render(
+        result=result,
+        models=[_model(each, place, thumbnails) for each, place in zip(result.models, _PLACES, strict=False)],
+        paired={"found": result.paired, "thumbnails": thumbnails} if result.paired else None,
+        left_out=result.left_out,
     )
 
 

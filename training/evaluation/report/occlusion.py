@@ -73,10 +73,7 @@ def occlusion_maps(
 
 
 def importance(crop: Crop, answer: int, logits: Answer, pool: ThreadPoolExecutor) -> FloatArray:
-    """Measure the fall of log odds per hidden cell, float32 [CELLS, CELLS].
-
-    A cell gets the mean over the windows that hide it; hidden parts have the mean colour of the crop.
-    """
+    """Measure the fall of log odds per hidden cell, float32 [CELLS, CELLS]."""
     windows = list(_windows(crop.shape[0]))
     hidden = [_without(crop, window) for window in windows]
     batches = [[crop], *(hidden[start : start + BATCH] for start in range(0, len(hidden), BATCH))]

@@ -50,21 +50,20 @@ def render(
     """
     metrics = card.metrics
     mixed = confusion(card.labels, metrics.confusion) if metrics else None
-    return (
-        templates()
-        .get_template("report.html.j2")
-        .render(
-            card=card,
-            metrics=metrics,
-            findings=findings,
-            verdict=verdict_on(metrics, _served(findings), mixed.worst, "holdout images") if metrics and mixed else "",
-            classes=classes_of(metrics, _train_images(findings)) if metrics else [],
-            confusion=mixed,
-            facts=_facts(card),
-            left_out=left_out,
-            thumbnails=thumbnails,
-            looked=looked,
-        )
+    served = findings.calibration.after if findings.calibration else None
+    train_images = {label: str(count) for label, count in findings.train_images.items()}  # earlier reports have none
+    template = templates().get_template("report.html.j2")
+    return template.render(
+        card=card,
+        metrics=metrics,
+        findings=findings,
+        verdict=verdict_on(metrics, served, mixed.worst, "holdout images") if metrics and mixed else "",
+        classes=classes_of(metrics, train_images) if metrics else [],
+        confusion=mixed,
+        facts=_facts(card),
+        left_out=left_out,
+        thumbnails=thumbnails,
+        looked=looked,
     )
 
 
@@ -141,15 +140,6 @@ def classes_of(metrics: Metrics, further: Mapping[str, str]) -> list[ClassRow]:
         for index, entry in enumerate(metrics.per_class)
     ]
     return sorted(rows, key=lambda row: _strength(row.metrics))
-
-
-def _served(findings: Findings) -> Reliability | None:
-    return findings.calibration.after if findings.calibration else None
-
-
-def _train_images(findings: Findings) -> dict[str, str]:
-    """Count the training images of each class; unknown in earlier reports."""
-    return {label: str(count) for label, count in findings.train_images.items()}
 
 
 def _strength(entry: ClassMetrics) -> tuple[bool, float, str]:

@@ -1,7 +1,4 @@
-"""Tolerance of an exported network against the trained one.
-
-It goes by the spread of its logits, and by its answers.
-"""
+"""Tolerance of an exported network, by the spread of its logits."""
 
 from typing import Final
 

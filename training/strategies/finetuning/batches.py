@@ -1,8 +1,4 @@
-"""Augmented batches, functions of (seed, epoch, picture). Imports torch.
-
-So a batch does not depend on the number of loading processes, on the number of training processes, or on whether the
-run was interrupted before it.
-"""
+"""Augmented batches, functions of (seed, epoch, picture) alone. Imports torch."""
 
 import hashlib
 import logging
@@ -52,10 +48,7 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
         self._augment = v2.TrivialAugmentWide() if recipe.augment == "full" else None
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        """Return the picture uint8 [P, P, 3] and its index.
-
-        In the small epochs P is half of the spec's.
-        """
+        """Return the picture uint8 [P, P, 3], P halved in small epochs, and its index."""
         epoch, index = key
         sample = self._samples[index]
         seed = seed_of(self._seed, epoch, sample.sha256)
@@ -120,9 +113,7 @@ class Schedule(Sampler[list[Key]]):
 
 
 def loaders(wanted: int, batch_bytes: int, free_bytes: int) -> int:
-    """Return how many loading processes fit into shared memory.
-
-    0 loads in the process that learns.
+    """Return how many loading processes fit into shared memory, or none.
 
     Each has two batches ready at most, beside the two that the learning process holds.
     """

@@ -81,10 +81,7 @@ class Coordinator:
         return run_job(origin.build(), job, self._group, progress, on_epoch)
 
     def estimate_s(self, origin: Origin, job: Job, images: int) -> float:
-        """Estimate the seconds of a run from one step here.
-
-        Of so many images an epoch.
-        """
+        """Estimate the seconds of so many images an epoch, from one step here."""
         backbone = origin.build()
         classifier = Classifier(backbone, job.classes, job.head)
         # Alone: the others take no part in this.

@@ -18,9 +18,7 @@ _PATIENCE: Final = timedelta(hours=24)
 
 
 class Processes:
-    """This process among those of the run.
-
-    Every method that talks to the others must be called by all of them.
+    """This process among those of the run; collective calls need all.
 
     Attributes:
         rank: 0 for the one that scans, exports and publishes.

@@ -60,13 +60,7 @@ class Frozen:
     """The frozen part of a network, without gradients or new statistics."""
 
     def __init__(self, network: nn.Module, freeze: str, *, train_norms: bool) -> None:
-        """Freeze stages, and with them all parameters outside of stages.
-
-        Args:
-            network: the backbone.
-            freeze: see `frozen_stages`.
-            train_norms: whether BatchNorm outside the frozen stages gathers new statistics.
-        """
+        """Freeze stages by `frozen_stages`, and parameters outside of stages."""
         self._network = network
         self._stages = frozen_stages(network, freeze)
         self._train_norms = train_norms

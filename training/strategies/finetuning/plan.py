@@ -168,10 +168,7 @@ def _identity(kind: Kind, origin: Origin, settings: TrainSettings) -> dict[str, 
 def _from_source(
     origin: Origin, learned: Features, tune: Features, replaced: Head
 ) -> tuple[tuple[FloatArray, FloatArray], StartFinding | None]:
-    """Build a head of the source classifier's rows, and measure its start.
-
-    That is measured on the pictures set aside; None where there are none.
-    """
+    """Build a head of source rows, and measure it on pictures set aside."""
     source = origin.build().source
     if source is None:
         raise InvalidRequestError(

@@ -13,10 +13,7 @@ class TrainingStopped(KeyboardInterrupt):
 
 @contextmanager
 def wish_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yield a callable that tells of SIGINT or SIGTERM.
-
-    A second SIGINT interrupts at once, as usual.
-    """
+    """Yield a callable that tells of SIGINT or SIGTERM; another SIGINT interrupts."""
     stop = threading.Event()
 
     def note(_signal: int, _frame: FrameType | None) -> None:
