@@ -145,7 +145,7 @@ def load_file(
 
 
 def load_without_head(network: nn.Module, path: Path, name: str, heads: Iterable[str]) -> State:
-    """Load a state dict into a network without a head; return the head's tensors.
+    """Load a state dict into a network; return its head's tensors.
 
     Args:
         network: must find all of its tensors in the file.

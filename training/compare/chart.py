@@ -189,7 +189,7 @@ def _bubbles(axes: "Axes", measured: Sequence[tuple[int, FinishedRun]]) -> None:
 
 
 def _front(axes: "Axes", rows: Sequence[FinishedRun]) -> None:
-    """Draw the best accuracy for each time as a line; size plays no part."""
+    """Draw the best accuracy for each time as a line."""
     costs = [(time, -(row.accuracy or 0.0)) for time, row in zip(times_of(rows), rows, strict=True)]
     best = sorted((rows[index].ms, 100 * (rows[index].accuracy or 0.0)) for index in pareto_front(costs))
     if len(best) > 1:

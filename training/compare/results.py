@@ -166,7 +166,7 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance alone would rarely make the difference."""
+        """Significance: chance alone would rarely make the difference."""
         return self.p_value < _LEVEL
 
     @property

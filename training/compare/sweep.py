@@ -223,7 +223,7 @@ def _settled_as(dataset: Dataset, features: Features) -> Dataset:
 
 
 def _timed(folder: Path, comparison: SweepResult, datasets: _Datasets, listen: Listen) -> list[FinishedRun | FailedRun]:
-    """Measure each model's time for a picture, those of a data set in turns."""
+    """Measure each model's time for a picture, in turns."""
     times: dict[str, float] = {}
     for name, dataset in datasets.items():
         models = [row.model for row in comparison.of(name).models]
@@ -240,7 +240,7 @@ def _timed(folder: Path, comparison: SweepResult, datasets: _Datasets, listen: L
 def _publish(
     settings: CompareSettings, comparison: SweepResult, datasets: _Datasets, caches: Path, listen: Listen
 ) -> Iterator[Published]:
-    """Train the winner of each data set again, into the store through its gate."""
+    """Train the winner of each data set again, through the store's gate."""
     for name, dataset in datasets.items():
         best = winner(comparison.of(name).rows)
         if best is None:

@@ -1,4 +1,4 @@
-"""Listing of labelled files in class folders or by a manifest; reads none."""
+"""Listing of labelled files in class folders or a manifest."""
 
 import os
 import re

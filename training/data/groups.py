@@ -39,7 +39,7 @@ def group_named(name: str) -> int:
 
 
 def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS) -> Index:
-    """Join pictures that share a name, or are linked in pairs [p, 2], to groups [n].
+    """Join pictures that share a name, or are paired, to groups [n].
 
     ``group`` is what is known, each picture's own else. A group that only one name holds together is named by it, so
     that a later picture of that name joins it; others by the lowest of their names, so that the order of the pictures
@@ -51,7 +51,7 @@ def join(group: Index, names: Sequence[Collection[str]], pairs: Index = NO_PAIRS
 
 
 def merged(group: Index, pairs: Index) -> Index:
-    """Merge the groups [n] of paired rows [p, 2]; joined ones get a new name."""
+    """Merge the groups [n] of paired rows [p, 2] under new names."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array  # noqa: PLC0415 - it takes a quarter of a second, which most data spare
@@ -81,7 +81,7 @@ def linked(names: Sequence[Collection[str]]) -> Index:
 
 
 def hold_out(label_index: Index, group: Index) -> Mask:
-    """Hold out a share of each class by whole groups, those with the lowest names.
+    """Hold out a share of each class by whole groups.
 
     A class of fewer than three rows, or of one group, stays whole; of others at least one group is held out where that
     leaves two rows. All are [n].

@@ -1,4 +1,4 @@
-"""Test of whether mirroring changes a picture's meaning, as a digit's. No torch.
+"""Test of mirroring, which changes the meaning of digits, say. No torch.
 
 Classifiers that saw neither a picture nor its mirror image are asked for both. Where mirroring means nothing, either is
 as likely to be the one that is answered right.

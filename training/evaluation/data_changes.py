@@ -1,4 +1,4 @@
-"""What changed between the data of two versions."""
+"""Changes between the data of two versions."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -50,6 +50,6 @@ def data_changes(before: Features, now: Features) -> DataChanges:
 
 def _by_hash(features: Features) -> dict[str, tuple[str, bool]]:
     return {
-        sha256: (one_form(features.labels[index]), bool(held))
-        for sha256, index, held in zip(features.sha256, features.label_index, features.is_holdout, strict=True)
+        sha256: (one_form(features.labels[index]), bool(is_holdout))
+        for sha256, index, is_holdout in zip(features.sha256, features.label_index, features.is_holdout, strict=True)
     }

@@ -146,7 +146,7 @@ def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, Float
 
 
 def _pairs(rows: _Rows, cosine: FloatArray, third: FloatArray) -> tuple[_Rows, FloatArray]:
-    """Pair near rows [p, 2] whose lower row is in ``rows``, with cosines [p]."""
+    """Pair near rows [p, 2], lower ones in ``rows``, with cosines."""
     near = _is_near(cosine, np.maximum(third[rows][:, None], third[None, :]))
     first, second = np.nonzero(near & (rows[:, None] < np.arange(len(third))))
     return np.column_stack([rows[first], second]), cosine[first, second]
@@ -171,14 +171,14 @@ def _is_near(cosine: FloatArray, third: FloatArray) -> _Mask:
 
 def _merge(best: Duplicates, pairs: _Rows, cosine: FloatArray, is_holdout: _Mask) -> Duplicates:
     """Merge new pairs: keep the first `MAX_PAIRS`, count all."""
-    found, across = best.found + len(pairs), best.across + int(_across(pairs, is_holdout).sum())
+    count, across = best.found + len(pairs), best.across + int(_across(pairs, is_holdout).sum())
     pairs, cosine = np.concatenate([best.pairs, pairs]), np.concatenate([best.cosine, cosine])
     rank = -(cosine + 3 * _across(pairs, is_holdout))  # a cosine is at most 1, so any pair across goes before the rest
     if len(rank) > MAX_PAIRS:
         first = np.argpartition(rank, MAX_PAIRS)[:MAX_PAIRS]
         pairs, cosine, rank = pairs[first], cosine[first], rank[first]
     order = np.lexsort((pairs[:, 1], pairs[:, 0], rank))
-    return Duplicates(pairs[order], cosine[order], found, across)
+    return Duplicates(pairs[order], cosine[order], count, across)
 
 
 def _across(pairs: _Rows, is_holdout: _Mask) -> _Mask:

@@ -32,12 +32,12 @@ class PairedComparison:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the pictures are `ENOUGH` to tell a gain from luck."""
+        """Sufficiency of the pictures to tell a gain from luck."""
         return self.images >= ENOUGH
 
     @property
     def is_better(self) -> bool:
-        """Whether the second head is better: t test at 5 %, no less accurate."""
+        """Superiority of the second head: t test at 5 %, no less accurate."""
         if not self.is_enough or self.accuracy[1] < self.accuracy[0]:
             return False
         from scipy.special import stdtrit  # noqa: PLC0415 - it takes a fifth of a second, which evaluations spare

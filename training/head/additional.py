@@ -18,7 +18,7 @@ _IN_FILE: Final = "further_"
 
 @dataclass(frozen=True)
 class Additional:
-    """Rows to fit on, not to choose or judge by: views, a second set.
+    """Rows to fit on, but not to choose or judge by.
 
     Attributes:
         embedding: float32 [a, D].

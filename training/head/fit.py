@@ -203,7 +203,7 @@ def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, floa
 
 
 def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
-    """Weigh the rows of each class [K], 1 on average; tell whether they differ.
+    """Weigh the rows of each class [K]; tell whether weights differ.
 
     ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
     all of them. Which is enough to be found, and leaves the others' probabilities as they are.

@@ -148,7 +148,7 @@ def _descend(rows: Rows, c: float, start: Matrix, precision: _Precision) -> Matr
 
 
 def _loss_and_slope(rows: Rows, c: float, parameters: Matrix, precision: _Precision) -> tuple[float, Matrix]:
-    """Compute the penalised loss and its slope [K, d + 1]; sums are float64."""
+    """Compute the penalised loss and its slope [K, d + 1], in blocks."""
     coefficients, intercepts = parameters[:, :-1], parameters[:, -1]
     factors: npt.NDArray[Any] = coefficients.astype(precision)
     loss, slope = 0.0, np.zeros_like(parameters)

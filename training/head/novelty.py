@@ -128,7 +128,7 @@ def choose_method(left_out: UnseenClassScores | None, label_index: Index) -> Nov
 def novelty_parts(
     method: NoveltyMethod, embedding: npt.ArrayLike, label_index: Index, classes: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Fit prototypes float32 [K, D] and whitening float32 [R, D] to rows [n, D]."""
+    """Fit prototypes [K, D] and whitening [R, D], float32, to rows."""
     return _parts(method, _Directions.of(embedding), label_index, classes)
 
 

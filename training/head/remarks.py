@@ -24,7 +24,7 @@ def remarks(
     cross_validation: CrossValidation | None = None,
     target_error: float | None = None,
 ) -> tuple[str, ...]:
-    """Return remarks on a head, by its holdout and cross-validation (else out of fold)."""
+    """Return remarks on a head, by holdout and cross-validation."""
     rows = features.holdout()
     holdout = measure(fitted.head.probabilities(rows.embedding), rows.label_index, features.labels, rows.group)
     validation = cross_validation or _out_of_fold(fitted, features)

@@ -47,7 +47,7 @@ def embed_views(
     progress: Progress = silent,
     augmentation: Augmentation = AS_EVER,
 ) -> Additional:
-    """Embed views 1 to ``count`` of the training images; each weighs as much as its image.
+    """Embed views of the training images, each weighted as its image.
 
     Args:
         embedder: of the backbone.
@@ -81,7 +81,7 @@ def embed_views(
 def view(
     data: bytes, sha256: str, *, spec: ImageSpec, number: int, seed: int, augmentation: Augmentation = AS_EVER
 ) -> Crop:
-    """Return view ``number`` (from 1) of a picture; as a crop of ``spec``."""
+    """Cut view ``number`` (from 1) of a picture."""
     if _is_mirror_image(number, augmentation):
         return np.ascontiguousarray(decode_crop(data, spec)[:, ::-1])
     random = np.random.default_rng([int(sha256[:16], 16), number, seed])
@@ -95,7 +95,7 @@ def _is_mirror_image(number: int, augmentation: Augmentation) -> bool:
 
 
 def _key(embedder: Embedder, number: int, seed: int, augmentation: Augmentation) -> EmbeddingKey:
-    """Name a view beside the image spec; the mirror image is the same however the others are drawn."""
+    """Name a view beside the image spec, independent of other views."""
     key = embedder.key
     name = f"{key.image_spec} view {number} of rule {VIEW_VERSION}"
     if not _is_mirror_image(number, augmentation):

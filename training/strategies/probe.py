@@ -23,7 +23,7 @@ from training.versions.source import source_of
 
 
 def probe(dataset: Dataset, context: Context) -> Candidate:
-    """Export, embed and fit, with views and a second set where they are asked for."""
+    """Fit a head on a frozen backbone, with views and second set."""
     with context.watch.stage("export"):
         backbone = _backbone(context)
     return probe_on(backbone, dataset, context)

@@ -19,64 +19,64 @@ LR: Final = "lr"
 """What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
 
 
-def provenance_of(made: Candidate, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
-    """Return the provenance of the version of this name that a run made, beside the champion before."""
-    changed = settings.views or made.strategy != "probe"
+def provenance_of(candidate: Candidate, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
+    """Return the provenance of a run's version."""
+    changed = settings.views or candidate.strategy != "probe"
     asked = {
         "data": text_of(Path(settings.data.resolve().name)),
-        "split": made.dataset.how_split,
+        "split": candidate.dataset.how_split,
         "balance": settings.balance,
         **({"target_error": settings.target_error} if settings.target_error is not None else {}),
         "views": settings.views,
-        **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
+        **({"augment": settings.augment, "mirror": candidate.mirror} if changed else {}),
         **settings.changes,
     }
-    recipe = _recipe(made, settings)
-    return Provenance(name, made.strategy, asked, settings.seed, recipe, parent_version, made.choice)
+    recipe = _recipe(candidate, settings)
+    return Provenance(name, candidate.strategy, asked, settings.seed, recipe, parent_version, candidate.choice)
 
 
-def _recipe(made: Candidate, settings: TrainSettings) -> dict[str, RecipeValue]:
-    """Return every number that a run went by, whether a person or a rule chose it, by the names of its flags.
+def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeValue]:
+    """Return a run's numbers by flag, chosen by person or rule.
 
     What played no part in it is absent. No flags are ``published``, the strategy that won (``strategy`` was asked for),
     ``epochs_run``, those learned, and ``epochs_kept``, those in the version, 0 where the probe won.
     """
-    if made.imported:
+    if candidate.imported:
         return {
-            "strategy": made.strategy,
-            "published": made.strategy,
-            **_network(made),
-            **made.imported,
+            "strategy": candidate.strategy,
+            "published": candidate.strategy,
+            **_network(candidate),
+            **candidate.imported,
             **_libraries(),
         }
-    changed = bool(settings.views or made.tuned_by)
-    network = _network(made)
-    if made.backbone.sources:  # the version that it went on from: its network alone would not repeat it
+    changed = bool(settings.views or candidate.tuned_by)
+    network = _network(candidate)
+    if candidate.backbone.sources:  # the version that it went on from: its network alone would not repeat it
         network["backbone"] = settings.backbone
     return {
         "strategy": settings.strategy,
         **({"publish": settings.publish} if settings.strategy == "finetune" else {}),
-        "published": made.strategy,
+        "published": candidate.strategy,
         **network,
         "own_image_px": settings.image_px is None,
         "own_resize": settings.resize is None,
         "balance": settings.balance,
         **({"views": settings.views} if settings.strategy != "scratch" else {}),
-        **({"augment": settings.augment, "mirror": made.mirror} if changed else {}),
+        **({"augment": settings.augment, "mirror": candidate.mirror} if changed else {}),
         **_extra(settings),
         **({"target_error": settings.target_error} if settings.target_error is not None else {}),
-        **made.tuned_by,
+        **candidate.tuned_by,
         "seed": settings.seed,
         **_libraries(),
     }
 
 
-def _network(made: Candidate) -> dict[str, RecipeValue]:
-    spec = made.backbone.spec
+def _network(candidate: Candidate) -> dict[str, RecipeValue]:
+    spec = candidate.backbone.spec
     return {
-        "backbone": made.backbone.name,
-        "weights": made.backbone.weights,
-        "precision": made.backbone.precision,
+        "backbone": candidate.backbone.name,
+        "weights": candidate.backbone.weights,
+        "precision": candidate.backbone.precision,
         "image_px": spec.crop_px,
         "resize": spec.resize,
         "resize_px": spec.resize_px,
@@ -85,7 +85,7 @@ def _network(made: Candidate) -> dict[str, RecipeValue]:
 
 
 def _libraries() -> dict[str, RecipeValue]:
-    return {f"{name}_version": found for name, found in library_versions().items()}
+    return {f"{name}_version": release for name, release in library_versions().items()}
 
 
 def tuned_by(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict[str, RecipeValue]:
@@ -109,7 +109,7 @@ def tuned_by(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict
 def _extra(settings: TrainSettings) -> Mapping[str, RecipeValue]:
     if settings.extra is None:
         return {}
-    renamed = ", ".join(f"{theirs}={ours}" for theirs, ours in settings.extra_classes.items())
+    renamed = ", ".join(f"{second}={first}" for second, first in settings.extra_classes.items())
     return {
         "extra": text_of(Path(settings.extra.resolve().name)),
         **({"extra_class": renamed} if renamed else {}),

@@ -1,4 +1,4 @@
-"""Occlusion maps: the parts of a picture that an answer depends on. No torch.
+"""Occlusion maps of what an answer depends on. No torch.
 
 After Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014. It asks the exported file alone,
 so that it holds for any network.
@@ -89,7 +89,7 @@ def importance(crop: Crop, answer: int, logits: Answer, pool: ThreadPoolExecutor
 
 
 def tinted(crop: Crop, heat: FloatArray) -> npt.NDArray[np.uint8]:
-    """Tint a grey crop [P, P, 3] red where the heat is above 0."""
+    """Tint a grey crop [P, P, 3] by its heat."""
     side = crop.shape[0]
     share = np.maximum(heat, 0) / max(float(heat.max()), 1e-12)
     smooth = np.clip(zoom(share, side / CELLS, order=1, grid_mode=True, mode="nearest"), 0, 1)[..., None]

@@ -48,7 +48,7 @@ class AugmentedPictures(Dataset[tuple[torch.Tensor, int]]):
         self._augment = v2.TrivialAugmentWide() if recipe.augment == "full" else None
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
-        """Return the picture uint8 [P, P, 3], P halved in small epochs, and its index."""
+        """Return the picture uint8 [P, P, 3] of an epoch, and its index."""
         epoch, index = key
         sample = self._samples[index]
         seed = seed_of(self._seed, epoch, sample.sha256)

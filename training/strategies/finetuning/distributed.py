@@ -32,7 +32,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process reads, writes and reports."""
+        """Role of the process that reads, writes and reports."""
         return self.rank == 0
 
     def share(self, model: nn.Module, *, with_buffers: bool) -> nn.Module:

@@ -26,7 +26,7 @@ class Classifier(nn.Module):
     def __init__(
         self, backbone: PretrainedBackbone, classes: int, head: tuple[FloatArray, FloatArray] | None = None
     ) -> None:
-        """Graft a head of K classes: weight [K, D] and bias [K], or random."""
+        """Graft a head of K classes, [K, D] and [K], or random."""
         super().__init__()
         self.body = Normalised(backbone)
         self.head = nn.Linear(_width(self.body, backbone.spec.crop_px), classes)
@@ -131,7 +131,7 @@ class Learner:
         return Step(value / len(label), right)
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:
-        """Predict logits float32 [N, K] of uint8 [N, P, P, 3] by the average."""
+        """Predict logits float32 [N, K] by the averaged model."""
         self._averaged.eval()
         with torch.inference_mode():
             logits: torch.Tensor = self._averaged(image.to(self._group.device, non_blocking=True))

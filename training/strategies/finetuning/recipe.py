@@ -128,7 +128,7 @@ def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Return the share of the peak rate at a step: linear rise, half cosine fall."""
+    """Return the share of the peak rate: linear rise, half cosine fall."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
