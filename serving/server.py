@@ -77,22 +77,21 @@ CONTROL: Final = (
 )
 _CLOSING_PATIENCE_S: Final = 5.0
 _KILL_AFTER_S: Final = 30.0
-"""So much longer than its limit may a retrain live that cannot keep it."""
-
+"""Beyond a retrain's own time limit."""
 _TRIM_BYTES: Final = 64 * 2**20
-"""So much has to be free again before the C library is told to give it back, which takes milliseconds."""
+"""Free memory from which on the C library gives it back, which takes milliseconds."""
 _DATABASE_PATIENCE_S: Final = 2.0
-"""So long a start waits for it."""
+"""A start waits no longer for it."""
 _COUNT_EVERY_S: Final = 15.0
 """As often as Prometheus usually asks."""
 _MAX_PAUSE_FACTOR: Final = 60
-"""So much longer than between two looks does a background task wait that keeps failing."""
+"""The longest pause of a background task that fails, in periods of the store's watcher."""
 _OTHERS_FACTOR: Final = 20
-"""What other processes left to do is looked for so much more seldom than a new champion: each look asks a database."""
+"""The period of looks for other processes' work, likewise: each asks a database."""
 
 SERVICES: Final = (*CLASSIFICATION, *CONTROL)
 PROCESS: Final = "process"
-"""What liveness probes ask the health of: SERVING until the stop, whether a model answers or not, unless it ails."""
+"""The service of liveness probes: SERVING until the stop, whether a model answers or not, unless a task keeps dying."""
 
 
 @dataclass(frozen=True)
@@ -228,9 +227,8 @@ class Server:
         else:
             grpc_port = await self._port.open(CLASSIFICATION, self._health)
             control_port = await self._control_port.open(CONTROL, self._health)
-        self._metrics_port = MetricsPort(
-            self.settings.metrics, self.metrics.application(), self._why_not_ready, self._background.why_not_alive
-        )
+        metrics, liveness_problem = self.metrics.application(), self._background.liveness_problem
+        self._metrics_port = MetricsPort(self.settings.metrics, metrics, self._readiness_problem, liveness_problem)
         models_are_loaded, examples_are_open = self._begin_background()
         await models_are_loaded.wait()
         with suppress(TimeoutError):  # one that does not answer holds nothing up; one that does is ready when we are
@@ -387,15 +385,15 @@ class Server:
         await self.models.refresh()
         await self._set_health()
 
-    def _why_not_ready(self) -> str:
+    def _readiness_problem(self) -> str:
         """Return an empty text while a model answers and the server does not stop."""
         if self._is_stopping:
             return "the server is stopping"
         return "" if self.models.names() else "no model answers: `regraft models list` says why"
 
     async def _set_health(self) -> None:
-        is_well = {service: not self._why_not_ready() for service in ("", *SERVICES)}
-        is_well[PROCESS] = not self._background.why_not_alive()
+        is_well = {service: not self._readiness_problem() for service in ("", *SERVICES)}
+        is_well[PROCESS] = not self._background.liveness_problem()
         for service, well in is_well.items():
             status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._health.set(service, status)

@@ -136,13 +136,13 @@ def classify_standalone(
         ArtifactError: the file is no model that can be run; the text says why.
     """
     from serving.inference.classifier import Answer, ranked  # noqa: PLC0415 - they take SQLAlchemy, which `StandaloneModel` spares
-    from serving.rpc.classifier import outcome_of_error, to_message  # noqa: PLC0415 - likewise
+    from serving.rpc.classifier import error_message, to_message  # noqa: PLC0415 - likewise
 
     model = StandaloneModel.open(file, limits)
     labels = model.version.card.labels
     for key, output, seconds in model.outputs(pictures):
         if isinstance(output, InvalidImageError):
-            yield outcome_of_error(key, output)
+            yield error_message(key, output)
         else:
             predictions = ranked(output, labels, top_k)
             answer = Answer(model.version, predictions, output.novelty, seconds, uuid.uuid4().hex)

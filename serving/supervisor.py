@@ -46,7 +46,7 @@ class Supervisor:
 
         Args:
             metrics: count what fails, by its purpose.
-            on_change: awaited when `why_not_alive` has something else to say.
+            on_change: awaited when `liveness_problem` has something else to say.
             pauses: before a task that failed begins again.
         """
         self._counter = metrics.background_failures
@@ -85,7 +85,7 @@ class Supervisor:
 
         return self._start(purpose, for_ever, tried)
 
-    def why_not_alive(self) -> str:
+    def liveness_problem(self) -> str:
         """Return the task that keeps dying, or an empty text; a restart may help."""
         purpose = max(self._deaths, key=self._deaths.__getitem__, default="")
         deaths = self._deaths.get(purpose, 0)
@@ -117,7 +117,7 @@ class Supervisor:
                 tried.set()
                 return
             except BaseException as error:
-                if _times_cancelled():
+                if _cancellations():
                     raise
                 if clock() - begun_s > _HEALTHY_S:
                     await self._count(purpose, failures=0, deaths=0)
@@ -140,9 +140,9 @@ class Supervisor:
         return pause_s
 
     async def _count(self, purpose: str, *, failures: int, deaths: int) -> None:
-        before = self.why_not_alive()
+        before = self.liveness_problem()
         self._failures[purpose], self._deaths[purpose] = failures, deaths
-        if self._on_change and bool(self.why_not_alive()) != bool(before):
+        if self._on_change and bool(self.liveness_problem()) != bool(before):
             with suppress(Exception):  # nor for a word to whoever watches; the next probe asks by itself
                 await self._on_change()
 
@@ -150,12 +150,12 @@ class Supervisor:
 async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
     """Do everything, and raise the first error at the end."""
     errors: list[BaseException] = []
-    cancelled = _times_cancelled()  # it may be what comes after a task was
+    cancelled = _cancellations()  # it may be what comes after a task was
     for act in acts:
         try:
             await act()
         except BaseException as error:
-            if _times_cancelled() > cancelled:
+            if _cancellations() > cancelled:
                 raise
             if errors:
                 log.exception("and then")
@@ -164,7 +164,7 @@ async def do_all(acts: Iterable[Callable[[], Awaitable[object]]]) -> None:
         raise errors[0]
 
 
-def _times_cancelled() -> int:
+def _cancellations() -> int:
     """Count the cancellations of the current task itself."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0

@@ -28,9 +28,9 @@ _BACKGROUND_TURN: Final = 4
 _MAX_TURN_S: Final = 0.08
 _LEARNING_RATE: Final = 0.1
 _QUIET_S: Final = 1.0
-"""So long after the last request background work may take all lanes."""
+"""After the last request; then background work may take all lanes."""
 _WAIT_MARGIN: Final = 1.25
-"""What is expected to be only just in time mostly comes too late, and has cost a run."""
+"""A factor: an answer expected only just in time mostly comes too late, and has cost a run."""
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")

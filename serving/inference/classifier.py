@@ -130,7 +130,7 @@ class Classifier:
             NotFoundError: no such model.
             PreconditionError: the model has no version that could be loaded.
         """
-        with await self._permit(1, patient=on_admitted is not None), self._visit(name, None) as served:
+        with await self._permit(1, patient=on_admitted is not None), self._hold(name, None) as served:
             request_id = uuid.uuid4().hex
             costs = [await self._cost(served, image, deadline_s)]
             with await self._memory.take(costs, caller(), patient=on_admitted is not None):
@@ -162,7 +162,7 @@ class Classifier:
             RegraftError: what `classify` raises, of the first picture that fails.
         """
         patient = on_admitted is not None
-        with await self._permit(len(images), patient=patient), self._visit(name, version) as served:
+        with await self._permit(len(images), patient=patient), self._hold(name, version) as served:
             costs = [
                 await self._cost(served, image, deadline_s, _prefix(number)) for number, image in enumerate(images)
             ]
@@ -231,8 +231,8 @@ class Classifier:
         return error
 
     @contextmanager
-    def _visit(self, name: str, version: int | None) -> Iterator[ServedModel]:
-        """Hold a handle for the block, and count how it ends."""
+    def _hold(self, name: str, version: int | None) -> Iterator[ServedModel]:
+        """Hold a version for the block, and count the outcome."""
         try:
             with self._models.acquire(name) as served:
                 served.check_version(version)

@@ -51,7 +51,7 @@ _MIN_RUNS: Final = 3
 _GOOD_SHARE: Final = 0.98
 """Below this share of the best throughput a plan is worse; above it the difference is noise."""
 _MAX_RUN_MS: Final = 50.0
-"""A batch that holds a lane longer than this makes whoever comes next wait too long."""
+"""A batch that holds a lane longer makes the next request wait too long."""
 _PICTURES_PER_TURN: Final = 4
 """Pictures; more of them spare the processor's caches hardly anything."""
 _BARELY_SLOWER: Final = 1.1

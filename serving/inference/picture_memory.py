@@ -16,7 +16,7 @@ DEFAULT_BYTES: Final = 512 * 2**20
 PATIENT_PART: Final = 2
 """Streams have one in so many bytes."""
 _UNCHARGED_BYTES: Final = 8 * 2**20
-"""So much a thread that decodes may take anyway; it is not counted, since most of what is counted only waits."""
+"""Of each picture, since most pictures that are counted only wait."""
 _MB: Final = 2**20
 _SETTING: Final = "REGRAFT_PICTURE_MEMORY_MB"
 

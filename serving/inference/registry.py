@@ -43,9 +43,9 @@ from serving.threads import Threads
 log = logging.getLogger("regraft.models")
 
 _PAUSES: Final = Backoff(0.5, 300.0)
-"""What comes late is soon tried again; what never comes costs a session and its warm-up every five minutes."""
+"""A late folder is soon tried again; a broken one costs a session and its warm-up every five minutes."""
 _MAX_FALLBACKS: Final = 3
-"""So many champions before the present one are tried at most: each that cannot be loaded takes its time."""
+"""Former champions that are tried: each that cannot be loaded takes its time."""
 
 EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
 
@@ -329,7 +329,7 @@ class ModelRegistry:
             pause_s = self._pauses.after(failures)
             self._metrics.load_failures.labels(name).inc()
             if name not in self._served:
-                await self._serve_one_before(name)
+                await self._serve_predecessor(name)
             serving = self._served[name].version if name in self._served else 0
             still = f"version {serving} serves meanwhile" if serving else "nothing serves for it"
             self._problems[name] = _Problem(version, f"{error}; {still}", failures, _now_s() + pause_s)
@@ -344,7 +344,7 @@ class ModelRegistry:
             if not isinstance(error, (RegraftError, OSError)):
                 raise
 
-    async def _serve_one_before(self, name: str) -> None:
+    async def _serve_predecessor(self, name: str) -> None:
         """Let the latest former champion answer that can be loaded."""
         for version in self.stored.get(name).champions[-2 : -2 - _MAX_FALLBACKS : -1]:
             try:

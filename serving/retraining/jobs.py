@@ -87,7 +87,7 @@ class JobRunner:
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finishing: dict[str, asyncio.Event] = {}
-        self._found_taken: set[str] = set()
+        self._taken_once: set[str] = set()
         self._turn = asyncio.Lock()
         self._closing = False
         self._watchers = JobWatchers(self._look, _LOOK_EVERY_S)
@@ -226,7 +226,7 @@ class JobRunner:
                     self._count(await self._threads.database.run(self._examples.jobs.get, job.id))
             finally:
                 self._children.pop(job.id, None)
-                self._found_taken.discard(job.id)
+                self._taken_once.discard(job.id)
                 self._finishing.pop(job.id)
                 finishing.set()
 
@@ -254,9 +254,9 @@ class JobRunner:
         finally:
             was_stopped = ending.done()
             ending.cancel()
-        if code == TAKEN and job.id not in self._found_taken:
+        if code == TAKEN and job.id not in self._taken_once:
             # Whoever holds the lock may be just about to claim the job. When a second process is up, it has.
-            self._found_taken.add(job.id)
+            self._taken_once.add(job.id)
             log.info("retrain job %s of %s: another process was faster", job.id, job.model)
             return True
         if code >= 0:

@@ -22,7 +22,7 @@ FEW_EXAMPLES: Final = 20
 RANDOM_SHARE: Final = 0.2
 _NEIGHBOURS: Final = 20
 _MAX_COMPARED: Final = 1_000
-"""So many of a class are compared with each other; the newest."""
+"""The newest of a class, which are compared with each other."""
 _DUPLICATE_COSINE: Final = 0.95
 """Cosine of centred embeddings from which on one of two pictures teaches nothing more."""
 

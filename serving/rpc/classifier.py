@@ -50,7 +50,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         try:
             response = await answer
         except RegraftError as error:
-            return outcome_of_error(key, error)
+            return error_message(key, error)
         return pb.ClassifyStreamResponse(id=key, response=response)
 
     async def _classify(
@@ -71,7 +71,7 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
 
 
-def outcome_of_error(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
+def error_message(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
     """Return the message for a failed picture of a stream."""
     code, text = status_of(error)
     return pb.ClassifyStreamResponse(id=key, error=pb.StreamError(code=code.value[0], message=text))

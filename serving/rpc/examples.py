@@ -20,13 +20,13 @@ from regraft.v1 import examples_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
-from serving.telemetry.call import caller, see_through, took_effect
+from serving.telemetry.call import caller, note_effect, shield
 
 _DEFAULT_COUNT: Final = 20
 _MAX_COUNT: Final = 1_000
 
 
-class _By(TypedDict):
+class _CallerArguments(TypedDict):
     """Arguments of `ExamplesStore.relabel` and `ExamplesStore.remove` about the caller."""
 
     caller: str
@@ -69,42 +69,42 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Give an example, removed or not, another label."""
-        return await see_through(self._relabel(request), context)
+        return await shield(self._relabel(request), context)
 
     async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
-        by = self._by()
+        arguments = self._caller_arguments()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.labels.relabel, name, example.sha256, request.label)
-        changed = await self._threads.writes.run(relabel, annotator=request.annotator, **by)
-        took_effect(model=name, sha256=changed.sha256, label=changed.label)
+        changed = await self._threads.writes.run(relabel, annotator=request.annotator, **arguments)
+        note_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
 
     async def RemoveExample(  # noqa: N802 - gRPC's name
         self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of training."""
-        return await see_through(self._remove(request), context)
+        return await shield(self._remove(request), context)
 
     async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
-        by = self._by()
+        arguments = self._caller_arguments()
         name, example = await self._find(request)
         remove = partial(self._examples.labels.remove, name, example.sha256, source=request.why)
-        await self._threads.writes.run(remove, annotator=request.annotator, **by)
-        took_effect(model=name, sha256=example.sha256, label="")
+        await self._threads.writes.run(remove, annotator=request.annotator, **arguments)
+        note_effect(model=name, sha256=example.sha256, label="")
         return await self._message(example)
 
     async def ReleaseExample(  # noqa: N802 - gRPC's name
         self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Example:
         """Take an example out of quarantine: its label is right."""
-        return await see_through(self._release(request), context)
+        return await shield(self._release(request), context)
 
     async def _release(self, request: pb.ReleaseExampleRequest) -> pb.Example:
         name, example = await self._find(request)
         release = partial(self._examples.labels.release, name, example.sha256)
         released = await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
-        took_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
+        note_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
         return await self._message(released)
 
     async def Suggest(  # noqa: N802 - gRPC's name
@@ -137,7 +137,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         find = partial(self._examples.labels.find, name, request.sha256, or_removed=or_removed)
         return name, await self._threads.database.run(find)
 
-    def _by(self) -> _By:
+    def _caller_arguments(self) -> _CallerArguments:
         """Return the caller, and the quota of labels."""
         return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
 

@@ -21,13 +21,13 @@ from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.parsing import MAX_ANSWER_BYTES
-from serving.telemetry.call import actor, see_through, took_effect
+from serving.telemetry.call import actor, note_effect, shield
 
 log = logging.getLogger("regraft.models")
 
 _HISTORY: Final = 50
 _COUNT_S: Final = 1.0
-"""So long may the database take to count examples; who asks for a model need not wait for it."""
+"""The longest count of examples: GetModel does not wait for the database."""
 _FLIPS: Final = 20
 _MAX_WHY: Final = 1_000
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
@@ -104,7 +104,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             await self._observer.check_shadow(name, request.version)
         set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
         writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why)
-        return await see_through(self._change(name, writing, self._shadowed), context)
+        return await shield(self._change(name, writing, self._shadowed), context)
 
     async def _move(
         self,
@@ -121,7 +121,7 @@ class ModelsService(pb_grpc.ModelsServicer):
             expected=request.expected_champion if request.HasField("expected_champion") else None,
             request_id=request.request_id,
         )
-        return await see_through(self._change(name, moving, self._changed), context)
+        return await shield(self._change(name, moving, self._changed), context)
 
     async def _changed(self) -> None:
         self._on_change()
@@ -138,7 +138,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         An error after the change is logged only: the change took effect, and no status may say otherwise.
         """
         effect = await change
-        took_effect(event=effect.event, version=effect.version, previous=effect.previous or 0)
+        note_effect(event=effect.event, version=effect.version, previous=effect.previous or 0)
         model = pb.Model(name=name)
         try:
             await follow_up()

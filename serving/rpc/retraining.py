@@ -21,7 +21,7 @@ from serving.retraining.add_examples import ExampleIntake, Sender
 from serving.retraining.jobs import JobRunner
 from serving.rpc.parsing import as_many_as_fit
 from serving.rpc.streams import answers
-from serving.telemetry.call import actor, caller, current, see_through, took_effect
+from serving.telemetry.call import actor, caller, current, note_effect, shield
 from serving.telemetry.metrics import Metrics
 
 _MAX_JOBS: Final = 200
@@ -70,13 +70,13 @@ class RetrainingService(pb_grpc.RetrainingServicer):
                     yield response
         finally:
             await sender.settled()
-            took_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
+            note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
 
     async def Retrain(  # noqa: N802 - gRPC's name
         self, request: pb.RetrainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RetrainJob:
         """Start a job."""
-        return await see_through(self._retrain(request), context)
+        return await shield(self._retrain(request), context)
 
     async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
         served = self._models.get(request.name)
@@ -85,7 +85,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         check_note("requested_by", request.requested_by)
         asked_by, key = actor(request.requested_by), request.idempotency_key
         job = await self._runner.start(served.name, self._settings(request), asked_by, key)
-        took_effect(job=job.id)
+        note_effect(job=job.id)
         return to_message(job)
 
     async def GetRetrainJob(  # noqa: N802 - gRPC's name
@@ -123,11 +123,11 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, request: pb.CancelRetrainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RetrainJob:
         """Ask for the end of a job."""
-        return await see_through(self._cancel(request), context)
+        return await shield(self._cancel(request), context)
 
     async def _cancel(self, request: pb.CancelRetrainJobRequest) -> pb.RetrainJob:
         job = await self._runner.cancel(request.id)
-        took_effect(job=job.id, state=job.state.value)
+        note_effect(job=job.id, state=job.state.value)
         return to_message(job)
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:

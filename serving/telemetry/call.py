@@ -59,14 +59,14 @@ class HasDeadline(Protocol):
         """Return the seconds until the deadline; None where there is none."""
 
 
-def took_effect(**effect: str | int) -> None:
+def note_effect(**effect: str | int) -> None:
     """Note a change that the current call has made."""
     if call := current():
         call.effect.update(effect)
 
 
-async def see_through(change: Coroutine[Any, Any, T], context: HasDeadline) -> T:
-    """Await a change to its end, even where its call is cancelled.
+async def shield(change: Coroutine[Any, Any, T], context: HasDeadline) -> T:
+    """Await a change to its end, even if its call is cancelled.
 
     A change that has not begun to write when the deadline passes, or the caller leaves, is not made; of any other the
     audit tells that it was.

@@ -26,22 +26,22 @@ class MetricsPort:
         self,
         address: str,
         metrics: "WSGIApplication",
-        why_not_ready: Callable[[], str],
-        why_not_alive: Callable[[], str],
+        readiness_problem: Callable[[], str],
+        liveness_problem: Callable[[], str],
     ) -> None:
         """Listen at HOST:PORT.
 
         Args:
             address: port 0 takes a free one.
             metrics: answers ``/metrics``, and whatever else there is.
-            why_not_ready: asked on the loop; an empty text is readiness.
-            why_not_alive: likewise: what a restart may mend, beside a loop that does not answer.
+            readiness_problem: asked on the loop; empty while the server is ready.
+            liveness_problem: likewise; what a restart may mend, beside a loop that does not answer.
 
         Raises:
             OperatorError: the port is taken.
         """
         self._loop = asyncio.get_running_loop()
-        self._probes = {"/healthz": why_not_alive, "/readyz": why_not_ready}
+        self._probes = {"/healthz": liveness_problem, "/readyz": readiness_problem}
         self._metrics = metrics
         # Each takes the interpreter from those who answer; several at once would take most of it.
         self._scraping = Lock()

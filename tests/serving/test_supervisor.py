@@ -87,12 +87,12 @@ async def test_a_process_is_not_alive_while_one_of_its_tasks_keeps_dying() -> No
     async with supervising(on_change=told) as supervisor:
         supervisor.repeat("look around", dying, 0.001)
         supervisor.repeat("do well", Act(), 0.001)
-        await until(supervisor.why_not_alive)
+        await until(supervisor.liveness_problem)
         assert dying.times >= 10
-        assert "the task to look around died 1" in supervisor.why_not_alive()
+        assert "the task to look around died 1" in supervisor.liveness_problem()
 
         dying.error = None
-        await until(lambda: not supervisor.why_not_alive())
+        await until(lambda: not supervisor.liveness_problem())
         await until(lambda: told.times == 2)
 
 
@@ -130,7 +130,7 @@ async def test_a_neighbour_that_is_away_is_a_line_in_the_log_and_no_reason_to_re
     async with supervising() as supervisor:
         supervisor.repeat("ask the database", act, 0.001)
         await until(lambda: act.times > 20)
-        assert not supervisor.why_not_alive()
+        assert not supervisor.liveness_problem()
 
     line = caplog.records[0]
     assert (line.levelno, line.exc_info) == (logging.WARNING, None)
