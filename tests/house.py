@@ -8,7 +8,7 @@ from typing import Final
 from tests import REPOSITORY
 
 PAGE: Final = REPOSITORY / "ARCHITECTURE.md"
-_WINGS: Final = ("regraft", "training", "serving")
+WINGS: Final = ("regraft", "training", "serving")
 _NAMES_END: Final = 34
 _BEGIN: Final = "## The house\n\n```text\n"
 _END: Final = "\n```\n"
@@ -16,7 +16,7 @@ _END: Final = "\n```\n"
 
 def halls() -> Iterator[tuple[Path, list[Path]]]:
     """Yield every folder of the packages and its modules, folders after the modules beside them."""
-    for wing in _WINGS:
+    for wing in WINGS:
         yield from _halls(REPOSITORY / wing)
 
 

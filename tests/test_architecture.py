@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 from tests import REPOSITORY
-from tests.house import PAGE, halls, house
+from tests.house import PAGE, WINGS, halls, house
 
 MOST_ROOMS = 14
+OF_SEVERAL = (
+    "serving/rpc/security/test_audit.py",
+    "serving/rpc/test_hostile_requests.py",
+    "serving/test_event_loop.py",
+    "training/backbones/test_families.py",
+    "training/backbones/test_own_weights.py",
+    "training/data/test_folders.py",
+    "training/test_learning.py",
+)
+"""Tests of what several modules do together."""
 HALLS = dict(halls())
 FILES = [path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*.*") if ".git" not in path.parts]
 
@@ -34,8 +44,13 @@ def test_every_path_that_the_page_names_leads_to_one_place() -> None:
             assert len([path for path in FILES if f"/{path}".endswith(f"/{named}")]) == 1, named
 
 
-def test_the_tests_have_the_folders_of_the_source() -> None:
-    for wing in ("regraft", "serving", "training"):
-        for folder in (REPOSITORY / "tests" / wing).glob("**/"):
-            if folder.name != "__pycache__":
-                assert (REPOSITORY / folder.relative_to(REPOSITORY / "tests")).is_dir(), folder
+def test_the_tests_mirror_the_source() -> None:
+    tests = REPOSITORY / "tests"
+    mirrored = {path for wing in WINGS for path in (tests / wing).rglob("test_*.py")} - {
+        tests / name for name in OF_SEVERAL
+    }
+
+    for path in mirrored:
+        module = REPOSITORY / path.relative_to(tests).with_name(path.name.removeprefix("test_"))
+        names = (module.name, module.stem, f"{module.stem}_.py", f"__{module.stem}__.py")
+        assert any(module.with_name(name).exists() for name in names), path
