@@ -257,15 +257,15 @@ def _run_strategy(dataset: Dataset, context: Context, coordinator: "Coordinator 
     if coordinator is None:
         return probe(dataset, context)
     from training.strategies.auto import auto, finetune  # noqa: PLC0415 - torch
-    from training.strategies.finetuning.strategy import cross_validate_tuned, scratch  # noqa: PLC0415 - torch
+    from training.strategies.finetuning.strategy import cross_validate_finetuning, scratch  # noqa: PLC0415 - torch
 
     if settings.strategy == "scratch":
         probed, candidate = None, scratch(dataset, context, coordinator)
     else:
         probed = probe(dataset, context)
         candidate = (auto if settings.strategy == "auto" else finetune)(probed, context, coordinator)
-    if settings.cv and candidate.tuned_by:  # a probe has done that itself
-        validation = cross_validate_tuned(candidate, probed, context, coordinator)
+    if settings.cv and candidate.finetuning_record:  # a probe has done that itself
+        validation = cross_validate_finetuning(candidate, probed, context, coordinator)
         candidate = replace(candidate, findings=replace(candidate.findings, cross_validation=validation))
     return candidate
 

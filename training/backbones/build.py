@@ -28,7 +28,7 @@ from training.backbones.catalogue import (
     weights_file_name,
 )
 from training.backbones.input_size import take_image_px
-from training.backbones.remove_head import Cut, cut_timm, cut_torchvision
+from training.backbones.remove_head import RemovedHead, remove_timm_head, remove_torchvision_head
 from training.backbones.weights import (
     SourceClassifier,
     State,
@@ -141,7 +141,7 @@ def build_layers(name: str) -> nn.Module:
         return build_backbone(name, "none", seed=0).network
 
 
-def _built(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]:
+def _built(name: str, weights: str) -> tuple[PretrainedBackbone, RemovedHead]:
     """Build a network without its head; a file is loaded later."""
     embedded = name in EMBEDDED_WEIGHTS
     if embedded or name.startswith(TIMM_PREFIX):
@@ -171,12 +171,12 @@ def _with_image_px(backbone: PretrainedBackbone, name: str, image_px: int) -> Pr
     return replace(backbone, spec=replace(old, crop_px=image_px, resize_px=resize_px))
 
 
-def _from_timm(name: str, *, pretrained: bool) -> tuple[PretrainedBackbone, Cut]:
+def _from_timm(name: str, *, pretrained: bool) -> tuple[PretrainedBackbone, RemovedHead]:
     if not timm.is_model(name):
         raise InvalidRequestError(f"--backbone: timm has no network {name!r}; timm.list_models() lists them")
     with _weights_to_be_had(f"timm/{name}"):
         network: Any = timm.create_model(name, pretrained=pretrained)
-    cut = cut_timm(network, f"{TIMM_PREFIX}{name}")
+    cut = remove_timm_head(network, f"{TIMM_PREFIX}{name}")
     config = resolve_data_config(model=network)
     crop_px = config["input_size"][-1]
     spec = ImageSpec(
@@ -188,7 +188,7 @@ def _from_timm(name: str, *, pretrained: bool) -> tuple[PretrainedBackbone, Cut]
     return PretrainedBackbone(network, spec, tuple(config["mean"]), tuple(config["std"])), cut
 
 
-def _from_torchvision(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]:
+def _from_torchvision(name: str, weights: str) -> tuple[PretrainedBackbone, RemovedHead]:
     models = torchvision.models
     if name not in models.list_models(module=models):
         raise InvalidRequestError(
@@ -205,7 +205,7 @@ def _from_torchvision(name: str, weights: str) -> tuple[PretrainedBackbone, Cut]
         network = models.get_model(name, weights=entry if weights == "default" else None, **options)
     if hasattr(network, "transform_input"):
         network.transform_input = weights != "none"  # torchvision's own weights of these two expect it
-    cut = cut_torchvision(network, name)
+    cut = remove_torchvision_head(network, name)
     recipe = entry.transforms()
     spec = ImageSpec(
         resize_px=max(recipe.crop_size[0], recipe.resize_size[0]),

@@ -29,7 +29,7 @@ from training.backbones.catalogue import (
     weights_package,
 )
 from training.backbones.onnx_export import export_backbone
-from training.backbones.remove_head import cut_timm, cut_torchvision
+from training.backbones.remove_head import remove_timm_head, remove_torchvision_head
 from training.evaluation.latency import ms_per_crop
 from training.evaluation.pareto import pareto_front
 
@@ -199,7 +199,7 @@ def _of_torchvision(name: str) -> BackboneEntry:
         entry.meta["num_params"],
         size_mb,
         entry.transforms().crop_size[0],
-        cut_torchvision(network, name).width,
+        remove_torchvision_head(network, name).width,
         entry.meta["_metrics"]["ImageNet-1K"]["acc@1"],
         f"torchvision {entry.name}",
         "downloaded" if file.is_file() else f"download of {size_mb:.0f} MB",
@@ -218,7 +218,7 @@ def _of_timm(name: str) -> BackboneEntry:
     parameters, size_mb = _size(network)
     image_px = resolve_data_config(model=network)["input_size"][-1]
     try:
-        width = cut_timm(network, name).width
+        width = remove_timm_head(network, name).width
     except InvalidRequestError:
         return BackboneEntry(
             name, parameters, size_mb, image_px, None, None, "", "no classifier, so of no use here", False

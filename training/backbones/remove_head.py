@@ -6,11 +6,11 @@ from typing import Any
 from torch import nn
 
 from regraft.errors import InvalidRequestError
-from training.backbones.weights import AUXILIARY, SourceClassifier, source_of
+from training.backbones.weights import AUXILIARY, SourceClassifier, source_classifier
 
 
 @dataclass(frozen=True)
-class Cut:
+class RemovedHead:
     """The head that was removed.
 
     Attributes:
@@ -24,7 +24,7 @@ class Cut:
     source: SourceClassifier | None
 
 
-def cut_torchvision(network: nn.Module, name: str) -> Cut:
+def remove_torchvision_head(network: nn.Module, name: str) -> RemovedHead:
     """Drop the last linear layer or 1 x 1 convolution, and auxiliary heads.
 
     Raises:
@@ -46,10 +46,10 @@ def cut_torchvision(network: nn.Module, name: str) -> Cut:
     parent, _, attribute = path.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())
     width = layer.weight.shape[1]
-    return Cut((path.split(".")[0],), width, source_of(layer.weight, layer.bias, width))
+    return RemovedHead((path.split(".")[0],), width, source_classifier(layer.weight, layer.bias, width))
 
 
-def cut_timm(network: Any, name: str) -> Cut:  # noqa: ANN401 - timm ships no type information
+def remove_timm_head(network: Any, name: str) -> RemovedHead:  # noqa: ANN401 - timm ships no type information
     """Let timm remove its classifier: one layer, or two if distilled.
 
     Raises:
@@ -66,4 +66,4 @@ def cut_timm(network: Any, name: str) -> Cut:  # noqa: ANN401 - timm ships no ty
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     width = network.num_features if weight is None else weight.shape[1]
     network.reset_classifier(0)
-    return Cut(attributes, width, source_of(weight, bias, width))
+    return RemovedHead(attributes, width, source_classifier(weight, bias, width))

@@ -52,7 +52,7 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"])
 
 
-def source_of(weight: torch.Tensor | None, bias: torch.Tensor | None, width: int) -> SourceClassifier | None:
+def source_classifier(weight: torch.Tensor | None, bias: torch.Tensor | None, width: int) -> SourceClassifier | None:
     """Return an ImageNet-1k classifier's numbers; None for any other."""
     labels = imagenet_labels()
     if weight is None or weight.numel() != len(labels) * width or len(weight) != len(labels):
@@ -134,7 +134,7 @@ def load_in_order(network: nn.Module, state: State) -> SourceClassifier | None:
     names, tensors = list(network.state_dict()), list(state.values())
     network.load_state_dict(dict(zip(names, tensors[: len(names)], strict=True)))
     weight, bias = tensors[len(names) :]
-    return source_of(weight, bias, weight.shape[1])
+    return source_classifier(weight, bias, weight.shape[1])
 
 
 def load_file(
@@ -198,5 +198,5 @@ def _old_head(head: State, path: Path, width: int) -> tuple[SourceClassifier | N
         return None, (f"{path.name} has no head",)
     weight = head[matrices[-1]]
     bias = head.get(f"{matrices[-1].removesuffix('weight')}bias")
-    source = source_of(weight, bias, width) if len(matrices) == 1 else None
+    source = source_classifier(weight, bias, width) if len(matrices) == 1 else None
     return source, () if source else (f"{path.name} has a head of {len(weight)} classes, which was left out",)

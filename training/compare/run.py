@@ -55,8 +55,8 @@ def attempt_run(
     """
     try:
         if run.share == ALL and run.seed == settings.seed:
-            return _kept(run, settings, dataset, caches, listener)
-        return _measured(run, settings, take_share(dataset, run.share, run.seed), caches, listener), dataset
+            return _train_model(run, settings, dataset, caches, listener)
+        return _measure_run(run, settings, take_share(dataset, run.share, run.seed), caches, listener), dataset
     except RegraftError as error:
         reason = str(error)
     except Exception as error:  # a bug or a machine too small costs this run, not the hours of the others
@@ -140,7 +140,7 @@ class _Curve:
         self.listener.note(text)
 
 
-def _kept(
+def _train_model(
     run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener
 ) -> tuple[FinishedRun, Dataset]:
     """Train a model from an empty cache into the comparison's own store."""
@@ -172,7 +172,9 @@ def _kept(
     return row, result.dataset
 
 
-def _measured(run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener) -> FinishedRun:
+def _measure_run(
+    run: Run, settings: CompareSettings, dataset: Dataset, caches: Path, listener: Listener
+) -> FinishedRun:
     """Train only to measure: nothing is published."""
     train_as, curve, watch = train_settings(run, settings), _Curve(listener), Stopwatch()
     with coordinator_for(train_as) as coordinator, cache_for(run, caches) as cache:

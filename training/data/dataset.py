@@ -114,7 +114,7 @@ def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset
         DatasetError: there is nothing to train on; the text says what the data should look like.
         InvalidRequestError: ``group_by`` is no pattern, or no line of the list makes sense.
     """
-    return _settled(_found(data, group_by), data, progress)
+    return _read_files(_list_files(data, group_by), data, progress)
 
 
 def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str = "") -> Dataset:
@@ -132,14 +132,14 @@ def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str
         DatasetError: there is nothing in it.
         InvalidRequestError: as `scan`.
     """
-    listing = _found(data, group_by)
+    listing = _list_files(data, group_by)
     if part == "auto":
         part = "holdout" if listing.is_given else "all"
     if listing.is_given and part != "all":
         listing = replace(
             listing, images=[image for image in listing.images if image.is_holdout == (part == "holdout")]
         )
-    dataset = _settled(listing, data, progress)
+    dataset = _read_files(listing, data, progress)
     if part == "all":
         dataset = replace(dataset, split="all of it")
     else:
@@ -150,13 +150,13 @@ def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str
     return dataset
 
 
-def _found(data: Path, group_by: str) -> FileListing:
+def _list_files(data: Path, group_by: str) -> FileListing:
     """List the pictures; reads none."""
     listing = list_manifest(data) if is_manifest(data) else list_folders(data, grouped=bool(group_by))
     return name_groups(listing, root_of(data), group_by) if group_by else listing
 
 
-def _settled(listing: FileListing, data: Path, progress: Progress) -> Dataset:
+def _read_files(listing: FileListing, data: Path, progress: Progress) -> Dataset:
     """Read each picture once, and keep groups on one side of the split."""
     images, unusable = _distinct(root_of(data), _read_hashes(listing.images, progress))
     left_out = tuple(listing.left_out + unusable)
@@ -191,7 +191,7 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
         if counts[label] < _MIN_IMAGES:
             raise DatasetError(
                 f"{root}: class {label!r} has {counts[label]} usable training image(s), need {_MIN_IMAGES}: "
-                f"add images or remove the class{_excuses(dataset, label)}"
+                f"add images or remove the class{_skipped_lines(dataset, label)}"
             )
 
 
@@ -280,7 +280,7 @@ def _distinct(root: Path, entries: list[LabelledImage | SkippedFile]) -> tuple[l
     return images, left_out
 
 
-def _excuses(dataset: Dataset, label: str) -> str:
+def _skipped_lines(dataset: Dataset, label: str) -> str:
     """List up to three skipped files of a class, with reasons."""
     skipped = [entry for entry in dataset.left_out if entry.label == label]
     lines = [f"\n  {entry.file}: {entry.reason}" for entry in skipped[:3]]

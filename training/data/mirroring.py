@@ -33,7 +33,7 @@ _Index = npt.NDArray[np.int64]
 _Rows = npt.NDArray[np.bool_]
 
 
-def some_of_each(label_index: _Index, seed: int) -> _Index:
+def sample_each_class(label_index: _Index, seed: int) -> _Index:
     """Choose a few rows of each class to mirror, int64 [m] ascending."""
     classes = np.unique(label_index)
     most = int(np.clip(_IN_ALL // max(1, len(classes)), _LEAST, _MOST))
@@ -64,7 +64,7 @@ def check_mirroring(
         A sentence, empty where mirroring changes nothing.
     """
     train = features.train()
-    names = [train.sha256[row] for row in some_of_each(train.label_index, seed)]
+    names = [train.sha256[row] for row in sample_each_class(train.label_index, seed)]
 
     def report(_stage: str, done: int, total: int) -> None:
         progress("mirror", done, total)

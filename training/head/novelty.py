@@ -148,12 +148,12 @@ class _Directions:
         return _Directions(self.embedding, self.rows[rows])
 
     def all(self) -> FloatArray:
-        return unit(self.embedding[self.rows])
+        return normalised(self.embedding[self.rows])
 
     def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         for start in range(0, len(self.rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            yield part, unit(self.embedding[self.rows[part]])
+            yield part, normalised(self.embedding[self.rows[part]])
 
 
 def _parts(method: NoveltyMethod, directions: _Directions, y: Index, classes: int) -> tuple[FloatArray, FloatArray]:
@@ -231,7 +231,7 @@ def sample(label_index: Index, seed: int) -> Index:
     return np.asarray(rows[counts[label_index[rows]] >= 2])
 
 
-def unit(vectors: npt.ArrayLike) -> FloatArray:
+def normalised(vectors: npt.ArrayLike) -> FloatArray:
     """Normalise vectors float32 [n, D]; zeros stay zeros."""
     x = np.asarray(vectors, np.float64)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)

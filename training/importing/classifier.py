@@ -73,7 +73,7 @@ class ImageRule:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedClassifier:
     """An imported classifier.
 
     Attributes:
@@ -141,7 +141,7 @@ class Proof:
     difference: float
 
 
-def prove_imported(imported: Imported, crops: Sequence[Crop]) -> Proof:
+def prove_imported(imported: ImportedClassifier, crops: Sequence[Crop]) -> Proof:
     """Compare the answers of both on pictures, or generated ones, in batches.
 
     Raises:
@@ -186,7 +186,7 @@ def _batches(crops: list[Crop]) -> list[list[Crop]]:
     return [batch for batch in batches if batch]
 
 
-def _tail(imported: Imported, embedding: FloatArray) -> npt.NDArray[np.float64]:
+def _tail(imported: ImportedClassifier, embedding: FloatArray) -> npt.NDArray[np.float64]:
     logits = (embedding @ imported.weight.T + imported.bias).astype(np.float64)
     if imported.tail == "logits":
         return logits

@@ -28,7 +28,7 @@ from training.evaluation.findings import Findings
 from training.head.features import Features, assemble
 from training.head.fit import FittedHead, Unseen, fit_temperature
 from training.head.novelty import fit_novelty, novelty_threshold
-from training.importing.classifier import ImageRule, Imported, Proof, prove_imported
+from training.importing.classifier import ImageRule, ImportedClassifier, Proof, prove_imported
 from training.importing.onnx_file import import_onnx
 from training.retrain.classes import in_order_of
 from training.settings import TrainSettings
@@ -145,7 +145,7 @@ def import_version(
     return publish_candidate(candidate, findings, champion, store, settings.name, gate, context, IMPORTED)
 
 
-def _read(settings: ImportSettings) -> Imported:
+def _read(settings: ImportSettings) -> ImportedClassifier:
     file = settings.file
     if file is not None and file.suffix.lower() == ".onnx":
         return import_onnx(file, settings.backbone, settings.rule, settings.labels)
@@ -176,21 +176,23 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     return replace(dataset, images=named, labels=labels)
 
 
-def _in_order_of(champion: StoredVersion, imported: Imported) -> Imported:
+def _in_order_of(champion: StoredVersion, imported: ImportedClassifier) -> ImportedClassifier:
     """Reorder the classifier's answers as the champion's, new ones last."""
     labels = in_order_of(champion.features.labels, imported.labels)
     rows = [imported.labels.index(label) for label in labels]
     return replace(imported, labels=labels, weight=imported.weight[rows], bias=imported.bias[rows])
 
 
-def _crops(dataset: Dataset, imported: Imported) -> list[Crop]:
+def _crops(dataset: Dataset, imported: ImportedClassifier) -> list[Crop]:
     """Crop some of the pictures, held out ones first."""
     pictures = sorted(dataset.images, key=lambda image: (not image.is_holdout, image.sha256))
     files = ((image.sha256, image.path) for image in pictures)
     return [crop for _, crop in islice(readable_crops(files, imported.backbone.spec), _MOST_PROVEN)]
 
 
-def _made(settings: ImportSettings, imported: Imported, dataset: Dataset, proof: Proof, context: Context) -> Candidate:
+def _made(
+    settings: ImportSettings, imported: ImportedClassifier, dataset: Dataset, proof: Proof, context: Context
+) -> Candidate:
     nothing = np.empty((0, imported.weight.shape[1]), np.float32)
     features, notes = replace(assemble(imported.labels, [], {}), embedding=nothing), [_said_of(proof)]
     if dataset.images:

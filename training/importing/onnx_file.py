@@ -25,7 +25,7 @@ from training.importing.classifier import (
     IMAGENET_STD,
     Channels,
     ImageRule,
-    Imported,
+    ImportedClassifier,
     Tail,
     labels_for,
     origin_of,
@@ -63,7 +63,7 @@ class _Input:
     batch: int
 
 
-def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]) -> Imported:
+def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]) -> ImportedClassifier:
     """Read a classifier from an ONNX file.
 
     Args:
@@ -92,7 +92,7 @@ def import_onnx(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...])
     named = labels_for(labels, len(head.weight), path.name)
     origin = origin_of(path)
     exported = ExportedBackbone(bare, name or ANY_NETWORK, origin, spec, backbone_digest(bare))
-    return Imported(exported, head.weight, head.bias, named, head.tail, answers, path.name)
+    return ImportedClassifier(exported, head.weight, head.bias, named, head.tail, answers, path.name)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -322,7 +322,7 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _read_by(inner)
 
 
-def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `Imported.answers`
+def _answers(model: onnx.ModelProto, side: int) -> Any:  # noqa: ANN401 - see `ImportedClassifier.answers`
     """Return a function that runs the whole classifier by pictures.
 
     Raises:

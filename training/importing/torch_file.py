@@ -18,12 +18,12 @@ from training.backbones.input_size import take_image_px
 from training.backbones.onnx_export import Normalised, export_backbone
 from training.backbones.trained_state import keep_state
 from training.backbones.weights import AUXILIARY, State, imagenet_labels
-from training.importing.classifier import ImageRule, Imported, labels_for, origin_of
+from training.importing.classifier import ImageRule, ImportedClassifier, labels_for, origin_of
 
 _BATCH: Final = 8
 
 
-def import_torch(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...], *, keep: bool) -> Imported:
+def import_torch(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...], *, keep: bool) -> ImportedClassifier:
     """Read a classifier from the file of a state dict.
 
     Args:
@@ -48,7 +48,7 @@ def import_torch(path: Path, name: str, rule: ImageRule, labels: tuple[str, ...]
     return _imported(backbone, (weight, bias), named, name, (origin, path.name), rule, keep=keep)
 
 
-def import_source(name: str, weights: str, rule: ImageRule, labels: tuple[str, ...]) -> Imported:
+def import_source(name: str, weights: str, rule: ImageRule, labels: tuple[str, ...]) -> ImportedClassifier:
     """Take the ImageNet classifier that a network was pretrained with.
 
     Raises:
@@ -76,7 +76,7 @@ def _imported(
     rule: ImageRule,
     *,
     keep: bool,
-) -> Imported:
+) -> ImportedClassifier:
     spec, mean, std = rule.applied(backbone.spec, backbone.mean, backbone.std)
     backbone = replace(backbone, spec=spec, mean=mean, std=std)
     whole = _whole(name, backbone, head)
@@ -92,7 +92,7 @@ def _imported(
             parts = [whole(torch.from_numpy(crops[start : start + _BATCH])) for start in range(0, len(crops), _BATCH)]
         return np.asarray(torch.cat(parts).numpy(), np.float32)
 
-    return Imported(exported, weight, bias, labels, "logits", answers, origin[1])
+    return ImportedClassifier(exported, weight, bias, labels, "logits", answers, origin[1])
 
 
 def _linear(head: State, path: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -128,9 +128,9 @@ def _on(backbone: ExportedBackbone, made: Candidate, context: Context) -> Candid
     if made.strategy == "probe":
         probed = probe_on(backbone, made.dataset, context)
         measured = probed.findings
-        validation = made.findings.cross_validation if made.tuned_by else measured.cross_validation
+        validation = made.findings.cross_validation if made.finetuning_record else measured.cross_validation
         findings = replace(made.findings, cross_validation=validation, extra=measured.extra)
-        return replace(probed, findings=findings, tuned_by=made.tuned_by)
+        return replace(probed, findings=findings, finetuning_record=made.finetuning_record)
     dataset, features, _ = embed_dataset(made.dataset, backbone, context)
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)
     tune[made.fitted.unseen.rows] = True

@@ -13,7 +13,7 @@ from training.strategies.context import Candidate, Context, with_note
 from training.strategies.finetuning.coordinator import Coordinator
 from training.strategies.finetuning.plan import Plan, plan_finetune
 from training.strategies.finetuning.strategy import Trial, compare_with_probe, complete, try_out
-from training.strategies.provenance import tuned_by
+from training.strategies.provenance import finetuning_record
 
 _HOPE: Final = 0.5
 """The share of a probe's errors that fine-tuning may hope to remove; published gains are mostly below it."""
@@ -81,7 +81,7 @@ def _better(probed: Candidate, plan: Plan, context: Context, coordinator: Coordi
 def _untouched(probed: Candidate, plan: Plan, trial: Trial) -> Candidate:
     """Return the probe, with the curves of the fine-tuning it beat."""
     findings = replace(probed.findings, epochs=trial.tuned.every_epoch, start=plan.start)
-    return replace(probed, findings=findings, tuned_by=tuned_by(plan, trial.tuned, 0))
+    return replace(probed, findings=findings, finetuning_record=finetuning_record(plan, trial.tuned, 0))
 
 
 def _candidates(

@@ -98,7 +98,7 @@ class Candidate:
         mirror: whether pictures were mirrored to learn from, or may be.
         choice: why this and not another way, where there were two.
         imported: what an import rests on, for the card; empty of all that was trained here.
-        tuned_by: what a fine-tuning or a training from scratch was done by, for the card; empty where there was none.
+        finetuning_record: numbers of a fine-tuning or training from scratch, for the card; empty where there was none.
     """
 
     strategy: str
@@ -111,7 +111,7 @@ class Candidate:
     additional: Additional | None = None
     mirror: bool = True
     choice: Choice | None = None
-    tuned_by: Mapping[str, RecipeValue] = field(default_factory=dict)
+    finetuning_record: Mapping[str, RecipeValue] = field(default_factory=dict)
     imported: Mapping[str, RecipeValue] = field(default_factory=dict)
 
 

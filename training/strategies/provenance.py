@@ -49,7 +49,7 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
             **candidate.imported,
             **_libraries(),
         }
-    changed = bool(settings.views or candidate.tuned_by)
+    changed = bool(settings.views or candidate.finetuning_record)
     network = _network(candidate)
     if candidate.backbone.sources:  # the version that it went on from: its network alone would not repeat it
         network["backbone"] = settings.backbone
@@ -65,7 +65,7 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
         **({"augment": settings.augment, "mirror": candidate.mirror} if changed else {}),
         **_extra(settings),
         **({"target_error": settings.target_error} if settings.target_error is not None else {}),
-        **candidate.tuned_by,
+        **candidate.finetuning_record,
         "seed": settings.seed,
         **_libraries(),
     }
@@ -88,7 +88,7 @@ def _libraries() -> dict[str, RecipeValue]:
     return {f"{name}_version": release for name, release in library_versions().items()}
 
 
-def tuned_by(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict[str, RecipeValue]:
+def finetuning_record(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict[str, RecipeValue]:
     """Return a fine-tuning's numbers, of the run that chose the epochs."""
     numbers = asdict(tuned.recipe)
     return {

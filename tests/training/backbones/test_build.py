@@ -19,7 +19,7 @@ from regraft.image.spec import ImageSpec
 from tests.training.conftest import in_a_child
 from training.backbones.build import PretrainedBackbone, build_backbone
 from training.backbones.catalogue import EMBEDDED_WEIGHTS
-from training.backbones.remove_head import cut_timm
+from training.backbones.remove_head import remove_timm_head
 from training.backbones.weights import SourceClassifier
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -424,7 +424,7 @@ def test_weights_of_another_network_are_refused_with_what_does_not_fit(
 
 def test_a_network_without_a_classifier_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="is no classifier"):
-        cut_timm(nn.Flatten(), "timm/flatten")
+        remove_timm_head(nn.Flatten(), "timm/flatten")
 
 
 @pytest.mark.parametrize(

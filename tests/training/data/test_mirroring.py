@@ -13,7 +13,7 @@ from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache
 from tests.tiny import SPEC, picture, tiny_backbone
 from tests.training.conftest import COLOUR_KEY, blobs, features_of
-from training.data.mirroring import LEAST_LOSS, check_mirroring, mirroring_remark, out_of_fold, some_of_each
+from training.data.mirroring import LEAST_LOSS, check_mirroring, mirroring_remark, out_of_fold, sample_each_class
 from training.head.features import Embedder
 
 EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
@@ -113,7 +113,7 @@ def test_a_loss_that_is_certain_but_small_is_let_be() -> None:
 def test_a_few_of_each_class_are_looked_at(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
 
-    rows = some_of_each(labels, seed)
+    rows = sample_each_class(labels, seed)
 
     assert (np.diff(rows) > 0).all()
     taken = np.bincount(labels[rows], minlength=len(counts))

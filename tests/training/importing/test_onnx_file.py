@@ -15,7 +15,7 @@ from regraft.model.session import open_session
 from regraft.stores.models import ModelStore
 from tests.tiny import COLOURS, picture
 from tests.training.classifiers import BIAS, BODY, GEMM, LABELS, SIDE, WEIGHT, WIDTH, ask_classifier, save_classifier
-from training.importing.classifier import ImageRule, Imported, prove_imported
+from training.importing.classifier import ImageRule, ImportedClassifier, prove_imported
 from training.importing.import_version import ImportSettings, import_version
 from training.importing.onnx_file import import_onnx
 
@@ -204,7 +204,7 @@ def test_no_onnx_file_at_all_is_said_so(tmp_path: Path) -> None:
 
 def test_another_answer_than_the_files_own_is_never_published(tmp_path: Path) -> None:
     imported = import_onnx(save_classifier(tmp_path / "net.onnx"), "", ImageRule(), LABELS)
-    harmed = Imported(**{**vars(imported), "bias": imported.bias + np.float32(0.1)})
+    harmed = ImportedClassifier(**{**vars(imported), "bias": imported.bias + np.float32(0.1)})
 
     with pytest.raises(
         ArtifactError, match=r"answer otherwise than it does by itself: by [\d.]+ of the answers' spread"

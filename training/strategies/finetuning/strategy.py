@@ -18,7 +18,7 @@ from training.backbones.cache import ExportedBackbone, load_backbone
 from training.backbones.onnx_export import export_backbone
 from training.backbones.trained_state import keep_state
 from training.data.dataset import Dataset, check_trainable
-from training.data.mirroring import some_of_each
+from training.data.mirroring import sample_each_class
 from training.data.samples import Sample, samples_of
 from training.evaluation.cross_validation import outer_folds, summarise
 from training.evaluation.findings import Agreement, CrossValidation, Findings, Tuning
@@ -38,7 +38,7 @@ from training.strategies.finetuning.coordinator import Coordinator, Origin
 from training.strategies.finetuning.loop import TrainedClassifier, embed_samples, predict
 from training.strategies.finetuning.plan import Plan, fit_probe, plan_finetune, plan_scratch
 from training.strategies.probe import may_mirror
-from training.strategies.provenance import tuned_by
+from training.strategies.provenance import finetuning_record
 
 _PARITY: Final = 1e-2
 """Of the export against torch on noise; the network is proven on real pictures after that."""
@@ -166,7 +166,7 @@ def complete(plan: Plan, trial: Trial, context: Context, coordinator: Coordinato
         fitted,
         all_findings,
         mirror=plan.job.recipe.mirror,
-        tuned_by=tuned_by(plan, trial.tuned, trial.tuned.best_epoch),
+        finetuning_record=finetuning_record(plan, trial.tuned, trial.tuned.best_epoch),
     )
 
 
@@ -188,7 +188,7 @@ def _trained_network_kept(plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def cross_validate_tuned(
+def cross_validate_finetuning(
     candidate: Candidate, probed: Candidate | None, context: Context, coordinator: Coordinator
 ) -> CrossValidation:
     """Cross-validate the whole strategy on folds of the training images.
@@ -261,7 +261,7 @@ def _may_mirror(dataset: Dataset, context: Context) -> tuple[bool, tuple[str, ..
     """Test mirroring by the embeddings of the random network."""
     settings = context.settings
     samples = samples_of(dataset, holdout=False)
-    chosen = some_of_each(np.array([sample.label_index for sample in samples]), settings.seed)
+    chosen = sample_each_class(np.array([sample.label_index for sample in samples]), settings.seed)
     names = {samples[row].sha256 for row in chosen}
     few = replace(dataset, images=tuple(image for image in dataset.images if image.sha256 in names))
     backbone = load_backbone(
