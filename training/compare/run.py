@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -113,31 +113,23 @@ def model_name(run: Run, *, prefixed: bool = False) -> str:
     return name[: MAX_NAME_LENGTH - len(ending)] + ending
 
 
-@dataclass
 class _Curve:
-    """Listener that passes everything on, and records epoch times and speeds."""
+    """Listener that records epoch times and speeds, and passes all on."""
 
-    listener: Listener
-    started: float = field(default_factory=time.perf_counter)
-    moments: list[EpochPoint] = field(default_factory=list)
-    images_per_s: list[float] = field(default_factory=list)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear of a step of a stage."""
-        self.listener.progress(stage, done, total)
+    def __init__(self, listener: Listener) -> None:
+        self.progress, self.note = listener.progress, listener.note
+        self._listener, self._started = listener, time.perf_counter()
+        self.moments: list[EpochPoint] = []
+        self.images_per_s: list[float] = []
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """Hear the figures of an epoch."""
         if math.isfinite(epoch.tune_accuracy):  # nothing may have been set aside
-            seconds = round(time.perf_counter() - self.started, 3)
+            seconds = round(time.perf_counter() - self._started, 3)
             self.moments.append(EpochPoint(epoch.number, seconds, epoch.tune_accuracy))
         if epoch.number and math.isfinite(epoch.images_per_s):  # nothing is learned in epoch 0
             self.images_per_s.append(epoch.images_per_s)
-        self.listener.epoch(epoch, epochs)
-
-    def note(self, text: str) -> None:
-        """Hear what was decided."""
-        self.listener.note(text)
+        self._listener.epoch(epoch, epochs)
 
 
 def _train_model(
