@@ -1,4 +1,4 @@
-"""Import paths of Regraft's processes: its own packages alone.
+"""Safe import paths for Regraft's processes.
 
 A user's repository often has a ``training`` of its own, in the working directory or on PYTHONPATH. As a program this
 file runs a module, as ``python -m`` does: ``python -P safe_path.py training.retrain ARGUMENTS``.
