@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -73,141 +74,221 @@ _LONGEST_SOCKET_BYTES: Final = 107
 """What Linux has room for."""
 
 
+def _section(name: str) -> Callable[..., Any]:
+    """Return a function that makes fields, with default and description, of a section of the help."""
+
+    def field(default: Any, description: str, **limits: Any) -> Any:  # noqa: ANN401 - as `Field`
+        return Field(default=default, description=description, json_schema_extra={"section": name}, **limits)
+
+    return field
+
+
+_setting: Final = _section("Options")
+_address: Final = _section("Addresses and callers")
+_labels: Final = _section("Labelled pictures")
+_execution: Final = _section("Execution")
+_new_versions: Final = _section("New versions")
+_telemetry: Final = _section("Logs and metrics")
+_limit: Final = _section("Limits")
+
+
 class Settings(BaseSettings):
     """Settings of a server, with units in their names.
 
-    Attributes:
-        store: the model store.
-        examples: where labelled pictures are kept: a folder, or a URL for fsspec; `.examples` in the
-            model store if empty.
-        database: URL of the examples' database; SQLite inside the examples store if empty.
-        keep_requests: the share of served pictures, 0 to 1, that are kept for `regraft suggest`.
-        keep_requests_most: how many are kept; the oldest are dropped.
-        keep_requests_bytes: how much of the disk they may take.
-        labels: ``open`` takes examples of new classes, ``closed`` only labels that the model knows.
-        labels_per_hour: how many labels one caller may set within an hour; 0 is any number.
-        grpc: host and port to answer on, where port 0 takes a free one; or ``unix:PATH`` of a socket.
-        control: likewise for the services Retraining and Models, which then do not answer on ``grpc``.
-        metrics: host and port for Prometheus, and for probes (``/healthz``, ``/readyz``). Plain HTTP.
-        tls_cert: PEM certificate of the server, and the chain above it; without it there is no TLS.
-        tls_key: PEM, its private key.
-        tls_client_ca: PEM certificates that every client's must go back to; without it none is asked for.
-        insecure: whether plaintext may leave this machine.
-        callers: the file that says who may call, as which role; without it, everybody may call everything.
-        triton_metrics: whether the metrics are there under Triton's names too (``nv_inference_*``).
-        metrics_labels: how many labels of a model have series of their own in the metrics, the first that it gives; all
-            others are counted as ``other``.
-        otlp: URL of an OpenTelemetry collector that takes spans over gRPC, as ``http://127.0.0.1:4317``; none if empty.
-        share_port: whether other servers may answer on the same gRPC port (SO_REUSEPORT).
-        names: the models to serve; all of the store if empty. In the environment with commas between.
-        provider: ``auto`` takes CUDA where it works, ``cuda`` refuses to be ready without it, ``cpu`` does not try.
-        cuda_tf32: whether CUDA may multiply in TF32, which GPUs since Ampere do faster. It costs exactness: embeddings
-            are off by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a
-            version was judged by, and since nothing is learned from such embeddings, a retrain makes its own.
-        cuda_device: number of the GPU, of those that ``CUDA_VISIBLE_DEVICES`` leaves; retrains use it too. One server
-            uses one GPU.
-        cuda_memory_mb: how many megabytes of its memory the session of a backbone may take, for weights and whatever a
-            batch needs; any if 0.
-        cuda_arena: ``power-of-two`` makes room for twice as much each time that this memory does not suffice,
-            ``as-requested`` for just what is needed, which leaves more of the GPU to others and takes longer.
-        cuda_heads_mb: how many megabytes heads may take on the GPU beside a session. Those used last are there, any
-            other is copied when it is asked; of 1,000 labels and embeddings of 1,280 numbers each takes 10.
-        optimise: what the execution plan is chosen for: ``throughput``, or the ``latency`` of a single request.
-        cpus: how many CPUs all lanes share, of however many backbones; those that affinity and the cgroup's quota leave
-            if 0. Retrains have no more either.
-        plan: LANESxTHREADSxBATCH, as ``regraft plan`` prints it, for every backbone, instead of measuring: so many runs
-            at once, of so many threads each, of at most so many pictures. Where it is measured and rounds disagree, as
-            beside other work, that is logged, not kept, and done again at the next start; until then, for throughput,
-            each CPU has a lane.
-        max_in_flight: pictures admitted at once; one more is answered RESOURCE_EXHAUSTED. Callers have equal shares,
-            and all streams together a quarter.
-        max_image_bytes: the largest encoded picture that is accepted; commands that train go by it too.
-        max_image_pixels: the most pixels that a picture may have, decoded; likewise.
-        picture_memory_mb: megabytes that pictures may take at once, encoded and decoded, of requests and labels
-            together, beside 8 for every thread that decodes: about sixty photographs of 12 megapixels. One that never
-            fits is refused by its header: WebP of 8,000 x 8,000 pixels takes 1,300.
-        max_streams: calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.
-        read_timeout: how long the message of a request may take to come (10s, 1m) when it is read: slow lines need more
-            for large pictures. Streams may pause for as long as they like.
-        max_connections: to each gRPC port; one more is closed at once.
-        max_connection_age: how long a connection lives (90s, 5m) before its client is asked to make another, which may
-            lead to a server that was added meanwhile; calls in flight go on. For ever if 0.
-        max_connection_age_grace: how long they may go on; as long as they take if 0.
-        min_ping_interval: clients may ping so often, in calls and between them; who does more is disconnected.
-        reload_every_s: how often the store is looked at for a new champion.
-        gate: whether a new head that the gate blessed goes live (``auto``) or waits for Promote (``manual``); with
-            ``off`` it goes live whatever the gate says.
-        retrain_every: retrain every so often (90s, 30m, 6h, 2d), where `min_new` labels came since; never if 0.
-        min_new: how many labels make a scheduled retrain worth while.
-        retrain_minutes: the longest that a retrain may take.
-        retrain_cpus: how many CPUs it may use; all that the server has if 0. It makes way for requests either way.
-        retrain_memory_mb: how many megabytes of memory it may have to itself, of which Python and its libraries take
-            about 90; any if 0, and where there is no /proc.
-        bake: how long a new champion is on trial (90s, 5m): should it fail requests, be much less sure or drift much
-            more than the one before, the server goes back by itself; never if 0.
-        drift_window: answers that drift is told from.
-        drift_window_s: the age of the oldest of them.
-        log_format: ``text``, or ``json`` with one object a line; of the server and of its retrains.
-        log_level: the least that is logged: ``debug`` (calls that fail by their caller's fault too), ``info``,
-            ``warning`` or ``error``.
-        grace_s: how long requests in flight may take to finish when the server stops.
+    Each has a flag of ``regraft serve``, made from its description.
     """
 
     model_config = SettingsConfigDict(env_prefix="REGRAFT_", frozen=True)
 
-    store: Path = Path("models")
-    examples: str = ""
-    database: str = ""
-    keep_requests: float = Field(default=0.0, ge=0, le=1)
-    keep_requests_most: int = Field(default=10_000, ge=1)
-    keep_requests_bytes: int = Field(default=2**30, ge=1)
-    labels: LabelPolicy = "open"
-    labels_per_hour: int = Field(default=0, ge=0)
-    grpc: Listener = "127.0.0.1:50051"
-    control: Listener | None = None
-    metrics: Address = "127.0.0.1:8002"
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    insecure: bool = False
-    callers: Path | None = None
-    triton_metrics: bool = False
-    metrics_labels: int = Field(default=100, ge=1)
-    otlp: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""
-    share_port: bool = False
-    names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
-    provider: ProviderChoice = "auto"
-    cuda_tf32: bool = False
-    cuda_device: int = Field(default=0, ge=0)
-    cuda_memory_mb: int = Field(default=0, ge=0)
-    cuda_arena: Arena = "power-of-two"
-    cuda_heads_mb: int = Field(default=1024, ge=1)
-    optimise: Goal = "throughput"
-    cpus: Annotated[int, AfterValidator(_check_cpus)] = Field(default=0, ge=0)
-    plan: Annotated[str, AfterValidator(_check_plan)] = ""
-    max_in_flight: int = Field(default=256, ge=1)
-    max_image_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1024)
-    max_image_pixels: int = Field(default=DEFAULT_LIMITS.max_pixels, ge=1024)
-    picture_memory_mb: int = Field(default=DEFAULT_BYTES // 2**20, ge=16)
-    max_streams: int = Field(default=100, ge=1)
-    read_timeout: Seconds = Field(default=10.0, gt=0)
-    max_connections: int = Field(default=16_384, ge=1)
-    max_connection_age: Seconds = Field(default=300.0, ge=0)
-    max_connection_age_grace: Seconds = Field(default=0.0, ge=0)
-    min_ping_interval: Seconds = Field(default=10.0, ge=0)
-    reload_every_s: float = Field(default=0.5, gt=0)
-    gate: GateMode = GateMode.AUTO
-    retrain_every: Seconds = Field(default=0.0, ge=0)
-    min_new: int = Field(default=1, ge=1)
-    retrain_minutes: float = Field(default=60.0, gt=0)
-    retrain_cpus: int = Field(default=0, ge=0)
-    retrain_memory_mb: int = Field(default=0, ge=0)
-    bake: Seconds = Field(default=300.0, ge=0)
-    drift_window: int = Field(default=1000, ge=100, le=100_000)
-    drift_window_s: float = Field(default=3600.0, gt=0)
-    log_format: LogFormat = "text"
-    log_level: LogLevel = "info"
-    grace_s: float = Field(default=20.0, ge=0)
+    store: Path = _setting(Path("models"), "The model store.")
+    names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = _setting(
+        (), "A model to serve, may be repeated; all of the store if none. In the environment with commas between."
+    )
+
+    grpc: Listener = _address(
+        "127.0.0.1:50051", "Host and port to answer on, where port 0 takes a free one; or `unix:PATH` of a socket."
+    )
+    control: Listener | None = _address(
+        None, "Host and port, or socket, of the services Retraining and Models, which then do not answer on `grpc`."
+    )
+    metrics: Address = _address(
+        "127.0.0.1:8002", "Host and port for Prometheus, and for probes (`/healthz`, `/readyz`). Plain HTTP."
+    )
+    share_port: bool = _address(False, "Whether other servers may answer on the same gRPC port (SO_REUSEPORT).")
+    tls_cert: Path | None = _address(
+        None, "PEM certificate of the server, and the chain above it; without it there is no TLS."
+    )
+    tls_key: Path | None = _address(None, "PEM private key of the certificate.")
+    tls_client_ca: Path | None = _address(
+        None, "PEM certificates that every client's must go back to; without it none is asked for."
+    )
+    insecure: bool = _address(False, "Whether plaintext may leave this machine.")
+    callers: Path | None = _address(
+        None, "The file that says who may call, as which role; without it, everybody may call everything."
+    )
+
+    examples: str = _labels(
+        "", "Where labelled pictures are kept: a folder, or a URL for fsspec; `.examples` in the model store if empty."
+    )
+    database: str = _labels("", "URL of the examples' database; SQLite inside the examples store if empty.")
+    labels: LabelPolicy = _labels(
+        "open", "`open` takes examples of new classes, `closed` only labels that the model knows."
+    )
+    labels_per_hour: int = _labels(0, "How many labels one caller may set within an hour; any number if 0.", ge=0)
+    keep_requests: float = _labels(
+        0.0, "The share of served pictures, 0 to 1, that are kept for `regraft suggest`.", ge=0, le=1
+    )
+    keep_requests_most: int = _labels(10_000, "How many served pictures are kept; the oldest are dropped.", ge=1)
+    keep_requests_bytes: int = _labels(2**30, "How many bytes of the disk kept pictures may take.", ge=1)
+
+    provider: ProviderChoice = _execution(
+        "auto", "`auto` takes CUDA where it works, `cuda` refuses to be ready without it, `cpu` does not try."
+    )
+    cuda_device: int = _execution(
+        0,
+        "Number of the GPU, of those that `CUDA_VISIBLE_DEVICES` leaves; retrains use it too. One server uses one GPU.",
+        ge=0,
+    )
+    cuda_tf32: bool = _execution(
+        False,
+        "Whether CUDA may multiply in TF32, which GPUs since Ampere do faster. It costs exactness: embeddings are off "
+        "by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a version "
+        "was judged by, and since nothing is learned from such embeddings, a retrain makes its own.",
+    )
+    cuda_memory_mb: int = _execution(
+        0,
+        "How many megabytes of GPU memory the session of a backbone may take, for weights and whatever a batch needs; "
+        "any if 0.",
+        ge=0,
+    )
+    cuda_arena: Arena = _execution(
+        "power-of-two",
+        "`power-of-two` makes room for twice as much each time that the GPU memory of a session does not suffice, "
+        "`as-requested` for just what is needed, which leaves more of the GPU to others and takes longer.",
+    )
+    cuda_heads_mb: int = _execution(
+        1024,
+        "How many megabytes heads may take on the GPU beside a session. Those used last are there, any other is "
+        "copied when it is asked; of 1,000 labels and embeddings of 1,280 numbers each takes 10.",
+        ge=1,
+    )
+    optimise: Goal = _execution(
+        "throughput", "What the execution plan is chosen for: `throughput`, or the `latency` of a single request."
+    )
+    cpus: Annotated[int, AfterValidator(_check_cpus)] = _execution(
+        0,
+        "How many CPUs all lanes share, of however many backbones; those that affinity and the cgroup's quota leave "
+        "if 0. Retrains have no more either.",
+        ge=0,
+    )
+    plan: Annotated[str, AfterValidator(_check_plan)] = _execution(
+        "",
+        "LANESxTHREADSxBATCH, as `regraft plan` prints it, for every backbone, instead of measuring: so many runs at "
+        "once, of so many threads each, of at most so many pictures. Where it is measured and rounds disagree, as "
+        "beside other work, that is logged, not kept, and done again at the next start; until then, for throughput, "
+        "each CPU has a lane.",
+    )
+
+    reload_every_s: float = _new_versions(0.5, "Seconds between two looks at the store for a new champion.", gt=0)
+    gate: GateMode = _new_versions(
+        GateMode.AUTO,
+        "Whether a new head that the gate blessed goes live (`auto`) or waits for Promote (`manual`); with `off` it "
+        "goes live whatever the gate says.",
+    )
+    retrain_every: Seconds = _new_versions(
+        0.0, "Retrain every so often (90s, 30m, 6h, 2d), where `min_new` labels came since; never if 0.", ge=0
+    )
+    min_new: int = _new_versions(1, "How many new labels make a scheduled retrain worth while.", ge=1)
+    retrain_minutes: float = _new_versions(60.0, "The most minutes that a retrain may take.", gt=0)
+    retrain_cpus: int = _new_versions(
+        0, "How many CPUs a retrain may use; all that the server has if 0. It makes way for requests either way.", ge=0
+    )
+    retrain_memory_mb: int = _new_versions(
+        0,
+        "How many megabytes of memory a retrain may have to itself, of which Python and its libraries take about 90; "
+        "any if 0, and where there is no /proc.",
+        ge=0,
+    )
+    bake: Seconds = _new_versions(
+        300.0,
+        "How long a new champion is on trial (90s, 5m): should it fail requests, be much less sure or drift much more "
+        "than the one before, the server goes back by itself; never if 0.",
+        ge=0,
+    )
+    drift_window: int = _new_versions(1000, "How many answers drift is told from.", ge=100, le=100_000)
+    drift_window_s: float = _new_versions(
+        3600.0, "The age in seconds of the oldest answer that drift is told from.", gt=0
+    )
+
+    log_format: LogFormat = _telemetry(
+        "text", "`text`, or `json` with one object a line; of the server and of its retrains."
+    )
+    log_level: LogLevel = _telemetry(
+        "info",
+        "The least that is logged: `debug` (calls that fail by their caller's fault too), `info`, `warning` or "
+        "`error`.",
+    )
+    otlp: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = _telemetry(
+        "", "URL of an OpenTelemetry collector that takes spans over gRPC, as `http://127.0.0.1:4317`; none if empty."
+    )
+    triton_metrics: bool = _telemetry(
+        False, "Whether the metrics are there under Triton's names too (`nv_inference_*`)."
+    )
+    metrics_labels: int = _telemetry(
+        100,
+        "How many labels of a model have series of their own in the metrics, the first that it gives; all others are "
+        "counted as `other`.",
+        ge=1,
+    )
+
+    max_in_flight: int = _limit(
+        256,
+        "Pictures admitted at once; one more is answered RESOURCE_EXHAUSTED. Callers have equal shares, and all "
+        "streams together a quarter.",
+        ge=1,
+    )
+    max_image_bytes: int = _limit(
+        DEFAULT_LIMITS.max_bytes,
+        "The largest encoded picture that is accepted; commands that train go by it too.",
+        ge=1024,
+    )
+    max_image_pixels: int = _limit(
+        DEFAULT_LIMITS.max_pixels,
+        "The most pixels that a picture may have, decoded; commands that train go by it too.",
+        ge=1024,
+    )
+    picture_memory_mb: int = _limit(
+        DEFAULT_BYTES // 2**20,
+        "Megabytes that pictures may take at once, encoded and decoded, of requests and labels together, beside 8 for "
+        "every thread that decodes: about sixty photographs of 12 megapixels. One that never fits is refused by its "
+        "header: WebP of 8,000 x 8,000 pixels takes 1,300.",
+        ge=16,
+    )
+    max_streams: int = _limit(
+        100, "Calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.", ge=1
+    )
+    read_timeout: Seconds = _limit(
+        10.0,
+        "How long the message of a request may take to come (10s, 1m) when it is read: slow lines need more for large "
+        "pictures. Streams may pause for as long as they like.",
+        gt=0,
+    )
+    max_connections: int = _limit(
+        16_384, "How many connections each gRPC port takes; one more is closed at once.", ge=1
+    )
+    max_connection_age: Seconds = _limit(
+        300.0,
+        "How long a connection lives (90s, 5m) before its client is asked to make another, which may lead to a server "
+        "that was added meanwhile; calls in flight go on. For ever if 0.",
+        ge=0,
+    )
+    max_connection_age_grace: Seconds = _limit(
+        0.0, "How long calls may go on when their connection is to end; as long as they take if 0.", ge=0
+    )
+    min_ping_interval: Seconds = _limit(
+        10.0, "Clients may ping so often, in calls and between them; who does more is disconnected.", ge=0
+    )
+    grace_s: float = _limit(20.0, "Seconds that requests in flight may take to finish when the server stops.", ge=0)
 
     @model_validator(mode="after")
     def _check_that_plan_fits(self) -> Self:

@@ -11,6 +11,7 @@ import typer
 
 from regraft.cli import terminal
 from regraft.cli.client import access, bench, classify, examples, label, models, retrain, suggest
+from regraft.cli.commands import Command, Group, LateCommand
 from regraft.cli.demo import demo
 from regraft.cli.serving import plan, serve
 from regraft.cli.training import (
@@ -32,50 +33,50 @@ from regraft.errors import InvalidRequestError, RegraftError
 app: Final = typer.Typer(
     help="Transfer learning, all the way to production.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
 )
-models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True)
-examples_app: Final = typer.Typer(help="The labelled pictures that a model learns from.", no_args_is_help=True)
+models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True, cls=Group)
+examples_app: Final = typer.Typer(help="Labelled pictures that a model learns from.", no_args_is_help=True, cls=Group)
 app.add_typer(models_app, name="models")
 app.add_typer(examples_app, name="examples")
 
-app.command()(serve.serve)
-app.command()(plan.plan)
-app.command()(train.train)
-app.command()(backbones.backbones)
-app.command()(classify.classify)
-app.command()(compare.compare)
-app.command()(evaluate.evaluate)
-app.command()(look.look)
-app.command()(bench.bench)
-app.command()(label.label)
-app.command()(suggest.suggest)
-app.command()(export.export)
-app.command("import")(import_.import_)
-app.command()(retrain.retrain)
-app.command()(retrain.jobs)
-app.command()(access.token)
-app.command()(access.health)
-app.command()(versions.verify)
-app.command()(refresh.refresh)
-app.command()(upgrade.upgrade)
-app.command()(demo.demo)
+app.command(cls=LateCommand)(serve.serve)
+app.command(cls=Command)(plan.plan)
+app.command(cls=Command)(train.train)
+app.command(cls=Command)(backbones.backbones)
+app.command(cls=Command)(classify.classify)
+app.command(cls=Command)(compare.compare)
+app.command(cls=Command)(evaluate.evaluate)
+app.command(cls=Command)(look.look)
+app.command(cls=Command)(bench.bench)
+app.command(cls=Command)(label.label)
+app.command(cls=Command)(suggest.suggest)
+app.command(cls=Command)(export.export)
+app.command("import", cls=Command)(import_.import_)
+app.command(cls=LateCommand)(retrain.retrain)
+app.command(cls=Command)(retrain.jobs)
+app.command(cls=Command)(access.token)
+app.command(cls=Command)(access.health)
+app.command(cls=Command)(versions.verify)
+app.command(cls=LateCommand)(refresh.refresh)
+app.command(cls=Command)(upgrade.upgrade)
+app.command(cls=Command)(demo.demo)
 
-models_app.command("list")(models.list_models)
-models_app.command("show")(models.show_model)
-models_app.command()(models.promote)
-models_app.command()(models.rollback)
-models_app.command()(models.shadow)
-models_app.command()(quantise.quantise)
-models_app.command()(versions.diff)
+models_app.command("list", cls=Command)(models.list_models)
+models_app.command("show", cls=Command)(models.show_model)
+models_app.command(cls=Command)(models.promote)
+models_app.command(cls=Command)(models.rollback)
+models_app.command(cls=Command)(models.shadow)
+models_app.command(cls=Command)(quantise.quantise)
+models_app.command(cls=Command)(versions.diff)
 
-examples_app.command("list")(examples.list_examples)
-examples_app.command("show")(examples.show_example)
-examples_app.command()(examples.relabel)
-examples_app.command()(examples.remove)
-examples_app.command()(examples.release)
-examples_app.command()(examples.export)
+examples_app.command("list", cls=Command)(examples.list_examples)
+examples_app.command("show", cls=Command)(examples.show_example)
+examples_app.command(cls=Command)(examples.relabel)
+examples_app.command(cls=Command)(examples.remove)
+examples_app.command(cls=Command)(examples.release)
+examples_app.command(cls=Command)(examples.export)
 
 
 def main() -> None:

@@ -4,15 +4,16 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
-from pydantic.fields import FieldInfo
 
 from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.errors import InvalidRequestError
-from regraft.gate_limits import GateLimits
 from regraft.stores.models import MODEL_FILE, ModelStore
+
+Flags: TypeAlias = Mapping[str, tuple[Any, Any]]
+"""Parameters by name: the annotation, which typer reads, and the default."""
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Name: TypeAlias = Annotated[str, typer.Option(help="The model; not needed while there is just one.")]
@@ -118,7 +119,7 @@ def _option(text: str, envvar: str, *flags: str) -> Any:  # noqa: ANN401 - typer
     return typer.Option(*flags, help=text, envvar=envvar, rich_help_panel=_PANEL, show_envvar=False)
 
 
-_SERVER: Final[dict[str, tuple[Any, Any]]] = {
+_SERVER: Final[Flags] = {
     "target": (Annotated[str, _option("HOST:PORT, or unix:PATH of a socket.", "REGRAFT_TARGET")], DEFAULT_TARGET),
     "token": (Annotated[str, _option("Says who you are; better given as REGRAFT_TOKEN.", "REGRAFT_TOKEN")], ""),
     "tls_ca": (
@@ -132,63 +133,36 @@ _SERVER: Final[dict[str, tuple[Any, Any]]] = {
         False,
     ),
 }
-"""The fields of a `Connection` as options: what typer is told, and the default."""
+"""The fields of a `Connection`."""
 
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, which takes a `Connection` named ``server``, the options that make one."""
-    return _with_options(command, "server", _SERVER, lambda options: Connection(**options))
+    return with_flags(command, "server", _SERVER, lambda options: Connection(**options))
 
 
 def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command ``connect``, from HOST:PORT to a `Connection`, and its options."""
-    flags = {name: flag for name, flag in _SERVER.items() if name != "target"}
-    return _with_options(command, "connect", flags, lambda options: lambda target: Connection(target, **options))
+    options = {name: option for name, option in _SERVER.items() if name != "target"}
+    return with_flags(command, "connect", options, lambda options: lambda target: Connection(target, **options))
 
 
-def takes_gate_limits(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``limits``, those of the gate that were typed, by name, and their options."""
-    texts = {
-        name: FieldInfo.from_annotation(limit).description
-        for name, limit in get_type_hints(GateLimits, include_extras=True).items()
-    }
-    flags = {
-        name: (Annotated[float | None, typer.Option(help=text, rich_help_panel="Limits of the gate")], None)
-        for name, text in texts.items()
-    }
-
-    def stated(options: dict[str, Any]) -> dict[str, float]:
-        return {name: points for name, points in options.items() if points is not None}
-
-    return _with_options(command, "limits", flags, stated)
-
-
-def _with_options(
-    command: Callable[..., None],
-    taken: str,
-    flags: Mapping[str, tuple[Any, Any]],
-    make: Callable[[dict[str, Any]], Any],
+def with_flags(
+    command: Callable[..., None], parameter: str, flags: Flags, make: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., None]:
-    """Return a command with options in place of one parameter.
-
-    Args:
-        command: it.
-        taken: the parameter.
-        flags: by name, what typer is told, and the default.
-        make: the parameter of the options.
-    """
+    """Return a command with flags in place of one parameter, which ``make`` makes of their values."""
     signature = inspect.signature(command)
-    kept = [parameter for name, parameter in signature.parameters.items() if name != taken]
+    others = [each for name, each in signature.parameters.items() if name != parameter]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in flags.items()
     ]
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:  # noqa: ANN401 - whatever the command takes
-        made = make({name: options.pop(name) for name in flags})
-        command(**{taken: made}, **options)
+    def run(**values: Any) -> None:  # noqa: ANN401 - whatever the command takes
+        argument = make({name: values.pop(name) for name in flags})
+        command(**{parameter: argument}, **values)
 
-    run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # what typer reads
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
+    run.__signature__ = signature.replace(parameters=[*others, *added])  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {each.name: each.annotation for each in (*others, *added)}
     return run

@@ -1,13 +1,13 @@
 """The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import message_to_dict, print_json
-from regraft.cli.options import Json, Name, asks_a_server, takes_gate_limits
+from regraft.cli.options import Json, Name, asks_a_server, with_flags
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.machine import user_name
@@ -15,9 +15,16 @@ from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2
 
 
-@takes_gate_limits
-@asks_a_server
-def retrain(
+def retrain() -> Callable[..., None]:
+    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
+    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
+    from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
+
+    flags = flags_of(GateLimits, unset=True, section="Limits of the gate")
+    return with_flags(asks_a_server(_retrain), "limits", flags, lambda values: pop_fields(GateLimits, values))
+
+
+def _retrain(
     server: Connection,
     limits: dict[str, float],
     name: Name = "",
@@ -32,7 +39,6 @@ def retrain(
     key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
     with Client(server) as client:
         job = client.retrain(
             name=name,

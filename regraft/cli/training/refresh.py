@@ -1,5 +1,6 @@
 """The command ``regraft refresh``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +19,29 @@ from regraft.cli.options import (
     Store,
     share_of,
     strength_of,
-    takes_gate_limits,
+    with_flags,
 )
 from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
-from regraft.gate_limits import GateLimits, check_limits
 from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
 
-@takes_gate_limits
-def refresh(
+def refresh() -> Callable[..., None]:
+    """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
+
+    Backbone, weights, size and shape of the input and precision stay the champion's unless you say otherwise.
+
+    Exit 1 where the gate refused. Every server that watches the store picks the new version up.
+    """
+    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
+    from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
+
+    flags = flags_of(GateLimits, unset=True, section="Limits of the gate")
+    return with_flags(_refresh, "limits", flags, lambda values: pop_fields(GateLimits, values))
+
+
+def _refresh(
     limits: dict[str, float],
     data: Annotated[Path, typer.Argument(help="The folder that the model was trained on, perhaps with more in it.")],
     name: Annotated[str, typer.Option(help="The model.")],
@@ -68,12 +81,7 @@ def refresh(
     ] = GateMode.AUTO,
     as_json: Json = False,
 ) -> None:
-    """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
-
-    Backbone, weights, size and shape of the input and precision stay the champion's unless you say otherwise.
-
-    Exit 1 where the gate refused. Every server that watches the store picks the new version up.
-    """
+    from regraft.gate_limits import GateLimits, check_limits  # noqa: PLC0415 - pydantic takes a moment
     from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.retrain.refresh import network_of  # noqa: PLC0415 - scipy takes a second
     from training.retrain.refresh import refresh as run  # noqa: PLC0415 - as above

@@ -1,0 +1,44 @@
+"""Kinds of commands: typer's own, but for the look of their flags; and such as are made when they are asked for."""
+
+import functools
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Command(TyperCommand):
+    """A command whose yes/no flags show no type: they take no value."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - typer's own types are not public
+        return _without_switch_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands, likewise."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - as above
+        return _without_switch_types(super().get_params(ctx))
+
+
+class LateCommand(Command):
+    """A command that its callback returns: its flags come of settings that take a second to import."""
+
+    @functools.cached_property
+    def _command(self) -> Any:  # noqa: ANN401 - as above
+        app = typer.Typer(add_completion=False)
+        app.command(cls=Command, help=self.help)(self.callback())  # type: ignore[misc]  # typer always sets one
+        return typer.main.get_command(app)
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - as above
+        return self._command.get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - as above
+        return self._command.invoke(ctx)
+
+
+def _without_switch_types(params: Any) -> Any:  # noqa: ANN401 - as above
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
