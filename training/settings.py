@@ -3,91 +3,127 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import Field
 
 from regraft.errors import InvalidRequestError
 from regraft.image.spec import ResizeRule
 from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
 from training.data.random_crop import Strength
 from training.head.fit import Balance
-from training.strategies.finetuning.recipe import Optimizer
+from training.strategies.finetuning.recipe import FLAG_NAMES, Optimizer
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Init = Literal["head", "source"]
 RequestedPrecision = Literal["fp32", "int8", "auto"]
 Publish = Literal["better", "finetuned"]
 
-_FLAGS: Final = {"backbone_lr": "lr"}
-"""Fields of the recipe whose flag has another name."""
+
+LOOKING: Final = "Looking closer"
+DATA: Final = "More from the data"
+CHANGING: Final = "How pictures are changed to learn more from them, by fine-tuning and --views"
+TUNING: Final = "Fine-tuning (the default is a rule of the data)"
+
+
+def _flag(description: str, section: str = "Options", **limits: Any) -> Any:  # noqa: ANN401 - as `Field`
+    """Describe a field, which makes it a flag in a section of the help."""
+    return Field(description=description, json_schema_extra={"section": section}, **limits)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of a training run; every field is a flag of ``regraft train``.
+    """Settings of a training run, each with a flag of ``regraft train``.
 
     Attributes:
-        data: the folder of labelled photos, or a list of them, see `training.data.dataset`.
-        name: of the model in the store; the folder's name if empty.
-        store: the model store.
-        backbone: see `training.backbones.build`; or a version of the store, see `training.versions.source`.
-        weights: see `training.backbones.build`.
-        strategy: ``probe`` trains a head on the frozen backbone, ``finetune`` then the backbone too, ``scratch`` a
-            network of random weights; ``auto`` probes, and fine-tunes if that pays.
-        seed: of everything that is random.
-        image_px: side of the network's input, None for its own.
-        resize: the rule by which pictures become crops, see `regraft.image.spec.ImageSpec`; None for the network's own.
-        cv: folds of a cross-validation of the whole strategy beside the holdout, 0 for none.
-        init: what fine-tuning starts its head from: the probe's head, or the source classifier's rows.
-        balance: whether every class weighs the same however many images it has; ``auto`` goes half that way where
-            counts differ much.
-        views: further views of each training image that the probe learns from.
-        extra: a second folder of labelled photos that joins the training images.
-        extra_classes: what classes of it are called in the first, where they are called otherwise.
-        extra_weighting: whether its images count as much as the probe finds them like the first.
-        augment: how far pictures are changed before they are learned from, by fine-tuning and in views.
-        mirror: whether they are mirrored too; None where that does not change their answers.
+        extra_classes: classes of ``extra`` by the other name that they have there.
         changes: fields of `training.strategies.finetuning.recipe.Recipe` that a person decided.
-        resume: whether to go on from the checkpoint of an interrupted run.
-        publish: of a fine-tuning and the probe that it began with the better, or the fine-tuning however it fared.
-        max_minutes: the longest fine-tuning that ``auto`` starts.
-        tensorboard: whether to write events where TensorBoard is installed.
-        mlflow: URI of an MLflow server or folder, empty for none.
-        group_by: the name that pictures of a group share, see `training.data.file_listing.name_groups`; empty for none.
-        precision: of the backbone's arithmetic; ``auto`` takes int8 where it is faster here and nothing is lost.
-        target_error: the share of the answers given that may be wrong, see `training.head.abstention`; None answers
-            all.
-        keep_state: whether the weights that were trained are kept beside the version, for a run that goes on from
-            it.
     """
 
-    data: Path
-    name: str = ""
+    data: Annotated[
+        Path,
+        _flag(
+            "A folder of images for each class, or train/ and val/ of such; or a list, .csv, .jsonl or .parquet, with "
+            "columns file and label, and if you like split, group, source and weight."
+        ),
+    ]
+    name: Annotated[str, _flag("Name of the model; the folder's if not given.")] = ""
     store: Path = Path("models")
-    backbone: str = DEFAULT_BACKBONE
-    weights: str = "default"
-    strategy: Strategy = "probe"
-    seed: int = 0
-    image_px: int | None = None
-    resize: ResizeRule | None = None
-    cv: int = 0
-    init: Init = "head"
-    balance: Balance = "auto"
-    views: int = 0
-    extra: Path | None = None
+    backbone: Annotated[
+        str, _flag("See `regraft backbones`; store:NAME[:VERSION] goes on from a version of the store.")
+    ] = DEFAULT_BACKBONE
+    weights: Annotated[str, _flag("default, none, or the file of a state dict.")] = "default"
+    strategy: Annotated[
+        Strategy,
+        _flag(
+            "probe: a head on the frozen backbone. finetune: then the backbone too, and the better of both is "
+            "published. scratch: random weights. auto: finetune where the probe leaves room for it and --max-minutes "
+            "the time."
+        ),
+    ] = "probe"
+    seed: Annotated[int, _flag("Of everything that is random.")] = 0
+    image_px: Annotated[int | None, _flag("Side of the input; the network's own if not given.", ge=1)] = None
+    resize: Annotated[
+        ResizeRule | None,
+        _flag(
+            "How pictures become square: crop cuts out the middle; squash shows all, out of shape; pad shows all, "
+            "between grey bars. Default: the network's own, mostly crop."
+        ),
+    ] = None
+    cv: Annotated[int, _flag("Cross-validate the strategy in so many folds, 0 for none.", LOOKING)] = 0
+    init: Annotated[Init, _flag("Start from the probe's head, or from the source classifier.", TUNING)] = "head"
+    balance: Annotated[Balance, _flag("on: classes weigh the same; auto: half-way, where counts differ.", DATA)] = (
+        "auto"
+    )
+    views: Annotated[int, _flag("Further views of each training image for the probe.", DATA)] = 0
+    extra: Annotated[Path | None, _flag("A second labelled folder that joins.", DATA)] = None
     extra_classes: Mapping[str, str] = field(default_factory=dict)
-    extra_weighting: bool = False
-    augment: Strength = "full"
-    mirror: bool | None = None
+    extra_weighting: Annotated[bool, _flag("It counts as far as the probe finds it like the first.", DATA)] = False
+    augment: Annotated[
+        Strength,
+        _flag(
+            "none: as they are served. light: most of each picture. full: smaller parts too; fine-tuning also changes "
+            "colours and angles.",
+            CHANGING,
+        ),
+    ] = "full"
+    mirror: Annotated[
+        bool | None,
+        _flag("Mirror them too. Default: unless mirrored pictures are answered as another class.", CHANGING),
+    ] = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    publish: Publish = "better"
-    max_minutes: float = 30.0
-    tensorboard: bool = True
-    mlflow: str = ""
-    precision: RequestedPrecision = "fp32"
-    target_error: float | None = None
-    group_by: str = ""
-    keep_state: bool = True
+    resume: Annotated[bool, _flag("Go on from the checkpoint of an interrupted run.", TUNING)] = False
+    publish: Annotated[
+        Publish,
+        _flag(
+            "Of finetune: better, which may be the probe that it began with; or finetuned, however it fared.", TUNING
+        ),
+    ] = "better"
+    max_minutes: Annotated[float, _flag("The longest fine-tuning that `auto` starts.", TUNING, ge=0)] = 30.0
+    tensorboard: Annotated[bool, _flag("Write events where TensorBoard is installed.", LOOKING)] = True
+    mlflow: Annotated[str, _flag("URI of an MLflow server or folder.", LOOKING)] = ""
+    precision: Annotated[
+        RequestedPrecision,
+        _flag(
+            "fp32. int8: faster on most CPUs, calibrated on training images. auto: int8 where it is faster here and "
+            "nothing is lost."
+        ),
+    ] = "fp32"
+    target_error: Annotated[
+        float | None,
+        _flag("Abstain from unsure answers, so that at most this share of those given is wrong, such as 2%."),
+    ] = None
+    group_by: Annotated[
+        str,
+        _flag(
+            "Keeps pictures together in every split: a pattern over their paths whose first group they share, such as "
+            "'patient_([0-9]+)', or parent, for those of one folder.",
+            DATA,
+        ),
+    ] = ""
+    keep_state: Annotated[
+        bool, _flag("Keep the trained weights beside the version, for --backbone store:NAME.", TUNING)
+    ] = True
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""
@@ -123,7 +159,7 @@ class TrainSettings:
         if self.strategy == "probe":
             idle = [*self.changes, *(["resume"] if self.resume else []), *(["init"] if self.init == "source" else [])]
             if idle:
-                flag = _FLAGS.get(idle[0], idle[0]).replace("_", "-")
+                flag = FLAG_NAMES.get(idle[0], idle[0]).replace("_", "-")
                 raise InvalidRequestError(f"--{flag}: has no effect on a probe: add --strategy finetune or auto")
         if self.publish == "finetuned" and self.strategy != "finetune":
             raise InvalidRequestError("--publish finetuned: goes with --strategy finetune")

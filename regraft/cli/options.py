@@ -29,71 +29,29 @@ GateExamples: TypeAlias = Annotated[
 ]
 Database: TypeAlias = Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")]
 
-Resize: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="How pictures become square: crop cuts out the middle; squash shows all, out of shape; pad shows all, "
-        "between grey bars. Default: the network's own, mostly crop; of a refresh the champion's."
-    ),
-]
-
-_CHANGING: Final = "How pictures are changed to learn more from them, by fine-tuning and --views"
-
-Augment: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        help="none: as they are served. light: most of each picture. full: smaller parts too; fine-tuning also changes "
-        "colours and angles.",
-        rich_help_panel=_CHANGING,
-    ),
-]
 NoAugment: TypeAlias = Annotated[
-    bool, typer.Option("--no-augment", help="The same as --augment none.", rich_help_panel=_CHANGING)
-]
-Mirror: TypeAlias = Annotated[
-    bool | None,
+    bool,
     typer.Option(
-        "--mirror/--no-mirror",
-        help="Mirror them too. Default: unless mirrored pictures are answered as another class.",
-        rich_help_panel=_CHANGING,
+        "--no-augment",
+        help="The same as --augment none.",
+        rich_help_panel="How pictures are changed to learn more from them, by fine-tuning and --views",
     ),
 ]
-
-TUNING: Final = "Fine-tuning (the default is a rule of the data)"
-
-Init: TypeAlias = Annotated[
-    str, typer.Option(help="Start from the probe's head, or from the source classifier.", rich_help_panel=TUNING)
-]
-Freeze: TypeAlias = Annotated[
-    str | None, typer.Option(help="The last stage that is not trained, or a share, 0 to 1.", rich_help_panel=TUNING)
-]
-Epochs: TypeAlias = Annotated[int | None, typer.Option(min=1, help="At most.", rich_help_panel=TUNING)]
-Batch: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Pictures a step.", rich_help_panel=TUNING)]
-Optimizer: TypeAlias = Annotated[
-    str | None, typer.Option(help="adamw, or sgd with a momentum of 0.9.", rich_help_panel=TUNING)
-]
-Lr: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Peak rate of the backbone; the head's is ten times that, from scratch the same.",
-        rich_help_panel=TUNING,
-    ),
-]
-HeadLr: TypeAlias = Annotated[float | None, typer.Option(min=0, help="That of the head.", rich_help_panel=TUNING)]
 
 _PANEL: Final = "The server"
 
 
-def strength_of(augment: str, *, no_augment: bool) -> Any:  # noqa: ANN401 - checked by `TrainSettings`
-    """Return the strength that ``--augment`` and ``--no-augment`` ask for together.
+def read_training_flags(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of flags as fields of `TrainSettings`: ``--no-augment`` and ``--target-error`` are read.
 
     Raises:
-        InvalidRequestError: they contradict each other.
+        InvalidRequestError: ``--augment`` and ``--no-augment`` contradict each other.
     """
+    augment, no_augment, share = (values.pop(name) for name in ("augment", "no_augment", "target_error"))
     if no_augment and augment not in ("full", "none"):
         raise InvalidRequestError(f"--no-augment: is --augment none, and --augment {augment} was given too: drop one")
-    return "none" if no_augment else augment
+    target_error = share_of(share, "--target-error") if share else None
+    return {**values, "augment": "none" if no_augment else augment, "target_error": target_error}
 
 
 def share_of(text: str, flag: str) -> float:

@@ -13,6 +13,7 @@ from regraft.stores.models import GateMode
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.subsets import ALL, check_share
 from training.settings import Init, Strategy
+from training.strategies.finetuning.recipe import FLAG_NAMES
 
 _BEST: Final = "best"
 
@@ -100,9 +101,8 @@ class CompareSettings:
     def _check_recipe(self) -> None:
         """Refuse flags of the recipe that no strategy would heed."""
         tuned = {"finetune", "auto"} & {*self.strategies}
-        flags = {"backbone_lr": "lr"}
         for name in self.changes:
-            flag = flags.get(name, name).replace("_", "-")
+            flag = FLAG_NAMES.get(name, name).replace("_", "-")
             if name == "freeze" and not tuned:
                 raise InvalidRequestError("--freeze: has no effect: add finetune or auto to --strategies")
             if set(self.strategies) == {"probe"}:

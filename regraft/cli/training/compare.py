@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,14 +12,32 @@ from rich.text import Text
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_json
-from regraft.cli.options import Batch, Epochs, Freeze, HeadLr, Init, Json, Lr, Optimizer, Store
+from regraft.cli.options import Json, Store, with_flags
 from regraft.cli.verdict import show_not_promoted, show_objections
 from regraft.stores.models import GateMode
 
 _PUBLISHING: Final = "Publishing the winner"
 
 
-def compare(
+def compare() -> Callable[..., None]:
+    """Train several networks on the same photos in several ways, and weigh accuracy against speed, size and pictures.
+
+    What learned from all pictures becomes a model with its own report in the store OUT/models; OUT/comparison.html has
+    the charts. Exit 1 where the gate refused the winner.
+    """
+    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - it takes a second, which others spare
+    from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
+    from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
+
+    def recipe(values: dict[str, Any]) -> dict[str, Any]:
+        return {"changes": pop_fields(Recipe, values, FLAG_NAMES), **values}
+
+    flags = flags_of(Recipe, names=FLAG_NAMES, unset=True, section=TUNING)
+    return with_flags(_compare, "recipe", {**flags, "init": flags_of(TrainSettings)["init"]}, recipe)
+
+
+def _compare(
+    recipe: dict[str, Any],
     data: Annotated[list[Path], typer.Argument(help="One or more folders of labelled photos, or lists of them.")],
     backbones: Annotated[str, typer.Option(help="Names with commas between, see `regraft backbones`.")],
     strategies: Annotated[str, typer.Option(help="Some of probe, finetune, scratch, auto.")] = "probe",
@@ -38,13 +56,6 @@ def compare(
     weights: Annotated[
         str, typer.Option(help="default or none; REGRAFT_WEIGHTS may name a folder of state dicts, <backbone>.pth.")
     ] = "default",
-    epochs: Epochs = None,
-    batch: Batch = None,
-    optimizer: Optimizer = None,
-    lr: Lr = None,
-    head_lr: HeadLr = None,
-    freeze: Freeze = None,
-    init: Init = "head",
     publish: Annotated[
         str,
         typer.Option(
@@ -62,22 +73,9 @@ def compare(
     ] = GateMode.AUTO,
     as_json: Json = False,
 ) -> None:
-    """Train several networks on the same photos in several ways, and weigh accuracy against speed, size and pictures.
+    from training.compare.settings import CompareSettings  # noqa: PLC0415 - as above
+    from training.compare.sweep import compare as run  # noqa: PLC0415 - as above
 
-    What learned from all pictures becomes a model with its own report in the store OUT/models; OUT/comparison.html has
-    the charts. Exit 1 where the gate refused the winner.
-    """
-    from training.compare.settings import CompareSettings  # noqa: PLC0415 - likewise
-    from training.compare.sweep import compare as run  # noqa: PLC0415 - scikit-learn takes a second
-
-    changes: dict[str, Any] = {
-        "freeze": freeze,
-        "epochs": epochs,
-        "batch": batch,
-        "optimizer": optimizer,
-        "backbone_lr": lr,
-        "head_lr": head_lr,
-    }
     settings = CompareSettings(
         tuple(data),
         _names(backbones),
@@ -87,13 +85,12 @@ def compare(
         seed=seed,
         seeds=seeds,
         shares=_names(shares),
-        init=init,
-        changes={key: value for key, value in changes.items() if value is not None},
         resume=resume,
         publish=publish,
         store=store,
         name=name,
         gate=gate,
+        **recipe,
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     result = {"folder": str(settings.folder), **run(settings, _listen).to_dict()}

@@ -2,167 +2,71 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import print_json
-from regraft.cli.options import (
-    TUNING,
-    Augment,
-    Batch,
-    Epochs,
-    Freeze,
-    GateExamples,
-    HeadLr,
-    Init,
-    Json,
-    Lr,
-    Mirror,
-    NoAugment,
-    Optimizer,
-    Resize,
-    Store,
-    share_of,
-    strength_of,
-)
+from regraft.cli.options import GateExamples, Json, NoAugment, Store, read_training_flags, with_flags
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import one_form
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
-_Data = Annotated[
-    Path,
-    typer.Argument(
-        help="A folder of images for each class, or train/ and val/ of such; or a list, .csv, .jsonl or .parquet, "
-        "with columns file and label, and if you like split, group, source and weight."
+if TYPE_CHECKING:  # scipy and pydantic, which other commands spare
+    from training.settings import TrainSettings
+
+_ExtraClass = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="<str>",
+        help="A class of --extra that has another name here, as THEIRS=OURS; as often as needed.",
+        rich_help_panel="More from the data",
     ),
 ]
-_Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
-_Weights = Annotated[str, typer.Option(help="default, none, or the file of a state dict.")]
-_LOOKING: Final = "Looking closer"
-_DATA: Final = "More from the data"
 
 
-def train(
+def train() -> Callable[..., None]:
+    """Train a classifier on a folder of labelled photos; it goes live unless the gate prefers the champion before it.
+
+    Exit 1 where the gate refused. Under torchrun its processes fine-tune together.
+    """
+    from regraft.cli.settings_flags import flags_of  # noqa: PLC0415 - it takes a second, which other commands spare
+    from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
+    from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
+
+    flags = {
+        **flags_of(TrainSettings, as_text=("target_error",)),
+        "store": (Store, Path("models")),
+        "extra_class": (_ExtraClass, None),
+        "no_augment": (NoAugment, False),
+        **flags_of(Recipe, names=FLAG_NAMES, unset=True, section=TUNING),
+    }
+    return with_flags(_train, "settings", flags, _settings)
+
+
+def _settings(values: dict[str, Any]) -> "TrainSettings":
+    """Return the settings of flags."""
+    from regraft.cli.settings_flags import pop_fields  # noqa: PLC0415 - as above
+    from training.settings import TrainSettings  # noqa: PLC0415 - as above
+    from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
+
+    changes = pop_fields(Recipe, values, FLAG_NAMES)
+    extra_classes = _renamed(values.pop("extra_class") or ())
+    return TrainSettings(**read_training_flags(values), extra_classes=extra_classes, changes=changes)
+
+
+def _train(
     context: typer.Context,
-    data: _Data,
-    name: Annotated[str, typer.Option(help="Name of the model; the folder's if not given.")] = "",
-    store: Store = Path("models"),
-    backbone: Annotated[
-        str, typer.Option(help="See `regraft backbones`; store:NAME[:VERSION] goes on from a version of the store.")
-    ] = "efficientnet_lite0",
-    weights: _Weights = "default",
-    image_px: Annotated[
-        int | None, typer.Option(min=1, help="Side of the input; the network's own if not given.")
-    ] = None,
-    resize: Resize = None,
+    settings: "TrainSettings",
     like: Annotated[
         str,
         typer.Option(
             help="NAME or NAME:VERSION in the store, whose whole recipe is repeated; flags that you give go before it."
         ),
     ] = "",
-    strategy: Annotated[
-        str,
-        typer.Option(
-            help="probe: a head on the frozen backbone. finetune: then the backbone too, and the better of both is "
-            "published. scratch: random weights. auto: finetune where the probe leaves room for it and --max-minutes "
-            "the time."
-        ),
-    ] = "probe",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32. int8: faster on most CPUs, calibrated on training images. auto: int8 where it is faster here "
-            "and nothing is lost."
-        ),
-    ] = "fp32",
-    target_error: Annotated[
-        str,
-        typer.Option(
-            help="Abstain from unsure answers, so that at most this share of those given is wrong, such as 2%."
-        ),
-    ] = "",
-    seed: _Seed = 0,
-    cv: Annotated[
-        int, typer.Option(help="Cross-validate the strategy in so many folds.", rich_help_panel=_LOOKING)
-    ] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option(help="Write events where TensorBoard is installed.", rich_help_panel=_LOOKING)
-    ] = True,
-    mlflow: Annotated[str, typer.Option(help="URI of an MLflow server.", rich_help_panel=_LOOKING)] = "",
-    balance: Annotated[
-        str,
-        typer.Option(help="on: classes weigh the same; auto: half-way, where counts differ.", rich_help_panel=_DATA),
-    ] = "auto",
-    views: Annotated[
-        int, typer.Option(help="Further views of each training image for the probe.", rich_help_panel=_DATA)
-    ] = 0,
-    extra: Annotated[
-        Path | None, typer.Option(help="A second labelled folder that joins.", rich_help_panel=_DATA)
-    ] = None,
-    extra_class: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A class of it that has another name here, as THEIRS=OURS; as often as needed.", rich_help_panel=_DATA
-        ),
-    ] = None,
-    extra_weighting: Annotated[
-        bool, typer.Option("--extra-weighting", help="It counts as far as it is like the first.", rich_help_panel=_DATA)
-    ] = False,
-    group_by: Annotated[
-        str,
-        typer.Option(
-            help="Keeps pictures together in every split: a pattern over their paths whose first group they share, "
-            "such as 'patient_([0-9]+)', or parent, for those of one folder.",
-            rich_help_panel=_DATA,
-        ),
-    ] = "",
-    init: Init = "head",
-    freeze: Freeze = None,
-    epochs: Epochs = None,
-    batch: Batch = None,
-    accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Steps whose gradients are added up.", rich_help_panel=TUNING)
-    ] = None,
-    optimizer: Optimizer = None,
-    lr: Lr = None,
-    head_lr: HeadLr = None,
-    layer_decay: Annotated[
-        float | None, typer.Option(min=0, max=1, help="From stage to stage.", rich_help_panel=TUNING)
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, rich_help_panel=TUNING)] = None,
-    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=TUNING)] = None,
-    mixup: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=TUNING)] = None,
-    cutmix: Annotated[float | None, typer.Option(min=0, help="Alpha; 0 for none.", rich_help_panel=TUNING)] = None,
-    augment: Augment = "full",
-    no_augment: NoAugment = False,
-    mirror: Mirror = None,
-    patience: Annotated[
-        int | None, typer.Option(min=1, help="Epochs without gain before it ends.", rich_help_panel=TUNING)
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.", rich_help_panel=TUNING)
-    ] = False,
-    keep_state: Annotated[
-        bool,
-        typer.Option(
-            help="Keep the trained weights beside the version, for --backbone store:NAME.", rich_help_panel=TUNING
-        ),
-    ] = True,
-    publish: Annotated[
-        str,
-        typer.Option(
-            help="Of finetune: better, which may be the probe that it began with; or finetuned, however it fared.",
-            rich_help_panel=TUNING,
-        ),
-    ] = "better",
-    max_minutes: Annotated[
-        float, typer.Option(min=0, help="The longest fine-tuning that `auto` starts.", rich_help_panel=TUNING)
-    ] = 30,
     gate: Annotated[
         GateMode,
         typer.Option(
@@ -173,59 +77,9 @@ def train(
     examples: GateExamples = "",
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on a folder of labelled photos; it goes live unless the gate prefers the champion before it.
+    from training.train import ran_as_follower  # noqa: PLC0415 - as above
+    from training.train import train as run  # noqa: PLC0415 - as above
 
-    Exit 1 where the gate refused. Under torchrun its processes fine-tune together.
-    """
-    from training.settings import TrainSettings  # noqa: PLC0415 - scikit-learn takes a second
-    from training.train import ran_as_follower  # noqa: PLC0415 - likewise
-    from training.train import train as run  # noqa: PLC0415 - likewise
-
-    changes: dict[str, Any] = {
-        "freeze": freeze,
-        "epochs": epochs,
-        "batch": batch,
-        "accumulate": accumulate,
-        "optimizer": optimizer,
-        "backbone_lr": lr,
-        "head_lr": head_lr,
-        "layer_decay": layer_decay,
-        "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing,
-        "mixup": mixup,
-        "cutmix": cutmix,
-        "patience": patience,
-    }
-    settings = TrainSettings(
-        data,
-        name,
-        store,
-        backbone,
-        weights,
-        strategy,  # type: ignore[arg-type]  # checked there, as are the next two
-        seed,
-        image_px=image_px,
-        resize=resize,  # type: ignore[arg-type]
-        cv=cv,
-        init=init,  # type: ignore[arg-type]
-        balance=balance,  # type: ignore[arg-type]
-        views=views,
-        extra=extra,
-        extra_classes=_renamed(extra_class or ()),
-        extra_weighting=extra_weighting,
-        augment=strength_of(augment, no_augment=no_augment),
-        mirror=mirror,
-        changes={key: value for key, value in changes.items() if value is not None},
-        resume=resume,
-        publish=publish,  # type: ignore[arg-type]  # likewise
-        max_minutes=max_minutes,
-        tensorboard=tensorboard,
-        mlflow=mlflow,
-        precision=precision,  # type: ignore[arg-type]
-        target_error=share_of(target_error, "--target-error") if target_error else None,
-        group_by=group_by,
-        keep_state=keep_state,
-    )
     if like:
         settings = _like(settings, like, _typed(context))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -248,9 +102,10 @@ def _typed(context: typer.Context) -> set[str]:
     return given | ({"augment"} if "no_augment" in given else set())
 
 
-def _like(settings: Any, like: str, typed: set[str]) -> Any:  # noqa: ANN401 - training's settings, which take a second
-    from regraft.model import artifact  # noqa: PLC0415 - onnx, likewise
-    from training.like import settings_like  # noqa: PLC0415 - likewise
+def _like(settings: "TrainSettings", like: str, typed: set[str]) -> "TrainSettings":
+    """Return settings that repeat how a version was trained, but for those that were typed."""
+    from regraft.model import artifact  # noqa: PLC0415 - as above, onnx
+    from training.like import settings_like  # noqa: PLC0415 - as above
 
     store = ModelStore(settings.store)
     name, version = store.find(like)

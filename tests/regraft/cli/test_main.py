@@ -146,7 +146,7 @@ def test_yes_no_flags_take_no_value_in_the_help(command: list[str]) -> None:
     [
         ("regraft tr", ["train"]),
         ("regraft serve --cuda-t", ["--cuda-tf32"]),
-        ("regraft serve --optimise ", ["throughput", "latency"]),
+        ("regraft train --strategy ", ["probe", "finetune", "scratch", "auto"]),
     ],
 )
 def test_a_shell_completes_commands_flags_and_choices(typed: str, completed: list[str]) -> None:

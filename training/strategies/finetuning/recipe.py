@@ -3,12 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
 
 from training.data.random_crop import Strength, smallest_window
 
 Kind = Literal["finetune", "scratch"]
 Optimizer = Literal["adamw", "sgd"]
+
+FLAG_NAMES: Final = {"backbone_lr": "lr"}
+"""Of fields whose flags have other names."""
 
 _PICTURES_SEEN: Final = 15_000
 """About 500 steps of 32, which Big Transfer's rule gives every set below 20,000 images (Kolesnikov et al., 2020)."""
@@ -24,21 +29,12 @@ _PEAK_RATES: Final[Mapping[tuple[Kind, Optimizer], float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of a fine-tuning run.
+    """Every number of a fine-tuning run; those with a description are flags of ``regraft train``.
+
+    AdamW is that of Loshchilov and Hutter (2019), mixup of Zhang et al. (2018), CutMix of Yun et al. (2019).
 
     Attributes:
-        epochs: at most; `patience` may end it sooner.
-        batch: pictures a step, over all processes.
-        accumulate: steps whose gradients are added up before the weights move.
-        optimizer: AdamW (Loshchilov and Hutter, 2019), or SGD with a momentum of 0.9.
-        head_lr: peak learning rate of the head.
-        backbone_lr: that of the last stage of the backbone; a tenth of the head's after a probe.
-        layer_decay: factor from each stage to the one before it.
-        weight_decay: of matrices and kernels; none on biases and norms.
         warmup: share of the steps in which the rate rises from 0; it falls on a half cosine from there.
-        label_smoothing: share of the label that is spread over all classes.
-        mixup: alpha of mixup (Zhang et al., 2018), 0 for none.
-        cutmix: alpha of CutMix (Yun et al., 2019), 0 for none; with both, each batch draws one of them.
         augment: see `training.data.random_crop.Augmentation`; TrivialAugment (Müller and Hutter, 2021) follows in
             ``full``.
         mirror: whether every other picture, on average, is mirrored.
@@ -46,31 +42,38 @@ class Recipe:
             resizing: Howard, 2018; Tan and Le, 2021); none after a probe, whose features know the full size.
         ema_decay: of the running average of the weights, which is what is kept in the end; 0 keeps the weights as they
             are. From scratch they move so far that the average of BatchNorm's statistics is not that of the average.
-        patience: epochs without a better tune loss before the run ends.
-        freeze: the stage up to which nothing is trained, by its name, or the share of stages, "0" to "1".
         train_norms: whether BatchNorm learns its statistics anew; not in fine-tuning (Kumar et al., 2022).
         tune_share: of the training images, set aside for early stopping and the temperature.
         learn_all: whether, once these have told how many epochs are best, a second run of so many learns from all.
     """
 
-    epochs: int
-    batch: int
-    accumulate: int
-    optimizer: Optimizer
-    head_lr: float
-    backbone_lr: float
-    layer_decay: float
-    weight_decay: float
+    epochs: Annotated[int, Field(description="Epochs at most.", ge=1)]
+    batch: Annotated[int, Field(description="Pictures a step, over all processes.", ge=1)]
+    accumulate: Annotated[int, Field(description="Steps whose gradients are added up before the weights move.", ge=1)]
+    optimizer: Annotated[Optimizer, Field(description="adamw, or sgd with a momentum of 0.9.")]
+    head_lr: Annotated[float, Field(description="Peak learning rate of the head.", ge=0)]
+    backbone_lr: Annotated[
+        float,
+        Field(description="Peak rate of the backbone; the head's is ten times that, from scratch the same.", ge=0),
+    ]
+    layer_decay: Annotated[
+        float, Field(description="Factor of the rate from each stage to the one before it.", ge=0, le=1)
+    ]
+    weight_decay: Annotated[float, Field(description="Of matrices and kernels; none on biases and norms.", ge=0)]
     warmup: float
-    label_smoothing: float
-    mixup: float
-    cutmix: float
+    label_smoothing: Annotated[
+        float, Field(description="Share of the label that is spread over all classes.", ge=0, le=1)
+    ]
+    mixup: Annotated[float, Field(description="Alpha of mixup; 0 for none.", ge=0)]
+    cutmix: Annotated[
+        float, Field(description="Alpha of CutMix; 0 for none; with both, each batch draws one of them.", ge=0)
+    ]
     augment: Strength
     mirror: bool
     small_epochs: int
     ema_decay: float
-    patience: int
-    freeze: str
+    patience: Annotated[int, Field(description="Epochs without a better loss before the run ends.", ge=1)]
+    freeze: Annotated[str, Field(description="The last stage that is not trained, or the share of stages, 0 to 1.")]
     train_norms: bool
     tune_share: float
     learn_all: bool
