@@ -1,1 +1,1 @@
-"""What is typed. Imports everything below, and nobody imports it."""
+"""The command line; nothing else imports it."""

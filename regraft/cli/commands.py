@@ -1,4 +1,4 @@
-"""Kinds of commands: typer's own, but for the look of their flags; and such as are made when they are asked for."""
+"""Classes of commands."""
 
 import functools
 from typing import Any
@@ -8,21 +8,24 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class Command(TyperCommand):
-    """A command whose yes/no flags show no type: they take no value."""
+    """A command whose yes/no flags show no type."""
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - typer's own types are not public
         return _without_switch_types(super().get_params(ctx))
 
 
 class Group(TyperGroup):
-    """A group of commands, likewise."""
+    """A group of commands whose yes/no flags show no type."""
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - as above
         return _without_switch_types(super().get_params(ctx))
 
 
 class LateCommand(Command):
-    """A command that its callback returns: its flags come of settings that take a second to import."""
+    """A command that its callback makes when it is asked for.
+
+    Its flags are made from settings, which take a second to import.
+    """
 
     @functools.cached_property
     def _command(self) -> Any:  # noqa: ANN401 - as above

@@ -1,4 +1,4 @@
-"""What machines see: messages of the RPC surface as plain JSON."""
+"""Messages of the RPC surface as JSON, for machines."""
 
 import json
 import sys
@@ -18,7 +18,10 @@ def model_to_dict(model: models_pb2.Model) -> dict[str, Any]:
 
 
 def answer_to_dict(answer: classifier_pb2.ClassifyStreamResponse) -> dict[str, Any]:
-    """Return one picture's answer, or its error, under the file that was its id."""
+    """Return a picture's answer, or its error.
+
+    The id of the request is the name of the file.
+    """
     if answer.HasField("error"):
         return {"file": answer.id, "error": answer.error.message}
     fields = message_to_dict(answer.response)

@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Flags that several commands share."""
 
 import functools
 import inspect
@@ -42,7 +42,7 @@ _PANEL: Final = "The server"
 
 
 def read_training_flags(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of flags as fields of `TrainSettings`: ``--no-augment`` and ``--target-error`` are read.
+    """Return the values of flags as fields of `TrainSettings`.
 
     Raises:
         InvalidRequestError: ``--augment`` and ``--no-augment`` contradict each other.
@@ -55,7 +55,7 @@ def read_training_flags(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def share_of(text: str, flag: str) -> float:
-    """Return the share that a person typed, as ``2%`` or ``0.02``."""
+    """Return the share of a text such as ``2%`` or ``0.02``."""
     try:
         return float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -63,7 +63,7 @@ def share_of(text: str, flag: str) -> float:
 
 
 def model_file(model: str, store: Path) -> Path:
-    """Return the path of a model: a file, or NAME[:VERSION] of a store."""
+    """Return the path of a file, or of a store's NAME[:VERSION]."""
     file = Path(model)
     if not file.is_file():
         if file.suffix == ".onnx":
@@ -95,12 +95,12 @@ _SERVER: Final[Flags] = {
 
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, which takes a `Connection` named ``server``, the options that make one."""
+    """Give a command with a parameter ``server`` a connection's flags."""
     return with_flags(command, "server", _SERVER, lambda options: Connection(**options))
 
 
 def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``connect``, from HOST:PORT to a `Connection`, and its options."""
+    """Give a command ``connect``, from HOST:PORT to a `Connection`."""
     options = {name: option for name, option in _SERVER.items() if name != "target"}
     return with_flags(command, "connect", options, lambda options: lambda target: Connection(target, **options))
 
@@ -108,7 +108,14 @@ def may_ask_servers(command: Callable[..., None]) -> Callable[..., None]:
 def with_flags(
     command: Callable[..., None], parameter: str, flags: Flags, make: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., None]:
-    """Return a command with flags in place of one parameter, which ``make`` makes of their values."""
+    """Return a command with flags in place of one parameter.
+
+    Args:
+        command: it.
+        parameter: the one that is replaced.
+        flags: in its place.
+        make: makes the argument from the values of the flags.
+    """
     signature = inspect.signature(command)
     others = [each for name, each in signature.parameters.items() if name != parameter]
     added = [

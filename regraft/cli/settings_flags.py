@@ -1,4 +1,4 @@
-"""Flags made from the fields of settings: type, limits, default and description."""
+"""Flags made from the fields of settings."""
 
 import dataclasses
 import inspect
@@ -26,7 +26,9 @@ def flags_of(
     as_text: Collection[str] = (),
     section: str | None = None,
 ) -> Flags:
-    """Make a flag of each field that has a description; one without a default is an argument.
+    """Make a flag of each field that has a description.
+
+    Type, limits, default and help are the field's. A field without a default is an argument.
 
     Args:
         settings: a pydantic model, or a dataclass whose annotations carry `pydantic.Field`.
@@ -45,21 +47,25 @@ def flags_of(
         default = None if unset else "" if field in as_text else (defaults or {}).get(field, own_default)
         kind = str if field in as_text else _type(info)
         if own_default is REQUIRED and not unset:
-            told = typer.Argument(help=info.description)
+            parameter = typer.Argument(help=info.description)
         else:
-            told = _option(name, info, kind, own_default, section=section, unset=unset)
-        flags[name] = (Annotated[kind | None if default is None else kind, told], default)
+            parameter = _option(name, info, kind, own_default, section=section, unset=unset)
+        flags[name] = (Annotated[kind | None if default is None else kind, parameter], default)
     return flags
 
 
 def pop_fields(settings: type[Any], values: dict[str, Any], names: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Take the flags of settings out of ``values``, and return those that are not None by their fields."""
+    """Take the flags of settings out of ``values``.
+
+    Returns:
+        Those that are not None, by their fields.
+    """
     popped = {field: values.pop((names or {}).get(field, field), None) for field, _, _ in _described(settings)}
     return {field: value for field, value in popped.items() if value is not None}
 
 
 def _described(settings: type[Any]) -> Iterator[tuple[str, FieldInfo, Any]]:
-    """Yield each field that has a description: its name, what is known of it, and its default."""
+    """Yield name, info and default of each field with a description."""
     if dataclasses.is_dataclass(settings):
         hints = get_type_hints(settings, include_extras=True)
         own = dataclasses.fields(settings)
@@ -72,7 +78,10 @@ def _described(settings: type[Any]) -> Iterator[tuple[str, FieldInfo, Any]]:
 
 
 def _type(info: FieldInfo) -> Any:  # noqa: ANN401 - a type
-    """Return the type that typer reads; a text, where the settings read and check it themselves."""
+    """Return the type that typer reads a flag as.
+
+    It is text where the settings check the value themselves.
+    """
     bare = _bare(info)
     if get_origin(bare) is tuple:
         return list[str]

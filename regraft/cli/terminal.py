@@ -1,4 +1,4 @@
-"""What people see on the terminal: progress bars, tables. Machines get JSON instead, from `regraft.cli.main`."""
+"""Lines, tables and progress bars on the terminal, for people."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,25 +29,31 @@ def line(*parts: str | tuple[str, str]) -> None:
 
 
 def table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
-    """Return an empty table with ``columns``, then ``numbers``, which are aligned to the right."""
-    made = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    """Return an empty table.
+
+    Args:
+        columns: aligned to the left.
+        title: above it.
+        numbers: columns that follow, aligned to the right.
+    """
+    rows = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in numbers:
-        made.add_column(column, justify="right")
-    return made
+        rows.add_column(column, justify="right")
+    return rows
 
 
 def error(text: str) -> None:
-    """Print what went wrong to standard error."""
+    """Print an error to standard error."""
     err.print(Text.assemble(("error: ", "red"), text))
 
 
 def remark(text: str) -> None:
-    """Print to standard error what belongs to no result."""
+    """Print a remark to standard error."""
     err.print(Text(text))
 
 
 def write_page(file: Path, page: str, flag: str) -> None:
-    """Write a page, and say to standard error where it is.
+    """Write a page, and print its path to standard error.
 
     Raises:
         StorageError: it cannot be written; the text names the flag.
@@ -59,7 +65,10 @@ def write_page(file: Path, page: str, flag: str) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callable (stage, done, total): a bar for each stage on a terminal, a line for each elsewhere."""
+    """Yield a callable (stage, done, total) that shows progress.
+
+    Each stage has a bar on a terminal, a line elsewhere.
+    """
     if not err.is_terminal:
         with told_in_lines(err.print) as tell:
             yield tell
@@ -88,10 +97,10 @@ def training() -> Iterator["TrainingView"]:
 
 
 class TrainingView:
-    """Shows how far a training run is: bars, a line for each epoch, and what was decided."""
+    """The progress of a training run: bars, epochs, decisions."""
 
     def __init__(self, progress: Callable[[str, int, int], None]) -> None:
-        """Show with these bars."""
+        """Show progress with these bars."""
         self.progress = progress
 
     def epoch(self, epoch: Any, epochs: int) -> None:  # noqa: ANN401 - a training.findings.Epoch
@@ -108,7 +117,7 @@ class TrainingView:
         )
 
     def note(self, text: str) -> None:
-        """Show what was decided."""
+        """Show a decision."""
         remark(text)
 
 

@@ -1,4 +1,4 @@
-"""The gate's verdict on the terminal: of a retrain job, a refresh, a training run."""
+"""The gate's verdict on the terminal."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _SLICES: Final = 10
 
 
 def show_objections(verdict: Mapping[str, Any]) -> None:
-    """Show why the gate would not let a version go live."""
+    """Show the reasons of the gate against a version."""
     for reason in verdict["reasons"]:
         line(("the gate objects: ", "yellow"), reason)
 
@@ -23,7 +23,7 @@ def show_not_promoted(result: Mapping[str, Any]) -> None:
 
 
 def show_suspects(verdict: pb.Verdict, name: str) -> None:
-    """Show the labels that are likely wrong, each with the command that puts it right."""
+    """Show likely wrong labels, each with the command that corrects it."""
     for entry in verdict.suspected:
         line(
             (f"{entry.sha256[:12]} from {entry.source}: called ", "dim"),
@@ -45,7 +45,10 @@ def show_suspects(verdict: pb.Verdict, name: str) -> None:
 
 
 def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
-    """Return a command for a shell; the name comes first, since what follows ``--`` is no option."""
+    """Return the command that relabels an example, for a shell.
+
+    The name comes first, since what follows ``--`` is no option.
+    """
     words = ["regraft", "examples", "relabel", "--name", name, entry.sha256[:12], entry.answer]
     if entry.answer.startswith("-"):
         words.insert(-1, "--")
@@ -53,18 +56,21 @@ def _relabelling(entry: pb.SuspectLabel, name: str) -> str:
 
 
 def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
-    """Return the largest loss that the holdout does not exclude; earlier verdicts do not know it."""
+    """Return the largest loss that the holdout does not exclude.
+
+    Earlier verdicts do not have it.
+    """
     return f"{100 * entry.loss_bound:.1f}" if entry.loss_bound else ""
 
 
 def show_verdict(verdict: pb.Verdict) -> None:
-    """Show champion and challenger on the holdout, class by class and source by source."""
+    """Show champion and challenger on the holdout, by class and source."""
     rows = table("on the holdout", numbers=("images", "champion", "challenger", "p", "loss up to"))
-    known = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
+    images = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
     accuracies = (f"{verdict.champion_accuracy:.4f}", f"{verdict.challenger_accuracy:.4f}")
     rows.add_row("accuracy", str(verdict.holdout_images), *accuracies, f"{verdict.p_value:.2g}", _bound(verdict))
     of_known = (f"{verdict.champion_known_accuracy:.4f}", f"{verdict.challenger_known_accuracy:.4f}")
-    rows.add_row("accuracy, known classes", str(known), *of_known)
+    rows.add_row("accuracy, known classes", str(images), *of_known)
     for entry in verdict.classes:
         before_text = "new" if entry.is_new else f"{entry.champion_recall:.3f}"
         shares = (before_text, f"{entry.challenger_recall:.3f}", f"{entry.p_value:.2g}")

@@ -83,7 +83,10 @@ class Upload:
         return {outcome: counts[outcome] for outcome in _OUTCOMES}
 
     def _requests(self, sent: deque[int]) -> Iterator[pb.AddExamplesRequest]:
-        """Yield requests, the largest picture first, and append each one's number; reject what cannot be sent."""
+        """Yield requests, the largest picture first, and append their numbers.
+
+        Pictures that cannot be sent are rejected here.
+        """
         unanswered = [number for number in range(len(self.files)) if number not in self.answers]
         largest = max(unanswered, key=lambda number: self.files[number].size_bytes, default=None)
         for number in sorted(unanswered, key=lambda number: number != largest):
@@ -122,5 +125,5 @@ class Upload:
 
 
 def _printable(text: str) -> str:
-    """Return a text without lone surrogates, which names of files and JSON may have."""
+    """Return a text without lone surrogates, as file names may have."""
     return text.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""The commands of whoever looks after a server: ``regraft token`` and ``regraft health``."""
+"""The commands ``regraft token`` and ``regraft health``."""
 
 from typing import Annotated
 
@@ -17,17 +17,20 @@ def token(
     role: Annotated[str, typer.Option(help="classify, label or operate.")] = ROLES[0],
     as_json: Json = False,
 ) -> None:
-    """Make a token: shown this once, and a line for the server's file of callers, which has just its hash."""
+    """Make a token for a caller of a server.
+
+    It is shown this once, with a line for the server's file of callers, which has just its hash.
+    """
     if role not in ROLES:
         raise typer.BadParameter(f"{role!r}: need one of {', '.join(ROLES)}", param_hint="--role")
     if not name or name.startswith("#") or name.split() != [name]:
         raise typer.BadParameter(f"{name!r}: need one word", param_hint="NAME")
-    made = new_token()
-    line = f"{name} {role} sha256:{hash_token(made)}"
+    secret = new_token()
+    line = f"{name} {role} sha256:{hash_token(secret)}"
     if as_json:
-        print_json({"token": made, "line": line})
+        print_json({"token": secret, "line": line})
     else:
-        terminal.line(made)
+        terminal.line(secret)
         terminal.line(line)
 
 
@@ -38,7 +41,10 @@ def health(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 5.0,
     as_json: Json = False,
 ) -> None:
-    """Ask whether a server is ready (grpc.health.v1): exit code 0 if it is, 1 if not, or if nobody answers."""
+    """Ask whether a server is ready (grpc.health.v1).
+
+    Exit code 0 if it is, 1 if not, or if nobody answers.
+    """
     with Client(server, timeout) as client:
         is_serving = client.is_serving(service)
     status = "SERVING" if is_serving else "NOT_SERVING"

@@ -1,4 +1,4 @@
-"""The command that measures a server under load: ``regraft bench``."""
+"""The command ``regraft bench``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def bench(
     deadline_ms: Annotated[float, typer.Option(help="Of each request.")] = 30_000.0,
     as_json: Json = False,
 ) -> None:
-    """Put a server under load: how many pictures a second does it answer, and how long do they wait?
+    """Measure a server under load: throughput and latency.
 
     With --rate, latency counts from the time a request was due, so that a server that stalls is not flattered. Ctrl-C
     ends it early and prints what was measured so far. Exit code 1 if no request was answered.
@@ -74,7 +74,7 @@ def bench(
 
 
 def _commonest(errors: dict[str, int], texts: dict[str, str]) -> str:
-    """Return what most requests failed with, if any was sent."""
+    """Return the most frequent error, if there is one."""
     code = next(iter(errors), None)
     return "" if code is None else f"; {errors[code]} of them failed with {code}: {texts[code]}"
 
@@ -119,7 +119,7 @@ def _load(settings: Mapping[str, Any], seconds: float) -> str:
 
 
 def _latencies(result: Mapping[str, Any]) -> None:
-    """Show what clients waited, and below it what the server says of its part."""
+    """Show the latency at the client, and the server's stages."""
     rows = terminal.table("ms", numbers=("mean", *_PERCENTILES.values()))
     latency = result["latency_ms"]
     seen_from = "from the time it was due" if result["settings"]["rate"] else "at the client"

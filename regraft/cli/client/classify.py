@@ -1,4 +1,4 @@
-"""The command ``regraft classify``: pictures, or folders of them, and an answer a line."""
+"""The command ``regraft classify``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def classify(
 
 
 def _pictures(paths: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[dict[str, str]]]:
-    """Return all files with their names, and what is none."""
+    """Return the files with their names, and the failures."""
     files: list[Path] = []
     failures = []
     for path in paths:

@@ -32,8 +32,8 @@ def list_examples(
     rows = terminal.table("sha256", "label", "source", "group", "added", *(["why"] if quarantined else []))
     count = 0
     with Client(server) as client:
-        found = client.list_examples(name=name, label=label, quarantined=quarantined)
-        for count, example in enumerate(found, start=1):  # noqa: B007 - the last is shown
+        examples = client.list_examples(name=name, label=label, quarantined=quarantined)
+        for count, example in enumerate(examples, start=1):  # noqa: B007 - the last is shown
             if as_json:
                 print_json(_fields(example))
             else:
@@ -51,19 +51,22 @@ def list_examples(
 
 @asks_a_server
 def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Json = False) -> None:
-    """Show an example, or one that was removed, and every label that it ever had."""
+    """Show an example with the history of its labels.
+
+    It may be one that was removed.
+    """
     with Client(server) as client:
-        found = client.get_example(sha256, name=name)
+        details = client.get_example(sha256, name=name)
     if as_json:
-        print_json({**_fields(found.example), "history": [message_to_dict(entry) for entry in found.history]})
+        print_json({**_fields(details.example), "history": [message_to_dict(entry) for entry in details.history]})
         return
-    terminal.line(f"{found.example.sha256}: ", (found.example.label or _removal(found.history[-1]), "bold"))
-    if found.example.quarantine:
-        terminal.line(("in quarantine: ", "yellow"), found.example.quarantine)
-    if found.example.group:
-        terminal.line(f"group {found.example.group}")
+    terminal.line(f"{details.example.sha256}: ", (details.example.label or _removal(details.history[-1]), "bold"))
+    if details.example.quarantine:
+        terminal.line(("in quarantine: ", "yellow"), details.example.quarantine)
+    if details.example.group:
+        terminal.line(f"group {details.example.group}")
     rows = terminal.table("when", "label", "annotator", "source", "request", "from", title="history")
-    for entry in found.history:
+    for entry in details.history:
         label = entry.label or "(removed)"
         rows.add_row(entry.at, label, entry.annotator, entry.source, entry.request_id, entry.caller)
     terminal.out.print(rows)
@@ -95,7 +98,10 @@ def remove(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Take examples out of training, from the next retrain on. Their bytes and their history stay."""
+    """Take examples out of training, from the next retrain on.
+
+    Their bytes and their history stay.
+    """
     with Client(server) as client:
         for each in sha256:
             removed = client.remove_example(each, name=name, why=why, annotator=user_name())
@@ -109,7 +115,10 @@ def release(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Say that the labels of examples in quarantine are right: the next retrain learns from them."""
+    """Release examples from quarantine.
+
+    Their labels are right: the next retrain learns from them.
+    """
     with Client(server) as client:
         for each in sha256:
             released = client.release_example(each, name=name, annotator=user_name())
@@ -124,7 +133,10 @@ def export(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Write the examples into a folder for each class, and examples.csv; `regraft train` and `label` read both."""
+    """Write the examples into a folder for each class.
+
+    With examples.csv beside them; `regraft train` and `label` read both.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidRequestError(f"{folder}: is there already; name a new folder")
     rows = []

@@ -47,7 +47,7 @@ def label(
 
 
 def _pictures(path: Path | None, label: str, request: str) -> Found:
-    """Return the pictures of a path, or the one of a request that was kept."""
+    """Return the pictures of a path, or of a kept request."""
     if request:
         if path or not label:
             raise InvalidRequestError("--request: needs --label, and no path")
@@ -59,7 +59,7 @@ def _pictures(path: Path | None, label: str, request: str) -> Found:
 
 
 def _show(upload: Upload, as_json: bool) -> None:
-    """Show the outcomes, and the number of pictures without one where an error ended the upload."""
+    """Show the outcomes, and the number of pictures without one."""
     counts, rejections = upload.counts(), upload.rejections()
     if upload.unanswered:
         counts["unanswered"] = upload.unanswered

@@ -78,7 +78,10 @@ def shadow(
     why: _Why = "",
     as_json: Json = False,
 ) -> None:
-    """Let a version judge live traffic beside the champion, unseen; `regraft models show` has what it says."""
+    """Let a version judge live traffic beside the champion, unseen.
+
+    `regraft models show` has its answers.
+    """
     if (version is None) != off:
         raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
     with Client(server) as client:
@@ -126,11 +129,11 @@ def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
         backbone = card["backbone"]
         terminal.line(f"labels: {', '.join(card['labels'])}")
         precision = backbone.get("precision", "fp32")  # a server of an earlier Regraft does not say it
-        made = f"{card['strategy']}, {precision}, {card['train_images']} images"
-        terminal.line(f"backbone: {backbone['name']} ({backbone['weights']}), {made}")
+        training = f"{card['strategy']}, {precision}, {card['train_images']} images"
+        terminal.line(f"backbone: {backbone['name']} ({backbone['weights']}), {training}")
         if sources := backbone.get("sources"):
-            told = (f"{each['name']}:{each['version']} (backbone {each['digest'][:12]})" for each in sources)
-            terminal.line(f"went on from {', then '.join(told)}")
+            origins = (f"{each['name']}:{each['version']} (backbone {each['digest'][:12]})" for each in sources)
+            terminal.line(f"went on from {', then '.join(origins)}")
         if state := backbone.get("state"):
             terminal.line(f"weights kept to go on from: {state['size_bytes'] / 1e6:.1f} MB")
         if metrics:
@@ -146,7 +149,7 @@ def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
 
 
 def _show_traffic(model: pb.Model) -> None:
-    """Show a line for each thing that is known."""
+    """Show trial, drift and shadow; docs/drift.md says how to read them."""
     if model.HasField("baking"):
         baking = model.baking
         terminal.line(

@@ -1,4 +1,4 @@
-"""The commands ``regraft retrain`` and ``regraft jobs``: they ask a server."""
+"""The commands ``regraft retrain`` and ``regraft jobs``."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -16,7 +16,10 @@ from regraft.v1 import retraining_pb2
 
 
 def retrain() -> Callable[..., None]:
-    """Retrain a model's head on everything that was labelled; the gate decides whether it goes live."""
+    """Retrain a model's head on everything that was labelled.
+
+    The gate decides whether it goes live.
+    """
     from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
     from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
 
@@ -62,7 +65,7 @@ def _retrain(
 
 
 def _is_well(job: retraining_pb2.RetrainJob) -> bool:
-    """Tell whether nobody has to look: a new head serves or waits, or nothing new came and so none was made."""
+    """Tell whether a new head serves or waits, or nothing was new."""
     nothing_new = job.state == retraining_pb2.RetrainJob.REFUSED and not job.version
     return job.state == retraining_pb2.RetrainJob.SUCCEEDED or nothing_new
 
@@ -86,11 +89,11 @@ def jobs(
             else:
                 show_job(job)
             return
-        found = client.list_jobs(name)
+        entries = client.list_jobs(name)
     if as_json:
-        print_json([message_to_dict(job) for job in found])
+        print_json([message_to_dict(job) for job in entries])
     else:
-        _show_jobs(found)
+        _show_jobs(entries)
 
 
 def _show_jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:

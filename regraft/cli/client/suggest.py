@@ -24,7 +24,10 @@ def suggest(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Say which served pictures to label next; the server has to keep some (`regraft serve --keep-requests`)."""
+    """Suggest served pictures to label next.
+
+    The server has to keep some (`regraft serve --keep-requests`).
+    """
     with Client(server) as client:
         suggestions = list(client.suggest(count, name=name, with_images=save is not None))
     if save:

@@ -1,1 +1,1 @@
-"""The whole story in one command."""
+"""The demo."""

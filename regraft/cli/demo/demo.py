@@ -1,4 +1,4 @@
-"""The command ``regraft demo``: the whole story, with real commands, a real server and a real client."""
+"""The command ``regraft demo``."""
 
 import json
 import shutil
@@ -49,7 +49,11 @@ def demo(
 
 
 def _play(folder: Path, data: Path | None) -> dict[str, Any]:
-    """Play the story in ``folder``, which is emptied first, on scikit-learn's digits or on the pictures in ``data``.
+    """Play the story with real commands, server and client.
+
+    Args:
+        folder: where it works; emptied first.
+        data: labelled pictures; scikit-learn's digits if None.
 
     Returns:
         Every figure that was shown.
@@ -139,7 +143,7 @@ def _server(store: Path) -> Iterator[dict[str, Any]]:
 
 
 def _misread(client: Client, story: "Story") -> None:
-    """Show what the first version makes of a class that it was never told of."""
+    """Show the first version's answer to an unknown class."""
     for image, label in story.exam_new[:1]:
         answer = client.classify(image, top_k=1)
         best = answer.predictions[0]

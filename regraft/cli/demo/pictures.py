@@ -1,4 +1,4 @@
-"""The pictures of the demo: what is trained on first, what is labelled later, what is only ever asked about."""
+"""The pictures of the demo."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from regraft.label_rules import image_hash, is_holdout, one_form
 
 @dataclass(frozen=True)
 class Story:
-    """The pictures of the demo.
+    """Pictures to train on, to label later, and to ask about.
 
     Attributes:
         first: (picture, label) pairs that the first version is trained on.
@@ -35,7 +35,10 @@ class Story:
 
 
 def digits() -> Story:
-    """Return scikit-learn's 1,797 handwritten digits as dark ink on paper, 8 x 8 px with a margin."""
+    """Return scikit-learn's handwritten digits.
+
+    1,797 pictures of 8 x 8 px with a margin, dark ink on paper.
+    """
     from sklearn.datasets import load_digits  # noqa: PLC0415 - only the demo needs it
 
     data = load_digits()
@@ -45,7 +48,7 @@ def digits() -> Story:
 
 
 def photographs(data: Path) -> Story:
-    """Read a folder of labelled photos, with or without train, val and test folders."""
+    """Read a folder of labelled photos, split or not."""
     splits = [folder for name in ("train", "val", "test") if (folder := data / name).is_dir()]
     pictures = [pair for root in splits or [data] for pair in _read_classes(root)]
     labels = sorted({label for _, label in pictures})
@@ -55,8 +58,8 @@ def photographs(data: Path) -> Story:
         story = _split(pictures, set(), f"half of the pictures of {' and '.join(labels)}; the rest comes later")
         half = len(story.first) // 2
         return Story(story.first[:half], story.first[half:], story.exam_old, [], story.plot)
-    held = labels[-2:] if len(labels) > 3 else labels[-1:]
-    return _split(pictures, set(held), f"{len(labels)} classes from {data}; {' and '.join(held)} held back")
+    later = labels[-2:] if len(labels) > 3 else labels[-1:]
+    return _split(pictures, set(later), f"{len(labels)} classes from {data}; {' and '.join(later)} held back")
 
 
 def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
@@ -71,16 +74,16 @@ def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
                 yield data, one_form(folder.name)
 
 
-def _split(pictures: list[tuple[bytes, str]], held: set[str], plot: str) -> Story:
-    """Put every fifth picture, by hash, aside for the exam; the rest is trained on, first or later."""
+def _split(pictures: list[tuple[bytes, str]], later: set[str], plot: str) -> Story:
+    """Put every fifth picture, by hash, aside for the exam."""
     by_hash = dict(sorted((image_hash(image), (image, label)) for image, label in pictures))
     # The exam reads the hash from its other end, or it would be the very pictures that a retrain holds out.
     exam = [pair for name, pair in by_hash.items() if is_holdout(name[::-1])]
     rest = [pair for name, pair in by_hash.items() if not is_holdout(name[::-1])]
     return Story(
-        [pair for pair in rest if pair[1] not in held],
-        [pair for pair in rest if pair[1] in held],
-        [pair for pair in exam if pair[1] not in held],
-        [pair for pair in exam if pair[1] in held],
+        [pair for pair in rest if pair[1] not in later],
+        [pair for pair in rest if pair[1] in later],
+        [pair for pair in exam if pair[1] not in later],
+        [pair for pair in exam if pair[1] in later],
         plot,
     )

@@ -34,7 +34,10 @@ def plan(
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew, even if it was measured before.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how a model runs best on this machine: what was measured, and what a server would choose."""
+    """Show how a model runs best on this machine.
+
+    Every plan that was measured, and the one that a server would choose.
+    """
     from serving.inference.execution_plan import Goal  # noqa: PLC0415 - NumPy takes a moment, which other commands spare
 
     for flag, value, choices in (
@@ -56,7 +59,7 @@ def plan(
 def _report(
     store: ModelStore, model: str, provider: ProviderChoice, goal: "Goal", fresh: bool, cuda: CudaOptions, cpus: int
 ) -> dict[str, Any]:
-    """Measure a version, or read what was measured before, and choose a plan."""
+    """Measure a version, unless that was done before; choose a plan."""
     from regraft.model import artifact  # noqa: PLC0415 - ONNX takes a moment
     from serving.inference.engine import measure_model  # noqa: PLC0415 - as above
     from serving.inference.execution_plan import plan_from  # noqa: PLC0415 - as above

@@ -22,7 +22,9 @@ FLAG_NAMES: Final = {"names": "name"}
 
 
 def serve() -> Callable[..., None]:
-    """Serve the champions of a model store over gRPC. Every setting can also come from REGRAFT_<NAME>.
+    """Serve the champions of a model store over gRPC.
+
+    Every setting can also come from REGRAFT_<NAME>.
 
     Stops on SIGTERM or SIGINT; exit code 1 if calls had to be cut after the grace time.
     """
@@ -82,5 +84,5 @@ def _serve(settings: "Settings", as_json: Json = False) -> None:
 
 
 def _place(address: str, port: int) -> str:
-    """Return where a listener is reached, whose port may have been 0."""
+    """Return the address of a listener, whose port may have been 0."""
     return address if is_socket(address) else f"{address.rpartition(':')[0]}:{port}"

@@ -9,8 +9,7 @@ from serving.settings import Settings
 _HEAD: Final = """\
 # Settings of the server
 
-Command line over environment over default. `regraft serve --help` has the flags. `make docs` makes this page
-from the code.
+Command line over environment over default. `make docs` makes this page from the code, as `regraft serve --help` is.
 
 | flag | environment | default | |
 |---|---|---|---|

@@ -23,7 +23,10 @@ def backbones(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks to train on, with advice; without a pattern, those that people ask for most."""
+    """List the networks to train on, with advice.
+
+    Without a pattern those that people ask for most.
+    """
     try:
         from training.backbones.listing import list_backbones  # noqa: PLC0415 - torch takes seconds
     except ImportError as error:
@@ -77,10 +80,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def advice_of(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return lines of advice on choosing a backbone.
-
-    One each on where to begin, on a small device and on weights at hand, where there are any.
-    """
+    """Return lines of advice: a beginning, a small device, weights at hand."""
     at_hand = [entry["name"] for entry in entries if entry["at_hand"]]
     begin, small = ([e["name"] for e in entries if what in e["suits"]] for what in ("to begin with", "small device"))
     by = "as quick here" if any(entry["ms"] for entry in entries) else "as small"

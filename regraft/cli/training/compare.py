@@ -20,10 +20,10 @@ _PUBLISHING: Final = "Publishing the winner"
 
 
 def compare() -> Callable[..., None]:
-    """Train several networks on the same photos in several ways, and weigh accuracy against speed, size and pictures.
+    """Train several networks on the same photos in several ways.
 
-    What learned from all pictures becomes a model with its own report in the store OUT/models; OUT/comparison.html has
-    the charts. Exit 1 where the gate refused the winner.
+    It weighs accuracy against speed, size and pictures. What learned from all pictures becomes a model with its own
+    report in the store OUT/models; OUT/comparison.html has the charts. Exit 1 where the gate refused the winner.
     """
     from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - it takes a second, which others spare
     from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
@@ -138,22 +138,19 @@ def show_comparison(result: Mapping[str, Any]) -> None:
     terminal.line(f"serve them: regraft serve --store {result['folder']}/models")
 
 
-def _models(data: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> None:
-    best = _best(made)
+def _models(data: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]) -> None:
+    best = _best(trained)
     images = f"{data['train_images']} training and {data['holdout_images']} holdout images"
     title = f"{data['name']}: {data['labels']} classes, {images}"
     numbers = ("accuracy", "95 % interval", "macro F1", "on training", "MB", "M params", "ms", "training s", "images/s")
     rows = terminal.table("", "backbone", "strategy", title=title, numbers=numbers)
-    for row, following in zip(made, [*made[1:], {}], strict=True):
+    for row, following in zip(trained, [*trained[1:], {}], strict=True):
         rows.add_row(*_cells(row, best), end_section=row["backbone"] != following.get("backbone"))
     terminal.out.print(rows)
 
 
 def _learning_curves(result: Mapping[str, Any], data: str) -> None:
-    """Show accuracy by number of training pictures.
-
-    It is the mean and the range over the seeds.
-    """
+    """Show accuracy by training pictures: mean and range over seeds."""
     points = [point for point in result["learning_curves"] if point["data"] == data]
     counts = sorted({round(point["train_images"]) for point in points})
     if len(counts) < 2:
@@ -179,15 +176,15 @@ def _range(point: Mapping[str, Any] | None) -> str:
 
 
 def _published(winner: Mapping[str, Any]) -> None:
-    made = f"{winner['backbone']}, {winner['strategy']}"
-    terminal.line(f"published: {winner['name']}, version {winner['version']}: {made}: {winner['why']}")
+    winner_name = f"{winner['backbone']}, {winner['strategy']}"
+    terminal.line(f"published: {winner['name']}, version {winner['version']}: {winner_name}: {winner['why']}")
     show_objections(winner)
     if not winner["promoted"]:
         show_not_promoted(winner)
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the best value of each column that is a contest."""
+    """Return the best value of each compared column."""
     measured = [row for row in rows if row["accuracy"] is not None]
     highest = {key: max(row[key] for row in measured) for key in ("accuracy", "macro_f1") if measured}
     return highest | {key: min(row[key] for row in rows) for key in ("model_mb", "ms", "seconds") if rows}

@@ -1,4 +1,4 @@
-"""The command ``regraft evaluate``: versions, model files and served models, judged by labelled pictures."""
+"""The command ``regraft evaluate``."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _CONFUSIONS: Final = 8
 
 @dataclass(frozen=True)
 class _Model:
-    """A model to ask; ``folder`` knows its training, None where nobody does."""
+    """A model to ask; ``folder`` is its version's, if there is one."""
 
     title: str
     folder: Path | None
@@ -111,7 +111,7 @@ def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -
 def _models(
     texts: Sequence[str], names: Sequence[str], store: ModelStore, connect: Callable[[str], Connection]
 ) -> list[_Model]:
-    """Return the one or two models that are meant, opened.
+    """Open one or two models.
 
     Raises:
         InvalidRequestError: there are more, or a name is given and no server.
@@ -168,7 +168,7 @@ def _of_server(text: str, name: str, store: ModelStore, connect: Callable[[str],
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """Show what `training.evaluation.evaluate.EvaluationResult.to_dict` returns."""
+    """Show a `training.evaluation.evaluate.EvaluationResult`."""
     terminal.left_out(result["left_out"], "all are in --report and in --json")
     terminal.line(f"{result['images']} pictures of {result['data']}, {result['split']}")
     for each in result["models"]:
@@ -177,9 +177,9 @@ def _show(result: Mapping[str, Any]) -> None:
         _show_comparison(result["paired"], [each["model"] for each in result["models"]])
 
 
-def _show_model(found: Mapping[str, Any]) -> None:
-    metrics = found["metrics"]
-    _show_classes(found, metrics)
+def _show_model(judged: Mapping[str, Any]) -> None:
+    metrics = judged["metrics"]
+    _show_classes(judged, metrics)
     _show_confusion(metrics)
     low, high = metrics["accuracy_interval"]
     terminal.line(
@@ -188,48 +188,48 @@ def _show_model(found: Mapping[str, Any]) -> None:
         f" (95 % interval {low:.3f} to {high:.3f}), macro F1 {metrics['macro_f1']:.4f}, log loss "
         f"{metrics['log_loss']:.3f}, on {metrics['images']} pictures",
     )
-    if found["trained_on"]:
-        _show_trained_on(found)
-    elif found["trained_on"] == 0:
+    if judged["trained_on"]:
+        _show_trained_on(judged)
+    elif judged["trained_on"] == 0:
         terminal.line(("this version was fitted on none of these pictures", "dim"))
     else:
         terminal.line(("whether some of these pictures were trained on is not known", "dim"))
-    served = found["reliability"]
+    served = judged["reliability"]
     terminal.line(
         f"calibration error {served['unbiased']:.1%}; a model whose confidence is its accuracy would look as bad in "
         f"{served['p_value']:.1%} of such samples"
     )
-    terminal.line(f"novelty: {_share(found['novel'])} are unlike the training images")
-    if declined := found["declined"]:
+    terminal.line(f"novelty: {_share(judged['novel'])} are unlike the training images")
+    if declined := judged["declined"]:
         terminal.line(
             f"abstention: {_share(declined['answered'])} are answered, those surer than {declined['threshold']:.3f}; "
             f"{_share(declined['wrong'])} of these are wrong, {declined['target_error']:.1%} may be"
         )
-    for each in found["unknown"]:
+    for each in judged["unknown"]:
         terminal.line(
             ("a label that the model does not know: ", "yellow"),
             f"{each['label']}, {each['novel']['images']} pictures, {each['novel']['count']} of them called novel",
         )
-    _show_mistakes(found["top_losses"])
-    terminal.line((f"{found['images_per_s']:.1f} pictures a second, {found['seconds']:.1f} s", "dim"))
+    _show_mistakes(judged["top_losses"])
+    terminal.line((f"{judged['images_per_s']:.1f} pictures a second, {judged['seconds']:.1f} s", "dim"))
 
 
-def _show_trained_on(found: Mapping[str, Any]) -> None:
-    text = f"{found['trained_on']} of these pictures were trained on"
-    if unseen := found["unseen"]:
+def _show_trained_on(judged: Mapping[str, Any]) -> None:
+    text = f"{judged['trained_on']} of these pictures were trained on"
+    if unseen := judged["unseen"]:
         low, high = unseen["accuracy_interval"]
         text += f"; on the other {unseen['images']}: {unseen['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"
     terminal.line((text, "yellow"))
 
 
-def _show_classes(found: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    version = f", version {found['version']}" if found["version"] else ""
-    title = f"{found['model']}: {found['name']}{version}"
+def _show_classes(judged: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    version = f", version {judged['version']}" if judged["version"] else ""
+    title = f"{judged['model']}: {judged['name']}{version}"
     rows = terminal.table("class", title=title, numbers=("precision", "recall", "F1", "pictures", "novel"))
     weakest = sorted(metrics["per_class"], key=lambda entry: (not entry["support"], entry["f1"]))
     for entry in weakest[:_CLASSES]:
         shares = (f"{entry[key]:.3f}" for key in ("precision", "recall", "f1"))
-        novel = found["novel_by_label"].get(entry["label"], {"count": 0})["count"]
+        novel = judged["novel_by_label"].get(entry["label"], {"count": 0})["count"]
         rows.add_row(entry["label"], *shares, str(entry["support"]), str(novel))
     terminal.out.print(rows)
     if len(weakest) > _CLASSES:

@@ -29,7 +29,11 @@ def export(
     examples: Examples = "",
     as_json: Json = False,
 ) -> None:
-    """Write a version for a phone, a board, a browser or another server, and prove that it still classifies."""
+    """Write a version as a file for somewhere else.
+
+    For a phone, a board, a browser or another server. The file is asked beside the served version, to prove that it
+    still classifies.
+    """
     from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.export.export import export_version  # noqa: PLC0415 - scikit-learn takes a second
 

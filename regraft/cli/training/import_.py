@@ -60,7 +60,7 @@ def import_(
     examples: GateExamples = "",
     as_json: Json = False,
 ) -> None:
-    """Import a finished classifier; it is served, retrained and exported like any other.
+    """Import a finished classifier, to be served, retrained and exported.
 
     It is published only if it answers as it did by itself, on DATA or on generated pictures. Exit 1 where the gate
     refused.

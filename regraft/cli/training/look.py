@@ -1,4 +1,4 @@
-"""The command ``regraft look``: what there is to train on, before anything is trained."""
+"""The command ``regraft look``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,52 +49,56 @@ def look(
         if backbone:
             exported = load_backbone(backbone, weights, 0, cache_folder(), progress)
             with embedding_cache(cache_folder()) as cache:
-                found = run(data, progress, group_by, exported, cache)
+                survey = run(data, progress, group_by, exported, cache)
         else:
-            found = run(data, progress, group_by)
+            survey = run(data, progress, group_by)
     if as_json:
-        print_json(found.to_dict())
+        print_json(survey.to_dict())
     else:
-        pictures = {label: [image.path for image in images] for label, images in found.sheet.items()}
-        _show(found.to_dict(), pictures)
+        pictures = {label: [image.path for image in images] for label, images in survey.sheet.items()}
+        _show(survey.to_dict(), pictures)
     if sheet:
         from training.look import page  # noqa: PLC0415 - as above
 
-        terminal.write_page(sheet, page(found), "--sheet")
-    if found.refused:
+        terminal.write_page(sheet, page(survey), "--sheet")
+    if survey.refused:
         raise typer.Exit(1)
 
 
-def _show(found: Mapping[str, Any], sheet: Mapping[str, Sequence[Path]]) -> None:
+def _show(survey: Mapping[str, Any], sheet: Mapping[str, Sequence[Path]]) -> None:
     """Show what `training.look.Look.to_dict` returns; ``sheet`` has pictures of each class."""
-    terminal.left_out(found["left_out"], "all are in --sheet and in --json")
+    terminal.left_out(survey["left_out"], "all are in --sheet and in --json")
     if terminal.out.is_terminal and terminal.out.color_system in _COLOURS:
         for label, files in list(sheet.items())[:_CLASSES]:
             terminal.line((label, "bold"))
             terminal.out.print(half_blocks(_row(files[:: max(1, len(files) // _PICTURES)][:_PICTURES])))
-    rows = terminal.table("class", title=found["data"], numbers=("training", "holdout", "left out"))
-    for entry in found["classes"]:
+    rows = terminal.table("class", title=survey["data"], numbers=("training", "holdout", "left out"))
+    for entry in survey["classes"]:
         rows.add_row(entry["label"], *(str(entry[key]) for key in ("train", "holdout", "left_out")))
     terminal.out.print(rows)
-    formats = ", ".join(f"{kind} {count}" for kind, count in found["formats"].items())
-    terminal.line(f"{found['images']} pictures: {formats}")
+    formats = ", ".join(f"{kind} {count}" for kind, count in survey["formats"].items())
+    terminal.line(f"{survey['images']} pictures: {formats}")
     for name, key in (("short side, px", "short_side_px"), ("long side, px", "long_side_px"), ("bytes", "bytes")):
-        spread = found[key]
+        spread = survey[key]
         terminal.line(f"{name}: {spread['least']:,} to {spread['most']:,}, median {spread['median']:,}")
-    terminal.line(f"split: {found['split']}")
-    terminal.line(f"exact duplicates: {found['copies']}")
-    if found["near"]:
-        _show_near(found["near"])
+    terminal.line(f"split: {survey['split']}")
+    terminal.line(f"exact duplicates: {survey['copies']}")
+    if survey["near"]:
+        _show_near(survey["near"])
     else:
         terminal.line(("near-duplicates, which a training keeps together, were not looked for: --backbone NAME", "dim"))
-    for note in found["notes"]:
+    for note in survey["notes"]:
         terminal.line((f"- {note}", "dim"))
-    if found["refused"]:
-        terminal.line(("a training would refuse this: ", "red"), found["refused"])
+    if survey["refused"]:
+        terminal.line(("a training would refuse this: ", "red"), survey["refused"])
 
 
 def half_blocks(pixels: "Crop") -> Text:
-    """Draw pixels, uint8 [2 H, W, 3], as H lines of half blocks."""
+    """Draw pixels as lines of half blocks.
+
+    Args:
+        pixels: uint8 [2 H, W, 3].
+    """
     text = Text()
     for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
         for above, below in zip(upper, lower, strict=True):
@@ -104,7 +108,7 @@ def half_blocks(pixels: "Crop") -> Text:
 
 
 def _row(files: Sequence[Path]) -> "Crop":
-    """Return small pictures beside each other."""
+    """Return small pictures side by side."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from regraft.image.decode import decode_crop  # noqa: PLC0415 - as above

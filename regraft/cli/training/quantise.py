@@ -23,9 +23,9 @@ def quantise(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Publish a version in int8: faster on most CPUs, with the very same head.
+    """Publish a version in int8, with the very same head.
 
-    It is calibrated on training images of the version, and compared with it on the holdout.
+    It is faster on most CPUs, calibrated on training images of the version, and compared with it on the holdout.
     """
     from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.quantisation.version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second

@@ -35,8 +35,9 @@ _ONLY_TRAIN: Final = (
 
 
 def refresh() -> Callable[..., None]:
-    """Train a model anew, backbone and all, on its original data and all that was labelled since; the gate decides.
+    """Train a model anew, backbone and all.
 
+    It learns from its original data, perhaps with more in it, and all that was labelled since; the gate decides.
     Backbone, weights, size and shape of the input and precision stay the champion's unless you say otherwise.
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
@@ -57,7 +58,7 @@ def refresh() -> Callable[..., None]:
 
 
 def _settings(values: dict[str, Any]) -> "TrainSettings":
-    """Return the settings of flags, and of the champion where they say nothing."""
+    """Return the settings of flags, by default the champion's."""
     from training.retrain.refresh import network_of  # noqa: PLC0415 - as above
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 

@@ -29,9 +29,10 @@ _ExtraClass = Annotated[
 
 
 def train() -> Callable[..., None]:
-    """Train a classifier on a folder of labelled photos; it goes live unless the gate prefers the champion before it.
+    """Train a classifier on a folder of labelled photos.
 
-    Exit 1 where the gate refused. Under torchrun its processes fine-tune together.
+    It goes live unless the gate prefers the champion before it. Exit 1 where the gate refused. Under torchrun its
+    processes fine-tune together.
     """
     from regraft.cli.settings_flags import flags_of  # noqa: PLC0415 - it takes a second, which other commands spare
     from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
@@ -96,32 +97,32 @@ def _train(
 
 
 def _typed(context: typer.Context) -> set[str]:
-    """Return the names of the flags that were given, by hand or by the environment."""
+    """Return the flags that were given, by hand or by the environment."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
     return given | ({"augment"} if "no_augment" in given else set())
 
 
 def _like(settings: "TrainSettings", like: str, typed: set[str]) -> "TrainSettings":
-    """Return settings that repeat how a version was trained, but for those that were typed."""
+    """Return the recipe of a version, with the flags that were typed."""
     from regraft.model import artifact  # noqa: PLC0415 - as above, onnx
     from training.like import settings_like  # noqa: PLC0415 - as above
 
     store = ModelStore(settings.store)
     name, version = store.find(like)
     card = artifact.read(store.folder(name, version) / MODEL_FILE).card
-    found = settings_like(card, settings, typed)
-    yours = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(typed - {"data", "like", "store", "name"}))
+    repeated = settings_like(card, settings, typed)
+    flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(typed - {"data", "like", "store", "name"}))
     terminal.remark(
-        f"like {name}:{version}: {found.strategy} of {found.backbone}" + (f"; yours: {yours}" if yours else "")
+        f"like {name}:{version}: {repeated.strategy} of {repeated.backbone}" + (f"; yours: {flags}" if flags else "")
     )
     if "extra" in card.recipe and not settings.extra:
         terminal.remark(f"like {name}:{version}: it learned from --extra {card.recipe['extra']} too; this one does not")
-    return found
+    return repeated
 
 
 def _renamed(pairs: Iterable[str]) -> dict[str, str]:
-    """Return what ``--extra-class THEIRS=OURS`` says, in one form."""
+    """Return the pairs of ``--extra-class THEIRS=OURS``, in one form."""
     renamed: dict[str, str] = {}
     for pair in pairs:
         theirs, equals, ours = (one_form(part.strip()) for part in pair.partition("="))
@@ -161,10 +162,10 @@ def show_result(result: Mapping[str, Any]) -> None:
     if result["extra"]:
         _extra(result["extra"])
     if result["abstention"]:
-        kept = result["abstention"]
+        rule = result["abstention"]
         terminal.line(
-            f"at most {kept['target_error']:.1%} of the answers given are wrong: {kept['answered']:.1%} are given, "
-            f"those surer than {kept['threshold']:.3f}; {kept['error']:.1%} of them were wrong out of fold"
+            f"at most {rule['target_error']:.1%} of the answers given are wrong: {rule['answered']:.1%} are "
+            f"given, those surer than {rule['threshold']:.3f}; {rule['error']:.1%} of them were wrong out of fold"
         )
     for note in result["notes"]:
         terminal.line((f"- {note}", "dim"))
@@ -184,22 +185,22 @@ def show_result(result: Mapping[str, Any]) -> None:
 
 
 def _choice(choice: Mapping[str, Any]) -> None:
-    """Show what a run could have published, and why it took what it took."""
+    """Show the candidates of a run, and the reason for its choice."""
     rows = terminal.table(
         f"on {choice['images']} images set aside", numbers=("log loss", "accuracy", "accuracy on the holdout")
     )
     for entry in choice["candidates"]:
-        held = entry["holdout_accuracy"]
+        accuracy = entry["holdout_accuracy"]
         name = entry["strategy"] + (", published" if entry["strategy"] == choice["published"] else "")
         rows.add_row(
-            name, f"{entry['log_loss']:.3f}", f"{entry['accuracy']:.4f}", "" if held is None else f"{held:.4f}"
+            name, f"{entry['log_loss']:.3f}", f"{entry['accuracy']:.4f}", "" if accuracy is None else f"{accuracy:.4f}"
         )
     terminal.out.print(rows)
     terminal.line(choice["reason"])
 
 
 def _extra(extra: Mapping[str, Any]) -> None:
-    """Show what a second labelled set brought, and what of it took no part."""
+    """Show the gain of a second labelled set, and its skipped files."""
     terminal.line(_joined_text(extra))
     for reason, count in extra["left_out"].items():
         terminal.line((f"  {count} left out: {reason}", "yellow"))
@@ -211,10 +212,7 @@ def _extra(extra: Mapping[str, Any]) -> None:
 
 
 def _joined_text(extra: Mapping[str, Any]) -> str:
-    """Return a line on the pictures of a second set that joined.
-
-    It also says for how many they count.
-    """
+    """Return a line on the pictures of a second set that joined."""
     joined = f"{extra['images']} of {extra['found']} files of {extra['folder']} joined the training images"
     if extra["mean_weight"] == 1:
         return joined

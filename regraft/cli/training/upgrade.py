@@ -29,9 +29,10 @@ def upgrade(
     ] = GateMode.AUTO,
     as_json: Json = False,
 ) -> None:
-    """Redo what an older Regraft published and this one cannot serve, from the kept pictures; the gate decides.
+    """Redo versions of an older Regraft that this one cannot serve.
 
-    Champions get their embeddings and their head anew; the network stays. Exit 1 where one still cannot be served.
+    From the kept pictures; the gate decides. Champions get their embeddings and their head anew; the network stays.
+    Exit 1 where one still cannot be served.
     """
     models = ModelStore(store)
     from regraft.stores.older_versions import find_older  # noqa: PLC0415 - see above
@@ -77,8 +78,8 @@ def _upgrade(
     places = examples or str(store.root / EXAMPLES_FOLDER)
     try:
         with terminal.progress_bars() as progress:
-            made = run(store, labelled, places, data, cache=cache_folder(), gate=gate, progress=progress)
-            return [each.to_dict() for each in made]
+            upgraded = run(store, labelled, places, data, cache=cache_folder(), gate=gate, progress=progress)
+            return [each.to_dict() for each in upgraded]
     finally:
         labelled.close()
 
