@@ -28,7 +28,7 @@ from training.gate.anchor import Anchor
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, assemble
 from training.head.fit import FittedHead, fit
-from training.retrain.data import FIRST_SOURCE, NOTHING_ASIDE, Aside, RetrainData, Row, new_rows
+from training.retrain.data import FIRST_SOURCE, NO_QUARANTINED_ROWS, QuarantinedRows, RetrainData, Row, new_rows
 from training.retrain.evidence import Terms, answered_rightly, judge_challenger
 from training.retrain.quarantine import LabelledRows, find_wrong_labels
 
@@ -188,27 +188,27 @@ class Model:
             np.array([name in self.sent for name in data.features.sha256]),
             data.is_new,
             known,
-            data.aside,
+            data.quarantined,
         )
         found = find_wrong_labels(labels, np.pad(said, ((0, 0), (0, len(known) - said.shape[1]))), fitted)
         if found:
             self.quarantine |= {entry.sha256 for entry in found}
             data, fitted = self._fitted({entry.sha256: entry.answer for entry in found})
         before = self.head.probabilities(data.features.holdout().embedding)
-        anchor = self._anchor().among(data.features)
+        anchor = self._anchor().restricted_to(data.features)
         verdict = judge_challenger(self.features, before, data, fitted, Terms(anchor=anchor)).verdict
         assert verdict is not None  # it was judged just now
         self.challenger = fitted.head, data.features.labels
         if verdict.blessed:
             self.features, self.head = data.features, fitted.head
-            self.anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
+            self.anchor = anchor.updated(answered_rightly(anchor, data.features, fitted.head))
         return verdict
 
-    def _aside(self) -> Aside:
+    def _aside(self) -> QuarantinedRows:
         names = sorted(self.quarantine)
         if not names:
-            return NOTHING_ASIDE
-        return Aside(
+            return NO_QUARANTINED_ROWS
+        return QuarantinedRows(
             tuple(names),
             tuple(self.sent[name] for name in names),
             tuple(self.source[name] for name in names),

@@ -34,7 +34,7 @@ from training.head.remarks import remarks, remarks_on_transfer
 from training.quantisation.precision import in_precision
 from training.retrain.classes import in_order_of
 from training.retrain.outcome import reason_of
-from training.retrain.training_run import judge_trained
+from training.retrain.training_run import judge_training_run
 from training.settings import TrainSettings
 from training.strategies.context import (
     CHECKPOINT_FILE,
@@ -293,7 +293,7 @@ def judge_candidate(
         return findings
     with context.watch.stage("judge"):
         place = examples or str(store.root / EXAMPLES_FOLDER)
-        judged = judge_trained(champion, candidate, place, store.golden(name), context, GateLimits())
+        judged = judge_training_run(champion, candidate, place, store.golden(name), context, GateLimits())
     return with_judgement(findings, judged)
 
 

@@ -61,7 +61,7 @@ class Attempt:
 def write_within_budget(
     source: Source, to: Format, folder: Path, cpu: Cpu | None, max_drop: float, progress: Progress
 ) -> Attempt:
-    """Write a file into an empty folder that loses at most ``max_drop`` points.
+    """Write a file that loses at most ``max_drop`` points.
 
     Raises:
         ArtifactError: the model cannot be converted.

@@ -55,7 +55,7 @@ class Anchor:
         labels = tuple(features.labels[features.label_index[row]] for row in rows)
         return Anchor(tuple(features.sha256[row] for row in rows), labels, right[rows], right[rows])
 
-    def among(self, features: Features) -> "Anchor":
+    def restricted_to(self, features: Features) -> "Anchor":
         """Drop pictures that were removed, or given another label."""
         holdout = features.holdout()
         labels = dict(zip(holdout.sha256, (holdout.labels[index] for index in holdout.label_index), strict=True))
@@ -67,7 +67,7 @@ class Anchor:
             self.right_of_class[rows],
         )
 
-    def compared(self, right: _Mask) -> AnchorVerdict:
+    def compare(self, right: _Mask) -> AnchorVerdict:
         """Compare a challenger's right answers [n] with the best."""
         labels = np.array(self.label, np.str_)
         parts = [(labels == label) for label in sorted(set(self.label))]
@@ -94,7 +94,7 @@ class Anchor:
             ),
         )
 
-    def moved(self, right: _Mask) -> "Anchor":
+    def updated(self, right: _Mask) -> "Anchor":
         """Return the anchor after a version with these right answers [n].
 
         Of all, and of each class, the better of both stays.

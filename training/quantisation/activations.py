@@ -34,7 +34,7 @@ class Activations:
 
 
 def watch(model: onnx.ModelProto, crops: Sequence[Crop]) -> Activations:
-    """Measure every float tensor of a backbone on crops uint8 [P, P, 3]."""
+    """Measure a backbone's float tensors on crops uint8 [P, P, 3]."""
     watched = copy.deepcopy(model)
     graph = watched.graph
     values = [*onnx.shape_inference.infer_shapes(model).graph.value_info, *model.graph.output]

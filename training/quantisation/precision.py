@@ -1,6 +1,6 @@
-"""fp32, int8 or auto: whether the backbone that a strategy made calculates in 8-bit integers.
+"""Choice of a run's precision, fp32 or int8.
 
-What is asked is asked of training images that the heads were not fitted on; the holdout only measures the outcome.
+It is made by training images that the heads were not fitted on; the holdout only measures the outcome.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,15 @@ _SURE: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether int8 is taken, and the reason as the end of a sentence."""
+class Decision:
+    """Precision decided on, and the reason as the end of a sentence."""
 
     choice: Literal["fp32", "int8", "refused"]
     why: str
 
 
-def decide(asked: Literal["int8", "auto"], compared: PairedComparison | None, speed_up: float) -> Verdict:
-    """Decide whether int8 is taken.
+def decide(asked: Literal["int8", "auto"], compared: PairedComparison | None, speed_up: float) -> Decision:
+    """Decide between fp32 and int8.
 
     Args:
         asked: ``int8`` insists; only nonsense is refused to it.
@@ -54,45 +54,65 @@ def decide(asked: Literal["int8", "auto"], compared: PairedComparison | None, sp
         speed_up: how many times faster int8 is on this machine.
     """
     if compared is not None and _drop(compared) > _allowed(compared, NONSENSE_DROP):
-        return Verdict("fp32" if asked == "auto" else "refused", f"it loses {100 * _drop(compared):.1f} points")
+        return Decision("fp32" if asked == "auto" else "refused", f"it loses {100 * _drop(compared):.1f} points")
     if asked == "int8":
-        return Verdict("int8", "it was asked for")
+        return Decision("int8", "it was asked for")
     objection = _objection(compared, speed_up)
-    return Verdict("fp32", objection) if objection else Verdict("int8", "it is faster, and nothing is lost")
+    return Decision("fp32", objection) if objection else Decision("int8", "it is faster, and nothing is lost")
 
 
-def in_precision(made: Candidate, context: Context) -> Candidate:
-    """Return what a strategy made in the precision that was asked for, with a note that says why.
+def in_precision(candidate: Candidate, context: Context) -> Candidate:
+    """Return a candidate in the precision asked for.
 
     Raises:
         ArtifactError: ``--precision int8``, and the backbone cannot be quantised.
         TrainingError: ``--precision int8``, and what it gives is nonsense.
     """
     asked = context.settings.precision
-    if asked == "fp32" or made.backbone.precision == "int8":
-        return made
+    if asked == "fp32" or candidate.backbone.precision == "int8":
+        return candidate
+    crops = _calibration_crops(candidate, context)
     try:
-        with context.watch.stage("quantise"):
-            crops = _calibration_crops(made)
-            backbone = quantised(made.backbone, crops, context.progress)
+        int8 = requantised(candidate, crops, context)
     except ArtifactError as error:
         if asked == "int8":
             raise ArtifactError(f"--precision int8: {error}") from error
-        return with_note(made, context, f"fp32 is kept: {error}.")
-    int8 = _on(backbone, made, context)
+        return with_note(candidate, context, f"fp32 is kept: {error}.")
+    return choose(candidate, int8, crops, context)
+
+
+def requantised(fp32: Candidate, crops: Sequence[Crop], context: Context) -> Candidate:
+    """Quantise a candidate's backbone on crops, and finish its head on that.
+
+    Raises:
+        ArtifactError: the backbone cannot be quantised.
+    """
+    with context.watch.stage("quantise"):
+        backbone = quantised(fp32.backbone, crops, context.progress)
+    return _refit_on(backbone, fp32, context)
+
+
+def choose(fp32: Candidate, int8: Candidate, crops: Sequence[Crop], context: Context) -> Candidate:
+    """Measure both candidates, and return the one that `decide` says.
+
+    Raises:
+        TrainingError: int8 is insisted on, and nonsense.
+    """
+    asked = context.settings.precision
+    assert asked != "fp32"  # there would be nothing to choose
     with context.watch.stage("measure"):
-        graphs = [each.model.SerializeToString() for each in (made.backbone, backbone)]
+        graphs = [each.backbone.model.SerializeToString() for each in (fp32, int8)]
         before_ms, after_ms = ms_per_crop(graphs, crops, context.progress)
-    compared = _on_unseen(made, int8)
-    verdict = decide(asked, compared, before_ms / after_ms)
-    found = _figures(compared, before_ms, after_ms)
-    if verdict.choice == "refused":
+    compared = _on_unseen(fp32, int8)
+    decision = decide(asked, compared, before_ms / after_ms)
+    figures = _figures(compared, before_ms, after_ms)
+    if decision.choice == "refused":
         raise TrainingError(
-            f"--precision int8: {found}: {verdict.why}, more than {NONSENSE_DROP:g}. "
+            f"--precision int8: {figures}: {decision.why}, more than {NONSENSE_DROP:g}. "
             "Train with --precision fp32, or with another backbone"
         )
-    kept = int8 if verdict.choice == "int8" else made
-    return with_note(kept, context, f"{found}. {verdict.choice} is kept: {verdict.why}.")
+    chosen = int8 if decision.choice == "int8" else fp32
+    return with_note(chosen, context, f"{figures}. {decision.choice} is kept: {decision.why}.")
 
 
 def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progress) -> ExportedBackbone:
@@ -118,26 +138,27 @@ def calibration_crops(files: Sequence[tuple[str, ImageFile]], spec: ImageSpec) -
     return [crop for _, crop in islice(readable_crops(files, spec), CALIBRATION_CROPS)]
 
 
-def _calibration_crops(made: Candidate) -> list[Crop]:
-    files = [(sample.sha256, sample.path) for sample in samples_of(made.dataset, holdout=False)]
-    return calibration_crops(files, made.backbone.spec)
+def _calibration_crops(candidate: Candidate, context: Context) -> list[Crop]:
+    with context.watch.stage("quantise"):
+        files = [(sample.sha256, sample.path) for sample in samples_of(candidate.dataset, holdout=False)]
+        return calibration_crops(files, candidate.backbone.spec)
 
 
-def _on(backbone: ExportedBackbone, made: Candidate, context: Context) -> Candidate:
-    """Finish the head on what another precision of the same backbone makes of the pictures."""
-    if made.strategy == "probe":
-        probed = probe_on(backbone, made.dataset, context)
+def _refit_on(backbone: ExportedBackbone, candidate: Candidate, context: Context) -> Candidate:
+    """Finish the head on the same backbone in another precision."""
+    if candidate.strategy == "probe":
+        probed = probe_on(backbone, candidate.dataset, context)
         measured = probed.findings
-        validation = made.findings.cross_validation if made.finetuning_record else measured.cross_validation
-        findings = replace(made.findings, cross_validation=validation, extra=measured.extra)
-        return replace(probed, findings=findings, finetuning_record=made.finetuning_record)
-    dataset, features, _ = embed_dataset(made.dataset, backbone, context)
+        validation = candidate.findings.cross_validation if candidate.finetuning_record else measured.cross_validation
+        findings = replace(candidate.findings, cross_validation=validation, extra=measured.extra)
+        return replace(probed, findings=findings, finetuning_record=candidate.finetuning_record)
+    dataset, features, _ = embed_dataset(candidate.dataset, backbone, context)
     tune = np.zeros(int((~features.is_holdout).sum()), np.bool_)
-    tune[made.fitted.unseen.rows] = True
-    head, temperature = made.fitted.head, np.float32(made.fitted.temperature)
+    tune[candidate.fitted.unseen.rows] = True
+    head, temperature = candidate.fitted.head, np.float32(candidate.fitted.temperature)
     weight, bias = head.weight * temperature, head.bias * temperature
     fitted = calibrate_head(weight, bias, features, _held_back(weight, bias, features.train(), tune, context.settings))
-    return replace(made, dataset=dataset, backbone=backbone, features=features, fitted=fitted)
+    return replace(candidate, dataset=dataset, backbone=backbone, features=features, fitted=fitted)
 
 
 def _held_back(
@@ -158,16 +179,16 @@ def _on_unseen(fp32: Candidate, int8: Candidate) -> PairedComparison | None:
     return compare(_answers(fp32), _answers(int8), int8.features.train().label_index[rows])
 
 
-def _answers(made: Candidate) -> FloatArray:
-    """Return what is said of images that were not learned from; of a fine-tuned head by the very one in the file."""
-    unseen = made.fitted.unseen
-    if made.strategy == "probe":
+def _answers(candidate: Candidate) -> FloatArray:
+    """Return probabilities of images that were not learned from."""
+    unseen = candidate.fitted.unseen
+    if candidate.strategy == "probe":
         return unseen.probabilities
-    return made.fitted.head.probabilities(made.features.train().embedding[unseen.rows])
+    return candidate.fitted.head.probabilities(candidate.features.train().embedding[unseen.rows])
 
 
 def _objection(compared: PairedComparison | None, speed_up: float) -> str:
-    """Say why ``auto`` does not take int8; empty where nothing is against it."""
+    """Return the reason against int8, empty where there is none."""
     if speed_up < MIN_SPEED_UP:
         return "it is not faster here"
     if compared is None:
@@ -184,7 +205,7 @@ def _drop(compared: PairedComparison) -> float:
 
 
 def _allowed(compared: PairedComparison, points: float) -> float:
-    """Return the share that may be lost: so many points, and always one image."""
+    """Return the share that may be lost, one image always."""
     return max(points / 100, 1 / compared.images) + 1e-9
 
 

@@ -72,6 +72,6 @@ def _alone(
 
 
 def embeddings(model: onnx.ModelProto, crops: Sequence[Crop]) -> FloatArray:
-    """Embed n crops uint8 [P, P, 3], one run each, as [n, D]."""
+    """Embed n crops uint8 [P, P, 3] one by one, as [n, D]."""
     session = open_session(model.SerializeToString(), provider="cpu", threads=1).session
     return np.concatenate([np.asarray(session.run([EMBEDDING], {IMAGE: crop[None]})[0]) for crop in crops])

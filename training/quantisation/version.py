@@ -1,4 +1,4 @@
-"""The story of ``regraft models quantise``: a published version in int8, with the very same head.
+"""A published version in int8, with the very same head.
 
 Refitting the head was measured beside keeping it: on photographs neither was better, and keeping it is right for every
 strategy, also where the backbone has learned from the pictures.
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from regraft.errors import DatasetError, PreconditionError, TrainingError
+from regraft.errors import PreconditionError, TrainingError
 from regraft.files import text_of
 from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
 from regraft.machine import user_name
@@ -20,7 +20,7 @@ from regraft.model.card import ModelCard
 from regraft.progress import Progress, silent
 from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from training.backbones.cache import ExportedBackbone, backbone_of, embedding_cache
+from training.backbones.cache import ExportedBackbone, backbone_of
 from training.data.find_images import find_images
 from training.evaluation.latency import ms_per_image
 from training.evaluation.report.page import LeftOutFile
@@ -29,6 +29,7 @@ from training.head.features import Embedder, Features, load_features
 from training.head.fit import FittedHead, Unseen
 from training.quantisation.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.versions.publish import Challenger, Provenance, build, promote, prove_on_files, publish
+from training.versions.read import embed_anew
 
 _BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 """Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
@@ -36,7 +37,12 @@ _BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 
 @dataclass(frozen=True)
 class PrecisionSide:
-    """One of the two versions; accuracy on the holdout, None where there is none; ``ms`` an image on one thread."""
+    """Figures of one precision.
+
+    Attributes:
+        accuracy: on the holdout, None where there is none.
+        ms: an image on one thread.
+    """
 
     precision: str
     accuracy: float | None
@@ -47,7 +53,7 @@ class PrecisionSide:
 
 @dataclass(frozen=True)
 class Quantised:
-    """What became of it.
+    """A version in int8, beside its parent.
 
     Attributes:
         agreement: share of holdout images that both versions answer alike; None where there are none.
@@ -114,7 +120,7 @@ def quantise_version(
     files = find_images(parent.features.sha256, data, examples, progress)
     train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
     backbone = quantised(backbone_of(parent.artifact), calibration_crops(train, parent.artifact.card.image), progress)
-    features, unreadable = _embed(parent, backbone, files, cache, progress)
+    features, unreadable = embed_anew(parent.features, Embedder.of(backbone), files, cache, progress)
     old = parent.features.select(np.isin(parent.features.sha256, features.sha256))
     before, after = (parent.artifact.head.probabilities(each.embedding) for each in (old, features))
     _check_sense(before, after, features)
@@ -127,32 +133,19 @@ def quantise_version(
 def _read(store: ModelStore, wanted: str) -> _Parent:
     name, version = store.find(wanted)
     folder = store.folder(name, version)
-    found = artifact.read(folder / MODEL_FILE)
-    if found.card.backbone.precision == "int8":
+    model = artifact.read(folder / MODEL_FILE)
+    if model.card.backbone.precision == "int8":
         raise PreconditionError(f"{name}:{version} is int8 already")
     features = load_features(folder / FEATURES_FILE)
     if not (~features.is_holdout).any():
         raise PreconditionError(
             f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
         )
-    return _Parent(version, store.champion(name), folder, found, features)
-
-
-def _embed(
-    parent: _Parent, backbone: ExportedBackbone, files: dict[str, ImageFile], cache: Path, progress: Progress
-) -> tuple[Features, dict[str, str]]:
-    """Return the version's features by the new backbone, and by hash why a picture is not among them."""
-    embedder = Embedder.of(backbone)
-    with embedding_cache(cache) as known:
-        embeddings, failures = embedder.embed(files, known, progress)
-    kept = parent.features.select(~np.isin(parent.features.sha256, list(failures)))
-    if not kept.sha256:
-        raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
-    return replace(kept, embedding=np.array([embeddings[sha256] for sha256 in kept.sha256], np.float32)), failures
+    return _Parent(version, store.champion(name), folder, model, features)
 
 
 def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> None:
-    """Refuse nonsense by the training images; the head knows them, before and after alike."""
+    """Refuse a backbone that fails on the training images."""
     train = ~features.is_holdout
     right = [float((each[train].argmax(axis=1) == features.label_index[train]).mean()) for each in (before, after)]
     if 100 * (right[0] - right[1]) > NONSENSE_DROP:
@@ -182,10 +175,10 @@ def _conclude(
     is_promotion_wanted: bool,
     progress: Progress,
 ) -> Quantised:
-    """Publish either way, so that it can be looked at; promote only where that was asked for and the gate agrees."""
-    held, labels = challenger.features.is_holdout, challenger.card.labels
-    before, after = (each[held] for each in answers)
-    verdict = judge(Answers(before, after, challenger.features.label_index[held], labels), _BUDGET)
+    """Publish the version, and promote it where asked and allowed."""
+    is_holdout, labels = challenger.features.is_holdout, challenger.card.labels
+    before, after = (each[is_holdout] for each in answers)
+    verdict = judge(Answers(before, after, challenger.features.label_index[is_holdout], labels), _BUDGET)
     name, who = challenger.card.name, user_name()
     why = f"int8 of version {parent.version}"
     if verdict.holdout_images:
@@ -210,7 +203,7 @@ def _conclude(
 
 
 def _side_of(card: ModelCard, folder: Path, ms: float) -> PrecisionSide:
-    """Return the figures of a version, given its milliseconds."""
+    """Return the figures of a version."""
     metrics, mb = card.metrics, round((folder / MODEL_FILE).stat().st_size / 1e6, 3)
     if metrics is None:
         return PrecisionSide(card.backbone.precision, None, None, mb, ms)

@@ -32,7 +32,7 @@ def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> No
 
 
 def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
-    """Return the id of a model's waiting job, or of a new one.
+    """Return a model's waiting job, or a new one, by id.
 
     Raises:
         InvalidRequestError: there is no such mode.

@@ -1,4 +1,4 @@
-"""What a retrain learns from: the champion's own features, and the examples that people labelled since. No torch."""
+"""Data of a retrain: the champion's features and newer examples. No torch."""
 
 import logging
 from collections import Counter
@@ -34,15 +34,15 @@ Row = tuple[str, str, bool]
 
 
 @dataclass(frozen=True)
-class Aside:
+class QuarantinedRows:
     """Pictures in quarantine, m of them, that nothing is fitted on.
 
     Attributes:
         sha256: their hashes.
-        label: what they were called.
-        source: where each came from.
+        label: their labels.
+        source: of each.
         embedding: float32 [m, D].
-        is_holdout: bool [m], what they would be.
+        is_holdout: bool [m], their sides.
     """
 
     sha256: tuple[str, ...] = ()
@@ -53,10 +53,12 @@ class Aside:
 
     def missing(self, read_as: Iterable[str]) -> dict[str, int]:
         """Count those for training by the class that each is read as."""
-        return dict(Counter(label for label, held in zip(read_as, self.is_holdout, strict=True) if not held))
+        return dict(
+            Counter(label for label, is_holdout in zip(read_as, self.is_holdout, strict=True) if not is_holdout)
+        )
 
 
-NOTHING_ASIDE: Final = Aside()
+NO_QUARANTINED_ROWS: Final = QuarantinedRows()
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class RetrainData:
         is_new: bool [n], pictures that the champion does not have, or not under this label.
         left_out: pictures by hash that take no part, and why.
         lost: holdout pictures of classes that the champion knows and the features do not.
-        remarks: what people are told of the data, sentences without a full stop.
-        aside: pictures in quarantine, but for those that are known under another label.
-        missing: how many of them are for training, by the class that they are read as.
+        remarks: sentences on the data, without a full stop.
+        quarantined: pictures in quarantine, unless known under another label.
+        missing: numbers of them for training, by the class that they are read as.
     """
 
     features: Features
@@ -82,12 +84,12 @@ class RetrainData:
     left_out: tuple[tuple[str, str], ...]
     lost: Features
     remarks: tuple[str, ...] = ()
-    aside: Aside = NOTHING_ASIDE
+    quarantined: QuarantinedRows = NO_QUARANTINED_ROWS
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
 def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection[str] = ()) -> dict[str, str]:
-    """Return the label of every picture: of a version's own, and of those labelled since, without the removed ones."""
+    """Return the label in force of each picture that was not removed."""
     labels = {sha256: label for sha256, label, _ in rows_of(old)} | dict(newer)
     return {sha256: label for sha256, label in sorted(labels.items()) if sha256 not in removed}
 
@@ -96,35 +98,35 @@ def sides_of(
     champion: StoredVersion,
     embeddings: Mapping[str, FloatArray],
     labels: Mapping[str, str],
-    kept: Mapping[str, bool],
+    stored: Mapping[str, bool],
     named: Mapping[str, Collection[str]],
 ) -> Sides:
-    """Bring pictures to the side of those that they belong with, by what the champion sees in them.
+    """Settle the split of pictures, by the champion's embeddings.
 
     Args:
         champion: whose own pictures stay where they are.
         embeddings: of its backbone, of all pictures.
         labels: in force.
-        kept: sides that were decided for other versions.
+        stored: sides that were decided for other versions.
         named: see `settle_sides`.
     """
     old = champion.features
-    fixed = {**kept, **dict(zip(old.sha256, map(bool, old.is_holdout), strict=True))}
+    fixed = {**stored, **dict(zip(old.sha256, map(bool, old.is_holdout), strict=True))}
     groups = dict(zip(old.sha256, old.group.tolist(), strict=True))
     pairs = _copies(champion, embeddings, labels) if embeddings.keys() - fixed.keys() else []
     return settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
 
 
 def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
-    """Return pairs of pictures that look nearly alike beside others of their class.
+    """Return pairs of pictures that are near copies within a class.
 
     Their class is what the champion answers, since a label may be wrong; but where the champion does not know the
     label, it is that, since what is new to the champion looks all alike to it.
     """
-    names, known = sorted(embeddings), champion.features.labels
+    names, before = sorted(embeddings), champion.features.labels
     vectors = np.array([embeddings[name] for name in names], np.float32)
     answers = champion.probabilities(vectors).argmax(axis=1)
-    new = {label: len(known) + number for number, label in enumerate(sorted({*labels.values()} - {*known}))}
+    new = {label: len(before) + number for number, label in enumerate(sorted({*labels.values()} - {*before}))}
     classes = np.array([new.get(labels.get(name, ""), answer) for name, answer in zip(names, answers, strict=True)])
     return [(names[first], names[second]) for first, second in near_copies(vectors, classes).tolist()]
 
@@ -132,18 +134,18 @@ def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], label
 def rows_of(features: Features) -> list[Row]:
     """Return the rows without their embeddings."""
     labels = [features.labels[index] for index in features.label_index]
-    return list(zip(features.sha256, labels, [bool(held) for held in features.is_holdout], strict=True))
+    return list(zip(features.sha256, labels, [bool(is_holdout) for is_holdout in features.is_holdout], strict=True))
 
 
 def seen_labels(features: Features) -> set[str]:
-    """Return the labels that there are pictures of; an imported classifier may know others."""
+    """Return the labels with pictures; an imported classifier may know others."""
     return {features.labels[index] for index in np.unique(features.label_index)}
 
 
 def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
-    """Return for each row of ``now`` whether it is not in ``before``, or not under this label."""
-    known = {sha256: label for sha256, label, _ in rows_of(before)}
-    return np.array([known.get(sha256) != label for sha256, label, _ in rows_of(now)], np.bool_)
+    """Mark rows of ``now`` that ``before`` lacks under this label."""
+    labels = {sha256: label for sha256, label, _ in rows_of(before)}
+    return np.array([labels.get(sha256) != label for sha256, label, _ in rows_of(now)], np.bool_)
 
 
 def gather(
@@ -153,7 +155,7 @@ def gather(
     progress: Progress,
     wrong: Sequence[SuspectLabel] = (),
 ) -> RetrainData:
-    """Put together the version's own embeddings, those cached while serving, and what is still missing.
+    """Join the champion's pictures and the examples, embedding what is missing.
 
     The sides of new pictures are kept for the retrains to come, whatever becomes of this one.
 
@@ -168,20 +170,20 @@ def gather(
         PreconditionError: fewer than two classes are left.
         StorageError: the examples cannot be read, or the sides not kept.
     """
-    (sent, aside), kept = learned_from(examples, model, champion.features), examples.labels.sides(model)
+    (sent, excluded), stored = learned_from(examples, model, champion.features), examples.labels.sides(model)
     before = champion.features
-    labels = labels_in_force(before, {example.sha256: example.label for example in sent}, aside)
+    labels = labels_in_force(before, {example.sha256: example.label for example in sent}, excluded)
     files = {sha256: examples.image_file(sha256) for sha256 in labels}
     embeddings, failures = embed_missing(champion, files, examples, progress)
     unreadable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
     for name, reason in unreadable:
         log.warning("example %s is left out: %s", name, reason)
     # What was held out and then removed still keeps its like out of training.
-    every = embeddings | examples.embeddings.get(champion.key, aside & kept.keys())
+    every = embeddings | examples.embeddings.get(champion.key, excluded & stored.keys())
     named = {example.sha256: [example.group] for example in sent if example.group}
-    sides = sides_of(champion, every, labels, kept, named)
-    rows = [(name, label, sides.held[name]) for name, label in labels.items() if name in sides.held]
-    labelled = [(label, held) for _, label, held in rows]
+    sides = sides_of(champion, every, labels, stored, named)
+    rows = [(name, label, sides.is_holdout[name]) for name, label in labels.items() if name in sides.is_holdout]
+    labelled = [(label, is_holdout) for _, label, is_holdout in rows]
     refuse_unseen(before.labels, seen_labels(before), labelled, f"{model}:{champion.version}")
     classes = settle_classes(before.labels, labelled)
     features = assemble(
@@ -192,69 +194,75 @@ def gather(
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
-    examples.labels.keep_sides(model, {sha256: held for sha256, _, held in rows_of(features) if sha256 not in kept})
-    waiting = _aside(champion, examples, model, features)
+    examples.labels.keep_sides(
+        model, {name: is_holdout for name, _, is_holdout in rows_of(features) if name not in stored}
+    )
+    quarantined = _quarantined_rows(champion, examples, model, features)
     return RetrainData(
         features,
         _additional(champion, features, examples, progress),
         sources_of(features, sent),
         new_rows(before, features),
-        (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.both))),
+        (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.on_both))),
         assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
         (*classes.remarks, *remarks_on(sides)),
-        waiting,
-        waiting.missing(_read_as(champion, waiting, wrong)),
+        quarantined,
+        quarantined.missing(_read_as(champion, quarantined, wrong)),
     )
 
 
-def _aside(champion: StoredVersion, examples: ExamplesStore, model: str, features: Features) -> Aside:
+def _quarantined_rows(
+    champion: StoredVersion, examples: ExamplesStore, model: str, features: Features
+) -> QuarantinedRows:
     """Return the pictures in quarantine whose embeddings are at hand."""
-    held, learned = examples.labels.sides(model), set(features.sha256)
-    listed = [each for each in examples.labels.in_force(model, quarantined=True) if each.sha256 not in learned]
-    known = examples.embeddings.get(champion.key, [each.sha256 for each in listed])
-    listed = [each for each in listed if each.sha256 in known and each.sha256 in held]
-    if not listed:
-        return NOTHING_ASIDE
-    return Aside(
-        tuple(each.sha256 for each in listed),
-        tuple(each.label for each in listed),
-        tuple(each.source or UNKNOWN_SOURCE for each in listed),
-        np.array([known[each.sha256] for each in listed]),
-        np.array([held[each.sha256] for each in listed]),
+    sides, learned = examples.labels.sides(model), set(features.sha256)
+    rows = [each for each in examples.labels.in_force(model, quarantined=True) if each.sha256 not in learned]
+    embeddings = examples.embeddings.get(champion.key, [each.sha256 for each in rows])
+    rows = [each for each in rows if each.sha256 in embeddings and each.sha256 in sides]
+    if not rows:
+        return NO_QUARANTINED_ROWS
+    return QuarantinedRows(
+        tuple(each.sha256 for each in rows),
+        tuple(each.label for each in rows),
+        tuple(each.source or UNKNOWN_SOURCE for each in rows),
+        np.array([embeddings[each.sha256] for each in rows]),
+        np.array([sides[each.sha256] for each in rows]),
     )
 
 
-def _read_as(champion: StoredVersion, aside: Aside, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
+def _read_as(champion: StoredVersion, quarantined: QuarantinedRows, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
     """Yield the class that each picture in quarantine is read as.
 
-    The champion reads them, which was not fitted on them; those that are found ``wrong`` just now, which it may have
+    The champion reads them, which was not fitted on them; those found ``wrong`` just now, which it may have
     learned, are read as they were then.
     """
-    found = {entry.sha256: entry.answer for entry in wrong}
+    answers_then = {entry.sha256: entry.answer for entry in wrong}
     size = champion.features.embedding.shape[1]
-    answers = champion.probabilities(aside.embedding.reshape(-1, size)).argmax(axis=1)
-    for sha256, answer in zip(aside.sha256, answers, strict=True):
-        yield found.get(sha256, champion.features.labels[answer])
+    answers = champion.probabilities(quarantined.embedding.reshape(-1, size)).argmax(axis=1)
+    for sha256, answer in zip(quarantined.sha256, answers, strict=True):
+        yield answers_then.get(sha256, champion.features.labels[answer])
 
 
 def remarks_on(sides: Sides) -> Iterator[str]:
-    """Yield what is to be said of pictures that belong with both sides."""
-    if sides.both:
+    """Yield the remark on pictures that belong with both sides."""
+    if sides.on_both:
         yield (
-            f"{len(sides.both)} images belong with training and with holdout images, so they are neither trained on "
-            f"nor judged by; the first is {min(sides.both)}"
+            f"{len(sides.on_both)} images belong with training and with holdout images, so they are neither trained on "
+            f"nor judged by; the first is {min(sides.on_both)}"
         )
 
 
-def learned_from(examples: ExamplesStore, model: str, known: Features) -> tuple[list[Example], set[str]]:
-    """Return the examples to learn from, and the hashes of pictures that must not be learned from any more.
+def learned_from(examples: ExamplesStore, model: str, features: Features) -> tuple[list[Example], set[str]]:
+    """Return the examples to learn from, and hashes of excluded pictures.
 
-    These are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
+    Excluded are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
     that is known under another label keeps that one.
     """
-    sent, labels = examples.labels.in_force(model), {sha256: label for sha256, label, _ in rows_of(known)}
-    aside = {example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label}
-    return [example for example in sent if not example.quarantine], aside | examples.labels.removed(model)
+    sent, labels = examples.labels.in_force(model), {sha256: label for sha256, label, _ in rows_of(features)}
+    excluded = {
+        example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label
+    }
+    return [example for example in sent if not example.quarantine], excluded | examples.labels.removed(model)
 
 
 def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
@@ -267,7 +275,7 @@ def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, 
 def embed_missing(
     champion: StoredVersion, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
-    """Return what the champion's backbone makes of its own pictures and of others, and why there is none of some.
+    """Return embeddings by the champion's backbone, and failures, by hash.
 
     Args:
         champion: has the embeddings of its own.
@@ -275,44 +283,44 @@ def embed_missing(
         examples: has those that were made while serving, and takes the others.
         progress: told the stage ``embed``.
     """
-    known = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
-    wanted = {name: file for name, file in files.items() if name not in known}
+    own = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
+    wanted = {name: file for name, file in files.items() if name not in own}
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}
     failures: dict[str, str] = {}
     if missing:
         computed, failures = champion.embedder.embed(missing, examples.embeddings, progress)
         fresh |= computed
-    return known | fresh, failures
+    return own | fresh, failures
 
 
 def _additional(
     champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress
 ) -> Additional | None:
-    """Return the rows beside the features: the champion's, and as many views of each picture that is new."""
+    """Return the champion's additional rows, and views of new pictures."""
     if champion.additional is None:
         return None
-    carried = champion.additional.carried_over(champion.features, features)
+    rows = champion.additional.carried_over(champion.features, features)
     settings = champion.artifact.card.settings
     views = int(settings.get("views", 0))
     train = features.train()
-    bare = sorted(set(range(len(train.sha256))) - set(carried.parent.tolist()))
+    bare = sorted(set(range(len(train.sha256))) - set(rows.parent.tolist()))
     files = {train.sha256[row]: examples.image_file(train.sha256[row]) for row in bare}
     files = {sha256: path for sha256, path in files.items() if path.exists()}
     if views and files:
         seed = champion.artifact.card.seed
         changes = augmentation_of(settings)
         fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress, changes)
-        carried = carried.joined(fresh)
-    return carried.in_order()
+        rows = rows.joined(fresh)
+    return rows.in_order()
 
 
 def _named(example: Example) -> str:
-    """Return what people know an example by: its hash, its label and where it came from."""
+    """Describe an example by its hash, label and source."""
     return f"{example.sha256} ({example.label}, from {example.source or 'unknown'})"
 
 
 def sources_of(features: Features, sent: list[Example]) -> tuple[str, ...]:
-    """Return where each picture came from."""
-    told = features.sources() | {example.sha256: example.source or UNKNOWN_SOURCE for example in sent}
-    return tuple(told.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)
+    """Return the source of each picture."""
+    sources = features.sources() | {example.sha256: example.source or UNKNOWN_SOURCE for example in sent}
+    return tuple(sources.get(sha256, FIRST_SOURCE) for sha256 in features.sha256)

@@ -1,4 +1,4 @@
-"""Put a retrain before the gate, and report on its new labels."""
+"""Evidence on a retrain: its verdict, and doubts about labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,6 @@ import numpy.typing as npt
 from regraft.errors import InvalidImageError
 from regraft.gate_limits import GateLimits
 from regraft.image.decode import decode_crop
-from regraft.image.spec import ImageSpec
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.calibration import calibration
@@ -40,7 +39,7 @@ class Terms:
 
     Attributes:
         limits: of the gate.
-        golden: names of pictures that have to be answered rightly, and whether the challenger does.
+        golden: names of golden pictures, and whether the challenger answers them rightly.
         quarantined: labels that were left out.
         anchor: the best versions so far, of pictures of the challenger's own data alone.
         target_error: that was asked for.
@@ -60,9 +59,9 @@ def judge_retrained(
     golden: list[tuple[Path, str]],
     terms: Terms,
 ) -> Findings:
-    """Judge a refitted head by pictures that the champion's own backbone embedded; see `judge_challenger`.
+    """Judge a refitted head, on the champion's own backbone.
 
-    The ``golden`` pictures and the champion's target error join the terms.
+    As `judge_challenger`; the ``golden`` pictures and the champion's target error join the terms.
     """
     looks = golden_answers(golden, champion.embedder, fitted.head, data.features.labels) if golden else []
     judged = np.concatenate([data.features.holdout().embedding, data.lost.embedding])
@@ -72,46 +71,46 @@ def judge_retrained(
 
 
 def judge_challenger(
-    known: Features, before: FloatArray, data: RetrainData, fitted: FittedHead, terms: Terms
+    champion: Features, before: FloatArray, data: RetrainData, fitted: FittedHead, terms: Terms
 ) -> Findings:
-    """Judge a new head, and look for wrong labels among the new ones.
+    """Judge a new head, and find wrong labels among new ones.
 
     Args:
-        known: the features of the champion, with which it competes.
-        before: what the champion says of the holdout, and then of the lost pictures, probabilities [n, K_old].
-        data: what the new head was fitted on, and the holdout.
+        champion: its features.
+        before: its probabilities [n, K_old] of the holdout, and then of the lost pictures.
+        data: of the new head.
         fitted: the new head.
-        terms: what it is held to.
+        terms: of the gate.
 
     Returns:
         The verdict, what is new since the champion, and the new labels to look at.
     """
-    features, held = data.features, data.features.is_holdout
+    features, is_holdout = data.features, data.features.is_holdout
     unseen, judged = unseen_answers(features, fitted)
-    suspect = np.zeros(len(held), np.bool_)
+    suspect = np.zeros(len(is_holdout), np.bool_)
     rows = np.flatnonzero(judged)
     suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
     is_new, is_old = data.is_new & judged, ~data.is_new & judged
-    after = np.concatenate([unseen[held], fitted.head.probabilities(data.lost.embedding)])
-    answers = _answers(known, before, data, after)
-    aside, anchor = terms.quarantined.now, terms.anchor
+    after = np.concatenate([unseen[is_holdout], fitted.head.probabilities(data.lost.embedding)])
+    answers = _answers(champion, before, data, after)
+    quarantined, anchor = terms.quarantined.now, terms.anchor
     news = NewLabels(
-        (*_where(is_new, data.source), *(entry.source for entry in aside)),
-        np.concatenate([suspect[is_new], np.ones(len(aside), np.bool_)]),
+        (*_where(is_new, data.source), *(entry.source for entry in quarantined)),
+        np.concatenate([suspect[is_new], np.ones(len(quarantined), np.bool_)]),
         int(is_old.sum()),
         int(suspect[is_old].sum()),
     )
     doubted_rows = _doubted(features, is_new, unseen, suspect)
     files = dict(zip(features.sha256, data.source, strict=True))
     doubted = tuple(judged_picture(features, int(row), unseen[row], files) for row in doubted_rows[:MAX_LABEL_ERRORS])
-    doubted = (*map(_picture_of, aside), *doubted)[:MAX_LABEL_ERRORS]
-    drift = anchor.compared(answered_rightly(anchor, features, fitted.head)) if anchor else None
+    doubted = (*map(_picture_of, quarantined), *doubted)[:MAX_LABEL_ERRORS]
+    drift = anchor.compare(answered_rightly(anchor, features, fitted.head)) if anchor else None
     verdict = judge(answers, terms.limits, news=news, golden=terms.golden, anchor=drift)
     verdict = replace(
         verdict,
         cautions=(*verdict.cautions, *data.remarks),
         suspected=tuple(map(_suspected, doubted[: min(verdict.suspects, MOST_SUSPECTED)])),
-        quarantined=len(aside),
+        quarantined=len(quarantined),
         in_quarantine=terms.quarantined.in_all,
     )
     return Findings(
@@ -119,25 +118,25 @@ def judge_challenger(
         calibration=calibration(fitted.head, fitted.temperature, features),
         selective=selective(fitted.unseen.probabilities, features.train().label_index[fitted.unseen.rows]),
         verdict=verdict,
-        changes=data_changes(known, features),
+        changes=data_changes(champion, features),
         doubted=doubted,
-        doubted_found=len(aside) + len(doubted_rows),
+        doubted_found=len(quarantined) + len(doubted_rows),
     )
 
 
-def _answers(known_features: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
-    """Return both heads' answers on the holdout and lost pictures, over common labels.
+def _answers(champion: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
+    """Return both heads' answers on holdout and lost pictures.
 
     A class of the champion that no picture is left of is taken from its answers: it is judged by what both know.
     """
-    held, lost = data.features.holdout(), data.lost
-    truth = [each.labels[index] for each in (held, lost) for index in each.label_index]
-    known, labels = known_features.labels, data.features.labels
-    kept = [label for label in known if label in labels or label in truth]
-    judged = (*kept, *(label for label in labels if label not in known))
-    among_kept = _columns(before, known, kept)
+    holdout, lost = data.features.holdout(), data.lost
+    truth = [each.labels[index] for each in (holdout, lost) for index in each.label_index]
+    labels = data.features.labels
+    old_labels = [label for label in champion.labels if label in labels or label in truth]
+    judged = (*old_labels, *(label for label in labels if label not in champion.labels))
+    of_old_labels = _columns(before, champion.labels, old_labels)
     return Answers(
-        among_kept / np.maximum(among_kept.sum(axis=1, keepdims=True), np.float32(1e-12)),
+        of_old_labels / np.maximum(of_old_labels.sum(axis=1, keepdims=True), np.float32(1e-12)),
         _columns(after, labels, judged),
         np.array([judged.index(label) for label in truth], np.int64),
         judged,
@@ -146,7 +145,7 @@ def _answers(known_features: Features, before: FloatArray, data: RetrainData, af
 
 
 def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
-    """Return probabilities [n, K] of the wanted labels, 0 for a missing one."""
+    """Select probabilities [n, K] by label, 0 for a missing one."""
     there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
     columns = np.zeros((len(probabilities), len(wanted)), np.float32)
     columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
@@ -154,19 +153,19 @@ def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[
 
 
 def anchor_of(champion: StoredVersion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
-    """Return what the best versions up to the champion answered.
+    """Return the anchor of the best versions up to the champion.
 
-    Where its features, in ``file``, have none, it is the first that is anchored: by the pictures that nobody sent.
+    Where ``file``, its features, has none, one begins with the pictures that nobody sent.
     """
-    if kept := load_anchor(file):
-        return kept
+    if anchor := load_anchor(file):
+        return anchor
     features, sent = champion.features, [example.sha256 for example in examples.labels.in_force(model)]
     right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
     return Anchor.begin(features, right, ~np.isin(features.sha256, sent))
 
 
 def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:
-    """Return which pictures of an anchor, all in ``features``, a head answers rightly."""
+    """Mark the anchor's pictures, all in ``features``, that a head answers rightly."""
     row_of = {sha256: row for row, sha256 in enumerate(features.sha256)}
     rows = np.array([row_of[sha256] for sha256 in anchor.sha256], np.int64)
     right: npt.NDArray[np.bool_] = (
@@ -176,24 +175,23 @@ def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDAr
 
 
 def gain(what: str, verdict: Verdict) -> str:
-    """Return the reason that the history is given for a version."""
+    """Describe a version's gain for the history."""
     return f"{what}: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
 
 
 def golden_answers(
     golden: list[tuple[Path, str]], embedder: Embedder, head: Head, labels: tuple[str, ...]
 ) -> list[tuple[str, bool]]:
-    """Return each golden picture's name, and whether a head answers it rightly.
+    """Return golden pictures by name, with the correctness of a head's answer.
 
-    What is no picture is answered wrongly.
+    What cannot be read is answered wrongly.
     """
     return [(f"{label}/{path.name}", _answer(path, embedder, head, labels) == label) for path, label in golden]
 
 
 def _answer(path: Path, embedder: Embedder, head: Head, labels: tuple[str, ...]) -> str:
-    spec: ImageSpec = embedder.spec
     try:
-        crop = decode_crop(path.read_bytes(), spec)
+        crop = decode_crop(path.read_bytes(), embedder.spec)
     except (InvalidImageError, OSError):
         return ""
     return labels[int(head.probabilities(embedder.run([crop])).argmax())]
@@ -216,7 +214,7 @@ def _picture_of(entry: SuspectLabel) -> Judged:
 
 
 def _suspected(picture: Judged) -> SuspectLabel:
-    """Return a judged picture, its file the name of its source, for the verdict."""
+    """Convert a judged picture, whose file names its source."""
     return SuspectLabel(
         picture.sha256,
         picture.label,

@@ -1,4 +1,4 @@
-"""One job of a head retrain, on old and new embeddings together. No torch.
+"""Job of a head retrain, on old and new embeddings. No torch.
 
 It meets the server only in the model store and the examples store.
 """
@@ -46,7 +46,7 @@ log = logging.getLogger("regraft.retrain")
 
 
 class _Reporter:
-    """Writes a job's progress to its row, a few times a second at most."""
+    """Progress of a job, written to its row now and then."""
 
     def __init__(self, examples: ExamplesStore, job: RetrainJob) -> None:
         self._jobs, self._id, self._last_s, self._phase = examples.jobs, job.id, 0.0, ""
@@ -61,14 +61,16 @@ class _Reporter:
         self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
 
     def as_phase(self, phase: str) -> Progress:
-        """Report steps of any stage as steps of one phase, so that the fraction never goes back."""
+        """Report every stage as one phase, or the fraction would go back."""
         return lambda _, done, total: self(phase, done, total)
 
 
 def run_job(
     store: ModelStore, examples: ExamplesStore, job_id: str, minutes: float = MINUTES, memory_mb: int = 0
 ) -> RetrainJob:
-    """Run one PENDING job, within the limits of `limited`, to its final state and return it.
+    """Run one PENDING job to its final state and return it.
+
+    Time and memory are limited by `limited`.
 
     Raises:
         JobTakenError: the job was claimed, cancelled or finished by somebody else, or the model's lock is held.
@@ -79,7 +81,7 @@ def run_job(
         if not examples.jobs.claim(job_id):
             raise JobTakenError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
         try:
-            with limited(minutes, memory_mb, last_words=partial(fail, examples, store, job)):
+            with limited(minutes, memory_mb, before_exit=partial(fail, examples, store, job)):
                 _retrain(store, examples, job)
         except JobCancelledError:
             examples.jobs.finish(job_id, JobState.CANCELLED, "cancelled")
@@ -97,8 +99,8 @@ def run_job(
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
     progress = _Reporter(examples, job)
     progress("read", 0, 1)
-    if made := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
-        conclude(store, examples, job, made)
+    if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
+        conclude(store, examples, job, published)
         return
     champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
@@ -117,11 +119,11 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     progress("judge", 0, 1)
     aside = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
     anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
-    anchor = anchor.among(data.features)
+    anchor = anchor.restricted_to(data.features)
     terms = Terms(GateLimits.of(job.settings), quarantined=aside, anchor=anchor)
     findings = judge_retrained(champion, data, fitted, store.golden(job.model), terms)
     progress("publish", 0, 1)
-    anchor = anchor.moved(answered_rightly(anchor, data.features, fitted.head))
+    anchor = anchor.updated(answered_rightly(anchor, data.features, fitted.head))
     challenger = replace(_build(champion, data, fitted, job), anchor=anchor)
     _prove_on_examples(challenger, fitted.head, data.features, examples)
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
@@ -130,7 +132,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
 def _finished_without_news(
     champion: StoredVersion, data: RetrainData, examples: ExamplesStore, job: RetrainJob
 ) -> bool:
-    """End a job that has nothing to learn from, and tell whether it has."""
+    """End a job that has nothing new; True where it did."""
     if rows_of(data.features) != rows_of(champion.features) or not champion.is_in_one_form:
         return False
     message = f"nothing new: version {champion.version} was fitted on the very same images and labels"
@@ -149,7 +151,7 @@ def _build(champion: StoredVersion, data: RetrainData, fitted: FittedHead, job: 
 def _prove_on_examples(
     challenger: Challenger, head: artifact.Head, features: Features, examples: ExamplesStore
 ) -> None:
-    """Run the finished file on a few pictures whose bytes are at hand."""
+    """Prove the file on a few pictures that are at hand."""
     at_hand = (row for row, name in enumerate(features.sha256) if examples.image_file(name).exists())
     prove_on_files(challenger, head, examples.image_file, at_hand)
 
@@ -162,7 +164,7 @@ def _publish(
     data: RetrainData,
     findings: Findings,
 ) -> Published:
-    """Publish the version, blessed or not, so that a refusal can be looked into."""
+    """Publish the version, blessed or not."""
     verdict, champion = findings.verdict, challenger.card.parent_version
     assert verdict is not None  # it was judged just now
     assert champion is not None  # a retrain has one to compete with

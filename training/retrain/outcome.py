@@ -1,4 +1,4 @@
-"""How a retrain ends: whether its version goes live, and what job and history say of it."""
+"""Outcome of a retrain, in the job and in the history."""
 
 import logging
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Published:
 
 
 def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
-    """Return the version that a job published before it was interrupted, unless there is none, or it is damaged."""
+    """Return the whole version that an interrupted job published, if any."""
     for entry in store.history(job.model):
         if entry.job != job.id:
             continue
@@ -51,30 +51,30 @@ def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
     return None
 
 
-def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, made: Published) -> None:
-    """Promote a version, or do not, as the gate and its mode say.
+def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, published: Published) -> None:
+    """Promote or refuse a version, as the gate and its mode say.
 
     Raises:
         ArtifactError: its file is damaged.
         PreconditionError: the champion is no longer the one that it was judged against.
         JobCancelledError: somebody asked for the job's end.
     """
-    gate, version = mode(job), made.version
-    facts = {"version": version, "verdict": made.verdict}
-    if not made.verdict["blessed"] and gate is not GateMode.OFF:
-        message = made.why.removeprefix(REFUSED_BECAUSE)
-        if made.verdict.get("suspects"):
+    gate, version = mode(job), published.version
+    facts = {"version": version, "verdict": published.verdict}
+    if not published.verdict["blessed"] and gate is not GateMode.OFF:
+        message = published.why.removeprefix(REFUSED_BECAUSE)
+        if published.verdict.get("suspects"):
             message += f"; likely wrong labels are in {store.folder(job.model, version) / REPORT_FILE}"
         examples.jobs.finish(job.id, JobState.REFUSED, message, **facts)
         return
     if gate is GateMode.MANUAL:
         waits = f"version {version} is blessed and waits: regraft models promote {version} --name {job.model}"
-        examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {made.why}", **facts)
+        examples.jobs.finish(job.id, JobState.SUCCEEDED, f"{waits}; {published.why}", **facts)
         return
     # Last chance to stop: from the promotion on, the job has succeeded.
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
-    promote(store, job.model, version, who=who(job), why=made.why, job=job.id, expected=made.champion)
-    examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {made.why}", **facts)
+    promote(store, job.model, version, who=who(job), why=published.why, job=job.id, expected=published.champion)
+    examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {published.why}", **facts)
 
 
 def reason(job: RetrainJob, verdict: Verdict) -> str:
@@ -83,7 +83,7 @@ def reason(job: RetrainJob, verdict: Verdict) -> str:
 
 
 def reason_of(what: str, verdict: Verdict, gate: GateMode) -> str:
-    """Return the reason for the history why ``what`` made a version, and what the gate said of it."""
+    """Return the reason for the history: command, gain or refusal."""
     refusal = "; ".join(verdict.reasons)
     if verdict.blessed:
         return gain(what, verdict)

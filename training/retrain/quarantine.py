@@ -19,7 +19,7 @@ from training.evaluation.label_errors import MIN_CLASS
 from training.gate.verdict import SuspectLabel
 from training.head.features import Features
 from training.head.fit import Balance, FittedHead, fit
-from training.retrain.data import NOTHING_ASIDE, Aside, RetrainData
+from training.retrain.data import NO_QUARANTINED_ROWS, QuarantinedRows, RetrainData
 from training.retrain.label_noise import Foretold, wrong_labels
 from training.versions.read import StoredVersion
 
@@ -48,7 +48,7 @@ class LabelledRows:
         sent: bool [n], labels that people sent since the first training, and that nobody has vouched for.
         is_new: bool [n], labels that the champion does not have.
         is_known: bool [K], classes that the champion knows.
-        aside: pictures whose labels are in quarantine already: they too speak against their source.
+        quarantined: pictures whose labels are in quarantine already: they too speak against their source.
     """
 
     features: Features
@@ -56,7 +56,7 @@ class LabelledRows:
     sent: _Mask
     is_new: _Mask
     is_known: _Mask
-    aside: Aside = NOTHING_ASIDE
+    quarantined: QuarantinedRows = NO_QUARANTINED_ROWS
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def quarantine(
     places = [before.index(label) for label in features.labels if label in before]
     answers[:, is_known] = champion.probabilities(features.embedding)[:, places]
     suspects = find_wrong_labels(
-        LabelledRows(features, data.source, np.array(sent, np.bool_), data.is_new, is_known, data.aside),
+        LabelledRows(features, data.source, np.array(sent, np.bool_), data.is_new, is_known, data.quarantined),
         answers,
         fitted,
         seed=card.seed,
@@ -130,7 +130,7 @@ def find_wrong_labels(
     first = _answers_of_first(labels, seed, balance)
     doubtful = examined & first.unseen & (challenger[np.arange(len(truth)), truth] < _CONFIDENT)
     wrong |= _wrong_by_source(first, labels, doubtful)
-    now = _HeadAnswers(challenger, judged, ~first.knows, _answers(fitted.head, labels.aside))
+    now = _HeadAnswers(challenger, judged, ~first.knows, _answers(fitted.head, labels.quarantined))
     wrong |= _wrong_by_source(now, labels, examined & judged & now.knows)
     wrong |= _of_wrong_sources(labels.source, wrong, examined)
     rows = np.flatnonzero(wrong)
@@ -157,13 +157,13 @@ class _HeadAnswers:
         answers: [n, K].
         unseen: bool [n], rows that it was not fitted on.
         knows: bool [n], rows whose class it is asked about.
-        of_aside: [m, K], of pictures in quarantine.
+        of_quarantined: [m, K], of pictures in quarantine.
     """
 
     answers: FloatArray
     unseen: _Mask
     knows: _Mask
-    of_aside: FloatArray
+    of_quarantined: FloatArray
 
 
 def _answers_of_first(labels: LabelledRows, seed: int, balance: Balance) -> _HeadAnswers:
@@ -172,12 +172,12 @@ def _answers_of_first(labels: LabelledRows, seed: int, balance: Balance) -> _Hea
     counts = np.bincount(features.label_index[~features.is_holdout & trusted], minlength=len(features.labels))
     classes = np.flatnonzero(counts >= MIN_CLASS)
     knows = np.isin(features.label_index, classes)
-    answers, of_aside = (
-        np.zeros((count, len(features.labels)), np.float32) for count in (len(knows), len(labels.aside.sha256))
+    answers, of_quarantined = (
+        np.zeros((count, len(features.labels)), np.float32) for count in (len(knows), len(labels.quarantined.sha256))
     )
     mine = knows & trusted
     if len(classes) < 2 or mine.sum() < _FEWEST_TRUSTED:
-        return _HeadAnswers(answers, np.zeros_like(knows), np.zeros_like(knows), of_aside)
+        return _HeadAnswers(answers, np.zeros_like(knows), np.zeros_like(knows), of_quarantined)
     first = replace(
         features.select(mine),
         labels=tuple(features.labels[index] for index in classes),
@@ -185,17 +185,17 @@ def _answers_of_first(labels: LabelledRows, seed: int, balance: Balance) -> _Hea
     )
     fitted = fit(first, seed=seed, balance=balance)
     answers[:, classes] = fitted.head.probabilities(features.embedding)
-    of_aside[:, classes] = _answers(fitted.head, labels.aside)
+    of_quarantined[:, classes] = _answers(fitted.head, labels.quarantined)
     of_mine, unseen_of_mine = unseen_answers(first, fitted)
     rows, unseen = np.flatnonzero(mine), knows & labels.sent
     answers[np.ix_(rows, classes)] = of_mine
     unseen[rows] = unseen_of_mine
-    return _HeadAnswers(answers, unseen, knows, of_aside)
+    return _HeadAnswers(answers, unseen, knows, of_quarantined)
 
 
-def _answers(head: Head, aside: Aside) -> FloatArray:
+def _answers(head: Head, quarantined: QuarantinedRows) -> FloatArray:
     """Return what a head says of pictures in quarantine [m, K]."""
-    return head.probabilities(aside.embedding.reshape(-1, head.weight.shape[1]))
+    return head.probabilities(quarantined.embedding.reshape(-1, head.weight.shape[1]))
 
 
 def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.NDArray[np.int64]) -> _Mask:
@@ -208,7 +208,7 @@ def _both_contradict(champion: FloatArray, challenger: FloatArray, truth: npt.ND
 
 def _wrong_by_source(head: _HeadAnswers, labels: LabelledRows, examined: _Mask) -> _Mask:
     """Return the labels that are likely wrong, of every source by itself."""
-    features, aside = labels.features, labels.aside
+    features, quarantined = labels.features, labels.quarantined
     truth, source = features.label_index, np.array(labels.source, np.str_)
     wrong = np.zeros(len(truth), np.bool_)
     if (head.unseen & ~labels.sent).sum() < _FEWEST_TRUSTED:
@@ -216,13 +216,13 @@ def _wrong_by_source(head: _HeadAnswers, labels: LabelledRows, examined: _Mask) 
     foretold = Foretold.by(head.answers[head.unseen])
     contradicted = examined & (head.answers.argmax(axis=1) != truth)
     called = np.array(
-        [features.labels.index(each) if each in features.labels else -1 for each in aside.label], np.int64
+        [features.labels.index(each) if each in features.labels else -1 for each in quarantined.label], np.int64
     )
-    older = (called >= 0) & (head.of_aside.argmax(axis=1) != called)
+    older = (called >= 0) & (head.of_quarantined.argmax(axis=1) != called)
     for each in np.unique(source[contradicted]):
         rows = np.flatnonzero(contradicted & (source == each))
-        beside = np.flatnonzero(older & (np.array(aside.source, np.str_) == each))
-        answers = np.concatenate([head.answers[rows], head.of_aside[beside]])
+        beside = np.flatnonzero(older & (np.array(quarantined.source, np.str_) == each))
+        answers = np.concatenate([head.answers[rows], head.of_quarantined[beside]])
         doubt = wrong_labels(answers, np.concatenate([truth[rows], called[beside]]), foretold)
         wrong[rows] = doubt[: len(rows)] > _LIKELY
     return wrong

@@ -1,4 +1,4 @@
-"""The story of ``regraft refresh``: a training run on all that a model knows by now, through the gate of retrains.
+"""Refresh of a model, a training run on all its pictures.
 
 A retrain changes the head alone; a refresh may bring another backbone, or a fine-tuned one.
 """
@@ -45,7 +45,7 @@ from training.retrain.evidence import Terms, anchor_of, answered_rightly
 from training.retrain.outcome import reason_of
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.sides import BOTH_SIDES
-from training.retrain.training_run import held_rows, judge_made, made_embeddings
+from training.retrain.training_run import candidate_embeddings, holdout_rows, judge_across_backbones
 from training.settings import TrainSettings
 from training.strategies.context import Candidate, Context, Listener, SilentListener
 from training.train import (
@@ -66,7 +66,7 @@ _PICTURES: Final = "pictures"
 
 @dataclass(frozen=True)
 class Network:
-    """What to train, as the flags of ``regraft train`` say it."""
+    """A network to train, as in `training.settings.TrainSettings`."""
 
     backbone: str
     weights: str
@@ -85,7 +85,7 @@ def network_of(
     image_px: int | None = None,
     resize: ResizeRule | None = None,
 ) -> Network:
-    """Return what was asked for, and what the champion is where nothing was.
+    """Return the network asked for, the champion's by default.
 
     Its weights are those of the original network, also where it was fine-tuned; another backbone takes its own default,
     and its own size of pictures. One that went on from a version goes on from there again. What shows all of a picture
@@ -95,10 +95,10 @@ def network_of(
         PreconditionError: there is no champion.
         InvalidRequestError: the champion's weights come from a file that is not at hand, or a version that is gone.
     """
-    found = read_champion(store, name)
-    champion, card = found.artifact.card, found.artifact.card.backbone
+    version = read_champion(store, name)
+    champion, card = version.artifact.card, version.artifact.card.backbone
     if not backbone and not weights and (card.sources or card.weights.startswith(IMPORTED)):
-        backbone = f"{STORE_PREFIX}{_source(store, name, found)}"
+        backbone = f"{STORE_PREFIX}{_source(store, name, version)}"
     is_the_same = backbone in ("", card.name)
     if not weights:
         weights = weights_of(card) if is_the_same else "default"
@@ -110,7 +110,7 @@ def network_of(
 
 
 def _source(store: ModelStore, name: str, champion: StoredVersion) -> str:
-    """Return which version has the backbone that the champion's run began with, as NAME:VERSION.
+    """Return the version, NAME:VERSION, that the champion's run began with.
 
     That is the champion itself, unless it was fine-tuned: its own file has the backbone, whatever became of others.
 
@@ -131,7 +131,7 @@ def _source(store: ModelStore, name: str, champion: StoredVersion) -> str:
 
 
 def weights_of(card: BackboneCard) -> str:
-    """Return where the weights that a card tells of can be had, see `training.backbones.cache.weights_origin`.
+    """Return the origin of a card's weights, see `training.backbones.cache.weights_origin`.
 
     Raises:
         InvalidRequestError: they come from a file that is not at hand.
@@ -150,7 +150,7 @@ def weights_of(card: BackboneCard) -> str:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What came of it; ``promoted`` tells whether it is the champion now."""
+    """A refreshed version, champion if ``promoted``."""
 
     name: str
     version: int
@@ -173,7 +173,7 @@ def refresh(
     limits: GateLimits = GateLimits(),  # noqa: B008 - frozen
     listener: Listener | None = None,
 ) -> Refreshed:
-    """Train anew on the original pictures and the examples, and let the gate decide.
+    """Train on the original pictures and the examples, and judge.
 
     Args:
         settings: as for `training.train`; ``name`` is that of the model, ``data`` has the pictures that its versions
@@ -196,21 +196,20 @@ def refresh(
     with job_lock(examples, name), coordinator_for(settings) as coordinator:
         champion = read_champion(store, name)
         context, settings = _with_target_error(context, champion.artifact.card)
-        aside = _quarantined(champion, examples, name, context)
+        quarantined = _quarantined(champion, examples, name, context)
         collected = collect(champion, settings.data, examples, name, context)
-        made = make_candidate(collected.dataset, context, coordinator)
-        challenger = build_challenger(made, name, settings, parent_version=champion.version)
+        candidate = make_candidate(collected.dataset, context, coordinator)
+        challenger = build_challenger(candidate, name, settings, parent_version=champion.version)
         anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
-        anchor = anchor.among(made.features)
-        judged = _judge(
-            champion, made, collected, examples, store, context, Terms(limits, quarantined=aside, anchor=anchor)
-        )
-        right = answered_rightly(anchor, made.features, made.fitted.head)
-        challenger = replace(challenger, anchor=anchor.moved(right))
-        verdict = judged.verdict
+        anchor = anchor.restricted_to(candidate.features)
+        terms = Terms(limits, quarantined=quarantined, anchor=anchor)
+        findings = _judge(champion, candidate, collected, examples, store, context, terms)
+        right = answered_rightly(anchor, candidate.features, candidate.fitted.head)
+        challenger = replace(challenger, anchor=anchor.updated(right))
+        verdict = findings.verdict
         assert verdict is not None  # it was judged just now
         who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
-        version = _publish(store, challenger, made, judged, context, who, why)
+        version = _publish(store, challenger, candidate, findings, context, who, why)
         promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
         if promoted:
             promote(store, name, version, who=who, why=why, expected=champion.version)
@@ -218,7 +217,7 @@ def refresh(
 
 
 def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, TrainSettings]:
-    """Return the run with the champion's target error, where none was asked for."""
+    """Take the champion's target error where none was asked for."""
     settings = context.settings
     if settings.target_error is None:
         settings = replace(settings, target_error=card.settings.get("target_error"))
@@ -226,19 +225,25 @@ def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, Trai
 
 
 def _publish(
-    store: ModelStore, challenger: Challenger, made: Candidate, judged: Findings, context: Context, who: str, why: str
+    store: ModelStore,
+    challenger: Challenger,
+    candidate: Candidate,
+    judgement: Findings,
+    context: Context,
+    who: str,
+    why: str,
 ) -> int:
     data = context.settings.data
-    findings = with_judgement(collect_findings(made, context.settings), judged)
+    findings = with_judgement(collect_findings(candidate, context.settings), judgement)
     return publish(
         store,
         challenger,
-        left_out=[(shown_path(entry.file, data), entry.reason) for entry in made.dataset.left_out],
+        left_out=[(shown_path(entry.file, data), entry.reason) for entry in candidate.dataset.left_out],
         who=who,
         why=why,
         findings=findings,
-        looked=draw_occlusion_maps(made, findings, context),
-        thumbnails=thumbnails(findings, {image.sha256: image.path for image in made.dataset.images}),
+        looked=draw_occlusion_maps(candidate, findings, context),
+        thumbnails=thumbnails(findings, {image.sha256: image.path for image in candidate.dataset.images}),
     )
 
 
@@ -258,7 +263,7 @@ class Collected:
 
 
 def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
-    """Put wrong labels into quarantine, as a retrain of the champion would find them; that is soon done."""
+    """Quarantine the wrong labels that a retrain of the champion would find."""
     wrong: list[SuspectLabel] = []
     if any(not example.quarantine for example in examples.labels.in_force(name)):
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
@@ -270,7 +275,7 @@ def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, co
 
 
 def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
-    """Return every picture that a model knows by now, with its label in force and its split.
+    """Collect every picture of a model, with label in force and split.
 
     Pictures of ``data`` that are new join, those that were removed as examples do not. The label of an example holds;
     of any other picture that of ``data``, and the champion's only where the picture is not in there any more.
@@ -279,53 +284,56 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
         DatasetError: a picture of the champion is neither in ``data`` nor among the examples.
         PreconditionError: fewer than two classes are left.
     """
-    found = scan(data, context.progress, context.settings.group_by)
-    here = {image.sha256: image.path for image in found.images}
-    learned_examples, aside = learned_from(examples, name, champion.features)
-    in_folder = {image.sha256: one_form(image.label) for image in found.images if image.sha256 not in aside}
+    dataset = scan(data, context.progress, context.settings.group_by)
+    folder_files = {image.sha256: image.path for image in dataset.images}
+    learned_examples, excluded = learned_from(examples, name, champion.features)
+    in_folder = {image.sha256: one_form(image.label) for image in dataset.images if image.sha256 not in excluded}
     sent = {example.sha256: example for example in learned_examples}
     in_force = {sha256: example.label for sha256, example in sent.items()}
-    labels = labels_in_force(champion.features, in_folder | in_force, aside)
-    paths = {sha256: here.get(sha256) or _fetched(examples, sha256, context) for sha256 in labels}
+    labels = labels_in_force(champion.features, in_folder | in_force, excluded)
+    paths = {sha256: folder_files.get(sha256) or _fetched(examples, sha256, context) for sha256 in labels}
     if missing := [sha256 for sha256, path in paths.items() if not path.is_file()]:
         raise DatasetError(
             f"{len(missing)} of {len(paths)} pictures are neither in {data} nor among the examples: all of them have "
             f"to be embedded anew; the first is {missing[0]}"
         )
     embeddings, unreadable = embed_missing(champion, paths, examples, context.progress)
-    kept = examples.labels.sides(name)
-    named = {image.sha256: set(image.group_names) for image in found.images}
+    stored = examples.labels.sides(name)
+    named = {image.sha256: set(image.group_names) for image in dataset.images}
     for sha256, example in sent.items():
         named.setdefault(sha256, set()).update({example.group} - {""})
-    sides = sides_of(champion, embeddings, labels, kept, named)
-    rows = [(each, label, sides.held[each]) for each, label in labels.items() if each in sides.held]
-    labelled = [(label, held) for _, label, held in rows]
+    sides = sides_of(champion, embeddings, labels, stored, named)
+    rows = [(each, label, sides.is_holdout[each]) for each, label in labels.items() if each in sides.is_holdout]
+    labelled = [(label, is_holdout) for _, label, is_holdout in rows]
     refuse_unseen(champion.features.labels, seen_labels(champion.features), labelled, f"{name}:{champion.version}")
     classes = settle_classes(champion.features.labels, labelled)
-    reasons = [*unreadable.items(), *left_out_with(classes, rows), *((each, BOTH_SIDES) for each in sorted(sides.both))]
+    on_both = ((each, BOTH_SIDES) for each in sorted(sides.on_both))
+    reasons = [*unreadable.items(), *left_out_with(classes, rows), *on_both]
     weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
-    weights |= {image.sha256: image.weight for image in found.images}
+    weights |= {image.sha256: image.weight for image in dataset.images}
     images = [
-        LabelledImage(paths[each], label, held, sha256=each, group=sides.group[each], weight=weights.get(each, 1.0))
-        for each, label, held in rows
+        LabelledImage(paths[each], label, side, sha256=each, group=sides.group[each], weight=weights.get(each, 1.0))
+        for each, label, side in rows
     ]
     learned = tuple(image for image in images if image.label not in classes.left_out)
-    examples.labels.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in kept})
+    examples.labels.keep_sides(
+        name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in stored}
+    )
     return Collected(
         Dataset(
             classes.labels,
             learned,
-            (*found.left_out, *(SkippedFile(paths[sha256], reason) for sha256, reason in reasons)),
+            (*dataset.left_out, *(SkippedFile(paths[sha256], reason) for sha256, reason in reasons)),
             f"as in version {champion.version}, new ones by their groups",
             is_settled=True,
         ),
         tuple(image for image in images if image.label in classes.lost and image.is_holdout),
-        (*classes.remarks, *remarks_on(sides), *_told_otherwise(in_folder, in_force)),
+        (*classes.remarks, *remarks_on(sides), *_label_conflicts(in_folder, in_force)),
     )
 
 
-def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is to be said of pictures whose folder and whose label as an example differ."""
+def _label_conflicts(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> Iterator[str]:
+    """Yield the remark on pictures whose folder and example differ."""
     differ = sorted(sha256 for sha256, label in sent.items() if in_folder.get(sha256, label) != label)
     if differ:
         yield (
@@ -336,17 +344,17 @@ def _told_otherwise(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> It
 
 def _judge(
     champion: StoredVersion,
-    made: Candidate,
+    candidate: Candidate,
     collected: Collected,
     examples: ExamplesStore,
     store: ModelStore,
     context: Context,
     terms: Terms,
 ) -> Findings:
-    features, name = made.features, context.settings.name
+    features, name = candidate.features, context.settings.name
     lost = {image.sha256: image for image in collected.lost}
     paths = {sha256: image.path for sha256, image in lost.items()}
-    embeddings = made_embeddings(champion, made, paths, context)
+    embeddings = candidate_embeddings(champion, candidate, paths, context)
     rows = [(sha256, image.label, True) for sha256, image in lost.items()]
     data = RetrainData(
         features,
@@ -354,15 +362,16 @@ def _judge(
         sources_of(features, [example for example in examples.labels.in_force(name) if not example.quarantine]),
         new_rows(champion.features, features),
         (),
-        held_rows(champion.features.labels, rows, embeddings, features),
+        holdout_rows(champion.features.labels, rows, embeddings, features),
         collected.remarks,
     )
-    files = paths | {image.sha256: image.path for image in made.dataset.images}
-    return judge_made(champion, made, data, files, examples.embeddings, store.golden(name), context, terms)
+    files = paths | {image.sha256: image.path for image in candidate.dataset.images}
+    golden = store.golden(name)
+    return judge_across_backbones(champion, candidate, data, files, examples.embeddings, golden, context, terms)
 
 
 def _fetched(examples: ExamplesStore, sha256: str, context: Context) -> Path:
-    """Return where an example's picture is on this disk; one in an object store is copied."""
+    """Return an example's file; one in an object store is copied."""
     file = examples.image_file(sha256)
     if isinstance(file, Path):
         return file

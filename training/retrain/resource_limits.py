@@ -24,7 +24,7 @@ log = logging.getLogger("regraft.retrain")
 
 
 class _Stopped(BaseException):
-    """The limit's signal, no `Exception`, so that no handler of errors stops it."""
+    """Signal of a limit, which no handler of `Exception` stops."""
 
 
 def lower_priority(cpus: int = 0) -> None:
@@ -41,8 +41,10 @@ def lower_priority(cpus: int = 0) -> None:
 
 
 @contextmanager
-def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], object] = log.error) -> Iterator[None]:
-    """Interrupt the block beyond a time or memory; in the main thread only.
+def limited(minutes: float, memory_mb: int = 0, before_exit: Callable[[str], object] = log.error) -> Iterator[None]:
+    """Interrupt the block beyond a time or memory.
+
+    It works in the main thread alone.
 
     Memory is what the process has for itself and not from a file, as a look at /proc ten times a second finds it. Where
     there is no /proc, as on macOS, it has no limit. A limit of the system's own (RLIMIT_DATA) would count what threads
@@ -54,7 +56,7 @@ def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], obje
     Args:
         minutes: the longest that it may take.
         memory_mb: the most megabytes (2^20 bytes) that the process may have; 0 for any.
-        last_words: called in another thread with the reason before the process ends by itself.
+        before_exit: called in another thread with the reason before the process ends by itself.
 
     Raises:
         TrainingError: it took longer, or more.
@@ -75,7 +77,7 @@ def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], obje
         signal.pthread_kill(main, signal.SIGALRM)
 
     main, before = threading.get_ident(), signal.signal(signal.SIGALRM, stop)
-    watchdog = threading.Thread(target=_watch_memory, args=(memory_mb, over, interrupt, last_words), daemon=True)
+    watchdog = threading.Thread(target=_watch_memory, args=(memory_mb, over, interrupt, before_exit), daemon=True)
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
@@ -95,7 +97,7 @@ def limited(minutes: float, memory_mb: int = 0, last_words: Callable[[str], obje
 
 
 def _watch_memory(
-    limit_mb: int, over: threading.Event, interrupt: Callable[[str], None], last_words: Callable[[str], object]
+    limit_mb: int, over: threading.Event, interrupt: Callable[[str], None], before_exit: Callable[[str], object]
 ) -> None:
     """Interrupt the block beyond its memory, or end the process."""
     while (used_mb := _private_mb()) <= limit_mb:
@@ -106,7 +108,7 @@ def _watch_memory(
     if over.wait(_GRACE_S):
         return
     log.error("%s; it does not stop, so its process ends", reason)
-    saying = threading.Thread(target=last_words, args=(reason,), daemon=True)  # what it needs may hang as well
+    saying = threading.Thread(target=before_exit, args=(reason,), daemon=True)  # what it needs may hang as well
     saying.start()
     saying.join(_GRACE_S)
     os._exit(OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Sides of the split: a picture stays for ever on that of its group.
+"""Sides of the split, fixed for ever by a picture's group.
 
 A picture belongs with those of the same named group, with those it looks nearly like, and with those that these belong
 with. Its bytes decide only where it is alone: a byte more behind a JPEG's end makes another file, and no other picture.
@@ -31,14 +31,14 @@ class Sides:
     """Sides and groups of pictures, by image hash.
 
     Attributes:
-        held: whether a picture is holdout.
+        is_holdout: by hash.
         group: see `training.head.features.Features`.
-        both: pictures that belong with both sides, and so to none.
+        on_both: pictures that belong with both sides, and so to none.
     """
 
-    held: dict[str, bool]
+    is_holdout: dict[str, bool]
     group: dict[str, int]
-    both: frozenset[str]
+    on_both: frozenset[str]
 
 
 def settle_sides(
@@ -62,15 +62,15 @@ def settle_sides(
         named: names that people gave to groups of a picture; of others too.
     """
     ties = {name: _ties(name, groups, named) for name in [*names, *(name for name in fixed if name in named)]}
-    held = {name: fixed[name] for name in names if name in fixed}
-    both = set()
+    is_holdout = {name: fixed[name] for name in names if name in fixed}
+    on_both = set()
     for free, sides in _with_neighbours(ties, pairs, fixed):
         if len(sides) == 2:
-            both |= free
+            on_both |= free
         else:
             side = sides.pop() if sides else _is_held_out(_name_of(free, ties))
-            held |= dict.fromkeys(free, side)
-    return Sides(held, dict(_groups_of(ties, pairs, held, groups)), frozenset(both))
+            is_holdout |= dict.fromkeys(free, side)
+    return Sides(is_holdout, dict(_groups_of(ties, pairs, is_holdout, groups)), frozenset(on_both))
 
 
 def _with_neighbours(
@@ -98,25 +98,25 @@ def _with_neighbours(
 
 
 def _groups_of(
-    ties: Mapping[str, frozenset[int]], pairs: Iterable[Pair], held: Mapping[str, bool], groups: Mapping[str, int]
+    ties: Mapping[str, frozenset[int]], pairs: Iterable[Pair], is_holdout: Mapping[str, bool], groups: Mapping[str, int]
 ) -> Iterator[tuple[str, int]]:
     """Yield each picture's group; newcomers join the champion's lowest."""
     together: DisjointSet = DisjointSet()
-    for name, side in held.items():
+    for name, side in is_holdout.items():
         for tie in ties[name]:
             _merge(together, (groups[name], side) if name in groups else name, (tie, side))
     for first, second in pairs:
-        if first in held and held[first] == held.get(second):
-            ends = [(groups[name], held[name]) if name in groups else name for name in (first, second)]
+        if first in is_holdout and is_holdout[first] == is_holdout.get(second):
+            ends = [(groups[name], is_holdout[name]) if name in groups else name for name in (first, second)]
             if not all(isinstance(end, tuple) for end in ends):
                 _merge(together, *ends)
-    existing = {(group, held[name]) for name, group in groups.items() if name in held}
+    existing = {(group, is_holdout[name]) for name, group in groups.items() if name in is_holdout}
     for members in together.subsets():
         joined = sorted(members & existing)
         free = {each for each in members if isinstance(each, str)}
         group: int = joined[0][0] if joined else _name_of(free, ties)
         yield from ((each, group) for each in free)
-    yield from ((name, known_as) for name, known_as in groups.items() if name in held)
+    yield from ((name, known_as) for name, known_as in groups.items() if name in is_holdout)
 
 
 def _merge(together: DisjointSet, first: Any, second: Any) -> None:  # noqa: ANN401 - names and groups

@@ -1,4 +1,4 @@
-"""What a whole training run puts before the gate: its backbone, and its split, may be others than the champion's."""
+"""Judgement of a training run, whose backbone and split may differ."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,34 +20,34 @@ from training.strategies.context import Candidate, Context
 from training.versions.read import StoredVersion
 
 
-def judge_trained(
+def judge_training_run(
     champion: StoredVersion,
-    made: Candidate,
+    candidate: Candidate,
     examples: str,
     golden: list[tuple[Path, str]],
     context: Context,
     limits: GateLimits,
 ) -> Findings:
-    """Judge a training run that shares no split with the champion, by pictures that neither was fitted on.
+    """Judge a training run with a split of its own.
 
-    They are the holdout of the run without what belongs with pictures that the champion learned from, and the
-    champion's without what belongs with those of the run. A class of the champion that the run does not have is a
-    reason to refuse: its pictures came from elsewhere.
+    The pictures are those that neither was fitted on: the holdout of the run without what belongs with pictures that
+    the champion learned from, and the champion's without what belongs with those of the run. A class of the champion
+    that the run does not have is a reason to refuse: its pictures came from elsewhere.
 
     Args:
         champion: what it competes with.
-        made: what the run made.
+        candidate: of the run.
         examples: folder or URL of the examples, where pictures of the champion's holdout may be.
-        golden: see `judge_made`.
+        golden: see `judge_across_backbones`.
         context: of the run.
         limits: of the gate.
     """
-    now, before = made.features, champion.features
-    files: dict[str, ImageFile] = {image.sha256: image.path for image in made.dataset.images}
-    with embedding_cache(context.cache) as known:
-        aside = _learned_by_champion(champion, now.holdout(), files, known, context)
-        older = _older(champion, made, files, example_images(examples), context)
-        rows = [row for row in rows_of(now) if row[0] not in aside]
+    now, before = candidate.features, champion.features
+    files: dict[str, ImageFile] = {image.sha256: image.path for image in candidate.dataset.images}
+    with embedding_cache(context.cache) as cached:
+        excluded = _learned_by_champion(champion, now.holdout(), files, cached, context)
+        older = _older(champion, candidate, files, example_images(examples), context)
+        rows = [row for row in rows_of(now) if row[0] not in excluded]
         old_rows = rows_of(older)
         features = assemble(
             now.labels,
@@ -63,110 +63,106 @@ def judge_trained(
             new_rows(before, features),
             (),
             lost,
-            tuple(_remarks(champion, len(aside), unseen)),
+            tuple(_remarks(champion, len(excluded), unseen)),
         )
-        found = judge_made(champion, made, data, files, known, golden, context, Terms(limits))
-    return _without_lost_classes(found, champion, now.labels)
+        findings = judge_across_backbones(champion, candidate, data, files, cached, golden, context, Terms(limits))
+    return _without_lost_classes(findings, champion, now.labels)
 
 
 def _learned_by_champion(
-    champion: StoredVersion, held: Features, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+    champion: StoredVersion, holdout: Features, files: Mapping[str, ImageFile], cached: EmbeddingCache, context: Context
 ) -> set[str]:
-    """Return the holdout pictures of a run that the champion was fitted on, or on pictures that belong with them."""
+    """Return hashes of holdout pictures that the champion learned."""
     train = champion.features.train()
-    rest = held.select(~np.isin(held.sha256, train.sha256))
-    seen = champion_embeddings(champion, {sha256: files[sha256] for sha256 in rest.sha256}, known, context)
+    rest = holdout.select(~np.isin(holdout.sha256, train.sha256))
+    seen = champion_embeddings(champion, {sha256: files[sha256] for sha256 in rest.sha256}, cached, context)
     vectors = np.array([seen[sha256] for sha256 in rest.sha256], np.float32).reshape(-1, train.embedding.shape[1])
-    return (set(held.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
+    return (set(holdout.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
 
 
 def _older(
-    champion: StoredVersion, made: Candidate, files: dict[str, ImageFile], kept: ImageFiles, context: Context
+    champion: StoredVersion, candidate: Candidate, files: dict[str, ImageFile], store: ImageFiles, context: Context
 ) -> Features:
-    """Return the champion's holdout beyond the run's pictures, as far as it is at hand; ``files`` learns where."""
-    now, before = made.features, champion.features.holdout()
-    learned = {*now.sha256, *(sample.sha256 for sample in made.extra)}
-    wanted = {sha256: kept.file(sha256) for sha256 in before.sha256 if sha256 not in learned}
+    """Embed the champion's own holdout; its files join ``files``."""
+    now, before = candidate.features, champion.features.holdout()
+    learned = {*now.sha256, *(sample.sha256 for sample in candidate.extra)}
+    wanted = {sha256: store.file(sha256) for sha256 in before.sha256 if sha256 not in learned}
     files |= wanted
-    embeddings = made_embeddings(champion, made, wanted, context)
+    embeddings = candidate_embeddings(champion, candidate, wanted, context)
     older = before.select(np.isin(before.sha256, list(embeddings)))
     vectors = np.array([embeddings[sha256] for sha256 in older.sha256], np.float32)
     older = replace(older, embedding=vectors.reshape(-1, now.embedding.shape[1]))
     return older.select(~np.isin(older.sha256, list(relatives(older, now.train()))))
 
 
-def judge_made(
+def judge_across_backbones(
     champion: StoredVersion,
-    made: Candidate,
+    candidate: Candidate,
     data: RetrainData,
     files: Mapping[str, ImageFile],
-    known: EmbeddingCache,
+    cached: EmbeddingCache,
     golden: list[tuple[Path, str]],
     context: Context,
     terms: Terms,
 ) -> Findings:
-    """Judge what a training run made; the champion looks at the holdout through its own backbone.
+    """Judge a candidate; the champion answers by its own backbone.
 
     Args:
         champion: what it competes with.
-        made: what the run made.
+        candidate: of the run.
         data: see `judge_challenger`; embeddings are those of the new backbone.
         files: by hash, of the pictures to judge by.
-        known: has embeddings of the champion's backbone, and takes those that are missing.
+        cached: has embeddings of the champion's backbone, and takes those that are missing.
         golden: pictures that it has to answer rightly, and their labels; they and the champion's target error join the
             terms.
         context: of the run.
         terms: what it is held to.
     """
     names = (*data.features.holdout().sha256, *data.lost.sha256)
-    embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, known, context)
+    embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, cached, context)
     size = champion.features.embedding.shape[1]
     rows = np.array([embeddings[sha256] for sha256 in names], np.float32).reshape(len(names), size)
-    looks = golden_answers(golden, _embedder(made), made.fitted.head, data.features.labels) if golden else []
+    head = candidate.fitted.head
+    looks = golden_answers(golden, Embedder.of(candidate.backbone), head, data.features.labels) if golden else []
     before = champion.probabilities(rows)
     terms = replace(terms, golden=looks, target_error=champion.artifact.card.settings.get("target_error"))
-    return judge_challenger(champion.features, before, data, made.fitted, terms)
+    return judge_challenger(champion.features, before, data, candidate.fitted, terms)
 
 
 def champion_embeddings(
-    champion: StoredVersion, files: Mapping[str, ImageFile], known: EmbeddingCache, context: Context
+    champion: StoredVersion, files: Mapping[str, ImageFile], cached: EmbeddingCache, context: Context
 ) -> dict[str, FloatArray]:
-    """Return what the champion's backbone makes of pictures, by hash; ``known`` as in `judge_made`."""
+    """Embed pictures by the champion's backbone; ``cached`` as in `judge_across_backbones`."""
     embeddings = _by_hash(champion.features)
     missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
     if missing:
-        embeddings |= champion.embedder.embed(missing, known, context.progress)[0]
+        embeddings |= champion.embedder.embed(missing, cached, context.progress)[0]
     return embeddings
 
 
-def made_embeddings(
-    champion: StoredVersion, made: Candidate, files: Mapping[str, ImageFile], context: Context
+def candidate_embeddings(
+    champion: StoredVersion, candidate: Candidate, files: Mapping[str, ImageFile], context: Context
 ) -> dict[str, FloatArray]:
-    """Return what the new backbone makes of more pictures, by hash; what cannot be read is missing."""
-    same = _by_hash(champion.features) if made.backbone.key == champion.key else {}
-    found = {sha256: same[sha256] for sha256 in files if sha256 in same}
-    missing = {sha256: file for sha256, file in files.items() if sha256 not in found}
+    """Embed more pictures by the new backbone, without unreadable ones."""
+    same = _by_hash(champion.features) if candidate.backbone.key == champion.key else {}
+    embeddings = {sha256: same[sha256] for sha256 in files if sha256 in same}
+    missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
     if missing:
-        with embedding_cache(context.cache) as known:
-            found |= _embedder(made).embed(missing, known, context.progress)[0]
-    return found
+        with embedding_cache(context.cache) as cached:
+            embeddings |= Embedder.of(candidate.backbone).embed(missing, cached, context.progress)[0]
+    return embeddings
 
 
-def held_rows(
+def holdout_rows(
     labels: tuple[str, ...], rows: list[Row], embeddings: Mapping[str, FloatArray], like: Features
 ) -> Features:
-    """Return rows as features that are as wide as others, also where there are none."""
+    """Return rows, perhaps none, as features as wide as others."""
     nothing = np.zeros(len(like.sha256), np.bool_)
     return assemble(labels, rows, embeddings) if rows else replace(like.select(nothing), labels=labels)
 
 
 def _by_hash(features: Features) -> dict[str, FloatArray]:
     return dict(zip(features.sha256, features.embedding, strict=True))
-
-
-def _embedder(made: Candidate) -> Embedder:
-    backbone = made.backbone
-    return Embedder.of(backbone)
 
 
 def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str]:
@@ -182,8 +178,8 @@ def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str
         )
 
 
-def _without_lost_classes(found: Findings, champion: StoredVersion, labels: tuple[str, ...]) -> Findings:
-    """Return what was found, refused where classes of the champion would be gone."""
+def _without_lost_classes(findings: Findings, champion: StoredVersion, labels: tuple[str, ...]) -> Findings:
+    """Refuse a run where classes of the champion would be gone."""
     counts = np.bincount(champion.features.label_index, minlength=len(champion.features.labels))
     gone = [
         f"class {label!r} would be gone, of which version {champion.version} knows {count} images: `regraft refresh` "
@@ -201,7 +197,7 @@ def _without_lost_classes(found: Findings, champion: StoredVersion, labels: tupl
             f"{len(strange)} classes would be gone that version {champion.version} was imported with, the first is "
             f"{strange[0]!r}: give the new model another --name"
         )
-    verdict = found.verdict
+    verdict = findings.verdict
     if not gone or verdict is None:
-        return found
-    return replace(found, verdict=replace(verdict, blessed=False, reasons=(*gone, *verdict.reasons)))
+        return findings
+    return replace(findings, verdict=replace(verdict, blessed=False, reasons=(*gone, *verdict.reasons)))

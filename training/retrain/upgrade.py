@@ -1,10 +1,10 @@
-"""The story of ``regraft upgrade``: a version of an older Regraft gets embeddings and a head of this one, by the gate.
+"""Upgrade of versions of an older Regraft: new embeddings and head.
 
 The backbone stays as it is in the file, so that neither torch nor the original weights are needed.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ import numpy as np
 from regraft.errors import DatasetError
 from regraft.files import text_of
 from regraft.machine import user_name
-from regraft.model import artifact
 from regraft.progress import Progress, silent
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.stores.older_versions import OlderVersion, find_older, read_older
 from regraft.stores.recovery import job_lock
-from training.backbones.cache import backbone_of, embedding_cache
+from training.backbones.cache import backbone_of
 from training.data.find_images import find_images
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, load_features
@@ -29,12 +27,12 @@ from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.outcome import reason_of
 from training.versions.publish import Provenance, build, promote, prove_on_files, publish
-from training.versions.read import StoredVersion
+from training.versions.read import StoredVersion, embed_anew
 
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What came of one model; ``promoted`` tells whether the new version is the champion now."""
+    """An upgraded version, champion if ``promoted``."""
 
     name: str
     version: int
@@ -57,7 +55,7 @@ def upgrade(
     gate: GateMode = GateMode.AUTO,
     progress: Progress = silent,
 ) -> Iterator[Upgraded]:
-    """Redo every champion that this Regraft cannot serve, and yield what came of each.
+    """Upgrade every champion that this Regraft cannot serve.
 
     Args:
         store: the model store.
@@ -88,21 +86,25 @@ def _upgrade(
     progress: Progress,
 ) -> Upgraded:
     folder = store.folder(older.name, older.version)
-    read = read_older(folder / MODEL_FILE)
-    champion = StoredVersion(older.version, read, load_features(folder / FEATURES_FILE), None)
+    model = read_older(folder / MODEL_FILE)
+    champion = StoredVersion(older.version, model, load_features(folder / FEATURES_FILE), None)
     files = find_images(champion.features.sha256, data, places, progress)
-    embedder, features, unreadable = _embed(champion, files, cache, progress)
-    fitted = refit(read.card, features, None, progress)
+    if not champion.features.sha256:
+        raise DatasetError(f"{model.card.name}:{older.version} has no pictures to fit a head on: import it again")
+    backbone = backbone_of(model)
+    embedder = Embedder.of(backbone)
+    features, unreadable = embed_anew(champion.features, embedder, files, cache, progress)
+    fitted = refit(model.card, features, None, progress)
     golden = store.golden(older.name)
     looks = golden_answers(golden, embedder, fitted.head, features.labels) if golden else []
     old = champion.features.select(np.isin(champion.features.sha256, features.sha256))
-    before = read.head.probabilities(old.holdout().embedding)  # as it answered while its own rule held
-    terms = Terms(golden=looks, target_error=read.card.settings.get("target_error"))
+    before = model.head.probabilities(old.holdout().embedding)  # as it answered while its own rule held
+    terms = Terms(golden=looks, target_error=model.card.settings.get("target_error"))
     findings = judge_challenger(champion.features, before, _data_of(features), fitted, terms)
     verdict = findings.verdict
     assert verdict is not None  # it was judged just now
-    provenance = Provenance.of_refit(older.name, "upgrade", read.card, older.version)
-    challenger = build(backbone_of(read), fitted, features, provenance)
+    provenance = Provenance.of_refit(older.name, "upgrade", model.card, older.version)
+    challenger = build(backbone, fitted, features, provenance)
     prove_on_files(challenger, fitted.head, files.__getitem__)
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
     who, why = user_name(), reason_of("upgrade", verdict, gate)
@@ -113,26 +115,8 @@ def _upgrade(
     return Upgraded(older.name, version, older.version, verdict, promoted)
 
 
-def _embed(
-    champion: StoredVersion, files: dict[str, ImageFile], cache: Path, progress: Progress
-) -> tuple[Embedder, Features, dict[str, str]]:
-    """Return the version's features by this Regraft's image rule, and by hash why a picture is not among them."""
-    card = champion.artifact.card
-    backbone = artifact.ungraft(champion.artifact.model).SerializeToString()
-    embedder = Embedder.open(backbone, card.image, card.embedding_key, card.backbone.precision)
-    with embedding_cache(cache) as known:
-        embeddings, failures = embedder.embed(files, known, progress)
-    kept = champion.features.select(~np.isin(champion.features.sha256, list(failures)))
-    if not champion.features.sha256:
-        raise DatasetError(f"{card.name}:{champion.version} has no pictures to fit a head on: import it again")
-    if not kept.sha256:
-        raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
-    vectors = np.array([embeddings[sha256] for sha256 in kept.sha256], np.float32)
-    return embedder, replace(kept, embedding=vectors), failures
-
-
 def _data_of(features: Features) -> RetrainData:
-    """Return the same pictures as data of a retrain that brings nothing new."""
+    """Return features as data of a retrain without news."""
     count = len(features.sha256)
     nothing = np.zeros(count, np.bool_)
     return RetrainData(features, None, (FIRST_SOURCE,) * count, nothing, (), features.select(nothing))

@@ -1,4 +1,4 @@
-"""From a fitted head to a version in the model store: the card, the file, the proof, the publication."""
+"""Publication of a fitted head as a version: card, file, proof."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,8 +99,8 @@ class Provenance:
     def of_refit(
         name: str, strategy: str, parent: ModelCard, version: int, settings: Mapping[str, Any] = NO_SETTINGS
     ) -> "Provenance":
-        """Return that of a version with a parent's backbone, and the settings that a head is refitted with."""
-        refitted = {each: parent.settings[each] for each in REFIT_SETTINGS if each in parent.settings}
+        """Return that of a version which refits a parent's head."""
+        refitted: dict[str, Any] = {each: parent.settings[each] for each in REFIT_SETTINGS if each in parent.settings}
         return Provenance(name, strategy, {**refitted, **settings}, parent.seed, parent.recipe, version)
 
 
@@ -165,13 +165,13 @@ def _kept_state(state: bytes) -> KeptState:
 
 
 def measure_head(head: Head, features: Features) -> Metrics | None:
-    """Measure a head on the holdout rows; their embeddings came through the exported backbone."""
+    """Measure a head on the holdout rows."""
     holdout = features.holdout()
     return measure(head.probabilities(holdout.embedding), holdout.label_index, features.labels, holdout.group)
 
 
 def _reference(fitted: FittedHead, features: Features) -> Reference | None:
-    """Take the holdout, which this very head has judged, unless more can be said out of fold."""
+    """Summarise answers on the holdout, or out of fold."""
     holdout, unseen = features.holdout(), fitted.unseen
     if len(holdout.sha256) >= min(_REFERENCE_IMAGES, len(unseen.rows)):
         of_holdout = fitted.head.probabilities(holdout.embedding), fitted.head.novelty(holdout.embedding)
@@ -180,7 +180,7 @@ def _reference(fitted: FittedHead, features: Features) -> Reference | None:
 
 
 def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings: Sequence[Any]) -> None:
-    """Run the finished file on real crops, as the server will, and compare with what the metrics were computed from.
+    """Compare the finished file's answers on real crops with those measured.
 
     Raises:
         ArtifactError: the file answers something else.
@@ -204,7 +204,7 @@ def prove(challenger: Challenger, head: Head, crops: Sequence[Crop], embeddings:
 def prove_on_files(
     challenger: Challenger, head: Head, file_of: Callable[[str], ImageFile], rows: Iterable[int] | None = None
 ) -> None:
-    """Run `prove` on the first few readable pictures of the features, of the holdout where there is one.
+    """Prove a file on the first readable pictures, of holdout where possible.
 
     Args:
         challenger: see `prove`.
@@ -214,8 +214,8 @@ def prove_on_files(
     """
     features = challenger.features
     if rows is None:
-        held = np.flatnonzero(features.is_holdout).tolist()
-        rows = held or range(len(features.sha256))
+        holdout = np.flatnonzero(features.is_holdout).tolist()
+        rows = holdout or range(len(features.sha256))
     row_of = dict(zip(features.sha256, range(len(features.sha256)), strict=True))
     files = ((features.sha256[row], file_of(features.sha256[row])) for row in rows)
     shown = list(islice(readable_crops(files, challenger.card.image), _PROOF_IMAGES))
@@ -234,7 +234,7 @@ def publish(
     thumbnails: Mapping[str, bytes] = NO_PICTURES,
     looked: Mapping[str, bytes] = NO_PICTURES,
 ) -> int:
-    """Write a version into the store and return its number. It does not serve before it is promoted."""
+    """Write a version, not yet promoted, and return its number."""
     train = challenger.features.train()
     counts = np.bincount(train.label_index, minlength=len(train.labels)).tolist()
     findings = replace(findings, train_images=dict(zip(train.labels, counts, strict=True)))
@@ -256,9 +256,7 @@ def publish(
 def promote(
     store: ModelStore, name: str, version: int, *, who: str, why: str, expected: int | None, job: str = ""
 ) -> None:
-    """Make a published version the champion, after reading its file back whole.
-
-    What was proven is what will serve.
+    """Make a published version the champion, once its file is read back.
 
     Args:
         store: the model store.
@@ -279,11 +277,11 @@ def promote(
 
 
 def library_versions() -> dict[str, str]:
-    """Return what the card says of the libraries, as they are here and now."""
-    found = {"regraft": version("regraft")}
+    """Return the installed versions of the libraries that a card names."""
+    versions = {"regraft": version("regraft")}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

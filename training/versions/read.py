@@ -1,17 +1,22 @@
 """A published version, read back with its features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from regraft.errors import PreconditionError
+from regraft.errors import DatasetError, PreconditionError
 from regraft.label_rules import one_form
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.model.session import arithmetic_here
+from regraft.progress import Progress
+from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
+from training.backbones.cache import embedding_cache
 from training.head.additional import Additional
 from training.head.features import Embedder, Features, load_features, provider_for
 
@@ -95,3 +100,23 @@ def _in_one_form(champion: StoredVersion) -> StoredVersion:
     if additional is not None:
         additional = replace(additional, label_index=index[additional.label_index])
     return replace(champion, features=features, additional=additional)
+
+
+def embed_anew(
+    features: Features, embedder: Embedder, files: Mapping[str, ImageFile], cache: Path, progress: Progress
+) -> tuple[Features, dict[str, str]]:
+    """Embed a version's pictures by another backbone.
+
+    Returns:
+        Features of the readable pictures, and by hash why others cannot be read.
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    with embedding_cache(cache) as cached:
+        embeddings, failures = embedder.embed(files, cached, progress)
+    readable = features.select(~np.isin(features.sha256, list(failures)))
+    if not readable.sha256:
+        raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
+    vectors = np.array([embeddings[sha256] for sha256 in readable.sha256], np.float32)
+    return replace(readable, embedding=vectors), failures

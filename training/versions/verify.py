@@ -1,4 +1,4 @@
-"""Does a version come from the data that it says it comes from? Fit its head anew, and compare the bytes."""
+"""Verification of a version: its head, fitted anew, has the same bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +16,7 @@ _REFITTED: Final = ("probe", "retrain", "upgrade")
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found.
+    """Findings of a verification.
 
     Attributes:
         data: whether the features beside the file are those that the card's digest was made of.
@@ -38,7 +38,7 @@ class Verified:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing speaks against the version."""
+        """True where nothing speaks against the version."""
         return self.data and self.metrics and self.head is not False
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,7 +47,9 @@ class Verified:
 
 
 def verify(store: ModelStore, wanted: str, progress: Progress = silent) -> Verified:
-    """Verify ``NAME:VERSION``, or the champion of ``NAME``; the digests of head and backbone are checked on reading.
+    """Verify ``NAME:VERSION``, or the champion of ``NAME``.
+
+    The digests of head and backbone are checked on reading.
 
     Raises:
         NotFoundError: there is no such version.
@@ -55,16 +57,16 @@ def verify(store: ModelStore, wanted: str, progress: Progress = silent) -> Verif
         ArtifactError: the version is damaged.
     """
     name, version = store.find(wanted)
-    found = read_version(store, name, version)
-    card, features = found.artifact.card, found.features
+    stored = read_version(store, name, version)
+    card, features = stored.artifact.card, stored.features
     now = library_versions()
-    anew = refit(card, features, found.additional, progress).head if card.strategy in _REFITTED else None
-    answers = [head.probabilities(features.embedding) for head in (anew, found.artifact.head) if head]
+    anew = refit(card, features, stored.additional, progress).head if card.strategy in _REFITTED else None
+    answers = [head.probabilities(features.embedding) for head in (anew, stored.artifact.head) if head]
     return Verified(
         name,
         version,
         features.digest() == card.data_digest,
-        measure_head(found.artifact.head, features) == card.metrics,
+        measure_head(stored.artifact.head, features) == card.metrics,
         anew.digest() == card.head_digest if anew else None,
         float(np.abs(answers[0] - answers[1]).max()) if anew else None,
         card.strategy,

@@ -34,7 +34,7 @@ def reasons(held: Anchor, right: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     """Judge a challenger as good as its champion, and so far off the anchor."""
     same = np.asarray(np.eye(2, dtype=np.float32)[np.zeros(9, np.int64)])
     answers = Answers(same, same, np.zeros(9, np.int64), ("ant", "bee"))
-    return judge(answers, GateLimits(), anchor=held.compared(right)).reasons
+    return judge(answers, GateLimits(), anchor=held.compare(right)).reasons
 
 
 def test_small_losses_step_by_step_are_refused_when_together_they_are_shown_to_be_too_many() -> None:
@@ -42,7 +42,7 @@ def test_small_losses_step_by_step_are_refused_when_together_they_are_shown_to_b
     for step in range(1, 16):
         right = rights(2 * step)
         refused.append(bool(reasons(held, right)))
-        held = held.moved(right)
+        held = held.updated(right)
 
     assert not any(refused[:3])
     assert all(refused[9:])
@@ -59,7 +59,7 @@ def test_the_reason_names_the_class_and_both_figures() -> None:
 def test_a_class_that_falls_while_another_rises_is_seen() -> None:
     before = rights(0, bees_lost=40)
     after = rights(30, bees_lost=5)
-    held = anchor(before).moved(after)
+    held = anchor(before).updated(after)
 
     (reason,) = reasons(anchor(before), after)
 
@@ -72,15 +72,15 @@ def test_a_class_that_falls_while_another_rises_is_seen() -> None:
 def test_a_better_version_raises_the_anchor_and_a_worse_one_does_not_lower_it() -> None:
     held = anchor(rights(50))
 
-    assert held.moved(rights(20)).right.sum() == 180
-    assert held.moved(rights(60)).right.sum() == 150
+    assert held.updated(rights(20)).right.sum() == 180
+    assert held.updated(rights(60)).right.sum() == 150
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_what_is_as_good_as_the_best_is_never_refused(ants: int, bees: int) -> None:
     held = anchor(rights(ants, bees))
 
-    assert held.compared(rights(ants, bees)).loss_p_value >= LEVEL
+    assert held.compare(rights(ants, bees)).loss_p_value >= LEVEL
     assert reasons(held, rights(ants, bees)) == ()
 
 
@@ -102,7 +102,7 @@ def test_pictures_that_were_removed_or_relabelled_are_nobodys_evidence() -> None
     changed[relabelled] = 1 - changed[relabelled]
     now = features.select(np.array([name != held.sha256[1] for name in features.sha256]))
 
-    assert held.among(now).sha256 == (held.sha256[0], *held.sha256[2:])
+    assert held.restricted_to(now).sha256 == (held.sha256[0], *held.sha256[2:])
     relabelled_features = type(features)(
         features.labels,
         features.embedding,
@@ -112,7 +112,7 @@ def test_pictures_that_were_removed_or_relabelled_are_nobodys_evidence() -> None
         features.group,
         features.weight,
     )
-    assert held.among(relabelled_features).sha256 == held.sha256[1:]
+    assert held.restricted_to(relabelled_features).sha256 == held.sha256[1:]
 
 
 def test_it_is_kept_beside_the_features_and_read_again(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_versions_of_earlier_states_have_none_and_a_damaged_file_is_named(tmp_pa
 def test_a_wider_limit_that_a_person_typed_holds_for_all_steps_too() -> None:
     same = np.asarray(np.eye(2, dtype=np.float32)[np.zeros(9, np.int64)])
     answers = Answers(same, same, np.zeros(9, np.int64), ("ant", "bee"))
-    drift = anchor().compared(rights(30))
+    drift = anchor().compare(rights(30))
 
     assert not judge(answers, GateLimits(max_drop=1, max_class_drop=1), anchor=drift).blessed
     assert judge(answers, GateLimits(max_drop=20, max_class_drop=40), anchor=drift).blessed

@@ -7,7 +7,7 @@ from tests.training.conftest import blobs
 from training.gate.verdict import SuspectLabel
 from training.head.features import Features
 from training.head.fit import FittedHead, fit
-from training.retrain.data import Aside
+from training.retrain.data import QuarantinedRows
 from training.retrain.quarantine import LabelledRows, find_wrong_labels
 
 COUNTS = (60, 60, 60)
@@ -164,7 +164,7 @@ def test_what_is_in_quarantine_already_speaks_against_its_own_source(source: str
     features, sources, is_sent = batch.joined()
     last, *older = sorted(names)
     is_older = np.isin(features.sha256, older)
-    aside = Aside(
+    aside = QuarantinedRows(
         tuple(older),
         ("class 1",) * len(older),
         (source,) * len(older),

@@ -70,20 +70,20 @@ def test_whatever_comes_when_what_was_held_out_is_never_trained_on_nor_the_other
 
         sides = world.settle(there, fixed)
 
-        assert fixed.items() <= sides.held.items()
-        assert sides.held.keys() | sides.both == set(there)
-        assert not sides.held.keys() & sides.both
-        fixed = sides.held
+        assert fixed.items() <= sides.is_holdout.items()
+        assert sides.is_holdout.keys() | sides.on_both == set(there)
+        assert not sides.is_holdout.keys() & sides.on_both
+        fixed = sides.is_holdout
 
 
 @given(worlds())
 def test_no_newcomer_belongs_with_a_picture_on_the_other_side(world: World) -> None:
     sides = world.settle(PICTURES, world.known)
 
-    for name in sides.held.keys() - world.known.keys():
-        for other in sides.held:
+    for name in sides.is_holdout.keys() - world.known.keys():
+        for other in sides.is_holdout:
             if world.belong(name, other):
-                assert sides.held[name] is sides.held[other]
+                assert sides.is_holdout[name] is sides.is_holdout[other]
 
 
 @given(worlds())
@@ -99,9 +99,9 @@ def test_a_newcomer_belongs_to_nobody_exactly_where_it_is_joined_with_both_sides
                     reached.add(other)
                     ahead += [other] if other not in world.known else []
         told = {world.known[other] for other in reached if other in world.known}
-        assert (name in sides.both) is (len(told) == 2)
+        assert (name in sides.on_both) is (len(told) == 2)
         if len(told) == 1:
-            assert sides.held[name] in told
+            assert sides.is_holdout[name] in told
 
 
 @given(worlds())
@@ -109,8 +109,8 @@ def test_groups_of_the_champion_stay_and_newcomers_that_belong_together_share_on
     sides = world.settle(PICTURES, world.known)
 
     assert all(sides.group[name] == world.groups[name] for name in world.known)
-    for name in sides.held.keys() - world.known.keys():
-        beside = [other for other in sides.held if other != name and world.belong(name, other)]
+    for name in sides.is_holdout.keys() - world.known.keys():
+        beside = [other for other in sides.is_holdout if other != name and world.belong(name, other)]
         newcomers = [other for other in beside if other not in world.known]
         assert all(sides.group[other] == sides.group[name] for other in newcomers)
         if len(beside) == 1 and beside[0] in world.known:
@@ -123,7 +123,7 @@ def test_a_picture_that_is_alone_is_on_the_side_that_its_hash_says(contents: lis
 
     sides = settle_sides(names, [], fixed={})
 
-    assert sides.held == {name: is_holdout(name) for name in names}
+    assert sides.is_holdout == {name: is_holdout(name) for name in names}
     assert sides.group == {name: group_of_one(name) for name in names}
 
 
@@ -134,8 +134,8 @@ def test_large_groups_are_held_out_as_often_as_pictures_that_are_alone() -> None
     sides = settle_sides([name for burst in bursts for name in burst], pairs, fixed={})
 
     for burst in bursts:
-        assert len({sides.held[name] for name in burst}) == len({sides.group[name] for name in burst}) == 1
-    assert abs(np.mean([sides.held[burst[0]] for burst in bursts]) - HOLDOUT_SHARE) < 0.04
+        assert len({sides.is_holdout[name] for name in burst}) == len({sides.group[name] for name in burst}) == 1
+    assert abs(np.mean([sides.is_holdout[burst[0]] for burst in bursts]) - HOLDOUT_SHARE) < 0.04
 
 
 def test_a_group_that_people_named_is_on_one_side_whoever_comes_first_and_whoever_left() -> None:
@@ -143,12 +143,12 @@ def test_a_group_that_people_named_is_on_one_side_whoever_comes_first_and_whoeve
 
     first = settle_sides(PICTURES[:1], [], fixed={}, named=named)
     every = settle_sides(PICTURES, [], fixed={}, named=named)
-    held = not first.held[PICTURES[0]]
+    held = not first.is_holdout[PICTURES[0]]
     late = settle_sides(PICTURES[1:], [], fixed={PICTURES[0]: held}, named=named)  # the first of them was removed
 
-    assert set(every.held.values()) == set(first.held.values())
+    assert set(every.is_holdout.values()) == set(first.is_holdout.values())
     assert set(every.group.values()) == {group_named("patient 7")}
-    assert set(late.held.values()) == {held}
+    assert set(late.is_holdout.values()) == {held}
 
 
 @settings(max_examples=20)
@@ -158,5 +158,5 @@ def test_a_copy_takes_the_side_of_the_picture_that_it_looks_like(number: int, he
 
     sides = settle_sides([known, copy], [(known, copy)], fixed={known: held}, groups={known: group_of_one(known)})
 
-    assert sides.held[copy] is held
+    assert sides.is_holdout[copy] is held
     assert sides.group[copy] == group_of_one(known)
