@@ -149,7 +149,7 @@ def train(
         DatasetError: the folder cannot be trained on.
         InvalidRequestError: no such backbone or weights, or a flag that makes no sense.
         TrainingError: the training came to nothing.
-        TrainingStopped: somebody wished it to stop; it can be resumed.
+        TrainingStopped: on request; it can be resumed.
         PreconditionError: the champion is no longer the one that it was judged against.
         ArtifactError: the champion is damaged, and the gate is not off.
         StorageError: the store could not be written.

@@ -56,7 +56,7 @@ class BackboneEntry:
         size_mb: of the weights, in millions of bytes; None likewise.
         image_px: side of the crop.
         embedding_size: D; None likewise.
-        top1: ImageNet accuracy in percent, or None where nobody published it in a form that we can read.
+        top1: ImageNet accuracy in percent, or None where it was not published in a form to be read.
         top1_source: who says so.
         weights: where they are, or how they come.
         at_hand: whether they are on this machine.

@@ -61,7 +61,7 @@ class Dataset:
         images: distinct pictures.
         left_out: every file that was found and takes no part.
         split: where the split comes from, for people.
-        is_given: whether somebody made the split, so that it is not ours to change.
+        is_given: whether the data came with the split, which is then not ours to change.
         is_settled: whether near-duplicates were looked for, so that split and groups are final.
         notes: what people should know of the data.
     """
@@ -120,11 +120,11 @@ def scan(data: Path, progress: Progress = silent, group_by: str = "") -> Dataset
 def scan_part(data: Path, part: Part, progress: Progress = silent, group_by: str = "") -> Dataset:
     """Find the labelled images of one part, as `scan` does.
 
-    Of a split that somebody made no other file is read. The split of what is returned says which part it is.
+    Of a given split no other file is read. The split of what is returned says which part it is.
 
     Args:
         data: a folder, or a list of pictures.
-        part: ``auto`` is the holdout where somebody made a split, and else everything.
+        part: ``auto`` is the holdout of a given split, else everything.
         progress: told the stage ``scan``.
         group_by: see `training.data.file_listing.name_groups`; empty for none.
 

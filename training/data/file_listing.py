@@ -67,7 +67,7 @@ class FileListing:
     Attributes:
         labels: sorted; those of empty class folders too.
         split: where the split comes from, for people.
-        is_given: whether somebody made the split, so that it is not ours to change.
+        is_given: whether the data came with the split, which is then not ours to change.
         notes: what people should know of the data.
     """
 

@@ -33,7 +33,7 @@ class Duplicates:
     """Near-duplicates among n rows.
 
     Attributes:
-        pairs: int64 [p, 2], p <= `MAX_PAIRS`, the lower row first; pairs across the splits first, then the likest.
+        pairs: int64 [p, 2], p <= `MAX_PAIRS`, the lower row first; across the splits first, then the most similar.
         cosine: float32 [p], of the centred embeddings, at most 1.
         found: how many pairs there are in all.
         across: how many of these lie across the splits.
@@ -66,8 +66,8 @@ def near_duplicates(embedding: FloatArray, answer: _Rows, is_holdout: _Mask) -> 
     if len(embedding) > EXACT_UP_TO:
         return _merge(best, *_pairs_of_neighbours(embedding, answer), is_holdout)
     with threadpool_limits(limits=cpu_budget()):
-        likest, third = _neighbours(embedding, answer)
-        for rows, cosine in cosines(embedding, answer, likest >= LIKE):
+        first, third = _neighbours(embedding, answer)
+        for rows, cosine in cosines(embedding, answer, first >= LIKE):
             best = _merge(best, *_pairs(rows, cosine, third), is_holdout)
     return best
 
@@ -137,12 +137,12 @@ def _is_most_of_a_class(group: _Rows, label_index: _Rows) -> _Mask:
 
 def _neighbours(embedding: FloatArray, answer: _Rows) -> tuple[FloatArray, FloatArray]:
     """Compute each row's cosine with its nearest and third nearest, else -1."""
-    likest, third = np.full((2, len(embedding)), -1, np.float32)
+    first, third = np.full((2, len(embedding)), -1, np.float32)
     for rows, cosine in cosines(embedding, answer, np.ones(len(embedding), np.bool_)):
-        likest[rows] = cosine.max(axis=1)
+        first[rows] = cosine.max(axis=1)
         if len(embedding) > 3:
             third[rows] = np.partition(cosine, -3, axis=1)[:, -3]
-    return likest, third
+    return first, third
 
 
 def _pairs(rows: _Rows, cosine: FloatArray, third: FloatArray) -> tuple[_Rows, FloatArray]:

@@ -230,7 +230,7 @@ def _mismatch(model: str, answers: ModelAnswers, pictures: EvaluationSet) -> str
 
 def _measured(probabilities: FloatArray, truth: _Rows, labels: tuple[str, ...], group: _Rows) -> Metrics:
     metrics = measure(probabilities, truth, labels, group)
-    assert metrics, "nobody asks where there are no rows"
+    assert metrics, "callers have rows"
     return metrics
 
 

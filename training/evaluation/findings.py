@@ -272,7 +272,7 @@ class Findings:
         doubted_found: how many there are in all.
         verdict: of a retrain: what the gate saw.
         changes: of a retrain: what it learned from beyond the version that it competed with.
-        duplicates: pairs across the splits first, then the likest first; the first of them.
+        duplicates: pairs across the splits first, then the most similar; the first of them.
         duplicates_found: how many there are in all.
         duplicates_across: how many of these have one picture in the holdout and one among the training images.
         train_images: how many there are of each label.

@@ -33,8 +33,7 @@ def label_errors(probabilities: FloatArray, label_index: _Rows) -> _Rows:
         label_index: int64 [n], the labels given.
 
     Returns:
-        Rows. Labels of fewer than `MIN_CLASS` rows are passed over: from so few images nobody can say what the class
-        looks like.
+        Rows. Labels of fewer than `MIN_CLASS` rows are passed over: they are too few to show a class.
     """
     classes = probabilities.shape[1]
     counts = np.bincount(label_index, minlength=classes)

@@ -43,16 +43,16 @@ def nearest(embedding: FloatArray, answer: _Rows, count: int) -> tuple[_Rows, Fl
         int64 [n, k] and float32 [n, k].
     """
     count = min(count, max(len(embedding) - 1, 0))
-    index, likest = np.empty((len(embedding), count), np.int64), np.empty((len(embedding), count), np.float32)
+    index, similarity = np.empty((len(embedding), count), np.int64), np.empty((len(embedding), count), np.float32)
     if not count:
-        return index, likest
+        return index, similarity
     with threadpool_limits(limits=cpu_budget()):
         search = _cosines_with_candidates if len(embedding) > EXACT_UP_TO and _has_usearch() else _cosines_with_all
         for rows, others, cosine in search(embedding, answer, count):
             order = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
             index[rows] = np.take_along_axis(others, order, 1)
-            likest[rows] = np.take_along_axis(cosine, order, 1)
-    return index, likest
+            similarity[rows] = np.take_along_axis(cosine, order, 1)
+    return index, similarity
 
 
 def cosines(embedding: FloatArray, answer: _Rows, wanted: _Mask) -> Iterator[tuple[_Rows, FloatArray]]:

@@ -262,7 +262,7 @@ def _whitening(directions: _Directions, means: Matrix, y: Index) -> Matrix:
     gain = np.sqrt(np.maximum(variance[-1] / np.maximum(variance, 1e-12) - 1, 0))
     rows = gain[:, None] * (turn.T @ axes)
     largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1, keepdims=True), axis=1)
-    return np.asarray(np.where(largest < 0, -rows, rows))  # the sign of an eigenvector is anybody's choice
+    return np.asarray(np.where(largest < 0, -rows, rows))  # the sign of an eigenvector is arbitrary
 
 
 def _main_axes(directions: _Directions) -> FloatArray:

@@ -187,7 +187,7 @@ def run_job(
 
     Raises:
         TrainingError: the loss is no number any more; the text names the pictures of that batch.
-        TrainingStopped: somebody wished it; a checkpoint was written.
+        TrainingStopped: on request; a checkpoint was written.
         InvalidRequestError: no such stage to freeze, or the checkpoint is of another run.
         StorageError: a checkpoint could not be written.
     """

@@ -116,7 +116,7 @@ def _plan(
     learn = selected & ~tune
     shares, _ = class_weights(labels[selected], settings.balance)
     # What int8 costs is judged by pictures that the network did not learn from.
-    # So it is where somebody said what to tune by.
+    # So it is where the data say what to tune by.
     to_learn_again = recipe.learn_all and settings.precision == "fp32" and bool(tune.any()) and not given.any()
     job = Job(
         classes=len(dataset.labels),
