@@ -433,7 +433,7 @@ def test_of_equal_counts_balance_changes_nothing() -> None:
     assert fit(features, balance="on").head.digest() == fit(features, balance="off").head.digest()
 
 
-def further(features: Features, rows: Index, weight: float, *, parent: bool) -> Additional:
+def additional_rows(features: Features, rows: Index, weight: float, *, parent: bool) -> Additional:
     train = features.train()
     return Additional(
         train.embedding[rows],
@@ -445,7 +445,7 @@ def further(features: Features, rows: Index, weight: float, *, parent: bool) -> 
 
 def test_rows_of_no_weight_change_nothing_but_rounding() -> None:
     features = blobs([30, 30, 30], 12, apart=2, holdout=20)
-    strange = further(features, np.arange(40), 0.0, parent=False)
+    strange = additional_rows(features, np.arange(40), 0.0, parent=False)
     strange.label_index[:] = 0
 
     one, other = fit(features), fit(features, additional=strange)
@@ -456,7 +456,7 @@ def test_rows_of_no_weight_change_nothing_but_rounding() -> None:
 
 def test_every_row_once_more_is_as_half_the_penalty() -> None:
     features = blobs([30, 30, 30], 12, apart=1, holdout=20)
-    again = further(features, np.arange(90), 1.0, parent=True)
+    again = additional_rows(features, np.arange(90), 1.0, parent=True)
 
     one, other = fit(features), fit(features, additional=again)
 
@@ -468,8 +468,8 @@ def test_a_view_shares_the_fold_of_its_image_so_that_nothing_leaks() -> None:
     features = blobs([40, 40, 40], 200, apart=0)
     rows = np.arange(120)
 
-    honest = fit(features, additional=further(features, rows, 1.0, parent=True))
-    leaking = fit(features, additional=further(features, rows, 1.0, parent=False))
+    honest = fit(features, additional=additional_rows(features, rows, 1.0, parent=True))
+    leaking = fit(features, additional=additional_rows(features, rows, 1.0, parent=False))
 
     assert honest.choices["cv_accuracy"] < 0.5
     assert leaking.choices["cv_accuracy"] > 0.95
@@ -486,17 +486,6 @@ def test_further_rows_that_tell_more_make_a_better_head() -> None:
         alone.head.probabilities(held.embedding), held.label_index
     )
     assert gain > 0.05
-
-
-def test_further_rows_are_joined_in_order() -> None:
-    features = blobs([5, 5], 4)
-    one = further(features, np.array([0, 1]), 0.5, parent=True)
-    other = further(features, np.array([2]), 1.0, parent=False)
-
-    joined = one.joined(other)
-
-    np.testing.assert_array_equal(joined.embedding, features.train().embedding[:3])
-    assert (joined.weight.tolist(), joined.parent.tolist()) == ([0.5, 0.5, 1.0], [0, 1, -1])
 
 
 class Uncopied(Features):
