@@ -60,7 +60,7 @@ class Supervisor:
         """Run a task to its end, again after each failure.
 
         Args:
-            purpose: what it is for, a verb first, as the log and the metric call it.
+            purpose: a verb and its object, as the log and the metric call it.
             run: makes the task.
 
         Returns:

@@ -76,8 +76,8 @@ class Backbone:
         Args:
             engine: with its plan.
             max_queue: the most pictures that may wait for a lane, and for a decoder, background work apart.
-            limits: what a picture may cost.
-            on_batch: told the size of every batch that was run.
+            limits: of a picture.
+            on_batch: called with the size of each batch.
             cpus: of which lanes on a CPU take one for each thread, and decoders one each; its own if not given.
         """
         self.engine = engine

@@ -93,13 +93,13 @@ class Batcher(Generic[PayloadT, ResultT]):
         Args:
             run: called in a lane's thread with 1 to ``max_batch`` payloads; must return as many results, in order; an
                 exception in the place of a result is raised to whoever waits for that one.
-            lanes: how many runs go on at once.
+            lanes: the number of runs at once.
             max_batch: the most payloads of one run.
             max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
             turn: the most batches of requests that a lane takes at once.
-            turn_s: how much of a CPU's time it may take for more than one.
-            on_batch: told the size of every batch that was run.
-            cpus: what a lane holds while it runs a batch; it may wait for it.
+            turn_s: seconds of a CPU that it may take for more than one.
+            on_batch: called with the size of each batch.
+            cpus: held by a lane while it runs a batch; it may wait for it.
         """
         self._run = run
         self._lanes = self._free_lanes = lanes
@@ -130,7 +130,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         Cancelling the caller removes its entry; batch-mates do not notice.
 
         Args:
-            payload: what ``run`` is given.
+            payload: passed to ``run``.
             deadline_s: time on the event loop's clock after which the answer is of no use to anyone.
             background: requests go first, and no full queue refuses it.
 

@@ -29,7 +29,7 @@ from serving.telemetry.metrics import Metrics
 
 DEFAULT_TOP_K = 5
 _PATIENT_PART: Final = 4
-"""Streams have one in so many permits: what waits for a lane before a single request is so much shorter."""
+"""Streams have one in so many permits, so that fewer pictures wait before a single request."""
 
 
 class Version(Protocol):
@@ -88,7 +88,7 @@ class Classifier:
         """Make a classifier.
 
         Args:
-            models: what is served.
+            models: that are served.
             max_in_flight: the most pictures at once.
             metrics: counts them.
             memory: the bytes that pictures may take, encoded and decoded; half a gigabyte of its own if not given.
@@ -118,7 +118,7 @@ class Classifier:
         Args:
             image: the picture's bytes.
             name: the model; may be empty while there is one.
-            top_k: how many labels; 0 means 5.
+            top_k: the number of labels; 0 means 5.
             deadline_s: on the event loop's clock; work that would come too late is not begun.
             on_admitted: wait for room instead of being refused, as a stream may, whose client is held back until this
                 is called.

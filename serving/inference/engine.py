@@ -203,7 +203,7 @@ def open_engine(
         goal: what to choose the plan for (`serving.inference.execution_plan`).
         plans: the folder where measurements are kept. Measured anew if None: a second or two, more for large networks.
         cuda: see `regraft.model.session.open_session`.
-        cpus: how many CPUs the plan is for; all that this process may use if 0.
+        cpus: that the plan is for; all that this process may use if 0.
         plan: used as it is; nothing is measured.
         clock: a test's own.
 

@@ -63,7 +63,7 @@ class ExecutionPlan:
     """Lanes, threads and batch size of a backbone.
 
     Attributes:
-        lanes: how many runs go on at once.
+        lanes: the number of runs at once.
         threads: threads of one run, on a CPU.
         max_batch: the most pictures of one run.
         decode_in_lane: whether the thread that runs a picture decodes it too; else other threads do.
@@ -139,7 +139,7 @@ class Clock:
 
     Attributes:
         now_s: of a clock that never goes back.
-        waited_s: how long the calling thread has waited for a CPU so far.
+        waited_s: seconds that the calling thread has waited for a CPU so far.
     """
 
     now_s: Callable[[], float] = time.perf_counter
@@ -178,7 +178,7 @@ def measure(open_run: Callable[[int], Run], crop_px: int, grid: Grid, clock: Clo
     Args:
         open_run: makes what runs the network with so many threads.
         crop_px: side of the crops.
-        grid: what to measure.
+        grid: the points.
         clock: a test's own.
     """
     runs = {threads: open_run(threads) for _, threads in grid.ways}

@@ -97,7 +97,7 @@ class _Problem:
         version: the champion that could not be loaded, or None where it is not known.
         text: for people.
         failures: in a row.
-        retry_s: when it is tried again, by the event loop's clock.
+        retry_s: time of the next attempt, by the event loop's clock.
     """
 
     version: int | None

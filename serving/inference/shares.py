@@ -74,7 +74,7 @@ class Shares:
         """Take an amount, now or in turn; None refuses a single request.
 
         Args:
-            amount: how much; at most `most`.
+            amount: at most `most`.
             caller: whose share it is of.
             patient: wait, however long that takes.
         """

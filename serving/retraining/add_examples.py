@@ -33,7 +33,7 @@ class IntakeRules:
 
     Attributes:
         labels: ``closed`` takes only labels that the model knows.
-        per_hour: how many labels a caller may set within an hour; 0: any number.
+        per_hour: labels that a caller may set within an hour; 0: any number.
     """
 
     labels: LabelPolicy = "open"
@@ -70,9 +70,9 @@ class Sender:
     """One stream of pictures.
 
     Attributes:
-        caller: who sends it.
+        caller: its client.
         labels: so far, by (model, image hash).
-        outcomes: how many pictures had each, also of those whose caller left meanwhile.
+        outcomes: pictures by outcome, also those whose caller left meanwhile.
         writing: the writes in progress.
     """
 

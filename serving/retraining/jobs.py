@@ -64,12 +64,12 @@ class JobRunner:
         """Make a runner.
 
         Args:
-            store: where the jobs publish.
-            examples: where the jobs' rows are.
+            store: for the jobs' versions.
+            examples: with the jobs' rows.
             child_arguments: flags that tell a child where both are.
             metrics: counts the outcomes.
             threads: ask and change the rows.
-            on_finished: awaited after each job, before its end is told to watchers of this server.
+            on_finished: awaited after each job, before watchers of this server hear of its end.
             limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
             database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
                 child gets it as an argument, which everybody on the machine can read.

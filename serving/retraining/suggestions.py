@@ -79,7 +79,7 @@ def suggest(
         head: that serves.
         labels: its K labels.
         novelty_threshold: beyond it a picture is novel.
-        examples: how many each label has already.
+        examples: the number that each label has.
         count: the most to propose.
         seed: of the lot.
     """

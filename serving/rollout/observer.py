@@ -58,7 +58,7 @@ class Observer:
         Args:
             models: that answer.
             metrics: show drift and shadows.
-            window: answers that drift is told from.
+            window: answers that drift is computed from.
             window_s: the age of the oldest of them.
         """
         self._models = models

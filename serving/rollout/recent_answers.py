@@ -51,7 +51,7 @@ class RecentAnswers:
         served: the version.
         window: the recent ones.
         images: all since it went live that were looked at.
-        nonsense: how many of these were no numbers; they are in no window.
+        nonsense: the answers that were no numbers; they are in no window.
     """
 
     served: ServedModel

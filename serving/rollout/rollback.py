@@ -55,7 +55,7 @@ class AutomaticRollback:
             observer: of their answers.
             metrics: show who is on trial, and count who failed.
             on_rollback: awaited after one.
-            bake_s: how long a champion is on trial.
+            bake_s: seconds of a trial.
         """
         self._models = models
         self._threads = models.threads

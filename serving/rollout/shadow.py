@@ -34,9 +34,9 @@ class ShadowComparison:
 
     Attributes:
         images: that both judged.
-        agreed: how many of them got the same label.
+        agreed: those with the same label.
         confidence_shift: sum over the pictures of what the shadow gave its own label more than the champion its own.
-        flips: how often the shadow gave the second label where the champion gave the first.
+        flips: pictures by (the champion's label, the shadow's), where they differ.
     """
 
     images: int = 0

@@ -101,7 +101,7 @@ def rollback_reasons(now: Quality, before: Quality | None, limits: TrialLimits =
     Args:
         now: of the new champion.
         before: of its predecessor, or None where this server has not seen it answer; then errors alone count.
-        limits: how much worse is too much.
+        limits: of the trial.
 
     Returns:
         An empty list while all is well, or too little is known yet.

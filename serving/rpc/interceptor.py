@@ -79,7 +79,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             guard: stands before every method of ours.
             tracing: collects spans.
             capacities: by unary method, what must have room for a request before its message is read.
-            read_timeout_s: how long the message of a unary request may take to come.
+            read_timeout_s: for the message of a unary request.
         """
         self._metrics = metrics
         self._guard = guard

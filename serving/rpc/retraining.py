@@ -44,7 +44,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         """Make the service.
 
         Args:
-            models: what is served.
+            models: that are served.
             examples: holds the jobs.
             intake: takes the pictures in.
             runner: starts the jobs.

@@ -27,7 +27,7 @@ class Call:
         model: its name, once that is resolved.
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
         address: whom it is from.
-        caller: who that is, by name; empty where nobody is asked.
+        caller: the name of the caller; empty where nobody is asked.
         request: its one message, once that was read.
         effect: its changes, for the audit.
         on_answer: called with the seconds of the stages of every answered picture.

@@ -4,7 +4,7 @@ Of a model's labels so many have series of their own, the rest are counted toget
 takes its series along.
 
 What a request touches is looked up once and kept (`Metrics.of`, `Metrics.finished`). What can be read when Prometheus
-asks is read then, and costs a request nothing: what models answered is counted in `serving.telemetry.statistics`.
+asks is read then, and costs a request nothing: answers are counted in `serving.telemetry.statistics`.
 """
 
 import math

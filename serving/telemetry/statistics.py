@@ -78,10 +78,10 @@ class Statistics:
         fail: requests that were not.
         stages: seconds of the pictures, by stage and in all.
         confidence: probabilities of the labels that they were given.
-        labels: how many were given each label.
-        novel: how many were beyond the novelty threshold.
+        labels: pictures by label.
+        novel: pictures beyond the novelty threshold.
         runs: of the network; a picture that shared a run with others counts for its share.
-        last_ms: when the last picture was answered, in milliseconds since 1970.
+        last_ms: time of the last answer, in milliseconds since 1970.
     """
 
     most_labels: int = 100
@@ -116,8 +116,8 @@ class Statistics:
             seconds: by stage.
             label: that it was given.
             confidence: the probability of that.
-            is_novel: whether it was beyond the novelty threshold.
-            batch: how many pictures shared its run of the network.
+            is_novel: beyond the novelty threshold.
+            batch: pictures that shared its run of the network.
             trace_id: of the trace that tells more of it.
         """
         for stage, distribution in self.stages.items():

@@ -56,7 +56,7 @@ class Tracing:
 
         Args:
             method: ``/package.Service/Method``.
-            metadata: what the client sent.
+            metadata: of the client.
         """
         service, _, name = method.strip("/").rpartition("/")
         parent = self._extract({key: str(value) for key, value in metadata if key.startswith("trace")})
