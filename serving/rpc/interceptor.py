@@ -21,6 +21,7 @@ from regraft import errors
 from regraft.errors import RegraftError
 from serving.rpc.parsing import lenient
 from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader, address_of
+from serving.rpc.security.guard import Guard
 from serving.rpc.status import retry_hint, status_of
 from serving.telemetry.call import Call, set_current, trace_id_of
 from serving.telemetry.metrics import Metrics
@@ -35,13 +36,6 @@ _arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar(
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
 _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
-
-
-class Guard(Protocol):
-    """A guard of RPCs."""
-
-    def __call__(self, method: str, answer: _Answer, *, streams: bool) -> _Answer:
-        """Return ``answer`` with a check of the caller before it."""
 
 
 class Capacity(Protocol):
