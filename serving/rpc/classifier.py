@@ -1,16 +1,14 @@
 """The Classifier service, over `serving.inference.classifier`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.inference.classifier import Answer, Classifier
+from serving.rpc.context import Context, deadline_of
 from serving.rpc.status import status_of
 from serving.rpc.streams import answers, with_first
 
@@ -24,14 +22,12 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         """Answer with ``classifier``."""
         self._classifier = classifier
 
-    async def Classify(  # noqa: N802 - gRPC's name
-        self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ClassifyResponse:
+    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Classify one picture."""
         return await self._classify(request, deadline_of(context))
 
-    async def ClassifyStream(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
+    async def ClassifyStream(
+        self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """Classify a stream, several pictures at once."""
         deadline_s = deadline_of(context)
@@ -63,12 +59,6 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         )
         del request
         return to_message(await answer)
-
-
-def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
-    """Return the caller's deadline on the event loop's clock, or None."""
-    remaining_s = context.time_remaining()
-    return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
 
 
 def error_message(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:

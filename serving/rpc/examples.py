@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
-import grpc
 import numpy as np
 
 from regraft.errors import InvalidRequestError
@@ -20,6 +19,7 @@ from regraft.v1 import examples_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
+from serving.rpc.context import Context
 from serving.telemetry.call import caller, note_effect, shield
 
 _DEFAULT_COUNT: Final = 20
@@ -43,9 +43,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self._examples = examples
         self._intake = intake
 
-    async def ListExamples(  # noqa: N802 - gRPC's name
-        self, request: pb.ListExamplesRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.Example]:
+    async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> AsyncIterator[pb.Example]:
         """List the examples in force."""
         name = self._models.resolve(request.name)
         for example in await self._threads.database.run(
@@ -54,9 +52,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
             if not request.label or example.label == one_form(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
-    async def GetExample(  # noqa: N802 - gRPC's name
-        self, request: pb.GetExampleRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.GetExampleResponse:
+    async def GetExample(self, request: pb.GetExampleRequest, _context: Context) -> pb.GetExampleResponse:
         """Show one example and its history."""
         name, example = await self._find(request, or_removed=True)
         history = await self._threads.database.run(self._examples.labels.history, name, example.sha256)
@@ -65,9 +61,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
             history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
         )
 
-    async def RelabelExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RelabelExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Example:
+    async def RelabelExample(self, request: pb.RelabelExampleRequest, context: Context) -> pb.Example:
         """Give an example, removed or not, another label."""
         return await shield(self._relabel(request), context)
 
@@ -80,9 +74,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         note_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
 
-    async def RemoveExample(  # noqa: N802 - gRPC's name
-        self, request: pb.RemoveExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Example:
+    async def RemoveExample(self, request: pb.RemoveExampleRequest, context: Context) -> pb.Example:
         """Take an example out of training."""
         return await shield(self._remove(request), context)
 
@@ -94,9 +86,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         note_effect(model=name, sha256=example.sha256, label="")
         return await self._message(example)
 
-    async def ReleaseExample(  # noqa: N802 - gRPC's name
-        self, request: pb.ReleaseExampleRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Example:
+    async def ReleaseExample(self, request: pb.ReleaseExampleRequest, context: Context) -> pb.Example:
         """Take an example out of quarantine: its label is right."""
         return await shield(self._release(request), context)
 
@@ -107,9 +97,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         note_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
         return await self._message(released)
 
-    async def Suggest(  # noqa: N802 - gRPC's name
-        self, request: pb.SuggestRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.Suggestion]:
+    async def Suggest(self, request: pb.SuggestRequest, _context: Context) -> AsyncIterator[pb.Suggestion]:
         """Suggest pictures to label next."""
         if request.count > _MAX_COUNT:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MAX_COUNT}")

@@ -19,8 +19,9 @@ import grpc
 
 from regraft import errors
 from regraft.errors import RegraftError
+from serving.rpc.context import Context, address_of
 from serving.rpc.parsing import lenient
-from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader, address_of
+from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader
 from serving.rpc.security.guard import Guard
 from serving.rpc.status import retry_hint, status_of
 from serving.telemetry.call import Call, set_current, trace_id_of
@@ -33,7 +34,6 @@ _OURS: Final = ("/regraft.v1.", "/inference.")
 
 _arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar("arrived")
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
 _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
 
@@ -132,13 +132,13 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
 
-            async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+            async def call(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any message
                 async with _aborting(context):
                     return await handler.unary_unary(await self._open_reader.in_turn(requests, context), context)
 
             return grpc.stream_unary_rpc_method_handler(call, *coders)
 
-        async def stream(requests: AsyncIterator[Any], context: _Context) -> None:
+        async def stream(requests: AsyncIterator[Any], context: Context) -> None:
             async with _aborting(context):
                 if handler.request_streaming:
                     answers = handler.stream_stream(self._open_reader.all_in_turn(requests, context), context)
@@ -156,7 +156,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Return ``answer`` with its one message read when there is room."""
         capacity = self._capacities.get(method)
 
-        async def read(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+        async def read(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any message
             if capacity:
                 capacity.check_capacity(context.time_remaining())
             return await answer(await self._reader.one(requests), context)
@@ -164,21 +164,21 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return read
 
     def _reading_one(self, answer: _Streaming) -> _Streaming:
-        async def read(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        async def read(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async for response in answer(await self._reader.one(requests), context):
                 yield response
 
         return read
 
     def _unary(self, inner: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+        async def call(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any message
             async with _CallScope(self, name, context):
                 return await inner(requests, context)
 
         return call
 
     def _one_way(self, inner: _Streaming, name: str) -> _Streaming:
-        async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        async def call(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async with _CallScope(self, name, context):
                 responses = DrainableStream(inner(requests, context), self._draining)
                 async for response in responses:
@@ -188,7 +188,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _two_way(self, inner: _Streaming, name: str) -> _Streaming:
-        async def call(incoming: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        async def call(incoming: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async with _CallScope(self, name, context):
                 requests = DrainableStream(incoming, self._draining)
                 async for response in inner(requests, context):
@@ -197,7 +197,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def begin(self, call: "_CallScope", context: _Context) -> None:
+    async def begin(self, call: "_CallScope", context: Context) -> None:
         """Count a call in, or refuse it while the server drains."""
         if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
@@ -205,7 +205,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._idle.clear()
 
-    async def end(self, call: "_CallScope", context: _Context, error: BaseException | None) -> None:
+    async def end(self, call: "_CallScope", context: Context, error: BaseException | None) -> None:
         """Count a call out, with the status of its error."""
         self._in_flight -= 1
         if not self._in_flight:
@@ -238,7 +238,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 class _CallScope(Call):
     """The scope of one call; a class, since a generator costs each request more."""
 
-    def __init__(self, interceptor: RpcInterceptor, method: str, context: _Context) -> None:
+    def __init__(self, interceptor: RpcInterceptor, method: str, context: Context) -> None:
         arrived, self.arrived_s = _arrived.get()
         super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address_of(context))
         self._interceptor, self._context = interceptor, context
@@ -259,7 +259,7 @@ class _CallScope(Call):
 
 
 @asynccontextmanager
-async def _aborting(context: _Context) -> AsyncIterator[None]:
+async def _aborting(context: Context) -> AsyncIterator[None]:
     """End a call of health or reflection with the status of its error."""
     try:
         yield

@@ -5,9 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
 from regraft.label_rules import check_note
@@ -20,6 +18,7 @@ from serving.inference.registry import ModelRegistry
 from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
+from serving.rpc.context import Context
 from serving.rpc.parsing import MAX_ANSWER_BYTES
 from serving.telemetry.call import actor, note_effect, shield
 
@@ -57,9 +56,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self._rollback = rollback
         self._on_change = on_change
 
-    async def ListModels(  # noqa: N802 - gRPC's name
-        self, _request: pb.ListModelsRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ListModelsResponse:
+    async def ListModels(self, _request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
         """List every model of the store."""
         names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
         counts = await self._count(names)
@@ -69,32 +66,24 @@ class ModelsService(pb_grpc.ModelsServicer):
                 model.ClearField("card_json")
         return pb.ListModelsResponse(models=models)
 
-    async def GetModel(  # noqa: N802 - gRPC's name
-        self, request: pb.GetModelRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Model:
+    async def GetModel(self, request: pb.GetModelRequest, _context: Context) -> pb.Model:
         """Describe one model."""
         name = await self._existing(request.name)
         return await self._describe_one(name)
 
-    async def Promote(  # noqa: N802 - gRPC's name
-        self, request: pb.PromoteRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Model:
+    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Model:
         """Make a version the champion."""
         _check_move(request)
         if request.version < 1:
             raise InvalidRequestError("version: which one? The first is 1")
         return await self._move(request, request.version, context)
 
-    async def Rollback(  # noqa: N802 - gRPC's name
-        self, request: pb.RollbackRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Model:
+    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Model:
         """Go back to the champion before."""
         _check_move(request)
         return await self._move(request, None, context)
 
-    async def Shadow(  # noqa: N802 - gRPC's name
-        self, request: pb.ShadowRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.Model:
+    async def Shadow(self, request: pb.ShadowRequest, context: Context) -> pb.Model:
         """Set the version that shadows the champion, or none."""
         _check_by(request)
         name = await self._existing(request.name)
@@ -110,7 +99,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self,
         request: pb.PromoteRequest | pb.RollbackRequest,
         to: int | None,
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: Context,
     ) -> pb.Model:
         name = await self._existing(request.name)
         moving = self._models.move(

@@ -1,15 +1,13 @@
 """Reading of messages, within a timeout and until the server drains."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
-from contextvars import Context
-from typing import Any, Final, TypeAlias
-from urllib.parse import unquote
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
-import grpc
-
 from regraft.errors import DeadlineError, DrainingError, InvalidRequestError, RegraftError
+from serving.rpc.context import Context, address_of
 from serving.telemetry.call import current
 
 STOPPING: Final = "the server is stopping: send this, and what comes after it, to another"
@@ -18,16 +16,6 @@ _LOOKS_PER_TIMEOUT: Final = 8
 """In the time that a message may take."""
 _MAX_OPEN_READS: Final = 2
 """Messages read at once of one address where nobody is asked who calls: each may be as large as two pictures."""
-
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-
-def address_of(context: _Context) -> str:
-    """Return the address of a client, without its port.
-
-    To be asked at the begin of a call: where one was cancelled gRPC crashes.
-    """
-    return unquote(context.peer()).rpartition(":")[0]
 
 
 def _message(request: Any) -> Any:  # noqa: ANN401 - any message
@@ -111,13 +99,13 @@ class Reader:
             call.request = message
         return message
 
-    async def in_turn(self, requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+    async def in_turn(self, requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any message
         """Return the one message of a request, few at once per address."""
         async for message in self.all_in_turn(requests, context):
             return message
         raise InvalidRequestError("the request has no message")
 
-    async def all_in_turn(self, requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+    async def all_in_turn(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """Yield all messages of a stream likewise, each within the time."""
         turns = self._turns.setdefault(address_of(context), asyncio.Semaphore(_MAX_OPEN_READS))
         while True:
@@ -151,7 +139,9 @@ class Reader:
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         # One timer for all: the loop keeps one that was cancelled to its time, with the context and so the call.
         if self._looking is None and self._began_s:
-            self._looking = loop.call_later(self._timeout_s / _LOOKS_PER_TIMEOUT, self._look, loop, context=Context())
+            self._looking = loop.call_later(
+                self._timeout_s / _LOOKS_PER_TIMEOUT, self._look, loop, context=contextvars.Context()
+            )
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what has been read for too long."""

@@ -5,8 +5,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
-import grpc
-
 from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, check_limits
 from regraft.label_rules import check_note, one_form
@@ -19,6 +17,7 @@ from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender
 from serving.retraining.jobs import JobRunner
+from serving.rpc.context import Context
 from serving.rpc.parsing import as_many_as_fit
 from serving.rpc.streams import answers
 from serving.telemetry.call import actor, caller, current, note_effect, shield
@@ -59,8 +58,8 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self._metrics = metrics
         self._gate = gate
 
-    async def AddExamples(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: grpc.aio.ServicerContext[Any, Any]
+    async def AddExamples(
+        self, requests: AsyncIterator[pb.AddExamplesRequest], _context: Context
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Store labelled pictures; an answered one is on the disk."""
         sender = Sender(caller())
@@ -72,9 +71,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             await sender.settled()
             note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
 
-    async def Retrain(  # noqa: N802 - gRPC's name
-        self, request: pb.RetrainRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.RetrainJob:
+    async def Retrain(self, request: pb.RetrainRequest, context: Context) -> pb.RetrainJob:
         """Start a job."""
         return await shield(self._retrain(request), context)
 
@@ -88,21 +85,19 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         note_effect(job=job.id)
         return to_message(job)
 
-    async def GetRetrainJob(  # noqa: N802 - gRPC's name
-        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.RetrainJob:
+    async def GetRetrainJob(self, request: pb.GetRetrainJobRequest, _context: Context) -> pb.RetrainJob:
         """Return a job as it stands."""
         return to_message(await self._threads.database.run(self._examples.jobs.get, request.id))
 
-    async def WatchRetrainJob(  # noqa: N802 - gRPC's name
-        self, request: pb.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    async def WatchRetrainJob(
+        self, request: pb.GetRetrainJobRequest, _context: Context
     ) -> AsyncIterator[pb.RetrainJob]:
         """Follow a job to its end."""
         async for job in self._runner.watch(request.id):
             yield to_message(job)
 
-    async def ListRetrainJobs(  # noqa: N802 - gRPC's name
-        self, request: pb.ListRetrainJobsRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    async def ListRetrainJobs(
+        self, request: pb.ListRetrainJobsRequest, _context: Context
     ) -> pb.ListRetrainJobsResponse:
         """List the jobs, newest first, a page at a time."""
         if request.page_size < 0:
@@ -119,9 +114,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             page.next_page_token = f"{last.created_at}/{last.id}"
         return page
 
-    async def CancelRetrainJob(  # noqa: N802 - gRPC's name
-        self, request: pb.CancelRetrainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.RetrainJob:
+    async def CancelRetrainJob(self, request: pb.CancelRetrainJobRequest, context: Context) -> pb.RetrainJob:
         """Ask for the end of a job."""
         return await shield(self._cancel(request), context)
 

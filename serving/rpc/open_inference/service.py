@@ -5,14 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as version_of
 from typing import Any, Final
 
-import grpc
-
 from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
 from serving.inference.classifier import Classifier, Inference
 from serving.inference.registry import ModelRegistry, ServedModel
-from serving.rpc.classifier import deadline_of
+from serving.rpc.context import Context, deadline_of
 from serving.rpc.open_inference.tensors import IMAGE, MAX_PICTURES, add_floats, add_texts, pictures_of
 from serving.rpc.status import status_of
 from serving.rpc.streams import answers
@@ -39,15 +37,15 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self._metrics = metrics
         self._classifier = classifier
 
-    async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Any) -> pb.ServerLiveResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Context) -> pb.ServerLiveResponse:
         """Report that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, _request: pb.ServerReadyRequest, _context: Any) -> pb.ServerReadyResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ServerReady(self, _request: pb.ServerReadyRequest, _context: Context) -> pb.ServerReadyResponse:
         """Report that some model answers."""
         return pb.ServerReadyResponse(ready=bool(self._models.names()))
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, _context: Any) -> pb.ModelReadyResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ModelReady(self, request: pb.ModelReadyRequest, _context: Context) -> pb.ModelReadyResponse:
         """Report that this model, and this version, answers."""
         try:
             self._served(request.name, request.version)
@@ -55,11 +53,11 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Any) -> pb.ServerMetadataResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Context) -> pb.ServerMetadataResponse:
         """Return the server's name and its extensions of the protocol."""
         return pb.ServerMetadataResponse(name="regraft", version=_REGRAFT, extensions=_EXTENSIONS)
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Any) -> pb.ModelMetadataResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Context) -> pb.ModelMetadataResponse:
         """Describe a model's tensors."""
         served = self._served(request.name, request.version)
         tensor = pb.ModelMetadataResponse.TensorMetadata
@@ -75,7 +73,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             ],
         )
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Any) -> pb.ModelConfigResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
         """Return the model's part of a Triton configuration."""
         served = self._served(request.name, request.version)
         texts, floats = _dims(served)
@@ -94,14 +92,12 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             )
         )
 
-    async def ModelInfer(  # noqa: N802 - gRPC's name
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ModelInferResponse:
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Classify the pictures of one request."""
         return await self._infer(request, deadline_of(context))
 
-    async def ModelStreamInfer(  # noqa: N802 - gRPC's name
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext[Any, Any]
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Classify a stream of requests: several at once, answers in order."""
         deadline_s = deadline_of(context)
@@ -120,7 +116,9 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         async for response in answers(requests, outcome):
             yield response
 
-    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, _context: Any) -> pb.ModelStatisticsResponse:  # noqa: ANN401, N802 - gRPC's
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, _context: Context
+    ) -> pb.ModelStatisticsResponse:
         """Return the statistics of one model, or of all."""
         names = [request.name] if request.name else self._models.names()
         served = [self._served(name, request.version) for name in names]
@@ -128,7 +126,9 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
             model_stats=[_statistics(model, self._metrics.of(model.name)) for model in served]
         )
 
-    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, _context: Any) -> pb.RepositoryIndexResponse:  # noqa: ANN401, N802 - gRPC's
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, _context: Context
+    ) -> pb.RepositoryIndexResponse:
         """List the models of the store, with their problems."""
         index = pb.RepositoryIndexResponse()
         for name in sorted({*self._models.names(), *self._models.stored.names()}):

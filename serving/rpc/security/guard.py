@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import grpc
 
 from regraft.errors import ForbiddenError, UnauthenticatedError
+from serving.rpc.context import Context
 from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role
 from serving.rpc.status import status_of
 from serving.telemetry.call import current
@@ -21,7 +22,6 @@ log = logging.getLogger("regraft.access")
 _SCHEME: Final = "bearer "
 _MAX_VALUE: Final = 200
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Answer: TypeAlias = Callable[[Any, Any], Any]
 
 
@@ -44,7 +44,7 @@ class Guard:
         return _audited_stream(method, guarded) if streams else _audited(method, guarded)
 
     def _admitting(self, least: Role, answer: _Answer) -> _Answer:
-        def admit(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any answer
+        def admit(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any answer
             caller = self._identify(context)
             if call := current():
                 call.caller = caller.name
@@ -56,7 +56,7 @@ class Guard:
 
         return admit
 
-    def _identify(self, context: _Context) -> Caller:
+    def _identify(self, context: Context) -> Caller:
         assert self._callers
         for key, value in context.invocation_metadata() or ():
             if key == "authorization":
@@ -73,7 +73,7 @@ class Guard:
 
 
 def _audited(method: str, answer: _Answer) -> _Answer:
-    async def call(requests: AsyncIterator[Any], context: _Context) -> Any:  # noqa: ANN401 - any message
+    async def call(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any message
         with _AuditLine(method, context):
             return await answer(requests, context)
 
@@ -81,7 +81,7 @@ def _audited(method: str, answer: _Answer) -> _Answer:
 
 
 def _audited_stream(method: str, answer: _Answer) -> _Answer:
-    async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+    async def call(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         with _AuditLine(method, context):
             async with aclosing(answer(requests, context)) as responses:  # its last effects are for the line
                 async for response in responses:
@@ -93,7 +93,7 @@ def _audited_stream(method: str, answer: _Answer) -> _Answer:
 class _AuditLine:
     """The audit line of a call, written when it ends."""
 
-    def __init__(self, method: str, context: _Context) -> None:
+    def __init__(self, method: str, context: Context) -> None:
         self._method = method
         self._from = unquote(context.peer())  # when a call was cancelled there is no peer to ask for: gRPC crashes
 
