@@ -102,23 +102,8 @@ def decode_crop(data: bytes, spec: ImageSpec, limits: ImageLimits | None = None)
 def decode_window(data: bytes, spec: ImageSpec, window: Window, limits: ImageLimits | None = None) -> Crop:
     """Decode a picture and make a crop of a part.
 
-    For training only. The rule does to the part what it does to a whole picture.
-
-    ``pad`` scales the part's long side to the crop's and fills up with grey; the other rules scale both sides, whatever
-    its shape. ``resize_px`` plays no part. Formats, conversions, errors and thread safety are those of `decode_crop`. A
-    large JPEG is decoded at the smallest DCT scale at which the window is still at least twice the crop's size.
-
-    Args:
-        data: the encoded picture.
-        spec: the rule that the network's own crops are made by.
-        window: the part, after the EXIF orientation was applied.
-        limits: the most bytes and pixels accepted; those of `configured_limits` if not given.
-
-    Returns:
-        uint8 [crop_px, crop_px, 3], RGB, C-contiguous.
-
-    Raises:
-        InvalidImageError: the bytes are no such picture, or over the limits; the text says which.
+    For training only. ``pad`` scales the part's long side to the crop's and fills up with grey; the other rules scale
+    both sides, whatever its shape; ``resize_px`` plays no part. All else, errors too, is as of `decode_crop`.
     """
     least = partial(smallest_useful_size_of_window, spec=spec, window=window)
     return cut_window(read_rgb(data, limits or configured_limits(), least), spec, window)
