@@ -85,10 +85,10 @@ def _section(name: str) -> Callable[..., Any]:
 
 _setting: Final = _section("Options")
 _address: Final = _section("Addresses and callers")
-_labels: Final = _section("Labelled pictures")
-_execution: Final = _section("Execution")
-_new_versions: Final = _section("New versions")
-_telemetry: Final = _section("Logs and metrics")
+_label: Final = _section("Labelled pictures")
+_run: Final = _section("Execution")
+_version: Final = _section("New versions")
+_log: Final = _section("Logs and metrics")
 _limit: Final = _section("Limits")
 
 
@@ -102,86 +102,63 @@ class Settings(BaseSettings):
 
     store: Path = _setting(Path("models"), "The model store.")
     names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = _setting(
-        (), "A model to serve, may be repeated; all of the store if none. In the environment with commas between."
+        (), "A model to serve, may be repeated; all if none. In the environment with commas between."
     )
 
     grpc: Listener = _address(
-        "127.0.0.1:50051", "Host and port to answer on, where port 0 takes a free one; or `unix:PATH` of a socket."
+        "127.0.0.1:50051", "HOST:PORT to answer on, where port 0 takes a free one; or `unix:PATH` of a socket."
     )
-    control: Listener | None = _address(
-        None, "Host and port, or socket, of the services Retraining and Models, which then do not answer on `grpc`."
-    )
+    control: Listener | None = _address(None, "Likewise of Retraining and Models, which then do not answer on `grpc`.")
     metrics: Address = _address(
-        "127.0.0.1:8002", "Host and port for Prometheus, and for probes (`/healthz`, `/readyz`). Plain HTTP."
+        "127.0.0.1:8002", "HOST:PORT for Prometheus and probes (`/healthz`, `/readyz`). Plain HTTP."
     )
     share_port: bool = _address(False, "Whether other servers may answer on the same gRPC port (SO_REUSEPORT).")
-    tls_cert: Path | None = _address(
-        None, "PEM certificate of the server, and the chain above it; without it there is no TLS."
-    )
+    tls_cert: Path | None = _address(None, "PEM certificate of the server, and the chain above it; no TLS without.")
     tls_key: Path | None = _address(None, "PEM private key of the certificate.")
-    tls_client_ca: Path | None = _address(
-        None, "PEM certificates that every client's must go back to; without it none is asked for."
-    )
+    tls_client_ca: Path | None = _address(None, "PEM certificates that every client's must go back to (mTLS).")
     insecure: bool = _address(False, "Whether plaintext may leave this machine.")
-    callers: Path | None = _address(
-        None, "The file that says who may call, as which role; without it, everybody may call everything."
-    )
+    callers: Path | None = _address(None, "The file that says who may call, as which role; everybody without it.")
 
-    examples: str = _labels(
-        "", "Where labelled pictures are kept: a folder, or a URL for fsspec; `.examples` in the model store if empty."
-    )
-    database: str = _labels("", "URL of the examples' database; SQLite inside the examples store if empty.")
-    labels: LabelPolicy = _labels(
-        "open", "`open` takes examples of new classes, `closed` only labels that the model knows."
-    )
-    labels_per_hour: int = _labels(0, "How many labels one caller may set within an hour; any number if 0.", ge=0)
-    keep_requests: float = _labels(
-        0.0, "The share of served pictures, 0 to 1, that are kept for `regraft suggest`.", ge=0, le=1
-    )
-    keep_requests_most: int = _labels(10_000, "How many served pictures are kept; the oldest are dropped.", ge=1)
-    keep_requests_bytes: int = _labels(2**30, "How many bytes of the disk kept pictures may take.", ge=1)
+    examples: str = _label("", "Labelled pictures: a folder, or a URL for fsspec; `.examples` in the store if empty.")
+    database: str = _label("", "URL of the examples' database; SQLite inside the examples store if empty.")
+    labels: LabelPolicy = _label("open", "`open` takes examples of new classes, `closed` only of known labels.")
+    labels_per_hour: int = _label(0, "How many labels one caller may set within an hour; any number if 0.", ge=0)
+    keep_requests: float = _label(0.0, "Share of the served pictures that is kept for `regraft suggest`.", ge=0, le=1)
+    keep_requests_most: int = _label(10_000, "How many served pictures are kept; the oldest are dropped.", ge=1)
+    keep_requests_bytes: int = _label(2**30, "How many bytes of the disk kept pictures may take.", ge=1)
 
-    provider: ProviderChoice = _execution(
-        "auto", "`auto` takes CUDA where it works, `cuda` refuses to be ready without it, `cpu` does not try."
-    )
-    cuda_device: int = _execution(
-        0,
-        "Number of the GPU, of those that `CUDA_VISIBLE_DEVICES` leaves; retrains use it too. One server uses one GPU.",
-        ge=0,
-    )
-    cuda_tf32: bool = _execution(
+    provider: ProviderChoice = _run("auto", "`auto` takes CUDA where it works; `cuda` is not ready without it.")
+    cuda_device: int = _run(0, "Number of the GPU, of those in `CUDA_VISIBLE_DEVICES`; of retrains too.", ge=0)
+    cuda_tf32: bool = _run(
         False,
         "Whether CUDA may multiply in TF32, which GPUs since Ampere do faster. It costs exactness: embeddings are off "
         "by 0.2 to 0.8 % of their largest value, probabilities and novelty differ a little from those that a version "
         "was judged by, and since nothing is learned from such embeddings, a retrain makes its own.",
     )
-    cuda_memory_mb: int = _execution(
-        0,
-        "How many megabytes of GPU memory the session of a backbone may take, for weights and whatever a batch needs; "
-        "any if 0.",
-        ge=0,
+    cuda_memory_mb: int = _run(
+        0, "Megabytes of GPU memory for the session of a backbone, weights and batches; any if 0.", ge=0
     )
-    cuda_arena: Arena = _execution(
+    cuda_arena: Arena = _run(
         "power-of-two",
         "`power-of-two` makes room for twice as much each time that the GPU memory of a session does not suffice, "
         "`as-requested` for just what is needed, which leaves more of the GPU to others and takes longer.",
     )
-    cuda_heads_mb: int = _execution(
+    cuda_heads_mb: int = _run(
         1024,
         "How many megabytes heads may take on the GPU beside a session. Those used last are there, any other is "
         "copied when it is asked; of 1,000 labels and embeddings of 1,280 numbers each takes 10.",
         ge=1,
     )
-    optimise: Goal = _execution(
-        "throughput", "What the execution plan is chosen for: `throughput`, or the `latency` of a single request."
+    optimise: Goal = _run(
+        "throughput", "The aim of the execution plan: `throughput`, or `latency` of a single request."
     )
-    cpus: Annotated[int, AfterValidator(_check_cpus)] = _execution(
+    cpus: Annotated[int, AfterValidator(_check_cpus)] = _run(
         0,
         "How many CPUs all lanes share, of however many backbones; those that affinity and the cgroup's quota leave "
         "if 0. Retrains have no more either.",
         ge=0,
     )
-    plan: Annotated[str, AfterValidator(_check_plan)] = _execution(
+    plan: Annotated[str, AfterValidator(_check_plan)] = _run(
         "",
         "LANESxTHREADSxBATCH, as `regraft plan` prints it, for every backbone, instead of measuring: so many runs at "
         "once, of so many threads each, of at most so many pictures. Where it is measured and rounds disagree, as "
@@ -189,56 +166,41 @@ class Settings(BaseSettings):
         "each CPU has a lane.",
     )
 
-    reload_every_s: float = _new_versions(0.5, "Seconds between two looks at the store for a new champion.", gt=0)
-    gate: GateMode = _new_versions(
-        GateMode.AUTO,
-        "Whether a new head that the gate blessed goes live (`auto`) or waits for Promote (`manual`); with `off` it "
-        "goes live whatever the gate says.",
+    reload_every_s: float = _version(0.5, "Seconds between two looks at the store for a new champion.", gt=0)
+    gate: GateMode = _version(
+        GateMode.AUTO, "`auto`: what the gate blessed goes live. `manual`: it waits for Promote. `off`: anyhow."
     )
-    retrain_every: Seconds = _new_versions(
-        0.0, "Retrain every so often (90s, 30m, 6h, 2d), where `min_new` labels came since; never if 0.", ge=0
+    retrain_every: Seconds = _version(
+        0.0, "Retrain so often (90s, 6h, 2d), where `min_new` labels came; never if 0.", ge=0
     )
-    min_new: int = _new_versions(1, "How many new labels make a scheduled retrain worth while.", ge=1)
-    retrain_minutes: float = _new_versions(60.0, "The most minutes that a retrain may take.", gt=0)
-    retrain_cpus: int = _new_versions(
-        0, "How many CPUs a retrain may use; all that the server has if 0. It makes way for requests either way.", ge=0
-    )
-    retrain_memory_mb: int = _new_versions(
+    min_new: int = _version(1, "How many new labels make a scheduled retrain worth while.", ge=1)
+    retrain_minutes: float = _version(60.0, "The most minutes that a retrain may take.", gt=0)
+    retrain_cpus: int = _version(0, "CPUs of a retrain; all that the server has if 0. It makes way for requests.", ge=0)
+    retrain_memory_mb: int = _version(
         0,
         "How many megabytes of memory a retrain may have to itself, of which Python and its libraries take about 90; "
         "any if 0, and where there is no /proc.",
         ge=0,
     )
-    bake: Seconds = _new_versions(
+    bake: Seconds = _version(
         300.0,
         "How long a new champion is on trial (90s, 5m): should it fail requests, be much less sure or drift much more "
         "than the one before, the server goes back by itself; never if 0.",
         ge=0,
     )
-    drift_window: int = _new_versions(1000, "How many answers drift is told from.", ge=100, le=100_000)
-    drift_window_s: float = _new_versions(
-        3600.0, "The age in seconds of the oldest answer that drift is told from.", gt=0
-    )
+    drift_window: int = _version(1000, "How many answers drift is told from.", ge=100, le=100_000)
+    drift_window_s: float = _version(3600.0, "Age in seconds of the oldest answer that drift is told from.", gt=0)
 
-    log_format: LogFormat = _telemetry(
-        "text", "`text`, or `json` with one object a line; of the server and of its retrains."
+    log_format: LogFormat = _log("text", "`text`, or `json` with one object a line; of retrains too.")
+    log_level: LogLevel = _log(
+        "info", "The least that is logged: `debug` (callers' faults too), `info`, `warning` or `error`."
     )
-    log_level: LogLevel = _telemetry(
-        "info",
-        "The least that is logged: `debug` (calls that fail by their caller's fault too), `info`, `warning` or "
-        "`error`.",
+    otlp: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = _log(
+        "", "URL of an OpenTelemetry collector (gRPC), as `http://127.0.0.1:4317`; none if empty."
     )
-    otlp: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = _telemetry(
-        "", "URL of an OpenTelemetry collector that takes spans over gRPC, as `http://127.0.0.1:4317`; none if empty."
-    )
-    triton_metrics: bool = _telemetry(
-        False, "Whether the metrics are there under Triton's names too (`nv_inference_*`)."
-    )
-    metrics_labels: int = _telemetry(
-        100,
-        "How many labels of a model have series of their own in the metrics, the first that it gives; all others are "
-        "counted as `other`.",
-        ge=1,
+    triton_metrics: bool = _log(False, "Whether the metrics have Triton's names too (`nv_inference_*`).")
+    metrics_labels: int = _log(
+        100, "Labels of a model with series of their own in the metrics; all others count as `other`.", ge=1
     )
 
     max_in_flight: int = _limit(
@@ -248,14 +210,10 @@ class Settings(BaseSettings):
         ge=1,
     )
     max_image_bytes: int = _limit(
-        DEFAULT_LIMITS.max_bytes,
-        "The largest encoded picture that is accepted; commands that train go by it too.",
-        ge=1024,
+        DEFAULT_LIMITS.max_bytes, "Bytes of the largest encoded picture; of commands that train too.", ge=1024
     )
     max_image_pixels: int = _limit(
-        DEFAULT_LIMITS.max_pixels,
-        "The most pixels that a picture may have, decoded; commands that train go by it too.",
-        ge=1024,
+        DEFAULT_LIMITS.max_pixels, "Pixels of the largest decoded picture; of commands that train too.", ge=1024
     )
     picture_memory_mb: int = _limit(
         DEFAULT_BYTES // 2**20,
@@ -265,7 +223,7 @@ class Settings(BaseSettings):
         ge=16,
     )
     max_streams: int = _limit(
-        100, "Calls that one connection may have in flight; more wait in the client, or are UNAVAILABLE.", ge=1
+        100, "Calls in flight on a connection; more wait in the client, or are UNAVAILABLE.", ge=1
     )
     read_timeout: Seconds = _limit(
         10.0,
@@ -273,9 +231,7 @@ class Settings(BaseSettings):
         "pictures. Streams may pause for as long as they like.",
         gt=0,
     )
-    max_connections: int = _limit(
-        16_384, "How many connections each gRPC port takes; one more is closed at once.", ge=1
-    )
+    max_connections: int = _limit(16_384, "Connections to each gRPC port; one more is closed at once.", ge=1)
     max_connection_age: Seconds = _limit(
         300.0,
         "How long a connection lives (90s, 5m) before its client is asked to make another, which may lead to a server "
@@ -283,10 +239,10 @@ class Settings(BaseSettings):
         ge=0,
     )
     max_connection_age_grace: Seconds = _limit(
-        0.0, "How long calls may go on when their connection is to end; as long as they take if 0.", ge=0
+        0.0, "How long calls go on when their connection is to end; to their end if 0.", ge=0
     )
     min_ping_interval: Seconds = _limit(
-        10.0, "Clients may ping so often, in calls and between them; who does more is disconnected.", ge=0
+        10.0, "Least time between two pings of a client; who does more is disconnected.", ge=0
     )
     grace_s: float = _limit(20.0, "Seconds that requests in flight may take to finish when the server stops.", ge=0)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -50,3 +51,8 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
     """Print one line of JSON."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not is_unicode), flush=True)  # noqa: T201 - rich would wrap and colour it
+
+
+def print_result(result: Any, show: Callable[[Any], None], as_json: bool) -> None:  # noqa: ANN401 - any JSON
+    """Print a result as JSON for machines, or as ``show`` does for people."""
+    (print_json if as_json else show)(result)

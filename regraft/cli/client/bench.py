@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.connection import Connection
 from regraft.datasets import labelled_files
@@ -63,10 +63,7 @@ def bench(
     )
     with terminal.progress_bars() as progress:
         result = run_bench(settings, progress)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        _show(result.to_dict())
+    print_result(result.to_dict(), _show, as_json)
     if result.interrupted:
         raise typer.Exit(_INTERRUPTED)
     if not result.answered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Store
 from regraft.files import cache_folder
 from regraft.machine import allowed_cpus, cpu_budget, processor
@@ -50,10 +50,7 @@ def plan(
         raise typer.BadParameter(f"{cpus}: this process may run on {most} only", param_hint="--cpus")
     cuda = CudaOptions(cuda_device or 0, tf32=cuda_tf32)
     report = _report(ModelStore(store), model, provider, optimise, fresh, cuda, cpus or cpu_budget())  # type: ignore[arg-type]  # checked above
-    if as_json:
-        print_json(report)
-    else:
-        _show(report)
+    print_result(report, _show, as_json)
 
 
 def _report(

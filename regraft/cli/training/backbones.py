@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json
 from regraft.errors import MissingPackageError
 from regraft.files import cache_folder
@@ -34,10 +34,7 @@ def backbones(
 
     with terminal.progress_bars() as progress:
         entries, more = list_backbones(pattern, cache_folder() if measure else None, progress)
-    if as_json:
-        print_json(entries)
-    else:
-        _show(entries)
+    print_result(entries, _show, as_json)
     if more:
         terminal.remark(f"and {more} more: narrow the pattern")
 

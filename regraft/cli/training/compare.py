@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Store, with_flags
 from regraft.cli.verdict import show_not_promoted, show_objections
 from regraft.stores.models import GateMode
@@ -94,10 +94,7 @@ def _compare(
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     result = {"folder": str(settings.folder), **run(settings, _listen).to_dict()}
-    if as_json:
-        print_json(result)
-    else:
-        show_comparison(result)
+    print_result(result, show_comparison, as_json)
     if any(winner["reasons"] and not winner["promoted"] for winner in result["published"]):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import typer
 
 from regraft.auth import is_socket
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Store, may_ask_servers, model_file
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
@@ -87,10 +87,7 @@ def evaluate(
         dataset = scan_part(data, split, progress, group_by)  # type: ignore[arg-type]  # checked above
         pictures = evaluation_set(dataset, data)
         result = evaluate_models(pictures, [_ask(model, pictures.files, progress) for model in opened])
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        _show(result.to_dict())
+    print_result(result.to_dict(), _show, as_json)
     if report:
         from training.evaluation.report.evaluation_page import page  # noqa: PLC0415 - as above
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Examples, Json, Store
 from regraft.stores.models import ModelStore
 
@@ -49,10 +49,7 @@ def export(
             max_drop=max_drop,
             progress=progress,
         ).to_dict()
-    if as_json:
-        print_json(result)
-    else:
-        _show(result)
+    print_result(result, _show, as_json)
 
 
 def _show(result: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import GateExamples, Json, Store
 from regraft.cli.training.train import show_result
 from regraft.stores.models import GateMode
@@ -84,10 +84,7 @@ def import_(
     )
     with terminal.training() as listener:
         result = import_version(settings, listener, gate=gate, examples=examples).to_dict()
-    if as_json:
-        print_json(result)
-    else:
-        show_result(result)
+    print_result(result, show_result, as_json)
     if result["verdict"] and not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
 

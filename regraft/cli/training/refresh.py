@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Database, Examples, Json, NoAugment, Store, read_training_flags, with_flags
 from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
@@ -44,7 +44,12 @@ def refresh() -> Callable[..., None]:
     """
     from regraft.cli.settings_flags import REQUIRED, flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
     from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
-    from training.settings import TrainSettings  # noqa: PLC0415 - as above, scipy
+    from training.retrain.refresh import network_of  # noqa: PLC0415 - as above, scipy
+    from training.settings import TrainSettings  # noqa: PLC0415 - as above
+
+    def settings(values: dict[str, Any]) -> TrainSettings:
+        network = network_of(ModelStore(values["store"]), values["name"], **{flag: values[flag] for flag in _CHAMPION})
+        return TrainSettings(**{**read_training_flags(values), **asdict(network)})
 
     defaults = {"name": REQUIRED, **_CHAMPION}
     flags = {
@@ -54,16 +59,7 @@ def refresh() -> Callable[..., None]:
     }
     limits = flags_of(GateLimits, unset=True, section="Limits of the gate")
     command = with_flags(_refresh, "limits", limits, lambda values: pop_fields(GateLimits, values))
-    return with_flags(command, "settings", flags, _settings)
-
-
-def _settings(values: dict[str, Any]) -> "TrainSettings":
-    """Return the settings of flags, by default the champion's."""
-    from training.retrain.refresh import network_of  # noqa: PLC0415 - as above
-    from training.settings import TrainSettings  # noqa: PLC0415 - as above
-
-    network = network_of(ModelStore(values["store"]), values["name"], **{flag: values[flag] for flag in _CHAMPION})
-    return TrainSettings(**{**read_training_flags(values), **asdict(network)})
+    return with_flags(command, "settings", flags, settings)
 
 
 def _refresh(
@@ -89,10 +85,7 @@ def _refresh(
             ).to_dict()
     finally:
         labelled.close()
-    if as_json:
-        print_json(result)
-    else:
-        _show(result)
+    print_result(result, _show, as_json)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regraft.cli import terminal, verdict
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import GateExamples, Json, NoAugment, Store, read_training_flags, with_flags
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import one_form
@@ -34,9 +34,14 @@ def train() -> Callable[..., None]:
     It goes live unless the gate prefers the champion before it. Exit 1 where the gate refused. Under torchrun its
     processes fine-tune together.
     """
-    from regraft.cli.settings_flags import flags_of  # noqa: PLC0415 - it takes a second, which other commands spare
+    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - it takes a second, which other commands spare
     from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
     from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
+
+    def settings(values: dict[str, Any]) -> TrainSettings:
+        changes = pop_fields(Recipe, values, FLAG_NAMES)
+        extra_classes = _renamed(values.pop("extra_class") or ())
+        return TrainSettings(**read_training_flags(values), extra_classes=extra_classes, changes=changes)
 
     flags = {
         **flags_of(TrainSettings, as_text=("target_error",)),
@@ -45,18 +50,7 @@ def train() -> Callable[..., None]:
         "no_augment": (NoAugment, False),
         **flags_of(Recipe, names=FLAG_NAMES, unset=True, section=TUNING),
     }
-    return with_flags(_train, "settings", flags, _settings)
-
-
-def _settings(values: dict[str, Any]) -> "TrainSettings":
-    """Return the settings of flags."""
-    from regraft.cli.settings_flags import pop_fields  # noqa: PLC0415 - as above
-    from training.settings import TrainSettings  # noqa: PLC0415 - as above
-    from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
-
-    changes = pop_fields(Recipe, values, FLAG_NAMES)
-    extra_classes = _renamed(values.pop("extra_class") or ())
-    return TrainSettings(**read_training_flags(values), extra_classes=extra_classes, changes=changes)
+    return with_flags(_train, "settings", flags, settings)
 
 
 def _train(
@@ -88,10 +82,7 @@ def _train(
         return
     with terminal.training() as listener:
         result = run(settings, listener, gate=gate, examples=examples).to_dict()
-    if as_json:
-        print_json(result)
-    else:
-        show_result(result)
+    print_result(result, show_result, as_json)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import print_json
+from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Store
 from regraft.stores.models import ModelStore
 
@@ -28,10 +28,7 @@ def diff(
 
     other = f"{first.partition(':')[0]}:{second}" if second.isdecimal() else second
     outcome = version_diff(ModelStore(store), first, other).to_dict()
-    if as_json:
-        print_json(outcome)
-    else:
-        _show_diff(outcome)
+    print_result(outcome, _show_diff, as_json)
 
 
 def verify(version: _Version, store: Store = Path("models"), as_json: Json = False) -> None:
@@ -43,10 +40,7 @@ def verify(version: _Version, store: Store = Path("models"), as_json: Json = Fal
 
     with terminal.progress_bars() as progress:
         outcome = run(ModelStore(store), version, progress)
-    if as_json:
-        print_json(outcome.to_dict())
-    else:
-        _show_verified(outcome.to_dict())
+    print_result(outcome.to_dict(), _show_verified, as_json)
     if not outcome.holds:
         raise typer.Exit(1)
 
