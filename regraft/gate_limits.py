@@ -30,38 +30,20 @@ class GateLimits:
     """
 
     max_drop: Annotated[
-        float | None,
-        Field(
-            description="Points of holdout accuracy that may be lost. "
-            f"Default: no loss above {MAX_DROP:g} that is shown."
-        ),
+        float | None, Field(description=f"Points of holdout accuracy to lose. Default: {MAX_DROP:g}, beyond chance.")
     ] = None
     max_class_drop: Annotated[
-        float | None,
-        Field(
-            description="Points of recall that any class may lose, one image always. "
-            f"Default: likewise, {MAX_CLASS_DROP:g}."
-        ),
+        float | None, Field(description=f"Points of any class's recall. Default: {MAX_CLASS_DROP:g}, beyond chance.")
     ] = None
     max_slice_drop: Annotated[
-        float | None,
-        Field(
-            description="Points of accuracy that pictures of any source may lose, one image always. "
-            f"Default: likewise, {MAX_SLICE_DROP:g}."
-        ),
+        float | None, Field(description=f"Points on any source's pictures. Default: {MAX_SLICE_DROP:g}, beyond chance.")
     ] = None
     min_accuracy: Annotated[float, Field(description="Floor of holdout accuracy, in percent.")] = 0.0
     min_class_recall: Annotated[float, Field(description="Floor of any class's recall, in percent.")] = 0.0
     max_suspects: Annotated[
-        float | None,
-        Field(
-            description="Points by which more new labels than old ones may be likely wrong. "
-            "Default: any, in quarantine."
-        ),
+        float | None, Field(description="Points more of new labels than of old that may be likely wrong. Default: any.")
     ] = None
-    min_slice_accuracy: Annotated[
-        float, Field(description="Floor of accuracy on the pictures of any source, in percent.")
-    ] = 0.0
+    min_slice_accuracy: Annotated[float, Field(description="Floor on any source's pictures, in percent.")] = 0.0
 
     @staticmethod
     def of(settings: Mapping[str, Any]) -> "GateLimits":

@@ -33,7 +33,7 @@ from training.head.features import Embedder
 from training.head.remarks import remarks, remarks_on_transfer
 from training.quantisation.precision import in_precision
 from training.retrain.classes import in_order_of
-from training.retrain.outcome import reason_of
+from training.retrain.outcome import goes_live, reason_of
 from training.retrain.training_run import judge_training_run
 from training.settings import TrainSettings
 from training.strategies.context import (
@@ -348,7 +348,7 @@ def publish_candidate(
             thumbnails=thumbnails(findings, {image.sha256: image.path for image in dataset.images}),
             looked=looked,
         )
-        promoted = gate is GateMode.OFF or verdict is None or (verdict.blessed and gate is GateMode.AUTO)
+        promoted = verdict is None or goes_live(verdict, gate)
         if promoted:
             reason = why if verdict else _FIRST.get(what, why)
             unseen = gate is GateMode.OFF and champion is None  # there may be one, which is damaged

@@ -1,9 +1,7 @@
 import math
 
 import pytest
-from typer.main import get_command
 
-from regraft.cli.main import app
 from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, GateLimits, Margins, check_limits
 from regraft.v1 import retraining_pb2
@@ -31,12 +29,3 @@ def test_every_limit_is_a_field_of_the_request() -> None:
     fields = {field.name for field in retraining_pb2.RetrainRequest.DESCRIPTOR.fields if field.has_presence}
 
     assert fields == {*LIMIT_NAMES}
-
-
-@pytest.mark.parametrize("command", ["retrain", "refresh"])
-def test_every_limit_is_a_flag_that_explains_itself(command: str) -> None:
-    parameters = {parameter.name: parameter for parameter in get_command(app).commands[command].params}  # type: ignore[attr-defined]  # of a group
-
-    for name in LIMIT_NAMES:
-        assert f"--{name.replace('_', '-')}" in parameters[name].opts
-        assert parameters[name].help

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError
-from training.gate.noninferiority import holm, p_value_of_loss
+from training.gate.noninferiority import Mask, holm, losses, p_value_of_loss, share
 from training.gate.verdict import AnchorClass, AnchorVerdict
 from training.head.features import Features
 
@@ -22,8 +22,6 @@ TOTAL_DROP: Final = 1.0
 TOTAL_CLASS_DROP: Final = 5.0
 """Likewise, of recall on any one class."""
 _FIELDS: Final = ("sha256", "label", "right", "right_of_class")
-
-_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,11 @@ class Anchor:
 
     sha256: tuple[str, ...]
     label: tuple[str, ...]
-    right: _Mask
-    right_of_class: _Mask
+    right: Mask
+    right_of_class: Mask
 
     @staticmethod
-    def begin(features: Features, right: _Mask, first: _Mask) -> "Anchor":
+    def begin(features: Features, right: Mask, first: Mask) -> "Anchor":
         """Begin an anchor with a version.
 
         Args:
@@ -67,7 +65,7 @@ class Anchor:
             self.right_of_class[rows],
         )
 
-    def compare(self, right: _Mask) -> AnchorVerdict:
+    def compare(self, right: Mask) -> AnchorVerdict:
         """Compare a challenger's right answers [n] with the best."""
         labels = np.array(self.label, np.str_)
         parts = [(labels == label) for label in sorted(set(self.label))]
@@ -79,22 +77,22 @@ class Anchor:
         )
         return AnchorVerdict(
             len(right),
-            _share(self.right),
-            _share(right),
+            share(self.right),
+            share(right),
             p_values[0],
             tuple(
                 AnchorClass(
                     str(labels[rows][0]),
                     int(rows.sum()),
-                    _share(self.right_of_class[rows]),
-                    _share(right[rows]),
+                    share(self.right_of_class[rows]),
+                    share(right[rows]),
                     p_value,
                 )
                 for rows, p_value in zip(parts, p_values[1:], strict=True)
             ),
         )
 
-    def updated(self, right: _Mask) -> "Anchor":
+    def updated(self, right: Mask) -> "Anchor":
         """Return the anchor after a version with these right answers [n].
 
         Of all, and of each class, the better of both stays.
@@ -127,10 +125,5 @@ def load_anchor(path: Path) -> Anchor | None:
         raise ArtifactError(f"{path}: cannot read what the best versions answered ({error})") from error
 
 
-def _p_value(before: _Mask, now: _Mask, budget: float) -> float:
-    lost, gained = int((before & ~now).sum()), int((now & ~before).sum())
-    return p_value_of_loss(lost, gained, len(now), budget / 100)
-
-
-def _share(right: _Mask) -> float:
-    return float(right.mean()) if len(right) else 0.0
+def _p_value(before: Mask, now: Mask, budget: float) -> float:
+    return p_value_of_loss(*losses(before, now), len(now), budget / 100)

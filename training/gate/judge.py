@@ -13,14 +13,12 @@ from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from training.evaluation.calibration import squared_error
 from training.gate.checks import MAX_LOG_LOSS_RISE, cautions, objections
-from training.gate.noninferiority import holm, largest_loss, p_value_of_difference, p_value_of_loss
+from training.gate.noninferiority import Mask, holm, largest_loss, losses, p_value_of_difference, p_value_of_loss, share
 from training.gate.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 _MOST_SLICES: Final = 50
 _LEAST: Final = 1e-3
 """No probability counts for less in the log loss, or one picture would decide."""
-
-_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class NewLabels:
     """
 
     source: tuple[str, ...] = ()
-    suspect: _Mask = field(default_factory=lambda: np.empty(0, np.bool_))
+    suspect: Mask = field(default_factory=lambda: np.empty(0, np.bool_))
     old: int = 0
     old_suspects: int = 0
 
@@ -90,10 +88,10 @@ def judge(
         reasons=(),
         cautions=(),
         holdout_images=len(truth),
-        champion_accuracy=_share(old_right),
-        challenger_accuracy=_share(new_right),
-        champion_known_accuracy=_share(old_right[is_old]),
-        challenger_known_accuracy=_share(new_right[is_old]),
+        champion_accuracy=share(old_right),
+        challenger_accuracy=share(new_right),
+        champion_known_accuracy=share(old_right[is_old]),
+        challenger_known_accuracy=share(new_right[is_old]),
         p_value=mcnemar(old_right, new_right),
         classes=tuple(
             _class(label, tuple(right[truth == row] for right in rights), row >= old_labels, margins.class_drop)
@@ -115,12 +113,12 @@ def judge(
     return replace(verdict, blessed=not reasons, reasons=reasons, cautions=tuple(cautions(verdict, limits)))
 
 
-def mcnemar(first_right: _Mask, second_right: _Mask) -> float:
+def mcnemar(first_right: Mask, second_right: Mask) -> float:
     """Compute McNemar's exact two-sided p value on two classifiers' right answers [n]."""
-    return p_value_of_difference(int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum()))
+    return p_value_of_difference(*losses(first_right, second_right))
 
 
-def _with_probabilities(verdict: Verdict, answers: Answers, is_old: _Mask, both_right: _Mask) -> Verdict:
+def _with_probabilities(verdict: Verdict, answers: Answers, is_old: Mask, both_right: Mask) -> Verdict:
     """Add both heads' log loss and calibration error, on classes both know.
 
     Log loss is compared where both answer rightly, so that it is no second look at the accuracy.
@@ -148,14 +146,12 @@ def _with_probabilities(verdict: Verdict, answers: Answers, is_old: _Mask, both_
     )
 
 
-def _p_value_of_loss(old_right: _Mask, new_right: _Mask, limit: float) -> float:
-    lost, gained = int((old_right & ~new_right).sum()), int((new_right & ~old_right).sum())
-    return p_value_of_loss(lost, gained, len(old_right), max(0.0, limit / 100))
+def _p_value_of_loss(old_right: Mask, new_right: Mask, limit: float) -> float:
+    return p_value_of_loss(*losses(old_right, new_right), len(old_right), max(0.0, limit / 100))
 
 
-def _loss_bound(old_right: _Mask, new_right: _Mask) -> float:
-    lost, gained = int((old_right & ~new_right).sum()), int((new_right & ~old_right).sum())
-    return largest_loss(lost, gained, len(old_right))
+def _loss_bound(old_right: Mask, new_right: Mask) -> float:
+    return largest_loss(*losses(old_right, new_right), len(old_right))
 
 
 def _adjusted(verdict: Verdict) -> Verdict:
@@ -175,14 +171,14 @@ def _adjusted(verdict: Verdict) -> Verdict:
     )
 
 
-def _class(label: str, rights: tuple[_Mask, ...], is_new: bool, limit: float) -> ClassVerdict:
+def _class(label: str, rights: tuple[Mask, ...], is_new: bool, limit: float) -> ClassVerdict:
     old_right, new_right, old_labels_right = rights
     return ClassVerdict(
         label,
         len(old_right),
-        _share(old_right),
-        _share(new_right),
-        _share(old_labels_right),
+        share(old_right),
+        share(new_right),
+        share(old_labels_right),
         is_new,
         mcnemar(old_right, new_right),
         _p_value_of_loss(old_right, new_right, limit),
@@ -190,7 +186,7 @@ def _class(label: str, rights: tuple[_Mask, ...], is_new: bool, limit: float) ->
     )
 
 
-def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit: float) -> tuple[SliceVerdict, ...]:
+def _slices(answers: Answers, rights: tuple[Mask, ...], news: NewLabels, limit: float) -> tuple[SliceVerdict, ...]:
     largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
     holdout_source, new_source = np.array(answers.source, np.str_), np.array(news.source, np.str_)
     slices = []
@@ -203,9 +199,9 @@ def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit:
             SliceVerdict(
                 source,
                 len(old),
-                _share(old),
-                _share(new),
-                _share(old_labels),
+                share(old),
+                share(new),
+                share(old_labels),
                 mcnemar(old, new),
                 len(suspect),
                 int(suspect.sum()),
@@ -217,14 +213,10 @@ def _slices(answers: Answers, rights: tuple[_Mask, ...], news: NewLabels, limit:
     return tuple(slices)
 
 
-def _more_suspects(suspect: _Mask, news: NewLabels) -> float:
+def _more_suspects(suspect: Mask, news: NewLabels) -> float:
     """Compute Fisher's one-sided p value for more suspects than before."""
     wrong = int(suspect.sum())
     if not wrong:
         return 1.0
     table = [[wrong, len(suspect) - wrong], [news.old_suspects, news.old - news.old_suspects]]
     return float(fisher_exact(table, alternative="greater").pvalue)
-
-
-def _share(right: _Mask) -> float:
-    return float(right.mean()) if len(right) else 0.0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, norm
 
@@ -15,6 +16,19 @@ _NUISANCE: Final = 200
 _DEVIATIONS: Final = 4
 """In square roots of n, each at least two standard deviations: what lies further away counts for nothing."""
 _LEVEL: Final = 0.05
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def share(right: Mask) -> float:
+    """Return the share of true rows, 0 of none."""
+    return float(right.mean()) if len(right) else 0.0
+
+
+def losses(before: Mask, now: Mask) -> tuple[int, int]:
+    """Count the rows [n] that are right in the first alone, and in the second alone."""
+    return int((before & ~now).sum()), int((now & ~before).sum())
 
 
 def p_value_of_difference(lost: int, gained: int) -> float:

@@ -163,6 +163,11 @@ class Verdict:
     champion_calibration_error: float = 0.0
     challenger_calibration_error: float = 0.0
 
+    @property
+    def gain(self) -> str:
+        """The gain in accuracy, for the history."""
+        return f"holdout accuracy {self.champion_accuracy:.4f} -> {self.challenger_accuracy:.4f}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return asdict(self)

@@ -99,11 +99,7 @@ class _Reader:
 
 
 def _quantised(
-    model: onnx.ModelProto,
-    crop: Crop,
-    spans: Mapping[str, tuple[float, float]],
-    cpu: Cpu,
-    in_float: Collection[str],
+    model: onnx.ModelProto, crop: Crop, spans: Mapping[str, tuple[float, float]], cpu: Cpu, in_float: Collection[str]
 ) -> onnx.ModelProto:
     from onnxruntime import quantization  # noqa: PLC0415 - optional: `quantise` has asked for the package
 

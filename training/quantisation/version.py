@@ -14,22 +14,21 @@ from regraft.errors import PreconditionError, TrainingError
 from regraft.files import text_of
 from regraft.gate_limits import MAX_CLASS_DROP, MAX_DROP, MAX_SLICE_DROP, GateLimits
 from regraft.machine import user_name
-from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.card import ModelCard
 from regraft.progress import Progress, silent
 from regraft.stores.images import ImageFile
-from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
+from regraft.stores.models import MODEL_FILE, ModelStore
 from training.backbones.cache import ExportedBackbone, backbone_of
 from training.data.find_images import find_images
 from training.evaluation.latency import ms_per_image
 from training.evaluation.report.page import LeftOutFile
 from training.gate.judge import Answers, judge
-from training.head.features import Embedder, Features, load_features
+from training.head.features import Embedder, Features
 from training.head.fit import FittedHead, Unseen
 from training.quantisation.precision import NONSENSE_DROP, calibration_crops, quantised
 from training.versions.publish import Challenger, Provenance, build, promote, prove_on_files, publish
-from training.versions.read import embed_anew
+from training.versions.read import StoredVersion, embed_anew, read_version
 
 _BUDGET: Final = GateLimits(MAX_DROP, MAX_CLASS_DROP, MAX_SLICE_DROP)
 """Rounding brings nothing that would make up for a loss, so these are limits and no margins of a test."""
@@ -77,15 +76,6 @@ class Quantised:
         return {**asdict(self), "path": str(self.path), "speed_up": round(self.fp32.ms / self.int8.ms, 3)}
 
 
-@dataclass(frozen=True)
-class _Parent:
-    version: int
-    champion: int | None
-    folder: Path
-    artifact: artifact.Artifact
-    features: Features
-
-
 def quantise_version(
     store: ModelStore,
     wanted: str,
@@ -116,7 +106,14 @@ def quantise_version(
         TrainingError: what int8 gives is nonsense.
         StorageError: the store could not be written.
     """
-    parent = _read(store, wanted)
+    name, version = store.find(wanted)
+    champion, parent = store.champion(name), read_version(store, name, version)
+    if parent.artifact.card.backbone.precision == "int8":
+        raise PreconditionError(f"{name}:{version} is int8 already")
+    if not (~parent.features.is_holdout).any():
+        raise PreconditionError(
+            f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
+        )
     files = find_images(parent.features.sha256, data, examples, progress)
     train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
     backbone = quantised(backbone_of(parent.artifact), calibration_crops(train, parent.artifact.card.image), progress)
@@ -127,21 +124,8 @@ def quantise_version(
     challenger = _build(parent, backbone, features, data)
     prove_on_files(challenger, parent.artifact.head, files.__getitem__)
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
-    return _conclude(store, parent, challenger, (before, after), left_out, list(files.values()), promote, progress)
-
-
-def _read(store: ModelStore, wanted: str) -> _Parent:
-    name, version = store.find(wanted)
-    folder = store.folder(name, version)
-    model = artifact.read(folder / MODEL_FILE)
-    if model.card.backbone.precision == "int8":
-        raise PreconditionError(f"{name}:{version} is int8 already")
-    features = load_features(folder / FEATURES_FILE)
-    if not (~features.is_holdout).any():
-        raise PreconditionError(
-            f"{name}:{version} has no pictures to calibrate with: import it with --data, or label some and retrain"
-        )
-    return _Parent(version, store.champion(name), folder, model, features)
+    expected = (champion or 0) if promote else None
+    return _conclude(store, parent, challenger, (before, after), left_out, list(files.values()), expected, progress)
 
 
 def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> None:
@@ -155,7 +139,7 @@ def _check_sense(before: FloatArray, after: FloatArray, features: Features) -> N
         )
 
 
-def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
+def _build(parent: StoredVersion, backbone: ExportedBackbone, features: Features, data: Path) -> Challenger:
     card = parent.artifact.card
     none = Unseen.nothing(len(card.labels))
     fitted = FittedHead(parent.artifact.head, card.temperature, card.novelty_method, card.novelty_threshold, {}, none)
@@ -167,27 +151,25 @@ def _build(parent: _Parent, backbone: ExportedBackbone, features: Features, data
 
 def _conclude(
     store: ModelStore,
-    parent: _Parent,
+    parent: StoredVersion,
     challenger: Challenger,
     answers: tuple[FloatArray, FloatArray],
     left_out: list[LeftOutFile],
     pictures: list[ImageFile],
-    is_promotion_wanted: bool,
+    expected: int | None,
     progress: Progress,
 ) -> Quantised:
-    """Publish the version, and promote it where asked and allowed."""
+    """Publish the version, and promote it from the ``expected`` champion, if any."""
     is_holdout, labels = challenger.features.is_holdout, challenger.card.labels
     before, after = (each[is_holdout] for each in answers)
     verdict = judge(Answers(before, after, challenger.features.label_index[is_holdout], labels), _BUDGET)
     name, who = challenger.card.name, user_name()
-    why = f"int8 of version {parent.version}"
-    if verdict.holdout_images:
-        why += f": holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
+    why = f"int8 of version {parent.version}{f': {verdict.gain}' if verdict.holdout_images else ''}"
     version = publish(store, challenger, left_out=left_out, who=who, why=why)
-    if promoted := is_promotion_wanted and verdict.blessed:
-        promote(store, name, version, who=who, why=why, expected=parent.champion or 0)
-    folder = store.folder(name, version)
-    times = ms_per_image([parent.folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
+    if promoted := expected is not None and verdict.blessed:
+        promote(store, name, version, who=who, why=why, expected=expected)
+    before_folder, folder = store.folder(name, parent.version), store.folder(name, version)
+    times = ms_per_image([before_folder / MODEL_FILE, folder / MODEL_FILE], pictures, progress)
     return Quantised(
         name,
         version,
@@ -195,7 +177,7 @@ def _conclude(
         folder / MODEL_FILE,
         verdict.holdout_images,
         float((before.argmax(axis=1) == after.argmax(axis=1)).mean()) if len(before) else None,
-        _side_of(parent.artifact.card, parent.folder, times[0]),
+        _side_of(parent.artifact.card, before_folder, times[0]),
         _side_of(challenger.card, folder, times[1]),
         verdict.reasons,
         promoted,

@@ -149,11 +149,7 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
 
 
 def gather(
-    champion: StoredVersion,
-    examples: ExamplesStore,
-    model: str,
-    progress: Progress,
-    wrong: Sequence[SuspectLabel] = (),
+    champion: StoredVersion, examples: ExamplesStore, model: str, progress: Progress, wrong: Sequence[SuspectLabel] = ()
 ) -> RetrainData:
     """Join the champion's pictures and the examples, embedding what is missing.
 

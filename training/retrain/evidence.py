@@ -20,7 +20,7 @@ from training.evaluation.findings import Findings, Judged
 from training.evaluation.label_errors import label_errors
 from training.gate.anchor import Anchor, load_anchor
 from training.gate.judge import Answers, NewLabels, judge
-from training.gate.verdict import SuspectLabel, Verdict
+from training.gate.verdict import SuspectLabel
 from training.head.abstention import selective
 from training.head.features import Embedder, Features
 from training.head.fit import FittedHead
@@ -53,11 +53,7 @@ class Terms:
 
 
 def judge_retrained(
-    champion: StoredVersion,
-    data: RetrainData,
-    fitted: FittedHead,
-    golden: list[tuple[Path, str]],
-    terms: Terms,
+    champion: StoredVersion, data: RetrainData, fitted: FittedHead, golden: list[tuple[Path, str]], terms: Terms
 ) -> Findings:
     """Judge a refitted head, on the champion's own backbone.
 
@@ -174,11 +170,6 @@ def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDAr
     return right
 
 
-def gain(what: str, verdict: Verdict) -> str:
-    """Describe a version's gain for the history."""
-    return f"{what}: holdout accuracy {verdict.champion_accuracy:.4f} -> {verdict.challenger_accuracy:.4f}"
-
-
 def golden_answers(
     golden: list[tuple[Path, str]], embedder: Embedder, head: Head, labels: tuple[str, ...]
 ) -> list[tuple[str, bool]]:
@@ -203,25 +194,14 @@ def _where(rows: npt.NDArray[np.bool_], names: tuple[str, ...]) -> tuple[str, ..
 
 def _picture_of(entry: SuspectLabel) -> Judged:
     return Judged(
-        entry.sha256,
-        entry.source,
-        "quarantine",
-        entry.label,
-        entry.answer,
-        entry.probability,
-        entry.label_probability,
+        entry.sha256, entry.source, "quarantine", entry.label, entry.answer, entry.probability, entry.label_probability
     )
 
 
 def _suspected(picture: Judged) -> SuspectLabel:
     """Convert a judged picture, whose file names its source."""
     return SuspectLabel(
-        picture.sha256,
-        picture.label,
-        picture.answer,
-        picture.probability,
-        picture.label_probability,
-        picture.file,
+        picture.sha256, picture.label, picture.answer, picture.probability, picture.label_probability, picture.file
     )
 
 

@@ -11,7 +11,6 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import MODEL_FILE, REFUSED_BECAUSE, REPORT_FILE, GateMode, ModelStore
 from training.gate.verdict import Verdict
-from training.retrain.evidence import gain
 from training.versions.publish import promote
 
 log = logging.getLogger("regraft.retrain")
@@ -86,17 +85,22 @@ def reason_of(what: str, verdict: Verdict, gate: GateMode) -> str:
     """Return the reason for the history: command, gain or refusal."""
     refusal = "; ".join(verdict.reasons)
     if verdict.blessed:
-        return gain(what, verdict)
+        return f"{what}: {verdict.gain}"
     if gate is GateMode.OFF:
-        return f"{gain(what, verdict)}; the gate was off, and would have refused it: {refusal}"
+        return f"{what}: {verdict.gain}; the gate was off, and would have refused it: {refusal}"
     return REFUSED_BECAUSE + refusal
 
 
+def goes_live(verdict: Verdict, gate: GateMode) -> bool:
+    """Decide whether a version is promoted at once."""
+    return gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
+
+
 def mode(job: RetrainJob) -> GateMode:
-    """Return who has the last word."""
+    """Return the mode of the gate."""
     return GateMode(job.settings.get("gate", GateMode.AUTO))
 
 
 def who(job: RetrainJob) -> str:
-    """Return whom the history names."""
+    """Return the name for the history."""
     return job.requested_by or user_name()

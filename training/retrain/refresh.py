@@ -42,7 +42,7 @@ from training.retrain.data import (
     sources_of,
 )
 from training.retrain.evidence import Terms, anchor_of, answered_rightly
-from training.retrain.outcome import reason_of
+from training.retrain.outcome import goes_live, reason_of
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.sides import BOTH_SIDES
 from training.retrain.training_run import candidate_embeddings, holdout_rows, judge_across_backbones
@@ -210,7 +210,7 @@ def refresh(
         assert verdict is not None  # it was judged just now
         who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
         version = _publish(store, challenger, candidate, findings, context, who, why)
-        promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
+        promoted = goes_live(verdict, gate)
         if promoted:
             promote(store, name, version, who=who, why=why, expected=champion.version)
     return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)

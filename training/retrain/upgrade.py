@@ -25,7 +25,7 @@ from training.head.features import Embedder, Features, load_features
 from training.head.fit import refit
 from training.retrain.data import FIRST_SOURCE, RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
-from training.retrain.outcome import reason_of
+from training.retrain.outcome import goes_live, reason_of
 from training.versions.publish import Provenance, build, promote, prove_on_files, publish
 from training.versions.read import StoredVersion, embed_anew
 
@@ -109,7 +109,7 @@ def _upgrade(
     left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
     who, why = user_name(), reason_of("upgrade", verdict, gate)
     version = publish(store, challenger, left_out=left_out, who=who, why=why, findings=findings)
-    promoted = gate is GateMode.OFF or (verdict.blessed and gate is GateMode.AUTO)
+    promoted = goes_live(verdict, gate)
     if promoted:
         promote(store, older.name, version, who=who, why=why, expected=older.version)
     return Upgraded(older.name, version, older.version, verdict, promoted)
