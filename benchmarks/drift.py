@@ -25,7 +25,7 @@ from regraft.bench.generator import run_bench
 from regraft.bench.settings import BenchSettings
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.datasets.labelled_files import find
+from regraft.datasets.labelled_files import find_in_folder
 from regraft.machine import processor
 from regraft.v1 import models_pb2
 from training.settings import TrainSettings
@@ -68,7 +68,7 @@ def main() -> None:
 
 def shuffled(folder: Path) -> list[tuple[Path, str]]:
     """Return (file, label) of as many pictures as the window holds, always the same ones."""
-    files = find(folder)
+    files = find_in_folder(folder)
     return random.Random(0).sample(files, min(WINDOW, len(files)))  # noqa: S311 - a seeded choice of test data
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from regraft.datasets.labelled_files import find
+from regraft.datasets.labelled_files import find_in_folder
 from regraft.files import cache_folder
 from regraft.label_rules import image_hash
 from regraft.model import artifact
@@ -110,7 +110,7 @@ def split(folder: Path) -> tuple[Labelled, list[Labelled], Labelled]:
     """Return what is there from the start, the batches, and the last batch with its right labels."""
     random = np.random.default_rng(0)
     by_label: dict[str, Labelled] = {}
-    for path, label in find(folder):
+    for path, label in find_in_folder(folder):
         by_label.setdefault(label, []).append((path, label))
     shuffled = {label: [pairs[row] for row in random.permutation(len(pairs))] for label, pairs in by_label.items()}
     last = [pair for pairs in shuffled.values() for pair in pairs[:KEPT_BACK]]

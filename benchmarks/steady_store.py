@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from regraft.client.client import Client
-from regraft.datasets.labelled_files import find
+from regraft.datasets.labelled_files import find_in_folder
 from regraft.errors import PreconditionError
 from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
@@ -42,7 +42,7 @@ def copy_model(store: Path, name: str, target: Path) -> tuple[int, int]:
 def labelled(data: Path) -> list[tuple[Path, str]]:
     """Return (file, label) of all pictures of a folder, with or without ``train`` and ``val`` in it."""
     splits = [data / split for split in ("train", "val") if (data / split).is_dir()]
-    return [pair for folder in splits or [data] for pair in find(folder)]
+    return [pair for folder in splits or [data] for pair in find_in_folder(folder)]
 
 
 def pictures(data: Path, most: int) -> tuple[bytes, ...]:

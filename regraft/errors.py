@@ -7,8 +7,8 @@
     │   ├── InvalidImageError       the bytes are not a picture we can classify
     │   ├── InvalidRequestError     a field or flag has a value that makes no sense
     │   ├── NotFoundError           no such model, version or job
-    │   ├── UnauthenticatedError    nobody knows who asks
-    │   └── ForbiddenError          whoever asks may not
+    │   ├── UnauthenticatedError    the caller is not known
+    │   └── ForbiddenError          the caller may not
     ├── NotNowError                 the request is fine, the moment is not
     │   ├── OverloadedError         every permit is taken: try again later
     │   ├── DeadlineError           the caller's time ran out before the answer was ready

@@ -25,8 +25,6 @@ class Answer(NamedTuple):
     """The answer to a request, or its error.
 
     ``code`` is gRPC's name; without OK only ``text`` says more. ``stages_ms`` goes with `STAGES`.
-
-    ``stages_ms`` goes with `STAGES`.
     """
 
     code: str

@@ -64,8 +64,6 @@ class Run:
     """One run: its clock, and the requests on their way.
 
     ``tally`` counts the requests that are sent from now on; another may take its place for a new phase.
-
-    ``tally`` counts the requests that are sent from now on; whoever wants phases puts another in its place.
     """
 
     def __init__(
@@ -143,8 +141,9 @@ async def _play(run: Run, progress: Progress, stop: asyncio.Event) -> BenchResul
         await asyncio.gather(working, stopped, return_exceptions=True)
     if not working.cancelled():
         working.result()  # raises what went wrong in here, if anything did
-    asked = run.settings.to_dict()
-    return run.tally.result(asked, ended_s=ended_s, client_cpu_share=cpu.share, interrupted=interrupted)
+    return run.tally.result(
+        run.settings.to_dict(), ended_s=ended_s, client_cpu_share=cpu.share, interrupted=interrupted
+    )
 
 
 async def _watch(run: Run, cpu: "_CpuMeter", progress: Progress) -> None:

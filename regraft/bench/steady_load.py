@@ -117,9 +117,9 @@ class Load:
 
     def result(self) -> LoadResult:
         """Sum up; call it after the load has ended."""
-        asked, ended_s = self._settings.to_dict(), time.perf_counter()
+        settings, ended_s = self._settings.to_dict(), time.perf_counter()
         sums = {
-            name: tally.result(asked, ended_s=ended_s, client_cpu_share=0.0, interrupted=False)
+            name: tally.result(settings, ended_s=ended_s, client_cpu_share=0.0, interrupted=False)
             for name, tally in self._tallies.items()
         }
         return LoadResult(sums)

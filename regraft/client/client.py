@@ -87,8 +87,6 @@ class _UntilError(Iterator[_T]):
     """An iterator that ends at another's error, and keeps it.
 
     gRPC would only say that there was one. What came before it is still sent, and answered.
-
-    What came before the error is still sent, and answered.
     """
 
     def __init__(self, items: Iterable[_T]) -> None:
@@ -108,9 +106,8 @@ class _UntilError(Iterator[_T]):
 class Client:
     """Blocking calls to one server.
 
-    Thread-safe; close it, or use it in a ``with`` statement.
-
-    Every call raises `RemoteError` where the server answers with an error.
+    Thread-safe; close it, or use it in a ``with`` statement. Every call raises `RemoteError` where the server answers
+    with an error.
     """
 
     def __init__(self, server: Connection | str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:

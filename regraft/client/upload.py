@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from regraft.client.client import MOST_BYTES, Client, MessageTooLargeError, too_large
-from regraft.datasets.labelled_files import Found
+from regraft.datasets.labelled_files import LabelledFiles
 from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError
 from regraft.v1 import retraining_pb2 as pb
@@ -21,7 +21,7 @@ class Upload:
         answers: to each picture that has one, by its number in ``files``.
     """
 
-    def __init__(self, found: Found, name: str, *, source: str, annotator: str) -> None:
+    def __init__(self, found: LabelledFiles, name: str, *, source: str, annotator: str) -> None:
         """Prepare an upload.
 
         Args:

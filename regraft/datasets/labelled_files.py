@@ -29,44 +29,44 @@ _ENDINGS: Final = {
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledFiles:
     """Labelled pictures, and the lines of a list that name none."""
 
     files: tuple[LabelledFile, ...]
     bad: tuple[BadLine, ...] = ()
 
 
-def find_all(path: Path, label: str = "") -> Found:
-    """Return what `find` finds, or what a list names, see `regraft.datasets.manifest`.
+def find_labelled(path: Path, label: str = "") -> LabelledFiles:
+    """Return the labelled pictures of a folder or a list.
 
     Raises:
-        InvalidRequestError: as `find`; or no line of the list makes sense.
+        InvalidRequestError: as `find_in_folder`; or no line of the list makes sense.
         MissingPackageError: the list needs a package that is not installed.
     """
     if not is_manifest(path):
         pairs, bad = _in_folder(path, label)
-        return Found(tuple(LabelledFile(file, text) for file, text in pairs), bad)
+        return LabelledFiles(tuple(LabelledFile(file, text) for file, text in pairs), bad)
     if label:
         raise InvalidRequestError(f"{path}: says the labels itself; leave --label out")
     manifest = read_manifest(path)
-    return Found(manifest.files, manifest.bad)
+    return LabelledFiles(manifest.files, manifest.bad)
 
 
-def find(path: Path, label: str = "") -> list[tuple[Path, str]]:
-    """Return (file, label) pairs.
+def find_in_folder(path: Path, label: str = "") -> list[tuple[Path, str]]:
+    """Return (file, label) pairs of a folder or file.
 
     Args:
         path: with a label, a picture or a folder of pictures; without, a folder that has a folder for each class.
         label: the label of everything under ``path``.
 
     Raises:
-        InvalidRequestError: there is nothing, or no telling which class it is; the text says what to do.
+        InvalidRequestError: there is nothing, or no label; the text says what to do.
     """
     return _in_folder(path, label)[0]
 
 
 def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[BadLine, ...]]:
-    """Return (file, label) pairs, and what is no file."""
+    """Return (file, label) pairs, and entries that are no file."""
     if not path.exists():
         raise InvalidRequestError(f"{path}: there is no such file or folder")
     label = one_form(label)
@@ -110,7 +110,7 @@ def write_picture(folder: Path, label: str, stem: str, image: bytes) -> str:
 
 
 def write_list(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """Write a list with the columns `FIELDS`, which `find_all` reads.
+    """Write a list with the columns `FIELDS`, which `find_labelled` reads.
 
     Raises:
         StorageError: it cannot be written.

@@ -122,11 +122,10 @@ def _fill(image: Image.Image, box: _Box, spec: ImageSpec) -> Crop:
 def _resize(image: Image.Image, box: _Box, interpolation: Interpolation) -> Image.Image:
     """Resize a part of a picture, antialiased.
 
-    It takes one pass; where the picture becomes larger two, one direction each.
-
-    In one pass cykooz_resizer 4.0.1 reads out of bounds, which ends the process, where it enlarges and an outermost
-    pixel of the result falls on the middle of one of the source. Two passes in Pillow's order also agree with Pillow,
-    which rounds between them: in the other one sharp edges differ by up to 20 levels.
+    It takes one pass; where the picture becomes larger two, one direction each. In one pass cykooz_resizer 4.0.1 reads
+    out of bounds, which ends the process, where it enlarges and an outermost pixel of the result falls on the middle of
+    one of the source. Two passes in Pillow's order also agree with Pillow, which rounds between them: in the other one
+    sharp edges differ by up to 20 levels.
     """
     part, size = (box.left, box.top, box.width, box.height), (box.width_px, box.height_px)
     if box.width >= box.width_px and box.height >= box.height_px:

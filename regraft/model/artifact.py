@@ -199,8 +199,6 @@ def backbone_digest(model: onnx.ModelProto) -> str:
 
     Equal digests can share a session. One tensor is copied at a time, so that a server that loads a version does not
     hold its other threads up.
-
-    One tensor is copied at a time, so that a server that loads a version does not hold its other threads up.
     """
     return _digest(ungraft(_outline(model)), model)
 

@@ -262,8 +262,6 @@ class ModelCard(_Part):
 
         Of more than 100 classes it has the cells that are not 0: a table of all classes against all would outgrow what
         clients of gRPC take.
-
-        A table of all classes against all would outgrow what clients of gRPC take.
         """
         if self.metrics is None or len(self.labels) <= _MAX_DENSE_CLASSES:
             return self.to_json()

@@ -97,7 +97,7 @@ class ImageFolder:
         """Write a picture, unless it is there with all its bytes."""
         path = self.file(sha256)
         if path.exists():
-            if durably:  # whoever wrote it may not have come as far as this
+            if durably:  # its writer may not have come as far as this
                 fsync_folder(path.parent)
             return
         write = write_durably if durably else Path.write_bytes

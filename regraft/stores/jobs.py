@@ -205,10 +205,10 @@ class RetrainJobs:
         """
         here, state = retrain_jobs.c.id == job_id, retrain_jobs.c.state
         ended = {"state": JobState.CANCELLED, "message": "cancelled", "finished_at": utc_now("auto")}
-        asked = {"cancel_requested": True}
+        requested = {"cancel_requested": True}
         with transaction(self._engine, "cannot cancel the retrain job") as connection:
             connection.execute(update(retrain_jobs).where(here, state == JobState.PENDING).values(ended))
-            connection.execute(update(retrain_jobs).where(here, state == JobState.RUNNING).values(asked))
+            connection.execute(update(retrain_jobs).where(here, state == JobState.RUNNING).values(requested))
             row = connection.execute(select(retrain_jobs).where(here)).mappings().one_or_none()
             if row is None:
                 raise NotFoundError(f"there is no retrain job {job_id!r}")

@@ -152,8 +152,6 @@ class Labels:
         """Foresee the outcomes of `record`, before pictures are kept.
 
         So those beyond a quota do not fill the disk. Others may change them meanwhile: only a rejection is final.
-
-        Others may change them meanwhile: only a rejection is final.
         """
         if not hourly_quota:
             return [AddOutcome.ACCEPTED] * len(batch)
@@ -164,8 +162,8 @@ class Labels:
         """Let labels hold whose pictures are on the disk; see `regraft.stores.examples.ExamplesStore.add_all`."""
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
-            left = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
-            outcomes = _judge(batch, _labels_of(connection, model, batch), left)
+            quota = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
+            outcomes = _judge(batch, _labels_of(connection, model, batch), quota)
             labellings = [
                 (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, utc_now()))
                 for new, outcome in zip(batch, outcomes, strict=True)
@@ -328,8 +326,8 @@ class Labels:
         with reading(self._engine, "cannot read the examples") as connection:
             matches = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
             if or_removed and not matches:
-                gone = connection.execute(_beginning(_removed(model), label_history.c.sha256, beginning)).scalars()
-                matches = [example for sha256 in gone if (example := _as_removed(connection, model, sha256))]
+                removed = connection.execute(_beginning(_removed(model), label_history.c.sha256, beginning)).scalars()
+                matches = [example for sha256 in removed if (example := _as_removed(connection, model, sha256))]
         if len(matches) != 1:
             how_many = "several" if matches else "no"
             raise NotFoundError(f"model {model!r} has {how_many} examples whose hash begins {beginning!r}")
@@ -424,17 +422,17 @@ def _labels_of(connection: Connection, model: str, batch: Sequence[NewExample]) 
     return {row.sha256: one_form(row.label) for row in connection.execute(query)}
 
 
-def _judge(batch: Sequence[NewExample], in_force: Mapping[str, str], left: int) -> list[AddOutcome]:
+def _judge(batch: Sequence[NewExample], in_force: Mapping[str, str], quota: int) -> list[AddOutcome]:
     """Judge a batch by the labels in force and the quota left."""
     labels = dict(in_force)
     outcomes = []
     for new in batch:
         if labels.get(new.sha256) == new.label:
             outcomes.append(AddOutcome.DUPLICATE)
-        elif left <= 0:
+        elif quota <= 0:
             outcomes.append(AddOutcome.REJECTED)
         else:
-            left -= 1
+            quota -= 1
             outcomes.append(AddOutcome.RELABELLED if new.sha256 in labels else AddOutcome.ACCEPTED)
             labels[new.sha256] = new.label
     return outcomes

@@ -50,7 +50,7 @@ def bench(
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("--rate and --concurrency are two kinds of load: say one", param_hint="--rate")
     settings = BenchSettings(
-        tuple(file.read_bytes() for path in images for file, _ in labelled_files.find(path, _ANY_LABEL)),
+        tuple(file.read_bytes() for path in images for file, _ in labelled_files.find_in_folder(path, _ANY_LABEL)),
         server,
         name,
         concurrency=8 if concurrency is None else concurrency,

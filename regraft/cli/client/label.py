@@ -11,7 +11,7 @@ from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.client.upload import Upload
-from regraft.datasets.labelled_files import Found, find_all
+from regraft.datasets.labelled_files import LabelledFiles, find_labelled
 from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import check_label
@@ -46,16 +46,16 @@ def label(
         raise typer.Exit(1)
 
 
-def _pictures(path: Path | None, label: str, request: str) -> Found:
+def _pictures(path: Path | None, label: str, request: str) -> LabelledFiles:
     """Return the pictures of a path, or of a kept request."""
     if request:
         if path or not label:
             raise InvalidRequestError("--request: needs --label, and no path")
         check_label(label)
-        return Found((LabelledFile(None, label, request_id=request),))
+        return LabelledFiles((LabelledFile(None, label, request_id=request),))
     if path is None:
         raise InvalidRequestError("which pictures? Give a folder, a list, or --request")
-    return find_all(path, label)
+    return find_labelled(path, label)
 
 
 def _show(upload: Upload, as_json: bool) -> None:

@@ -107,7 +107,7 @@ retrain_jobs = sa.Table(
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("interrupted", sa.Text, nullable=False, server_default=""),
     sa.Index("one_job_a_key", "model", "idempotency_key", unique=True),
-    # The database itself sees to it that a model has one job at a time, whoever asks.
+    # The database itself sees to it that a model has one job at a time.
     sa.Index("one_active_job_a_model", "model", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     sa.Index("retrain_jobs_by_age", "created_at", "id"),
     sa.Index("retrain_jobs_of_a_model", "model", "created_at", "id"),

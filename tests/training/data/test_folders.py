@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from regraft.datasets.labelled_files import find_all
+from regraft.datasets.labelled_files import find_labelled
 from regraft.errors import DatasetError
 from regraft.label_rules import image_hash
 from regraft.progress import silent
@@ -122,14 +122,14 @@ def test_pictures_to_label_are_found_by_the_same_rules(tmp_path: Path) -> None:
     link(root / "bees", elsewhere / "bees")
     (root / "bees/broken.jpg").symlink_to("gone.jpg")
 
-    found = find_all(root)
+    found = find_labelled(root)
 
     assert sorted({file.label for file in found.files}) == sorted([MOEWE, "bees"])
     assert len(found.files) == 10
     assert [(bad.place, bad.reason) for bad in found.bad] == [
         (str(root / "bees/broken.jpg"), "a link to gone.jpg, which is not there")
     ]
-    assert {file.label for file in find_all(root / MAC, MAC).files} == {MOEWE}
+    assert {file.label for file in find_labelled(root / MAC, MAC).files} == {MOEWE}
 
 
 def test_the_pictures_of_a_version_are_found_behind_links(tmp_path: Path) -> None:
