@@ -151,7 +151,7 @@ def _interpreter(version: str) -> Path:
 
 def _uv(*arguments: object) -> None:
     """Install as pip would, in a tenth of its time."""
-    command = [Path(sys.executable).with_name("uv"), "--quiet", "--system-certs", *map(str, arguments)]
+    command = [str(Path(sys.executable).with_name("uv")), "--quiet", "--system-certs", *map(str, arguments)]
     done = subprocess.run(command, env=users(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
