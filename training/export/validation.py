@@ -92,13 +92,8 @@ def prove(
 ) -> Proof:
     """Compare two files by their answers and their speed.
 
-    Args:
-        served: takes crops.
-        exported: takes what ``takes`` says; of ``bytes`` the time of decoding counts, for both.
-        validation: pictures of both.
-        takes: see above.
-        timed: whether this is the CPU that the export is for.
-        progress: told the stage ``measure``.
+    The exported file ``takes`` crops, or bytes, where the time of decoding counts for both. It is ``timed`` only on
+    the CPU that it is for.
     """
 
     def from_bytes(picture: Picture) -> FloatArray:

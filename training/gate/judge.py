@@ -70,12 +70,7 @@ def judge(
 ) -> Verdict:
     """Judge two heads on the same frozen holdout.
 
-    Args:
-        answers: of both.
-        limits: how much worse the challenger may be.
-        news: what it was fitted on beyond the champion.
-        golden: names of pictures that have to be answered rightly, and whether the challenger does.
-        anchor: the challenger against the best version so far.
+    ``golden`` has the names of pictures that have to be answered rightly, and whether the challenger does.
     """
     truth, old_labels, margins = answers.label_index, answers.champion.shape[1], limits.margins
     old_right = answers.champion.argmax(axis=1) == truth

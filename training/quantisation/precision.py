@@ -131,9 +131,7 @@ def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progr
 def calibration_crops(files: Sequence[tuple[str, ImageFile]], spec: ImageSpec) -> list[Crop]:
     """Return the crops of the first readable pictures, enough to calibrate with.
 
-    Args:
-        files: hash and file of training images, by hash, which is as good as drawn by lot.
-        spec: of the backbone.
+    The files are in the order of their hashes, which is as good as drawn by lot.
     """
     return [crop for _, crop in islice(readable_crops(files, spec), CALIBRATION_CROPS)]
 

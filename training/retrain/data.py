@@ -103,12 +103,8 @@ def sides_of(
 ) -> Sides:
     """Settle the split of pictures, by the champion's embeddings.
 
-    Args:
-        champion: whose own pictures stay where they are.
-        embeddings: of its backbone, of all pictures.
-        labels: in force.
-        stored: sides that were decided for other versions.
-        named: see `settle_sides`.
+    Its own pictures stay where they are. ``stored`` are sides that were decided for other versions, ``named`` as in
+    `settle_sides`.
     """
     old = champion.features
     fixed = {**stored, **dict(zip(old.sha256, map(bool, old.is_holdout), strict=True))}
@@ -153,14 +149,8 @@ def gather(
 ) -> RetrainData:
     """Join the champion's pictures and the examples, embedding what is missing.
 
-    The sides of new pictures are kept for the retrains to come, whatever becomes of this one.
-
-    Args:
-        champion: has its own embeddings.
-        examples: have all others, or their pictures.
-        model: its name.
-        progress: told the stage ``embed``.
-        wrong: labels that went into quarantine just now.
+    The sides of new pictures are kept for the retrains to come, whatever becomes of this one. The labels in ``wrong``
+    went into quarantine just now.
 
     Raises:
         PreconditionError: fewer than two classes are left.
@@ -273,11 +263,7 @@ def embed_missing(
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """Return embeddings by the champion's backbone, and failures, by hash.
 
-    Args:
-        champion: has the embeddings of its own.
-        files: by image hash.
-        examples: has those that were made while serving, and takes the others.
-        progress: told the stage ``embed``.
+    The champion has its own, the examples those made while serving; these take the others.
     """
     own = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
     wanted = {name: file for name, file in files.items() if name not in own}

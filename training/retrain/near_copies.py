@@ -44,12 +44,7 @@ def near_copies(embedding: FloatArray, classes: _Rows) -> _Rows:
 
 
 def relatives(some: Features, others: Features) -> set[str]:
-    """Return hashes of near copies of others, or of their groups.
-
-    Args:
-        some: the pictures.
-        others: likewise; their embeddings are of the same backbone.
-    """
+    """Return hashes of near copies of others, or of their groups, by the same backbone."""
     labels = sorted({*some.labels, *others.labels})
     classes = [labels.index(each.labels[index]) for each in (some, others) for index in each.label_index]
     both = np.concatenate([some.embedding, others.embedding])

@@ -32,15 +32,8 @@ def judge_training_run(
 
     The pictures are those that neither was fitted on: the holdout of the run without what belongs with pictures that
     the champion learned from, and the champion's without what belongs with those of the run. A class of the champion
-    that the run does not have is a reason to refuse: its pictures came from elsewhere.
-
-    Args:
-        champion: what it competes with.
-        candidate: of the run.
-        examples: folder or URL of the examples, where pictures of the champion's holdout may be.
-        golden: see `judge_across_backbones`.
-        context: of the run.
-        limits: of the gate.
+    that the run does not have is a reason to refuse: its pictures came from elsewhere. Pictures of the champion's
+    holdout may be among ``examples``, a folder or URL.
     """
     now, before = candidate.features, champion.features
     files: dict[str, ImageFile] = {image.sha256: image.path for image in candidate.dataset.images}
@@ -107,16 +100,8 @@ def judge_across_backbones(
 ) -> Findings:
     """Judge a candidate; the champion answers by its own backbone.
 
-    Args:
-        champion: what it competes with.
-        candidate: of the run.
-        data: see `judge_challenger`; embeddings are those of the new backbone.
-        files: by hash, of the pictures to judge by.
-        cached: has embeddings of the champion's backbone, and takes those that are missing.
-        golden: pictures that it has to answer rightly, and their labels; they and the champion's target error join the
-            terms.
-        context: of the run.
-        terms: what it is held to.
+    The embeddings in ``data`` are those of the new backbone; ``cached`` has the champion's, and takes those that are
+    missing, of ``files`` by hash. The ``golden`` pictures and the champion's target error join the terms.
     """
     names = (*data.features.holdout().sha256, *data.lost.sha256)
     embeddings = champion_embeddings(champion, {sha256: files[sha256] for sha256 in names}, cached, context)

@@ -113,15 +113,9 @@ def build(
     additional: Additional | None = None,
     threshold: Abstention | None = None,
 ) -> Challenger:
-    """Make the model file of a fitted head.
+    """Make the model file of a fitted head, with its card.
 
-    Args:
-        backbone: without a head.
-        fitted: the head.
-        features: training and holdout rows by this backbone.
-        provenance: for the card.
-        additional: rows beside the features.
-        threshold: the abstention of a version whose very head this is.
+    ``threshold`` is the abstention of a version whose very head this is.
     """
     state = backbone.state
     card = ModelCard(
@@ -206,11 +200,7 @@ def prove_on_files(
 ) -> None:
     """Prove a file on the first readable pictures, of holdout where possible.
 
-    Args:
-        challenger: see `prove`.
-        head: likewise.
-        file_of: the file of a picture, by its hash.
-        rows: of the features, to take the first of instead.
+    ``file_of`` finds a picture by its hash; ``rows`` of the features take the place of the holdout.
     """
     features = challenger.features
     if rows is None:
@@ -258,14 +248,7 @@ def promote(
 ) -> None:
     """Make a published version the champion, once its file is read back.
 
-    Args:
-        store: the model store.
-        name: the model.
-        version: the version.
-        who: for the history.
-        why: for the history.
-        expected: the champion that the decision is based on, 0 where there was none; None is content with any.
-        job: for the history.
+    ``expected`` is the champion that the decision is based on, 0 where there was none; None is content with any.
 
     Raises:
         ArtifactError: the file is damaged.

@@ -16,13 +16,9 @@ LABELS_KEY: Final = "regraft.labels"
 
 
 def with_constant_head(backbone: onnx.ModelProto, head: Head, card: ModelCard, precision: Precision) -> onnx.ModelProto:
-    """Graft a head onto a backbone as a constant.
+    """Graft a version's head as a constant onto its backbone, perhaps in another precision.
 
-    Args:
-        backbone: of the version, or the same one in int8.
-        head: of the version.
-        card: of the version; the figures in it are left out where the file calculates otherwise.
-        precision: of the backbone.
+    The figures in the card are left out where the file calculates otherwise.
     """
     digest = backbone_digest(backbone)
     if digest != card.backbone.digest:
