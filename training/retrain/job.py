@@ -117,10 +117,10 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
             champion.artifact.card, data.features, data.additional, progress.as_phase("check"), missing=data.missing
         )
     progress("judge", 0, 1)
-    aside = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
+    quarantined = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
     anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
     anchor = anchor.restricted_to(data.features)
-    terms = Terms(GateLimits.of(job.settings), quarantined=aside, anchor=anchor)
+    terms = Terms(GateLimits.of(job.settings), quarantined=quarantined, anchor=anchor)
     findings = judge_retrained(champion, data, fitted, store.golden(job.model), terms)
     progress("publish", 0, 1)
     anchor = anchor.updated(answered_rightly(anchor, data.features, fitted.head))

@@ -108,9 +108,9 @@ def _watch_memory(
     if over.wait(_GRACE_S):
         return
     log.error("%s; it does not stop, so its process ends", reason)
-    saying = threading.Thread(target=before_exit, args=(reason,), daemon=True)  # what it needs may hang as well
-    saying.start()
-    saying.join(_GRACE_S)
+    reporter = threading.Thread(target=before_exit, args=(reason,), daemon=True)  # what it needs may hang as well
+    reporter.start()
+    reporter.join(_GRACE_S)
     os._exit(OUT_OF_MEMORY)
 
 

@@ -38,9 +38,8 @@ def provenance_of(candidate: Candidate, name: str, settings: TrainSettings, pare
 def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeValue]:
     """Return a run's numbers by flag, chosen by person or rule.
 
-    What played no part is absent. No flags are ``published``, the strategy that won
-    (``strategy`` was asked for), ``epochs_run``, those learned, and ``epochs_kept``, those in the version, 0 where the
-    probe won.
+    What played no part is absent. No flags are ``published``, the strategy that won (``strategy`` was asked for),
+    ``epochs_run``, those learned, and ``epochs_kept``, those in the version, 0 where the probe won.
     """
     if candidate.imported:
         return {

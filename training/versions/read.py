@@ -23,10 +23,10 @@ from training.head.features import Embedder, Features, load_features, provider_f
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """The version to compete with; ``additional`` are the rows beside its features.
+    """A version of the store, with the rows that its head was fitted on.
 
-    As a champion its features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
-    it was published.
+    A champion's features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
+    published.
     """
 
     version: int
@@ -62,7 +62,7 @@ class StoredVersion:
 
 
 def read_champion(store: ModelStore, model: str) -> StoredVersion:
-    """Read the version that serves.
+    """Read the champion, with labels in their one form.
 
     Raises:
         PreconditionError: there is none.
@@ -75,7 +75,7 @@ def read_champion(store: ModelStore, model: str) -> StoredVersion:
 
 
 def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
-    """Read a version as if it were the champion.
+    """Read a version, with labels as published.
 
     Raises:
         NotFoundError: there is no such version.
@@ -83,9 +83,8 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
     """
     folder = store.folder(model, version)
     features = folder / FEATURES_FILE
-    return StoredVersion(
-        version, artifact.read(folder / MODEL_FILE), load_features(features), Additional.read(features)
-    )
+    file = artifact.read(folder / MODEL_FILE)
+    return StoredVersion(version, file, load_features(features), Additional.read(features))
 
 
 def _in_one_form(champion: StoredVersion) -> StoredVersion:
