@@ -69,7 +69,11 @@ def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engi
         MissingPackageError: the URL's driver is not installed.
     """
     engine = database_at(url, patience)
-    prepare_database(engine)
+    try:
+        prepare_database(engine)
+    except BaseException:
+        close_database(engine)
+        raise
     return engine
 
 

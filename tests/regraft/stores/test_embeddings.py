@@ -66,6 +66,7 @@ def test_what_was_put_comes_back_bit_by_bit(
 
     cache.put(KEY, vectors)
     found = cache.get(KEY, vectors)
+    engine.dispose()
 
     assert found.keys() == vectors.keys()
     for name, expected in vectors.items():
