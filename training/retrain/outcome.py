@@ -4,12 +4,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.errors import RegraftError
+from regraft.errors import ArtifactError, RegraftError
 from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
-from regraft.stores.models import MODEL_FILE, REFUSED_BECAUSE, REPORT_FILE, GateMode, ModelStore
+from regraft.stores.models import MODEL_FILE, REFUSED_BECAUSE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from training.gate.verdict import Verdict
 from training.versions.publish import promote
 
@@ -40,13 +40,12 @@ def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
             continue
         try:
             card = artifact.read(store.folder(job.model, entry.version) / MODEL_FILE).card
+            verdict = store.verdict(job.model, entry.version)
+            if verdict is None or card.parent_version is None:
+                raise ArtifactError(f"{REPORT_JSON_FILE}: has no verdict")
+            return Published(entry.version, card.parent_version, entry.why, verdict)
         except (RegraftError, OSError) as error:
             log.warning("version %d of %s is damaged, another one is published: %r", entry.version, job.model, error)
-            continue
-        verdict = store.verdict(job.model, entry.version)
-        if verdict is not None and card.parent_version is not None:
-            return Published(entry.version, card.parent_version, entry.why, verdict)
-        log.warning("version %d of %s has no verdict, another one is published", entry.version, job.model)
     return None
 
 
