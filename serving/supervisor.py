@@ -143,7 +143,7 @@ class Supervisor:
         before = self.liveness_problem()
         self._failures[purpose], self._deaths[purpose] = failures, deaths
         if self._on_change and bool(self.liveness_problem()) != bool(before):
-            with suppress(Exception):  # nor for a word to whoever watches; the next probe asks by itself
+            with suppress(Exception):  # nor for a word to the probes, which ask by themselves
                 await self._on_change()
 
 

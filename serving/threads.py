@@ -154,7 +154,7 @@ class _Work:
         try:
             self.context.run(check_wanted)
             result = self.context.run(self.call)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+        except BaseException as error:  # noqa: BLE001 - any error belongs to the caller
             at_the_end()
             self.future.set_exception(error)
         else:

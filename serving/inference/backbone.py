@@ -114,8 +114,8 @@ class Backbone:
     ) -> InferenceResult:
         """Run one picture through the network.
 
-        Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of whatever queue it is
-        in; its neighbours do not notice. Requests go before ``background`` work.
+        Cancelling the caller, or its deadline on the event loop's clock, takes the picture out of its queue; its
+        neighbours do not notice. Requests go before ``background`` work.
 
         Raises:
             InvalidImageError: it is no picture.

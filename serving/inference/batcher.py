@@ -92,10 +92,10 @@ class Batcher(Generic[PayloadT, ResultT]):
 
         Args:
             run: called in a lane's thread with 1 to ``max_batch`` payloads; must return as many results, in order; an
-                exception in the place of a result is raised to whoever waits for that one.
+                exception in the place of a result is raised to its caller.
             lanes: the number of runs at once.
             max_batch: the most payloads of one run.
-            max_queue: the most entries that may wait, background work apart: whoever asks for that bounds it.
+            max_queue: the most entries that may wait, background work apart, which its callers bound.
             turn: the most batches of requests that a lane takes at once.
             turn_s: seconds of a CPU that it may take for more than one.
             on_batch: called with the size of each batch.
@@ -275,7 +275,7 @@ class Batcher(Generic[PayloadT, ResultT]):
                 results = self._run([entry.payload for entry in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} gave {len(results)} results")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait for the batch
+        except Exception as error:  # noqa: BLE001 - any error belongs to the callers of the batch
             results = [error] * len(batch)
         except BaseException as error:  # noqa: BLE001 - a panic of native code: the lane shall outlive it
             results = [RuntimeError(repr(error))] * len(batch)

@@ -101,7 +101,7 @@ class DeviceHeads:
     """A cache of heads on a device; safe in any thread."""
 
     def __init__(self, device: tuple[str, int], most_bytes: int) -> None:
-        """Keep the last heads of up to ``most_bytes``, while they live, on a device of a kind and number."""
+        """Keep the last living heads of up to ``most_bytes`` on a device."""
         self._device = device
         self._most_bytes = most_bytes
         self._entries: OrderedDict[int, tuple[weakref.ref[Head], Tensors, int]] = OrderedDict()

@@ -1,8 +1,8 @@
 """Fair shares of a limited amount: permits for pictures, bytes of memory.
 
-Whoever may wait, as a stream may, gets the next that is free, and that in turn: first of the caller who has least. A
-single request does not wait in a full server, but is refused at once; only where others, or streams, have what is its
-caller's share, it waits for what they give back next.
+A stream may wait, and gets the next that is free in turn, first of the caller who has least. A single request does not
+wait in a full server, but is refused at once; only where others, or streams, have what is its caller's share, it waits
+for what they give back next.
 """
 
 import asyncio

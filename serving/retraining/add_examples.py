@@ -59,7 +59,7 @@ class IntakeResult:
 
 @dataclass(frozen=True, eq=False)
 class FirstLabel:
-    """The first label of a picture in a stream, and the turns of its copies."""
+    """The first label of a picture in a stream; its copies wait in turn."""
 
     label: str
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -270,7 +270,7 @@ class ExampleIntake:
             for waiting, crop in batch:
                 try:
                     await self._write([(waiting, crop)])
-                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                except Exception as error:  # noqa: BLE001 - any error belongs to its caller
                     waiting.end(error)
 
     async def _write(self, batch: Sequence[tuple[_Waiting, Crop]]) -> None:

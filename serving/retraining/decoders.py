@@ -58,7 +58,7 @@ class Decoders:
             return RegraftError("nobody waits for this picture any more")
         try:
             return decode_crop(picture.image, picture.spec, self._limits.at_most(picture.most_pixels))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever sent the picture
+        except Exception as error:  # noqa: BLE001 - any error belongs to the sender
             return error
         except BaseException as error:  # noqa: BLE001 - a panic of native code: it shall not take the neighbours along
             return RuntimeError(repr(error))

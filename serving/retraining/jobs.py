@@ -206,7 +206,7 @@ class JobRunner:
             return
         if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
             self._finishing[job.id] = asyncio.Event()
-        # A context of its own: it outlives whoever asks for it.
+        # A context of its own: it outlives its caller.
         task = self._tasks[job.id] = asyncio.create_task(self._run(job), context=Context())
         task.add_done_callback(lambda _: self._tasks.pop(job.id))
 
@@ -255,7 +255,7 @@ class JobRunner:
             was_stopped = ending.done()
             ending.cancel()
         if code == TAKEN and job.id not in self._taken_once:
-            # Whoever holds the lock may be just about to claim the job. When a second process is up, it has.
+            # The holder of the lock may be just about to claim the job. When a second process is up, it has.
             self._taken_once.add(job.id)
             log.info("retrain job %s of %s: another process was faster", job.id, job.model)
             return True

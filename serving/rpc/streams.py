@@ -1,6 +1,6 @@
 """Two-way streams: several requests are answered at once.
 
-No task group is used: it would cancel whoever takes the answers in the middle of sending one, and gRPC would leave the
+No task group is used: it would cancel the consumer in the middle of sending an answer, and gRPC would leave the
 client without an end of the stream (PEP 789).
 """
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Lock, Thread
@@ -33,7 +34,7 @@ class MetricsPort:
 
         Args:
             address: port 0 takes a free one.
-            metrics: answers ``/metrics``, and whatever else there is.
+            metrics: answers ``/metrics``, and all other paths.
             readiness_problem: asked on the loop; empty while the server is ready.
             liveness_problem: likewise; what a restart may mend, beside a loop that does not answer.
 
@@ -57,7 +58,8 @@ class MetricsPort:
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which looks twice a second whether to end
+        with suppress(OSError):  # wakes the thread, which looks twice a second whether to end; macOS refuses
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
