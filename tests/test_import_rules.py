@@ -62,11 +62,13 @@ for name in sys.argv[1:]:
 """
 
 
-def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command of ``make lint`` on the packages in a folder."""
-    [command] = re.findall(r"^\t\$\(DEV\)/(lint-imports.*)$", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+def lint(folder: Path, tool: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``make lint`` on the packages in a folder."""
+    recipe = (REPOSITORY / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    [arguments] = re.findall(rf"^\t\$\(DEV\)/{tool}(.*)$", recipe, flags=re.MULTILINE)
+    program, *subcommand = tool.split()
     return subprocess.run(
-        [Path(sys.executable).parent / command.split()[0], *command.split()[1:]],
+        [Path(sys.executable).with_name(program), *subcommand, *arguments.replace("$(SOURCES)", ".").split()],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"},
         capture_output=True,
@@ -79,18 +81,26 @@ def test_make_lint_fails_on_a_breach_of_each_contract(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    assert lint_imports(tmp_path).returncode == 0
+    assert lint(tmp_path, "lint-imports").returncode == 0
 
     for importer, imported in BREACHES.values():
         with (tmp_path / importer.replace(".", "/")).with_suffix(".py").open("a") as file:
             file.write(f"\n\ndef breach() -> None:\n    import {imported}\n")
-    linted = lint_imports(tmp_path)
+    linted = lint(tmp_path, "lint-imports")
 
     assert linted.returncode == 1
     for contract in CONTRACTS:
         importer, imported = BREACHES[contract["id"]]
         assert f"{contract['name']} BROKEN" in linted.stdout
         assert re.search(rf"{importer} -> {imported}|\.{importer.split('.')[-1]} -> ", linted.stdout), contract
+
+
+@pytest.mark.parametrize("name", ["wait_for", "to_thread"])
+def test_make_lint_fails_where_a_server_waits_by_what_harms_it(tmp_path: Path, name: str) -> None:
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    (tmp_path / "serving.py").write_text(f'"""A module."""\n\nfrom asyncio import {name}\n\n__all__ = ["{name}"]\n')
+
+    assert f"TID251 `asyncio.{name}` is banned" in lint(tmp_path, "ruff check").stdout
 
 
 @pytest.fixture(scope="module")
