@@ -76,7 +76,7 @@ def write_within_budget(
     else:
         card = source.artifact.card
         model = with_constant_head(backbone, source.artifact.head, card, card.backbone.precision)
-        attempt = _written(source, to, model, folder, True, progress)
+        attempt = _replace_file(source, to, model, folder, True, progress)
     if attempt.proof.points_lost > max_drop:
         raise TrainingError(
             f"--to {to} loses {attempt.proof.points_lost:.2f} points of accuracy on the {attempt.proof.images} "
@@ -88,12 +88,14 @@ def write_within_budget(
 def _fp16(source: Source, backbone: onnx.ModelProto, folder: Path, max_drop: float, progress: Progress) -> Attempt:
     """Calculate in float16, or keep only the weights in it."""
     head, card = source.artifact.head, source.artifact.card
-    first = _written(source, "fp16", with_constant_head(to_fp16(backbone), head, card, "fp16"), folder, True, progress)
+    first = _replace_file(
+        source, "fp16", with_constant_head(to_fp16(backbone), head, card, "fp16"), folder, True, progress
+    )
     if first.proof.points_lost <= min(max_drop, max(_HALF_DROP, 100 / first.proof.images)) + 1e-9:
         note = "most CPUs calculate fp16 in float32, with a cast before and after each layer: it is for GPUs and NPUs"
         return Attempt(first.model, first.proof, (), (note,))
     rounded = with_fp16_weights(backbone, calibration_crops(source.calibration, card.image))
-    second = _written(source, "fp16", with_constant_head(rounded, head, card, "fp16"), folder, True, progress)
+    second = _replace_file(source, "fp16", with_constant_head(rounded, head, card, "fp16"), folder, True, progress)
     note = (
         f"the weights are in float16 and the arithmetic is float32: calculating in float16 too loses "
         f"{first.proof.points_lost:.2f} points"
@@ -111,7 +113,7 @@ def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Pro
         graph = quantise(backbone, crops, cpu=cpu, in_float=in_float)
         progress("quantise", 1, 1)
         model = with_constant_head(onnx.load_model_from_string(graph), source.artifact.head, card, "int8")
-        return graph, _written(source, "int8", model, folder, timed, progress)
+        return graph, _replace_file(source, "int8", model, folder, timed, progress)
 
     graph, first = attempt(())
     if first.proof.points_lost <= max_drop:
@@ -132,7 +134,7 @@ def _int8(source: Source, folder: Path, cpu: Cpu, max_drop: float, progress: Pro
     )
 
 
-def _written(
+def _replace_file(
     source: Source, to: Format, model: onnx.ModelProto, folder: Path, timed: bool, progress: Progress
 ) -> Attempt:
     """Replace the file of the attempt before, and prove the new one."""

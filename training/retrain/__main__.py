@@ -25,13 +25,13 @@ from training.retrain.resource_limits import lower_priority
 log = logging.getLogger("regraft.retrain")
 
 
-def _settle_before(store: ModelStore, examples: ExamplesStore, model: str) -> None:
+def _settle_killed_jobs(store: ModelStore, examples: ExamplesStore, model: str) -> None:
     """Settle a model's jobs that a killed process left RUNNING."""
     for job in examples.jobs.list(model, JobState.RUNNING):
         settle_interrupted(examples, store, job, "its process was killed")
 
 
-def _waiting_or_new(examples: ExamplesStore, model: str, gate: str) -> str:
+def _waiting_or_new_job(examples: ExamplesStore, model: str, gate: str) -> str:
     """Return a model's waiting job, or a new one, by id.
 
     Raises:
@@ -55,8 +55,8 @@ def _run(options: argparse.Namespace) -> RetrainJob:
     with closing(open_examples(options.store, options.examples, options.database)) as examples:
         if options.name:
             store.versions(options.name)  # refuses what can be no name
-        _settle_before(store, examples, options.name or examples.jobs.get(options.job).model)
-        job_id = options.job or _waiting_or_new(examples, options.name, options.gate)
+        _settle_killed_jobs(store, examples, options.name or examples.jobs.get(options.job).model)
+        job_id = options.job or _waiting_or_new_job(examples, options.name, options.gate)
         return run_job(store, examples, job_id, options.minutes, options.memory_mb)
 
 

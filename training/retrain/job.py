@@ -45,7 +45,7 @@ _PHASES: Final = {
 log = logging.getLogger("regraft.retrain")
 
 
-class _Reporter:
+class _JobProgress:
     """Progress of a job, written to its row now and then."""
 
     def __init__(self, examples: ExamplesStore, job: RetrainJob) -> None:
@@ -97,7 +97,7 @@ def run_job(
 
 
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
-    progress = _Reporter(examples, job)
+    progress = _JobProgress(examples, job)
     progress("read", 0, 1)
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)
@@ -105,13 +105,13 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     champion = read_champion(store, job.model)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
-    if _finished_without_news(champion, data, examples, job):
+    if _finish_without_news(champion, data, examples, job):
         return
     fitted = refit(champion.artifact.card, data.features, data.additional, progress, missing=data.missing)
     progress("check", 0, 1)
     if wrong := quarantine(champion, data, fitted, examples, job.model):
         data = gather(champion, examples, job.model, progress.as_phase("check"), wrong)
-        if _finished_without_news(champion, data, examples, job):
+        if _finish_without_news(champion, data, examples, job):
             return
         fitted = refit(
             champion.artifact.card, data.features, data.additional, progress.as_phase("check"), missing=data.missing
@@ -129,9 +129,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
 
 
-def _finished_without_news(
-    champion: StoredVersion, data: RetrainData, examples: ExamplesStore, job: RetrainJob
-) -> bool:
+def _finish_without_news(champion: StoredVersion, data: RetrainData, examples: ExamplesStore, job: RetrainJob) -> bool:
     """End a job that has nothing new; True where it did."""
     if rows_of(data.features) != rows_of(champion.features) or not champion.is_in_one_form:
         return False

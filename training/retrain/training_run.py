@@ -39,7 +39,7 @@ def judge_training_run(
     files: dict[str, ImageFile] = {image.sha256: image.path for image in candidate.dataset.images}
     with embedding_cache(context.cache) as cached:
         excluded = _learned_by_champion(champion, now.holdout(), files, cached, context)
-        older = _older(champion, candidate, files, example_images(examples), context)
+        older = _champion_holdout(champion, candidate, files, example_images(examples), context)
         rows = [row for row in rows_of(now) if row[0] not in excluded]
         old_rows = rows_of(older)
         features = assemble(
@@ -73,7 +73,7 @@ def _learned_by_champion(
     return (set(holdout.sha256) - set(rest.sha256)) | relatives(replace(rest, embedding=vectors), train)
 
 
-def _older(
+def _champion_holdout(
     champion: StoredVersion, candidate: Candidate, files: dict[str, ImageFile], store: ImageFiles, context: Context
 ) -> Features:
     """Embed the champion's own holdout; its files join ``files``."""
