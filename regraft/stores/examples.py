@@ -24,6 +24,7 @@ from regraft.stores.images import EXAMPLES_FOLDER, ImageFile, example_images, fo
 from regraft.stores.jobs import RetrainJobs
 from regraft.stores.labels import AddOutcome, Labels, NewExample
 from regraft.stores.requests import KeptRequests
+from regraft.stores.split import Split
 
 _WRITERS: Final = 8
 
@@ -43,6 +44,7 @@ class ExamplesStore:
         self._engine = database_at(database_url or URL.create("sqlite", database=str(root / "examples.sqlite")))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.labels = Labels(self._engine)
+        self.split = Split(self._engine)
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))

@@ -1,4 +1,4 @@
-"""Labels as rows: those in force, their history, the split."""
+"""Labels as rows: those in force, and their history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,19 +28,16 @@ from regraft.label_rules import check_label, check_note, image_hash, one_form
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import embeddings, examples, label_history, splits
+from regraft.stores.split import group_of, record_split
 
 _QUOTA_PERIOD: Final = timedelta(hours=1)
-_WITH_GROUP: Final = examples.outerjoin(
-    splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
-)
-_GROUP: Final = func.coalesce(splits.c.group_name, "")
 _HEX: Final = "0123456789abcdef"
 _RELEASED: Final = "released from quarantine"
-_COLUMNS: Final = (
+_EXAMPLES: Final[Select[Any]] = select(
     *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
-    _GROUP,
-)
-"""Of an `Example`, in its order."""
+    func.coalesce(splits.c.group_name, ""),
+).select_from(examples.outerjoin(splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)))
+"""Rows of `Example`, with its fields in order."""
 
 
 class AddOutcome(StrEnum):
@@ -142,7 +139,7 @@ class Labelling:
 
 
 class Labels:
-    """Thread-safe tables of labels, their history and the split."""
+    """Thread-safe tables of labels and their history."""
 
     def __init__(self, engine: Engine) -> None:
         """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
@@ -263,9 +260,7 @@ class Labels:
         check_note("annotator", annotator)
         with transaction(self._engine, "cannot release the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(
-                select(*_COLUMNS).select_from(_WITH_GROUP).where(_example(model, sha256))
-            ).one_or_none()
+            row = connection.execute(_EXAMPLES.where(_example(model, sha256))).one_or_none()
             if row is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             before = Example(*row)
@@ -284,7 +279,7 @@ class Labels:
         here = _example(model, sha256)
         with transaction(self._engine, "cannot change the example") as connection:
             one_at_a_time(connection, model)
-            row = connection.execute(select(*_COLUMNS).select_from(_WITH_GROUP).where(here)).one_or_none()
+            row = connection.execute(_EXAMPLES.where(here)).one_or_none()
             before = Example(*row) if row else None
             if before is None and labelling.label is not None:
                 before = _as_removed(connection, model, sha256)
@@ -304,8 +299,7 @@ class Labels:
 
     def in_force(self, model: str, *, quarantined: bool = False) -> list[Example]:
         """Return the examples in force, or in quarantine, ordered by hash."""
-        query = select(*_COLUMNS).select_from(_WITH_GROUP)
-        query = query.where(examples.c.model == model).order_by(examples.c.sha256)
+        query = _EXAMPLES.where(examples.c.model == model).order_by(examples.c.sha256)
         if quarantined:
             query = query.where(examples.c.quarantine != "")
         with reading(self._engine, "cannot read the examples") as connection:
@@ -322,7 +316,7 @@ class Labels:
         Raises:
             NotFoundError: there is none, or there are several.
         """
-        in_force = select(*_COLUMNS).select_from(_WITH_GROUP).where(examples.c.model == model)
+        in_force = _EXAMPLES.where(examples.c.model == model)
         with reading(self._engine, "cannot read the examples") as connection:
             matches = [Example(*row) for row in connection.execute(_beginning(in_force, examples.c.sha256, beginning))]
             if or_removed and not matches:
@@ -337,24 +331,6 @@ class Labels:
         """Return the hashes of removed examples, which no retrain may use."""
         with reading(self._engine, "cannot read the examples") as connection:
             return set(connection.execute(_removed(model)).scalars())
-
-    def sides(self, model: str) -> dict[str, bool]:
-        """Return, by used picture, whether it is holdout; removed ones too."""
-        query = select(splits.c.sha256, splits.c.is_holdout).where(
-            splits.c.model == model, splits.c.is_holdout.is_not(None)
-        )
-        with reading(self._engine, "cannot read the split") as connection:
-            return {row.sha256: row.is_holdout for row in connection.execute(query)}
-
-    def keep_sides(self, model: str, sides: Mapping[str, bool]) -> None:
-        """Keep the split of pictures; a decided side stays.
-
-        Raises:
-            StorageError: the database refused; all is as it was.
-        """
-        rows = [{"model": model, "sha256": sha256, "is_holdout": is_holdout} for sha256, is_holdout in sides.items()]
-        with transaction(self._engine, "cannot keep the split") as connection:
-            _keep_splits(connection, rows, "is_holdout", splits.c.is_holdout.is_(None))
 
     def history(self, model: str, sha256: str) -> list[Labelling]:
         """Return the history of an example, oldest first; removed ones too."""
@@ -451,9 +427,7 @@ def _as_removed(connection: Connection, model: str, sha256: str) -> Example | No
     if not entries:
         return None
     source = next((entry.source for entry in reversed(entries) if entry.source), "")
-    named = select(splits.c.group_name).where(splits.c.model == model, splits.c.sha256 == sha256)
-    group = connection.execute(named).scalar_one_or_none() or ""
-    return Example(sha256, "", source, entries[0].at, group=group)
+    return Example(sha256, "", source, entries[0].at, group=group_of(connection, model, sha256))
 
 
 def _set_lately(connection: Connection, caller: str) -> int:
@@ -497,18 +471,7 @@ def _group(connection: Connection, model: str, batch: Sequence[NewExample], outc
         for new, outcome in zip(batch, outcomes, strict=True)
         if new.group and outcome is not AddOutcome.REJECTED
     ]
-    _keep_splits(connection, rows, "group_name")
-
-
-def _keep_splits(
-    connection: Connection, rows: Sequence[dict[str, Any]], column: str, where: ColumnElement[bool] | None = None
-) -> None:
-    if not rows:
-        return
-    upsert = insert_or(connection, splits)
-    changes = {column: upsert.excluded[column]}
-    upsert = upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes, where=where)
-    connection.execute(upsert, [{"group_name": "", **row} for row in rows])
+    record_split(connection, rows, "group_name")
 
 
 def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:

@@ -156,7 +156,7 @@ def gather(
         PreconditionError: fewer than two classes are left.
         StorageError: the examples cannot be read, or the sides not kept.
     """
-    (sent, excluded), stored = learned_from(examples, model, champion.features), examples.labels.sides(model)
+    (sent, excluded), stored = learned_from(examples, model, champion.features), examples.split.sides(model)
     before = champion.features
     labels = labels_in_force(before, {example.sha256: example.label for example in sent}, excluded)
     files = {sha256: examples.image_file(sha256) for sha256 in labels}
@@ -180,7 +180,7 @@ def gather(
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
-    examples.labels.keep_sides(
+    examples.split.keep_sides(
         model, {name: is_holdout for name, _, is_holdout in rows_of(features) if name not in stored}
     )
     quarantined = _quarantined_rows(champion, examples, model, features)
@@ -201,7 +201,7 @@ def _quarantined_rows(
     champion: StoredVersion, examples: ExamplesStore, model: str, features: Features
 ) -> QuarantinedRows:
     """Return the pictures in quarantine whose embeddings are at hand."""
-    sides, learned = examples.labels.sides(model), set(features.sha256)
+    sides, learned = examples.split.sides(model), set(features.sha256)
     rows = [each for each in examples.labels.in_force(model, quarantined=True) if each.sha256 not in learned]
     embeddings = examples.embeddings.get(champion.key, [each.sha256 for each in rows])
     rows = [each for each in rows if each.sha256 in embeddings and each.sha256 in sides]

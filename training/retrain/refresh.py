@@ -298,7 +298,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
             f"to be embedded anew; the first is {missing[0]}"
         )
     embeddings, unreadable = embed_missing(champion, paths, examples, context.progress)
-    stored = examples.labels.sides(name)
+    stored = examples.split.sides(name)
     named = {image.sha256: set(image.group_names) for image in dataset.images}
     for sha256, example in sent.items():
         named.setdefault(sha256, set()).update({example.group} - {""})
@@ -316,9 +316,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
         for each, label, side in rows
     ]
     learned = tuple(image for image in images if image.label not in classes.left_out)
-    examples.labels.keep_sides(
-        name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in stored}
-    )
+    examples.split.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in stored})
     return Collected(
         Dataset(
             classes.labels,

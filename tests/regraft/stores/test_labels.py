@@ -199,29 +199,6 @@ def test_what_is_rejected_changes_no_group(store: ExamplesStore) -> None:
     assert store.labels.find(MODEL, image_hash(data(1))).group == "mine"
 
 
-def test_a_side_that_was_decided_stays_whatever_is_said_or_removed_later(store: ExamplesStore) -> None:
-    store.add_all(MODEL, [NewExample(data(1), "red", group="patient 7")])
-    store.labels.keep_sides(MODEL, {image_hash(data(1)): True, image_hash(data(2)): False})
-
-    store.labels.keep_sides(MODEL, {image_hash(data(1)): False, image_hash(data(2)): True, image_hash(data(3)): True})
-    store.add_all(MODEL, [NewExample(data(2), "red", group="patient 8")])
-    store.labels.remove(MODEL, image_hash(data(1)))
-
-    assert store.labels.sides(MODEL) == {
-        image_hash(data(1)): True,
-        image_hash(data(2)): False,
-        image_hash(data(3)): True,
-    }
-    assert store.labels.sides("another") == {}
-    assert store.labels.find(MODEL, image_hash(data(2))).group == "patient 8"
-
-
-def test_a_group_alone_is_no_side(store: ExamplesStore) -> None:
-    store.add_all(MODEL, [NewExample(data(1), "red", group="patient 7")])
-
-    assert store.labels.sides(MODEL) == {}
-
-
 def test_a_refused_label_is_not_counted_and_the_next_one_fits_when_the_oldest_is_an_hour_old(
     store: ExamplesStore, database: str
 ) -> None:

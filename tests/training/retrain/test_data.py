@@ -100,7 +100,7 @@ def test_what_belongs_with_both_sides_is_trained_on_by_nobody_judges_nobody_and_
     assert job.state is JobState.REFUSED  # there is nothing else
     assert "nothing new" in job.message
     assert "2 images belong with training and with holdout images" in job.message
-    assert image_hash(bridge) not in workshop.examples.labels.sides(MODEL)
+    assert image_hash(bridge) not in workshop.examples.split.sides(MODEL)
 
 
 def test_sides_that_a_refused_retrain_decided_stay(workshop: Workshop) -> None:
