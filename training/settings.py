@@ -19,7 +19,6 @@ Init = Literal["head", "source"]
 RequestedPrecision = Literal["fp32", "int8", "auto"]
 Publish = Literal["better", "finetuned"]
 
-
 LOOKING: Final = "Looking closer"
 DATA: Final = "More from the data"
 CHANGING: Final = "How pictures are changed to learn more from them, by fine-tuning and --views"
@@ -110,8 +109,7 @@ class TrainSettings:
         ),
     ] = "fp32"
     target_error: Annotated[
-        float | None,
-        _flag("Abstain from unsure answers, so that at most this share of those given is wrong, such as 2%."),
+        float | None, _flag("Abstain from unsure answers, so that at most this share of the rest is wrong, such as 2%.")
     ] = None
     group_by: Annotated[
         str,
@@ -121,9 +119,7 @@ class TrainSettings:
             DATA,
         ),
     ] = ""
-    keep_state: Annotated[
-        bool, _flag("Keep the trained weights beside the version, for --backbone store:NAME.", TUNING)
-    ] = True
+    keep_state: Annotated[bool, _flag("Keep the trained weights, for --backbone store:NAME.", TUNING)] = True
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""

@@ -54,5 +54,5 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
 
 
 def print_result(result: Any, show: Callable[[Any], None], as_json: bool) -> None:  # noqa: ANN401 - any JSON
-    """Print a result as JSON for machines, or as ``show`` does for people."""
+    """Print a result as JSON, or show it to people."""
     (print_json if as_json else show)(result)

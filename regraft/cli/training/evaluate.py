@@ -82,7 +82,7 @@ def evaluate(
 
     if split not in get_args(Part):
         raise typer.BadParameter(f"{split!r}: need one of {', '.join(get_args(Part))}", param_hint="--split")
-    opened = _models(models, name or [], ModelStore(store), connect)
+    opened = _open_models(models, name or [], ModelStore(store), connect)
     with terminal.progress_bars() as progress:
         dataset = scan_part(data, split, progress, group_by)  # type: ignore[arg-type]  # checked above
         pictures = evaluation_set(dataset, data)
@@ -105,7 +105,7 @@ def _ask(model: _Model, files: Sequence[tuple[str, Path]], progress: Progress) -
     return ModelRun(model.title, answers, seconds, trained_on(model.folder) if model.folder else None)
 
 
-def _models(
+def _open_models(
     texts: Sequence[str], names: Sequence[str], store: ModelStore, connect: Callable[[str], Connection]
 ) -> list[_Model]:
     """Open one or two models.

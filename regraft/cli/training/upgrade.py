@@ -34,9 +34,9 @@ def upgrade(
     From the kept pictures; the gate decides. Champions get their embeddings and their head anew; the network stays.
     Exit 1 where one still cannot be served.
     """
-    models = ModelStore(store)
     from regraft.stores.older_versions import find_older  # noqa: PLC0415 - see above
 
+    models = ModelStore(store)
     older = list(find_older(models))
     if check:
         _check(older, store, as_json=as_json)

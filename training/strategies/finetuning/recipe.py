@@ -57,17 +57,13 @@ class Recipe:
         Field(description="Peak rate of the backbone; the head's is ten times that, from scratch the same.", ge=0),
     ]
     layer_decay: Annotated[
-        float, Field(description="Factor of the rate from each stage to the one before it.", ge=0, le=1)
+        float, Field(description="Factor of the rate from each stage to the one before.", ge=0, le=1)
     ]
     weight_decay: Annotated[float, Field(description="Of matrices and kernels; none on biases and norms.", ge=0)]
     warmup: float
-    label_smoothing: Annotated[
-        float, Field(description="Share of the label that is spread over all classes.", ge=0, le=1)
-    ]
+    label_smoothing: Annotated[float, Field(description="Share of the label spread over all classes.", ge=0, le=1)]
     mixup: Annotated[float, Field(description="Alpha of mixup; 0 for none.", ge=0)]
-    cutmix: Annotated[
-        float, Field(description="Alpha of CutMix; 0 for none; with both, each batch draws one of them.", ge=0)
-    ]
+    cutmix: Annotated[float, Field(description="Alpha of CutMix; 0 for none. With both, a batch draws one.", ge=0)]
     augment: Strength
     mirror: bool
     small_epochs: int
