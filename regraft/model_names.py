@@ -14,7 +14,7 @@ from regraft.label_rules import one_form
 
 MAX_NAME_LENGTH: Final = 64
 MAX_NAME_BYTES: Final = 192
-"""In UTF-8; with an ending it is still a file's name everywhere."""
+"""Bytes in UTF-8; with an ending it is still a file's name everywhere."""
 
 _BESIDE_LETTERS: Final = "._-"
 # Letters and marks that show nothing: two names that look alike would be two models.

@@ -8,7 +8,7 @@ import time
 from typing import Final, NoReturn
 
 _PATIENCE_S: Final = 1.0
-"""So long threads may take to end that have nothing more to do."""
+"""Time for idle threads to end."""
 
 
 def end_process(code: int) -> NoReturn:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the stage, the steps done and the steps in all; from one thread, often; with 0 done as it begins."""
+"""A listener: stage, steps done, steps in all; called from one thread, often, with 0 done as a stage begins."""
 
 Clock: TypeAlias = Callable[[], float]
-"""Returns seconds since some moment."""
+"""A clock in seconds."""
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:

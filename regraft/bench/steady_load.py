@@ -20,7 +20,7 @@ from regraft.bench.settings import BenchSettings
 _FOR_EVER_S: Final = 1e9
 
 Begin: TypeAlias = "Callable[[Coroutine[Any, Any, None]], Future[None]]"
-"""Begins a coroutine on an event loop in another thread."""
+"""A starter of coroutines on an event loop in another thread."""
 
 
 @dataclass(frozen=True)

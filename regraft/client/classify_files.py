@@ -9,9 +9,9 @@ from regraft.client.client import MOST_BYTES, Client, MessageTooLargeError, too_
 from regraft.v1 import classifier_pb2
 
 _AROUND_BYTES: Final = 256
-"""At most, of a message around its picture, its id and the name of the model."""
+"""The most bytes of a message around its picture, its id and the model's name."""
 _INVALID_ARGUMENT: Final = 3
-"""A google.rpc.Code."""
+"""INVALID_ARGUMENT of google.rpc.Code."""
 
 
 def classify_files(

@@ -36,7 +36,7 @@ _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message large
 """gRPC's text where one side allows no message so large: its bytes, and the limit."""
 
 MOST_BYTES: Final = 2**31 - 1
-"""Of a message, whatever a server takes: Protocol Buffers know no larger one."""
+"""The most bytes of a message of Protocol Buffers, whatever a server takes."""
 
 _T = TypeVar("_T")
 

@@ -15,9 +15,9 @@ from regraft.progress import Progress, silent
 from regraft.v1 import classifier_pb2
 
 EVERY_LABEL: Final = 100_000
-"""The most labels that a server may be asked for, and so all that there are."""
+"""The most labels that a server may be asked for: all of them."""
 NEVER: Final = -1.0
-"""No probability is as low."""
+"""A threshold below every probability."""
 
 
 @dataclass(frozen=True)

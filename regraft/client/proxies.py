@@ -9,7 +9,7 @@ _LOOPBACK: Final = "localhost,127.0.0.1,::1"
 _EXCEPTIONS: Final = ("no_proxy", "NO_PROXY")
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS_OF_GRPC: Final = ("no_grpc_proxy", "no_proxy")
-"""In gRPC's order; it does not look at names in capitals."""
+"""Variables in gRPC's order; it ignores names in capitals."""
 
 
 def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -26,7 +26,7 @@ _PASSED_OVER: Final = frozenset(
         "icon\r",
     }
 )
-"""Names, in lower case, of folders and files that are nobody's pictures; so is what begins with a dot."""
+"""Lower-case names of folders and files that are nobody's pictures, as are those that begin with a dot."""
 
 
 @dataclass(frozen=True)

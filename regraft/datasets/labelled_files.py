@@ -14,7 +14,7 @@ from regraft.image.file_kinds import read_kind
 from regraft.label_rules import check_label, one_form
 
 FIELDS: Final = ("file", "label", "source", "group", "annotator", "request_id")
-"""The columns of the lists that are written here."""
+"""The columns of written lists."""
 
 _ENDINGS: Final = {
     "JPEG": ".jpg",
@@ -25,7 +25,7 @@ _ENDINGS: Final = {
     "TIFF": ".tiff",
     "AVIF": ".avif",
 }
-"""By the format; for people, and for programs that go by names."""
+"""Endings by format, for people and for programs that go by names."""
 
 
 @dataclass(frozen=True)

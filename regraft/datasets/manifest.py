@@ -24,7 +24,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "annotator": ("annotator", "annotated by", "labeller", "labeler"),
     "request_id": ("request id",),
 }
-"""What a field's column may be called, in any case, with or without spaces, underscores, hyphens; the first counts."""
+"""Columns of a field, the first one counts; case, spaces, underscores and hyphens do not matter."""
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 
 Size: TypeAlias = tuple[int, int]
 LeastSize: TypeAlias = Callable[[Size], Size]
-"""Of the size of an upright picture, the size below which the decoder must not scale it."""
+"""The least size to decode to, by the size of an upright picture."""
 NeededPart: TypeAlias = Callable[[Size], tuple[int, int, int, int]]
-"""Of the same size, the part that is looked at: left, top, right, bottom."""
+"""The needed part (left, top, right, bottom), by the size of an upright picture."""
 
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = {
@@ -45,7 +45,7 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _LYING: Final = (5, 6, 7, 8)
-"""EXIF orientations of pictures that are stored lying on their side."""
+"""EXIF orientations of pictures stored on their side."""
 
 _COLOURS: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _HARMLESS: Final = ("Invalid SOS parameters", "Unknown Adobe color transform code", "Warning: unknown JFIF revision")

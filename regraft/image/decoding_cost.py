@@ -15,21 +15,21 @@ from regraft.image.limits import ImageLimits
 from regraft.image.png_chunks import SIGNATURE
 
 _COPIES: Final = 3
-"""Of the encoded bytes: the message's, the request's, and the decoder's own; of a JPEG one less."""
+"""Copies of the encoded bytes: the message's, the request's, the decoder's own; of a JPEG one less."""
 
 _BYTES_A_PIXEL: Final = {"PNG": 13, "WEBP": 21, "GIF": 8, "BMP": 8, "TIFF": 14, "AVIF": 16}
-"""Measured at the peak (`benchmarks.decoding_cost`), of the worst mode of each format, turned upright."""
+"""Peak bytes a pixel of each format's worst mode, turned upright; measured by `benchmarks.decoding_cost`."""
 
 _OPAQUE_PNG: Final = (0, 2)
-"""Colour types of PNG that are not of a palette and have no alpha."""
+"""PNG colour types without palette and alpha."""
 _OPAQUE_PNG_BYTES: Final = 9
 _OUT_BYTES: Final = 12
-"""Of a pixel that a JPEG is decoded to: simplejpeg's, Pillow's, and once more where it is turned upright."""
+"""Bytes a pixel of a decoded JPEG: simplejpeg's, Pillow's, and once more where it is turned."""
 _COEFFICIENT_BYTES: Final = 2
 _ROW_BYTES: Final = 0.1
-"""Of a pixel of a JPEG that is decoded row by row."""
+"""Bytes a pixel of a JPEG that is decoded row by row."""
 _SCALES: Final = (8, 4, 2, 1)
-"""By which a JPEG may be scaled down while it is decoded."""
+"""Factors by which a JPEG may be scaled down as it is decoded."""
 _MOST_SEGMENTS: Final = 100
 _ROW_BY_ROW: Final = (0xC0, 0xC1, 0xC9)
 

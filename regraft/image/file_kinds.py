@@ -61,7 +61,7 @@ _SIGNATURES: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"version https://git-lfs", "Git LFS pointer", "fetch the picture itself with git lfs pull"),
     *((0, b"P%d" % kind, "Netpbm (PBM, PGM, PPM, PAM)", _CONVERT) for kind in range(1, 8)),
 )
-"""Where which bytes stand, the name of the kind, and what to do."""
+"""Offset, first bytes, name of the kind, and advice."""
 
 _BRANDS: Final = (
     ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC", _CONVERT),
@@ -69,7 +69,7 @@ _BRANDS: Final = (
     ((b"avif", b"avis"), "", ""),
     ((b"mif1", b"msf1", b"miaf"), "HEIF", _CONVERT),
 )
-"""The same of files that begin with an ``ftyp`` box; any other brand is a video's."""
+"""Brands of an ``ftyp`` box, name and advice; any other brand is a video's."""
 
 _READ: Final = (
     (0, b"\xff\xd8\xff", "JPEG"),

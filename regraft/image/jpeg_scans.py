@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 MOST_SCANS: Final = 64
-"""Encoders make ten, and those that tell bits apart a few dozen."""
+"""More than any encoder makes: ten, or a few dozen where bits are told apart."""
 _COEFFICIENTS: Final = 64
 _PROGRESSIVE: Final = (0xC2, 0xC6, 0xCA, 0xCE)
 FRAMES: Final = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))

@@ -10,7 +10,7 @@ from regraft.errors import InvalidImageError
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION: Final = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Keywords of the texts that may tell it."""
+"""Keywords of texts that may tell the orientation."""
 
 
 class _Chunk(NamedTuple):

@@ -20,7 +20,7 @@ _FILTERS: Final = {
     "lanczos": cykooz_resizer.FilterType.lanczos3,
 }
 _WIDEST_KERNEL: Final = 3
-"""Pixels that the widest of them, Lanczos, looks at to each side."""
+"""Pixels that the widest kernel, Lanczos, reaches to each side."""
 
 
 @dataclass(frozen=True)

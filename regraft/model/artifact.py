@@ -34,7 +34,7 @@ PROBABILITIES: Final = "probabilities"
 NOVELTY: Final = "novelty"
 OPSET: Final = 18
 _EQUAL_IR: Final = (8, 9, 10)
-"""IR versions that say the same of our graphs; a backbone is hashed as if it had the last, which all had once."""
+"""IR versions that say the same of our graphs; backbones are hashed as if they had the last."""
 _HEAD: Final = "head."
 CARD_KEY: Final = "regraft.card"
 ABSTAIN_KEY: Final = "regraft.abstain_at_most"
@@ -321,7 +321,7 @@ _DIRECTION: Final = _Direction(
 _OLDER_DIRECTION: Final = _Direction(
     (helper.make_node("LpNormalization", [EMBEDDING], [_HEAD + "direction"], _HEAD + "normalise", axis=1, p=2),), {}
 )
-"""As it was written once. ONNX Runtime documents no CUDA kernel for it: each run copies to the host and back."""
+"""The older form. ONNX Runtime documents no CUDA kernel for it: each run copies to the host and back."""
 
 
 def _head_nodes(direction: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:

@@ -158,7 +158,7 @@ class Abstention(_Part):
 
 
 IMPORTED: Final = "import"
-"""The strategy of a version whose head was fitted elsewhere, on pictures that nobody here knows."""
+"""The strategy of a version whose head was fitted elsewhere, on unknown pictures."""
 
 
 class CandidateFigures(_Part):

@@ -20,13 +20,13 @@ CONFIDENCE: Final = "confidence"
 NOTABLE_KS: Final = 0.15
 """A smaller difference is no drift, however sure: with enough pictures everything differs."""
 LEVEL: Final = 0.01
-"""The chance of calling drift what is none, of all tests of a window together (Bonferroni)."""
+"""The chance of a false alarm of all tests of a window together (Bonferroni)."""
 
 _POINTS: Final = 101
 _FEWEST_IMAGES: Final = 20
 _MOST_LABELS: Final = 50
 _DECIMALS: Final = (4, 3)
-"""Of a distance, and of probabilities: whether one is 1e-6 or 1e-5 is no drift, but would be found by the test."""
+"""Decimals of a distance, and of probabilities: the test would find differences too small to be drift."""
 
 
 @dataclass(frozen=True)

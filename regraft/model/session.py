@@ -24,7 +24,7 @@ _CUDA: Final = "CUDAExecutionProvider"
 ProviderChoice = Literal["auto", "cuda", "cpu"]
 Arena = Literal["power-of-two", "as-requested"]
 Arithmetic = Literal["cpu", "cuda fp32", "cuda tf32"]
-"""What a session computes in. TF32 rounds what is multiplied to 10 bits of mantissa, fp32 keeps 23."""
+"""The arithmetic of a session. TF32 multiplies with 10 bits of mantissa, fp32 with 23."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ _HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
 _PUBLISHING_PATIENCE_S: Final = 600.0
-"""So long a publication, which hours of training may have led to, waits for others, which copy whole files."""
+"""How long a publication, after hours of training, waits for others, which copy whole files."""
 _REQUEST: Final = "request:"
 
 

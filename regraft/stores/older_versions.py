@@ -32,7 +32,7 @@ _ABSENT: Final[dict[str, Any]] = {
     "libraries": {},
     "created_at": "unknown",
 }
-"""What a card is read with that does not say it; all of it is made anew with the head."""
+"""Fields of a card that lacks them; all are made anew with the head."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import ModelStore
 
 OUT_OF_MEMORY: Final = 70
-"""Exit code of a job's process that had more memory than its limit and could not stop otherwise, inside native code."""
+"""Exit code of a job beyond its memory that could not stop otherwise, inside native code."""
 
 TAKEN: Final = 75
-"""Exit code of a process that was to run one job, which another has, or whose model another holds the lock of."""
+"""Exit code of a process whose job, or whose model's lock, another has."""
 
 
 class JobTakenError(PreconditionError):

@@ -19,9 +19,9 @@ from regraft.stores.database.tables import examples, kept_requests
 from regraft.stores.images import ImageFiles
 
 _MOST_CANDIDATES: Final = 2_000
-"""The newest; each holds its embedding in memory while suggestions are made."""
+"""The newest requests are candidates; each holds its embedding in memory."""
 _MOST_DROPPED: Final = 1_000
-"""At once, the oldest first: the table shrinks by batches where its bounds were lowered."""
+"""The most dropped at once, oldest first: lowered bounds shrink the table by batches."""
 
 
 @dataclass(frozen=True, eq=False)

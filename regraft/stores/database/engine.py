@@ -54,7 +54,7 @@ _MIGRATION_PATIENCE_S: Final = 60.0
 _A_TRY_S: Final = 0.1
 """How long SQLite itself waits for a writer, before cancellation is looked for."""
 _PRIMARY: Final = 0xFF
-"""Of the bits of SQLite's error codes."""
+"""The primary part of SQLite's error codes."""
 
 
 def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:

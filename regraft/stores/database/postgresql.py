@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 T = TypeVar("T")
 
 _LIMIT = "SELECT set_config(%s, %s, false) WHERE current_setting(%s) = '0'"
-"""What somebody has set already, by the URL say, stays."""
+"""Limits that are set already, as by the URL, stay."""
 
 
 class LimitedConnection(psycopg.Connection[TupleRow]):

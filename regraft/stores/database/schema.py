@@ -12,7 +12,7 @@ from regraft.errors import StorageError
 
 SCHEMA: Final = "0007"
 _UNVERSIONED: Final = "0001"
-"""What a database has that was made before its schema had a version."""
+"""The schema of databases from before schemas had versions."""
 
 
 def is_up_to_date(connection: Connection) -> bool:

@@ -41,7 +41,7 @@ label_history = sa.Table(
     sa.Index("label_history_by_time", "model", "at"),
     sa.Index("label_history_in_turn", "model", "id"),
 )
-"""Every label that an example was ever given; only ever appended to. `examples` holds what is in force."""
+"""Every label of every example; only appended to. `examples` has those in force."""
 
 splits = sa.Table(
     "splits",
@@ -51,7 +51,7 @@ splits = sa.Table(
     sa.Column("group_name", sa.Text, nullable=False),
     sa.Column("is_holdout", sa.Boolean),  # none: no retrain has used it yet
 )
-"""Which group a picture belongs to, and on which side of the split it is; both outlive the example."""
+"""Groups and sides of pictures; both outlive the example."""
 
 kept_requests = sa.Table(
     "kept_requests",
