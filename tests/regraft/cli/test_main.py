@@ -6,6 +6,8 @@ import typer
 from typer.testing import CliRunner
 
 from regraft.cli.main import app
+from regraft.cli.serving.serve import FLAG_NAMES
+from serving.settings import Settings
 
 # Arguments and flags of every command: `--flag=default`, `!` where it must be given, `...` where it may be repeated,
 # `@` its environment variable.
@@ -131,6 +133,12 @@ def today() -> dict[str, set[str]]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_that_there_ever_was_is_still_there(command: str, today: dict[str, set[str]]) -> None:
     assert set(COMMANDS[command].split()) - today[command] == set()
+
+
+def test_every_setting_of_the_server_is_a_flag(today: dict[str, set[str]]) -> None:
+    flags = {f"--{FLAG_NAMES.get(field, field)}".replace("_", "-") for field in Settings.model_fields}
+
+    assert flags <= {flag.partition("=")[0] for flag in today["serve"]}
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["train"], ["classify"], ["models", "shadow"]])
