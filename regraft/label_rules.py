@@ -13,7 +13,7 @@ MAX_NOTE_LENGTH: Final = 200
 _MAX_FILE_NAME_BYTES: Final = 255
 
 
-def one_form(label: str) -> str:
+def nfc(label: str) -> str:
     """Return a label in Unicode's composed form (NFC).
 
     Macs take file names apart: their "Möwe" has a letter more than everybody else's, and looks the same.

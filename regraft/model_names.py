@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from regraft.errors import InvalidRequestError
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 
 MAX_NAME_LENGTH: Final = 64
 MAX_NAME_BYTES: Final = 192
@@ -29,7 +29,7 @@ def model_name(text: str) -> str:
     Raises:
         InvalidRequestError: no model can be called so; the text says what can be.
     """
-    name = one_form(text)
+    name = nfc(text)
     if not _is_name(name):
         raise InvalidRequestError(
             f"model name {text!r}: use 1 to {MAX_NAME_LENGTH} letters and digits of any script, '.', '_' or '-', "
@@ -47,12 +47,12 @@ def model_name(text: str) -> str:
 
 def is_model_name(name: str) -> bool:
     """Return whether it is a model's name as it is."""
-    return name == one_form(name) and _is_name(name)
+    return name == nfc(name) and _is_name(name)
 
 
-def name_like(text: str) -> str:
+def derive_name(text: str) -> str:
     """Return a model's name made from a text, empty if impossible."""
-    parts = "".join(letter if _is_part(letter) else " " for letter in one_form(text)).split()
+    parts = "".join(letter if _is_part(letter) else " " for letter in nfc(text)).split()
     name = "-".join(parts).lstrip(_BESIDE_LETTERS)
     while name and not _begins_well(name):
         name = name[1:].lstrip(_BESIDE_LETTERS)
@@ -62,7 +62,7 @@ def name_like(text: str) -> str:
     return name.rstrip(_BESIDE_LETTERS)
 
 
-def taken_for(name: str, others: Iterable[str]) -> str:
+def case_variant(name: str, others: Iterable[str]) -> str:
     """Return another name that a file system may take for this one."""
     return next((other for other in others if other != name and other.casefold() == name.casefold()), "")
 

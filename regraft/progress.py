@@ -26,12 +26,12 @@ class Round:
 
     Attributes:
         began_s: by the clock.
-        told_s: when it was last heard of.
+        updated_s: of the last step.
     """
 
     stage: str
     began_s: float
-    told_s: float
+    updated_s: float
     done: int
     total: int
 
@@ -49,7 +49,7 @@ class Rounds:
         self._clock = clock
         self._latest: dict[str, Round] = {}
 
-    def hear(self, stage: str, done: int, total: int) -> tuple[Round, bool]:
+    def update(self, stage: str, done: int, total: int) -> tuple[Round, bool]:
         """Return the round of a step, and whether this step ends it."""
         now_s = self._clock()
         last = self._latest.get(stage)
@@ -57,7 +57,7 @@ class Rounds:
             return last, False
         if last is None or last.is_over or done < last.done or not last.total:
             last = self._latest[stage] = Round(stage, now_s, now_s, done, total)
-        last.told_s, last.done, last.total = now_s, done, total
+        last.updated_s, last.done, last.total = now_s, done, total
         return last, last.is_over
 
     def unfinished(self) -> list[Round]:
@@ -66,15 +66,15 @@ class Rounds:
 
 
 @contextmanager
-def told_in_lines(say: Callable[[str], None], clock: Clock = time.monotonic) -> Iterator[Progress]:
+def progress_lines(say: Callable[[str], None], clock: Clock = time.monotonic) -> Iterator[Progress]:
     """Yield a progress that writes a line as each stage ends."""
     rounds = Rounds(clock)
 
     def tell(stage: str, done: int, total: int) -> None:
-        heard, is_over = rounds.hear(stage, done, total)
+        current, is_over = rounds.update(stage, done, total)
         if is_over:
-            say(f"{stage}: {total} in {heard.told_s - heard.began_s:.1f} s")
+            say(f"{stage}: {total} in {current.updated_s - current.began_s:.1f} s")
 
     yield tell
     for left in rounds.unfinished():
-        say(f"{left.stage}: {left.done} of {left.total} in {left.told_s - left.began_s:.1f} s")
+        say(f"{left.stage}: {left.done} of {left.total} in {left.updated_s - left.began_s:.1f} s")

@@ -11,7 +11,7 @@ import numpy as np
 from regraft.errors import DatasetError, InvalidImageError
 from regraft.files import text_of
 from regraft.image.decode import decode_crop, upright_size
-from regraft.image.file_kinds import read_kind
+from regraft.image.file_kinds import format_of
 from regraft.image.spec import ImageSpec
 from regraft.progress import Progress, silent
 from regraft.read_ahead import map_ahead
@@ -168,7 +168,7 @@ def _read(dataset: Dataset, spec: ImageSpec, progress: Progress) -> tuple[dict[s
         except (InvalidImageError, OSError) as error:
             return str(error)
         short, long = sorted(upright_size(data))
-        return _File(read_kind(data), short, long, len(data))
+        return _File(format_of(data), short, long, len(data))
 
     files, failures = {}, {}
     for done, (image, result) in enumerate(zip(dataset.images, map_ahead(read, dataset.images), strict=True), start=1):

@@ -13,10 +13,10 @@ from regraft.datasets.manifest import is_manifest
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
 from regraft.files import cache_folder, text_of
 from regraft.gate_limits import GateLimits
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.machine import return_large_blocks, user_name
 from regraft.model.card import ModelCard
-from regraft.model_names import name_like
+from regraft.model_names import derive_name
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from training.data.dataset import Dataset, check_trainable, scan
@@ -154,7 +154,7 @@ def train(
         ArtifactError: the champion is damaged, and the gate is not off.
         StorageError: the store could not be written.
     """
-    name = one_form(settings.name) or _name_after(settings.data)
+    name = nfc(settings.name) or _name_after(settings.data)
     store = ModelStore(settings.store)
     settings = settle_source(settings)
     champion = current_champion(store, name, gate)  # a bad name is refused before any work
@@ -194,8 +194,8 @@ def current_champion(store: ModelStore, name: str, gate: GateMode) -> StoredVers
 
 def _in_order_of(champion: StoredVersion, dataset: Dataset) -> Dataset:
     """Reorder labels as the champion's, new ones last."""
-    images = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
-    labels = in_order_of(champion.features.labels, map(one_form, dataset.labels))
+    images = tuple(replace(image, label=nfc(image.label)) for image in dataset.images)
+    labels = in_order_of(champion.features.labels, map(nfc, dataset.labels))
     return replace(dataset, images=images, labels=labels)
 
 
@@ -420,7 +420,7 @@ def _figures(result: TrainResult) -> dict[str, float]:
 def _name_after(folder: Path) -> str:
     """Name a model after its folder or list: 'my photos' gives my-photos."""
     place = folder.resolve()
-    name = name_like(place.stem if is_manifest(folder) else place.name)
+    name = derive_name(place.stem if is_manifest(folder) else place.name)
     if not name:
         raise InvalidRequestError(f"--name: no model can be called after {text_of(folder)!r}: say a name")
     return name

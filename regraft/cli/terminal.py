@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regraft.files import storage_errors
-from regraft.progress import Round, Rounds, told_in_lines
+from regraft.progress import Round, Rounds, progress_lines
 
 # No markup: labels, file names and messages are other people's text, and '[cpu]' is not a style.
 # No soft limit of 80 columns where the output is a file or a pipe: tables would be cut.
@@ -70,7 +70,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     Each stage has a bar on a terminal, a line elsewhere.
     """
     if not err.is_terminal:
-        with told_in_lines(err.print) as tell:
+        with progress_lines(err.print) as tell:
             yield tell
         return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -79,11 +79,11 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, tuple[Round, TaskID]] = {}
 
         def draw(stage: str, done: int, total: int) -> None:
-            heard, _ = rounds.hear(stage, done, total)
+            current, _ = rounds.update(stage, done, total)
             if not total:
                 return
-            if stage not in tasks or tasks[stage][0] is not heard:  # begun anew, it has a bar of its own
-                tasks[stage] = heard, bars.add_task(stage, total=total)
+            if stage not in tasks or tasks[stage][0] is not current:  # begun anew, it has a bar of its own
+                tasks[stage] = current, bars.add_task(stage, total=total)
             bars.update(tasks[stage][1], completed=done, total=total)
 
         yield draw

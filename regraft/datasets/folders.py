@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-_PASSED_OVER: Final = frozenset(
+_IGNORED: Final = frozenset(
     {
         "@eadir",  # thumbnails of Synology's NAS
         "@recycle",
@@ -30,36 +30,36 @@ _PASSED_OVER: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Contents:
+class FolderListing:
     """A folder's files, and entries left out with the reason."""
 
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def is_passed_over(path: Path) -> bool:
+def is_ignored(path: Path) -> bool:
     """Tell from its name whether a path is nobody's picture."""
-    return path.name.startswith(".") or path.name.casefold() in _PASSED_OVER
+    return path.name.startswith(".") or path.name.casefold() in _IGNORED
 
 
-def folders_in(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     """Return the folders right inside a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_passed_over(path))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_ignored(path))
 
 
-def contents(folder: Path, *, deep: bool = True) -> Contents:
+def list_folder(folder: Path, *, deep: bool = True) -> FolderListing:
     """Return a folder's contents; with ``deep`` of folders inside too.
 
     Each real folder counts once.
     """
-    inside = Contents()
+    inside = FolderListing()
     _collect(folder, inside, {folder.resolve()}, deep=deep)
     return inside
 
 
-def _collect(folder: Path, inside: Contents, seen: set[Path], *, deep: bool) -> None:
+def _collect(folder: Path, inside: FolderListing, seen: set[Path], *, deep: bool) -> None:
     try:
-        entries = [path for path in folder.iterdir() if not is_passed_over(path)]
+        entries = [path for path in folder.iterdir() if not is_ignored(path)]
     except OSError as error:
         inside.left_out.append((folder, f"cannot be read: {error.strerror}"))
         return

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 from regraft.datasets.manifest import BadLine, LabelledFile, is_manifest, read_manifest
 from regraft.errors import InvalidRequestError, StorageError
 from regraft.files import storage_errors
-from regraft.image.file_kinds import read_kind
-from regraft.label_rules import check_label, one_form
+from regraft.image.file_kinds import format_of
+from regraft.label_rules import check_label, nfc
 
 FIELDS: Final = ("file", "label", "source", "group", "annotator", "request_id")
 """The columns of written lists."""
@@ -69,17 +69,17 @@ def _in_folder(path: Path, label: str) -> tuple[list[tuple[Path, str]], tuple[Ba
     """Return (file, label) pairs, and entries that are no file."""
     if not path.exists():
         raise InvalidRequestError(f"{path}: there is no such file or folder")
-    label = one_form(label)
+    label = nfc(label)
     if label:
         check_label(label)
     elif path.is_file():
         raise InvalidRequestError(f"{path}: which class is it? Say --label")
     if path.is_file():
         return [(path, label)], ()
-    folders = [(path, label)] if label else [(folder, one_form(folder.name)) for folder in folders_in(path)]
-    if not folders and contents(path).files:
+    folders = [(path, label)] if label else [(folder, nfc(folder.name)) for folder in subfolders(path)]
+    if not folders and list_folder(path).files:
         raise InvalidRequestError(f"{path}: has pictures but no class folders; which class are they? Say --label")
-    classes = [(contents(folder), text) for folder, text in folders]
+    classes = [(list_folder(folder), text) for folder, text in folders]
     pairs = [(file, text) for inside, text in classes for file in sorted(inside.files)]
     if not pairs:
         raise InvalidRequestError(f"{path}: there are no files in it")
@@ -102,7 +102,7 @@ def write_picture(folder: Path, label: str, stem: str, image: bytes) -> str:
             raise InvalidRequestError(f"the server calls a picture {stem!r}")
     except InvalidRequestError as error:
         raise StorageError(f"{folder}: {error}") from error
-    file = Path(label) / f"{stem}{_ENDINGS.get(read_kind(image), '')}"
+    file = Path(label) / f"{stem}{_ENDINGS.get(format_of(image), '')}"
     with storage_errors(f"cannot write {folder / file}"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(image)

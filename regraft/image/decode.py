@@ -19,10 +19,10 @@ import simplejpeg
 from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from regraft.errors import InvalidImageError
-from regraft.image.file_kinds import read_kind, unread_kind
-from regraft.image.jpeg_scans import MOST_SCANS, look_through
+from regraft.image.file_kinds import format_of, unsupported_kind
+from regraft.image.jpeg_scans import MOST_SCANS, read_scans
 from regraft.image.limits import ImageLimits, configured_limits
-from regraft.image.png_chunks import SIGNATURE, bits_a_channel, pixels_alone
+from regraft.image.png_chunks import SIGNATURE, bits_a_channel, strip_metadata
 from regraft.image.resize import cut_crop, cut_window, needed_part, smallest_useful_size, smallest_useful_size_of_window
 from regraft.image.spec import Crop, ImageSpec, Window
 
@@ -169,7 +169,7 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
     if len(data) > limits.max_bytes:
         raise InvalidImageError(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
     try:
-        image = Image.open(io.BytesIO(pixels_alone(data) if data.startswith(SIGNATURE) else data), formats=FORMATS)
+        image = Image.open(io.BytesIO(strip_metadata(data) if data.startswith(SIGNATURE) else data), formats=FORMATS)
         _check_size(image, limits)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image, data)
@@ -185,9 +185,9 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
 
 
 def _why_unidentified(data: bytes) -> str:
-    if kind := unread_kind(data):
+    if kind := unsupported_kind(data):
         return kind
-    if kind := read_kind(data):
+    if kind := format_of(data):
         return (
             f"the image cannot be decoded: it begins like {kind}, but its header is damaged or of a kind not read here"
         )
@@ -218,7 +218,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _jpeg(image: Image.Image, data: bytes, least: Size) -> Image.Image:
     """Decode an opened JPEG, not scaled below ``least``."""
-    scans = look_through(data)
+    scans = read_scans(data)
     if scans.number > MOST_SCANS:
         raise InvalidImageError(f"its JPEG has more than {MOST_SCANS} scans, each of which takes as long: save it anew")
     whole = image.size
@@ -273,7 +273,7 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     tags = image.tag_v2
     is_raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
     bits, is_planar = _tiff_bits(image), tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == _PLANAR
-    if _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED or unread_kind(data):
+    if _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED or unsupported_kind(data):
         raise InvalidImageError("camera raw is not read here, and this TIFF is its preview: develop it to JPEG or TIFF")
     if is_raw and is_planar and bits > 8:
         raise InvalidImageError(

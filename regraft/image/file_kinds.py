@@ -84,7 +84,7 @@ _READ: Final = (
 )
 
 
-def unread_kind(data: bytes) -> str:
+def unsupported_kind(data: bytes) -> str:
     """Name an unread file's kind and the remedy; empty if unknown.
 
     Example:
@@ -94,7 +94,7 @@ def unread_kind(data: bytes) -> str:
     return "{} is not read here: {}".format(*kind) if kind else ""
 
 
-def read_kind(data: bytes) -> str:
+def format_of(data: bytes) -> str:
     """Name the format that a file begins like; empty if none."""
     if data[4:8] == b"ftyp" and {b"avif", b"avis"} & _brands(data):
         return "AVIF"

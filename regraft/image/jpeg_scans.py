@@ -32,7 +32,7 @@ class Scans(NamedTuple):
     are_all_there: bool
 
 
-def look_through(data: bytes) -> Scans:
+def read_scans(data: bytes) -> Scans:
     """Count the scans of a JPEG, and look for missing ones."""
     progressive, wanted, count = False, set[int](), 0
     missing: set[tuple[int, int]] = set()  # component and coefficient, of which a bit is still to come

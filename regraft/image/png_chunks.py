@@ -21,7 +21,7 @@ class _Chunk(NamedTuple):
     whole: memoryview
 
 
-def pixels_alone(data: bytes) -> bytes:
+def strip_metadata(data: bytes) -> bytes:
     """Return a PNG of its pixels and their orientation alone.
 
     The orientation comes first.

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from regraft.errors import NotFoundError, OverloadedError, PreconditionError
 from regraft.files import utc_now
-from regraft.label_rules import check_label, check_note, image_hash, one_form
+from regraft.label_rules import check_label, check_note, image_hash, nfc
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import embeddings, examples, label_history, splits
@@ -74,7 +74,7 @@ class Example:
 
     def __post_init__(self) -> None:
         """Bring the label to its one form, also of older rows."""
-        object.__setattr__(self, "label", one_form(self.label))
+        object.__setattr__(self, "label", nfc(self.label))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class NewExample:
 
     def __post_init__(self) -> None:
         """Bring the label to its one form."""
-        object.__setattr__(self, "label", one_form(self.label))
+        object.__setattr__(self, "label", nfc(self.label))
 
     @cached_property
     def sha256(self) -> str:
@@ -198,7 +198,7 @@ class Labels:
             OverloadedError: the caller's quota is used up.
             StorageError: the database refused; all is as it was.
         """
-        label = one_form(label)
+        label = nfc(label)
         check_label(label)
         return self._change(model, sha256, Labelling(label, source, annotator, "", caller, utc_now()), hourly_quota)
 
@@ -395,7 +395,7 @@ def _labels_of(connection: Connection, model: str, batch: Sequence[NewExample]) 
     """Return the labels in force of a batch, by hash."""
     hashes = [new.sha256 for new in batch]
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model, examples.c.sha256.in_(hashes))
-    return {row.sha256: one_form(row.label) for row in connection.execute(query)}
+    return {row.sha256: nfc(row.label) for row in connection.execute(query)}
 
 
 def _judge(batch: Sequence[NewExample], in_force: Mapping[str, str], quota: int) -> list[AddOutcome]:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from regraft.cancellation import check_wanted
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, PreconditionError
 from regraft.files import fsync_folder, locked, storage_errors, utc_now
-from regraft.label_rules import one_form
-from regraft.model_names import is_model_name, model_name, taken_for
+from regraft.label_rules import nfc
+from regraft.model_names import case_variant, is_model_name, model_name
 
 log = logging.getLogger("regraft.store")
 
@@ -109,7 +109,7 @@ class ModelStore:
         """Return the names of the models that have a folder, sorted."""
         if not self.root.is_dir():
             return []
-        names = {one_form(entry.name) for entry in self.root.iterdir() if entry.is_dir()}
+        names = {nfc(entry.name) for entry in self.root.iterdir() if entry.is_dir()}
         return sorted(filter(is_model_name, names))
 
     def versions(self, name: str) -> list[int]:
@@ -142,8 +142,8 @@ class ModelStore:
     def golden(self, name: str) -> list[tuple[Path, str]]:
         """Return the golden pictures of a model and their labels, by file."""
         golden = self._folder(name) / _GOLDEN
-        folders = folders_in(golden) if golden.is_dir() else []
-        return [(path, one_form(each.name)) for each in folders for path in contents(each, deep=False).files]
+        folders = subfolders(golden) if golden.is_dir() else []
+        return [(path, nfc(each.name)) for each in folders for path in list_folder(each, deep=False).files]
 
     def find(self, wanted: str) -> tuple[str, int]:
         """Return name and version of ``NAME:VERSION``, or of ``NAME`` and its champion.
@@ -180,7 +180,7 @@ class ModelStore:
             StorageError: the disk refused; the store is as it was.
         """
         folder = self._folder(name)
-        if one_form(name) not in (names := self.names()) and (other := taken_for(one_form(name), names)):
+        if nfc(name) not in (names := self.names()) and (other := case_variant(nfc(name), names)):
             raise InvalidRequestError(f"model name {name!r}: some file systems take it for {other!r}, which is there")
         with storage_errors(f"cannot publish a version of {name!r}"):
             folder.mkdir(parents=True, exist_ok=True)

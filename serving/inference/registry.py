@@ -25,7 +25,7 @@ from regraft.errors import (
     StorageError,
 )
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.machine import cpu_budget, trim_heap
 from regraft.model import artifact
 from regraft.model.artifact import Head
@@ -144,7 +144,7 @@ class ModelRegistry:
         self._max_queue = max_queue
         self.limits = limits
         self.threads = threads
-        self._only = frozenset(map(one_form, only))
+        self._only = frozenset(map(nfc, only))
         self.stored = StoreWatcher(store, threads, self._only)
         self._pauses = pauses
         self._metrics = metrics
@@ -169,7 +169,7 @@ class ModelRegistry:
             PreconditionError: it is empty and there are none.
         """
         if name:
-            return one_form(name)
+            return nfc(name)
         names = sorted({*self._served, *self.stored.names()})
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.image.spec import Crop
-from regraft.label_rules import check_label, check_note, one_form
+from regraft.label_rules import check_label, check_note, nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, NewExample, quota_used_up
 from serving.inference.picture_memory import PictureMemory
@@ -205,7 +205,7 @@ class ExampleIntake:
         Raises:
             InvalidRequestError: it would.
         """
-        if self.rules.labels == "closed" and one_form(label) not in map(one_form, served.card.labels):
+        if self.rules.labels == "closed" and nfc(label) not in map(nfc, served.card.labels):
             some = ", ".join(served.card.labels[:20])
             raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {some}")
 

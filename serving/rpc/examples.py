@@ -10,7 +10,7 @@ import numpy as np
 
 from regraft.errors import InvalidRequestError
 from regraft.files import storage_errors
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import Example
 from regraft.stores.models import FEATURES_FILE
@@ -49,7 +49,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         for example in await self._threads.database.run(
             self._examples.labels.in_force, name, quarantined=request.quarantined
         ):
-            if not request.label or example.label == one_form(request.label):
+            if not request.label or example.label == nfc(request.label):
                 yield await self._message(example, with_image=request.with_images)
 
     async def GetExample(self, request: pb.GetExampleRequest, _context: Context) -> pb.GetExampleResponse:
@@ -154,5 +154,5 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
             trained_on = np.bincount(features["label_index"], minlength=len(served.card.labels))
             for label, trained in zip(served.card.labels, trained_on, strict=False):
-                counts[label] = max(counts[one_form(label)], int(trained))  # trained on includes most of what was sent
+                counts[label] = max(counts[nfc(label)], int(trained))  # trained on includes most of what was sent
         return counts

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, check_limits
-from regraft.label_rules import check_note, one_form
+from regraft.label_rules import check_note, nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
 from regraft.stores.labels import NewExample
@@ -105,7 +105,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         most = min(request.page_size or _MAX_JOBS, _MAX_JOBS)
         created_at, _, job_id = request.page_token.partition("/")
         before = (created_at, job_id) if request.page_token else None
-        listing = partial(self._examples.jobs.list, one_form(request.name), before=before, most=most + 1)
+        listing = partial(self._examples.jobs.list, nfc(request.name), before=before, most=most + 1)
         jobs = await self._threads.database.run(listing)
         messages = as_many_as_fit(map(to_message, jobs[:most]))
         page = pb.ListRetrainJobsResponse(jobs=messages)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
-from regraft.label_rules import HOLDOUT_SHARE, MAX_LABEL_LENGTH, check_label, image_hash, is_holdout, one_form
+from regraft.label_rules import HOLDOUT_SHARE, MAX_LABEL_LENGTH, check_label, image_hash, is_holdout, nfc
 
 
 @settings(max_examples=300)
@@ -36,12 +36,12 @@ def is_one_line_of_one_folder(label: str, root: Path) -> None:
 def test_a_label_has_one_form_however_it_was_typed(label: str) -> None:
     every = {unicodedata.normalize(form, label) for form in ("NFC", "NFD")}
 
-    assert {one_form(each) for each in every} == {unicodedata.normalize("NFC", label)}
+    assert {nfc(each) for each in every} == {unicodedata.normalize("NFC", label)}
 
 
 @given(text=st.text())
 def test_the_one_form_of_a_label_stays_as_it_is(text: str) -> None:
-    assert one_form(one_form(text)) == one_form(text)
+    assert nfc(nfc(text)) == nfc(text)
 
 
 def test_the_holdout_is_about_a_fifth_of_all_pictures() -> None:

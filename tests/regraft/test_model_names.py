@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError
-from regraft.model_names import MAX_NAME_BYTES, MAX_NAME_LENGTH, is_model_name, model_name, name_like
+from regraft.model_names import MAX_NAME_BYTES, MAX_NAME_LENGTH, derive_name, is_model_name, model_name
 from tests.training.conftest import in_a_child
 
 NAMES = ["热狗", "ホットドッグ", "핫도그", "حصان", "סוס", "कुत्ता", "ஹாட்", "ไก่", "Möwe", "ёж", "x٣", "v1.2_b-3", "𠮷"]
@@ -70,7 +70,7 @@ def test_every_name_is_a_visible_folder_that_stays_where_it_is_put(text: str) ->
 
 @given(st.text())
 def test_whatever_a_text_is_what_is_called_after_it_is_a_name_or_nothing(text: str) -> None:
-    name = name_like(text)
+    name = derive_name(text)
 
     assert not name or model_name(name) == name
     assert len(name) <= MAX_NAME_LENGTH
@@ -90,7 +90,7 @@ def test_whatever_a_text_is_what_is_called_after_it_is_a_name_or_nothing(text: s
     ],
 )
 def test_a_model_is_called_after_what_can_be_in_a_name(text: str, name: str) -> None:
-    assert name_like(text) == name
+    assert derive_name(text) == name
 
 
 def test_a_process_whose_files_cannot_be_called_so_says_what_to_set() -> None:

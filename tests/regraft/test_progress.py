@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.progress import Rounds, told_in_lines
+from regraft.progress import Rounds, progress_lines
 
 
 class Watch:
@@ -20,7 +20,7 @@ def lines_of(steps: Iterable[tuple[float, str, int, int]]) -> list[str]:
     """Return what is said of steps, each told at its second."""
     said: list[str] = []
     watch = Watch()
-    with told_in_lines(said.append, watch) as tell:
+    with progress_lines(said.append, watch) as tell:
         for now_s, stage, done, total in steps:
             watch.now_s = now_s
             tell(stage, done, total)
@@ -63,7 +63,7 @@ def test_every_round_is_said_once_and_never_before_its_last_step(totals: list[in
     rounds, ended = Rounds(Watch()), []
     for total in totals:
         for done in range(total + 1):
-            _, is_over = rounds.hear("embed", done, total)
+            _, is_over = rounds.update("embed", done, total)
             ended += [total] if is_over else []
             assert is_over == (done == total)
     assert ended == totals

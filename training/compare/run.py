@@ -19,7 +19,7 @@ from onnx import TensorProto
 from regraft.errors import RegraftError
 from regraft.model import artifact
 from regraft.model.artifact import Head
-from regraft.model_names import MAX_NAME_LENGTH, name_like
+from regraft.model_names import MAX_NAME_LENGTH, derive_name
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, GateMode
 from training.compare.results import EpochPoint, FailedRun, FinishedRun, Run
 from training.compare.settings import CompareSettings
@@ -106,7 +106,7 @@ def train_settings(run: Run, settings: CompareSettings) -> TrainSettings:
 def model_name(run: Run, *, prefixed: bool = False) -> str:
     """Name a combination's model in the store: 'timm/x' probed is timm-x-probe."""
     full = f"{run.data}-{run.backbone}" if prefixed else run.backbone
-    name = name_like(f"{full}-{run.strategy}")
+    name = derive_name(f"{full}-{run.strategy}")
     if name.endswith(f"-{run.strategy}"):
         return name
     ending = f"-{sha256(full.encode()).hexdigest()[:6]}-{run.strategy}"

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from regraft.datasets.folders import folders_in
+from regraft.datasets.folders import subfolders
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import DatasetError
 from regraft.files import text_of
@@ -183,7 +183,7 @@ def check_trainable(dataset: Dataset, root: Path) -> None:
     if len(dataset.labels) < 2:
         hint = ""
         only = root / dataset.labels[0]
-        if only.is_dir() and folders_in(only):
+        if only.is_dir() and subfolders(only):
             hint = f": did you mean {only}?"
         raise DatasetError(f"{root}: only one class, {dataset.labels[0]!r}; need at least two{hint}")
     counts = Counter(image.label for image in dataset.images if not image.is_holdout)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 from regraft.datasets.manifest import LabelledFile, read_manifest
 from regraft.errors import DatasetError, InvalidRequestError
 from regraft.files import text_of
-from regraft.label_rules import HOLDOUT_SHARE, check_label, check_note, one_form
+from regraft.label_rules import HOLDOUT_SHARE, check_label, check_note, nfc
 from training.data import folder_layout
 from training.data.folder_layout import Layout, check_classes, find_layout
 
@@ -112,10 +112,10 @@ def list_folders(root: Path, *, grouped: bool) -> FileListing:
     images: list[ListedImage] = []
     labels: set[str] = set()
     for folder in (*places.train, *places.tune, *places.holdout):
-        for class_folder in folders_in(folder):
+        for class_folder in subfolders(folder):
             label = _label_of(class_folder)
             labels.add(label)
-            inside = contents(class_folder)
+            inside = list_folder(class_folder)
             images += [
                 ListedImage(path, label, folder in places.holdout, is_tuning=folder in places.tune)
                 for path in sorted(inside.files)
@@ -159,7 +159,7 @@ def list_manifest(path: Path) -> FileListing:
         is_holdout = roles.get(file.split.casefold()) == "holdout"
         names = (file.group,) if file.group else ()
         tuning = roles.get(file.split.casefold()) == "tune"
-        images.append(ListedImage(file.path, one_form(file.label), is_holdout, names, file.weight, file.source, tuning))
+        images.append(ListedImage(file.path, nfc(file.label), is_holdout, names, file.weight, file.source, tuning))
     if not images:
         raise DatasetError(f"{path}: no line can be trained on; the first: {left_out[0].reason}")
     notes = []
@@ -200,7 +200,7 @@ def _complaint(file: LabelledFile, roles: Mapping[str, str]) -> str:
     if roles and file.split.casefold() not in roles:
         return f"split {file.split!r}: need train, val or test, as other lines say"
     try:
-        check_label(one_form(file.label))
+        check_label(nfc(file.label))
         check_note("source", file.source)
     except InvalidRequestError as error:
         return str(error)
@@ -238,14 +238,14 @@ def name_groups(listing: FileListing, root: Path, group_by: str) -> FileListing:
 def _group_key(path: Path, label: str, group_by: str, pattern: re.Pattern[str]) -> str:
     """Derive a picture's group from its path, empty if nothing fits."""
     if group_by == PARENT:
-        return "" if one_form(path.parent.name) in ("", label) else path.parent.as_posix()
+        return "" if nfc(path.parent.name) in ("", label) else path.parent.as_posix()
     match = pattern.search(path.as_posix())
     return ((match[1] if pattern.groups else match[0]) or "") if match else ""
 
 
 def _loose(folder: Path) -> list[SkippedFile]:
     """List the files beside class folders."""
-    right_inside = contents(folder, deep=False)
+    right_inside = list_folder(folder, deep=False)
     files = [SkippedFile(path, "not inside a class folder") for path in right_inside.files]
     return files + [SkippedFile(path, reason) for path, reason in right_inside.left_out]
 
@@ -253,13 +253,13 @@ def _loose(folder: Path) -> list[SkippedFile]:
 def _beside(folder: Path, places: Layout) -> SkippedFile:
     """Skip a folder beside others, and count its files."""
     others = [each.name for each in (*places.train, *places.holdout) if each.parent == folder.parent]
-    count = len(contents(folder).files)
+    count = len(list_folder(folder).files)
     names = " and ".join(others or [folder_layout.WRAPPER])
     return SkippedFile(folder, f"lies beside {names}; files in it that take no part: {count}")
 
 
 def _label_of(folder: Path) -> str:
-    label = one_form(folder.name)
+    label = nfc(folder.name)
     try:
         check_label(label)
     except InvalidRequestError as error:

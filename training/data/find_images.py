@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regraft.datasets.folders import contents
+from regraft.datasets.folders import list_folder
 from regraft.errors import DatasetError
 from regraft.files import text_of
 from regraft.label_rules import image_hash
@@ -26,7 +26,7 @@ def find_images(wanted: Sequence[str], data: Path | None, examples: str, progres
     """
     if data is not None and not data.is_dir():
         raise DatasetError(f"--data: {data}: not a folder")
-    paths = contents(data).files if data else []
+    paths = list_folder(data).files if data else []
     paths_by_hash: dict[str, Path] = {}
     progress("scan", 0, len(paths))
     for done, path in enumerate(paths, start=1):

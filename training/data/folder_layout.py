@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 from regraft.errors import DatasetError
-from regraft.label_rules import listed, one_form
+from regraft.label_rules import listed, nfc
 
 TRAIN: Final = ("train", "training")
 VAL: Final = ("val", "valid", "validation", "dev")
@@ -48,9 +48,9 @@ def find_layout(root: Path) -> Layout:
     if not roles["train"] or not (roles["val"] or roles["test"]):
         return Layout((inner,), beside=beside)
     split_folders = [folder for role in roles.values() for folder in role]
-    beside += tuple(folder for folder in folders_in(inner) if folder not in split_folders)
+    beside += tuple(folder for folder in subfolders(inner) if folder not in split_folders)
     train, val, test = (tuple(_unwrapped(folder)[0] for folder in roles[role]) for role in ("train", "val", "test"))
-    classes = {one_form(each.name) for folder in train for each in folders_in(folder)}
+    classes = {nfc(each.name) for folder in train for each in subfolders(folder)}
     unlabelled = tuple(folder for folder in (*val, *test) if not _has_labelled(folder, classes))
     val, test = (tuple(folder for folder in part if folder not in unlabelled) for part in (val, test))
     if test:
@@ -65,7 +65,7 @@ def check_classes(layout: Layout) -> None:
         DatasetError: the text names the layout that was meant, and what to do if this one was.
     """
     for folder in layout.train:
-        inside = {each: names for each in folders_in(folder) if len(names := _only_folders(each)) > 1}
+        inside = {each: names for each in subfolders(folder) if len(names := _only_folders(each)) > 1}
         lonely = next((each for each in inside if each.name.casefold() in TRAIN), None)
         if lonely:
             raise DatasetError(
@@ -74,7 +74,7 @@ def check_classes(layout: Layout) -> None:
                 f"pictures to judge by {lonely.with_name('val')}; {_OTHERWISE}"
             )
         alike = _alike(inside)
-        if 2 * len(alike) < max(4, len(folders_in(folder))):
+        if 2 * len(alike) < max(4, len(subfolders(folder))):
             continue
         shared = frozenset.intersection(*(inside[each] for each in alike))
         splits = sorted(name for name in shared if name.casefold() in {*TRAIN, *VAL, *TEST})
@@ -94,7 +94,7 @@ _OTHERWISE: Final = "if the folders inside are sessions or patients of each clas
 
 def _roles(root: Path) -> dict[str, list[Path]]:
     folders: defaultdict[str, list[Path]] = defaultdict(list)
-    for folder in folders_in(root):
+    for folder in subfolders(root):
         for role, names in (("train", TRAIN), ("val", VAL), ("test", TEST)):
             if folder.name.casefold() in names:
                 folders[role].append(folder)
@@ -103,8 +103,8 @@ def _roles(root: Path) -> dict[str, list[Path]]:
 
 def _unwrapped(folder: Path) -> tuple[Path, tuple[Path, ...]]:
     """Step into a folder called images; return it and what lies beside."""
-    folders = folders_in(folder)
-    inner = next((each for each in folders if each.name.casefold() == WRAPPER and folders_in(each)), None)
+    folders = subfolders(folder)
+    inner = next((each for each in folders if each.name.casefold() == WRAPPER and subfolders(each)), None)
     if inner is None:
         return folder, ()
     roles = _roles(inner)
@@ -118,16 +118,16 @@ def _has_labelled(folder: Path, classes: Collection[str]) -> bool:
     """Return whether pictures lie in class folders, not in a single one."""
     no_classes = {*_NO_CLASSES, folder.name.casefold()}
     return any(
-        (one_form(each.name) in classes or each.name.casefold() not in no_classes) and contents(each).files
-        for each in folders_in(folder)
+        (nfc(each.name) in classes or each.name.casefold() not in no_classes) and list_folder(each).files
+        for each in subfolders(folder)
     )
 
 
 def _only_folders(folder: Path) -> frozenset[str]:
     """List the folders in one without files beside them."""
-    if contents(folder, deep=False).files:
+    if list_folder(folder, deep=False).files:
         return frozenset()
-    return frozenset(each.name for each in folders_in(folder))
+    return frozenset(each.name for each in subfolders(folder))
 
 
 def _alike(inside: dict[Path, frozenset[str]]) -> list[Path]:

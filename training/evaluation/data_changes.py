@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from training.head.features import Features
 
 
@@ -50,6 +50,6 @@ def data_changes(before: Features, now: Features) -> DataChanges:
 
 def _by_hash(features: Features) -> dict[str, tuple[str, bool]]:
     return {
-        sha256: (one_form(features.labels[index]), bool(is_holdout))
+        sha256: (nfc(features.labels[index]), bool(is_holdout))
         for sha256, index, is_holdout in zip(features.sha256, features.label_index, features.is_holdout, strict=True)
     }

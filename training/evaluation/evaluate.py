@@ -12,7 +12,7 @@ import numpy.typing as npt
 from regraft.client.model_answers import ModelAnswers
 from regraft.errors import DatasetError
 from regraft.files import text_of
-from regraft.label_rules import listed, one_form
+from regraft.label_rules import listed, nfc
 from regraft.model.artifact import FloatArray
 from regraft.model.card import Metrics
 from training.data.dataset import Dataset, LabelledImage
@@ -215,8 +215,8 @@ def evaluate(run: ModelRun, pictures: EvaluationSet) -> Evaluation:
 
 def _known(answers: ModelAnswers, pictures: EvaluationSet) -> tuple[npt.NDArray[np.bool_], _Rows]:
     """Mask known labels [n], and index them."""
-    index = {one_form(label): row for row, label in enumerate(answers.by.labels)}
-    truth = np.array([index.get(one_form(pictures.images[key].label), -1) for key in answers.ids], np.int64)
+    index = {nfc(label): row for row, label in enumerate(answers.by.labels)}
+    truth = np.array([index.get(nfc(pictures.images[key].label), -1) for key in answers.ids], np.int64)
     return truth >= 0, truth[truth >= 0]
 
 
@@ -309,7 +309,7 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Evaluatio
     common, labels = _in_common(first, second, pictures)
     if not common:
         raise DatasetError("there is no picture that both models answered and whose label both know")
-    truth = np.array([labels.index(one_form(pictures.images[key].label)) for key in common], np.int64)
+    truth = np.array([labels.index(nfc(pictures.images[key].label)) for key in common], np.int64)
     probabilities = [_aligned(answers, common, labels) for answers in (first, second)]
     answer = [each.argmax(axis=1) for each in probabilities]
     right = [each == truth for each in answer]
@@ -344,10 +344,10 @@ def evaluate_pair(first: ModelAnswers, second: ModelAnswers, pictures: Evaluatio
 
 def _in_common(first: ModelAnswers, second: ModelAnswers, pictures: EvaluationSet) -> tuple[list[str], list[str]]:
     """List the pictures to compare on, and all labels of both models."""
-    labels_of = [[one_form(label) for label in answers.by.labels] for answers in (first, second)]
+    labels_of = [[nfc(label) for label in answers.by.labels] for answers in (first, second)]
     both = set(labels_of[0]) & set(labels_of[1])
     answered = set(second.ids)
-    common = [key for key in first.ids if key in answered and one_form(pictures.images[key].label) in both]
+    common = [key for key in first.ids if key in answered and nfc(pictures.images[key].label) in both]
     return common, list(dict.fromkeys(labels_of[0] + labels_of[1]))
 
 
@@ -356,7 +356,7 @@ def _aligned(answers: ModelAnswers, common: Sequence[str], labels: Sequence[str]
     row = {key: number for number, key in enumerate(answers.ids)}
     place = {label: number for number, label in enumerate(labels)}
     aligned = np.zeros((len(common), len(labels)), np.float32)
-    columns = [place[one_form(label)] for label in answers.by.labels]
+    columns = [place[nfc(label)] for label in answers.by.labels]
     aligned[:, columns] = answers.probabilities[[row[key] for key in common]]
     return aligned
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from regraft.errors import ArtifactError, InvalidRequestError
 from regraft.image.spec import Crop, ImageSpec
-from regraft.label_rules import check_label, one_form
+from regraft.label_rules import check_label, nfc
 from regraft.model.artifact import FloatArray
 from training.backbones.cache import ExportedBackbone, named_file
 from training.head.features import Embedder
@@ -112,7 +112,7 @@ def labels_for(given: Sequence[str], count: int, origin: str, of_weights: tuple[
     Raises:
         InvalidRequestError: they are not as many, twice the same, or what cannot be a label.
     """
-    labels = tuple(map(one_form, given)) or of_weights
+    labels = tuple(map(nfc, given)) or of_weights
     if not labels:
         raise InvalidRequestError(f"--labels: {origin} has {count} answers: name them, in its order")
     if len(labels) != count:

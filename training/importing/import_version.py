@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from regraft.errors import DatasetError, InvalidRequestError, MissingPackageError, PreconditionError
 from regraft.files import cache_folder, text_of
 from regraft.image.spec import Crop
-from regraft.label_rules import listed, one_form
+from regraft.label_rules import listed, nfc
 from regraft.model.artifact import FloatArray, Head
 from regraft.model.card import IMPORTED, RecipeValue
 from regraft.stores.models import GateMode, ModelStore
@@ -167,7 +167,7 @@ def _dataset(data: Path | None, labels: tuple[str, ...], context: Context) -> Da
     if data is None:
         return Dataset(labels, (), (), "no pictures")
     dataset = scan(data, context.progress)
-    named = tuple(replace(image, label=one_form(image.label)) for image in dataset.images)
+    named = tuple(replace(image, label=nfc(image.label)) for image in dataset.images)
     strangers = sorted({image.label for image in named} - set(labels))
     if strangers:
         raise DatasetError(f"{data}: class {strangers[0]!r} is none of the classifier's: {listed(labels, _NAMED)}")

@@ -13,7 +13,7 @@ from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
 from regraft.gate_limits import GateLimits
 from regraft.image.spec import ResizeRule
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.machine import user_name
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
@@ -190,7 +190,7 @@ def refresh(
         StorageError: a store refused.
     """
     settings = settle_source(settings)
-    settings = replace(settings, name=one_form(settings.name))
+    settings = replace(settings, name=nfc(settings.name))
     store, name = ModelStore(settings.store), settings.name
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or SilentListener())
     with job_lock(examples, name), coordinator_for(settings) as coordinator:
@@ -287,7 +287,7 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
     dataset = scan(data, context.progress, context.settings.group_by)
     folder_files = {image.sha256: image.path for image in dataset.images}
     learned_examples, excluded = learned_from(examples, name, champion.features)
-    in_folder = {image.sha256: one_form(image.label) for image in dataset.images if image.sha256 not in excluded}
+    in_folder = {image.sha256: nfc(image.label) for image in dataset.images if image.sha256 not in excluded}
     sent = {example.sha256: example for example in learned_examples}
     in_force = {sha256: example.label for sha256, example in sent.items()}
     labels = labels_in_force(champion.features, in_folder | in_force, excluded)

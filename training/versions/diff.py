@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from regraft.errors import InvalidRequestError
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.model.card import ModelCard
 from regraft.stores.models import ModelStore
 from training.evaluation.data_changes import DataChanges, data_changes
@@ -76,8 +76,8 @@ def version_diff(store: ModelStore, first: str, second: str) -> VersionDiff:
 
 
 def _without(labels: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    there = {one_form(label) for label in others}
-    return tuple(label for label in labels if one_form(label) not in there)
+    there = {nfc(label) for label in others}
+    return tuple(label for label in labels if nfc(label) not in there)
 
 
 def _backbone(card: ModelCard) -> str:
@@ -90,8 +90,8 @@ def _accuracy(card: ModelCard) -> float | None:
 
 def _recalls(old: ModelCard, new: ModelCard) -> dict[str, tuple[float | None, float | None]]:
     measured = [card.metrics.per_class if card.metrics else () for card in (old, new)]
-    sides = [{one_form(each.label): each.recall for each in classes if each.support} for classes in measured]
-    labels = dict.fromkeys(map(one_form, [*old.labels, *new.labels]))
+    sides = [{nfc(each.label): each.recall for each in classes if each.support} for classes in measured]
+    labels = dict.fromkeys(map(nfc, [*old.labels, *new.labels]))
     return {label: (sides[0].get(label), sides[1].get(label)) for label in labels}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from regraft.errors import DatasetError, PreconditionError
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, FloatArray
 from regraft.model.card import EmbeddingKey
@@ -25,7 +25,7 @@ from training.head.features import Embedder, Features, load_features, provider_f
 class StoredVersion:
     """A version of the store, with the rows that its head was fitted on.
 
-    A champion's features have labels in their one form, see `regraft.label_rules.one_form`; its card has them as
+    A champion's features have labels in their one form, see `regraft.label_rules.nfc`; its card has them as
     published.
     """
 
@@ -39,7 +39,7 @@ class StoredVersion:
         probabilities, labels = self.artifact.head.probabilities(embedding), self.features.labels
         answers = np.zeros((len(probabilities), len(labels)), np.float32)
         for column, label in enumerate(self.artifact.card.labels):
-            answers[:, labels.index(label if label in labels else one_form(label))] += probabilities[:, column]
+            answers[:, labels.index(label if label in labels else nfc(label))] += probabilities[:, column]
         return answers
 
     @property
@@ -90,10 +90,10 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
 def _in_one_form(champion: StoredVersion) -> StoredVersion:
     """Merge classes whose labels have one form."""
     before = champion.features
-    labels = tuple(dict.fromkeys(map(one_form, before.labels)))
+    labels = tuple(dict.fromkeys(map(nfc, before.labels)))
     if labels == before.labels:
         return champion
-    index = np.array([labels.index(one_form(label)) for label in before.labels], np.int64)
+    index = np.array([labels.index(nfc(label)) for label in before.labels], np.int64)
     features = replace(before, labels=labels, label_index=index[before.label_index])
     additional = champion.additional
     if additional is not None:

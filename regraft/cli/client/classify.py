@@ -12,7 +12,7 @@ from regraft.cli.options import Json, Name, Store, asks_a_server, model_file
 from regraft.client.classify_files import classify_files
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.datasets.folders import contents
+from regraft.datasets.folders import list_folder
 from regraft.errors import InvalidRequestError
 from regraft.files import text_of
 from regraft.image.limits import configured_limits
@@ -59,7 +59,7 @@ def _pictures(paths: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[dict[
         if not path.is_dir():
             files.append(path)
             continue
-        inside = contents(path)
+        inside = list_folder(path)
         if not inside.files:
             raise InvalidRequestError(f"{text_of(path)}: there are no files in it")
         files += sorted(inside.files)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from regraft.cli.terminal import line
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 from regraft.errors import InvalidImageError, InvalidRequestError
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png
 from regraft.image.spec import ImageSpec
-from regraft.label_rules import image_hash, is_holdout, one_form
+from regraft.label_rules import image_hash, is_holdout, nfc
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ def photographs(data: Path) -> Story:
 
 
 def _read_classes(root: Path) -> Iterator[tuple[bytes, str]]:
-    for folder in folders_in(root):
-        for file in contents(folder).files:
+    for folder in subfolders(root):
+        for file in list_folder(folder).files:
             data = file.read_bytes()
             try:
                 decode_crop(data, ImageSpec())
             except InvalidImageError as error:
                 line((f"{file} is left out: {error}", "yellow"))
             else:
-                yield data, one_form(folder.name)
+                yield data, nfc(folder.name)
 
 
 def _split(pictures: list[tuple[bytes, str]], later: set[str], plot: str) -> Story:

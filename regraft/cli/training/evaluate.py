@@ -16,7 +16,7 @@ from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
 from regraft.errors import InvalidRequestError
 from regraft.image.limits import configured_limits
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.progress import Progress
 from regraft.stores.models import ModelStore
 
@@ -132,7 +132,7 @@ def _open_models(
 def _is_server(text: str, store: ModelStore) -> bool:
     """Tell HOST:PORT from NAME:VERSION: the latter is a name of the store."""
     host, colon, _ = text.partition(":")
-    return not Path(text).is_file() and (is_socket(text) or (bool(colon) and one_form(host) not in store.names()))
+    return not Path(text).is_file() and (is_socket(text) or (bool(colon) and nfc(host) not in store.names()))
 
 
 def _of_file(text: str, store: ModelStore) -> _Model:

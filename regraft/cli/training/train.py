@@ -12,7 +12,7 @@ from regraft.cli import terminal, verdict
 from regraft.cli.json_output import print_result
 from regraft.cli.options import GateExamples, Json, NoAugment, Store, read_training_flags, with_flags
 from regraft.errors import InvalidRequestError
-from regraft.label_rules import one_form
+from regraft.label_rules import nfc
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
 if TYPE_CHECKING:  # scipy and pydantic, which other commands spare
@@ -116,7 +116,7 @@ def _renamed(pairs: Iterable[str]) -> dict[str, str]:
     """Return the pairs of ``--extra-class THEIRS=OURS``, in one form."""
     renamed: dict[str, str] = {}
     for pair in pairs:
-        theirs, equals, ours = (one_form(part.strip()) for part in pair.partition("="))
+        theirs, equals, ours = (nfc(part.strip()) for part in pair.partition("="))
         if not (theirs and equals and ours):
             raise InvalidRequestError(f"--extra-class: {pair!r}; need THEIRS=OURS, such as kitten=cat")
         if renamed.setdefault(theirs, ours) != ours:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from regraft.datasets.folders import contents, folders_in
+from regraft.datasets.folders import list_folder, subfolders
 
 
 def write(root: Path, *names: str) -> None:
@@ -21,12 +21,12 @@ def test_folders_are_looked_into_and_linked_ones_too(tmp_path: Path) -> None:
     (tmp_path / "here/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "here/e.jpg").symlink_to(tmp_path / "elsewhere/c.jpg")
 
-    found = contents(tmp_path / "here")
+    found = list_folder(tmp_path / "here")
 
     expected = ["a.jpg", "e.jpg", "inside/b.jpg", "linked/c.jpg", "linked/deep/d.jpg"]
     assert names(tmp_path / "here", found.files) == expected
     assert found.left_out == []
-    assert names(tmp_path / "here", folders_in(tmp_path / "here")) == ["inside", "linked"]
+    assert names(tmp_path / "here", subfolders(tmp_path / "here")) == ["inside", "linked"]
 
 
 def test_links_that_lead_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_links_that_lead_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
     (tmp_path / "a/to b").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b/to a").symlink_to(tmp_path / "a", target_is_directory=True)
 
-    found = contents(tmp_path / "a")
+    found = list_folder(tmp_path / "a")
 
     assert names(tmp_path, found.files) == ["a/1.jpg", "a/to b/2.jpg"]
     ((link, reason),) = found.left_out
@@ -46,7 +46,7 @@ def test_of_a_folder_and_a_link_to_it_the_folder_is_looked_into(tmp_path: Path) 
     write(tmp_path, "z/1.jpg")
     (tmp_path / "a").symlink_to("z", target_is_directory=True)
 
-    found = contents(tmp_path)
+    found = list_folder(tmp_path)
 
     assert names(tmp_path, found.files) == ["z/1.jpg"]
     assert [path.name for path, _ in found.left_out] == ["a"]
@@ -57,7 +57,7 @@ def test_what_cannot_be_a_file_is_left_out_with_the_reason(tmp_path: Path) -> No
     (tmp_path / "itself").symlink_to("itself")
     os.mkfifo(tmp_path / "pipe")
 
-    found = contents(tmp_path)
+    found = list_folder(tmp_path)
 
     assert found.files == []
     assert {path.name: reason for path, reason in found.left_out} == {
@@ -73,15 +73,15 @@ def test_what_cannot_be_a_file_is_left_out_with_the_reason(tmp_path: Path) -> No
 def test_folders_that_other_programs_leave_are_passed_over(name: str, tmp_path: Path) -> None:
     write(tmp_path, f"{name}/a.jpg/SYNOPHOTO_THUMB_M.jpg", "a.jpg", f"inside/{name}/b.jpg")
 
-    assert names(tmp_path, contents(tmp_path).files) == ["a.jpg"]
-    assert names(tmp_path, folders_in(tmp_path)) == ["inside"]
+    assert names(tmp_path, list_folder(tmp_path).files) == ["a.jpg"]
+    assert names(tmp_path, subfolders(tmp_path)) == ["inside"]
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "._a.jpg", "desktop.ini", "ehthumbs.db", "Picasa.ini"])
 def test_files_that_other_programs_leave_are_passed_over(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, "a.jpg")
 
-    found = contents(tmp_path)
+    found = list_folder(tmp_path)
 
     assert (names(tmp_path, found.files), found.left_out) == (["a.jpg"], [])
 
@@ -90,7 +90,7 @@ def test_without_depth_only_what_lies_right_inside_counts(tmp_path: Path) -> Non
     write(tmp_path, "a.jpg", "inside/b.jpg")
     (tmp_path / "broken").symlink_to("gone")
 
-    found = contents(tmp_path, deep=False)
+    found = list_folder(tmp_path, deep=False)
 
     assert names(tmp_path, found.files) == ["a.jpg"]
     assert [path.name for path, _ in found.left_out] == ["broken"]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop
-from regraft.image.file_kinds import unread_kind
+from regraft.image.file_kinds import unsupported_kind
 from regraft.image.spec import ImageSpec
 
 
@@ -81,4 +81,4 @@ def test_a_damaged_header_is_said_to_be_that_of_its_format(file_format: str) -> 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
 def test_a_format_that_is_read_has_no_name_among_the_others(file_format: str) -> None:
-    assert unread_kind(of_pillow(file_format)) == ""
+    assert unsupported_kind(of_pillow(file_format)) == ""

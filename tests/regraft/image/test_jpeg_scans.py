@@ -6,7 +6,7 @@ import pytest
 from benchmarks.damage import generated
 from regraft.errors import InvalidImageError
 from regraft.image.decode import decode_crop
-from regraft.image.jpeg_scans import MOST_SCANS, look_through
+from regraft.image.jpeg_scans import MOST_SCANS, read_scans
 from regraft.image.spec import ImageSpec
 
 SCAN, END = b"\xff\xda", b"\xff\xd9"
@@ -24,17 +24,17 @@ def scans(data: bytes) -> list[int]:
 
 
 def has_every_scan(data: bytes) -> bool:
-    return look_through(data).are_all_there
+    return read_scans(data).are_all_there
 
 
 def test_scans_are_counted_up_to_one_more_than_the_most() -> None:
     data = jpeg("RGB", progressive=True)
     last = data[scans(data)[-1] : -2]
 
-    assert look_through(data).number == len(scans(data))
-    assert look_through(data[:-2] + (MOST_SCANS - len(scans(data))) * last + END).number == MOST_SCANS
-    assert look_through(data[:-2] + 10 * MOST_SCANS * last + END).number == MOST_SCANS + 1
-    assert look_through(jpeg("RGB", progressive=False)).number == 1
+    assert read_scans(data).number == len(scans(data))
+    assert read_scans(data[:-2] + (MOST_SCANS - len(scans(data))) * last + END).number == MOST_SCANS
+    assert read_scans(data[:-2] + 10 * MOST_SCANS * last + END).number == MOST_SCANS + 1
+    assert read_scans(jpeg("RGB", progressive=False)).number == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
