@@ -19,10 +19,9 @@ def classify_files(
 ) -> Iterator[classifier_pb2.ClassifyStreamResponse]:
     """Yield the answer to each (id, file), in order.
 
-    Pictures are read as the server takes them; one that cannot be read or sent is answered by the reason.
-
-    A message that is larger than the server's limit ends a stream, with what was on its way. Another takes up what
-    has no answer yet, and leaves out what is over the limit that the first has told.
+    Pictures are read as the server takes them; one that cannot be read or sent is answered by the reason. A message
+    that is larger than the server's limit ends a stream, with what was on its way. Another takes up what has no answer
+    yet, and leaves out what is over the limit that the first has told.
     """
     limit_bytes, answered = MOST_BYTES, 0
     while answered < len(files):

@@ -16,9 +16,8 @@ from regraft.image.spec import ImageSpec
 def thumbnail(data: bytes, side_px: int, limits: ImageLimits | None = None) -> bytes:
     """Return a JPEG of the whole upright picture, for people.
 
-    Its long side is at most ``side_px``.
-
-    What `decode_crop` accepts, this accepts. Comments and EXIF of the original are not carried over.
+    Its long side is at most ``side_px``. What `decode_crop` accepts, this accepts. Comments and EXIF of the original
+    are not carried over.
 
     Raises:
         InvalidImageError: the bytes are no such picture, or over the limits; the text says which.

@@ -24,9 +24,8 @@ class _Chunk(NamedTuple):
 def strip_metadata(data: bytes) -> bytes:
     """Return a PNG of its pixels and their orientation alone.
 
-    The orientation comes first.
-
-    Metadata may be of any size, and damaged: no pixel depends on it. Animations become their default image.
+    The orientation comes first. Metadata may be of any size, and damaged: no pixel depends on it. Animations become
+    their default image.
 
     Raises:
         InvalidImageError: a checksum is wrong, the data end in the middle of a pixel chunk, or it needs a chunk that is

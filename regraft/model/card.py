@@ -115,9 +115,7 @@ class Metrics(_Part):
 class Reference(_Part):
     """Distributions of answers on images the head never fitted.
 
-    `regraft.model.drift` compares with it.
-
-    Each distribution is given by values of equal weight, ascending.
+    `regraft.model.drift` compares with it. Each distribution is given by values of equal weight, ascending.
 
     Attributes:
         source: the holdout, or training images, each judged by a head that was not fitted on it.

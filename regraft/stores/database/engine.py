@@ -60,9 +60,7 @@ _PRIMARY: Final = 0xFF
 def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine:
     """Open a database and bring its tables up to date.
 
-    The caller disposes of the engine.
-
-    Whatever is done with it later waits as long as ``patience`` says, and no longer.
+    The caller disposes of the engine. Whatever is done with it later waits as long as ``patience`` says, and no longer.
 
     Raises:
         StorageError: it cannot be opened, or a newer Regraft made it.
