@@ -94,23 +94,69 @@ def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection
     return {sha256: label for sha256, label in sorted(labels.items()) if sha256 not in removed}
 
 
-def sides_of(
+@dataclass(frozen=True)
+class SettledRows:
+    """Pictures with their labels in force, and the sides and classes that these lead to."""
+
+    rows: list[Row]
+    sides: Sides
+    classes: Classes
+
+    @property
+    def learned(self) -> list[Row]:
+        """The rows of classes that take part."""
+        return [row for row in self.rows if row[1] not in self.classes.left_out]
+
+    @property
+    def lost(self) -> list[Row]:
+        """The holdout rows of the champion's classes that take no part."""
+        return [row for row in self.rows if row[1] in self.classes.lost and row[2]]
+
+    @property
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """Hashes of the pictures that take no part, and why."""
+        for sha256, label, _ in self.rows:
+            if label in self.classes.left_out:
+                yield sha256, f"class {label!r} {self.classes.left_out[label]}"
+        yield from ((sha256, BOTH_SIDES) for sha256 in sorted(self.sides.on_both))
+
+    @property
+    def remarks(self) -> Iterator[str]:
+        """Sentences on classes left out, and on pictures that belong with both sides."""
+        yield from self.classes.remarks
+        if both := self.sides.on_both:
+            yield (
+                f"{len(both)} images belong with training and with holdout images, so they are neither trained on "
+                f"nor judged by; the first is {min(both)}"
+            )
+
+
+def settle_rows(
     champion: StoredVersion,
+    model: str,
     embeddings: Mapping[str, FloatArray],
     labels: Mapping[str, str],
     stored: Mapping[str, bool],
     named: Mapping[str, Collection[str]],
-) -> Sides:
-    """Settle the split of pictures, by the champion's embeddings.
+) -> SettledRows:
+    """Settle sides and classes of pictures, by the champion's embeddings of them.
 
     Its own pictures stay where they are. ``stored`` are sides that were decided for other versions, ``named`` as in
     `settle_sides`.
+
+    Raises:
+        PreconditionError: fewer than two classes are left, or an imported class has too few pictures.
     """
     old = champion.features
     fixed = {**stored, **dict(zip(old.sha256, map(bool, old.is_holdout), strict=True))}
     groups = dict(zip(old.sha256, old.group.tolist(), strict=True))
     pairs = _copies(champion, embeddings, labels) if embeddings.keys() - fixed.keys() else []
-    return settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
+    sides = settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
+    rows = [(name, label, sides.is_holdout[name]) for name, label in labels.items() if name in sides.is_holdout]
+    labelled = [(label, is_holdout) for _, label, is_holdout in rows]
+    seen = {old.labels[index] for index in np.unique(old.label_index)}  # an imported classifier may know others
+    refuse_unseen(old.labels, seen, labelled, f"{model}:{champion.version}")
+    return SettledRows(rows, sides, settle_classes(old.labels, labelled))
 
 
 def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
@@ -131,11 +177,6 @@ def rows_of(features: Features) -> list[Row]:
     """Return the rows without their embeddings."""
     labels = [features.labels[index] for index in features.label_index]
     return list(zip(features.sha256, labels, [bool(is_holdout) for is_holdout in features.is_holdout], strict=True))
-
-
-def seen_labels(features: Features) -> set[str]:
-    """Return the labels with pictures; an imported classifier may know others."""
-    return {features.labels[index] for index in np.unique(features.label_index)}
 
 
 def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
@@ -167,16 +208,12 @@ def gather(
     # What was held out and then removed still keeps its like out of training.
     every = embeddings | examples.embeddings.get(champion.key, excluded & stored.keys())
     named = {example.sha256: [example.group] for example in sent if example.group}
-    sides = sides_of(champion, every, labels, stored, named)
-    rows = [(name, label, sides.is_holdout[name]) for name, label in labels.items() if name in sides.is_holdout]
-    labelled = [(label, is_holdout) for _, label, is_holdout in rows]
-    refuse_unseen(before.labels, seen_labels(before), labelled, f"{model}:{champion.version}")
-    classes = settle_classes(before.labels, labelled)
+    settled = settle_rows(champion, model, every, labels, stored, named)
     features = assemble(
-        classes.labels,
-        [row for row in rows if row[1] not in classes.left_out],
+        settled.classes.labels,
+        settled.learned,
         embeddings,
-        groups=sides.group,
+        groups=settled.sides.group,
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
@@ -189,9 +226,9 @@ def gather(
         _additional(champion, features, examples, progress),
         sources_of(features, sent),
         new_rows(before, features),
-        (*unreadable, *left_out_with(classes, rows), *((name, BOTH_SIDES) for name in sorted(sides.on_both))),
-        assemble(before.labels, [row for row in rows if row[1] in classes.lost and row[2]], embeddings),
-        (*classes.remarks, *remarks_on(sides)),
+        (*unreadable, *settled.left_out),
+        assemble(before.labels, settled.lost, embeddings),
+        tuple(settled.remarks),
         quarantined,
         quarantined.missing(_read_as(champion, quarantined, wrong)),
     )
@@ -229,15 +266,6 @@ def _read_as(champion: StoredVersion, quarantined: QuarantinedRows, wrong: Seque
         yield answers_then.get(sha256, champion.features.labels[answer])
 
 
-def remarks_on(sides: Sides) -> Iterator[str]:
-    """Yield the remark on pictures that belong with both sides."""
-    if sides.on_both:
-        yield (
-            f"{len(sides.on_both)} images belong with training and with holdout images, so they are neither trained on "
-            f"nor judged by; the first is {min(sides.on_both)}"
-        )
-
-
 def learned_from(examples: ExamplesStore, model: str, features: Features) -> tuple[list[Example], set[str]]:
     """Return the examples to learn from, and hashes of excluded pictures.
 
@@ -249,13 +277,6 @@ def learned_from(examples: ExamplesStore, model: str, features: Features) -> tup
         example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label
     }
     return [example for example in sent if not example.quarantine], excluded | examples.labels.removed(model)
-
-
-def left_out_with(classes: Classes, rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
-    """Yield the pictures, by hash, whose classes take no part, and why."""
-    for sha256, label, _ in rows:
-        if label in classes.left_out:
-            yield sha256, f"class {label!r} {classes.left_out[label]}"
 
 
 def embed_missing(

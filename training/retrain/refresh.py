@@ -27,24 +27,20 @@ from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.fit import refit
-from training.retrain.classes import refuse_unseen, settle_classes
 from training.retrain.data import (
     RetrainData,
+    Row,
     embed_missing,
     gather,
     labels_in_force,
     learned_from,
-    left_out_with,
     new_rows,
-    remarks_on,
-    seen_labels,
-    sides_of,
+    settle_rows,
     sources_of,
 )
 from training.retrain.evidence import Terms, anchor_of, answered_rightly
 from training.retrain.outcome import goes_live, reason_of
 from training.retrain.quarantine import Quarantined, quarantine
-from training.retrain.sides import BOTH_SIDES
 from training.retrain.training_run import candidate_embeddings, holdout_rows, judge_across_backbones
 from training.settings import TrainSettings
 from training.strategies.context import Candidate, Context, Listener, SilentListener
@@ -302,31 +298,30 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
     named = {image.sha256: set(image.group_names) for image in dataset.images}
     for sha256, example in sent.items():
         named.setdefault(sha256, set()).update({example.group} - {""})
-    sides = sides_of(champion, embeddings, labels, stored, named)
-    rows = [(each, label, sides.is_holdout[each]) for each, label in labels.items() if each in sides.is_holdout]
-    labelled = [(label, is_holdout) for _, label, is_holdout in rows]
-    refuse_unseen(champion.features.labels, seen_labels(champion.features), labelled, f"{name}:{champion.version}")
-    classes = settle_classes(champion.features.labels, labelled)
-    on_both = ((each, BOTH_SIDES) for each in sorted(sides.on_both))
-    reasons = [*unreadable.items(), *left_out_with(classes, rows), *on_both]
+    settled = settle_rows(champion, name, embeddings, labels, stored, named)
     weights = dict(zip(champion.features.sha256, champion.features.weight.tolist(), strict=True))
     weights |= {image.sha256: image.weight for image in dataset.images}
-    images = [
-        LabelledImage(paths[each], label, side, sha256=each, group=sides.group[each], weight=weights.get(each, 1.0))
-        for each, label, side in rows
-    ]
-    learned = tuple(image for image in images if image.label not in classes.left_out)
-    examples.split.keep_sides(name, {image.sha256: image.is_holdout for image in learned if image.sha256 not in stored})
+
+    def images(rows: list[Row]) -> tuple[LabelledImage, ...]:
+        groups = settled.sides.group
+        return tuple(
+            LabelledImage(paths[each], label, side, sha256=each, group=groups[each], weight=weights.get(each, 1.0))
+            for each, label, side in rows
+        )
+
+    new = {sha256: side for sha256, _, side in settled.learned if sha256 not in stored}
+    examples.split.keep_sides(name, new)
+    reasons = (*unreadable.items(), *settled.left_out)
     return Collected(
         Dataset(
-            classes.labels,
-            learned,
+            settled.classes.labels,
+            images(settled.learned),
             (*dataset.left_out, *(SkippedFile(paths[sha256], reason) for sha256, reason in reasons)),
             f"as in version {champion.version}, new ones by their groups",
             is_settled=True,
         ),
-        tuple(image for image in images if image.label in classes.lost and image.is_holdout),
-        (*classes.remarks, *remarks_on(sides), *_label_conflicts(in_folder, in_force)),
+        images(settled.lost),
+        (*settled.remarks, *_label_conflicts(in_folder, in_force)),
     )
 
 
