@@ -32,8 +32,7 @@ def _retrain(
     limits: dict[str, float],
     name: Name = "",
     wait: Annotated[
-        bool,
-        typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1."),
+        bool, typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1.")
     ] = False,
     gate: Annotated[
         GateMode | None,
@@ -43,13 +42,7 @@ def _retrain(
     as_json: Json = False,
 ) -> None:
     with Client(server) as client:
-        job = client.retrain(
-            name=name,
-            gate=gate or "",
-            idempotency_key=key,
-            requested_by=user_name(),
-            **limits,
-        )
+        job = client.retrain(name=name, gate=gate or "", idempotency_key=key, requested_by=user_name(), **limits)
         if wait:
             with terminal.progress_bars() as progress:
                 for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown

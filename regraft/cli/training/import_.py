@@ -35,8 +35,7 @@ def import_(
     ] = "",
     weights: Annotated[str, typer.Option(help="Of --head source: default, or the file of a state dict.")] = "default",
     calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="Fit the temperature on DATA, which it must not have learned from."),
+        bool, typer.Option("--calibrate", help="Fit the temperature on DATA, which it must not have learned from.")
     ] = False,
     keep_state: Annotated[
         bool, typer.Option(help="Keep the weights of a state dict beside the version, to fine-tune from.")
