@@ -80,9 +80,9 @@ def show_verdict(verdict: pb.Verdict) -> None:
         shares = (f"{part.champion_accuracy:.3f}", f"{part.challenger_accuracy:.3f}", f"{part.p_value:.2g}")
         rows.add_row(f"from {part.source}", str(part.holdout_images), *shares, _bound(part))
     if verdict.HasField("anchor") and verdict.anchor.images:
-        best = verdict.anchor
-        shares = (f"{best.best_accuracy:.4f}", f"{best.accuracy:.4f}", f"{best.loss_p_value:.2g}")
-        rows.add_row("first holdout, best version so far", str(best.images), *shares)
+        anchor = verdict.anchor
+        shares = (f"{anchor.best_accuracy:.4f}", f"{anchor.accuracy:.4f}", f"{anchor.loss_p_value:.2g}")
+        rows.add_row("first holdout, best version so far", str(anchor.images), *shares)
     out.print(rows)
     if verdict.golden_images:
         right = verdict.golden_images - len(verdict.golden_failures)

@@ -73,7 +73,7 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
     with _server(folder / "store") as places, Client(places["grpc"]) as client:
         _heading("2", "Serve, and ask")
         line(f"gRPC on {places['grpc']}, metrics on {places['metrics']}")
-        _misread(client, story)
+        _show_unknown_class(client, story)
         before = _accuracy(client, story)
         _heading("3", f"Label {len(story.later)} more pictures over gRPC, retrain, and swap under load")
         exam = tuple(image for image, _ in story.exam_old + story.exam_new)
@@ -85,8 +85,8 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
             load.wait_for(200)
         after = _accuracy(client, story)
         _heading("4", "What happened")
-        came = load.result()
-        _show(job, before, after, came)
+        load_result = load.result()
+        _show(job, before, after, load_result)
         metrics = _metrics(places["metrics"])
     line(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
     return {
@@ -96,7 +96,7 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
         "version": job.version,
         "accuracy_before": before,
         "accuracy_after": after,
-        "load": came.to_dict(),
+        "load": load_result.to_dict(),
         "metrics": metrics,
     }
 
@@ -142,7 +142,7 @@ def _server(store: Path) -> Iterator[dict[str, Any]]:
                 line((f"the server ended with code {server.returncode}", "red"))
 
 
-def _misread(client: Client, story: "Story") -> None:
+def _show_unknown_class(client: Client, story: "Story") -> None:
     """Show the first version's answer to an unknown class."""
     for image, label in story.exam_new[:1]:
         answer = client.classify(image, top_k=1)

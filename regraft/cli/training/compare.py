@@ -156,12 +156,12 @@ def _learning_curves(result: Mapping[str, Any], data: str) -> None:
     title = f"accuracy by training pictures{f', mean and range of {seeds} seeds' if seeds > 1 else ''}"
     rows = terminal.table("backbone", "strategy", title=title, numbers=[str(count) for count in counts])
     for backbone, strategy in dict.fromkeys((point["backbone"], point["strategy"]) for point in points):
-        mine = {
+        curve = {
             round(point["train_images"]): point
             for point in points
             if (point["backbone"], point["strategy"]) == (backbone, strategy)
         }
-        rows.add_row(backbone, strategy, *(_range(mine.get(count)) for count in counts))
+        rows.add_row(backbone, strategy, *(_range(curve.get(count)) for count in counts))
     terminal.out.print(rows)
 
 
