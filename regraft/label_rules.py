@@ -63,8 +63,5 @@ def image_hash(data: bytes) -> str:
 
 
 def is_holdout(sha256: str) -> bool:
-    """Tell by its hash whether a picture belongs to the holdout.
-
-    It is a pure function, so that such a picture is never trained on.
-    """
+    """Tell by its hash alone whether a picture belongs to the holdout."""
     return int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32

@@ -24,10 +24,7 @@ def import_own_packages() -> None:
 
 
 def module_command(module: str) -> list[str]:
-    """Return the command that runs a module in a safe child.
-
-    It imports nothing from its working directory.
-    """
+    """Return the command of a module in a child, safe from its folder."""
     return [sys.executable, "-P", __file__, module]
 
 

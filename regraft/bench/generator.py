@@ -189,8 +189,5 @@ async def _until_interrupted(settings: BenchSettings, progress: Progress) -> Ben
 
 
 def _precise_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop with timers good to microseconds.
-
-    Those of epoll, the default, are whole milliseconds.
-    """
+    """Return an event loop with timers good to microseconds, unlike epoll's."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())

@@ -70,10 +70,7 @@ class BenchSettings:
 
 
 def due_times(settings: BenchSettings) -> Iterator[float]:
-    """Yield the due times of an open loop, in seconds.
-
-    They count from the start of the warm-up.
-    """
+    """Yield an open loop's due times, in seconds from its start."""
     assert settings.rate is not None
     random = np.random.default_rng(settings.seed)
     due_s = 0.0

@@ -102,10 +102,7 @@ class Load:
         self._done.result()
 
     def mark(self, phase: str) -> None:
-        """Begin a phase, which counts requests; the first is ``before``.
-
-        The first one is called ``before``.
-        """
+        """Begin a phase, which counts requests; the first is ``before``."""
         now_s = time.perf_counter()
         self._run.tally = self._tallies.setdefault(phase, Tally(now_s, now_s + _FOR_EVER_S))
 

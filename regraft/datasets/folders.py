@@ -48,10 +48,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def list_folder(folder: Path, *, deep: bool = True) -> FolderListing:
-    """Return a folder's contents; with ``deep`` of folders inside too.
-
-    Each real folder counts once.
-    """
+    """Return a folder's files; with ``deep`` those further inside, once."""
     inside = FolderListing()
     _collect(folder, inside, {folder.resolve()}, deep=deep)
     return inside

@@ -80,10 +80,7 @@ def rows_of(reference: Reference, labels: Sequence[str]) -> npt.NDArray[np.intp]
 
 
 def figures_of(probabilities: FloatArray, novelty: FloatArray, rows: npt.NDArray[np.intp]) -> FloatArray:
-    """Return the figures of n answers, float32 [n, 2 + C].
-
-    They are distance, confidence, and C of the K probabilities.
-    """
+    """Return distance, confidence and C probabilities, float32 [n, 2 + C]."""
     shares = np.column_stack([probabilities.max(axis=1), probabilities[:, rows]])
     return np.column_stack([novelty.round(_DECIMALS[0]), shares.round(_DECIMALS[1])]).astype(np.float32)
 

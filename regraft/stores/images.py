@@ -94,7 +94,7 @@ class ImageFolder:
         return self.root / sha256[:2] / sha256
 
     def keep(self, sha256: str, data: bytes, *, durably: bool = True) -> None:
-        """Write a picture, unless it is there with all its bytes."""
+        """Write a picture, unless all its bytes are there."""
         path = self.file(sha256)
         if path.exists():
             if durably:  # its writer may not have come as far as this

@@ -190,7 +190,7 @@ class Labels:
             source: where the label comes from; the picture's own stays if empty.
             annotator: who says so.
             caller: who sends it.
-            hourly_quota: as in `add_all`.
+            hourly_quota: as in `regraft.stores.examples.ExamplesStore.add_all`.
 
         Raises:
             NotFoundError: there is no such example, and never was.

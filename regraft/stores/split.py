@@ -44,7 +44,7 @@ def group_of(connection: Connection, model: str, sha256: str) -> str:
 def record_split(
     connection: Connection, rows: Sequence[dict[str, Any]], column: str, where: ColumnElement[bool] | None = None
 ) -> None:
-    """Record a column of the split; older rows change only under a condition."""
+    """Record a column of the split; old rows change under a condition."""
     if not rows:
         return
     upsert = insert_or(connection, splits)
