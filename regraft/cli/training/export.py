@@ -9,6 +9,7 @@ import typer
 from regraft.cli import terminal
 from regraft.cli.json_output import print_result
 from regraft.cli.options import Examples, Json, Store
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import ModelStore
 
 
@@ -34,7 +35,6 @@ def export(
     For a phone, a board, a browser or another server. The file is asked beside the served version, to prove that it
     still classifies.
     """
-    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.export.export import export_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with terminal.progress_bars() as progress:

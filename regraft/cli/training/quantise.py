@@ -10,6 +10,7 @@ from regraft.cli import terminal
 from regraft.cli.json_output import print_json
 from regraft.cli.options import Examples, Json, Store
 from regraft.files import cache_folder
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import ModelStore
 
 
@@ -27,7 +28,6 @@ def quantise(
 
     It is faster on most CPUs, calibrated on training images of the version, and compared with it on the holdout.
     """
-    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.quantisation.version import quantise_version  # noqa: PLC0415 - scikit-learn takes a second
 
     with terminal.progress_bars() as progress:

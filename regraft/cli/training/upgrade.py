@@ -10,6 +10,7 @@ from regraft.cli.json_output import print_json
 from regraft.cli.options import Database, Examples, Json
 from regraft.cli.verdict import show_not_promoted, show_objections
 from regraft.files import cache_folder
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import GateMode, ModelStore
 
 if TYPE_CHECKING:  # it takes onnx, which the other commands' help spares
@@ -71,7 +72,6 @@ def _upgrade(
     store: ModelStore, data: Path | None, examples: str, database: str, gate: GateMode
 ) -> list[dict[str, Any]]:
     from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
-    from regraft.stores.images import EXAMPLES_FOLDER  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.retrain.upgrade import upgrade as run  # noqa: PLC0415 - scikit-learn takes a second
 
     labelled = open_examples(store.root, examples, database)
