@@ -44,6 +44,15 @@ def test_every_path_that_the_page_names_leads_to_one_place() -> None:
             assert len([path for path in FILES if f"/{path}".endswith(f"/{named}")]) == 1, named
 
 
+def test_every_path_that_another_page_names_is_there() -> None:
+    pages = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+    for page in [*pages, *(REPOSITORY / "docs").glob("*.md")]:
+        for named in re.findall(
+            r"`((?:benchmarks|deploy|docs|regraft|serving|tests|training)/[\w./-]+)", page.read_text()
+        ):
+            assert (REPOSITORY / named).exists(), f"{page.name}: {named}"
+
+
 def test_the_tests_mirror_the_source() -> None:
     tests = REPOSITORY / "tests"
     mirrored = {path for wing in WINGS for path in (tests / wing).rglob("test_*.py")} - {
