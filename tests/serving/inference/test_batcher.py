@@ -627,11 +627,11 @@ async def test_work_of_every_lane_ends_in_all_before_its_error_is_raised() -> No
 
 @asynchronous
 async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -> None:
-    gate, order = threading.Event(), list[str]()
+    ends_request, ends_rest, order = threading.Event(), threading.Event(), list[str]()
 
     def run(payloads: Sequence[str]) -> list[str]:
         order.extend(payloads)
-        assert gate.wait(PATIENCE_S)
+        assert (ends_request if payloads[0] == "request 1" else ends_rest).wait(PATIENCE_S)
         return list(payloads)
 
     batcher = Batcher[str, str](run, lanes=2, max_batch=1, max_queue=8)
@@ -641,7 +641,9 @@ async def test_background_work_lets_requests_go_first_and_leaves_them_a_lane() -
     await until(lambda: len(order) == 2)
     second = asyncio.create_task(batcher.submit("request 2"))
     await until(lambda: batcher.depth == 1)
-    gate.set()
+    ends_request.set()
+    await until(lambda: len(order) == 3)
+    ends_rest.set()
     await asyncio.gather(first, second, *background)
     batcher.close()
 
