@@ -20,7 +20,11 @@ OF_SEVERAL = (
 )
 """Tests of what several modules do together."""
 HALLS = dict(halls())
-FILES = [path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*.*") if ".git" not in path.parts]
+FILES = [
+    path
+    for path in (each.relative_to(REPOSITORY) for each in REPOSITORY.rglob("*.*"))
+    if not any(part.startswith(".") or part == "node_modules" for part in path.parts[:-1])  # environments
+]
 
 
 def test_the_house_is_the_tree() -> None:
