@@ -217,7 +217,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         else:
             code, text = status_of(error)
             self._count(call, code)
-            if code is grpc.StatusCode.INTERNAL:
+            if code is grpc.StatusCode.INTERNAL or isinstance(error, MemoryError):
                 log.error("%s", call.method, exc_info=error)
             else:
                 log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)

@@ -25,6 +25,8 @@ _STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
 """By the nearest class: an error that is not named here has its parent's code."""
 
 INTERNAL_TEXT: Final = "internal error; the server's log has the details"
+_OUT_OF_MEMORY_TEXT: Final = "the server is out of memory: try again later"
+_MEMORY_WAIT_S: Final = 1.0
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _RETRY_AFTER: Final = "retry-after"
 """Seconds, as in HTTP."""
@@ -35,6 +37,8 @@ _MAX_TEXT: Final = 500
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Return the status code and text that a client gets."""
+    if isinstance(error, MemoryError):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, _OUT_OF_MEMORY_TEXT
     for kind in type(error).__mro__:
         if kind in _STATUS:
             return _STATUS[kind], _clipped(str(error))
@@ -47,9 +51,12 @@ def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
     gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
     hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
     """
-    if not isinstance(error, errors.OverloadedError):
+    if isinstance(error, errors.OverloadedError):
+        wait_s = error.retry_after_s
+    elif isinstance(error, MemoryError):
+        wait_s = _MEMORY_WAIT_S
+    else:
         return ()
-    wait_s = error.retry_after_s
     pushback = "-1" if wait_s > _MAX_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
     return ((_PUSHBACK, pushback), (_RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
 

@@ -186,6 +186,21 @@ async def test_a_bug_is_internal_to_the_client_and_a_traceback_in_the_log(
         assert s.counts() == {(method, "INTERNAL"): 1}
 
 
+@asynchronous_with_grpc
+async def test_a_call_that_memory_does_not_suffice_for_may_be_made_again_and_its_operator_reads_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as s:
+        s.servicer.error = MemoryError("of 12 MB")
+
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await s.stub.Classify(pb.ClassifyRequest())
+
+        assert failure.value.code() is Code.RESOURCE_EXHAUSTED
+        assert ("grpc-retry-pushback-ms", "1000") in tuple(failure.value.trailing_metadata() or ())
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
 @pytest.mark.parametrize(
     ("error", "level"),
     [

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from regraft import errors
-from serving.rpc.status import INTERNAL_TEXT, status_of
+from serving.rpc.status import INTERNAL_TEXT, retry_hint, status_of
 
 Code = grpc.StatusCode
 TABLE = {
@@ -47,6 +47,13 @@ def test_every_error_is_in_the_table_of_this_test() -> None:
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 def test_an_error_has_its_code_and_its_own_text(kind: type[errors.RegraftError]) -> None:
     assert status_of(kind("the text")) == (TABLE[kind], "the text")
+
+
+def test_who_comes_while_memory_is_short_may_try_again() -> None:
+    error = MemoryError("of 12 MB for a picture")
+
+    assert status_of(error) == (Code.RESOURCE_EXHAUSTED, "the server is out of memory: try again later")
+    assert dict(retry_hint(error)) == {"grpc-retry-pushback-ms": "1000", "retry-after": "1"}
 
 
 def test_an_error_that_is_not_in_the_table_has_its_parents_code() -> None:
