@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _CUDA: Final = "CUDAExecutionProvider"
+_NO_MEMORY: Final = "Failed to allocate memory for requested buffer"
+"""Of both providers' arenas; the error's class is the one of any other failure."""
 ProviderChoice = Literal["auto", "cuda", "cpu"]
 Arena = Literal["power-of-two", "as-requested"]
 Arithmetic = Literal["cpu", "cuda fp32", "cuda tf32"]
@@ -136,6 +138,11 @@ def open_session(
         raise ProviderError(f"provider cuda was asked for, but {reason}")
     on_cpu = nodes_elsewhere(session, _CUDA) if effective == "cuda" else {}
     return OpenSession(session, effective, reason, cuda, on_cpu)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a run failed for want of memory, on a CPU or a GPU."""
+    return _NO_MEMORY in str(error)
 
 
 def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN401 - the package ships no types

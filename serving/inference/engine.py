@@ -21,6 +21,7 @@ from regraft.model.session import (
     CudaOptions,
     OpenSession,
     ProviderChoice,
+    is_out_of_memory,
     open_session,
     require_onnxruntime,
 )
@@ -84,7 +85,18 @@ class Engine:
 
         Returns:
             N outputs in the same order.
+
+        Raises:
+            MemoryError: the run needs more memory than there is, on the CPU or on the GPU.
         """
+        try:
+            return self._outputs(crops, heads)
+        except Exception as error:  # ONNX Runtime's exception classes share no base class but this
+            if is_out_of_memory(error):
+                raise MemoryError(first_line(error)) from error
+            raise
+
+    def _outputs(self, crops: Sequence[Crop], heads: Sequence[Head]) -> list[Output]:
         by_head = rows_by_head(heads)
         if len(by_head) == 1:
             return [Output(p, e, float(n)) for p, e, n in zip(*self._run_graph(crops, heads[0]), strict=True)]

@@ -120,6 +120,32 @@ def test_an_onnx_runtime_without_cuda_is_told_apart_from_a_broken_cuda(tmp_path:
     assert "regraft[gpu]" in printed
 
 
+OUT_OF_MEMORY = """
+import resource
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+from regraft.model.session import is_out_of_memory
+values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "M"]) for name in ("x", "y")]
+counts = helper.make_tensor_value_info("counts", TensorProto.INT64, [2])
+graph = helper.make_graph([helper.make_node("Tile", ["x", "counts"], ["y"])], "", [values[0], counts], values[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 200 * 2**20,) * 2)
+x = np.zeros((1000, 1000), np.float32)
+for fed in ({"x": x, "counts": np.array([100, 1])}, {"x": x}):
+    try:
+        session.run(None, fed)
+    except Exception as error:
+        print(is_out_of_memory(error))
+"""
+
+
+def test_a_run_without_memory_is_told_from_another_failure() -> None:
+    assert in_a_child(OUT_OF_MEMORY).split() == ["True", "False"]
+
+
 OPEN = """
 import sys
 from pathlib import Path

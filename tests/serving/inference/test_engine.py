@@ -135,6 +135,17 @@ print({library["num_threads"] for library in threadpool_info() if library["user_
 """
 
 
+def test_a_run_without_memory_is_told_from_one_that_fails() -> None:
+    engine, session = engine_on(tiny_model())
+    session.failures.append(RuntimeError("bfc_arena.cc: Failed to allocate memory for requested buffer of size 240"))
+    session.failures.append(RuntimeError("a kernel is missing"))
+
+    with pytest.raises(MemoryError, match="of size 240"):
+        engine.run([crop_of("red")], HEADS[:1])
+    with pytest.raises(RuntimeError, match="a kernel"):
+        engine.run([crop_of("red")], HEADS[:1])
+
+
 def test_products_of_numpy_have_one_thread_where_an_engine_runs() -> None:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     printed = subprocess.run([sys.executable, "-c", BLAS], env=environment, capture_output=True, text=True, check=True)
