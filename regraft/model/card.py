@@ -264,8 +264,7 @@ class ModelCard(_Part):
         if self.metrics is None or len(self.labels) <= _MAX_DENSE_CLASSES:
             return self.to_json()
         rows = self.metrics.confusion
-        fields = self.model_copy(update={"metrics": self.metrics.model_copy(update={"confusion": ()})})
-        sparse = fields.model_dump(mode="json")
+        sparse = self.model_dump(mode="json", exclude={"metrics": {"confusion"}})
         cells = [[true, answer, images] for true, row in enumerate(rows) for answer, images in enumerate(row) if images]
         sparse["metrics"]["confusion"] = {"classes": len(rows), "cells": cells}
         return _json(sparse)
