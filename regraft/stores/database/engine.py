@@ -67,11 +67,7 @@ def open_database(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engi
         MissingPackageError: the URL's driver is not installed.
     """
     engine = database_at(url, patience)
-    try:
-        prepare_database(engine)
-    except BaseException:
-        close_database(engine)
-        raise
+    prepare_database(engine)
     return engine
 
 
@@ -93,7 +89,8 @@ def database_at(url: str | URL, patience: Patience = DEFAULT_PATIENCE) -> Engine
 def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
     """Bring the tables up to date; may be tried again.
 
-    SQLite on a network file system is warned of: its locks and its shared memory are those of one machine.
+    SQLite on a network file system is warned of: its locks and its shared memory are those of one machine. A failure
+    leaves no connection open.
 
     Args:
         engine: of `database_at`.
@@ -111,7 +108,11 @@ def prepare_database(engine: Engine, mounts: Path = MOUNTS) -> None:
             storage_errors("cannot open the database"),
             locked(Path(f"{database}.lock"), _MIGRATION_PATIENCE_S) if database else nullcontext(),
         ):
-            _bring_up_to_date(engine)
+            try:
+                _bring_up_to_date(engine)
+            except BaseException:
+                engine.dispose()
+                raise
     refuse_work(engine, "")
 
 

@@ -140,6 +140,19 @@ def test_a_database_of_a_newer_regraft_is_refused_and_left_alone(engine: Engine,
     assert version_of(file) == "9999"
 
 
+def test_a_store_that_could_not_be_opened_has_no_database_open(engine: Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    store = ExamplesStore(tmp_path, is_opened=False)
+
+    with pytest.raises(StorageError, match="upgrade Regraft"):
+        store.open()
+
+    assert not [each for each in Path("/proc/self/fd").iterdir() if each.resolve().name == "examples.sqlite"]
+    store.close()
+
+
 def test_a_step_that_fails_leaves_the_database_as_it_was(file: Path) -> None:
     with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE embeddings (something_else TEXT)")
