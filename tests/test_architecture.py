@@ -1,6 +1,8 @@
 """ARCHITECTURE.md: its house is the tree, and what it names is there."""
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,6 @@ OF_SEVERAL = (
 )
 """Tests of what several modules do together."""
 HALLS = dict(halls())
-FILES = [
-    path
-    for path in (each.relative_to(REPOSITORY) for each in REPOSITORY.rglob("*.*"))
-    if not any(part.startswith(".") or part == "node_modules" for part in path.parts[:-1])  # environments
-]
 
 
 def test_the_house_is_the_tree() -> None:
@@ -41,11 +38,12 @@ def test_every_room_says_what_it_is() -> None:
 
 
 def test_every_path_that_the_page_names_leads_to_one_place() -> None:
+    there = list(files())
     for named in re.findall(r"`([\w./-]+(?:\.(?:py|md|toml)|/))`", PAGE.read_text()):
         if named.endswith("/"):
             assert (REPOSITORY / named).is_dir(), named
         else:
-            assert len([path for path in FILES if f"/{path}".endswith(f"/{named}")]) == 1, named
+            assert len([path for path in there if f"/{path}".endswith(f"/{named}")]) == 1, named
 
 
 def test_every_path_that_another_page_names_is_there() -> None:
@@ -67,3 +65,10 @@ def test_the_tests_mirror_the_source() -> None:
         module = REPOSITORY / path.relative_to(tests).with_name(path.name.removeprefix("test_"))
         names = (module.name, module.stem, f"{module.stem}_.py", f"__{module.stem}__.py")
         assert any(module.with_name(name).exists() for name in names), path
+
+
+def files() -> Iterator[Path]:
+    """Yield the repository's files, those of environments aside, into which it does not descend."""
+    for folder, folders, names in os.walk(REPOSITORY):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "node_modules"]
+        yield from (Path(folder, name).relative_to(REPOSITORY) for name in names)
