@@ -132,8 +132,7 @@ def test_serving_judging_and_retraining_a_head_are_loaded_without_torch(graph: g
     """Function-level imports, which no contract tells from others, may bring it when they are needed."""
     halls = ("data", "evaluation", "export", "gate", "head", "quantisation", "retrain", "versions")
     packages = ("regraft", "serving", *(f"training.{hall}" for hall in halls))
-    with_torch = {"training.retrain.refresh", "training.versions.provenance"}  # of whole training runs
-    modules = {module for package in packages for module in graph.find_descendants(package)} - with_torch
+    modules = {module for package in packages for module in graph.find_descendants(package)}
     loaded = sorted(module for module in modules if not module.endswith("__main__") and "migrations" not in module)
     subprocess.run([sys.executable, "-c", LOADED_WITHOUT_TORCH, *loaded], check=True)
 
