@@ -6,7 +6,7 @@ from typing import Final
 import onnx
 from onnx import TensorProto, helper
 
-from regraft.model.artifact import Head, backbone_digest, graft
+from regraft.model.artifact import CARD_KEY, Head, backbone_digest, graft
 from regraft.model.card import ModelCard, Precision
 
 LABELS: Final = "labels"
@@ -46,7 +46,7 @@ def with_card(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
     """Return a model with another card in its metadata."""
     changed = copy.copy(model)
     for prop in changed.metadata_props:
-        if prop.key == "regraft.card":
+        if prop.key == CARD_KEY:
             prop.value = card.to_json()
     return changed
 
