@@ -1,1 +1,1 @@
-"""Makes model versions. torch is imported only by the modules that need it: `backbones` and `export`."""
+"""Makes model versions. Only `backbones`, `strategies/finetuning` and `importing/torch_file.py` import torch."""
