@@ -3,9 +3,12 @@
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from regraft.errors import InvalidRequestError
+
+LabelPolicy: TypeAlias = Literal["open", "closed"]
+"""Whether a server takes labels that its model does not know."""
 
 HOLDOUT_SHARE: Final = 0.2
 MAX_LABEL_LENGTH: Final = 100

@@ -11,13 +11,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from regraft.auth import is_loopback, is_socket
 from regraft.image.limits import DEFAULT_LIMITS
+from regraft.label_rules import LabelPolicy
 from regraft.logs import LogFormat, LogLevel
 from regraft.machine import allowed_cpus, cpu_budget
 from regraft.model.session import Arena, CudaOptions, ProviderChoice
 from regraft.stores.models import GateMode
 from serving.inference.execution_plan import Goal, read_plan
 from serving.inference.picture_memory import DEFAULT_BYTES
-from serving.retraining.add_examples import LabelPolicy
 
 _HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 

@@ -9,20 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.image.spec import Crop
-from regraft.label_rules import check_label, check_note, nfc
+from regraft.label_rules import LabelPolicy, check_label, check_note, nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, NewExample, quota_used_up
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.inference.shares import Shares
 from serving.retraining.decoders import Decoders, Encoded
-
-LabelPolicy: TypeAlias = Literal["open", "closed"]
 
 _MAX_BATCH: Final = 32
 
