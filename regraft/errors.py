@@ -25,7 +25,7 @@
 
 The text of a ``RegraftError`` is written for the person who caused it, may be sent to clients, and names the
 file, field or flag. Any other exception is a bug: clients get a fixed text and the log gets the traceback.
-This module knows nothing of gRPC; ``serving/rpc/interceptor.py`` holds the one table of status codes.
+This module knows nothing of gRPC; ``serving/rpc/status.py`` holds the one table of status codes.
 """
 
 

@@ -27,14 +27,14 @@ _MAX_COUNT: Final = 1_000
 
 
 class _CallerArguments(TypedDict):
-    """Arguments of `ExamplesStore.relabel` and `ExamplesStore.remove` about the caller."""
+    """Arguments of `Labels.relabel` and `Labels.remove` about the caller."""
 
     caller: str
     hourly_quota: int
 
 
 class ExamplesService(pb_grpc.ExamplesServicer):
-    """The servicer; every rule is in `regraft.stores.examples` and `serving.retraining`."""
+    """The servicer; every rule is in `regraft.stores.labels` and `serving.retraining`."""
 
     def __init__(self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake) -> None:
         """Serve ``examples``; ``intake`` checks the labels."""
