@@ -88,8 +88,7 @@ def wait_until_embedded(store: Path, name: str) -> None:
 def _embedding(store: Path, name: str) -> Iterator[Callable[[], None]]:
     """Yield what waits until every example of a model is embedded for its champion."""
     models, examples = ModelStore(store), ExamplesStore(store / EXAMPLES_FOLDER)
-    card = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card
-    key = card.embedding_key
+    key = artifact.read(models.folder(*models.find(name)) / MODEL_FILE).card.embedding_key
 
     def wait() -> None:
         ends_s = time.monotonic() + _EMBEDDED_WITHIN_S
