@@ -11,7 +11,7 @@ from regraft.errors import InvalidRequestError
 from regraft.image.spec import ResizeRule
 from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
 from training.data.random_crop import Strength
-from training.head.fit import Balance
+from training.head.balance import Balance
 from training.strategies.finetuning.recipe import FLAG_NAMES, Optimizer
 
 Strategy = Literal["probe", "finetune", "scratch", "auto"]

@@ -11,8 +11,9 @@ from regraft.progress import Progress, silent
 from training.evaluation.findings import CrossValidation
 from training.evaluation.metrics import independent_images, wilson_interval
 from training.head.additional import Additional
+from training.head.balance import Balance
 from training.head.features import Features
-from training.head.fit import Balance, fit
+from training.head.fit import fit
 from training.head.folds import deal
 from training.head.logistic import Index
 

@@ -7,7 +7,7 @@ arrival: rows come ordered by hash, folds are a function of it and the seed, and
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,6 +18,7 @@ from regraft.model.artifact import FloatArray, Head
 from regraft.model.card import ModelCard, NoveltyMethod
 from regraft.progress import Progress, silent
 from training.head.additional import Additional
+from training.head.balance import Balance, class_weights
 from training.head.features import Features
 from training.head.folds import deal
 from training.head.logistic import Index, Linear, Matrix, Rows, blocks, log_loss, log_softmax, principal_axes, solve
@@ -25,8 +26,6 @@ from training.head.novelty import UnseenClassScores, fit_novelty, novelty_thresh
 
 C_GRID: Final = tuple(float(10**exponent) for exponent in np.arange(-4, 2.1, 0.5))
 FOLDS: Final = 5
-UNBALANCED: Final = 1.5
-"""``auto`` balances where the largest class has more than so many times the images of the smallest."""
 _BEGIN: Final = 2
 MOST_FOR_MISSING: Final = 2.0
 """What a row of a class counts at most for pictures of it that are missing: nobody makes a class of a few pictures the
@@ -36,7 +35,6 @@ ENOUGH: Final = 10
 _PATIENCE: Final = 2
 _CLEARLY: Final = 1.01
 
-Balance = Literal["auto", "on", "off"]
 REFIT_SETTINGS: Final[tuple[str, ...]] = ("balance", "views", "augment", "mirror", "target_error")
 """Settings of a training run that its retrains go by too."""
 
@@ -113,8 +111,8 @@ def fit(
         progress: told the stage ``fit``.
         seed: deals the rows to the folds.
         balance: ``on`` lets each class weigh the same in the fit, however many rows it has; ``auto`` goes half that way
-            where their counts differ much, see `UNBALANCED`. C and the temperature are chosen by the rows as they are,
-            those of classes that have `ENOUGH`.
+            where their counts differ much, see `class_weights`. C and the temperature are chosen by the rows as they
+            are, those of classes that have `ENOUGH`.
         additional: rows beside them.
         missing: how many training pictures of a class, by its label, were left out that would be there had they borne
             it. The others count for them too, at most `MOST_FOR_MISSING`, as confident learning weighs what is left
@@ -200,24 +198,6 @@ def _mean_and_scale(embedding: FloatArray, learned: Index) -> tuple[Matrix, floa
     mean = sum((embedding[learned[b]].sum(axis=0, dtype=np.float64) for b in blocks(count)), np.zeros(size)) / count
     squares = sum(float(np.square(embedding[learned[b]] - mean).sum()) for b in blocks(count))
     return mean, max(float(np.sqrt(squares / (count * size))), 1e-12)
-
-
-def class_weights(label_index: Index, balance: Balance, whole: Matrix | None = None) -> tuple[Matrix, bool]:
-    """Weigh the rows of each class [K]; tell whether weights differ.
-
-    ``auto`` balances by the square root: so the two pictures of a class that is new count as some twenty of 300, not as
-    all of them. Which is enough to be found, and leaves the others' probabilities as they are.
-
-    Args:
-        label_index: int64 [n].
-        balance: see `fit`.
-        whole: what a row of each class counts for missing ones too [K]; None: only itself.
-    """
-    counts = np.bincount(label_index) * (1.0 if whole is None else whole)
-    if balance == "off" or (balance == "auto" and counts.max() <= UNBALANCED * counts.min()):
-        return np.ones(len(counts)), False
-    share = counts.max() / counts if balance == "on" else np.sqrt(counts.max() / counts)
-    return share / share[label_index].mean(), True
 
 
 def _completed(label_index: Index, labels: tuple[str, ...], missing: Mapping[str, int]) -> Matrix:

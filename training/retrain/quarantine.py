@@ -17,8 +17,9 @@ from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from training.evaluation.label_errors import MIN_CLASS
 from training.gate.verdict import SuspectLabel
+from training.head.balance import Balance
 from training.head.features import Features
-from training.head.fit import Balance, FittedHead, fit
+from training.head.fit import FittedHead, fit
 from training.retrain.data import NO_QUARANTINED_ROWS, QuarantinedRows, RetrainData
 from training.retrain.label_noise import Foretold, wrong_labels
 from training.versions.read import StoredVersion

@@ -15,7 +15,7 @@ from regraft.files import cache_folder
 from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2
 
-if TYPE_CHECKING:  # scipy and pydantic, which other commands spare
+if TYPE_CHECKING:  # pydantic, which other commands spare
     from training.settings import TrainSettings
 
 _CHAMPION: Final = {"backbone": "", "weights": "", "precision": "", "image_px": None, "resize": None}
@@ -44,10 +44,11 @@ def refresh() -> Callable[..., None]:
     """
     from regraft.cli.settings_flags import REQUIRED, flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
     from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
-    from training.retrain.refresh import network_of  # noqa: PLC0415 - as above, scipy
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
     def settings(values: dict[str, Any]) -> TrainSettings:
+        from training.retrain.refresh import network_of  # noqa: PLC0415 - scipy, which --help spares
+
         network = network_of(ModelStore(values["store"]), values["name"], **{flag: values[flag] for flag in _CHAMPION})
         return TrainSettings(**{**read_training_flags(values), **asdict(network)})
 

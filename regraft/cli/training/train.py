@@ -15,7 +15,7 @@ from regraft.errors import InvalidRequestError
 from regraft.label_rules import nfc
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
-if TYPE_CHECKING:  # scipy and pydantic, which other commands spare
+if TYPE_CHECKING:  # pydantic, which other commands spare
     from training.settings import TrainSettings
 
 _ExtraClass = Annotated[

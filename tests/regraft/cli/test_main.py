@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,6 +141,18 @@ def test_every_setting_of_the_server_is_a_flag(today: dict[str, set[str]]) -> No
     flags = {f"--{FLAG_NAMES.get(field, field)}".replace("_", "-") for field in Settings.model_fields}
 
     assert flags <= {flag.partition("=")[0] for flag in today["serve"]}
+
+
+@pytest.mark.parametrize("command", ["train", "refresh", "compare"])
+def test_the_help_of_a_training_needs_no_library_that_only_the_training_needs(command: str) -> None:
+    """Its flags are made from settings, and importing one of these takes longer than all the rest."""
+    spared = ("scipy", "sqlalchemy", "onnxruntime", "torch")
+    without = f"import sys\nsys.modules.update(dict.fromkeys({spared}))\nfrom regraft.__main__ import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, command, "--help"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["train"], ["classify"], ["models", "shadow"]])

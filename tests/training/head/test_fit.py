@@ -14,8 +14,9 @@ from regraft.model.artifact import FloatArray
 from tests.training.conftest import blobs, in_a_child
 from training.evaluation.calibration import squared_error
 from training.head.additional import Additional
+from training.head.balance import Balance
 from training.head.features import Features, assemble
-from training.head.fit import C_GRID, Balance, FittedHead, fit
+from training.head.fit import C_GRID, FittedHead, fit
 
 Index = npt.NDArray[np.int64]
 

@@ -10,8 +10,9 @@ from regraft.model.artifact import FloatArray, Head
 from training.data.dataset import Dataset
 from training.data.samples import Sample, samples_of, set_aside
 from training.evaluation.findings import StartFinding
+from training.head.balance import class_weights
 from training.head.features import Features
-from training.head.fit import class_weights, fit
+from training.head.fit import fit
 from training.head.source_head import SourceHead, head_from_source
 from training.settings import TrainSettings
 from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Candidate, Context

@@ -15,7 +15,8 @@ from tests.training.conftest import as_exported, colour_rows, features_of
 from training.data.dataset import Dataset, LabelledImage
 from training.evaluation.findings import Findings
 from training.head.additional import Additional
-from training.head.fit import class_weights, fit
+from training.head.balance import class_weights
+from training.head.fit import fit
 from training.settings import TrainSettings
 from training.strategies.auto import auto
 from training.strategies.context import CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE, Candidate, Context, SilentListener
