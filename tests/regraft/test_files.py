@@ -1,6 +1,5 @@
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from regraft.cancellation import set_wanted
 from regraft.errors import DeadlineError, InvalidRequestError, LockedError, StorageError
 from regraft.files import fsync_folder, locked, locked_or_none, storage_errors, write_durably
 from tests import REPOSITORY
+from tests.full_disk import disk_full_after
 
 HOLD_THE_LOCK = """
 import sys
@@ -26,17 +26,6 @@ with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.readline()
 """
-
-
-@contextmanager
-def disk_full_after(size_bytes: int) -> Iterator[None]:
-    """Let every write beyond this size of a file fail, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

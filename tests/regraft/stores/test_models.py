@@ -1,13 +1,12 @@
 import json
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,6 +30,7 @@ from regraft.errors import (
 )
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, HistoryEntry, ModelStore
 from tests import REPOSITORY
+from tests.full_disk import disk_full_after
 
 NAME = "colours"
 BAD_NAMES = ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "-x", "_x", "a b", "a\n", "a\0b", "a:b", "a" * 65, "a\\b"]
@@ -61,17 +61,6 @@ def events(store: ModelStore) -> list[tuple[str, int, int | None]]:
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "store")
-
-
-@contextmanager
-def disk_full_after(size_bytes: int) -> Iterator[None]:
-    """Let every write beyond this size of a file fail, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_empty_store_has_nothing_and_reading_it_creates_nothing(store: ModelStore) -> None:

@@ -1,8 +1,6 @@
 import math
 import pickle
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import InvalidRequestError, StorageError
+from tests.full_disk import disk_full_after
 from training.strategies.finetuning.checkpoint import Checkpoint, load_checkpoint
 
 SETTINGS = {"backbone": "tiny", "epochs": "3", "seed": "0"}
@@ -153,24 +152,13 @@ def test_a_file_that_was_cut_off_anywhere_is_refused(whole_file: Path, share: fl
         load_checkpoint(cut, SETTINGS)
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let the operating system refuse to write more than so many bytes to a file, to root as well."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_the_old_checkpoint_is_whole_when_the_disk_refuses_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     Checkpoint(SETTINGS, {"step": 1}).save(path)
     before = path.read_bytes()
 
     with (
-        files_of_at_most(len(before) + 100),
+        disk_full_after(len(before) + 100),
         pytest.raises(StorageError, match=r"checkpoint cannot be written; the one before is still at .*checkpoint\.pt"),
     ):
         Checkpoint(SETTINGS, {"step": 2, "much": torch.zeros(10_000)}).save(path)
@@ -181,7 +169,7 @@ def test_the_old_checkpoint_is_whole_when_the_disk_refuses_the_new_one(tmp_path:
 
 
 def test_the_first_checkpoint_that_the_disk_refuses_leaves_nothing(tmp_path: Path) -> None:
-    with files_of_at_most(100), pytest.raises(StorageError, match=r"checkpoint cannot be written: ") as refusal:
+    with disk_full_after(100), pytest.raises(StorageError, match=r"checkpoint cannot be written: ") as refusal:
         Checkpoint(SETTINGS, STATE).save(tmp_path / "checkpoint.pt")
 
     assert "the one before" not in str(refusal.value)
