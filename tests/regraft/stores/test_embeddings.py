@@ -1,5 +1,4 @@
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import get_args
@@ -36,13 +35,6 @@ def sha256(number: int) -> str:
 
 def vector(number: int, size: int = 12) -> FloatArray:
     return np.random.default_rng(number).standard_normal(size).astype(np.float32)
-
-
-@pytest.fixture
-def engine(database: str) -> Iterator[Engine]:
-    engine = open_database(database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -21,19 +21,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, Example, NewExample
 from tests import REPOSITORY
 from tests.postgresql import PostgreSQL
-
-MODEL = "colours"
-
-
-def data(number: int) -> bytes:
-    return f"picture {number}".encode() * 50
-
-
-@pytest.fixture
-def store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
-    store = ExamplesStore(tmp_path / "examples", database)
-    yield store
-    store.close()
+from tests.regraft.stores.conftest import MODEL, data
 
 
 @pytest.fixture
@@ -42,26 +30,26 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "examples/images"
 
 
-def test_a_new_picture_is_accepted_and_kept(store: ExamplesStore) -> None:
-    outcome = store.add(MODEL, data(1), "red", source="a test")
+def test_a_new_picture_is_accepted_and_kept(examples_store: ExamplesStore) -> None:
+    outcome = examples_store.add(MODEL, data(1), "red", source="a test")
 
     assert outcome == AddOutcome.ACCEPTED
-    assert store.labels.in_force(MODEL) == [Example(image_hash(data(1)), "red", "a test")]
-    assert store.labels.count(MODEL) == 1
+    assert examples_store.labels.in_force(MODEL) == [Example(image_hash(data(1)), "red", "a test")]
+    assert examples_store.labels.count(MODEL) == 1
 
 
-def test_the_same_picture_with_the_same_label_is_a_duplicate(store: ExamplesStore) -> None:
-    store.add(MODEL, data(1), "red")
+def test_the_same_picture_with_the_same_label_is_a_duplicate(examples_store: ExamplesStore) -> None:
+    examples_store.add(MODEL, data(1), "red")
 
-    assert store.add(MODEL, data(1), "red", source="another") == AddOutcome.DUPLICATE
-    assert store.labels.count(MODEL) == 1
+    assert examples_store.add(MODEL, data(1), "red", source="another") == AddOutcome.DUPLICATE
+    assert examples_store.labels.count(MODEL) == 1
 
 
-def test_the_bytes_on_the_disk_are_the_bytes_that_came(store: ExamplesStore, images: Path) -> None:
-    store.add(MODEL, data(1), "red")
+def test_the_bytes_on_the_disk_are_the_bytes_that_came(examples_store: ExamplesStore, images: Path) -> None:
+    examples_store.add(MODEL, data(1), "red")
     sha256 = hashlib.sha256(data(1)).hexdigest()
 
-    assert store.image_file(sha256).read_bytes() == data(1)
+    assert examples_store.image_file(sha256).read_bytes() == data(1)
     assert [file for file in images.rglob("*") if file.is_file()] == [images / sha256[:2] / sha256]
 
 
@@ -78,14 +66,18 @@ def test_examples_are_listed_by_hash_whatever_the_order_of_arrival(tmp_path: Pat
     assert [example.sha256 for example in lists[0]] == sorted(image_hash(data(number)) for number in range(20))
 
 
-def test_models_do_not_see_each_others_examples(store: ExamplesStore) -> None:
-    assert store.add("cats", data(1), "tabby") == AddOutcome.ACCEPTED
-    assert store.add("dogs", data(1), "beagle") == AddOutcome.ACCEPTED
-    store.add("dogs", data(2), "poodle")
+def test_models_do_not_see_each_others_examples(examples_store: ExamplesStore) -> None:
+    assert examples_store.add("cats", data(1), "tabby") == AddOutcome.ACCEPTED
+    assert examples_store.add("dogs", data(1), "beagle") == AddOutcome.ACCEPTED
+    examples_store.add("dogs", data(2), "poodle")
 
-    assert store.labels.in_force("cats") == [Example(image_hash(data(1)), "tabby")]
-    assert (store.labels.count("cats"), store.labels.count("dogs"), store.labels.count("birds")) == (1, 2, 0)
-    assert store.labels.in_force("birds") == []
+    assert examples_store.labels.in_force("cats") == [Example(image_hash(data(1)), "tabby")]
+    assert (
+        examples_store.labels.count("cats"),
+        examples_store.labels.count("dogs"),
+        examples_store.labels.count("birds"),
+    ) == (1, 2, 0)
+    assert examples_store.labels.in_force("birds") == []
 
 
 # Columns: the label, and what the complaint must say.
@@ -112,20 +104,20 @@ BAD_LABELS = {
 
 @pytest.mark.parametrize(("label", "complaint"), BAD_LABELS.values(), ids=BAD_LABELS.keys())
 def test_what_is_no_label_is_refused_and_nothing_is_kept(
-    store: ExamplesStore, images: Path, label: str, complaint: str
+    examples_store: ExamplesStore, images: Path, label: str, complaint: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"label.*{complaint}"):
-        store.add(MODEL, data(1), label)
+        examples_store.add(MODEL, data(1), label)
 
-    assert store.labels.count(MODEL) == 0
+    assert examples_store.labels.count(MODEL) == 0
     assert not images.exists()
 
 
 @pytest.mark.parametrize("label", ["red", "Käfer", "蜂", "two words", "a.b", "...", "-", "x" * MAX_LABEL_LENGTH, "🐝"])
-def test_ordinary_labels_are_kept_as_they_are(store: ExamplesStore, label: str) -> None:
-    store.add(MODEL, data(1), label)
+def test_ordinary_labels_are_kept_as_they_are(examples_store: ExamplesStore, label: str) -> None:
+    examples_store.add(MODEL, data(1), label)
 
-    assert store.labels.in_force(MODEL) == [Example(image_hash(data(1)), label)]
+    assert examples_store.labels.in_force(MODEL) == [Example(image_hash(data(1)), label)]
 
 
 def test_examples_survive_reopening(tmp_path: Path) -> None:
@@ -142,28 +134,28 @@ def test_examples_survive_reopening(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_picture_that_lost_its_file_is_mended_by_sending_it_again(store: ExamplesStore) -> None:
-    store.add(MODEL, data(1), "red")
-    store.image_file(image_hash(data(1))).unlink()
+def test_a_picture_that_lost_its_file_is_mended_by_sending_it_again(examples_store: ExamplesStore) -> None:
+    examples_store.add(MODEL, data(1), "red")
+    examples_store.image_file(image_hash(data(1))).unlink()
 
-    assert store.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
-    assert store.image_file(image_hash(data(1))).read_bytes() == data(1)
+    assert examples_store.add(MODEL, data(1), "red") == AddOutcome.DUPLICATE
+    assert examples_store.image_file(image_hash(data(1))).read_bytes() == data(1)
 
 
 def test_a_picture_that_cannot_be_kept_is_a_storage_error_and_earlier_ones_are_still_there(
-    store: ExamplesStore, images: Path
+    examples_store: ExamplesStore, images: Path
 ) -> None:
-    store.add(MODEL, data(1), "red")
+    examples_store.add(MODEL, data(1), "red")
     sha256 = image_hash(data(2))
     assert sha256[:2] != image_hash(data(1))[:2]
     (images / sha256[:2]).write_text("a file where the folder should be")
 
     with pytest.raises(StorageError, match="cannot keep the image"):
-        store.add(MODEL, data(2), "green")
+        examples_store.add(MODEL, data(2), "green")
 
-    assert store.labels.in_force(MODEL) == [Example(image_hash(data(1)), "red")]
+    assert examples_store.labels.in_force(MODEL) == [Example(image_hash(data(1)), "red")]
     (images / sha256[:2]).unlink()
-    assert store.add(MODEL, data(2), "green") == AddOutcome.ACCEPTED
+    assert examples_store.add(MODEL, data(2), "green") == AddOutcome.ACCEPTED
 
 
 def test_a_root_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
@@ -232,36 +224,36 @@ def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path) -> Non
     assert outcomes == [AddOutcome.ACCEPTED] * 40
 
 
-def test_the_same_picture_from_eight_threads_is_accepted_once(store: ExamplesStore) -> None:
+def test_the_same_picture_from_eight_threads_is_accepted_once(examples_store: ExamplesStore) -> None:
     start = Barrier(8)
 
     def add(_: int) -> list[AddOutcome]:
         start.wait()
-        return [store.add(MODEL, data(number), "red") for number in range(5)]
+        return [examples_store.add(MODEL, data(number), "red") for number in range(5)]
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = Counter(outcome for some in threads.map(add, range(8)) for outcome in some)
 
     assert outcomes == {AddOutcome.ACCEPTED: 5, AddOutcome.DUPLICATE: 35}
-    assert store.labels.count(MODEL) == 5
+    assert examples_store.labels.count(MODEL) == 5
 
 
-def test_different_pictures_from_eight_threads_are_all_kept(store: ExamplesStore) -> None:
+def test_different_pictures_from_eight_threads_are_all_kept(examples_store: ExamplesStore) -> None:
     start = Barrier(8)
 
     def add(thread: int) -> list[AddOutcome]:
         start.wait()
-        return [store.add(MODEL, data(100 * thread + number), f"label {thread}") for number in range(8)]
+        return [examples_store.add(MODEL, data(100 * thread + number), f"label {thread}") for number in range(8)]
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = [outcome for some in threads.map(add, range(8)) for outcome in some]
 
     assert outcomes == [AddOutcome.ACCEPTED] * 64
-    assert {example.sha256: example.label for example in store.labels.in_force(MODEL)} == {
+    assert {example.sha256: example.label for example in examples_store.labels.in_force(MODEL)} == {
         image_hash(data(100 * thread + number)): f"label {thread}" for thread in range(8) for number in range(8)
     }
-    for example in store.labels.in_force(MODEL):
-        assert image_hash(store.image_file(example.sha256).read_bytes()) == example.sha256
+    for example in examples_store.labels.in_force(MODEL):
+        assert image_hash(examples_store.image_file(example.sha256).read_bytes()) == example.sha256
 
 
 ADD_UNTIL_KILLED = """
@@ -310,60 +302,60 @@ def test_the_jobs_of_a_store_share_its_database(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_batch_is_kept_whole_and_answered_one_by_one(store: ExamplesStore) -> None:
-    store.add(MODEL, data(1), "red")
+def test_a_batch_is_kept_whole_and_answered_one_by_one(examples_store: ExamplesStore) -> None:
+    examples_store.add(MODEL, data(1), "red")
 
-    outcomes = store.add_all(
+    outcomes = examples_store.add_all(
         MODEL, [NewExample(data(n), label) for n, label in ((1, "red"), (2, "green"), (1, "blue"))]
     )
 
     assert outcomes == [AddOutcome.DUPLICATE, AddOutcome.ACCEPTED, AddOutcome.RELABELLED]
-    assert {example.sha256: example.label for example in store.labels.in_force(MODEL)} == {
+    assert {example.sha256: example.label for example in examples_store.labels.in_force(MODEL)} == {
         image_hash(data(1)): "blue",
         image_hash(data(2)): "green",
     }
 
 
-def test_of_a_batch_with_something_wrong_nothing_is_kept(store: ExamplesStore) -> None:
+def test_of_a_batch_with_something_wrong_nothing_is_kept(examples_store: ExamplesStore) -> None:
     with pytest.raises(InvalidRequestError, match="label"):
-        store.add_all(MODEL, [NewExample(data(1), "red"), NewExample(data(2), "")])
+        examples_store.add_all(MODEL, [NewExample(data(1), "red"), NewExample(data(2), "")])
 
-    assert store.labels.count(MODEL) == 0
+    assert examples_store.labels.count(MODEL) == 0
 
 
 @pytest.mark.parametrize("field", ["source", "annotator", "request_id", "group"])
 @pytest.mark.parametrize(("text", "complaint"), [("x" * 201, "201 characters; the limit is 200"), ("a\0b", "control")])
 def test_a_note_that_cannot_be_kept_is_refused_by_its_name(
-    store: ExamplesStore, field: str, text: str, complaint: str
+    examples_store: ExamplesStore, field: str, text: str, complaint: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"{field}: {complaint}"):
-        store.add_all(MODEL, [NewExample(data(1), "red", **{field: text})])
+        examples_store.add_all(MODEL, [NewExample(data(1), "red", **{field: text})])
 
-    assert store.labels.count(MODEL) == 0
+    assert examples_store.labels.count(MODEL) == 0
 
 
-def test_beyond_its_quota_a_caller_is_rejected_and_others_are_not(store: ExamplesStore) -> None:
+def test_beyond_its_quota_a_caller_is_rejected_and_others_are_not(examples_store: ExamplesStore) -> None:
     def send(numbers: Iterable[int], caller: str) -> Counter[AddOutcome]:
         batch = [NewExample(data(number), "red") for number in numbers]
-        return Counter(store.add_all(MODEL, batch, caller=caller, hourly_quota=3))
+        return Counter(examples_store.add_all(MODEL, batch, caller=caller, hourly_quota=3))
 
     assert send(range(2), "one") == {AddOutcome.ACCEPTED: 2}
     assert send(range(4), "one") == {AddOutcome.DUPLICATE: 2, AddOutcome.ACCEPTED: 1, AddOutcome.REJECTED: 1}
     assert send(range(10, 12), "another") == {AddOutcome.ACCEPTED: 2}
-    assert store.labels.count(MODEL) == 5
+    assert examples_store.labels.count(MODEL) == 5
 
 
-def test_what_is_beyond_a_quota_is_not_written(store: ExamplesStore, images: Path) -> None:
+def test_what_is_beyond_a_quota_is_not_written(examples_store: ExamplesStore, images: Path) -> None:
     def send(numbers: Iterable[int]) -> list[AddOutcome]:
         batch = [NewExample(data(number), "red") for number in numbers]
-        return store.add_all(MODEL, batch, caller="one", hourly_quota=3)
+        return examples_store.add_all(MODEL, batch, caller="one", hourly_quota=3)
 
     send(range(2))
     assert send([5, 0, 6, 7]) == [AddOutcome.ACCEPTED, AddOutcome.DUPLICATE, AddOutcome.REJECTED, AddOutcome.REJECTED]
     assert send(range(10, 20)) == [AddOutcome.REJECTED] * 10
 
     written = {file.name for file in images.rglob("*") if file.is_file()}
-    assert written == {example.sha256 for example in store.labels.in_force(MODEL)}
+    assert written == {example.sha256 for example in examples_store.labels.in_force(MODEL)}
     assert len(written) == 3
 
 

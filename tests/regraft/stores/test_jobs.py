@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -14,13 +14,6 @@ from regraft.stores.jobs import ACTIVE, JobCancelledError, JobState, RetrainJobs
 
 MODEL = "colours"
 FINAL = [state for state in JobState if state not in ACTIVE]
-
-
-@pytest.fixture
-def engine(database: str) -> Iterator[Engine]:
-    engine = open_database(database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +28,8 @@ def request(number: int, picture: int | None = None) -> tuple[KeptRequest, bytes
 
 
 @pytest.fixture
-def store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
-    store = ExamplesStore(tmp_path / "examples", database)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def requests(store: ExamplesStore) -> KeptRequests:
-    return store.requests
+def requests(examples_store: ExamplesStore) -> KeptRequests:
+    return examples_store.requests
 
 
 def kept_files(tmp_path: Path) -> set[str]:
@@ -131,12 +123,12 @@ def test_each_picture_is_proposed_once_by_its_newest_request(requests: KeptReque
     assert [kept.id for kept in requests.unlabelled(MODEL, KEY)] == ["id2"]
 
 
-def test_what_has_a_label_is_proposed_no_more(store: ExamplesStore) -> None:
-    store.requests.keep([request(1), request(2)], Bounds())
+def test_what_has_a_label_is_proposed_no_more(examples_store: ExamplesStore) -> None:
+    examples_store.requests.keep([request(1), request(2)], Bounds())
 
-    store.add(MODEL, data(1), "red")
+    examples_store.add(MODEL, data(1), "red")
 
-    assert [kept.id for kept in store.requests.unlabelled(MODEL, KEY)] == ["id2"]
+    assert [kept.id for kept in examples_store.requests.unlabelled(MODEL, KEY)] == ["id2"]
 
 
 def test_what_another_backbone_embedded_is_not_proposed(requests: KeptRequests) -> None:
@@ -155,10 +147,10 @@ def test_a_picture_that_vanished_is_as_one_that_was_not_kept(requests: KeptReque
         requests.image(requests.find("id1"))
 
 
-def test_an_example_outlives_the_request_that_it_came_from(store: ExamplesStore) -> None:
-    store.requests.keep([request(1)], Bounds())
-    store.add(MODEL, data(1), "red")
+def test_an_example_outlives_the_request_that_it_came_from(examples_store: ExamplesStore) -> None:
+    examples_store.requests.keep([request(1)], Bounds())
+    examples_store.add(MODEL, data(1), "red")
 
-    store.requests.keep([request(2)], Bounds(requests=1))
+    examples_store.requests.keep([request(2)], Bounds(requests=1))
 
-    assert store.image_file(image_hash(data(1))).read_bytes() == data(1)
+    assert examples_store.image_file(image_hash(data(1))).read_bytes() == data(1)
