@@ -1,6 +1,6 @@
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,14 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 UNREACHABLE = GateLimits(max_drop=-100)
 """Who gets nothing wrong is refused too, unless the champion gets everything wrong."""
-
-
-@pytest.fixture
-def shop(tmp_path: Path, backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[Shop]:
-    exported(FIRST)
-    shop = Shop(tmp_path, backbones_folder)
-    yield shop
-    shop.examples.close()
 
 
 def test_a_refresh_learns_from_the_folder_and_from_the_examples_and_keeps_every_split(shop: Shop) -> None:

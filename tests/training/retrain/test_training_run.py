@@ -1,7 +1,7 @@
 """A training run onto a name that has a champion asks the gate, by pictures that neither of the two learned from."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,6 @@ from tests.training.shop import FIRST, MODEL, SECOND, Shop
 from training.backbones.cache import ExportedBackbone
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
-@pytest.fixture
-def shop(tmp_path: Path, backbones_folder: Path, exported: Callable[[str], ExportedBackbone]) -> Iterator[Shop]:
-    exported(FIRST)
-    shop = Shop(tmp_path, backbones_folder)
-    yield shop
-    shop.examples.close()
 
 
 def test_a_first_version_goes_live_without_a_gate_and_the_next_is_judged(shop: Shop) -> None:
