@@ -62,7 +62,7 @@ class Cost:
 
 
 def may_take_mb(idle_mb: float) -> float:
-    """Return the most memory that a server may ever take, by what it had when idle."""
+    """Return the bound on a server's memory, from its idle memory."""
     return SLACK * (idle_mb + BUDGET_MB)
 
 

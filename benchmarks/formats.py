@@ -1,4 +1,6 @@
-"""What `regraft.image.decode` makes of every format, bit depth, colour model and orientation, beside a second decoder.
+"""Table of picture formats: `regraft.image.decode` beside a second decoder.
+
+Every format, bit depth, colour model and orientation.
 
 ``python -m benchmarks.formats > docs/images.md``. The second decoder is imagecodecs, with tifffile for the layout of
 TIFFs; what it gives is brought to RGB here by the rules that the page states, in numpy alone.

@@ -132,7 +132,7 @@ def paced(work: Callable[[], object]) -> list[float]:
 async def infer(
     backbone: Backbone, questions: Iterator[InferenceRequest], clients: int, seconds: float
 ) -> tuple[float, float]:
-    """Let clients ask without a pause; return pictures a second, and CPU milliseconds of each."""
+    """Return pictures a second of busy clients, and CPU milliseconds a picture."""
     answered = 0
 
     async def client() -> None:

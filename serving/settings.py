@@ -75,7 +75,7 @@ _LONGEST_SOCKET_BYTES: Final = 107
 
 
 def _section(name: str) -> Callable[..., Any]:
-    """Return a function that makes fields, with default and description, of a section of the help."""
+    """Return a maker of fields of a section of the help."""
 
     def field(default: Any, description: str, **limits: Any) -> Any:  # noqa: ANN401 - as `Field`
         return Field(default=default, description=description, json_schema_extra={"section": name}, **limits)

@@ -96,7 +96,7 @@ def labels_in_force(old: Features, newer: Mapping[str, str], removed: Collection
 
 @dataclass(frozen=True)
 class SettledRows:
-    """Pictures with their labels in force, and the sides and classes that these lead to."""
+    """Labelled pictures with their sides and classes."""
 
     rows: list[Row]
     sides: Sides
