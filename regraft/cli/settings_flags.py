@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -11,7 +11,8 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from regraft.cli.options import Flags
+from regraft.cli.options import Flags, with_flags
+from regraft.gate_limits import GateLimits
 
 REQUIRED: Final = inspect.Parameter.empty
 
@@ -62,6 +63,15 @@ def pop_fields(settings: type[Any], values: dict[str, Any], names: Mapping[str, 
     """
     popped = {field: values.pop((names or {}).get(field, field), None) for field, _, _ in _described(settings)}
     return {field: value for field, value in popped.items() if value is not None}
+
+
+def takes_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with a parameter ``limits`` the flags of `GateLimits`.
+
+    The argument has the limits that are given, by name.
+    """
+    flags = flags_of(GateLimits, unset=True, section="Limits of the gate")
+    return with_flags(command, "limits", flags, lambda values: pop_fields(GateLimits, values))
 
 
 def _described(settings: type[Any]) -> Iterator[tuple[str, FieldInfo, Any]]:

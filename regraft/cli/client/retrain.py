@@ -7,7 +7,7 @@ import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import message_to_dict, print_json
-from regraft.cli.options import Json, Name, asks_a_server, with_flags
+from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
 from regraft.machine import user_name
@@ -20,11 +20,9 @@ def retrain() -> Callable[..., None]:
 
     The gate decides whether it goes live.
     """
-    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
-    from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
+    from regraft.cli.settings_flags import takes_limits  # noqa: PLC0415 - pydantic takes a moment
 
-    flags = flags_of(GateLimits, unset=True, section="Limits of the gate")
-    return with_flags(asks_a_server(_retrain), "limits", flags, lambda values: pop_fields(GateLimits, values))
+    return takes_limits(asks_a_server(_retrain))
 
 
 def _retrain(

@@ -42,8 +42,7 @@ def refresh() -> Callable[..., None]:
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
-    from regraft.cli.settings_flags import REQUIRED, flags_of, pop_fields  # noqa: PLC0415 - pydantic takes a moment
-    from regraft.gate_limits import GateLimits  # noqa: PLC0415 - as above
+    from regraft.cli.settings_flags import REQUIRED, flags_of, takes_limits  # noqa: PLC0415 - pydantic takes a moment
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
     def settings(values: dict[str, Any]) -> TrainSettings:
@@ -58,9 +57,7 @@ def refresh() -> Callable[..., None]:
         "store": (Store, Path("models")),
         "no_augment": (NoAugment, False),
     }
-    limits = flags_of(GateLimits, unset=True, section="Limits of the gate")
-    command = with_flags(_refresh, "limits", limits, lambda values: pop_fields(GateLimits, values))
-    return with_flags(command, "settings", flags, settings)
+    return with_flags(takes_limits(_refresh), "settings", flags, settings)
 
 
 def _refresh(
