@@ -29,15 +29,6 @@ GateExamples: TypeAlias = Annotated[
 ]
 Database: TypeAlias = Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")]
 
-NoAugment: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--no-augment",
-        help="The same as --augment none.",
-        rich_help_panel="How pictures are changed to learn more from them, by fine-tuning and --views",
-    ),
-]
-
 _PANEL: Final = "The server"
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -11,7 +12,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from regraft.cli.options import Flags, with_flags
+from regraft.cli.options import Flags, Store, with_flags
 from regraft.gate_limits import GateLimits
 
 REQUIRED: Final = inspect.Parameter.empty
@@ -63,6 +64,21 @@ def pop_fields(settings: type[Any], values: dict[str, Any], names: Mapping[str, 
     """
     popped = {field: values.pop((names or {}).get(field, field), None) for field, _, _ in _described(settings)}
     return {field: value for field, value in popped.items() if value is not None}
+
+
+def training_flags(without: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> Flags:
+    """Make the flags of `TrainSettings`, for `read_training_flags`.
+
+    Arguments are those of `flags_of`.
+    """
+    from training.settings import CHANGING, TrainSettings  # noqa: PLC0415 - it takes a moment, which others spare
+
+    no_augment = typer.Option("--no-augment", help="The same as --augment none.", rich_help_panel=CHANGING)
+    return {
+        **flags_of(TrainSettings, without=without, defaults=defaults, as_text=("target_error",)),
+        "store": (Store, Path("models")),
+        "no_augment": (Annotated[bool, no_augment], False),
+    }
 
 
 def takes_limits(command: Callable[..., None]) -> Callable[..., None]:

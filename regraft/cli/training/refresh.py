@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_result
-from regraft.cli.options import Database, Examples, Json, NoAugment, Store, read_training_flags, with_flags
+from regraft.cli.options import Database, Examples, Json, read_training_flags, with_flags
 from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
 from regraft.stores.models import GateMode, ModelStore
@@ -42,7 +41,7 @@ def refresh() -> Callable[..., None]:
 
     Exit 1 where the gate refused. Every server that watches the store picks the new version up.
     """
-    from regraft.cli.settings_flags import REQUIRED, flags_of, takes_limits  # noqa: PLC0415 - pydantic takes a moment
+    from regraft.cli.settings_flags import REQUIRED, takes_limits, training_flags  # noqa: PLC0415 - pydantic takes a moment
     from training.settings import TrainSettings  # noqa: PLC0415 - as above
 
     def settings(values: dict[str, Any]) -> TrainSettings:
@@ -52,11 +51,7 @@ def refresh() -> Callable[..., None]:
         return TrainSettings(**{**read_training_flags(values), **asdict(network)})
 
     defaults = {"name": REQUIRED, **_CHAMPION}
-    flags = {
-        **flags_of(TrainSettings, without=_ONLY_TRAIN, defaults=defaults, as_text=("target_error",)),
-        "store": (Store, Path("models")),
-        "no_augment": (NoAugment, False),
-    }
+    flags = training_flags(without=_ONLY_TRAIN, defaults=defaults)
     return with_flags(takes_limits(_refresh), "settings", flags, settings)
 
 

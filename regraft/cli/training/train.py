@@ -10,22 +10,13 @@ import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import print_result
-from regraft.cli.options import GateExamples, Json, NoAugment, Store, read_training_flags, with_flags
+from regraft.cli.options import GateExamples, Json, read_training_flags, with_flags
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import nfc
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
 if TYPE_CHECKING:  # pydantic, which other commands spare
     from training.settings import TrainSettings
-
-_ExtraClass = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="<str>",
-        help="A class of --extra that has another name here, as THEIRS=OURS; as often as needed.",
-        rich_help_panel="More from the data",
-    ),
-]
 
 
 def train() -> Callable[..., None]:
@@ -34,8 +25,8 @@ def train() -> Callable[..., None]:
     It goes live unless the gate prefers the champion before it. Exit 1 where the gate refused. Under torchrun its
     processes fine-tune together.
     """
-    from regraft.cli.settings_flags import flags_of, pop_fields  # noqa: PLC0415 - it takes a second, which other commands spare
-    from training.settings import TUNING, TrainSettings  # noqa: PLC0415 - as above
+    from regraft.cli.settings_flags import flags_of, pop_fields, training_flags  # noqa: PLC0415 - it takes a second, which other commands spare
+    from training.settings import DATA, TUNING, TrainSettings  # noqa: PLC0415 - as above
     from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe  # noqa: PLC0415 - as above
 
     def settings(values: dict[str, Any]) -> TrainSettings:
@@ -43,11 +34,14 @@ def train() -> Callable[..., None]:
         extra_classes = _renamed(values.pop("extra_class") or ())
         return TrainSettings(**read_training_flags(values), extra_classes=extra_classes, changes=changes)
 
+    extra_class = typer.Option(
+        metavar="<str>",
+        help="A class of --extra that has another name here, as THEIRS=OURS; as often as needed.",
+        rich_help_panel=DATA,
+    )
     flags = {
-        **flags_of(TrainSettings, as_text=("target_error",)),
-        "store": (Store, Path("models")),
-        "extra_class": (_ExtraClass, None),
-        "no_augment": (NoAugment, False),
+        **training_flags(),
+        "extra_class": (Annotated[list[str] | None, extra_class], None),
         **flags_of(Recipe, names=FLAG_NAMES, unset=True, section=TUNING),
     }
     return with_flags(_train, "settings", flags, settings)
