@@ -38,6 +38,11 @@ def message_to_dict(message: Message) -> dict[str, Any]:
     return {key: _numbers(message.DESCRIPTOR.fields_by_name[key], value) for key, value in fields.items()}
 
 
+def picture_to_dict(message: Message) -> dict[str, Any]:
+    """Return a message about a picture, without its bytes."""
+    return {key: value for key, value in message_to_dict(message).items() if key != "image"}
+
+
 def _numbers(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, of which protobuf has two classes; JSON
     """Undo protobuf's habit of writing 64-bit integers as text."""
     if isinstance(value, list):

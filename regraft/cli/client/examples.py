@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import message_to_dict, print_json
+from regraft.cli.json_output import message_to_dict, picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
@@ -35,7 +35,7 @@ def list_examples(
         examples = client.list_examples(name=name, label=label, quarantined=quarantined)
         for count, example in enumerate(examples, start=1):  # noqa: B007 - the last is shown
             if as_json:
-                print_json(_fields(example))
+                print_json(picture_to_dict(example))
             else:
                 why = [example.quarantine] if quarantined else []
                 rows.add_row(example.sha256[:12], example.label, example.source, example.group, example.added_at, *why)
@@ -58,7 +58,9 @@ def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Js
     with Client(server) as client:
         details = client.get_example(sha256, name=name)
     if as_json:
-        print_json({**_fields(details.example), "history": [message_to_dict(entry) for entry in details.history]})
+        print_json(
+            {**picture_to_dict(details.example), "history": [message_to_dict(entry) for entry in details.history]}
+        )
         return
     terminal.line(f"{details.example.sha256}: ", (details.example.label or _removal(details.history[-1]), "bold"))
     if details.example.quarantine:
@@ -155,10 +157,6 @@ def export(
 
 def _show_one(example: examples_pb2.Example, what: str, as_json: bool) -> None:
     if as_json:
-        print_json(_fields(example))
+        print_json(picture_to_dict(example))
     else:
         terminal.line(f"{example.sha256[:12]} {what} ", (example.label, "bold"))
-
-
-def _fields(example: examples_pb2.Example) -> dict[str, object]:
-    return {key: value for key, value in message_to_dict(example).items() if key != "image"}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import message_to_dict, print_json
+from regraft.cli.json_output import picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
@@ -43,7 +43,7 @@ def suggest(
         write_list(save / "suggestions.csv", rows)
     if as_json:
         for entry in suggestions:
-            print_json({key: value for key, value in message_to_dict(entry).items() if key != "image"})
+            print_json(picture_to_dict(entry))
     elif not suggestions:
         terminal.line(
             "nothing to suggest: of the served pictures none is kept that has no label yet and that the backbone in "
