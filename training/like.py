@@ -12,8 +12,7 @@ from regraft.model.card import IMPORTED, ModelCard
 from training.backbones.catalogue import STORE_PREFIX
 from training.retrain.refresh import weights_of
 from training.settings import TrainSettings
-from training.strategies.finetuning.recipe import Recipe
-from training.strategies.provenance import LR
+from training.strategies.finetuning.recipe import FLAG_NAMES, Recipe
 
 _SETTINGS: Final = (
     "strategy",
@@ -73,7 +72,7 @@ def settings_like(card: ModelCard, given: TrainSettings, typed: Collection[str])
 def _numbers(card: ModelCard, given: TrainSettings) -> dict[str, Any]:
     """Return the recipe's numbers, except those that typed ones decide."""
     follow = {name for led in given.changes for name in _FOLLOW.get(led, ())}
-    called = {field.name: LR if field.name == "backbone_lr" else field.name for field in fields(Recipe)}
+    called = {field.name: FLAG_NAMES.get(field.name, field.name) for field in fields(Recipe)}
     return {
         name: card.recipe[key]
         for name, key in called.items()

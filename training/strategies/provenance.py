@@ -3,20 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from regraft.files import text_of
 from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
 from training.strategies.context import Candidate
+from training.strategies.finetuning.recipe import FLAG_NAMES
 from training.versions.publish import Provenance, library_versions
 
 if TYPE_CHECKING:  # torch
     from training.strategies.finetuning.loop import TrainedClassifier
     from training.strategies.finetuning.plan import Plan
-
-LR: Final = "lr"
-"""What the record calls the backbone's rate, as the flag does; the recipe calls it ``backbone_lr``."""
 
 
 def provenance_of(candidate: Candidate, name: str, settings: TrainSettings, parent_version: int | None) -> Provenance:
@@ -94,7 +92,7 @@ def finetuning_record(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int
     return {
         "weights": plan.job.settings["weights"],
         "init": "random" if plan.kind == "scratch" else plan.job.settings["init"],
-        LR: numbers.pop("backbone_lr"),
+        FLAG_NAMES["backbone_lr"]: numbers.pop("backbone_lr"),
         **numbers,
         "schedule": tuned.recipe.schedule,
         "first_lr": tuned.first_rate,
