@@ -20,10 +20,10 @@ from training.backbones.cache import ExportedBackbone
 from training.data.dataset import Dataset, LabelledImage, check_trainable, scan
 from training.data.file_listing import shown_path
 from training.data.split import split_by_likeness
-from training.evaluation.diagnose import small_pictures
+from training.evaluation.diagnose import named_pairs, small_pictures
 from training.evaluation.duplicates import near_duplicates
-from training.evaluation.findings import Pair, Picture
-from training.head.features import Embedder, Features, assemble
+from training.evaluation.findings import Pair
+from training.head.features import Embedder, assemble
 
 SHEET: Final = 24
 """The most pictures of a class on a contact sheet."""
@@ -195,17 +195,8 @@ def _near(
     dataset, features = split_by_likeness(dataset, features)
     duplicates = near_duplicates(features.embedding, features.label_index, features.is_holdout)
     shown = {image.sha256: shown_path(image.path, data) for image in dataset.images}
-    pairs = tuple(
-        Pair(_picture(features, first, shown), _picture(features, second, shown), float(cosine))
-        for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
-    )
+    pairs = named_pairs(duplicates, features, shown)
     return dataset, NearDuplicates(backbone.name, duplicates.found, duplicates.across, pairs)
-
-
-def _picture(features: Features, row: int, shown: dict[str, str]) -> Picture:
-    sha256 = features.sha256[row]
-    split = "holdout" if features.is_holdout[row] else "train"
-    return Picture(sha256, shown[sha256], split, features.labels[features.label_index[row]])
 
 
 def _classes(dataset: Dataset) -> tuple[ClassCount, ...]:

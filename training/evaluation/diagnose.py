@@ -64,10 +64,7 @@ def diagnose(
         top_losses=tuple(judged(row) for row in worst),
         label_errors=tuple(judged(row) for row in unseen[wrong[:MAX_LABEL_ERRORS]]),
         label_errors_found=len(wrong),
-        duplicates=tuple(
-            Pair(_picture(features, first, files), _picture(features, second, files), float(cosine))
-            for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
-        ),
+        duplicates=named_pairs(duplicates, features, files),
         duplicates_found=duplicates.found,
         duplicates_across=duplicates.across,
     )
@@ -98,6 +95,14 @@ def _picture(features: Features, row: int, files: Mapping[str, str]) -> Picture:
     sha256 = features.sha256[row]
     split = "holdout" if features.is_holdout[row] else "train"
     return Picture(sha256, files.get(sha256, sha256), split, features.labels[features.label_index[row]])
+
+
+def named_pairs(duplicates: Duplicates, features: Features, files: Mapping[str, str]) -> tuple[Pair, ...]:
+    """Return near-duplicates as pictures, named by ``files``."""
+    return tuple(
+        Pair(_picture(features, first, files), _picture(features, second, files), float(cosine))
+        for (first, second), cosine in zip(duplicates.pairs, duplicates.cosine, strict=True)
+    )
 
 
 def judged_picture(features: Features, row: int, probabilities: FloatArray, files: Mapping[str, str]) -> Judged:
