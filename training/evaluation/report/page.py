@@ -79,7 +79,7 @@ def report_json(card: ModelCard, findings: Findings, left_out: Sequence[LeftOutF
 
 @cache
 def templates() -> Environment:
-    """Return the templates in ``page``, with the filters that they need."""
+    """Return the templates beside, with the filters that they need."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
