@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError
-from training.gate.noninferiority import Mask, holm, losses, p_value_of_loss, share
+from training.gate.noninferiority import Mask, holm, p_value_of_drop, share
 from training.gate.verdict import AnchorClass, AnchorVerdict
 from training.head.features import Features
 
@@ -71,8 +71,8 @@ class Anchor:
         parts = [(labels == label) for label in sorted(set(self.label))]
         p_values = holm(
             [
-                _p_value(self.right, right, TOTAL_DROP),
-                *(_p_value(self.right_of_class[rows], right[rows], TOTAL_CLASS_DROP) for rows in parts),
+                p_value_of_drop(self.right, right, TOTAL_DROP),
+                *(p_value_of_drop(self.right_of_class[rows], right[rows], TOTAL_CLASS_DROP) for rows in parts),
             ]
         )
         return AnchorVerdict(
@@ -123,7 +123,3 @@ def load_anchor(path: Path) -> Anchor | None:
             return Anchor(tuple(map(str, sha256)), tuple(map(str, label)), right.astype(bool), of_class.astype(bool))
     except Exception as error:
         raise ArtifactError(f"{path}: cannot read what the best versions answered ({error})") from error
-
-
-def _p_value(before: Mask, now: Mask, budget: float) -> float:
-    return p_value_of_loss(*losses(before, now), len(now), budget / 100)

@@ -13,7 +13,7 @@ from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from training.evaluation.calibration import squared_error
 from training.gate.checks import MAX_LOG_LOSS_RISE, cautions, objections
-from training.gate.noninferiority import Mask, holm, largest_loss, losses, p_value_of_difference, p_value_of_loss, share
+from training.gate.noninferiority import Mask, holm, largest_loss, losses, p_value_of_difference, p_value_of_drop, share
 from training.gate.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
 _MOST_SLICES: Final = 50
@@ -99,7 +99,7 @@ def judge(
         suspects=int(news.suspect.sum()),
         suspects_p_value=_more_suspects(news.suspect, news),
         old_suspect_share=news.old_suspects / news.old if news.old else 0.0,
-        loss_p_value=_p_value_of_loss(old_right, new_right, margins.drop),
+        loss_p_value=p_value_of_drop(old_right, new_right, margins.drop),
         loss_bound=_loss_bound(old_right, new_right),
         anchor=anchor,
     )
@@ -141,10 +141,6 @@ def _with_probabilities(verdict: Verdict, answers: Answers, is_old: Mask, both_r
     )
 
 
-def _p_value_of_loss(old_right: Mask, new_right: Mask, limit: float) -> float:
-    return p_value_of_loss(*losses(old_right, new_right), len(old_right), max(0.0, limit / 100))
-
-
 def _loss_bound(old_right: Mask, new_right: Mask) -> float:
     return largest_loss(*losses(old_right, new_right), len(old_right))
 
@@ -176,7 +172,7 @@ def _class(label: str, rights: tuple[Mask, ...], is_new: bool, limit: float) -> 
         share(old_labels_right),
         is_new,
         mcnemar(old_right, new_right),
-        _p_value_of_loss(old_right, new_right, limit),
+        p_value_of_drop(old_right, new_right, limit),
         _loss_bound(old_right, new_right),
     )
 
@@ -201,7 +197,7 @@ def _slices(answers: Answers, rights: tuple[Mask, ...], news: NewLabels, limit: 
                 len(suspect),
                 int(suspect.sum()),
                 _more_suspects(suspect, news),
-                _p_value_of_loss(old, new, limit),
+                p_value_of_drop(old, new, limit),
                 _loss_bound(old, new),
             )
         )

@@ -60,6 +60,11 @@ def p_value_of_loss(lost: int, gained: int, images: int, limit: float) -> float:
     return float(min(1.0, chance.sum(axis=1).max()))
 
 
+def p_value_of_drop(before: Mask, now: Mask, points: float) -> float:
+    """Return `p_value_of_loss` of right answers [n], beyond so many percentage points."""
+    return p_value_of_loss(*losses(before, now), len(now), max(0.0, points / 100))
+
+
 def largest_loss(lost: int, gained: int, images: int) -> float:
     """Return the one-sided 95 % upper bound of the loss.
 
