@@ -117,13 +117,12 @@ def quantise_version(
     files = find_images(parent.features.sha256, data, examples, progress)
     train = [(sha256, files[sha256]) for sha256 in parent.features.train().sha256]
     backbone = quantised(backbone_of(parent.artifact), calibration_crops(train, parent.artifact.card.image), progress)
-    features, unreadable = embed_anew(parent.features, Embedder.of(backbone), files, cache, progress)
+    features, left_out = embed_anew(parent.features, Embedder.of(backbone), files, cache, progress)
     old = parent.features.select(np.isin(parent.features.sha256, features.sha256))
     before, after = (parent.artifact.head.probabilities(each.embedding) for each in (old, features))
     _check_sense(before, after, features)
     challenger = _build(parent, backbone, features, data)
     prove_on_files(challenger, parent.artifact.head, files.__getitem__)
-    left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
     expected = (champion or 0) if promote else None
     return _conclude(store, parent, challenger, (before, after), left_out, list(files.values()), expected, progress)
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from regraft.errors import DatasetError
-from regraft.files import text_of
 from regraft.machine import user_name
 from regraft.progress import Progress, silent
 from regraft.stores.examples import ExamplesStore
@@ -93,7 +92,7 @@ def _upgrade(
         raise DatasetError(f"{model.card.name}:{older.version} has no pictures to fit a head on: import it again")
     backbone = backbone_of(model)
     embedder = Embedder.of(backbone)
-    features, unreadable = embed_anew(champion.features, embedder, files, cache, progress)
+    features, left_out = embed_anew(champion.features, embedder, files, cache, progress)
     fitted = refit(model.card, features, None, progress)
     golden = store.golden(older.name)
     looks = golden_answers(golden, embedder, fitted.head, features.labels) if golden else []
@@ -106,7 +105,6 @@ def _upgrade(
     provenance = Provenance.of_refit(older.name, "upgrade", model.card, older.version)
     challenger = build(backbone, fitted, features, provenance)
     prove_on_files(challenger, fitted.head, files.__getitem__)
-    left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in unreadable.items()]
     who, why = user_name(), reason_of("upgrade", verdict, gate)
     version = publish(store, challenger, left_out=left_out, who=who, why=why, findings=findings)
     promoted = goes_live(verdict, gate)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from regraft.errors import DatasetError, PreconditionError
+from regraft.files import text_of
 from regraft.label_rules import nfc
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, FloatArray
@@ -103,11 +104,11 @@ def _in_one_form(champion: StoredVersion) -> StoredVersion:
 
 def embed_anew(
     features: Features, embedder: Embedder, files: Mapping[str, ImageFile], cache: Path, progress: Progress
-) -> tuple[Features, dict[str, str]]:
+) -> tuple[Features, list[tuple[str, str]]]:
     """Embed a version's pictures by another backbone.
 
     Returns:
-        Features of the readable pictures, and by hash why others cannot be read.
+        Features of the readable pictures, and the others, by hash and file, with the reason.
 
     Raises:
         DatasetError: none can be read.
@@ -118,4 +119,5 @@ def embed_anew(
     if not readable.sha256:
         raise DatasetError(f"no image can be read any more; the first: {next(iter(failures.values()))}")
     vectors = np.array([embeddings[sha256] for sha256 in readable.sha256], np.float32)
-    return replace(readable, embedding=vectors), failures
+    left_out = [(f"{sha256} ({text_of(Path(str(files[sha256])))})", reason) for sha256, reason in failures.items()]
+    return replace(readable, embedding=vectors), left_out
