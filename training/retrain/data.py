@@ -179,6 +179,11 @@ def rows_of(features: Features) -> list[Row]:
     return list(zip(features.sha256, labels, [bool(is_holdout) for is_holdout in features.is_holdout], strict=True))
 
 
+def embeddings_of(features: Features) -> dict[str, FloatArray]:
+    """Return the embeddings by hash."""
+    return dict(zip(features.sha256, features.embedding, strict=True))
+
+
 def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
     """Mark rows of ``now`` that ``before`` lacks under this label."""
     labels = {sha256: label for sha256, label, _ in rows_of(before)}
@@ -286,7 +291,7 @@ def embed_missing(
 
     The champion has its own, the examples those made while serving; these take the others.
     """
-    own = dict(zip(champion.features.sha256, champion.features.embedding, strict=True))
+    own = embeddings_of(champion.features)
     wanted = {name: file for name, file in files.items() if name not in own}
     fresh = examples.embeddings.get(champion.key, wanted)
     missing = {name: path for name, path in wanted.items() if name not in fresh}

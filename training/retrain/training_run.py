@@ -13,7 +13,7 @@ from regraft.stores.images import ImageFile, ImageFiles, example_images
 from training.backbones.cache import embedding_cache
 from training.evaluation.findings import Findings
 from training.head.features import Embedder, Features, assemble
-from training.retrain.data import FIRST_SOURCE, RetrainData, Row, new_rows, rows_of
+from training.retrain.data import FIRST_SOURCE, RetrainData, Row, embeddings_of, new_rows, rows_of
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.near_copies import relatives
 from training.strategies.context import Candidate, Context
@@ -45,7 +45,7 @@ def judge_training_run(
         features = assemble(
             now.labels,
             [*rows, *(row for row in old_rows if row[1] in now.labels)],
-            {**_by_hash(now), **_by_hash(older)},
+            {**embeddings_of(now), **embeddings_of(older)},
         )
         lost = older.select(np.array([label not in now.labels for _, label, _ in old_rows], np.bool_))
         unseen = len(set(before.holdout().sha256) - set(now.sha256)) - len(old_rows)
@@ -118,7 +118,7 @@ def champion_embeddings(
     champion: StoredVersion, files: Mapping[str, ImageFile], cached: EmbeddingCache, context: Context
 ) -> dict[str, FloatArray]:
     """Embed pictures by the champion's backbone; ``cached`` as in `judge_across_backbones`."""
-    embeddings = _by_hash(champion.features)
+    embeddings = embeddings_of(champion.features)
     missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
     if missing:
         embeddings |= champion.embedder.embed(missing, cached, context.progress)[0]
@@ -129,7 +129,7 @@ def candidate_embeddings(
     champion: StoredVersion, candidate: Candidate, files: Mapping[str, ImageFile], context: Context
 ) -> dict[str, FloatArray]:
     """Embed more pictures by the new backbone, without unreadable ones."""
-    same = _by_hash(champion.features) if candidate.backbone.key == champion.key else {}
+    same = embeddings_of(champion.features) if candidate.backbone.key == champion.key else {}
     embeddings = {sha256: same[sha256] for sha256 in files if sha256 in same}
     missing = {sha256: file for sha256, file in files.items() if sha256 not in embeddings}
     if missing:
@@ -144,10 +144,6 @@ def holdout_rows(
     """Return rows, perhaps none, as features as wide as others."""
     nothing = np.zeros(len(like.sha256), np.bool_)
     return assemble(labels, rows, embeddings) if rows else replace(like.select(nothing), labels=labels)
-
-
-def _by_hash(features: Features) -> dict[str, FloatArray]:
-    return dict(zip(features.sha256, features.embedding, strict=True))
 
 
 def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str]:
