@@ -13,6 +13,7 @@ from regraft.gate_limits import GateLimits
 from regraft.image.decode import decode_crop
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import FEATURES_FILE, ModelStore
 from training.evaluation.calibration import calibration
 from training.evaluation.data_changes import data_changes
 from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
@@ -148,16 +149,19 @@ def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[
     return columns
 
 
-def anchor_of(champion: StoredVersion, file: Path, examples: ExamplesStore, model: str) -> Anchor:
-    """Return the anchor of the best versions up to the champion.
+def anchor_of(
+    champion: StoredVersion, store: ModelStore, examples: ExamplesStore, model: str, challenger: Features
+) -> Anchor:
+    """Return the anchor of the best versions up to the champion, for a challenger.
 
-    Where ``file``, its features, has none, one begins with the pictures that nobody sent.
+    Where the champion has none, one begins with its pictures that nobody sent. Only those of the challenger are left.
     """
-    if anchor := load_anchor(file):
-        return anchor
-    features, sent = champion.features, [example.sha256 for example in examples.labels.in_force(model)]
-    right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
-    return Anchor.begin(features, right, ~np.isin(features.sha256, sent))
+    anchor = load_anchor(store.folder(model, champion.version) / FEATURES_FILE)
+    if anchor is None:
+        features, sent = champion.features, [example.sha256 for example in examples.labels.in_force(model)]
+        right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
+        anchor = Anchor.begin(features, right, ~np.isin(features.sha256, sent))
+    return anchor.restricted_to(challenger)
 
 
 def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:

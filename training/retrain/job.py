@@ -15,7 +15,7 @@ from regraft.model import artifact
 from regraft.progress import Progress
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobCancelledError, JobState, RetrainJob
-from regraft.stores.models import FEATURES_FILE, ModelStore
+from regraft.stores.models import ModelStore
 from regraft.stores.recovery import JobTakenError, fail, job_lock
 from training.backbones.cache import backbone_of
 from training.evaluation.diagnose import thumbnails
@@ -118,8 +118,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
         )
     progress("judge", 0, 1)
     quarantined = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
-    anchor = anchor_of(champion, store.folder(job.model, champion.version) / FEATURES_FILE, examples, job.model)
-    anchor = anchor.restricted_to(data.features)
+    anchor = anchor_of(champion, store, examples, job.model, data.features)
     terms = Terms(GateLimits.of(job.settings), quarantined=quarantined, anchor=anchor)
     findings = judge_retrained(champion, data, fitted, store.golden(job.model), terms)
     progress("publish", 0, 1)

@@ -17,7 +17,7 @@ from regraft.label_rules import nfc
 from regraft.machine import user_name
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.models import FEATURES_FILE, GateMode, ModelStore
+from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import job_lock
 from training.backbones.cache import weights_origin
 from training.backbones.catalogue import STORE_PREFIX, own_weights
@@ -196,8 +196,7 @@ def refresh(
         collected = collect(champion, settings.data, examples, name, context)
         candidate = make_candidate(collected.dataset, context, coordinator)
         challenger = build_challenger(candidate, name, settings, parent_version=champion.version)
-        anchor = anchor_of(champion, store.folder(name, champion.version) / FEATURES_FILE, examples, name)
-        anchor = anchor.restricted_to(candidate.features)
+        anchor = anchor_of(champion, store, examples, name, candidate.features)
         terms = Terms(limits, quarantined=quarantined, anchor=anchor)
         findings = _judge(champion, candidate, collected, examples, store, context, terms)
         right = answered_rightly(anchor, candidate.features, candidate.fitted.head)
