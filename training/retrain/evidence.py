@@ -27,7 +27,7 @@ from training.head.features import Embedder, Features
 from training.head.fit import FittedHead
 from training.head.remarks import remarks
 from training.retrain.data import FIRST_SOURCE, RetrainData
-from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, unseen_answers
+from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, columns_of, unseen_answers
 from training.versions.read import StoredVersion
 
 MOST_SUSPECTED: Final = 20
@@ -131,22 +131,14 @@ def _answers(champion: Features, before: FloatArray, data: RetrainData, after: F
     labels = data.features.labels
     old_labels = [label for label in champion.labels if label in labels or label in truth]
     judged = (*old_labels, *(label for label in labels if label not in champion.labels))
-    of_old_labels = _columns(before, champion.labels, old_labels)
+    of_old_labels = columns_of(before, champion.labels, old_labels)
     return Answers(
         of_old_labels / np.maximum(of_old_labels.sum(axis=1, keepdims=True), np.float32(1e-12)),
-        _columns(after, labels, judged),
+        columns_of(after, labels, judged),
         np.array([judged.index(label) for label in truth], np.int64),
         judged,
         (*_where(data.features.is_holdout, data.source), *[FIRST_SOURCE] * len(lost.sha256)),
     )
-
-
-def _columns(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
-    """Select probabilities [n, K] by label, 0 for a missing one."""
-    there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
-    columns = np.zeros((len(probabilities), len(wanted)), np.float32)
-    columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
-    return columns
 
 
 def anchor_of(

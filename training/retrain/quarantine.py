@@ -92,9 +92,7 @@ def quarantine(
     ]
     before = champion.features.labels
     is_known = np.array([label in before for label in features.labels])
-    answers = np.zeros((len(sent), len(is_known)), np.float32)
-    places = [before.index(label) for label in features.labels if label in before]
-    answers[:, is_known] = champion.probabilities(features.embedding)[:, places]
+    answers = columns_of(champion.probabilities(features.embedding), before, features.labels)
     suspects = find_wrong_labels(
         LabelledRows(features, data.source, np.array(sent, np.bool_), data.is_new, is_known, data.quarantined),
         answers,
@@ -148,6 +146,14 @@ def unseen_answers(features: Features, fitted: FittedHead) -> tuple[FloatArray, 
     rows = np.flatnonzero(~features.is_holdout)[fitted.unseen.rows]
     answers[rows], judged[rows] = fitted.unseen.probabilities, True
     return answers, judged
+
+
+def columns_of(probabilities: FloatArray, labels: Sequence[str], wanted: Sequence[str]) -> FloatArray:
+    """Select probabilities [n, K] by label, 0 for a missing one."""
+    there = [(column, labels.index(label)) for column, label in enumerate(wanted) if label in labels]
+    columns = np.zeros((len(probabilities), len(wanted)), np.float32)
+    columns[:, [column for column, _ in there]] = probabilities[:, [index for _, index in there]]
+    return columns
 
 
 @dataclass(frozen=True)
