@@ -103,7 +103,7 @@ class TrainingView:
         """Show progress with these bars."""
         self.progress = progress
 
-    def epoch(self, epoch: Any, epochs: int) -> None:  # noqa: ANN401 - a training.findings.Epoch
+    def epoch(self, epoch: Any, epochs: int) -> None:  # noqa: ANN401 - a training.evaluation.findings.Epoch
         """Show the figures of an epoch."""
         if epoch.number == 0:
             remark(
