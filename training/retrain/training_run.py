@@ -161,19 +161,16 @@ def _remarks(champion: StoredVersion, learned: int, unseen: int) -> Iterator[str
 
 def _without_lost_classes(findings: Findings, champion: StoredVersion, labels: tuple[str, ...]) -> Findings:
     """Refuse a run where classes of the champion would be gone."""
-    counts = np.bincount(champion.features.label_index, minlength=len(champion.features.labels))
+    before = champion.features
+    counts = np.bincount(before.label_index, minlength=len(before.labels))
+    lost = [(label, count) for label, count in zip(before.labels, counts, strict=True) if label not in labels]
     gone = [
         f"class {label!r} would be gone, of which version {champion.version} knows {count} images: `regraft refresh` "
         "learns from the folder and from what was labelled since"
-        for label, count in zip(champion.features.labels, counts, strict=True)
-        if count and label not in labels
+        for label, count in lost
+        if count
     ]
-    strange = [
-        label
-        for label, count in zip(champion.features.labels, counts, strict=True)
-        if not count and label not in labels
-    ]
-    if strange:
+    if strange := [label for label, count in lost if not count]:
         gone.append(
             f"{len(strange)} classes would be gone that version {champion.version} was imported with, the first is "
             f"{strange[0]!r}: give the new model another --name"
