@@ -1,7 +1,6 @@
 """Provenance of a training run, for the version's card."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,6 @@ from regraft.files import text_of
 from regraft.model.card import RecipeValue
 from training.settings import TrainSettings
 from training.strategies.context import Candidate
-from training.strategies.finetuning.recipe import FLAG_NAMES
 from training.versions.publish import Provenance, library_versions
 
 if TYPE_CHECKING:  # torch
@@ -88,12 +86,10 @@ def _libraries() -> dict[str, RecipeValue]:
 
 def finetuning_record(plan: "Plan", tuned: "TrainedClassifier", epochs_kept: int) -> dict[str, RecipeValue]:
     """Return a fine-tuning's numbers, of the run that chose the epochs."""
-    numbers = asdict(tuned.recipe)
     return {
         "weights": plan.job.settings["weights"],
         "init": "random" if plan.kind == "scratch" else plan.job.settings["init"],
-        FLAG_NAMES["backbone_lr"]: numbers.pop("backbone_lr"),
-        **numbers,
+        **tuned.recipe.by_flag(),
         "schedule": tuned.recipe.schedule,
         "first_lr": tuned.first_rate,
         "frozen_stages": len(tuned.frozen),

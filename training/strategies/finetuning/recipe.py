@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -83,6 +83,11 @@ class Recipe:
     def min_scale(self) -> float:
         """The smallest share of a picture's area that a random crop keeps."""
         return smallest_window(self.augment)
+
+    def by_flag(self) -> dict[str, Any]:
+        """Return all numbers as their flags call them, first those that the fields call otherwise."""
+        numbers = asdict(self)
+        return {**{flag: numbers.pop(field) for field, flag in FLAG_NAMES.items()}, **numbers}
 
 
 def recipe_for(kind: Kind, images: int, changes: Mapping[str, Any] | None = None) -> Recipe:
