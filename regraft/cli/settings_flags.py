@@ -112,7 +112,12 @@ def _type(info: FieldInfo) -> Any:  # noqa: ANN401 - a type
     if get_origin(bare) is tuple:
         return list[str]
     reads_text = any(isinstance(each, BeforeValidator) for each in info.metadata)
-    return str if reads_text or get_origin(bare) is Literal else bare
+    return str if reads_text or _choices(info) else bare
+
+
+def _choices(info: FieldInfo) -> tuple[Any, ...]:
+    bare = _bare(info)
+    return get_args(bare) if get_origin(bare) is Literal else ()
 
 
 def _bare(info: FieldInfo) -> Any:  # noqa: ANN401 - a type
@@ -123,7 +128,7 @@ def _bare(info: FieldInfo) -> Any:  # noqa: ANN401 - a type
 
 
 def _option(name: str, info: FieldInfo, kind: Any, default: Any, *, section: str | None, unset: bool) -> Any:  # noqa: ANN401 - typer's own type
-    choices = get_args(_bare(info)) if get_origin(_bare(info)) is Literal else ()
+    choices = _choices(info)
     limits = {key: getattr(each, key) for each in info.metadata for key in ("ge", "le") if hasattr(each, key)}
     is_number = kind in (int, float)
     is_said = default is not False and default not in (None, "", (), REQUIRED)

@@ -241,7 +241,7 @@ class Classifier:
                 try:
                     yield served
                     outcome = statistics.success
-                except (CallerError, NotNowError):
+                except (CallerError, NotNowError, MemoryError):  # memory is the machine's, not the version's
                     raise
                 except Exception:
                     served.failures += 1

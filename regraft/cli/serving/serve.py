@@ -21,6 +21,11 @@ FLAG_NAMES: Final = {"names": "name"}
 """Of settings whose flags have other names."""
 
 
+def flag_of(field: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + FLAG_NAMES.get(field, field).replace("_", "-")
+
+
 def serve() -> Callable[..., None]:
     """Serve the champions of a model store over gRPC.
 
@@ -48,8 +53,7 @@ def _settings(values: dict[str, Any]) -> "Settings":
         text = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:  # of several settings together; the text names them
             raise typer.BadParameter(text) from error
-        field = str(first["loc"][0])
-        flag = "--" + FLAG_NAMES.get(field, field).replace("_", "-")
+        flag = flag_of(str(first["loc"][0]))
         raise typer.BadParameter(f"{first['input']!r}: {text}", param_hint=flag) from error
 
 

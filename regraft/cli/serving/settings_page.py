@@ -3,7 +3,7 @@
 import sys
 from typing import Any, Final
 
-from regraft.cli.serving.serve import FLAG_NAMES
+from regraft.cli.serving.serve import flag_of
 from serving.settings import Settings
 
 _HEAD: Final = """\
@@ -20,8 +20,8 @@ def settings_page() -> str:
     """Return the page."""
     rows = []
     for field, info in Settings.model_fields.items():
-        flag = FLAG_NAMES.get(field, field).replace("_", "-")
-        rows.append(f"| `--{flag}` | `REGRAFT_{field.upper()}` | {_default(info.default)} | {info.description} |\n")
+        flag, variable = flag_of(field), f"REGRAFT_{field.upper()}"
+        rows.append(f"| `{flag}` | `{variable}` | {_default(info.default)} | {info.description} |\n")
     return _HEAD + "".join(rows)
 
 

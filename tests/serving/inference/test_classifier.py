@@ -486,6 +486,17 @@ async def test_a_run_that_fails_is_held_against_the_version_and_a_bad_picture_is
 
 
 @asynchronous
+async def test_a_machine_without_memory_is_not_held_against_the_version(store: ModelStore) -> None:
+    async with stage(store) as s:
+        s.session.failures.append(RuntimeError("bfc_arena.cc: Failed to allocate memory for requested buffer"))
+        with pytest.raises(MemoryError):
+            await s.classifier.classify(picture("red"))
+
+        assert s.models.get("").failures == 0
+        assert (await s.classifier.classify(picture("red"))).predictions[0][0] == "red"
+
+
+@asynchronous
 async def test_a_model_that_is_not_there_is_an_error_that_takes_no_permit(store: ModelStore) -> None:
     publish_tiny(store, name="unready", promote=False)
     async with stage(store, max_in_flight=1) as s:
