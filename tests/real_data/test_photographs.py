@@ -38,12 +38,19 @@ SETS = {
 }
 
 
+HEAVY = pytest.mark.heavy
+"""Half a minute of a CPU, and another network or set goes the same way in every run; `make bench` plays these."""
+
+
 def accuracy(result: TrainResult) -> float:
     assert result.card.metrics is not None
     return result.card.metrics.accuracy
 
 
-@pytest.mark.parametrize(("folder", "least", "train", "holdout", "classes"), SETS.values(), ids=SETS)
+@pytest.mark.parametrize(
+    ("folder", "least", "train", "holdout", "classes"),
+    [pytest.param(*values, id=name, marks=HEAVY if name == "flowers" else ()) for name, values in SETS.items()],
+)
 def test_the_default_backbone_is_good_on(
     trainer: Trainer, folder: str, least: float, train: int, holdout: int, classes: int
 ) -> None:
@@ -117,7 +124,7 @@ def test_views_of_arrows_cost_nothing_since_mirroring_is_left_out(tmp_path: Path
     assert (views.card.settings["mirror"], mirrored.card.settings["mirror"]) == (False, True)
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", pytest.param("mobilenet_v2", marks=HEAVY), "squeezenet1_1"])
 def test_invariant_8_the_file_answers_as_torch_does_on_every_validation_image(
     trainer: Trainer, weights_folder: Path, photographs: Path, backbone: str
 ) -> None:
@@ -137,7 +144,7 @@ def test_invariant_8_the_file_answers_as_torch_does_on_every_validation_image(
     assert (probabilities.argmax(axis=1) == trained.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2"])
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", pytest.param("mobilenet_v2", marks=HEAVY)])
 def test_int8_loses_at_most_a_point_on_ants_and_bees(trainer: Trainer, weights_folder: Path, backbone: str) -> None:
     file = weights_folder / f"{backbone}-imagenet.pth"
     weights = str(file) if file.exists() else "default"

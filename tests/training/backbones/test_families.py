@@ -40,8 +40,11 @@ PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=2)
 # large ones are spared arithmetic.
 SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96, "vit_b_16": 96}
 
-HEAVY = {"densenet121", "efficientnet_b0", "inception_v3", "swin_t", "vgg16", "vit_b_16"}
-"""Their export takes torch half a minute, or half a gigabyte; `make bench` plays them."""
+HEAVY = {
+    *("densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("swin_t", "vgg16", "vit_b_16"),
+}
+"""Their export takes torch 20 s and more, or half a gigabyte; `make bench` plays them."""
 
 WITH_WEIGHTS = {"efficientnet_lite0", "mobilenet_v2", "squeezenet1_1"}
 """Go all the way on photographs, in tests/real_data."""
