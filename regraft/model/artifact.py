@@ -16,6 +16,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,6 +119,13 @@ class Head:
         return _softmax(logits + self.bias), _novelty(similarities / length, whitened / length)
 
 
+@cache
+def blank_head(size: int, labels: int = 1) -> Head:
+    """Return the one head of zeros on embeddings of ``size`` numbers."""
+    rows, row = np.zeros((labels, size), np.float32), np.zeros((1, size), np.float32)
+    return Head(rows, np.zeros(labels, np.float32), rows, row)
+
+
 def _softmax(logits: FloatArray) -> FloatArray:
     logits = logits - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(logits)
@@ -158,14 +166,32 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
     """
     check_backbone(backbone)
     _check_fit(backbone, backbone_digest(backbone), head, card)
-    model = copy.deepcopy(backbone)
-    # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
-    model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
-    _add_head(model.graph, head, _DIRECTION)
+    model = _with_head(backbone, head)
     props = {CARD_KEY: card.to_json()}
     if card.abstention:
         props[ABSTAIN_KEY] = f"{card.abstention.threshold!r}"
     helper.set_model_props(model, props)
+    return model
+
+
+def graft_blank(backbone: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a head of zeros with one label onto a backbone, without a card.
+
+    A session on it embeds for models that have no head yet, and later takes the heads that it is fed, as one on the
+    file of a version with that backbone does.
+
+    Raises:
+        ArtifactError: it is no backbone.
+    """
+    check_backbone(backbone)
+    return _with_head(backbone, blank_head(embedding_size(backbone)))
+
+
+def _with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
+    model = copy.deepcopy(backbone)
+    # As low as the opset allows: a runtime refuses a file of a higher IR version than it knows, whatever is in it.
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    _add_head(model.graph, head, _DIRECTION)
     return model
 
 

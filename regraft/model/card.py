@@ -293,17 +293,26 @@ def parse_card(text: str) -> ModelCard:
         raise ArtifactError(
             f"card: written in schema {schema}, this Regraft reads up to {SCHEMA_VERSION}: upgrade Regraft"
         )
-    image = fields.get("image")
-    missing = [name for name in ImageSpec.__dataclass_fields__ if isinstance(image, Mapping) and name not in image]
-    if missing:  # its defaults are for those who make models, not for those who read them
-        raise ArtifactError(f"card: field 'image.{missing[0]}' is missing")
+    if missing := missing_image_field(fields):
+        raise ArtifactError(f"card: field {missing!r} is missing")
     try:
         return ModelCard.model_validate(fields)
     except ValidationError as error:
-        raise ArtifactError(f"card: {_complaint(error)}") from error
+        raise ArtifactError(f"card: {complaint(error)}") from error
 
 
-def _complaint(error: ValidationError) -> str:
+def missing_image_field(fields: Mapping[str, Any]) -> str:
+    """Return a field that the image spec of a card lacks, or nothing.
+
+    The spec's defaults are for those who make models, not for those who read them.
+    """
+    image = fields.get("image")
+    missing = (name for name in ImageSpec.__dataclass_fields__ if isinstance(image, Mapping) and name not in image)
+    return next((f"image.{name}" for name in missing), "")
+
+
+def complaint(error: ValidationError) -> str:
+    """Return what is wrong first, with its field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "labels"
     return f"field {field!r}: {first['msg']}"

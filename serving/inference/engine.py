@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from regraft.errors import ArtifactError, RegraftError, first_line
 from regraft.image.spec import Crop
 from regraft.machine import cpu_budget
-from regraft.model.artifact import IMAGE, FloatArray, Head
+from regraft.model.artifact import IMAGE, FloatArray, Head, blank_head
 from regraft.model.card import ModelCard
 from regraft.model.session import (
     DEFAULT_CUDA,
@@ -25,6 +25,7 @@ from regraft.model.session import (
     open_session,
     require_onnxruntime,
 )
+from regraft.stores.backbones import StoredBackbone
 from serving.inference.execution_plan import (
     REAL_CLOCK,
     Clock,
@@ -39,7 +40,7 @@ from serving.inference.execution_plan import (
     read_points,
     write_points,
 )
-from serving.inference.gpu import OUTPUTS, DeviceRunner, blank_head
+from serving.inference.gpu import OUTPUTS, DeviceRunner
 
 log = logging.getLogger("regraft.plan")
 
@@ -195,8 +196,8 @@ def keep_blas_to_one_thread() -> None:
 
 
 def open_engine(
-    model: Path,
-    card: ModelCard,
+    model: Path | bytes,
+    card: ModelCard | StoredBackbone,
     provider: ProviderChoice,
     *,
     goal: Goal = "throughput",
@@ -209,7 +210,7 @@ def open_engine(
     """Open a session on a model file, by a measured or a given plan.
 
     Args:
-        model: the file.
+        model: the file, or its bytes, with a head on it; of a backbone alone a blank one.
         card: what it holds.
         provider: see `regraft.model.session.open_session`.
         goal: what to choose the plan for (`serving.inference.execution_plan`).
@@ -242,7 +243,7 @@ def open_engine(
     return Engine(opened, plan)
 
 
-def _warn_of_cpu(opened: OpenSession, card: ModelCard) -> None:
+def _warn_of_cpu(opened: OpenSession, card: ModelCard | StoredBackbone) -> None:
     """Warn where a CUDA session runs a part on the CPU."""
     if opened.on_cpu:
         nodes = ", ".join(f"{count} {operator}" for operator, count in opened.on_cpu.items())
@@ -265,8 +266,8 @@ def open_plain_engine(model: Path, provider: ProviderChoice = "auto") -> Engine:
 
 
 def measure_model(
-    model: Path,
-    card: ModelCard,
+    model: Path | bytes,
+    card: ModelCard | StoredBackbone,
     provider: ProviderChoice,
     plans: Path | None,
     *,
@@ -288,7 +289,8 @@ def measure_model(
 
     def runner(threads: int) -> Run:
         if opened.provider == "cuda":  # the way that requests take, with a head of this size on the device
-            device, head = DeviceRunner(opened), blank_head(card.embedding_size, len(card.labels))
+            labels = len(card.labels) if isinstance(card, ModelCard) else 1
+            device, head = DeviceRunner(opened), blank_head(card.embedding_size, labels)
             return lambda crops: device.run(list(crops), head)
         session = opened.session if threads == 1 else open_session(model, provider="cpu", threads=threads).session
         return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})

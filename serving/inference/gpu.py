@@ -12,14 +12,14 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from regraft.image.spec import Crop
-from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, OPSET, PROBABILITIES, FloatArray, Head
+from regraft.model.artifact import EMBEDDING, IMAGE, NOVELTY, OPSET, PROBABILITIES, FloatArray, Head, blank_head
 from regraft.model.session import OpenSession, open_session, to_device
 
 OUTPUTS: Final = (PROBABILITIES, EMBEDDING, NOVELTY)
@@ -131,13 +131,6 @@ class DeviceHeads:
 def bucket(count: int) -> int:
     """Return the least power of two that is at least ``count``."""
     return 1 << (count - 1).bit_length()
-
-
-@cache
-def blank_head(size: int, labels: int = 1) -> Head:
-    """Return a head of zeros on embeddings of ``size`` numbers."""
-    rows, row = np.zeros((labels, size), np.float32), np.zeros((1, size), np.float32)
-    return Head(rows, np.zeros(labels, np.float32), rows, row)
 
 
 def _multiplier_graph() -> Any:  # noqa: ANN401 - a ModelProto, which onnx types loosely

@@ -21,6 +21,7 @@ from regraft.image.spec import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
 from regraft.model.card import EmbeddingKey, KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent
+from regraft.stores.backbones import BackboneStore, StoredBackbone
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache
 from training.backbones.catalogue import resolve_weights, weights_package
@@ -74,6 +75,20 @@ def backbone_of(version: Artifact) -> ExportedBackbone:
         precision=facts.precision,
         sources=facts.sources,
         state=facts.state,
+    )
+
+
+def stored_backbone(store: BackboneStore, description: StoredBackbone) -> ExportedBackbone:
+    """Read a backbone of the model store; errors as `BackboneStore.read`."""
+    facts = description.backbone
+    return ExportedBackbone(
+        store.read(description),
+        facts.name,
+        facts.weights,
+        description.image,
+        facts.digest,
+        precision=facts.precision,
+        sources=facts.sources,
     )
 
 
