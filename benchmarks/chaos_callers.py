@@ -13,6 +13,7 @@ import grpc
 
 from regraft.client.channel import metadata_of, open_aio_channel, open_channel
 from regraft.client.connection import Connection
+from regraft.client.message_values import word_of
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -221,8 +222,8 @@ class Operator(Worker):
     def _look(self) -> models_pb2.Model | None:
         note = Told("get", "", time.time())
         request = models_pb2.GetModelRequest(name=NAME)
-        model: models_pb2.Model | None = tell(note, lambda: self.models.GetModel(request, timeout=CALL_WITHIN_S))
-        return model
+        answer = tell(note, lambda: self.models.GetModel(request, timeout=CALL_WITHIN_S))
+        return answer.model if answer else None
 
     def _promote(self, version: int, champion: int) -> None:
         note = Told("promote", f"promote {next(self._numbers)}", time.time(), wanted=version)
@@ -240,8 +241,8 @@ class Operator(Worker):
         """
         request.why = request.request_id = note.key
         for _ in range(ATTEMPTS):
-            model = tell(note, lambda: rpc(request, timeout=CALL_WITHIN_S))
-            note.version = model.served_version if model else 0
+            done = tell(note, lambda: rpc(request, timeout=CALL_WITHIN_S))
+            note.version = done.model.served_version if done else 0
             if note.code not in UNKNOWN_ENDS:
                 break
         self.notes.told.append(note)
@@ -270,7 +271,7 @@ class Labeller(Worker):
         try:
             answers = self.retraining.AddExamples(iter(requests), timeout=CALL_WITHIN_S)
             for note, answer in zip(notes, answers, strict=False):
-                note.code, note.outcome = OK, retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome)
+                note.code, note.outcome = OK, word_of(retraining_pb2.AddExamplesResponse.Outcome, answer.outcome)
         except grpc.RpcError as error:
             end = error.code().name
         for note in notes:
@@ -288,12 +289,12 @@ class Retrainer(Worker):
         """Retrain once; half of them go live whatever the gate says."""
         number = next(self._numbers)
         note = Told("retrain", f"retrain {number}", time.time())
-        gate = retraining_pb2.GateMode.OFF if number % 2 else retraining_pb2.GateMode.AUTO
+        gate = retraining_pb2.GateMode.GATE_MODE_OFF if number % 2 else retraining_pb2.GateMode.GATE_MODE_AUTO
         request = retraining_pb2.RetrainRequest(name=NAME, idempotency_key=note.key, gate=gate)
-        job = tell(note, lambda: self.retraining.Retrain(request, timeout=CALL_WITHIN_S))
+        begun = tell(note, lambda: self.retraining.Retrain(request, timeout=CALL_WITHIN_S))
         self.notes.told.append(note)
-        if job:
-            note.job = job.id
+        if begun:
+            note.job = begun.job.id
             self._follow(note)
 
     def _follow(self, note: Told) -> None:
@@ -301,10 +302,10 @@ class Retrainer(Worker):
         request = retraining_pb2.GetRetrainJobRequest(id=note.job)
         while time.monotonic() < ends_s and not self.is_stopping:
             seen = Told("get job", note.job, time.time())
-            job = tell(seen, lambda: self.retraining.GetRetrainJob(request, timeout=CALL_WITHIN_S))
-            if job and job.finished_at:
-                note.outcome = retraining_pb2.RetrainJob.State.Name(job.state)
-                note.version = job.version
+            now = tell(seen, lambda: self.retraining.GetRetrainJob(request, timeout=CALL_WITHIN_S))
+            if now and now.job.HasField("finished_at"):
+                note.outcome = word_of(retraining_pb2.RetrainJob.State, now.job.state)
+                note.version = now.job.version
                 return
             self.wait(0.5)
 

@@ -185,7 +185,7 @@ class Faults:
         began_s = time.monotonic()
         while time.monotonic() < began_s + PATIENCE_S:
             with suppress(grpc.RpcError):
-                model = self.movers[0].models.GetModel(models_pb2.GetModelRequest(name=NAME), timeout=PATIENCE_S)
+                model = self.movers[0].models.GetModel(models_pb2.GetModelRequest(name=NAME), timeout=PATIENCE_S).model
                 if model.served_version == version:
                     return time.monotonic() - began_s
             time.sleep(0.2)

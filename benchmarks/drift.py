@@ -25,6 +25,7 @@ from regraft.bench.generator import run_bench
 from regraft.bench.settings import BenchSettings
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import word_of
 from regraft.datasets.labelled_files import find_in_folder
 from regraft.machine import processor
 from regraft.v1 import models_pb2
@@ -97,7 +98,7 @@ def _row(client: Client, pictures: list[tuple[bytes, str]]) -> list[str]:
     answers = client.classify_stream((label, data) for data, label in pictures)
     right = [answer.response.predictions[0].label == answer.id for answer in answers]
     found = _settled(client, len(pictures))
-    state = models_pb2.Drift.State.Name(found.state).lower()
+    state = word_of(models_pb2.Drift.State, found.state).lower()
     shown = [f"{shift.ks:.2f}{'!' if shift.drifted else ''}" for shift in found.shifts]
     shown[-1] += f" {found.shifts[-1].of}"
     accuracy = f"{statistics.mean(right):.3f}" if any(label for _, label in pictures) else ""

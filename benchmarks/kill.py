@@ -22,6 +22,7 @@ from benchmarks.retrain import at_other_sizes, tell
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model
 from regraft.client.client import Client
+from regraft.client.message_values import word_of
 from regraft.model import artifact
 from regraft.stores.examples import open_examples
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
@@ -49,7 +50,7 @@ class Ordeal:
         pictures = at_other_sizes(self.data, _EACH, self.sent)
         self.sent += _EACH
         answers = client.add_examples(pictures, name=self.name)
-        self.acknowledged |= {a.sha256 for a in answers if a.outcome == pb.AddExamplesResponse.ACCEPTED}
+        self.acknowledged |= {a.sha256 for a in answers if a.outcome == pb.AddExamplesResponse.OUTCOME_ACCEPTED}
 
     def check(self) -> None:
         """Look through both stores."""
@@ -76,7 +77,7 @@ def strike(ordeal: Ordeal, mode: str, after_s: float) -> None:
         job = client.retrain(name=ordeal.name, gate="off")
         time.sleep(after_s)
         now = client.get_job(job.id)
-        state = pb.RetrainJob.State.Name(now.state)
+        state = word_of(pb.RetrainJob.State, now.state)
         ordeal.struck[now.phase if state == "RUNNING" else state] += 1
         if mode != "child":
             server.kill()
@@ -86,7 +87,7 @@ def strike(ordeal: Ordeal, mode: str, after_s: float) -> None:
                     os.kill(process, signal.SIGKILL)
         if mode == "child":
             *_, end = client.watch_job(job.id)
-            assert end.state == pb.RetrainJob.SUCCEEDED, end.message
+            assert end.state == pb.RetrainJob.STATE_SUCCEEDED, end.message
     ordeal.check()
 
 
@@ -105,7 +106,7 @@ def undisturbed_s(ordeal: Ordeal) -> float:
             ordeal.label(client)
             began_s = time.monotonic()
             *_, end = client.watch_job(client.retrain(name=ordeal.name, gate="off").id)
-            assert end.state == pb.RetrainJob.SUCCEEDED, end.message
+            assert end.state == pb.RetrainJob.STATE_SUCCEEDED, end.message
         return time.monotonic() - began_s
 
 
@@ -124,7 +125,7 @@ def main() -> None:
             ends: Counter[str] = Counter()
             for job in client.list_jobs():
                 *_, end = client.watch_job(job.id)
-                assert end.state == pb.RetrainJob.SUCCEEDED, end.message
+                assert end.state == pb.RetrainJob.STATE_SUCCEEDED, end.message
                 ends["second attempt" if "second attempt" in end.message else "first attempt"] += 1
             model = client.get_model(ordeal.name)
         ordeal.check()

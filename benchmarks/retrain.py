@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.server_process import ServerProcess
 from benchmarks.steady_store import copy_model, labelled, wait_until_embedded
 from regraft.client.client import Client
+from regraft.client.message_values import word_of
 from regraft.image.encode import thumbnail
 from regraft.v1 import retraining_pb2
 
@@ -47,7 +48,7 @@ def main() -> None:
         with ServerProcess(store, cpus) as server, Client(server.target) as client:
             began_s = time.perf_counter()
             answers = list(client.add_examples(at_other_sizes(data, count, 0), name=name))
-            kept = sum(answer.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED for answer in answers)
+            kept = sum(answer.outcome == retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED for answer in answers)
             tell(f"{kept} examples kept in {time.perf_counter() - began_s:.1f} s, {len(cpus)} CPUs")
             wait_until_embedded(store, name)
             tell(f"and embedded after {time.perf_counter() - began_s:.1f} s")
@@ -66,7 +67,7 @@ def _time_a_retrain(client: Client, name: str) -> None:
         phases.setdefault(job.phase or "start", time.perf_counter() - began_s)
     took_s = time.perf_counter() - began_s
     served = client.get_model(name).served_version
-    state = retraining_pb2.RetrainJob.State.Name(job.state)
+    state = word_of(retraining_pb2.RetrainJob.State, job.state)
     reached = ", ".join(f"{phase} {at_s:.1f}" for phase, at_s in phases.items())
     tell(f"from Retrain to version {served} serving: {took_s:.1f} s ({state}; phases began at: {reached})")
 

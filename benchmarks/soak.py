@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.steady import Lengths, Subject, Trial
 from benchmarks.steady_store import label_copies, pictures
+from regraft.client.message_values import word_of
 from regraft.v1 import retraining_pb2
 
 LABELS_A_RETRAIN = 10
@@ -30,7 +31,7 @@ async def swap_and_retrain(trial: Trial, minute: int, ends: Counter[str]) -> Non
             label_copies, trial.server.target, trial.store, subject.name, subject.data, LABELS_A_RETRAIN, first
         )
         job = await trial.retrain()
-        ends[retraining_pb2.RetrainJob.State.Name(job.state)] += 1
+        ends[word_of(retraining_pb2.RetrainJob.State, job.state)] += 1
     await asyncio.sleep(20.0)
     await asyncio.to_thread(trial.client.promote, trial.versions[1 - minute % 2], name=trial.subject.name)
 

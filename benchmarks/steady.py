@@ -30,6 +30,7 @@ from regraft.bench.settings import BenchSettings
 from regraft.cli.json_output import print_json
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import word_of
 from regraft.stores.jobs import ACTIVE
 from regraft.v1 import retraining_pb2
 
@@ -144,7 +145,7 @@ class Trial:
     async def retrain(self) -> retraining_pb2.RetrainJob:
         """Retrain, and return the job when it is over."""
         job = await asyncio.to_thread(self.client.retrain, name=self.subject.name)
-        while retraining_pb2.RetrainJob.State.Name(job.state) in ACTIVE:
+        while word_of(retraining_pb2.RetrainJob.State, job.state) in ACTIVE:
             await asyncio.sleep(0.2)
             job = await asyncio.to_thread(self.client.get_job, job.id)
         return job
@@ -214,7 +215,7 @@ def retrain(subject: Subject) -> list[Finding]:
             quiet.append(trial.load("without a retrain", lengths.quiet_s, rate=rate, seed=turn))
             busy.append(trial.load("with a retrain", None, trial.retrain(), rate=rate, seed=turn))
         jobs = trial.client.list_jobs(subject.name)
-    states = ", ".join(retraining_pb2.RetrainJob.State.Name(job.state) for job in jobs)
+    states = ", ".join(word_of(retraining_pb2.RetrainJob.State, job.state) for job in jobs)
     seconds = statistics.fmean(result.seconds for result in busy)
     what = f"retrain of {lengths.examples} examples at {rate:.0f}/s (50 %), {seconds:.1f} s each: {states}"
     return [_failures(what, [*quiet, *busy]), _tails("retrain", quiet, busy, 1.5)]

@@ -16,7 +16,6 @@ from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, ModelStore
-from regraft.v1 import retraining_pb2
 
 _EMBEDDED_WITHIN_S = 900.0
 _MANY = 100
@@ -70,7 +69,7 @@ def labeller(target: str, store: Path, name: str, data: Path) -> Iterator[Callab
 
         def label(count: int, first: int) -> None:
             answers = list(client.add_examples(_copies(files, count, first), name=name))
-            rejected = [answer for answer in answers if answer.outcome == retraining_pb2.AddExamplesResponse.REJECTED]
+            rejected = [answer for answer in answers if answer.outcome == answer.OUTCOME_REJECTED]
             if rejected:
                 raise PreconditionError(f"{len(rejected)} examples were rejected: {rejected[0]}")
             wait()

@@ -11,6 +11,8 @@ from regraft.errors import InvalidRequestError
 MAX_DROP: Final = 0.5
 MAX_CLASS_DROP: Final = 5.0
 MAX_SLICE_DROP: Final = 5.0
+_DIGITS: Final = 9
+"""Of percentage points, so that 100 * 0.007 is 0.7."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,28 @@ def check_limits(stated: Mapping[str, float]) -> None:
     for name, points in stated.items():
         if not 0 <= points <= 100:
             raise InvalidRequestError(f"{name}: {points} percentage points; need 0 to 100")
+
+
+def to_shares(points: Mapping[str, float | None]) -> dict[str, float]:
+    """Convert limits that are stated, as people type them, to those of messages.
+
+    Raises:
+        InvalidRequestError: one of them is no share of 100.
+    """
+    stated = {name: value for name, value in points.items() if value is not None}
+    check_limits(stated)
+    return {name: value / 100 for name, value in stated.items()}
+
+
+def to_points(shares: Mapping[str, float]) -> dict[str, float]:
+    """Convert back, to the very number that was typed.
+
+    Raises:
+        InvalidRequestError: one of them is no share.
+    """
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise InvalidRequestError(
+                f"limits.{name}: {share:g} is no share; need 0 to 1, where 0.05 is 5 percentage points"
+            )
+    return {name: round(100 * share, _DIGITS) for name, share in shares.items()}

@@ -68,7 +68,11 @@ CLASSIFICATION: Final = (
     classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name,
     inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
-PICTURES: Final = (f"/{CLASSIFICATION[0]}/Classify", f"/{CLASSIFICATION[1]}/ModelInfer")
+PICTURES: Final = (
+    f"/{CLASSIFICATION[0]}/Classify",
+    f"/{CLASSIFICATION[0]}/BatchClassify",
+    f"/{CLASSIFICATION[1]}/ModelInfer",
+)
 """Methods whose one message is pictures."""
 CONTROL: Final = (
     retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,

@@ -3,10 +3,12 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from regraft.v1 import classifier_pb2, models_pb2
 
@@ -35,7 +37,7 @@ def message_to_dict(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return {key: _numbers(message.DESCRIPTOR.fields_by_name[key], value) for key, value in fields.items()}
+    return _plain(message.DESCRIPTOR, fields)
 
 
 def picture_to_dict(message: Message) -> dict[str, Any]:
@@ -43,13 +45,27 @@ def picture_to_dict(message: Message) -> dict[str, Any]:
     return {key: value for key, value in message_to_dict(message).items() if key != "image"}
 
 
-def _numbers(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, of which protobuf has two classes; JSON
-    """Undo protobuf's habit of writing 64-bit integers as text."""
+def _plain(message: Any, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a descriptor: protobuf has two classes
+    """Return the fields of a message with each value as the commands print it."""
+    unset_times = {field.name: "" for field in message.fields if _is_time(field) and not field.is_repeated}
+    return {**unset_times, **{key: _value(message.fields_by_name[key], value) for key, value in fields.items()}}
+
+
+def _value(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, likewise; JSON
+    """Undo protobuf's habits: 64-bit integers as text, times with Z, enum values with their enum's name."""
     if isinstance(value, list):
-        return [_numbers(field, item) for item in value]
+        return [_value(field, item) for item in value]
     if isinstance(value, dict):
-        return {key: _numbers(field.message_type.fields_by_name[key], item) for key, item in value.items()}
+        return _plain(field.message_type, value)
+    if _is_time(field):
+        return datetime.fromisoformat(value).isoformat()
+    if field.enum_type and isinstance(value, str):
+        return value.removeprefix(field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED"))
     return int(value) if field.cpp_type == field.CPPTYPE_INT64 else value
+
+
+def _is_time(field: Any) -> bool:  # noqa: ANN401 - likewise
+    return bool(field.message_type and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON

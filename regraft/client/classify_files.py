@@ -61,5 +61,5 @@ def _sendable(
 
 
 def _failed(key: str, complaint: str) -> classifier_pb2.ClassifyStreamResponse:
-    error = classifier_pb2.StreamError(code=_INVALID_ARGUMENT, message=complaint)
+    error = classifier_pb2.PictureError(code=_INVALID_ARGUMENT, message=complaint, reason="INVALID_IMAGE")
     return classifier_pb2.ClassifyStreamResponse(id=key, error=error)

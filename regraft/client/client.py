@@ -172,6 +172,18 @@ class Client:
         )
         yield from self._exchange(self._classifier.ClassifyStream, requests)
 
+    def classify_batch(
+        self, images: Iterable[bytes], *, name: str = "", top_k: int = 0
+    ) -> list[classifier_pb2.ClassifyOutcome]:
+        """Classify up to 256 encoded pictures in one message; each answer may be an error."""
+        requests = [classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k) for image in images]
+        with self._errors():
+            batch = classifier_pb2.BatchClassifyRequest(requests=requests)
+            response: classifier_pb2.BatchClassifyResponse = self._classifier.BatchClassify(
+                batch, timeout=self._timeout_s
+            )
+        return list(response.outcomes)
+
     def add_examples(
         self, examples: Iterable[tuple[bytes, str]], *, name: str = "", source: str = "", group: str = ""
     ) -> Iterator[retraining_pb2.AddExamplesResponse]:
@@ -193,6 +205,17 @@ class Client:
         """
         yield from self._exchange(self._retraining.AddExamples, requests)
 
+    def add_examples_batch(
+        self, requests: Iterable[retraining_pb2.AddExamplesRequest]
+    ) -> list[retraining_pb2.AddExamplesResponse]:
+        """Label up to 256 pictures in one message; see `send_examples`."""
+        batch = retraining_pb2.BatchAddExamplesRequest(requests=requests)
+        with self._errors():
+            response: retraining_pb2.BatchAddExamplesResponse = self._retraining.BatchAddExamples(
+                batch, timeout=self._timeout_s
+            )
+        return list(response.responses)
+
     def list_examples(
         self, *, name: str = "", label: str = "", with_images: bool = False, quarantined: bool = False
     ) -> Iterator[examples_pb2.Example]:
@@ -200,8 +223,8 @@ class Client:
         request = examples_pb2.ListExamplesRequest(
             name=name, label=label, with_images=with_images, quarantined=quarantined
         )
-        with self._errors():
-            yield from self._examples.ListExamples(request)
+        for page in self._pages(self._examples.ListExamples, request):
+            yield from page.examples
 
     def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
         """Return an example and its history, by its hash's beginning."""
@@ -210,27 +233,42 @@ class Client:
             response: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
         return response
 
-    def relabel_example(self, sha256: str, label: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
-        """Give an example another label, and return it."""
-        request = examples_pb2.RelabelExampleRequest(name=name, sha256=sha256, label=label, annotator=annotator)
+    def relabel_example(
+        self, sha256: str, label: str, *, name: str = "", annotator: str = "", etag: str = ""
+    ) -> examples_pb2.Example:
+        """Give an example another label, and return it.
+
+        With the ``etag`` of the example that you go by, only while it is as you saw it.
+        """
+        request = examples_pb2.RelabelExampleRequest(
+            name=name, sha256=sha256, label=label, annotator=annotator, etag=etag
+        )
         with self._errors():
-            changed: examples_pb2.Example = self._examples.RelabelExample(request, timeout=self._timeout_s)
+            changed: examples_pb2.Example = self._examples.RelabelExample(request, timeout=self._timeout_s).example
         return changed
 
     def remove_example(
-        self, sha256: str, *, name: str = "", why: str = "", annotator: str = ""
+        self, sha256: str, *, name: str = "", why: str = "", annotator: str = "", etag: str = ""
     ) -> examples_pb2.Example:
-        """Take an example out of training, and return it as it was."""
-        request = examples_pb2.RemoveExampleRequest(name=name, sha256=sha256, why=why, annotator=annotator)
+        """Take an example out of training, and return it as it was.
+
+        ``etag`` as in `relabel_example`.
+        """
+        request = examples_pb2.RemoveExampleRequest(name=name, sha256=sha256, why=why, annotator=annotator, etag=etag)
         with self._errors():
-            removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s)
+            removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s).example
         return removed
 
-    def release_example(self, sha256: str, *, name: str = "", annotator: str = "") -> examples_pb2.Example:
-        """Release an example from quarantine, and return it."""
-        request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator)
+    def release_example(
+        self, sha256: str, *, name: str = "", annotator: str = "", etag: str = ""
+    ) -> examples_pb2.Example:
+        """Release an example from quarantine, and return it.
+
+        ``etag`` as in `relabel_example`.
+        """
+        request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator, etag=etag)
         with self._errors():
-            released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s)
+            released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s).example
         return released
 
     def suggest(
@@ -239,7 +277,8 @@ class Client:
         """Yield served pictures to label next, the most useful first."""
         request = examples_pb2.SuggestRequest(name=name, count=count, with_images=with_images)
         with self._errors():
-            yield from self._examples.Suggest(request)
+            for answer in self._examples.Suggest(request):
+                yield answer.suggestion
 
     def retrain(
         self,
@@ -257,61 +296,61 @@ class Client:
             gate: ``auto``, ``manual`` or ``off``; the server's own setting if empty.
             idempotency_key: a second call with the same one is answered with the first one's job; a new one if empty.
             requested_by: for the history.
-            limits: of the gate, by the names of `RetrainRequest`; the defaults where None.
+            limits: of the gate in percentage points, by the names of `regraft.gate_limits.GateLimits`; the defaults
+                where None.
+
+        Raises:
+            InvalidRequestError: a limit is no share of 100.
         """
+        from regraft.gate_limits import to_shares  # noqa: PLC0415 - pydantic takes a moment, which other calls spare
+
         request = retraining_pb2.RetrainRequest(
             name=name,
-            gate=gate.upper() or None,
+            gate=f"GATE_MODE_{gate.upper()}" if gate else None,
             idempotency_key=idempotency_key or str(uuid4()),
             requested_by=requested_by,
-            **limits,
+            limits=retraining_pb2.GateLimits(**to_shares(limits)),
         )
         with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s)
+            job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s).job
         return job
 
     def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
         """Yield a job whenever it changes, to its final state."""
         with self._errors():
-            yield from self._retraining.WatchRetrainJob(retraining_pb2.GetRetrainJobRequest(id=job_id))
+            for answer in self._retraining.WatchRetrainJob(retraining_pb2.WatchRetrainJobRequest(id=job_id)):
+                yield answer.job
 
     def get_job(self, job_id: str) -> retraining_pb2.RetrainJob:
         """Return a job as it stands."""
         request = retraining_pb2.GetRetrainJobRequest(id=job_id)
         with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.GetRetrainJob(request, timeout=self._timeout_s)
+            job: retraining_pb2.RetrainJob = self._retraining.GetRetrainJob(request, timeout=self._timeout_s).job
         return job
 
     def list_jobs(self, name: str = "") -> list[retraining_pb2.RetrainJob]:
         """Return the jobs, newest first."""
-        jobs: list[retraining_pb2.RetrainJob] = []
         request = retraining_pb2.ListRetrainJobsRequest(name=name)
-        with self._errors():
-            while True:
-                page = self._retraining.ListRetrainJobs(request, timeout=self._timeout_s)
-                jobs += page.jobs
-                request.page_token = page.next_page_token
-                if not request.page_token:
-                    return jobs
+        return [job for page in self._pages(self._retraining.ListRetrainJobs, request) for job in page.jobs]
 
     def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
         """Request the end of a job."""
         request = retraining_pb2.CancelRetrainJobRequest(id=job_id)
         with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s)
+            job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s).job
         return job
 
     def list_models(self) -> list[models_pb2.Model]:
         """Return every model of the server's store."""
-        with self._errors():
-            return list(self._models.ListModels(models_pb2.ListModelsRequest(), timeout=self._timeout_s).models)
+        pages = self._pages(self._models.ListModels, models_pb2.ListModelsRequest())
+        return [model for page in pages for model in page.models]
 
     def get_model(self, name: str = "") -> models_pb2.Model:
         """Return one model."""
         with self._errors():
             model: models_pb2.Model = self._models.GetModel(
                 models_pb2.GetModelRequest(name=name), timeout=self._timeout_s
-            )
+            ).model
         return model
 
     def promote(
@@ -323,7 +362,7 @@ class Client:
         why: str = "",
         expected: int | None = None,
         request_id: str = "",
-    ) -> models_pb2.Model:
+    ) -> models_pb2.PromoteResponse:
         """Promote a version to champion; it serves when this returns.
 
         Args:
@@ -343,26 +382,41 @@ class Client:
             request_id=request_id or str(uuid4()),
         )
         with self._errors():
-            model: models_pb2.Model = self._models.Promote(request, timeout=self._timeout_s)
-        return model
+            response: models_pb2.PromoteResponse = self._models.Promote(request, timeout=self._timeout_s)
+        return response
 
     def rollback(
         self, *, name: str = "", who: str = "", why: str = "", expected: int | None = None, request_id: str = ""
-    ) -> models_pb2.Model:
+    ) -> models_pb2.RollbackResponse:
         """Roll back to the champion before; arguments as `promote`."""
         request = models_pb2.RollbackRequest(
             name=name, who=who, why=why, expected_champion=expected, request_id=request_id or str(uuid4())
         )
         with self._errors():
-            model: models_pb2.Model = self._models.Rollback(request, timeout=self._timeout_s)
-        return model
+            response: models_pb2.RollbackResponse = self._models.Rollback(request, timeout=self._timeout_s)
+        return response
 
-    def shadow(self, version: int, *, name: str = "", who: str = "", why: str = "") -> models_pb2.Model:
-        """Shadow the champion with a version; 0 ends that."""
-        request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why)
+    def shadow(
+        self, version: int, *, name: str = "", who: str = "", why: str = "", etag: str = ""
+    ) -> models_pb2.ShadowResponse:
+        """Shadow the champion with a version; 0 ends that.
+
+        With the ``etag`` of the model that you go by, only while it is as you saw it.
+        """
+        request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why, etag=etag)
         with self._errors():
-            model: models_pb2.Model = self._models.Shadow(request, timeout=self._timeout_s)
-        return model
+            response: models_pb2.ShadowResponse = self._models.Shadow(request, timeout=self._timeout_s)
+        return response
+
+    def _pages(self, rpc: Any, request: Any) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
+        """Yield the pages of a list, to the last one."""
+        with self._errors():
+            while True:
+                page = rpc(request, timeout=self._timeout_s)
+                yield page
+                request.page_token = page.next_page_token
+                if not request.page_token:
+                    return
 
     def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
         """Yield the answers to a stream, then raise its error."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from regraft.client.client import MOST_BYTES, Client, MessageTooLargeError, too_large
+from regraft.client.message_values import word_of
 from regraft.datasets.labelled_files import LabelledFiles
 from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError
@@ -78,7 +79,7 @@ class Upload:
     def counts(self) -> dict[str, int]:
         """Count the pictures by outcome, zeros included."""
         answers = list(self.answers.values())  # gRPC's thread may still add some
-        counts = Counter(pb.AddExamplesResponse.Outcome.Name(each.outcome).lower() for each in answers)
+        counts = Counter(word_of(pb.AddExamplesResponse.Outcome, each.outcome).lower() for each in answers)
         counts["rejected"] += len(self._bad_lines)
         return {outcome: counts[outcome] for outcome in _OUTCOMES}
 
@@ -121,7 +122,7 @@ class Upload:
             raise InvalidRequestError(too_large(size_bytes, self._limit_bytes))
 
     def _reject(self, number: int, reason: str) -> None:
-        self.answers[number] = pb.AddExamplesResponse(outcome=pb.AddExamplesResponse.REJECTED, reason=reason)
+        self.answers[number] = pb.AddExamplesResponse(outcome=pb.AddExamplesResponse.OUTCOME_REJECTED, reason=reason)
 
 
 def _printable(text: str) -> str:

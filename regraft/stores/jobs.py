@@ -129,7 +129,7 @@ class RetrainJobs:
         model: str = "",
         state: JobState | None = None,
         *,
-        before: tuple[str, str] | None = None,
+        before: Sequence[str] | None = None,
         most: int | None = None,
     ) -> list[RetrainJob]:
         """Return retrain jobs by model and state, newest first.

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
+from unicodedata import normalize
 
 from sqlalchemy import (
     Column,
@@ -28,6 +29,7 @@ from regraft.label_rules import check_label, check_note, image_hash, nfc
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import embeddings, examples, label_history, splits
+from regraft.stores.etags import check_etag, etag_of
 from regraft.stores.split import group_of, record_split
 
 _QUOTA_PERIOD: Final = timedelta(hours=1)
@@ -75,6 +77,11 @@ class Example:
     def __post_init__(self) -> None:
         """Bring the label to its one form, also of older rows."""
         object.__setattr__(self, "label", nfc(self.label))
+
+    @property
+    def etag(self) -> str:
+        """The name of this state."""
+        return etag_of(*vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ class Labels:
         annotator: str = "",
         caller: str = "",
         hourly_quota: int = 0,
+        etag: str = "",
     ) -> Example:
         """Relabel an example, or one that was removed; return it.
 
@@ -191,16 +199,19 @@ class Labels:
             annotator: who says so.
             caller: who sends it.
             hourly_quota: as in `regraft.stores.examples.ExamplesStore.add_all`.
+            etag: of the example as the caller saw it; empty: as it is.
 
         Raises:
             NotFoundError: there is no such example, and never was.
             InvalidRequestError: the label is no label, or a note no text.
+            PreconditionError: it has another etag by now.
             OverloadedError: the caller's quota is used up.
             StorageError: the database refused; all is as it was.
         """
         label = nfc(label)
         check_label(label)
-        return self._change(model, sha256, Labelling(label, source, annotator, "", caller, utc_now()), hourly_quota)
+        labelling = Labelling(label, source, annotator, "", caller, utc_now())
+        return self._change(model, sha256, labelling, hourly_quota, etag)
 
     def remove(
         self,
@@ -211,13 +222,15 @@ class Labels:
         annotator: str = "",
         caller: str = "",
         hourly_quota: int = 0,
+        etag: str = "",
     ) -> Example:
         """Take an example out of training; return it as it was.
 
         Its bytes and its history stay, so that a version fitted on it can still be accounted for. Arguments and errors
         as `relabel`.
         """
-        return self._change(model, sha256, Labelling(None, source, annotator, "", caller, utc_now()), hourly_quota)
+        labelling = Labelling(None, source, annotator, "", caller, utc_now())
+        return self._change(model, sha256, labelling, hourly_quota, etag)
 
     def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
         """Return the seconds until a caller may label again, 0 if now."""
@@ -242,7 +255,7 @@ class Labels:
                 here = _example(model, sha256) & (examples.c.label == label) & (examples.c.vouched_by == "")
                 connection.execute(update(examples).where(here).values(quarantine=why))
 
-    def release(self, model: str, sha256: str, *, annotator: str = "", caller: str = "") -> Example:
+    def release(self, model: str, sha256: str, *, annotator: str = "", caller: str = "", etag: str = "") -> Example:
         """Release an example from quarantine, and return it.
 
         Args:
@@ -250,10 +263,11 @@ class Labels:
             sha256: of the picture.
             annotator: who says so.
             caller: who sends it.
+            etag: as in `relabel`.
 
         Raises:
             NotFoundError: there is no such example.
-            PreconditionError: it is not in quarantine.
+            PreconditionError: it is not in quarantine, or has another etag by now.
             InvalidRequestError: the annotator is no text.
             StorageError: the database refused; all is as it was.
         """
@@ -264,6 +278,7 @@ class Labels:
             if row is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             before = Example(*row)
+            check_etag(etag, before.etag, f"example {sha256!r}")
             if not before.quarantine:
                 raise PreconditionError(f"example {sha256!r} is not in quarantine: retrains learn from it already")
             vouched_by = annotator or caller or "unknown"
@@ -273,7 +288,7 @@ class Labels:
             connection.execute(insert(label_history), {"model": model, "sha256": sha256, **vars(entry)})
             return replace(before, **changes)
 
-    def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int) -> Example:
+    def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int, etag: str) -> Example:
         check_note("source", labelling.source)
         check_note("annotator", labelling.annotator)
         here = _example(model, sha256)
@@ -286,6 +301,7 @@ class Labels:
                 labelling = replace(labelling, source=labelling.source or (before.source if before else ""))
             if before is None:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
+            check_etag(etag, before.etag, f"example {sha256!r}")
             if labelling.label != before.label:
                 if hourly_quota and (wait_s := _next_fits_s(connection, labelling.caller, hourly_quota)):
                     raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
@@ -297,11 +313,24 @@ class Labels:
             added_at = before.added_at if before.label else labelling.at
             return replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
 
-    def in_force(self, model: str, *, quarantined: bool = False) -> list[Example]:
-        """Return the examples in force, or in quarantine, ordered by hash."""
-        query = _EXAMPLES.where(examples.c.model == model).order_by(examples.c.sha256)
+    def in_force(
+        self, model: str, *, label: str = "", quarantined: bool = False, after: str = "", most: int | None = None
+    ) -> list[Example]:
+        """Return the examples in force, ordered by hash.
+
+        Args:
+            model: whose they are.
+            label: of this one only; of all if empty.
+            quarantined: those in quarantine only.
+            after: only those whose hash comes after this one.
+            most: no more than so many.
+        """
+        query = _EXAMPLES.where(examples.c.model == model, examples.c.sha256 > after).order_by(examples.c.sha256)
+        if label:
+            query = query.where(examples.c.label.in_([normalize(form, label) for form in ("NFC", "NFD")]))  # older rows
         if quarantined:
             query = query.where(examples.c.quarantine != "")
+        query = query.limit(most)
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 

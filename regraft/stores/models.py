@@ -29,6 +29,7 @@ from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, Pr
 from regraft.files import fsync_folder, locked, storage_errors, utc_now
 from regraft.label_rules import nfc
 from regraft.model_names import case_variant, is_model_name, model_name
+from regraft.stores.etags import check_etag, etag_of
 
 log = logging.getLogger("regraft.store")
 
@@ -298,17 +299,25 @@ class ModelStore:
         """Return the version that shadows the champion, or None."""
         return shadow_of(self._read_history(name))
 
-    def set_shadow(self, name: str, version: int | None, *, who: str, why: str) -> HistoryEntry:
+    def etag(self, name: str) -> str:
+        """Return the name of a model's state, which every line of its history changes."""
+        history = self._read_history(name)
+        return etag_of(name, len(history), *(vars(history[-1]).values() if history else ()))
+
+    def set_shadow(self, name: str, version: int | None, *, who: str, why: str, etag: str = "") -> HistoryEntry:
         """Let a version shadow the champion, or end that with None.
+
+        ``etag`` is of the model as the caller saw it; empty: as it is.
 
         Raises:
             NotFoundError: no such version.
-            PreconditionError: it is the champion, or there is no shadow that could end.
+            PreconditionError: it is the champion, or there is no shadow that could end, or the etag is another by now.
             StorageError: the disk refused; everything is as it was.
         """
         if version is not None:
             self.folder(name, version)
         with self._moving(name):
+            check_etag(etag, self.etag(name), f"model {name!r}")
             champion, shadow = self.champion(name), self.shadow(name)
             if version is not None and version == champion:
                 raise PreconditionError(f"version {version} of {name!r} is the champion: it cannot shadow itself")

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/classifier.proto\x12\nregraft.v1\"=\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\r\"\xfb\x01\n\x10\x43lassifyResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x16.regraft.v1.Prediction\x12$\n\x07novelty\x18\x04 \x01(\x0b\x32\x13.regraft.v1.Novelty\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.regraft.v1.Timings\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x62stain\x18\x07 \x01(\x08\x12*\n\nabstention\x18\x08 \x01(\x0b\x32\x16.regraft.v1.Abstention\"0\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"=\n\x07Novelty\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x02\x12\x10\n\x08is_novel\x18\x03 \x01(\x08\"G\n\nAbstention\x12\x14\n\x0ctarget_error\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x03 \x01(\x02\"V\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\"d\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.regraft.v1.ClassifyRequest\x12\x11\n\tany_order\x18\x03 \x01(\x08\"\x8b\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.regraft.v1.ClassifyResponseH\x00\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.regraft.v1.StreamErrorH\x00\x42\t\n\x07outcome\",\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t2\xb0\x01\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1b.regraft.v1.ClassifyRequest\x1a\x1c.regraft.v1.ClassifyResponse\x12[\n\x0e\x43lassifyStream\x12!.regraft.v1.ClassifyStreamRequest\x1a\".regraft.v1.ClassifyStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/classifier.proto\x12\nregraft.v1\"=\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\r\"\xfb\x01\n\x10\x43lassifyResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x16.regraft.v1.Prediction\x12$\n\x07novelty\x18\x04 \x01(\x0b\x32\x13.regraft.v1.Novelty\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.regraft.v1.Timings\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x62stain\x18\x07 \x01(\x08\x12*\n\nabstention\x18\x08 \x01(\x0b\x32\x16.regraft.v1.Abstention\"0\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"=\n\x07Novelty\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x02\x12\x10\n\x08is_novel\x18\x03 \x01(\x08\"G\n\nAbstention\x12\x14\n\x0ctarget_error\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x03 \x01(\x02\"V\n\x07Timings\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\"d\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.regraft.v1.ClassifyRequest\x12\x11\n\tany_order\x18\x03 \x01(\x08\"\x8c\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.regraft.v1.ClassifyResponseH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.regraft.v1.PictureErrorH\x00\x42\t\n\x07outcome\"E\n\x14\x42\x61tchClassifyRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.regraft.v1.ClassifyRequest\"F\n\x15\x42\x61tchClassifyResponse\x12-\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1b.regraft.v1.ClassifyOutcome\"y\n\x0f\x43lassifyOutcome\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.regraft.v1.ClassifyResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.regraft.v1.PictureErrorH\x00\x42\t\n\x07outcome\"=\n\x0cPictureError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t2\x86\x02\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1b.regraft.v1.ClassifyRequest\x1a\x1c.regraft.v1.ClassifyResponse\x12[\n\x0e\x43lassifyStream\x12!.regraft.v1.ClassifyStreamRequest\x1a\".regraft.v1.ClassifyStreamResponse(\x01\x30\x01\x12T\n\rBatchClassify\x12 .regraft.v1.BatchClassifyRequest\x1a!.regraft.v1.BatchClassifyResponseBP\n\nregraft.v1B\x0f\x43lassifierProtoP\x01Z\x14regraft/v1;regraftv1\xaa\x02\nRegraft.V1\xea\x02\x0bRegraft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'regraft.v1.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nregraft.v1B\017ClassifierProtoP\001Z\024regraft/v1;regraftv1\252\002\nRegraft.V1\352\002\013Regraft::V1'
   _globals['_CLASSIFYREQUEST']._serialized_start=43
   _globals['_CLASSIFYREQUEST']._serialized_end=104
   _globals['_CLASSIFYRESPONSE']._serialized_start=107
@@ -46,9 +47,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=634
   _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=734
   _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=737
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=876
-  _globals['_STREAMERROR']._serialized_start=878
-  _globals['_STREAMERROR']._serialized_end=922
-  _globals['_CLASSIFIER']._serialized_start=925
-  _globals['_CLASSIFIER']._serialized_end=1101
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=877
+  _globals['_BATCHCLASSIFYREQUEST']._serialized_start=879
+  _globals['_BATCHCLASSIFYREQUEST']._serialized_end=948
+  _globals['_BATCHCLASSIFYRESPONSE']._serialized_start=950
+  _globals['_BATCHCLASSIFYRESPONSE']._serialized_end=1020
+  _globals['_CLASSIFYOUTCOME']._serialized_start=1022
+  _globals['_CLASSIFYOUTCOME']._serialized_end=1143
+  _globals['_PICTUREERROR']._serialized_start=1145
+  _globals['_PICTUREERROR']._serialized_end=1206
+  _globals['_CLASSIFIER']._serialized_start=1209
+  _globals['_CLASSIFIER']._serialized_end=1471
 # @@protoc_insertion_point(module_scope)

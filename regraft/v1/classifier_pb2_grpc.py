@@ -45,6 +45,11 @@ class ClassifierStub(object):
                 request_serializer=regraft_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
                 _registered_method=True)
+        self.BatchClassify = channel.unary_unary(
+                '/regraft.v1.Classifier/BatchClassify',
+                request_serializer=regraft_dot_v1_dot_classifier__pb2.BatchClassifyRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_classifier__pb2.BatchClassifyResponse.FromString,
+                _registered_method=True)
 
 
 class ClassifierServicer(object):
@@ -72,6 +77,14 @@ class ClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchClassify(self, request, context):
+        """Classify some pictures in one message, for clients that cannot stream. Each is answered as Classify would answer it
+        alone, in the order of the requests; the limit of a message holds for all of them together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +97,11 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.ClassifyStream,
                     request_deserializer=regraft_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
+            'BatchClassify': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchClassify,
+                    request_deserializer=regraft_dot_v1_dot_classifier__pb2.BatchClassifyRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_classifier__pb2.BatchClassifyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,6 +159,33 @@ class Classifier(object):
             '/regraft.v1.Classifier/ClassifyStream',
             regraft_dot_v1_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
             regraft_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchClassify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Classifier/BatchClassify',
+            regraft_dot_v1_dot_classifier__pb2.BatchClassifyRequest.SerializeToString,
+            regraft_dot_v1_dot_classifier__pb2.BatchClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

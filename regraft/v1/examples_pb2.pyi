@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -8,19 +11,31 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListExamplesRequest(_message.Message):
-    __slots__ = ("name", "label", "with_images", "quarantined")
+    __slots__ = ("name", "label", "with_images", "quarantined", "page_size", "page_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     WITH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     label: str
     with_images: bool
     quarantined: bool
-    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListExamplesResponse(_message.Message):
+    __slots__ = ("examples", "next_page_token")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedCompositeFieldContainer[Example]
+    next_page_token: str
+    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group")
+    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group", "etag")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -29,15 +44,17 @@ class Example(_message.Message):
     QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     VOUCHED_BY_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     label: str
     source: str
-    added_at: str
+    added_at: _timestamp_pb2.Timestamp
     image: bytes
     quarantine: str
     vouched_by: str
     group: str
-    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[str] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class GetExampleRequest(_message.Message):
     __slots__ = ("name", "sha256", "with_image")
@@ -70,42 +87,66 @@ class Labelling(_message.Message):
     annotator: str
     request_id: str
     caller: str
-    at: str
-    def __init__(self, label: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., caller: _Optional[str] = ..., at: _Optional[str] = ...) -> None: ...
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, label: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., caller: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RelabelExampleRequest(_message.Message):
-    __slots__ = ("name", "sha256", "label", "annotator")
+    __slots__ = ("name", "sha256", "label", "annotator", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     sha256: str
     label: str
     annotator: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., label: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., label: _Optional[str] = ..., annotator: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class RelabelExampleResponse(_message.Message):
+    __slots__ = ("example",)
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    example: Example
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
 
 class RemoveExampleRequest(_message.Message):
-    __slots__ = ("name", "sha256", "why", "annotator")
+    __slots__ = ("name", "sha256", "why", "annotator", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     sha256: str
     why: str
     annotator: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., why: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., why: _Optional[str] = ..., annotator: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class RemoveExampleResponse(_message.Message):
+    __slots__ = ("example",)
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    example: Example
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
 
 class ReleaseExampleRequest(_message.Message):
-    __slots__ = ("name", "sha256", "annotator")
+    __slots__ = ("name", "sha256", "annotator", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     sha256: str
     annotator: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., annotator: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class ReleaseExampleResponse(_message.Message):
+    __slots__ = ("example",)
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    example: Example
+    def __init__(self, example: _Optional[_Union[Example, _Mapping]] = ...) -> None: ...
 
 class SuggestRequest(_message.Message):
     __slots__ = ("name", "count", "with_images")
@@ -117,20 +158,26 @@ class SuggestRequest(_message.Message):
     with_images: bool
     def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ..., with_images: bool = ...) -> None: ...
 
+class SuggestResponse(_message.Message):
+    __slots__ = ("suggestion",)
+    SUGGESTION_FIELD_NUMBER: _ClassVar[int]
+    suggestion: Suggestion
+    def __init__(self, suggestion: _Optional[_Union[Suggestion, _Mapping]] = ...) -> None: ...
+
 class Suggestion(_message.Message):
     __slots__ = ("request_id", "reason", "label", "probability", "novelty", "image")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[Suggestion.Reason]
-        RANDOM: _ClassVar[Suggestion.Reason]
-        TYPICAL: _ClassVar[Suggestion.Reason]
-        UNCERTAIN: _ClassVar[Suggestion.Reason]
-        NOVEL: _ClassVar[Suggestion.Reason]
+        REASON_RANDOM: _ClassVar[Suggestion.Reason]
+        REASON_TYPICAL: _ClassVar[Suggestion.Reason]
+        REASON_UNCERTAIN: _ClassVar[Suggestion.Reason]
+        REASON_NOVEL: _ClassVar[Suggestion.Reason]
     REASON_UNSPECIFIED: Suggestion.Reason
-    RANDOM: Suggestion.Reason
-    TYPICAL: Suggestion.Reason
-    UNCERTAIN: Suggestion.Reason
-    NOVEL: Suggestion.Reason
+    REASON_RANDOM: Suggestion.Reason
+    REASON_TYPICAL: Suggestion.Reason
+    REASON_UNCERTAIN: Suggestion.Reason
+    REASON_NOVEL: Suggestion.Reason
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]

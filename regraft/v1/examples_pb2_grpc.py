@@ -35,10 +35,10 @@ class ExamplesStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.ListExamples = channel.unary_stream(
+        self.ListExamples = channel.unary_unary(
                 '/regraft.v1.Examples/ListExamples',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.ListExamplesRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.ListExamplesResponse.FromString,
                 _registered_method=True)
         self.GetExample = channel.unary_unary(
                 '/regraft.v1.Examples/GetExample',
@@ -48,22 +48,22 @@ class ExamplesStub(object):
         self.RelabelExample = channel.unary_unary(
                 '/regraft.v1.Examples/RelabelExample',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.RelabelExampleRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RelabelExampleResponse.FromString,
                 _registered_method=True)
         self.RemoveExample = channel.unary_unary(
                 '/regraft.v1.Examples/RemoveExample',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.FromString,
                 _registered_method=True)
         self.ReleaseExample = channel.unary_unary(
                 '/regraft.v1.Examples/ReleaseExample',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_examples__pb2.Example.FromString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleResponse.FromString,
                 _registered_method=True)
         self.Suggest = channel.unary_stream(
                 '/regraft.v1.Examples/Suggest',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.SuggestRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_examples__pb2.Suggestion.FromString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.SuggestResponse.FromString,
                 _registered_method=True)
 
 
@@ -72,7 +72,7 @@ class ExamplesServicer(object):
     """
 
     def ListExamples(self, request, context):
-        """The examples in force, ordered by hash.
+        """The examples in force, ordered by hash, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,8 +94,7 @@ class ExamplesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveExample(self, request, context):
-        """Take an example out of training, from the next retrain on. Its bytes and its history stay. The answer is the
-        example as it was.
+        """Take an example out of training, from the next retrain on. Its bytes and its history stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,10 +118,10 @@ class ExamplesServicer(object):
 
 def add_ExamplesServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ListExamples': grpc.unary_stream_rpc_method_handler(
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
                     servicer.ListExamples,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.ListExamplesRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.ListExamplesResponse.SerializeToString,
             ),
             'GetExample': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExample,
@@ -132,22 +131,22 @@ def add_ExamplesServicer_to_server(servicer, server):
             'RelabelExample': grpc.unary_unary_rpc_method_handler(
                     servicer.RelabelExample,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.RelabelExampleRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RelabelExampleResponse.SerializeToString,
             ),
             'RemoveExample': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveExample,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.SerializeToString,
             ),
             'ReleaseExample': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseExample,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_examples__pb2.Example.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleResponse.SerializeToString,
             ),
             'Suggest': grpc.unary_stream_rpc_method_handler(
                     servicer.Suggest,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.SuggestRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_examples__pb2.Suggestion.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.SuggestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,12 +171,12 @@ class Examples(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
             '/regraft.v1.Examples/ListExamples',
             regraft_dot_v1_dot_examples__pb2.ListExamplesRequest.SerializeToString,
-            regraft_dot_v1_dot_examples__pb2.Example.FromString,
+            regraft_dot_v1_dot_examples__pb2.ListExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -231,7 +230,7 @@ class Examples(object):
             target,
             '/regraft.v1.Examples/RelabelExample',
             regraft_dot_v1_dot_examples__pb2.RelabelExampleRequest.SerializeToString,
-            regraft_dot_v1_dot_examples__pb2.Example.FromString,
+            regraft_dot_v1_dot_examples__pb2.RelabelExampleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -258,7 +257,7 @@ class Examples(object):
             target,
             '/regraft.v1.Examples/RemoveExample',
             regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
-            regraft_dot_v1_dot_examples__pb2.Example.FromString,
+            regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -285,7 +284,7 @@ class Examples(object):
             target,
             '/regraft.v1.Examples/ReleaseExample',
             regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.SerializeToString,
-            regraft_dot_v1_dot_examples__pb2.Example.FromString,
+            regraft_dot_v1_dot_examples__pb2.ReleaseExampleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -312,7 +311,7 @@ class Examples(object):
             target,
             '/regraft.v1.Examples/Suggest',
             regraft_dot_v1_dot_examples__pb2.SuggestRequest.SerializeToString,
-            regraft_dot_v1_dot_examples__pb2.Suggestion.FromString,
+            regraft_dot_v1_dot_examples__pb2.SuggestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,43 +22,53 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17regraft/v1/models.proto\x12\nregraft.v1\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.regraft.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x93\x01\n\x0ePromoteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_champion\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x14\n\x12_expected_champion\"\x83\x01\n\x0fRollbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03who\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_champion\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x14\n\x12_expected_champion\"H\n\rShadowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\"\x93\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eserved_version\x18\x02 \x01(\x03\x12\x10\n\x08\x63hampion\x18\x03 \x01(\x03\x12\x10\n\x08versions\x18\x04 \x03(\x03\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x08 \x01(\t\x12\x11\n\tcard_json\x18\t \x01(\t\x12\x15\n\x08\x65xamples\x18\n \x01(\x03H\x00\x88\x01\x01\x12)\n\x07history\x18\x0b \x03(\x0b\x32\x18.regraft.v1.HistoryEntry\x12\"\n\x06shadow\x18\x0c \x01(\x0b\x32\x12.regraft.v1.Shadow\x12 \n\x05\x64rift\x18\r \x01(\x0b\x32\x11.regraft.v1.Drift\x12\"\n\x06\x62\x61king\x18\x0e \x01(\x0b\x32\x12.regraft.v1.Baking\x12(\n\x06\x65\x66\x66\x65\x63t\x18\x0f \x01(\x0b\x32\x18.regraft.v1.HistoryEntryB\x0b\n\t_examples\"\x85\x01\n\x06Shadow\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x03\x12\x0e\n\x06\x61greed\x18\x04 \x01(\x03\x12\x18\n\x10\x63onfidence_shift\x18\x05 \x01(\x01\x12\x1f\n\x05\x66lips\x18\x06 \x03(\x0b\x32\x10.regraft.v1.Flip\"8\n\x04\x46lip\x12\x10\n\x08\x63hampion\x18\x01 \x01(\t\x12\x0e\n\x06shadow\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x03\"\xce\x01\n\x05\x44rift\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.regraft.v1.Drift.State\x12\x0e\n\x06images\x18\x02 \x01(\x03\x12\x15\n\runknown_share\x18\x03 \x01(\x01\x12!\n\x06shifts\x18\x04 \x03(\x0b\x32\x11.regraft.v1.Shift\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tNOT_KNOWN\x10\x01\x12\x0b\n\x07TOO_FEW\x10\x02\x12\n\n\x06STEADY\x10\x03\x12\x0b\n\x07\x44RIFTED\x10\x04\"A\n\x05Shift\x12\n\n\x02of\x18\x01 \x01(\t\x12\n\n\x02ks\x18\x02 \x01(\x01\x12\x0f\n\x07p_value\x18\x03 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x04 \x01(\x08\"P\n\x06\x42\x61king\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x10\n\x08previous\x18\x02 \x01(\x03\x12\x13\n\x0bremaining_s\x18\x03 \x01(\x01\x12\x0e\n\x06images\x18\x04 \x01(\x03\"\x87\x01\n\x0cHistoryEntry\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08previous\x18\x03 \x01(\x03\x12\x0b\n\x03who\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0b\n\x03job\x18\x06 \x01(\t\x12\n\n\x02\x61t\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t2\xbf\x02\n\x06Models\x12K\n\nListModels\x12\x1d.regraft.v1.ListModelsRequest\x1a\x1e.regraft.v1.ListModelsResponse\x12:\n\x08GetModel\x12\x1b.regraft.v1.GetModelRequest\x1a\x11.regraft.v1.Model\x12\x38\n\x07Promote\x12\x1a.regraft.v1.PromoteRequest\x1a\x11.regraft.v1.Model\x12:\n\x08Rollback\x12\x1b.regraft.v1.RollbackRequest\x1a\x11.regraft.v1.Model\x12\x36\n\x06Shadow\x12\x19.regraft.v1.ShadowRequest\x1a\x11.regraft.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17regraft/v1/models.proto\x12\nregraft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.regraft.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.regraft.v1.Model\"\x93\x01\n\x0ePromoteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_champion\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x14\n\x12_expected_champion\"]\n\x0fPromoteResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.regraft.v1.Model\x12(\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0b\x32\x18.regraft.v1.HistoryEntry\"\x83\x01\n\x0fRollbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03who\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_champion\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x14\n\x12_expected_champion\"^\n\x10RollbackResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.regraft.v1.Model\x12(\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0b\x32\x18.regraft.v1.HistoryEntry\"V\n\rShadowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\\\n\x0eShadowResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.regraft.v1.Model\x12(\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0b\x32\x18.regraft.v1.HistoryEntry\"\xf7\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eserved_version\x18\x02 \x01(\x03\x12\x10\n\x08\x63hampion\x18\x03 \x01(\x03\x12\x10\n\x08versions\x18\x04 \x03(\x03\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x08 \x01(\t\x12\x11\n\tcard_json\x18\t \x01(\t\x12\x15\n\x08\x65xamples\x18\n \x01(\x03H\x00\x88\x01\x01\x12)\n\x07history\x18\x0b \x03(\x0b\x32\x18.regraft.v1.HistoryEntry\x12\"\n\x06shadow\x18\x0c \x01(\x0b\x32\x12.regraft.v1.Shadow\x12 \n\x05\x64rift\x18\r \x01(\x0b\x32\x11.regraft.v1.Drift\x12\"\n\x06\x62\x61king\x18\x0e \x01(\x0b\x32\x12.regraft.v1.Baking\x12\x0c\n\x04\x65tag\x18\x0f \x01(\tB\x0b\n\t_examples\"\x85\x01\n\x06Shadow\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x03\x12\x0e\n\x06\x61greed\x18\x04 \x01(\x03\x12\x18\n\x10\x63onfidence_shift\x18\x05 \x01(\x01\x12\x1f\n\x05\x66lips\x18\x06 \x03(\x0b\x32\x10.regraft.v1.Flip\"8\n\x04\x46lip\x12\x10\n\x08\x63hampion\x18\x01 \x01(\t\x12\x0e\n\x06shadow\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x03\"\xe6\x01\n\x05\x44rift\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.regraft.v1.Drift.State\x12\x0e\n\x06images\x18\x02 \x01(\x03\x12\x15\n\runknown_share\x18\x03 \x01(\x01\x12!\n\x06shifts\x18\x04 \x03(\x0b\x32\x11.regraft.v1.Shift\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_NOT_KNOWN\x10\x01\x12\x11\n\rSTATE_TOO_FEW\x10\x02\x12\x10\n\x0cSTATE_STEADY\x10\x03\x12\x11\n\rSTATE_DRIFTED\x10\x04\"A\n\x05Shift\x12\n\n\x02of\x18\x01 \x01(\t\x12\n\n\x02ks\x18\x02 \x01(\x01\x12\x0f\n\x07p_value\x18\x03 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x04 \x01(\x08\"P\n\x06\x42\x61king\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x10\n\x08previous\x18\x02 \x01(\x03\x12\x13\n\x0bremaining_s\x18\x03 \x01(\x01\x12\x0e\n\x06images\x18\x04 \x01(\x03\"\xa3\x01\n\x0cHistoryEntry\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08previous\x18\x03 \x01(\x03\x12\x0b\n\x03who\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0b\n\x03job\x18\x06 \x01(\t\x12&\n\x02\x61t\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x08 \x01(\t2\xe8\x02\n\x06Models\x12K\n\nListModels\x12\x1d.regraft.v1.ListModelsRequest\x1a\x1e.regraft.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.regraft.v1.GetModelRequest\x1a\x1c.regraft.v1.GetModelResponse\x12\x42\n\x07Promote\x12\x1a.regraft.v1.PromoteRequest\x1a\x1b.regraft.v1.PromoteResponse\x12\x45\n\x08Rollback\x12\x1b.regraft.v1.RollbackRequest\x1a\x1c.regraft.v1.RollbackResponse\x12?\n\x06Shadow\x12\x19.regraft.v1.ShadowRequest\x1a\x1a.regraft.v1.ShadowResponseBL\n\nregraft.v1B\x0bModelsProtoP\x01Z\x14regraft/v1;regraftv1\xaa\x02\nRegraft.V1\xea\x02\x0bRegraft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'regraft.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_LISTMODELSREQUEST']._serialized_start=39
-  _globals['_LISTMODELSREQUEST']._serialized_end=58
-  _globals['_LISTMODELSRESPONSE']._serialized_start=60
-  _globals['_LISTMODELSRESPONSE']._serialized_end=115
-  _globals['_GETMODELREQUEST']._serialized_start=117
-  _globals['_GETMODELREQUEST']._serialized_end=148
-  _globals['_PROMOTEREQUEST']._serialized_start=151
-  _globals['_PROMOTEREQUEST']._serialized_end=298
-  _globals['_ROLLBACKREQUEST']._serialized_start=301
-  _globals['_ROLLBACKREQUEST']._serialized_end=432
-  _globals['_SHADOWREQUEST']._serialized_start=434
-  _globals['_SHADOWREQUEST']._serialized_end=506
-  _globals['_MODEL']._serialized_start=509
-  _globals['_MODEL']._serialized_end=912
-  _globals['_SHADOW']._serialized_start=915
-  _globals['_SHADOW']._serialized_end=1048
-  _globals['_FLIP']._serialized_start=1050
-  _globals['_FLIP']._serialized_end=1106
-  _globals['_DRIFT']._serialized_start=1109
-  _globals['_DRIFT']._serialized_end=1315
-  _globals['_DRIFT_STATE']._serialized_start=1232
-  _globals['_DRIFT_STATE']._serialized_end=1315
-  _globals['_SHIFT']._serialized_start=1317
-  _globals['_SHIFT']._serialized_end=1382
-  _globals['_BAKING']._serialized_start=1384
-  _globals['_BAKING']._serialized_end=1464
-  _globals['_HISTORYENTRY']._serialized_start=1467
-  _globals['_HISTORYENTRY']._serialized_end=1602
-  _globals['_MODELS']._serialized_start=1605
-  _globals['_MODELS']._serialized_end=1924
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nregraft.v1B\013ModelsProtoP\001Z\024regraft/v1;regraftv1\252\002\nRegraft.V1\352\002\013Regraft::V1'
+  _globals['_LISTMODELSREQUEST']._serialized_start=72
+  _globals['_LISTMODELSREQUEST']._serialized_end=130
+  _globals['_LISTMODELSRESPONSE']._serialized_start=132
+  _globals['_LISTMODELSRESPONSE']._serialized_end=212
+  _globals['_GETMODELREQUEST']._serialized_start=214
+  _globals['_GETMODELREQUEST']._serialized_end=245
+  _globals['_GETMODELRESPONSE']._serialized_start=247
+  _globals['_GETMODELRESPONSE']._serialized_end=299
+  _globals['_PROMOTEREQUEST']._serialized_start=302
+  _globals['_PROMOTEREQUEST']._serialized_end=449
+  _globals['_PROMOTERESPONSE']._serialized_start=451
+  _globals['_PROMOTERESPONSE']._serialized_end=544
+  _globals['_ROLLBACKREQUEST']._serialized_start=547
+  _globals['_ROLLBACKREQUEST']._serialized_end=678
+  _globals['_ROLLBACKRESPONSE']._serialized_start=680
+  _globals['_ROLLBACKRESPONSE']._serialized_end=774
+  _globals['_SHADOWREQUEST']._serialized_start=776
+  _globals['_SHADOWREQUEST']._serialized_end=862
+  _globals['_SHADOWRESPONSE']._serialized_start=864
+  _globals['_SHADOWRESPONSE']._serialized_end=956
+  _globals['_MODEL']._serialized_start=959
+  _globals['_MODEL']._serialized_end=1334
+  _globals['_SHADOW']._serialized_start=1337
+  _globals['_SHADOW']._serialized_end=1470
+  _globals['_FLIP']._serialized_start=1472
+  _globals['_FLIP']._serialized_end=1528
+  _globals['_DRIFT']._serialized_start=1531
+  _globals['_DRIFT']._serialized_end=1761
+  _globals['_DRIFT_STATE']._serialized_start=1654
+  _globals['_DRIFT_STATE']._serialized_end=1761
+  _globals['_SHIFT']._serialized_start=1763
+  _globals['_SHIFT']._serialized_end=1828
+  _globals['_BAKING']._serialized_start=1830
+  _globals['_BAKING']._serialized_end=1910
+  _globals['_HISTORYENTRY']._serialized_start=1913
+  _globals['_HISTORYENTRY']._serialized_end=2076
+  _globals['_MODELS']._serialized_start=2079
+  _globals['_MODELS']._serialized_end=2439
 # @@protoc_insertion_point(module_scope)

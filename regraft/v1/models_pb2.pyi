@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -8,20 +11,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListModelsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("models",)
+    __slots__ = ("models", "next_page_token")
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
     __slots__ = ("name", "version", "who", "why", "expected_champion", "request_id")
@@ -39,6 +54,14 @@ class PromoteRequest(_message.Message):
     request_id: str
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., expected_champion: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class PromoteResponse(_message.Message):
+    __slots__ = ("model", "effect")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    effect: HistoryEntry
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
+
 class RollbackRequest(_message.Message):
     __slots__ = ("name", "who", "why", "expected_champion", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -53,20 +76,38 @@ class RollbackRequest(_message.Message):
     request_id: str
     def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., expected_champion: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class RollbackResponse(_message.Message):
+    __slots__ = ("model", "effect")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    effect: HistoryEntry
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
+
 class ShadowRequest(_message.Message):
-    __slots__ = ("name", "version", "who", "why")
+    __slots__ = ("name", "version", "who", "why", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     who: str
     why: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class ShadowResponse(_message.Message):
+    __slots__ = ("model", "effect")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    effect: HistoryEntry
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "effect")
+    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVED_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -81,7 +122,7 @@ class Model(_message.Message):
     SHADOW_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
     BAKING_FIELD_NUMBER: _ClassVar[int]
-    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     served_version: int
     champion: int
@@ -96,8 +137,8 @@ class Model(_message.Message):
     shadow: Shadow
     drift: Drift
     baking: Baking
-    effect: HistoryEntry
-    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Shadow(_message.Message):
     __slots__ = ("version", "problem", "images", "agreed", "confidence_shift", "flips")
@@ -130,15 +171,15 @@ class Drift(_message.Message):
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Drift.State]
-        NOT_KNOWN: _ClassVar[Drift.State]
-        TOO_FEW: _ClassVar[Drift.State]
-        STEADY: _ClassVar[Drift.State]
-        DRIFTED: _ClassVar[Drift.State]
+        STATE_NOT_KNOWN: _ClassVar[Drift.State]
+        STATE_TOO_FEW: _ClassVar[Drift.State]
+        STATE_STEADY: _ClassVar[Drift.State]
+        STATE_DRIFTED: _ClassVar[Drift.State]
     STATE_UNSPECIFIED: Drift.State
-    NOT_KNOWN: Drift.State
-    TOO_FEW: Drift.State
-    STEADY: Drift.State
-    DRIFTED: Drift.State
+    STATE_NOT_KNOWN: Drift.State
+    STATE_TOO_FEW: Drift.State
+    STATE_STEADY: Drift.State
+    STATE_DRIFTED: Drift.State
     STATE_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_SHARE_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +230,6 @@ class HistoryEntry(_message.Message):
     who: str
     why: str
     job: str
-    at: str
+    at: _timestamp_pb2.Timestamp
     request_id: str
-    def __init__(self, event: _Optional[str] = ..., version: _Optional[int] = ..., previous: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., job: _Optional[str] = ..., at: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, event: _Optional[str] = ..., version: _Optional[int] = ..., previous: _Optional[int] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., job: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...

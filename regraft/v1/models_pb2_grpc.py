@@ -43,22 +43,22 @@ class ModelsStub(object):
         self.GetModel = channel.unary_unary(
                 '/regraft.v1.Models/GetModel',
                 request_serializer=regraft_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
         self.Promote = channel.unary_unary(
                 '/regraft.v1.Models/Promote',
                 request_serializer=regraft_dot_v1_dot_models__pb2.PromoteRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.PromoteResponse.FromString,
                 _registered_method=True)
         self.Rollback = channel.unary_unary(
                 '/regraft.v1.Models/Rollback',
                 request_serializer=regraft_dot_v1_dot_models__pb2.RollbackRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.RollbackResponse.FromString,
                 _registered_method=True)
         self.Shadow = channel.unary_unary(
                 '/regraft.v1.Models/Shadow',
                 request_serializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_models__pb2.Model.FromString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
                 _registered_method=True)
 
 
@@ -67,13 +67,15 @@ class ModelsServicer(object):
     """
 
     def ListModels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The models of the server's store, by name, a page at a time.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One model. NOT_FOUND: the store has none of this name; the text says which it has.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -115,22 +117,22 @@ def add_ModelsServicer_to_server(servicer, server):
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.GetModelRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
             ),
             'Promote': grpc.unary_unary_rpc_method_handler(
                     servicer.Promote,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.PromoteRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.PromoteResponse.SerializeToString,
             ),
             'Rollback': grpc.unary_unary_rpc_method_handler(
                     servicer.Rollback,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.RollbackRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.RollbackResponse.SerializeToString,
             ),
             'Shadow': grpc.unary_unary_rpc_method_handler(
                     servicer.Shadow,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_models__pb2.Model.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,7 +189,7 @@ class Models(object):
             target,
             '/regraft.v1.Models/GetModel',
             regraft_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
-            regraft_dot_v1_dot_models__pb2.Model.FromString,
+            regraft_dot_v1_dot_models__pb2.GetModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -214,7 +216,7 @@ class Models(object):
             target,
             '/regraft.v1.Models/Promote',
             regraft_dot_v1_dot_models__pb2.PromoteRequest.SerializeToString,
-            regraft_dot_v1_dot_models__pb2.Model.FromString,
+            regraft_dot_v1_dot_models__pb2.PromoteResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -241,7 +243,7 @@ class Models(object):
             target,
             '/regraft.v1.Models/Rollback',
             regraft_dot_v1_dot_models__pb2.RollbackRequest.SerializeToString,
-            regraft_dot_v1_dot_models__pb2.Model.FromString,
+            regraft_dot_v1_dot_models__pb2.RollbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -268,7 +270,7 @@ class Models(object):
             target,
             '/regraft.v1.Models/Shadow',
             regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
-            regraft_dot_v1_dot_models__pb2.Model.FromString,
+            regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
             options,
             channel_credentials,
             insecure,

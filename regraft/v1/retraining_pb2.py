@@ -22,49 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/retraining.proto\x12\nregraft.v1\"\x86\x01\n\x12\x41\x64\x64\x45xamplesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\tannotator\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\"\xf6\x01\n\x13\x41\x64\x64\x45xamplesResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.regraft.v1.AddExamplesResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"n\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x0e\n\nRELABELLED\x10\x03\x12\x0c\n\x08REJECTED\x10\x04\x12\x0f\n\x0b\x43ONFLICTING\x10\x05\"\xb9\x03\n\x0eRetrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08max_drop\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_class_drop\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\"\n\x04gate\x18\x06 \x01(\x0e\x32\x14.regraft.v1.GateMode\x12\x1b\n\x0emax_slice_drop\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_accuracy\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10min_class_recall\x18\t \x01(\x01H\x04\x88\x01\x01\x12\x19\n\x0cmax_suspects\x18\n \x01(\x01H\x05\x88\x01\x01\x12\x1f\n\x12min_slice_accuracy\x18\x0b \x01(\x01H\x06\x88\x01\x01\x42\x0b\n\t_max_dropB\x11\n\x0f_max_class_dropB\x11\n\x0f_max_slice_dropB\x0f\n\r_min_accuracyB\x13\n\x11_min_class_recallB\x0f\n\r_max_suspectsB\x15\n\x13_min_slice_accuracy\"\"\n\x14GetRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"M\n\x16ListRetrainJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x17ListRetrainJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.regraft.v1.RetrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x17\x43\x61ncelRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xfe\x02\n\nRetrainJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.regraft.v1.RetrainJob.State\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0crequested_by\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x03\x12\x0f\n\x07version\x18\t \x01(\x03\x12$\n\x07verdict\x18\n \x01(\x0b\x32\x13.regraft.v1.Verdict\x12\x12\n\ncreated_at\x18\x0b \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x0c \x01(\t\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"\x8c\x06\n\x07Verdict\x12\x0f\n\x07\x62lessed\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x16\n\x0eholdout_images\x18\x03 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x04 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x05 \x01(\x01\x12\x1f\n\x17\x63hampion_known_accuracy\x18\x06 \x01(\x01\x12!\n\x19\x63hallenger_known_accuracy\x18\x07 \x01(\x01\x12)\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x18.regraft.v1.ClassVerdict\x12\x10\n\x08\x63\x61utions\x18\t \x03(\t\x12\x0f\n\x07p_value\x18\n \x01(\x01\x12(\n\x06slices\x18\x0b \x03(\x0b\x32\x18.regraft.v1.SliceVerdict\x12\x15\n\rgolden_images\x18\x0c \x01(\x03\x12\x17\n\x0fgolden_failures\x18\r \x03(\t\x12\x12\n\nnew_images\x18\x0e \x01(\x03\x12\x10\n\x08suspects\x18\x0f \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x10 \x01(\x01\x12\x19\n\x11old_suspect_share\x18\x11 \x01(\x01\x12+\n\tsuspected\x18\x12 \x03(\x0b\x32\x18.regraft.v1.SuspectLabel\x12\x14\n\x0closs_p_value\x18\x13 \x01(\x01\x12\x12\n\nloss_bound\x18\x14 \x01(\x01\x12\x13\n\x0bquarantined\x18\x15 \x01(\x03\x12\x15\n\rin_quarantine\x18\x16 \x01(\x03\x12)\n\x06\x61nchor\x18\x17 \x01(\x0b\x32\x19.regraft.v1.AnchorVerdict\x12\x19\n\x11\x63hampion_log_loss\x18\x18 \x01(\x01\x12\x1b\n\x13\x63hallenger_log_loss\x18\x19 \x01(\x01\x12\x18\n\x10log_loss_p_value\x18\x1a \x01(\x01\x12\"\n\x1a\x63hampion_calibration_error\x18\x1b \x01(\x01\x12$\n\x1c\x63hallenger_calibration_error\x18\x1c \x01(\x01\"\x88\x01\n\rAnchorVerdict\x12\x0e\n\x06images\x18\x01 \x01(\x03\x12\x15\n\rbest_accuracy\x18\x02 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x04 \x01(\x01\x12(\n\x07\x63lasses\x18\x05 \x03(\x0b\x32\x17.regraft.v1.AnchorClass\"g\n\x0b\x41nchorClass\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x03\x12\x13\n\x0b\x62\x65st_recall\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x05 \x01(\x01\"}\n\x0cSuspectLabel\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x19\n\x11label_probability\x18\x05 \x01(\x01\x12\x0e\n\x06source\x18\x06 \x01(\t\"\x91\x02\n\x0cSliceVerdict\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x03 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x12\n\nnew_images\x18\x06 \x01(\x03\x12\x10\n\x08suspects\x18\x07 \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x08 \x01(\x01\x12&\n\x1e\x63hallenger_old_labels_accuracy\x18\t \x01(\x01\x12\x14\n\x0closs_p_value\x18\n \x01(\x01\x12\x12\n\nloss_bound\x18\x0b \x01(\x01\"\xda\x01\n\x0c\x43lassVerdict\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x17\n\x0f\x63hampion_recall\x18\x03 \x01(\x01\x12\x19\n\x11\x63hallenger_recall\x18\x04 \x01(\x01\x12\x0e\n\x06is_new\x18\x05 \x01(\x08\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\x12$\n\x1c\x63hallenger_old_labels_recall\x18\x07 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x08 \x01(\x01\x12\x12\n\nloss_bound\x18\t \x01(\x01*D\n\x08GateMode\x12\x19\n\x15GATE_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x41UTO\x10\x01\x12\n\n\x06MANUAL\x10\x02\x12\x07\n\x03OFF\x10\x03\x32\xe6\x03\n\nRetraining\x12R\n\x0b\x41\x64\x64\x45xamples\x12\x1e.regraft.v1.AddExamplesRequest\x1a\x1f.regraft.v1.AddExamplesResponse(\x01\x30\x01\x12=\n\x07Retrain\x12\x1a.regraft.v1.RetrainRequest\x1a\x16.regraft.v1.RetrainJob\x12I\n\rGetRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob\x12M\n\x0fWatchRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a\x16.regraft.v1.RetrainJob0\x01\x12Z\n\x0fListRetrainJobs\x12\".regraft.v1.ListRetrainJobsRequest\x1a#.regraft.v1.ListRetrainJobsResponse\x12O\n\x10\x43\x61ncelRetrainJob\x12#.regraft.v1.CancelRetrainJobRequest\x1a\x16.regraft.v1.RetrainJobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bregraft/v1/retraining.proto\x12\nregraft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x12\x41\x64\x64\x45xamplesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\tannotator\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\"\x9f\x02\n\x13\x41\x64\x64\x45xamplesResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.regraft.v1.AddExamplesResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"\x96\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x16\n\x12OUTCOME_RELABELLED\x10\x03\x12\x14\n\x10OUTCOME_REJECTED\x10\x04\x12\x17\n\x13OUTCOME_CONFLICTING\x10\x05\"K\n\x17\x42\x61tchAddExamplesRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.regraft.v1.AddExamplesRequest\"N\n\x18\x42\x61tchAddExamplesResponse\x12\x32\n\tresponses\x18\x01 \x03(\x0b\x32\x1f.regraft.v1.AddExamplesResponse\"\x99\x01\n\x0eRetrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0crequested_by\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\"\n\x04gate\x18\x04 \x01(\x0e\x32\x14.regraft.v1.GateMode\x12&\n\x06limits\x18\x05 \x01(\x0b\x32\x16.regraft.v1.GateLimits\"6\n\x0fRetrainResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.regraft.v1.RetrainJob\"\xd4\x02\n\nGateLimits\x12\x15\n\x08max_drop\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_class_drop\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0emax_slice_drop\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmin_accuracy\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10min_class_recall\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12min_slice_accuracy\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x19\n\x0cmax_suspects\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\x0b\n\t_max_dropB\x11\n\x0f_max_class_dropB\x11\n\x0f_max_slice_dropB\x0f\n\r_min_accuracyB\x13\n\x11_min_class_recallB\x15\n\x13_min_slice_accuracyB\x0f\n\r_max_suspects\"\"\n\x14GetRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x15GetRetrainJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.regraft.v1.RetrainJob\"$\n\x16WatchRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x17WatchRetrainJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.regraft.v1.RetrainJob\"M\n\x16ListRetrainJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x17ListRetrainJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.regraft.v1.RetrainJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x17\x43\x61ncelRetrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"?\n\x18\x43\x61ncelRetrainJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.regraft.v1.RetrainJob\"\xdb\x03\n\nRetrainJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.regraft.v1.RetrainJob.State\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0crequested_by\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x03\x12\x0f\n\x07version\x18\t \x01(\x03\x12$\n\x07verdict\x18\n \x01(\x0b\x32\x13.regraft.v1.Verdict\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x11\n\rSTATE_REFUSED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\x8c\x06\n\x07Verdict\x12\x0f\n\x07\x62lessed\x18\x01 \x01(\x08\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x16\n\x0eholdout_images\x18\x03 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x04 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x05 \x01(\x01\x12\x1f\n\x17\x63hampion_known_accuracy\x18\x06 \x01(\x01\x12!\n\x19\x63hallenger_known_accuracy\x18\x07 \x01(\x01\x12)\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x18.regraft.v1.ClassVerdict\x12\x10\n\x08\x63\x61utions\x18\t \x03(\t\x12\x0f\n\x07p_value\x18\n \x01(\x01\x12(\n\x06slices\x18\x0b \x03(\x0b\x32\x18.regraft.v1.SliceVerdict\x12\x15\n\rgolden_images\x18\x0c \x01(\x03\x12\x17\n\x0fgolden_failures\x18\r \x03(\t\x12\x12\n\nnew_images\x18\x0e \x01(\x03\x12\x10\n\x08suspects\x18\x0f \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x10 \x01(\x01\x12\x19\n\x11old_suspect_share\x18\x11 \x01(\x01\x12+\n\tsuspected\x18\x12 \x03(\x0b\x32\x18.regraft.v1.SuspectLabel\x12\x14\n\x0closs_p_value\x18\x13 \x01(\x01\x12\x12\n\nloss_bound\x18\x14 \x01(\x01\x12\x13\n\x0bquarantined\x18\x15 \x01(\x03\x12\x15\n\rin_quarantine\x18\x16 \x01(\x03\x12)\n\x06\x61nchor\x18\x17 \x01(\x0b\x32\x19.regraft.v1.AnchorVerdict\x12\x19\n\x11\x63hampion_log_loss\x18\x18 \x01(\x01\x12\x1b\n\x13\x63hallenger_log_loss\x18\x19 \x01(\x01\x12\x18\n\x10log_loss_p_value\x18\x1a \x01(\x01\x12\"\n\x1a\x63hampion_calibration_error\x18\x1b \x01(\x01\x12$\n\x1c\x63hallenger_calibration_error\x18\x1c \x01(\x01\"\x88\x01\n\rAnchorVerdict\x12\x0e\n\x06images\x18\x01 \x01(\x03\x12\x15\n\rbest_accuracy\x18\x02 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x04 \x01(\x01\x12(\n\x07\x63lasses\x18\x05 \x03(\x0b\x32\x17.regraft.v1.AnchorClass\"g\n\x0b\x41nchorClass\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x03\x12\x13\n\x0b\x62\x65st_recall\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x05 \x01(\x01\"}\n\x0cSuspectLabel\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x19\n\x11label_probability\x18\x05 \x01(\x01\x12\x0e\n\x06source\x18\x06 \x01(\t\"\x91\x02\n\x0cSliceVerdict\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x19\n\x11\x63hampion_accuracy\x18\x03 \x01(\x01\x12\x1b\n\x13\x63hallenger_accuracy\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x12\n\nnew_images\x18\x06 \x01(\x03\x12\x10\n\x08suspects\x18\x07 \x01(\x03\x12\x18\n\x10suspects_p_value\x18\x08 \x01(\x01\x12&\n\x1e\x63hallenger_old_labels_accuracy\x18\t \x01(\x01\x12\x14\n\x0closs_p_value\x18\n \x01(\x01\x12\x12\n\nloss_bound\x18\x0b \x01(\x01\"\xda\x01\n\x0c\x43lassVerdict\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0eholdout_images\x18\x02 \x01(\x03\x12\x17\n\x0f\x63hampion_recall\x18\x03 \x01(\x01\x12\x19\n\x11\x63hallenger_recall\x18\x04 \x01(\x01\x12\x0e\n\x06is_new\x18\x05 \x01(\x08\x12\x0f\n\x07p_value\x18\x06 \x01(\x01\x12$\n\x1c\x63hallenger_old_labels_recall\x18\x07 \x01(\x01\x12\x14\n\x0closs_p_value\x18\x08 \x01(\x01\x12\x12\n\nloss_bound\x18\t \x01(\x01*b\n\x08GateMode\x12\x19\n\x15GATE_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eGATE_MODE_AUTO\x10\x01\x12\x14\n\x10GATE_MODE_MANUAL\x10\x02\x12\x11\n\rGATE_MODE_OFF\x10\x03\x32\xf2\x04\n\nRetraining\x12R\n\x0b\x41\x64\x64\x45xamples\x12\x1e.regraft.v1.AddExamplesRequest\x1a\x1f.regraft.v1.AddExamplesResponse(\x01\x30\x01\x12]\n\x10\x42\x61tchAddExamples\x12#.regraft.v1.BatchAddExamplesRequest\x1a$.regraft.v1.BatchAddExamplesResponse\x12\x42\n\x07Retrain\x12\x1a.regraft.v1.RetrainRequest\x1a\x1b.regraft.v1.RetrainResponse\x12T\n\rGetRetrainJob\x12 .regraft.v1.GetRetrainJobRequest\x1a!.regraft.v1.GetRetrainJobResponse\x12\\\n\x0fWatchRetrainJob\x12\".regraft.v1.WatchRetrainJobRequest\x1a#.regraft.v1.WatchRetrainJobResponse0\x01\x12Z\n\x0fListRetrainJobs\x12\".regraft.v1.ListRetrainJobsRequest\x1a#.regraft.v1.ListRetrainJobsResponse\x12]\n\x10\x43\x61ncelRetrainJob\x12#.regraft.v1.CancelRetrainJobRequest\x1a$.regraft.v1.CancelRetrainJobResponseBP\n\nregraft.v1B\x0fRetrainingProtoP\x01Z\x14regraft/v1;regraftv1\xaa\x02\nRegraft.V1\xea\x02\x0bRegraft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'regraft.v1.retraining_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_GATEMODE']._serialized_start=3153
-  _globals['_GATEMODE']._serialized_end=3221
-  _globals['_ADDEXAMPLESREQUEST']._serialized_start=44
-  _globals['_ADDEXAMPLESREQUEST']._serialized_end=178
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=181
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=427
-  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_start=317
-  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_end=427
-  _globals['_RETRAINREQUEST']._serialized_start=430
-  _globals['_RETRAINREQUEST']._serialized_end=871
-  _globals['_GETRETRAINJOBREQUEST']._serialized_start=873
-  _globals['_GETRETRAINJOBREQUEST']._serialized_end=907
-  _globals['_LISTRETRAINJOBSREQUEST']._serialized_start=909
-  _globals['_LISTRETRAINJOBSREQUEST']._serialized_end=986
-  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_start=988
-  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_end=1076
-  _globals['_CANCELRETRAINJOBREQUEST']._serialized_start=1078
-  _globals['_CANCELRETRAINJOBREQUEST']._serialized_end=1115
-  _globals['_RETRAINJOB']._serialized_start=1118
-  _globals['_RETRAINJOB']._serialized_end=1500
-  _globals['_RETRAINJOB_STATE']._serialized_start=1389
-  _globals['_RETRAINJOB_STATE']._serialized_end=1500
-  _globals['_VERDICT']._serialized_start=1503
-  _globals['_VERDICT']._serialized_end=2283
-  _globals['_ANCHORVERDICT']._serialized_start=2286
-  _globals['_ANCHORVERDICT']._serialized_end=2422
-  _globals['_ANCHORCLASS']._serialized_start=2424
-  _globals['_ANCHORCLASS']._serialized_end=2527
-  _globals['_SUSPECTLABEL']._serialized_start=2529
-  _globals['_SUSPECTLABEL']._serialized_end=2654
-  _globals['_SLICEVERDICT']._serialized_start=2657
-  _globals['_SLICEVERDICT']._serialized_end=2930
-  _globals['_CLASSVERDICT']._serialized_start=2933
-  _globals['_CLASSVERDICT']._serialized_end=3151
-  _globals['_RETRAINING']._serialized_start=3224
-  _globals['_RETRAINING']._serialized_end=3710
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nregraft.v1B\017RetrainingProtoP\001Z\024regraft/v1;regraftv1\252\002\nRegraft.V1\352\002\013Regraft::V1'
+  _globals['_GATEMODE']._serialized_start=3817
+  _globals['_GATEMODE']._serialized_end=3915
+  _globals['_ADDEXAMPLESREQUEST']._serialized_start=77
+  _globals['_ADDEXAMPLESREQUEST']._serialized_end=211
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=214
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=501
+  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_start=351
+  _globals['_ADDEXAMPLESRESPONSE_OUTCOME']._serialized_end=501
+  _globals['_BATCHADDEXAMPLESREQUEST']._serialized_start=503
+  _globals['_BATCHADDEXAMPLESREQUEST']._serialized_end=578
+  _globals['_BATCHADDEXAMPLESRESPONSE']._serialized_start=580
+  _globals['_BATCHADDEXAMPLESRESPONSE']._serialized_end=658
+  _globals['_RETRAINREQUEST']._serialized_start=661
+  _globals['_RETRAINREQUEST']._serialized_end=814
+  _globals['_RETRAINRESPONSE']._serialized_start=816
+  _globals['_RETRAINRESPONSE']._serialized_end=870
+  _globals['_GATELIMITS']._serialized_start=873
+  _globals['_GATELIMITS']._serialized_end=1213
+  _globals['_GETRETRAINJOBREQUEST']._serialized_start=1215
+  _globals['_GETRETRAINJOBREQUEST']._serialized_end=1249
+  _globals['_GETRETRAINJOBRESPONSE']._serialized_start=1251
+  _globals['_GETRETRAINJOBRESPONSE']._serialized_end=1311
+  _globals['_WATCHRETRAINJOBREQUEST']._serialized_start=1313
+  _globals['_WATCHRETRAINJOBREQUEST']._serialized_end=1349
+  _globals['_WATCHRETRAINJOBRESPONSE']._serialized_start=1351
+  _globals['_WATCHRETRAINJOBRESPONSE']._serialized_end=1413
+  _globals['_LISTRETRAINJOBSREQUEST']._serialized_start=1415
+  _globals['_LISTRETRAINJOBSREQUEST']._serialized_end=1492
+  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_start=1494
+  _globals['_LISTRETRAINJOBSRESPONSE']._serialized_end=1582
+  _globals['_CANCELRETRAINJOBREQUEST']._serialized_start=1584
+  _globals['_CANCELRETRAINJOBREQUEST']._serialized_end=1621
+  _globals['_CANCELRETRAINJOBRESPONSE']._serialized_start=1623
+  _globals['_CANCELRETRAINJOBRESPONSE']._serialized_end=1686
+  _globals['_RETRAINJOB']._serialized_start=1689
+  _globals['_RETRAINJOB']._serialized_end=2164
+  _globals['_RETRAINJOB_STATE']._serialized_start=2017
+  _globals['_RETRAINJOB_STATE']._serialized_end=2164
+  _globals['_VERDICT']._serialized_start=2167
+  _globals['_VERDICT']._serialized_end=2947
+  _globals['_ANCHORVERDICT']._serialized_start=2950
+  _globals['_ANCHORVERDICT']._serialized_end=3086
+  _globals['_ANCHORCLASS']._serialized_start=3088
+  _globals['_ANCHORCLASS']._serialized_end=3191
+  _globals['_SUSPECTLABEL']._serialized_start=3193
+  _globals['_SUSPECTLABEL']._serialized_end=3318
+  _globals['_SLICEVERDICT']._serialized_start=3321
+  _globals['_SLICEVERDICT']._serialized_end=3594
+  _globals['_CLASSVERDICT']._serialized_start=3597
+  _globals['_CLASSVERDICT']._serialized_end=3815
+  _globals['_RETRAINING']._serialized_start=3918
+  _globals['_RETRAINING']._serialized_end=4544
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -10,13 +13,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class GateMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GATE_MODE_UNSPECIFIED: _ClassVar[GateMode]
-    AUTO: _ClassVar[GateMode]
-    MANUAL: _ClassVar[GateMode]
-    OFF: _ClassVar[GateMode]
+    GATE_MODE_AUTO: _ClassVar[GateMode]
+    GATE_MODE_MANUAL: _ClassVar[GateMode]
+    GATE_MODE_OFF: _ClassVar[GateMode]
 GATE_MODE_UNSPECIFIED: GateMode
-AUTO: GateMode
-MANUAL: GateMode
-OFF: GateMode
+GATE_MODE_AUTO: GateMode
+GATE_MODE_MANUAL: GateMode
+GATE_MODE_OFF: GateMode
 
 class AddExamplesRequest(_message.Message):
     __slots__ = ("image", "label", "name", "source", "annotator", "request_id", "group")
@@ -41,17 +44,17 @@ class AddExamplesResponse(_message.Message):
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OUTCOME_UNSPECIFIED: _ClassVar[AddExamplesResponse.Outcome]
-        ACCEPTED: _ClassVar[AddExamplesResponse.Outcome]
-        DUPLICATE: _ClassVar[AddExamplesResponse.Outcome]
-        RELABELLED: _ClassVar[AddExamplesResponse.Outcome]
-        REJECTED: _ClassVar[AddExamplesResponse.Outcome]
-        CONFLICTING: _ClassVar[AddExamplesResponse.Outcome]
+        OUTCOME_ACCEPTED: _ClassVar[AddExamplesResponse.Outcome]
+        OUTCOME_DUPLICATE: _ClassVar[AddExamplesResponse.Outcome]
+        OUTCOME_RELABELLED: _ClassVar[AddExamplesResponse.Outcome]
+        OUTCOME_REJECTED: _ClassVar[AddExamplesResponse.Outcome]
+        OUTCOME_CONFLICTING: _ClassVar[AddExamplesResponse.Outcome]
     OUTCOME_UNSPECIFIED: AddExamplesResponse.Outcome
-    ACCEPTED: AddExamplesResponse.Outcome
-    DUPLICATE: AddExamplesResponse.Outcome
-    RELABELLED: AddExamplesResponse.Outcome
-    REJECTED: AddExamplesResponse.Outcome
-    CONFLICTING: AddExamplesResponse.Outcome
+    OUTCOME_ACCEPTED: AddExamplesResponse.Outcome
+    OUTCOME_DUPLICATE: AddExamplesResponse.Outcome
+    OUTCOME_RELABELLED: AddExamplesResponse.Outcome
+    OUTCOME_REJECTED: AddExamplesResponse.Outcome
+    OUTCOME_CONFLICTING: AddExamplesResponse.Outcome
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -62,37 +65,79 @@ class AddExamplesResponse(_message.Message):
     retry_after_s: float
     def __init__(self, outcome: _Optional[_Union[AddExamplesResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., sha256: _Optional[str] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
+class BatchAddExamplesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[AddExamplesRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[AddExamplesRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchAddExamplesResponse(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedCompositeFieldContainer[AddExamplesResponse]
+    def __init__(self, responses: _Optional[_Iterable[_Union[AddExamplesResponse, _Mapping]]] = ...) -> None: ...
+
 class RetrainRequest(_message.Message):
-    __slots__ = ("name", "max_drop", "max_class_drop", "requested_by", "idempotency_key", "gate", "max_slice_drop", "min_accuracy", "min_class_recall", "max_suspects", "min_slice_accuracy")
+    __slots__ = ("name", "requested_by", "idempotency_key", "gate", "limits")
     NAME_FIELD_NUMBER: _ClassVar[int]
-    MAX_DROP_FIELD_NUMBER: _ClassVar[int]
-    MAX_CLASS_DROP_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
-    MAX_SLICE_DROP_FIELD_NUMBER: _ClassVar[int]
-    MIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
-    MIN_CLASS_RECALL_FIELD_NUMBER: _ClassVar[int]
-    MAX_SUSPECTS_FIELD_NUMBER: _ClassVar[int]
-    MIN_SLICE_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     name: str
-    max_drop: float
-    max_class_drop: float
     requested_by: str
     idempotency_key: str
     gate: GateMode
+    limits: GateLimits
+    def __init__(self, name: _Optional[str] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., limits: _Optional[_Union[GateLimits, _Mapping]] = ...) -> None: ...
+
+class RetrainResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: RetrainJob
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
+
+class GateLimits(_message.Message):
+    __slots__ = ("max_drop", "max_class_drop", "max_slice_drop", "min_accuracy", "min_class_recall", "min_slice_accuracy", "max_suspects")
+    MAX_DROP_FIELD_NUMBER: _ClassVar[int]
+    MAX_CLASS_DROP_FIELD_NUMBER: _ClassVar[int]
+    MAX_SLICE_DROP_FIELD_NUMBER: _ClassVar[int]
+    MIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    MIN_CLASS_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MIN_SLICE_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    max_drop: float
+    max_class_drop: float
     max_slice_drop: float
     min_accuracy: float
     min_class_recall: float
-    max_suspects: float
     min_slice_accuracy: float
-    def __init__(self, name: _Optional[str] = ..., max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., max_slice_drop: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., min_class_recall: _Optional[float] = ..., max_suspects: _Optional[float] = ..., min_slice_accuracy: _Optional[float] = ...) -> None: ...
+    max_suspects: float
+    def __init__(self, max_drop: _Optional[float] = ..., max_class_drop: _Optional[float] = ..., max_slice_drop: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., min_class_recall: _Optional[float] = ..., min_slice_accuracy: _Optional[float] = ..., max_suspects: _Optional[float] = ...) -> None: ...
 
 class GetRetrainJobRequest(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class GetRetrainJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: RetrainJob
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
+
+class WatchRetrainJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class WatchRetrainJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: RetrainJob
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
 
 class ListRetrainJobsRequest(_message.Message):
     __slots__ = ("name", "page_size", "page_token")
@@ -118,24 +163,30 @@ class CancelRetrainJobRequest(_message.Message):
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
+class CancelRetrainJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: RetrainJob
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
+
 class RetrainJob(_message.Message):
     __slots__ = ("id", "name", "state", "phase", "fraction", "message", "requested_by", "champion", "version", "verdict", "created_at", "finished_at")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[RetrainJob.State]
-        PENDING: _ClassVar[RetrainJob.State]
-        RUNNING: _ClassVar[RetrainJob.State]
-        SUCCEEDED: _ClassVar[RetrainJob.State]
-        REFUSED: _ClassVar[RetrainJob.State]
-        FAILED: _ClassVar[RetrainJob.State]
-        CANCELLED: _ClassVar[RetrainJob.State]
+        STATE_PENDING: _ClassVar[RetrainJob.State]
+        STATE_RUNNING: _ClassVar[RetrainJob.State]
+        STATE_SUCCEEDED: _ClassVar[RetrainJob.State]
+        STATE_REFUSED: _ClassVar[RetrainJob.State]
+        STATE_FAILED: _ClassVar[RetrainJob.State]
+        STATE_CANCELLED: _ClassVar[RetrainJob.State]
     STATE_UNSPECIFIED: RetrainJob.State
-    PENDING: RetrainJob.State
-    RUNNING: RetrainJob.State
-    SUCCEEDED: RetrainJob.State
-    REFUSED: RetrainJob.State
-    FAILED: RetrainJob.State
-    CANCELLED: RetrainJob.State
+    STATE_PENDING: RetrainJob.State
+    STATE_RUNNING: RetrainJob.State
+    STATE_SUCCEEDED: RetrainJob.State
+    STATE_REFUSED: RetrainJob.State
+    STATE_FAILED: RetrainJob.State
+    STATE_CANCELLED: RetrainJob.State
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -158,9 +209,9 @@ class RetrainJob(_message.Message):
     champion: int
     version: int
     verdict: Verdict
-    created_at: str
-    finished_at: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[str] = ..., finished_at: _Optional[str] = ...) -> None: ...
+    created_at: _timestamp_pb2.Timestamp
+    finished_at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor", "champion_log_loss", "challenger_log_loss", "log_loss_p_value", "champion_calibration_error", "challenger_calibration_error")

@@ -40,20 +40,25 @@ class RetrainingStub(object):
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.AddExamplesRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_retraining__pb2.AddExamplesResponse.FromString,
                 _registered_method=True)
+        self.BatchAddExamples = channel.unary_unary(
+                '/regraft.v1.Retraining/BatchAddExamples',
+                request_serializer=regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesResponse.FromString,
+                _registered_method=True)
         self.Retrain = channel.unary_unary(
                 '/regraft.v1.Retraining/Retrain',
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainResponse.FromString,
                 _registered_method=True)
         self.GetRetrainJob = channel.unary_unary(
                 '/regraft.v1.Retraining/GetRetrainJob',
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobResponse.FromString,
                 _registered_method=True)
         self.WatchRetrainJob = channel.unary_stream(
                 '/regraft.v1.Retraining/WatchRetrainJob',
-                request_serializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+                request_serializer=regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobResponse.FromString,
                 _registered_method=True)
         self.ListRetrainJobs = channel.unary_unary(
                 '/regraft.v1.Retraining/ListRetrainJobs',
@@ -63,7 +68,7 @@ class RetrainingStub(object):
         self.CancelRetrainJob = channel.unary_unary(
                 '/regraft.v1.Retraining/CancelRetrainJob',
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.SerializeToString,
-                response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -75,6 +80,14 @@ class RetrainingServicer(object):
         """Send labelled pictures; each is answered, in order. An answer that says accepted, duplicate or relabelled is a
         promise: the example is on the disk. A picture that cannot be used is answered as rejected and does not end the
         stream; a full disk does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchAddExamples(self, request, context):
+        """Send some labelled pictures in one message, for clients that cannot stream. Each is answered as in AddExamples, in
+        the order of the requests; the limit of a message holds for all of them together.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,20 +136,25 @@ def add_RetrainingServicer_to_server(servicer, server):
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.AddExamplesRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_retraining__pb2.AddExamplesResponse.SerializeToString,
             ),
+            'BatchAddExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchAddExamples,
+                    request_deserializer=regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesResponse.SerializeToString,
+            ),
             'Retrain': grpc.unary_unary_rpc_method_handler(
                     servicer.Retrain,
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainResponse.SerializeToString,
             ),
             'GetRetrainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRetrainJob,
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobResponse.SerializeToString,
             ),
             'WatchRetrainJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRetrainJob,
-                    request_deserializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.SerializeToString,
+                    request_deserializer=regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobResponse.SerializeToString,
             ),
             'ListRetrainJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRetrainJobs,
@@ -146,7 +164,7 @@ def add_RetrainingServicer_to_server(servicer, server):
             'CancelRetrainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRetrainJob,
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.FromString,
-                    response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainJob.SerializeToString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,6 +206,33 @@ class Retraining(object):
             _registered_method=True)
 
     @staticmethod
+    def BatchAddExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Retraining/BatchAddExamples',
+            regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesRequest.SerializeToString,
+            regraft_dot_v1_dot_retraining__pb2.BatchAddExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Retrain(request,
             target,
             options=(),
@@ -203,7 +248,7 @@ class Retraining(object):
             target,
             '/regraft.v1.Retraining/Retrain',
             regraft_dot_v1_dot_retraining__pb2.RetrainRequest.SerializeToString,
-            regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+            regraft_dot_v1_dot_retraining__pb2.RetrainResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -230,7 +275,7 @@ class Retraining(object):
             target,
             '/regraft.v1.Retraining/GetRetrainJob',
             regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.SerializeToString,
-            regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+            regraft_dot_v1_dot_retraining__pb2.GetRetrainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -256,8 +301,8 @@ class Retraining(object):
             request,
             target,
             '/regraft.v1.Retraining/WatchRetrainJob',
-            regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.SerializeToString,
-            regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+            regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobRequest.SerializeToString,
+            regraft_dot_v1_dot_retraining__pb2.WatchRetrainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -311,7 +356,7 @@ class Retraining(object):
             target,
             '/regraft.v1.Retraining/CancelRetrainJob',
             regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.SerializeToString,
-            regraft_dot_v1_dot_retraining__pb2.RetrainJob.FromString,
+            regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,8 +9,9 @@ from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.inference.classifier import Answer, Classifier
 from serving.rpc.context import Context, deadline_of
-from serving.rpc.status import status_of
-from serving.rpc.streams import answers, with_first
+from serving.rpc.parsing import check_batch
+from serving.rpc.status import reason_of, status_of
+from serving.rpc.streams import answer_all, answers, with_first
 
 _MAX_TOP_K: Final = 100_000
 
@@ -38,6 +39,20 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         async for response in answers(requests, outcome, any_order=any_order):
             yield response
 
+    async def BatchClassify(self, request: pb.BatchClassifyRequest, context: Context) -> pb.BatchClassifyResponse:
+        """Classify the pictures of one message, each as a stream's."""
+        check_batch(request.requests)
+        outcome = partial(self._batch_outcome, deadline_s=deadline_of(context))
+        return pb.BatchClassifyResponse(outcomes=await answer_all(request.requests, outcome))
+
+    async def _batch_outcome(
+        self, request: pb.ClassifyRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
+    ) -> pb.ClassifyOutcome:
+        try:
+            return pb.ClassifyOutcome(response=await self._classify(request, deadline_s, on_admitted))
+        except RegraftError as error:
+            return pb.ClassifyOutcome(error=_picture_error(error))
+
     async def _outcome(
         self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
     ) -> pb.ClassifyStreamResponse:
@@ -63,8 +78,12 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
 def error_message(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
     """Return the message for a failed picture of a stream."""
+    return pb.ClassifyStreamResponse(id=key, error=_picture_error(error))
+
+
+def _picture_error(error: RegraftError) -> pb.PictureError:
     code, text = status_of(error)
-    return pb.ClassifyStreamResponse(id=key, error=pb.StreamError(code=code.value[0], message=text))
+    return pb.PictureError(code=code.value[0], message=text, reason=reason_of(error))
 
 
 def to_message(answer: Answer) -> pb.ClassifyResponse:

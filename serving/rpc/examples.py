@@ -8,6 +8,7 @@ from typing import Final, TypedDict
 
 import numpy as np
 
+from regraft.client.message_values import to_timestamp
 from regraft.errors import InvalidRequestError
 from regraft.files import storage_errors
 from regraft.label_rules import nfc
@@ -20,10 +21,13 @@ from serving.inference.registry import ModelRegistry, ServedModel
 from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
 from serving.rpc.context import Context
+from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
 from serving.telemetry.call import caller, note_effect, shield
 
 _DEFAULT_COUNT: Final = 20
 _MAX_COUNT: Final = 1_000
+_MAX_EXAMPLES: Final = 1_000
+"""In one answer."""
 
 
 class _CallerArguments(TypedDict):
@@ -43,14 +47,17 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self._examples = examples
         self._intake = intake
 
-    async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> AsyncIterator[pb.Example]:
-        """List the examples in force."""
+    async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> pb.ListExamplesResponse:
+        """List the examples in force, a page at a time."""
+        most, [after] = page_size(request, _MAX_EXAMPLES), page_start(request, parts=1) or [""]
         name = self._models.resolve(request.name)
-        for example in await self._threads.database.run(
-            self._examples.labels.in_force, name, quarantined=request.quarantined
-        ):
-            if not request.label or example.label == nfc(request.label):
-                yield await self._message(example, with_image=request.with_images)
+        listing = partial(self._examples.labels.in_force, name, label=request.label, quarantined=request.quarantined)
+        found = await self._threads.database.run(listing, after=after, most=most + 1)
+        messages = (await self._message(each, with_image=request.with_images) for each in found[:most])
+        page = pb.ListExamplesResponse(examples=await as_many_as_fit(messages))
+        if page.examples and len(page.examples) < len(found):
+            page.next_page_token = page_token(request, page.examples[-1].sha256)
+        return page
 
     async def GetExample(self, request: pb.GetExampleRequest, _context: Context) -> pb.GetExampleResponse:
         """Show one example and its history."""
@@ -58,46 +65,50 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         history = await self._threads.database.run(self._examples.labels.history, name, example.sha256)
         return pb.GetExampleResponse(
             example=await self._message(example, with_image=request.with_image),
-            history=[pb.Labelling(**{**vars(entry), "label": entry.label or ""}) for entry in history],
+            history=[
+                pb.Labelling(**{**vars(entry), "label": entry.label or "", "at": to_timestamp(entry.at)})
+                for entry in history
+            ],
         )
 
-    async def RelabelExample(self, request: pb.RelabelExampleRequest, context: Context) -> pb.Example:
+    async def RelabelExample(self, request: pb.RelabelExampleRequest, context: Context) -> pb.RelabelExampleResponse:
         """Give an example, removed or not, another label."""
-        return await shield(self._relabel(request), context)
+        return pb.RelabelExampleResponse(example=await shield(self._relabel(request), context))
 
     async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
         arguments = self._caller_arguments()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.labels.relabel, name, example.sha256, request.label)
-        changed = await self._threads.writes.run(relabel, annotator=request.annotator, **arguments)
+        changed = await self._threads.writes.run(relabel, annotator=request.annotator, etag=request.etag, **arguments)
         note_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
 
-    async def RemoveExample(self, request: pb.RemoveExampleRequest, context: Context) -> pb.Example:
+    async def RemoveExample(self, request: pb.RemoveExampleRequest, context: Context) -> pb.RemoveExampleResponse:
         """Take an example out of training."""
-        return await shield(self._remove(request), context)
+        return pb.RemoveExampleResponse(example=await shield(self._remove(request), context))
 
     async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
         arguments = self._caller_arguments()
         name, example = await self._find(request)
         remove = partial(self._examples.labels.remove, name, example.sha256, source=request.why)
-        await self._threads.writes.run(remove, annotator=request.annotator, **arguments)
+        removed = await self._threads.writes.run(remove, annotator=request.annotator, etag=request.etag, **arguments)
         note_effect(model=name, sha256=example.sha256, label="")
-        return await self._message(example)
+        return await self._message(removed)
 
-    async def ReleaseExample(self, request: pb.ReleaseExampleRequest, context: Context) -> pb.Example:
+    async def ReleaseExample(self, request: pb.ReleaseExampleRequest, context: Context) -> pb.ReleaseExampleResponse:
         """Take an example out of quarantine: its label is right."""
-        return await shield(self._release(request), context)
+        return pb.ReleaseExampleResponse(example=await shield(self._release(request), context))
 
     async def _release(self, request: pb.ReleaseExampleRequest) -> pb.Example:
         name, example = await self._find(request)
         release = partial(self._examples.labels.release, name, example.sha256)
-        released = await self._threads.writes.run(release, annotator=request.annotator, caller=caller())
+        noted = {"annotator": request.annotator, "caller": caller(), "etag": request.etag}
+        released = await self._threads.writes.run(release, **noted)
         note_effect(model=name, sha256=released.sha256, vouched_by=released.vouched_by)
         return await self._message(released)
 
-    async def Suggest(self, request: pb.SuggestRequest, _context: Context) -> AsyncIterator[pb.Suggestion]:
+    async def Suggest(self, request: pb.SuggestRequest, _context: Context) -> AsyncIterator[pb.SuggestResponse]:
         """Suggest pictures to label next."""
         if request.count > _MAX_COUNT:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MAX_COUNT}")
@@ -106,14 +117,14 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         for suggestion in suggestions:
             message = pb.Suggestion(
                 request_id=suggestion.request.id,
-                reason=suggestion.reason.name,
+                reason=f"REASON_{suggestion.reason.name}",
                 label=suggestion.label,
                 probability=suggestion.probability,
                 novelty=suggestion.novelty,
             )
             if request.with_images:
                 message.image = await self._threads.database.run(self._examples.requests.image, suggestion.request)
-            yield message
+            yield pb.SuggestResponse(suggestion=message)
 
     async def _find(
         self,
@@ -130,7 +141,8 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
 
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
-        message = pb.Example(**vars(example))
+        fields = {**vars(example), "added_at": to_timestamp(example.added_at), "etag": example.etag}
+        message = pb.Example(**fields)
         if with_image:
             with storage_errors("cannot read the picture"):
                 message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)

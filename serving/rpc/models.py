@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from regraft.client.message_values import to_timestamp
 from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
 from regraft.label_rules import check_note
 from regraft.stores.examples import ExamplesStore
@@ -19,21 +20,23 @@ from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.context import Context
-from serving.rpc.parsing import MAX_ANSWER_BYTES
+from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
 from serving.telemetry.call import actor, note_effect, shield
 
 log = logging.getLogger("regraft.models")
 
 _HISTORY: Final = 50
+_MAX_MODELS: Final = 500
+"""In one answer."""
 _COUNT_S: Final = 1.0
 """The longest count of examples: GetModel does not wait for the database."""
 _FLIPS: Final = 20
 _MAX_WHY: Final = 1_000
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
-    "not known": pb.Drift.NOT_KNOWN,
-    "too few": pb.Drift.TOO_FEW,
-    "steady": pb.Drift.STEADY,
-    "drifted": pb.Drift.DRIFTED,
+    "not known": pb.Drift.STATE_NOT_KNOWN,
+    "too few": pb.Drift.STATE_TOO_FEW,
+    "steady": pb.Drift.STATE_STEADY,
+    "drifted": pb.Drift.STATE_DRIFTED,
 }
 
 
@@ -56,34 +59,37 @@ class ModelsService(pb_grpc.ModelsServicer):
         self._rollback = rollback
         self._on_change = on_change
 
-    async def ListModels(self, _request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
-        """List every model of the store."""
+    async def ListModels(self, request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
+        """List the models of the store, a page at a time."""
+        most, [after] = page_size(request, _MAX_MODELS), page_start(request, parts=1) or [""]
         names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
-        counts = await self._count(names)
-        models = [await self._describe(name, counts.get(name)) for name in names]
-        if sum(model.ByteSize() for model in models) > MAX_ANSWER_BYTES:
-            for model in models:
-                model.ClearField("card_json")
-        return pb.ListModelsResponse(models=models)
+        wanted = [name for name in names if name > after]
+        models = await as_many_as_fit(self._describe_each(wanted[:most]))
+        page = pb.ListModelsResponse(models=models)
+        if models and len(models) < len(wanted):
+            page.next_page_token = page_token(request, models[-1].name)
+        return page
 
-    async def GetModel(self, request: pb.GetModelRequest, _context: Context) -> pb.Model:
+    async def GetModel(self, request: pb.GetModelRequest, _context: Context) -> pb.GetModelResponse:
         """Describe one model."""
         name = await self._existing(request.name)
-        return await self._describe_one(name)
+        return pb.GetModelResponse(model=await self._describe_one(name))
 
-    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Model:
+    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.PromoteResponse:
         """Make a version the champion."""
         _check_move(request)
         if request.version < 1:
             raise InvalidRequestError("version: which one? The first is 1")
-        return await self._move(request, request.version, context)
+        model, effect = await self._move(request, request.version, context)
+        return pb.PromoteResponse(model=model, effect=effect)
 
-    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Model:
+    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.RollbackResponse:
         """Go back to the champion before."""
         _check_move(request)
-        return await self._move(request, None, context)
+        model, effect = await self._move(request, None, context)
+        return pb.RollbackResponse(model=model, effect=effect)
 
-    async def Shadow(self, request: pb.ShadowRequest, context: Context) -> pb.Model:
+    async def Shadow(self, request: pb.ShadowRequest, context: Context) -> pb.ShadowResponse:
         """Set the version that shadows the champion, or none."""
         _check_by(request)
         name = await self._existing(request.name)
@@ -92,15 +98,16 @@ class ModelsService(pb_grpc.ModelsServicer):
         if request.version:
             await self._observer.check_shadow(name, request.version)
         set_shadow = partial(self._models.store.set_shadow, name, request.version or None)
-        writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why)
-        return await shield(self._change(name, writing, self._shadowed), context)
+        writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why, etag=request.etag)
+        model, effect = await shield(self._change(name, writing, self._shadowed), context)
+        return pb.ShadowResponse(model=model, effect=effect)
 
     async def _move(
         self,
         request: pb.PromoteRequest | pb.RollbackRequest,
         to: int | None,
         context: Context,
-    ) -> pb.Model:
+    ) -> tuple[pb.Model, pb.HistoryEntry]:
         name = await self._existing(request.name)
         moving = self._models.move(
             name,
@@ -121,8 +128,8 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def _change(
         self, name: str, change: Awaitable[HistoryEntry], follow_up: Callable[[], Awaitable[None]]
-    ) -> pb.Model:
-        """Await a change, and describe the model after it.
+    ) -> tuple[pb.Model, pb.HistoryEntry]:
+        """Await a change, and describe the model after it, and what it did.
 
         An error after the change is logged only: the change took effect, and no status may say otherwise.
         """
@@ -131,15 +138,12 @@ class ModelsService(pb_grpc.ModelsServicer):
         model = pb.Model(name=name)
         try:
             await follow_up()
-            model = await self._describe_one(name)
-            if model.ByteSize() > MAX_ANSWER_BYTES:
-                model.ClearField("card_json")
+            model = _without_large_card(await self._describe_one(name))
         except DeadlineError:
             log.info("model %s: %s of version %d took effect as its caller left", name, effect.event, effect.version)
         except Exception:
             log.exception("model %s: %s of version %d took effect", name, effect.event, effect.version)
-        model.effect.CopyFrom(_entry(effect))
-        return model
+        return model, _entry(effect)
 
     async def _existing(self, name: str) -> str:
         name = self._models.resolve(name)
@@ -162,6 +166,11 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def _describe_one(self, name: str) -> pb.Model:
         counts = await self._count([name])
         return await self._describe(name, counts.get(name))
+
+    async def _describe_each(self, names: Sequence[str]) -> AsyncGenerator[pb.Model, None]:
+        counts = await self._count(names)
+        for name in names:
+            yield _without_large_card(await self._describe(name, counts.get(name)))
 
     async def _describe(self, name: str, examples: int | None) -> pb.Model:
         """Describe a model from memory and, in a thread, from the store."""
@@ -197,7 +206,15 @@ class ModelsService(pb_grpc.ModelsServicer):
         with suppress(OperatorError):  # the model's problem says so
             model.history.extend(map(_entry, store.history(name)[: -_HISTORY - 1 : -1]))
             model.champion = store.champion(name) or 0
+            model.etag = store.etag(name)
         return model
+
+
+def _without_large_card(model: pb.Model) -> pb.Model:
+    """Leave the card out of an answer that would be larger than every client takes."""
+    if model.ByteSize() > MAX_ANSWER_BYTES:
+        model.ClearField("card_json")
+    return model
 
 
 def _entry(entry: HistoryEntry) -> pb.HistoryEntry:
@@ -208,7 +225,7 @@ def _entry(entry: HistoryEntry) -> pb.HistoryEntry:
         who=entry.who,
         why=entry.why,
         job="" if entry.request_id else entry.job,
-        at=entry.at,
+        at=to_timestamp(entry.at),
         request_id=entry.request_id,
     )
 

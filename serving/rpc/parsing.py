@@ -1,34 +1,28 @@
-"""Parsing of clients' bytes, and the size limit of answers."""
+"""Parsing of clients' bytes."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sized
+from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from regraft.errors import InvalidRequestError
 
 _MAX_FIELDS: Final = 1_000
 """Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
 
+_MAX_BATCH: Final = 256
+
 _FIXED: Final = {1: 8, 5: 4}  # bytes, by wire type
 
 
-MAX_ANSWER_BYTES: Final = 3 * 2**20
-"""Every client takes 4 MiB, unless it was told to take more; the rest is for what else an answer says."""
+def check_batch(requests: Sized) -> None:
+    """Refuse a message of none, or of more than it may hold.
 
-MessageT = TypeVar("MessageT", bound=Message)
-
-
-def as_many_as_fit(messages: Iterable[MessageT]) -> list[MessageT]:
-    """Return the first messages that fit one answer, at least one."""
-    fitting: list[MessageT] = []
-    remaining = MAX_ANSWER_BYTES
-    for message in messages:
-        remaining -= message.ByteSize()
-        if remaining < 0 and fitting:
-            break
-        fitting.append(message)
-    return fitting
+    Raises:
+        InvalidRequestError: it has as many.
+    """
+    if not 1 <= len(requests) <= _MAX_BATCH:
+        raise InvalidRequestError(f"requests: {len(requests)} pictures; a message holds 1 to {_MAX_BATCH}")
 
 
 def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

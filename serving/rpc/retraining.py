@@ -1,12 +1,13 @@
 """The Retraining service: labelled pictures and retrain jobs."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+from regraft.client.message_values import to_timestamp, word_of
 from regraft.errors import InvalidRequestError
-from regraft.gate_limits import LIMIT_NAMES, check_limits
+from regraft.gate_limits import LIMIT_NAMES, to_points
 from regraft.label_rules import check_note, nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
@@ -18,8 +19,9 @@ from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender
 from serving.retraining.jobs import JobRunner
 from serving.rpc.context import Context
-from serving.rpc.parsing import as_many_as_fit
-from serving.rpc.streams import answers
+from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.parsing import check_batch
+from serving.rpc.streams import answer_all, answers
 from serving.telemetry.call import actor, caller, current, note_effect, shield
 from serving.telemetry.metrics import Metrics
 
@@ -62,18 +64,24 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, requests: AsyncIterator[pb.AddExamplesRequest], _context: Context
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Store labelled pictures; an answered one is on the disk."""
-        sender = Sender(caller())
-        try:
-            async with aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
-                async for response in responses:
-                    yield response
-        finally:
-            await sender.settled()
-            note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
+        async with _sending() as sender, aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
+            async for response in responses:
+                yield response
 
-    async def Retrain(self, request: pb.RetrainRequest, context: Context) -> pb.RetrainJob:
+    async def BatchAddExamples(
+        self, request: pb.BatchAddExamplesRequest, _context: Context
+    ) -> pb.BatchAddExamplesResponse:
+        """Store the labelled pictures of one message, each as a stream's."""
+        check_batch(request.requests)
+        if call := current():
+            call.request = None  # or the audit would write the pictures: its first one stands for it, as for a stream
+        async with _sending() as sender:
+            responses = await answer_all(request.requests, partial(self._add, sender=sender))
+        return pb.BatchAddExamplesResponse(responses=responses)
+
+    async def Retrain(self, request: pb.RetrainRequest, context: Context) -> pb.RetrainResponse:
         """Start a job."""
-        return await shield(self._retrain(request), context)
+        return pb.RetrainResponse(job=await shield(self._retrain(request), context))
 
     async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
         served = self._models.get(request.name)
@@ -85,38 +93,36 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         note_effect(job=job.id)
         return to_message(job)
 
-    async def GetRetrainJob(self, request: pb.GetRetrainJobRequest, _context: Context) -> pb.RetrainJob:
+    async def GetRetrainJob(self, request: pb.GetRetrainJobRequest, _context: Context) -> pb.GetRetrainJobResponse:
         """Return a job as it stands."""
-        return to_message(await self._threads.database.run(self._examples.jobs.get, request.id))
+        job = await self._threads.database.run(self._examples.jobs.get, request.id)
+        return pb.GetRetrainJobResponse(job=to_message(job))
 
     async def WatchRetrainJob(
-        self, request: pb.GetRetrainJobRequest, _context: Context
-    ) -> AsyncIterator[pb.RetrainJob]:
+        self, request: pb.WatchRetrainJobRequest, _context: Context
+    ) -> AsyncIterator[pb.WatchRetrainJobResponse]:
         """Follow a job to its end."""
         async for job in self._runner.watch(request.id):
-            yield to_message(job)
+            yield pb.WatchRetrainJobResponse(job=to_message(job))
 
     async def ListRetrainJobs(
         self, request: pb.ListRetrainJobsRequest, _context: Context
     ) -> pb.ListRetrainJobsResponse:
         """List the jobs, newest first, a page at a time."""
-        if request.page_size < 0:
-            raise InvalidRequestError(f"page_size: {request.page_size}; it is 1 or more, or 0 for the server's own")
-        most = min(request.page_size or _MAX_JOBS, _MAX_JOBS)
-        created_at, _, job_id = request.page_token.partition("/")
-        before = (created_at, job_id) if request.page_token else None
+        most, before = page_size(request, _MAX_JOBS), page_start(request, parts=2)
         listing = partial(self._examples.jobs.list, nfc(request.name), before=before, most=most + 1)
         jobs = await self._threads.database.run(listing)
-        messages = as_many_as_fit(map(to_message, jobs[:most]))
-        page = pb.ListRetrainJobsResponse(jobs=messages)
-        if messages and len(messages) < len(jobs):
-            last = jobs[len(messages) - 1]
-            page.next_page_token = f"{last.created_at}/{last.id}"
+        page = pb.ListRetrainJobsResponse(jobs=await as_many_as_fit(_messages(jobs[:most])))
+        if page.jobs and len(page.jobs) < len(jobs):
+            last = jobs[len(page.jobs) - 1]
+            page.next_page_token = page_token(request, last.created_at, last.id)
         return page
 
-    async def CancelRetrainJob(self, request: pb.CancelRetrainJobRequest, context: Context) -> pb.RetrainJob:
+    async def CancelRetrainJob(
+        self, request: pb.CancelRetrainJobRequest, context: Context
+    ) -> pb.CancelRetrainJobResponse:
         """Ask for the end of a job."""
-        return await shield(self._cancel(request), context)
+        return pb.CancelRetrainJobResponse(job=await shield(self._cancel(request), context))
 
     async def _cancel(self, request: pb.CancelRetrainJobRequest) -> pb.RetrainJob:
         job = await self._runner.cancel(request.id)
@@ -131,8 +137,8 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         """
         if request.gate not in pb.GateMode.values():
             raise InvalidRequestError(f"gate: {request.gate} is none of {', '.join(pb.GateMode.keys()[1:])}")
-        mode = GateMode(pb.GateMode.Name(request.gate).lower()) if request.gate else self._gate
-        return {**_limits(request), "gate": mode.value}
+        mode = GateMode(word_of(pb.GateMode, request.gate).lower()) if request.gate else self._gate
+        return {**_limits(request.limits), "gate": mode.value}
 
     async def _add(
         self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
@@ -148,19 +154,36 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         added = await self._intake.add(name, new, sender, on_admitted)
         self._metrics.examples.labels(added.outcome.value).inc()
         return pb.AddExamplesResponse(
-            outcome=added.outcome.name, reason=added.reason, sha256=added.sha256, retry_after_s=added.retry_after_s
+            outcome=f"OUTCOME_{added.outcome.name}",
+            reason=added.reason,
+            sha256=added.sha256,
+            retry_after_s=added.retry_after_s,
         )
 
 
-def _limits(request: pb.RetrainRequest) -> dict[str, Any]:
-    """Return the limits that a request states.
+@asynccontextmanager
+async def _sending() -> AsyncIterator[Sender]:
+    """Begin a stream of pictures; at its end note what became of them."""
+    sender = Sender(caller())
+    try:
+        yield sender
+    finally:
+        await sender.settled()
+        note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
+
+
+async def _messages(jobs: Iterable[RetrainJob]) -> AsyncGenerator[pb.RetrainJob, None]:
+    for job in jobs:
+        yield to_message(job)
+
+
+def _limits(limits: pb.GateLimits) -> dict[str, float]:
+    """Return the limits that are stated, in percentage points.
 
     Raises:
-        InvalidRequestError: one of them is no share of 100.
+        InvalidRequestError: one of them is no share.
     """
-    stated = {name: getattr(request, name) for name in LIMIT_NAMES if request.HasField(name)}
-    check_limits(stated)
-    return stated
+    return to_points({name: getattr(limits, name) for name in LIMIT_NAMES if limits.HasField(name)})
 
 
 def to_message(job: RetrainJob) -> pb.RetrainJob:
@@ -168,7 +191,7 @@ def to_message(job: RetrainJob) -> pb.RetrainJob:
     return pb.RetrainJob(
         id=job.id,
         name=job.model,
-        state=JobState(job.state).value,
+        state=f"STATE_{JobState(job.state)}",
         phase=job.phase,
         fraction=job.fraction,
         message=job.message,
@@ -176,6 +199,6 @@ def to_message(job: RetrainJob) -> pb.RetrainJob:
         champion=job.champion or 0,
         version=job.version or 0,
         verdict=pb.Verdict(**job.verdict) if job.verdict else None,
-        created_at=job.created_at,
-        finished_at=job.finished_at or "",
+        created_at=to_timestamp(job.created_at),
+        finished_at=to_timestamp(job.finished_at) if job.finished_at else None,
     )

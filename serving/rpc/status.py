@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from typing import Final
 
 import grpc
@@ -30,6 +31,7 @@ _MEMORY_WAIT_S: Final = 1.0
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _RETRY_AFTER: Final = "retry-after"
 """Seconds, as in HTTP."""
+_WORD_BEGINS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAX_PUSHBACK_S: Final = 10.0
 _MAX_TEXT: Final = 500
 """Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
@@ -43,6 +45,15 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
         if kind in _STATUS:
             return _STATUS[kind], _clipped(str(error))
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the word for programs: the error's class, such as INVALID_IMAGE."""
+    if isinstance(error, MemoryError):
+        return "OUT_OF_MEMORY"
+    if not isinstance(error, errors.RegraftError):
+        return "INTERNAL"
+    return _WORD_BEGINS.sub("_", type(error).__name__.removesuffix("Error")).upper()
 
 
 def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:

@@ -5,8 +5,8 @@ client without an end of the stream (PEP 789).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 RequestT = TypeVar("RequestT")
@@ -64,6 +64,19 @@ async def answers(
         for task in (reading, *works):
             task.cancel()
         await asyncio.gather(reading, *works, return_exceptions=True)
+
+
+async def answer_all(
+    requests: Iterable[RequestT], answer: Callable[[RequestT, Callable[[], None]], Coroutine[Any, Any, AnswerT]]
+) -> list[AnswerT]:
+    """Return the answers to the requests of one message, as `answers` yields those of a stream."""
+
+    async def everything() -> AsyncIterator[RequestT]:
+        for request in requests:
+            yield request
+
+    async with aclosing(answers(everything(), answer)) as found:
+        return [each async for each in found]
 
 
 async def with_first(requests: AsyncIterator[RequestT]) -> tuple[RequestT | None, AsyncIterator[RequestT]]:

@@ -91,7 +91,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         wait_until(lambda: prometheus.values("regraft_confidence_count"))
         list(client.add_examples([(picture("grey", number), "grey") for number in range(30)]))
         *_, end = client.watch_job(client.retrain().id)
-        assert end.state == end.SUCCEEDED
+        assert end.state == end.STATE_SUCCEEDED
         client.shadow(1)
         _ask(client, 1)
         wait_until(lambda: prometheus.values("regraft_shadow_pictures_total"))

@@ -24,7 +24,7 @@ from tests.postgresql import PostgreSQL
 from tests.tiny import picture, publish_tiny
 from tests.waiting import wait_until
 
-ACCEPTED = retraining_pb2.AddExamplesResponse.ACCEPTED
+ACCEPTED = retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED
 MB = 2**20
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_refuses_labels_and_retrains_and_all_goes_on_when_there_is_r
             assert client.get_model().champion == 1
             disk.make_room()
             acknowledged |= _add(client, range(3000, 3030))
-            assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.SUCCEEDED
+            assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.STATE_SUCCEEDED
         assert server.stop() == 0
 
     assert acknowledged <= _kept(store.root / ".examples")
@@ -139,10 +139,10 @@ def test_a_model_store_that_turns_read_only_stops_promotions_and_retrains_and_no
             assert failure.value.code == "UNAVAILABLE"
             assert "Read-only" in str(failure.value)
             refused = _end_of(client, client.retrain())
-            assert (refused.state, client.get_model().served_version) == (retraining_pb2.RetrainJob.FAILED, 1)
+            assert (refused.state, client.get_model().served_version) == (retraining_pb2.RetrainJob.STATE_FAILED, 1)
             assert "Read-only" in refused.message
             disk.allow_writing(allowed=True)
-            assert client.promote(second).served_version == second
+            assert client.promote(second).model.served_version == second
         assert server.stop() == 0
 
     assert len(_kept(examples)) == 60
@@ -179,13 +179,13 @@ def test_a_retrain_that_is_stopped_in_its_tracks_holds_nobody_up_and_can_be_canc
         with others_unharmed(server.places["grpc"]):
             assert len(_add(client, range(60))) == 60
             job = client.retrain()
-            next(state for state in client.watch_job(job.id) if state.state == retraining_pb2.RetrainJob.RUNNING)
+            next(state for state in client.watch_job(job.id) if state.state == retraining_pb2.RetrainJob.STATE_RUNNING)
             for child in server.children():
                 os.kill(child, signal.SIGSTOP)
             client.cancel_job(job.id)
             end = _end_of(client, job)
-        assert end.state in (retraining_pb2.RetrainJob.CANCELLED, retraining_pb2.RetrainJob.FAILED)
-        assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.SUCCEEDED
+        assert end.state in (retraining_pb2.RetrainJob.STATE_CANCELLED, retraining_pb2.RetrainJob.STATE_FAILED)
+        assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.STATE_SUCCEEDED
         assert server.stop() == 0
 
 
@@ -206,7 +206,7 @@ def test_a_database_that_is_restarted_costs_no_acknowledged_label_and_no_answer(
                 sending.join()
                 cluster.start()
                 wait_until(lambda: _adds_again(client, acknowledged))
-                assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.SUCCEEDED
+                assert _end_of(client, client.retrain()).state == retraining_pb2.RetrainJob.STATE_SUCCEEDED
             assert server.stop() == 0
 
         assert acknowledged <= _kept(store.root / ".examples", database)
@@ -228,7 +228,7 @@ def test_a_database_that_says_nothing_any_more_delays_neither_swaps_nor_the_end(
                     calls: list[Callable[[], object]] = [*(12 * [hasty.list_jobs])]
                     calls += 8 * [lambda: hasty.relabel_example(64 * "0", "red")]
                     asked = [threads.submit(call) for call in calls]
-                    assert other.promote(2).served_version == 2
+                    assert other.promote(2).model.served_version == 2
                     assert other.classify(picture("red")).version == 2
                 assert {_code_of(ask.exception()) for ask in asked} == {"DEADLINE_EXCEEDED"}
                 assert server.stop() == 0, "and soon: threads still wait for the database"
@@ -268,8 +268,8 @@ def test_a_clock_that_jumps_by_years_fails_no_request_and_no_retrain(
                 load.wait_for(100)
                 assert len(_add(client, range(60 * number, 60 * number + 60))) == 60
                 job = _end_of(client, client.retrain())
-                assert job.state == retraining_pb2.RetrainJob.SUCCEEDED, job.message
-            assert client.rollback().served_version == job.champion
+                assert job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED, job.message
+            assert client.rollback().model.served_version == job.champion
         assert server.stop() == 0
 
     before, *after, last = store.history("colours")[1:]

@@ -20,7 +20,7 @@ def test_a_server_that_is_started_there_serves_and_retrains(installed: Path, sto
         *_, job = client.watch_job(client.retrain().id)
         assert server.stop() == 0
 
-    assert job.state == retraining_pb2.RetrainJob.SUCCEEDED, job.message
+    assert job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED, job.message
 
 
 def test_commands_that_train_are_those_of_regraft(installed: Path, tmp_path: Path) -> None:

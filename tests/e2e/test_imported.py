@@ -82,7 +82,7 @@ def test_a_resnet_of_two_labels_is_imported_served_and_retrained_with_a_third(
     found = np.log([answer["red"] / answer["green"] for answer in answers])
     difference = np.abs(found - (expected[:, 0] - expected[:, 1])).max()
     assert difference <= 1e-3 * expected.std()
-    assert job.state == retraining_pb2.RetrainJob.SUCCEEDED, job.message
+    assert job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED, job.message
     assert (after.version, after.predictions[0].label) == (2, "blue")
     assert artifact.read(ModelStore(settings.store).folder("two", 2) / MODEL_FILE).card.labels == (
         "red",

@@ -47,7 +47,7 @@ def _add_until_killed(client: Client, numbers: range, server: ServerProcess, aft
 
     def receive() -> None:
         for answer in answers:
-            assert answer.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
+            assert answer.outcome == retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED
             acknowledged.add(answer.sha256)
             if len(acknowledged) == after:
                 threading.Thread(target=server.kill).start()
@@ -79,7 +79,7 @@ def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_comes_t
     with ServerProcess(store.root) as server, server.client() as client:
         for entry in client.list_jobs():
             *_, end = client.watch_job(entry.id)
-            assert end.state in (retraining_pb2.RetrainJob.SUCCEEDED, retraining_pb2.RetrainJob.REFUSED), end.message
+            assert end.state in (end.STATE_SUCCEEDED, end.STATE_REFUSED), end.message
         wait_until(lambda: _serves_the_champion(client))  # a job that outlived its server has promoted beside this one
         assert client.classify(picture("red")).predictions[0].label == "red"
         assert server.stop() == 0

@@ -103,6 +103,7 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     classify = classifier_pb2.ClassifyRequest(image=RED, name="colours")
     yield "/regraft.v1.Classifier/Classify", classify
     yield "/regraft.v1.Classifier/ClassifyStream", classifier_pb2.ClassifyStreamRequest(id="1", request=classify)
+    yield "/regraft.v1.Classifier/BatchClassify", classifier_pb2.BatchClassifyRequest(requests=[classify])
 
     service = "/inference.GRPCInferenceService/"
     for method in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"):
@@ -123,10 +124,12 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     yield f"{service}Suggest", examples_pb2.SuggestRequest(name="colours", with_images=True)
 
     service = "/regraft.v1.Retraining/"
-    yield f"{service}AddExamples", retraining_pb2.AddExamplesRequest(name="colours", image=RED, label="red")
+    add = retraining_pb2.AddExamplesRequest(name="colours", image=RED, label="red")
+    yield f"{service}AddExamples", add
+    yield f"{service}BatchAddExamples", retraining_pb2.BatchAddExamplesRequest(requests=[add])
     yield f"{service}Retrain", retraining_pb2.RetrainRequest(name="colours", idempotency_key=KEY)
     yield f"{service}GetRetrainJob", retraining_pb2.GetRetrainJobRequest(id=job)
-    yield f"{service}WatchRetrainJob", retraining_pb2.GetRetrainJobRequest(id=job)
+    yield f"{service}WatchRetrainJob", retraining_pb2.WatchRetrainJobRequest(id=job)
     yield f"{service}ListRetrainJobs", retraining_pb2.ListRetrainJobsRequest(name="colours")
     yield f"{service}CancelRetrainJob", retraining_pb2.CancelRetrainJobRequest(id=job)
 

@@ -316,7 +316,7 @@ def test_a_retrain_finds_jobs_and_examples_that_are_kept_elsewhere(store: ModelS
         job = live.client.retrain()
         end = list(live.client.watch_job(job.id))[-1]
 
-    assert end.state == retraining_pb2.RetrainJob.REFUSED
+    assert end.state == retraining_pb2.RetrainJob.STATE_REFUSED
     assert "class 'grey' is left out" in end.message
 
 
@@ -335,7 +335,7 @@ def test_a_job_that_a_crash_interrupted_goes_on_at_the_start(store: ModelStore, 
     with LiveServer(store) as live:
         *_, end = live.client.watch_job(job.id)
 
-    assert (end.state, end.requested_by) == (retraining_pb2.RetrainJob.REFUSED, "ada")
+    assert (end.state, end.requested_by) == (retraining_pb2.RetrainJob.STATE_REFUSED, "ada")
     assert "nothing new" in end.message
     assert "second attempt; the first was interrupted" in end.message
 
@@ -362,7 +362,7 @@ def test_a_job_that_was_interrupted_after_its_promotion_succeeded(store: ModelSt
         end = live.client.get_job(job.id)
         assert live.client.classify(picture("red")).version == version
 
-    assert (end.state, end.version) == (retraining_pb2.RetrainJob.SUCCEEDED, version)
+    assert (end.state, end.version) == (retraining_pb2.RetrainJob.STATE_SUCCEEDED, version)
 
 
 def test_stopping_says_so_first_then_finishes_what_is_in_flight_and_refuses_what_is_new(store: ModelStore) -> None:
@@ -469,9 +469,9 @@ def test_stopping_ends_the_process_of_a_job_and_the_next_start_goes_on_with_it(
     """Invariants 6 and 10."""
     with stalled_retrain(store), LiveServer(store) as live:
         job = live.client.retrain()
-        wait_until(lambda: live.client.get_job(job.id).state == retraining_pb2.RetrainJob.RUNNING)
+        wait_until(lambda: live.client.get_job(job.id).state == retraining_pb2.RetrainJob.STATE_RUNNING)
         watch = live.client.watch_job(job.id)
-        assert next(watch).state == retraining_pb2.RetrainJob.RUNNING
+        assert next(watch).state == retraining_pb2.RetrainJob.STATE_RUNNING
         assert live.stop().result(PATIENCE_S) == 0
         with pytest.raises(RemoteError, match="stopping"):
             list(watch)
@@ -481,7 +481,7 @@ def test_stopping_ends_the_process_of_a_job_and_the_next_start_goes_on_with_it(
     assert "its server was stopped" in waiting.message
     with LiveServer(store) as live:
         *_, end = live.client.watch_job(job.id)
-    assert end.state == retraining_pb2.RetrainJob.REFUSED
+    assert end.state == retraining_pb2.RetrainJob.STATE_REFUSED
     assert "nothing new" in end.message
 
 
@@ -603,7 +603,7 @@ def test_a_server_whose_database_does_not_answer_starts_and_classifies_and_takes
             away.close()
             wait_until(lambda: away_as(live.client.list_jobs) == "OK")
             (added,) = live.client.add_examples([(picture("grey"), "grey")])
-            assert added.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
+            assert added.outcome == retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED
 
 
 def away_as(ask: Callable[[], object], why: str = "the database has not answered yet") -> str:

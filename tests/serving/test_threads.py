@@ -208,6 +208,6 @@ def test_a_lock_that_is_held_holds_up_promotions_and_nobody_else(store: ModelSto
         assert {error.code for error in errors} <= {"UNAVAILABLE"}, (
             "of the lock, if all this took longer than its limit"
         )
-        assert live.client.promote(2, who="ada").champion == 2
+        assert live.client.promote(2, who="ada").model.champion == 2
 
     assert {entry.who for entry in store.history("colours")} == {"test", "ada"}

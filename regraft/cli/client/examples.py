@@ -10,6 +10,7 @@ from regraft.cli.json_output import message_to_dict, picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import time_text
 from regraft.datasets.labelled_files import write_list, write_picture
 from regraft.errors import InvalidRequestError
 from regraft.machine import user_name
@@ -38,7 +39,8 @@ def list_examples(
                 print_json(picture_to_dict(example))
             else:
                 why = [example.quarantine] if quarantined else []
-                rows.add_row(example.sha256[:12], example.label, example.source, example.group, example.added_at, *why)
+                added = time_text(example.added_at)
+                rows.add_row(example.sha256[:12], example.label, example.source, example.group, added, *why)
     if quarantined and not as_json:
         if count:
             terminal.out.print(rows)
@@ -70,13 +72,13 @@ def show_example(server: Connection, sha256: _Hash, name: Name = "", as_json: Js
     rows = terminal.table("when", "label", "annotator", "source", "request", "from", title="history")
     for entry in details.history:
         label = entry.label or "(removed)"
-        rows.add_row(entry.at, label, entry.annotator, entry.source, entry.request_id, entry.caller)
+        rows.add_row(time_text(entry.at), label, entry.annotator, entry.source, entry.request_id, entry.caller)
     terminal.out.print(rows)
 
 
 def _removal(entry: examples_pb2.Labelling) -> str:
     who = entry.annotator or entry.caller or "somebody unknown"
-    return f"removed {entry.at} by {who}" + (f": {entry.source}" if entry.source else "")
+    return f"removed {time_text(entry.at)} by {who}" + (f": {entry.source}" if entry.source else "")
 
 
 @asks_a_server

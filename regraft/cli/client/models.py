@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.json_output import model_to_dict, print_json
+from regraft.cli.json_output import message_to_dict, model_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import time_text
 from regraft.machine import user_name
 from regraft.v1 import models_pb2 as pb
 
@@ -41,7 +42,11 @@ def show_model(
 ) -> None:
     """Show a model: its versions, card, provider and history."""
     with Client(server) as client:
-        _show(client.get_model(name), as_json)
+        model = client.get_model(name)
+    if as_json:
+        print_json(model_to_dict(model))
+    else:
+        _show(model)
 
 
 @asks_a_server
@@ -55,7 +60,7 @@ def promote(
 ) -> None:
     """Make a version the champion; when this returns it serves."""
     with Client(server) as client:
-        _show(client.promote(version, name=name, who=user_name(), why=why, expected=expected), as_json)
+        _show_move(client.promote(version, name=name, who=user_name(), why=why, expected=expected), as_json)
 
 
 @asks_a_server
@@ -64,7 +69,7 @@ def rollback(
 ) -> None:
     """Go back to the champion before; when this returns it serves."""
     with Client(server) as client:
-        _show(client.rollback(name=name, who=user_name(), why=why, expected=expected), as_json)
+        _show_move(client.rollback(name=name, who=user_name(), why=why, expected=expected), as_json)
 
 
 @asks_a_server
@@ -85,16 +90,19 @@ def shadow(
     if (version is None) != off:
         raise typer.BadParameter("give either a version or --off", param_hint="VERSION")
     with Client(server) as client:
-        _show(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
+        _show_move(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
 
 
-def _show(model: pb.Model, as_json: bool) -> None:
-    fields = model_to_dict(model)
+def _show_move(done: pb.PromoteResponse | pb.RollbackResponse | pb.ShadowResponse, as_json: bool) -> None:
     if as_json:
-        print_json(fields)
+        print_json({**model_to_dict(done.model), "effect": message_to_dict(done.effect)})
     else:
-        show_card(model, fields["card"])
-        _show_traffic(model)
+        _show(done.model)
+
+
+def _show(model: pb.Model) -> None:
+    show_card(model, model_to_dict(model)["card"])
+    _show_traffic(model)
 
 
 def show_models(entries: Sequence[pb.Model]) -> None:
@@ -143,7 +151,8 @@ def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
             )
     rows = terminal.table("when", "event", "who", "why", title="history", numbers=("version", "before"))
     for event in entry.history:
-        rows.add_row(event.at, event.event, event.who, event.why, str(event.version), str(event.previous or ""))
+        numbers = str(event.version), str(event.previous or "")
+        rows.add_row(time_text(event.at), event.event, event.who, event.why, *numbers)
     rows.columns[0].no_wrap = True
     terminal.out.print(rows)
 
@@ -163,12 +172,12 @@ def _show_traffic(model: pb.Model) -> None:
 
 
 def _drift(drift: pb.Drift) -> tuple[str | tuple[str, str], ...]:
-    if drift.state == pb.Drift.NOT_KNOWN:
+    if drift.state == pb.Drift.STATE_NOT_KNOWN:
         return ("drift: not known, since this version's card has no reference; a retrain makes one",)
-    if drift.state == pb.Drift.TOO_FEW:
+    if drift.state == pb.Drift.STATE_TOO_FEW:
         return (f"drift: too few pictures yet to say ({drift.images})",)
     shifts = ", ".join(f"{shift.of} {shift.ks:.2f}{'!' if shift.drifted else ''}" for shift in drift.shifts)
-    word = ("seen", "yellow") if drift.state == pb.Drift.DRIFTED else ("none", "green")
+    word = ("seen", "yellow") if drift.state == pb.Drift.STATE_DRIFTED else ("none", "green")
     return ("drift: ", word, f" over {drift.images} pictures; KS {shifts}; unknown {drift.unknown_share:.1%}")
 
 

@@ -10,6 +10,7 @@ from regraft.cli.json_output import message_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import time_text, word_of
 from regraft.machine import user_name
 from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2
@@ -57,8 +58,8 @@ def _retrain(
 
 def _is_well(job: retraining_pb2.RetrainJob) -> bool:
     """Tell whether a new head serves or waits, or nothing was new."""
-    nothing_new = job.state == retraining_pb2.RetrainJob.REFUSED and not job.version
-    return job.state == retraining_pb2.RetrainJob.SUCCEEDED or nothing_new
+    nothing_new = job.state == retraining_pb2.RetrainJob.STATE_REFUSED and not job.version
+    return job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED or nothing_new
 
 
 @asks_a_server
@@ -94,16 +95,16 @@ def _show_jobs(entries: Sequence[retraining_pb2.RetrainJob]) -> None:
         return
     rows = terminal.table("id", "model", "state", "created", "message", numbers=("done", "version"))
     for job in entries:
-        state = retraining_pb2.RetrainJob.State.Name(job.state)
-        version = str(job.version or "")
-        rows.add_row(job.id, job.name, state, job.created_at[:19], job.message, f"{job.fraction:.0%}", version)
+        state = word_of(retraining_pb2.RetrainJob.State, job.state)
+        created, version = time_text(job.created_at)[:19], str(job.version or "")
+        rows.add_row(job.id, job.name, state, created, job.message, f"{job.fraction:.0%}", version)
     rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
     terminal.out.print(rows)
 
 
 def show_job(job: retraining_pb2.RetrainJob) -> None:
     """Show how a job ended, with the gate's numbers."""
-    state = retraining_pb2.RetrainJob.State.Name(job.state)
+    state = word_of(retraining_pb2.RetrainJob.State, job.state)
     colour = "green" if state == "SUCCEEDED" else "yellow" if state == "REFUSED" else "red"
     terminal.line((state, colour), f": {job.message}")
     if job.HasField("verdict"):

@@ -10,6 +10,7 @@ from regraft.cli.json_output import picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import word_of
 from regraft.datasets.labelled_files import write_list, write_picture
 from regraft.v1 import examples_pb2
 
@@ -63,4 +64,4 @@ def suggest(
 
 
 def _reason(suggestion: examples_pb2.Suggestion) -> str:
-    return examples_pb2.Suggestion.Reason.Name(suggestion.reason).lower()
+    return word_of(examples_pb2.Suggestion.Reason, suggestion.reason).lower()

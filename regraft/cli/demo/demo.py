@@ -15,6 +15,7 @@ from regraft.cli.options import Json
 from regraft.cli.terminal import line, out, table
 from regraft.client.client import Client
 from regraft.client.connection import Connection
+from regraft.client.message_values import word_of
 from regraft.errors import InvalidRequestError, RegraftError
 from regraft.label_rules import image_hash
 from regraft.safe_path import module_command
@@ -91,7 +92,7 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
     line(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
     return {
         "labelled": outcomes,
-        "job": retraining_pb2.RetrainJob.State.Name(job.state),
+        "job": word_of(retraining_pb2.RetrainJob.State, job.state),
         "message": job.message,
         "version": job.version,
         "accuracy_before": before,
@@ -167,7 +168,7 @@ def _exam(client: Client, exam: Sequence[tuple[bytes, str]]) -> float | None:
 def _label(client: Client, pictures: Sequence[tuple[bytes, str]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for answer in client.add_examples(pictures, source="demo"):
-        outcome = retraining_pb2.AddExamplesResponse.Outcome.Name(answer.outcome).lower()
+        outcome = word_of(retraining_pb2.AddExamplesResponse.Outcome, answer.outcome).lower()
         counts[outcome] = counts.get(outcome, 0) + 1
     line(f"AddExamples: {counts}")
     return counts
@@ -180,8 +181,8 @@ def _retrain(client: Client) -> retraining_pb2.RetrainJob:
         if job.phase != phase:
             phase = job.phase
             line(f"retrain job {job.id}: {phase}")
-    colour = "green" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "yellow"
-    line((retraining_pb2.RetrainJob.State.Name(job.state), colour), f": {job.message}")
+    colour = "green" if job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED else "yellow"
+    line((word_of(retraining_pb2.RetrainJob.State, job.state), colour), f": {job.message}")
     return job
 
 
@@ -202,7 +203,7 @@ def _show(
         latencies = (f"{phase.latency_ms.p50:.1f}", f"{phase.latency_ms.p99:.1f}") if phase.latency_ms else ("", "")
         phases.add_row(name, versions, str(phase.requests), str(phase.requests - phase.answered), *latencies)
     out.print(phases)
-    verb = "went live" if job.state == retraining_pb2.RetrainJob.SUCCEEDED else "was not put into service"
+    verb = "went live" if job.state == retraining_pb2.RetrainJob.STATE_SUCCEEDED else "was not put into service"
     line(
         f"Version {job.version or '-'} {verb}; of {load.requests} requests meanwhile ",
         (f"{load.failed} failed", "bold"),

@@ -43,6 +43,7 @@ _MODELS: Final = "/regraft.v1.Models/"
 LEAST_ROLE: Final[dict[str, Role]] = {
     _CLASSIFIER + "Classify": Role.CLASSIFY,
     _CLASSIFIER + "ClassifyStream": Role.CLASSIFY,
+    _CLASSIFIER + "BatchClassify": Role.CLASSIFY,
     _INFERENCE + "ServerLive": Role.CLASSIFY,
     _INFERENCE + "ServerReady": Role.CLASSIFY,
     _INFERENCE + "ModelReady": Role.CLASSIFY,
@@ -54,6 +55,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _INFERENCE + "ModelStatistics": Role.CLASSIFY,
     _INFERENCE + "RepositoryIndex": Role.CLASSIFY,
     _RETRAINING + "AddExamples": Role.LABEL,
+    _RETRAINING + "BatchAddExamples": Role.LABEL,
     _RETRAINING + "GetRetrainJob": Role.LABEL,
     _RETRAINING + "WatchRetrainJob": Role.LABEL,
     _RETRAINING + "ListRetrainJobs": Role.LABEL,

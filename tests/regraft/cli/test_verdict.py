@@ -13,7 +13,7 @@ def refused(*answers: str, suspects: int) -> pb.RetrainJob:
         for row, answer in enumerate(answers)
     ]
     verdict = pb.Verdict(new_images=9, suspects=suspects, suspected=suspected)
-    return pb.RetrainJob(name="colours", state=pb.RetrainJob.REFUSED, message="likely wrong", verdict=verdict)
+    return pb.RetrainJob(name="colours", state=pb.RetrainJob.STATE_REFUSED, message="likely wrong", verdict=verdict)
 
 
 def test_each_label_that_is_likely_wrong_is_shown_with_the_command_that_puts_it_right(

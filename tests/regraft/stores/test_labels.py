@@ -1,5 +1,6 @@
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict
 
@@ -43,6 +44,44 @@ def test_a_label_from_a_mac_is_no_second_label(examples_store: ExamplesStore) ->
     assert examples_store.labels.relabel(MODEL, image_hash(data(1)), MAC) == Example(image_hash(data(1)), MOEWE)
     assert [entry.label for entry in examples_store.labels.history(MODEL, image_hash(data(1)))] == [MOEWE]
     assert [example.label for example in examples_store.labels.in_force(MODEL)] == [MOEWE]
+
+
+def test_a_change_bound_to_a_state_is_made_in_that_state_only(examples_store: ExamplesStore) -> None:
+    examples_store.add(MODEL, data(1), "red")
+    labels, sha256 = examples_store.labels, image_hash(data(1))
+    seen = labels.find(MODEL, sha256)
+    changed = labels.relabel(MODEL, sha256, "green", etag=seen.etag)
+    assert labels.find(MODEL, sha256).etag == changed.etag != seen.etag
+
+    changes: list[Callable[[], object]] = [
+        lambda: labels.relabel(MODEL, sha256, "blue", etag=seen.etag),
+        lambda: labels.remove(MODEL, sha256, etag=seen.etag),
+        lambda: labels.release(MODEL, sha256, etag=seen.etag),
+    ]
+    for change in changes:
+        with pytest.raises(PreconditionError, match=f"etag: example '{sha256}' has changed since"):
+            change()
+    assert labels.find(MODEL, sha256) == changed
+
+    labels.quarantine(MODEL, {sha256: ("green", "a test")})
+    doubted = labels.find(MODEL, sha256)
+    assert doubted.etag != changed.etag
+    labels.release(MODEL, sha256, etag=doubted.etag)
+    labels.remove(MODEL, sha256, etag=labels.find(MODEL, sha256).etag)
+    removed = labels.find(MODEL, sha256, or_removed=True)
+    assert labels.relabel(MODEL, sha256, "red", etag=removed.etag).label == "red"
+
+
+def test_examples_are_read_a_part_at_a_time(examples_store: ExamplesStore) -> None:
+    for number in range(6):
+        examples_store.add(MODEL, data(number), "red" if number % 2 else MOEWE)
+    hashes = sorted(image_hash(data(number)) for number in range(6))
+
+    def read(**which: str | int) -> list[str]:
+        return [example.sha256 for example in examples_store.labels.in_force(MODEL, **which)]  # type: ignore[arg-type]
+
+    assert [read(most=4), read(after=hashes[3], most=4)] == [hashes[:4], hashes[4:]]
+    assert read(label=MAC) == sorted(image_hash(data(number)) for number in (0, 2, 4))
 
 
 def test_a_store_that_has_both_forms_of_a_label_has_one_label(examples_store: ExamplesStore, database: str) -> None:

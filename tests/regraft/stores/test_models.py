@@ -945,3 +945,16 @@ def test_golden_pictures_are_found_behind_links_and_what_other_programs_leave_is
 
     assert store.golden("flowers") == [(golden / "roses/a.jpg", "roses"), (golden / "tulips/b.jpg", "tulips")]
     assert store.golden("ants") == []
+
+
+def test_a_shadow_bound_to_a_state_of_the_model_is_set_in_that_state_only(store: ModelStore) -> None:
+    publish(store)
+    publish(store)
+    seen = store.etag(NAME)
+    store.move(NAME, 1, who="tester", why="a test")
+    assert store.etag(NAME) != seen
+
+    with pytest.raises(PreconditionError, match=f"etag: model '{NAME}' has changed since"):
+        store.set_shadow(NAME, 2, who="tester", why="a test", etag=seen)
+    store.set_shadow(NAME, 2, who="tester", why="a test", etag=store.etag(NAME))
+    assert store.shadow(NAME) == 2

@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 
 def send(client: Client, numbers: range) -> None:
     for answer in client.add_examples((picture("grey", number), "grey") for number in numbers):
-        assert answer.outcome == retraining_pb2.AddExamplesResponse.ACCEPTED
+        assert answer.outcome == retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED
 
 
 def jobs_of(store: ModelStore) -> list[RetrainJob]:

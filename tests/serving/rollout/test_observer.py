@@ -36,13 +36,13 @@ def fails_with(call: Callable[[], object]) -> RemoteError:
 def test_pictures_like_those_of_the_card_are_steady_and_others_are_drift(live: LiveServer) -> None:
     ask(live.client, ("red", "green", "blue"), 120)
     steady = seen(live.client, lambda model: model.drift.images == 120).drift
-    assert steady.state == pb.Drift.STEADY
+    assert steady.state == pb.Drift.STATE_STEADY
     assert live.metric("regraft_drifted", model="colours") == 0
 
     ask(live.client, ("grey",), 120)
     drift = seen(live.client, lambda model: model.drift.images == 240).drift
 
-    assert drift.state == pb.Drift.DRIFTED
+    assert drift.state == pb.Drift.STATE_DRIFTED
     assert drift.unknown_share == pytest.approx(0.5, abs=0.05)
     assert [shift.of for shift in drift.shifts][:2] == ["distance", "confidence"]
     assert live.metric("regraft_drifted", model="colours") == 1
@@ -61,7 +61,7 @@ def test_the_window_is_bounded_and_begins_anew_with_a_new_champion(store: ModelS
         ask(live.client, FOUR, 20)
         model = seen(live.client, lambda model: model.drift.images == 20)
 
-        assert model.drift.state == pb.Drift.TOO_FEW
+        assert model.drift.state == pb.Drift.STATE_TOO_FEW
         assert live.metric("regraft_drifted", model="colours") is None
 
 
@@ -103,7 +103,7 @@ def test_a_card_without_a_reference_is_said_to_know_no_drift(empty_store: ModelS
         ask(live.client, ("red", "grey"), 120)
         drift = seen(live.client, lambda model: model.drift.images == 120).drift
 
-        assert (drift.state, len(drift.shifts)) == (pb.Drift.NOT_KNOWN, 0)
+        assert (drift.state, len(drift.shifts)) == (pb.Drift.STATE_NOT_KNOWN, 0)
         assert live.metric("regraft_drift_ks", model="colours", of="distance") is None
         assert live.metric("regraft_unknown_share", model="colours") == drift.unknown_share > 0
 
@@ -111,7 +111,7 @@ def test_a_card_without_a_reference_is_said_to_know_no_drift(empty_store: ModelS
 def test_a_shadow_judges_what_the_champion_answers_and_answers_nobody(live: LiveServer, store: ModelStore) -> None:
     publish_tiny(store, FOUR, promote=False)
 
-    model = live.client.shadow(2, who="ada", why="does it know grey?")
+    model = live.client.shadow(2, who="ada", why="does it know grey?").model
     assert (model.shadow.version, model.shadow.images, model.champion) == (2, 0, 1)
     entry = model.history[0]
     assert (entry.event, entry.version, entry.who, entry.why) == ("shadow", 2, "ada", "does it know grey?")
@@ -132,8 +132,8 @@ def test_a_shadow_judges_what_the_champion_answers_and_answers_nobody(live: Live
 
 def test_a_shadow_is_ended_or_ends_as_champion(live: LiveServer, store: ModelStore) -> None:
     publish_tiny(store, FOUR, promote=False)
-    assert live.client.shadow(2).HasField("shadow")
-    assert not live.client.shadow(0).HasField("shadow")
+    assert live.client.shadow(2).model.HasField("shadow")
+    assert not live.client.shadow(0).model.HasField("shadow")
     assert live.metric("regraft_shadow_version", model="colours") == 0
 
     live.client.shadow(2)

@@ -56,7 +56,7 @@ def test_a_bad_head_promoted_under_load_is_rolled_back_and_nobody_notices(live: 
 def test_a_good_head_stays_and_passes(store: ModelStore) -> None:
     good = publish_tiny(store, LABELS, sharpness=18.0, promote=False)
     with LiveServer(store, bake=6) as live, under_load(live) as load:
-        baking = live.client.promote(good)
+        baking = live.client.promote(good).model
         assert (baking.champion, last_move(store).event) == (good, "promote")
         wait_until(lambda: live.metric("regraft_baking_version", model="colours") == good)
         wait_until(lambda: not live.client.get_model().HasField("baking"))
@@ -72,7 +72,7 @@ def test_who_promotes_a_head_again_that_the_server_went_back_from_is_heard(store
         wait_until(lambda: last_move(store).event == "rollback")
         wait_until(lambda: live.client.get_model().served_version == 1)
 
-        model = live.client.promote(bad, who="ada", why="I know that it is unsure")
+        model = live.client.promote(bad, who="ada", why="I know that it is unsure").model
 
         assert not model.HasField("baking")
         wait_until(lambda: live.client.get_model().drift.images >= 300)

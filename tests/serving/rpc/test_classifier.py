@@ -72,7 +72,7 @@ def test_models_of_any_script_are_served_and_either_form_of_a_name_will_do(tmp_p
         assert client.classify(picture("red"), name=taken_apart).name == "M\u00f6we"
         list(client.add_examples([(picture("blue", 7), "blue")], name=taken_apart))
         assert [example.label for example in client.list_examples(name="M\u00f6we")] == ["blue"]
-        assert client.promote(1, name=taken_apart, who="test").name == "M\u00f6we"
+        assert client.promote(1, name=taken_apart, who="test").model.name == "M\u00f6we"
         assert client.list_jobs(taken_apart) == []
         with grpc.insecure_channel(live.target) as channel:
             triton = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -382,6 +382,26 @@ def test_a_bad_picture_has_an_error_of_its_own_and_does_not_end_the_stream(clien
     assert "not a picture" in answers[1].error.message
 
 
+def test_pictures_of_one_message_are_answered_in_their_order_each_as_it_would_be_alone(client: Client) -> None:
+    images = [picture("red"), b"no picture", picture("blue"), picture("green")]
+
+    red, refused, *others = client.classify_batch(images)
+
+    assert [each.response.predictions[0].label for each in (red, *others)] == ["red", "blue", "green"]
+    assert probabilities(red.response) == pytest.approx(probabilities(client.classify(images[0])))
+    assert (refused.error.code, refused.error.reason) == (INVALID_ARGUMENT, "INVALID_IMAGE")
+    assert refused.error.message == str(fails(client, images[1]))
+
+
+def test_a_message_of_pictures_waits_for_permits_as_a_stream_does(store: ModelStore) -> None:
+    with LiveServer(store, max_in_flight=2) as live:
+        outcomes = live.client.classify_batch([picture("red")] * 40)
+        unknown, known = live.client.classify_batch([picture("red")], name="cats"), live.client.classify_batch([b"x"])
+
+    assert [outcome.response.predictions[0].label for outcome in outcomes] == ["red"] * 40
+    assert [each.error.reason for each in (*unknown, *known)] == ["NOT_FOUND", "INVALID_IMAGE"]
+
+
 def test_every_request_of_a_stream_is_one_of_its_own(store: ModelStore) -> None:
     publish_tiny(store, ("grey", "red"), name="animals")
     requests = [
@@ -527,7 +547,7 @@ def test_20_promotions_under_load_fail_no_request_and_every_answer_is_its_versio
         with Crowd(live.target, singles=4, streams=2) as crowd:
             for turn in range(1, 21):
                 version = 3 if turn % 5 == 0 else 1 + turn % 2
-                assert live.client.promote(version, who="test").served_version == version
+                assert live.client.promote(version, who="test").model.served_version == version
                 assert live.client.classify(picture("red")).version == version, "when it returns, it serves"
                 crowd.go_on(20)
         assert crowd.failures == []

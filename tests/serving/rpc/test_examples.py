@@ -1,24 +1,27 @@
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from regraft.client.client import Client, RemoteError
+from regraft.image.encode import encode_png
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore, open_examples
 from regraft.stores.models import ModelStore
 from regraft.v1 import retraining_pb2
-from regraft.v1.examples_pb2 import RemoveExampleRequest, Suggestion
+from regraft.v1.examples_pb2 import ListExamplesRequest, RemoveExampleRequest, Suggestion
 from regraft.v1.examples_pb2_grpc import ExamplesStub
 from tests.live_server import LiveServer
 from tests.serving.rpc.retries import retrying
 from tests.tiny import picture
 from tests.waiting import PATIENCE_S, wait_until
 
-ACCEPTED, REJECTED = retraining_pb2.AddExamplesResponse.ACCEPTED, retraining_pb2.AddExamplesResponse.REJECTED
+ACCEPTED = retraining_pb2.AddExamplesResponse.OUTCOME_ACCEPTED
+REJECTED = retraining_pb2.AddExamplesResponse.OUTCOME_REJECTED
 
 
 @pytest.fixture
@@ -50,12 +53,60 @@ def test_examples_are_listed_by_hash_all_or_those_of_a_label(client: Client) -> 
     assert red.image == picture("red", 50)
 
 
+def test_examples_come_in_pages_that_every_client_takes(client: Client, live: LiveServer) -> None:
+    sent = [(picture("grey", n), "grey") for n in range(5)] + [(picture("red", 50), "red")]
+    list(client.add_examples(sent))
+    hashes = sorted(image_hash(image) for image, label in sent if label == "grey")
+    with grpc.insecure_channel(live.target) as channel:
+        stub, asked = ExamplesStub(channel), ListExamplesRequest(label="grey", page_size=2)
+        pages = [stub.ListExamples(asked)]
+        while pages[-1].next_page_token:
+            asked.page_token = pages[-1].next_page_token
+            pages.append(stub.ListExamples(asked))
+
+        asked.label, asked.page_token = "red", pages[0].next_page_token
+        with pytest.raises(grpc.RpcError, match="page_token: it belongs to another request"):
+            stub.ListExamples(asked)
+
+    assert [[example.sha256 for example in page.examples] for page in pages] == [hashes[:2], hashes[2:4], hashes[4:]]
+
+
+def test_a_page_of_pictures_ends_where_a_client_would_take_no_more(client: Client, live: LiveServer) -> None:
+    bulk = [encode_png(np.random.default_rng(n).integers(0, 256, (700, 700, 3), np.uint8)) for n in range(3)]
+    list(client.add_examples((image, "noise") for image in bulk))
+    assert all(1_000_000 < len(image) < 2_000_000 for image in bulk)
+
+    with grpc.insecure_channel(live.target) as channel:
+        page = ExamplesStub(channel).ListExamples(ListExamplesRequest(with_images=True))
+
+    assert len(page.examples) == 2
+    assert page.next_page_token
+    assert {example.image for example in client.list_examples(with_images=True)} == {*bulk}
+
+
+def test_a_change_that_goes_by_another_state_of_the_example_is_refused(client: Client) -> None:
+    seen = client.get_example(label(client, picture("grey"), "grey").sha256).example
+    changed = client.relabel_example(seen.sha256, "silver", etag=seen.etag)
+    assert changed.etag == client.get_example(seen.sha256).example.etag != seen.etag
+
+    changes: list[Callable[[], object]] = [
+        lambda: client.relabel_example(seen.sha256, "red", etag=seen.etag),
+        lambda: client.remove_example(seen.sha256, etag=seen.etag),
+        lambda: client.release_example(seen.sha256, etag=seen.etag),
+    ]
+    for change in changes:
+        with pytest.raises(RemoteError, match=r"etag: .* has changed since") as failure:
+            change()
+        assert failure.value.code == "FAILED_PRECONDITION"
+    assert client.get_example(seen.sha256).example == changed
+
+
 def test_a_label_from_a_mac_is_listed_and_found_as_the_one_that_it_is(client: Client) -> None:
     mac = unicodedata.normalize("NFD", "Möwe")
     assert mac != "Möwe"
     sha256 = label(client, picture("grey"), mac).sha256
 
-    assert label(client, picture("grey"), "Möwe").outcome == retraining_pb2.AddExamplesResponse.DUPLICATE
+    assert label(client, picture("grey"), "Möwe").outcome == retraining_pb2.AddExamplesResponse.OUTCOME_DUPLICATE
     for text in ("Möwe", mac):
         assert [example.sha256 for example in client.list_examples(label=text)] == [sha256]
         assert client.relabel_example(sha256, text).label == "Möwe"
@@ -180,7 +231,7 @@ def test_what_was_served_is_proposed_until_it_is_labelled(keeping: LiveServer) -
     found = list(keeping.client.suggest(with_images=True))
 
     assert {suggestion.request_id for suggestion in found} <= answers.keys()
-    assert any(suggestion.reason == Suggestion.RANDOM for suggestion in found)
+    assert any(suggestion.reason == Suggestion.REASON_RANDOM for suggestion in found)
     assert all(suggestion.image == picture("grey", answers[suggestion.request_id]) for suggestion in found)
     for suggestion in found:
         label(keeping.client, b"", "grey", request_id=suggestion.request_id)

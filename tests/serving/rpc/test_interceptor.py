@@ -84,9 +84,9 @@ class Watched(retraining_pb2_grpc.RetrainingServicer):
     """A job that never comes to its end."""
 
     async def WatchRetrainJob(  # noqa: N802 - gRPC's name
-        self, request: retraining_pb2.GetRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[retraining_pb2.RetrainJob]:
-        yield retraining_pb2.RetrainJob(id=request.id)
+        self, request: retraining_pb2.WatchRetrainJobRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[retraining_pb2.WatchRetrainJobResponse]:
+        yield retraining_pb2.WatchRetrainJobResponse(job=retraining_pb2.RetrainJob(id=request.id))
         await asyncio.Event().wait()
 
 
@@ -474,9 +474,9 @@ async def test_a_watch_ends_when_the_server_drains() -> None:
     """Invariant 10."""
     async with stage() as s:
         watch = retraining_pb2_grpc.RetrainingStub(s.channel).WatchRetrainJob(
-            retraining_pb2.GetRetrainJobRequest(id="a job")
+            retraining_pb2.WatchRetrainJobRequest(id="a job")
         )
-        assert (await watch.read()).id == "a job"
+        assert (await watch.read()).job.id == "a job"
 
         assert await s.interceptor.drain(PATIENCE_S) == 0
         with pytest.raises(grpc.aio.AioRpcError, match="stopping") as failure:

@@ -91,6 +91,31 @@ def test_who_and_why_have_limits(shared: LiveServer, method: str) -> None:
             assert text in str(failure.value.details())
 
 
+def test_models_come_in_pages_by_name(store: ModelStore) -> None:
+    publish_tiny(store, name="animals")
+    publish_tiny(store, name="birds")
+    with LiveServer(store) as live, grpc.insecure_channel(live.target) as channel:
+        models = pb_grpc.ModelsStub(channel)
+        first = models.ListModels(pb.ListModelsRequest(page_size=2))
+        second = models.ListModels(pb.ListModelsRequest(page_size=5, page_token=first.next_page_token))
+        assert [model.name for model in live.client.list_models()] == ["animals", "birds", "colours"]
+
+    assert [[model.name for model in page.models] for page in (first, second)] == [["animals", "birds"], ["colours"]]
+    assert second.next_page_token == ""
+
+
+def test_a_shadow_that_goes_by_another_state_of_the_model_is_refused(store: ModelStore, client: Client) -> None:
+    seen = client.get_model().etag
+    publish_tiny(store, promote=False)
+
+    failure = fails_with(lambda: client.shadow(2, etag=seen))
+
+    assert failure.code == "FAILED_PRECONDITION"
+    assert "etag: model 'colours' has changed since" in str(failure)
+    shadowed = client.shadow(2, etag=client.get_model().etag).model
+    assert (shadowed.shadow.version, shadowed.etag) == (2, client.get_model().etag)
+
+
 def test_an_empty_store_has_no_models(empty_store: ModelStore) -> None:
     with LiveServer(empty_store) as live:
         assert live.client.list_models() == []
@@ -120,7 +145,7 @@ def test_with_two_models_the_name_has_to_be_given(store: ModelStore) -> None:
 def test_a_promotion_serves_when_it_returns_and_says_who_and_why(store: ModelStore, client: Client) -> None:
     publish_tiny(store, ("blue", "grey", "red"), promote=False)
 
-    model = client.promote(2, who="ada", why="it knows grey")
+    model = client.promote(2, who="ada", why="it knows grey").model
 
     assert (model.served_version, model.champion, list(model.versions)) == (2, 2, [1, 2])
     assert list(model.labels) == ["blue", "grey", "red"]
@@ -133,7 +158,7 @@ def test_a_promotion_serves_when_it_returns_and_says_who_and_why(store: ModelSto
 def test_a_promotion_by_nobody_is_by_unknown(store: ModelStore, client: Client) -> None:
     publish_tiny(store, promote=False)
 
-    assert client.promote(2).history[0].who == "unknown"
+    assert client.promote(2).model.history[0].who == "unknown"
 
 
 def test_an_unknown_version_is_not_found_and_nothing_changes(store: ModelStore, client: Client) -> None:
@@ -181,7 +206,7 @@ def test_a_rollback_serves_the_champion_before_when_it_returns(store: ModelStore
     publish_tiny(store, ("blue", "grey", "red"), promote=False)
     client.promote(2)
 
-    model = client.rollback(who="ada", why="grey was wrong")
+    model = client.rollback(who="ada", why="grey was wrong").model
 
     assert (model.served_version, model.champion) == (1, 1)
     assert (model.history[0].event, model.history[0].who, model.history[0].why) == ("rollback", "ada", "grey was wrong")
@@ -208,7 +233,7 @@ def test_who_goes_by_another_champion_is_told_which_it_is_and_nothing_changes(th
             assert failure.code == "FAILED_PRECONDITION"
             assert "the champion of 'colours' is now version 3, not" in str(failure)
         assert three.champion("colours") == 3
-        assert live.client.rollback(expected=3).champion == 2
+        assert live.client.rollback(expected=3).model.champion == 2
 
 
 def test_of_two_rollbacks_at_once_one_goes_back_and_the_other_is_told_what_is_champion_now(three: ModelStore) -> None:
@@ -234,7 +259,7 @@ def test_a_request_that_comes_again_after_a_restart_or_elsewhere_goes_back_no_fu
     assert (first.effect.who, first.effect.request_id, first.effect.job) == ("ada", "6f1c", "")
     for answer in (again, *answers):
         assert answer.effect == first.effect
-        assert (answer.champion, answer.served_version) == (2, 2)
+        assert (answer.model.champion, answer.model.served_version) == (2, 2)
 
 
 def test_what_a_request_did_is_told_apart_from_what_others_did_since(three: ModelStore) -> None:
@@ -244,14 +269,14 @@ def test_what_a_request_did_is_told_apart_from_what_others_did_since(three: Mode
 
         again = live.client.promote(1, request_id="6f1c")
 
-        assert (again.effect.version, again.champion, again.served_version) == (1, 3, 3)
+        assert (again.effect.version, again.model.champion, again.model.served_version) == (1, 3, 3)
 
 
 def test_every_move_of_a_client_has_an_id_of_its_own(three: ModelStore) -> None:
     with LiveServer(three) as live:
         live.client.promote(1)
         live.client.promote(2)
-        latest = live.client.rollback().history[:3]
+        latest = live.client.rollback().model.history[:3]
 
     assert all(entry.request_id for entry in latest)
     assert len({entry.request_id for entry in latest}) == 3
@@ -300,15 +325,15 @@ def test_without_the_database_models_are_described_and_one_rollback_goes_back_on
             went_back = models.Rollback(pb.RollbackRequest())
             promoted = models.Promote(pb.PromoteRequest(version=1))
             shadowed = models.Shadow(pb.ShadowRequest(version=2))
-            described = [models.GetModel(pb.GetModelRequest()), *models.ListModels(pb.ListModelsRequest()).models]
+            described = [models.GetModel(pb.GetModelRequest()).model, *models.ListModels(pb.ListModelsRequest()).models]
         cluster.start()
 
     moves = [(entry.event, entry.version, entry.previous) for entry in three.history("colours")[6:]]
     assert moves == [("rollback", 2, 3), ("promote", 1, 2), ("shadow", 2, 1)]
-    assert (went_back.champion, went_back.served_version, went_back.effect.version) == (2, 2, 2)
-    assert (promoted.champion, promoted.served_version, promoted.effect.version) == (1, 1, 1)
-    assert (shadowed.shadow.version, shadowed.effect.event) == (2, "shadow")
-    for model in (went_back, promoted, shadowed, *described):
+    assert (went_back.model.champion, went_back.model.served_version, went_back.effect.version) == (2, 2, 2)
+    assert (promoted.model.champion, promoted.model.served_version, promoted.effect.version) == (1, 1, 1)
+    assert (shadowed.model.shadow.version, shadowed.effect.event) == (2, "shadow")
+    for model in (went_back.model, promoted.model, shadowed.model, *described):
         assert not model.HasField("examples"), "unknown is not 0"
     assert "the examples of colours cannot be counted" in caplog.text
 
@@ -339,7 +364,7 @@ def test_a_move_whose_audit_line_cannot_be_written_is_answered_as_what_it_is(thr
     audit.addHandler(broken)
     try:
         with LiveServer(three) as live:
-            assert live.client.rollback().champion == 2
+            assert live.client.rollback().model.champion == 2
     finally:
         audit.removeHandler(broken)
 

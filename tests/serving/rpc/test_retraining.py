@@ -1,7 +1,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from regraft.client.client import Client, RemoteError
+from regraft.errors import InvalidRequestError
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
@@ -24,25 +25,25 @@ from tests.postgresql import PostgreSQL
 from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
 from tests.waiting import wait_until
 
-ACCEPTED, DUPLICATE = pb.AddExamplesResponse.ACCEPTED, pb.AddExamplesResponse.DUPLICATE
-RELABELLED, REJECTED = pb.AddExamplesResponse.RELABELLED, pb.AddExamplesResponse.REJECTED
-CONFLICTING = pb.AddExamplesResponse.CONFLICTING
+ACCEPTED, DUPLICATE = pb.AddExamplesResponse.OUTCOME_ACCEPTED, pb.AddExamplesResponse.OUTCOME_DUPLICATE
+RELABELLED, REJECTED = pb.AddExamplesResponse.OUTCOME_RELABELLED, pb.AddExamplesResponse.OUTCOME_REJECTED
+CONFLICTING = pb.AddExamplesResponse.OUTCOME_CONFLICTING
 GREY = [picture("grey", number) for number in range(30)]
 
 
 def end_of(client: Client, job: pb.RetrainJob) -> pb.RetrainJob:
     """Watch a job to its end."""
     states = list(client.watch_job(job.id))
-    active = (pb.RetrainJob.PENDING, pb.RetrainJob.RUNNING)
+    active = (pb.RetrainJob.STATE_PENDING, pb.RetrainJob.STATE_RUNNING)
     assert all(state.state in active for state in states[:-1])
     assert states[-1].state not in active
     assert states[-1] == client.get_job(job.id)
-    assert states[-1].finished_at
+    assert states[-1].HasField("finished_at")
     return states[-1]
 
 
 def running(client: Client, job: pb.RetrainJob) -> None:
-    wait_until(lambda: client.get_job(job.id).state == pb.RetrainJob.RUNNING)
+    wait_until(lambda: client.get_job(job.id).state == pb.RetrainJob.STATE_RUNNING)
 
 
 def test_each_example_is_answered_with_what_became_of_it(live: LiveServer) -> None:
@@ -69,6 +70,38 @@ def test_each_example_is_answered_with_what_became_of_it(live: LiveServer) -> No
     counts = {"accepted": 2, "duplicate": 1, "conflicting": 1, "rejected": 3}
     for outcome, count in counts.items():
         assert live.metric("regraft_examples_total", outcome=outcome) == count
+
+
+def test_pictures_of_one_message_are_taken_in_as_those_of_a_stream(live: LiveServer) -> None:
+    sent = [(GREY[0], "grey"), (b"no picture", "grey"), (GREY[0], "silver"), (GREY[1], "grey"), (GREY[0], "grey")]
+    requests = [pb.AddExamplesRequest(image=image, label=label) for image, label in sent]
+
+    answers = live.client.add_examples_batch(requests)
+
+    assert [answer.outcome for answer in answers] == [ACCEPTED, REJECTED, CONFLICTING, ACCEPTED, DUPLICATE]
+    assert [answer.sha256 for answer in answers] == [image_hash(image) for image, _ in sent]
+    assert len(list(live.client.list_examples())) == 2
+    assert live.metric("regraft_examples_total", outcome="accepted") == 2
+
+
+def test_the_pictures_of_one_message_are_within_the_callers_quota(store: ModelStore) -> None:
+    with LiveServer(store, labels_per_hour=2) as live:
+        answers = live.client.add_examples_batch(pb.AddExamplesRequest(image=each, label="grey") for each in GREY[:4])
+
+    assert Counter(answer.outcome for answer in answers) == {ACCEPTED: 2, REJECTED: 2}
+    assert {answer.reason.partition(":")[0] for answer in answers} == {"", "quota"}
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_message_holds_1_to_256_pictures(shared: LiveServer, count: int) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: shared.client.add_examples_batch(count * [pb.AddExamplesRequest()]),
+        lambda: shared.client.classify_batch(count * [b""]),
+    ]
+    for call in calls:
+        with pytest.raises(RemoteError, match=f"requests: {count} pictures; a message holds 1 to 256") as failure:
+            call()
+        assert failure.value.code == "INVALID_ARGUMENT"
 
 
 def test_what_one_stream_said_another_may_correct(client: Client) -> None:
@@ -284,18 +317,18 @@ def test_a_new_class_is_learned_while_the_server_runs(live: LiveServer, store: M
     list(client.add_examples((image, "grey") for image in GREY))
 
     job = client.retrain(requested_by="ada")
-    assert (job.name, job.requested_by, job.state) == ("colours", "ada", pb.RetrainJob.PENDING)
+    assert (job.name, job.requested_by, job.state) == ("colours", "ada", pb.RetrainJob.STATE_PENDING)
     fractions = []
     for seen in client.watch_job(job.id):
         fractions.append(seen.fraction)
-        if seen.state == pb.RetrainJob.SUCCEEDED:  # whoever is told of it finds it serving, without waiting
+        if seen.state == pb.RetrainJob.STATE_SUCCEEDED:  # whoever is told of it finds it serving, without waiting
             assert client.classify(GREY[0]).version == seen.version == 2
             assert client.get_model().served_version == 2
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
 
     end = client.get_job(job.id)
-    assert (end.state, end.champion, end.version) == (pb.RetrainJob.SUCCEEDED, 1, 2)
+    assert (end.state, end.champion, end.version) == (pb.RetrainJob.STATE_SUCCEEDED, 1, 2)
     assert end.verdict.blessed
     assert list(end.verdict.reasons) == []
     assert [(entry.label, entry.is_new) for entry in end.verdict.classes] == [
@@ -353,7 +386,7 @@ def test_who_asks_for_a_retrain_has_a_limit(shared: LiveServer) -> None:
 def test_a_retrain_without_anything_new_is_refused(live: LiveServer) -> None:
     end = end_of(live.client, live.client.retrain())
 
-    assert end.state == pb.RetrainJob.REFUSED
+    assert end.state == pb.RetrainJob.STATE_REFUSED
     assert "nothing new" in end.message
     assert end.version == 0
     assert not end.HasField("verdict")
@@ -370,7 +403,7 @@ def test_a_new_class_without_holdout_pictures_goes_live_and_the_verdict_says_wha
 
     end = end_of(live.client, live.client.retrain())
 
-    assert end.state == pb.RetrainJob.SUCCEEDED
+    assert end.state == pb.RetrainJob.STATE_SUCCEEDED
     assert any("'grey' is new, and it has no holdout images" in caution for caution in end.verdict.cautions)
     assert live.client.get_model().champion == 2
 
@@ -387,15 +420,15 @@ def test_one_job_a_model_at_a_time_and_it_can_be_cancelled(live: LiveServer, sto
         assert failure.value.code == "FAILED_PRECONDITION"
 
         other = client.retrain(name="animals")  # another model's job is not in its way
-        assert client.cancel_job(other.id).state == pb.RetrainJob.CANCELLED
-        assert client.cancel_job(job.id).state == pb.RetrainJob.RUNNING, "its process is asked to end"
+        assert client.cancel_job(other.id).state == pb.RetrainJob.STATE_CANCELLED
+        assert client.cancel_job(job.id).state == pb.RetrainJob.STATE_RUNNING, "its process is asked to end"
         end = end_of(client, job)
 
-    assert (end.state, end.message) == (pb.RetrainJob.CANCELLED, "cancelled")
+    assert (end.state, end.message) == (pb.RetrainJob.STATE_CANCELLED, "cancelled")
     assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="cancelled") == 1
     with pytest.raises(AssertionError, match="no process"):
         process_of_job(job.id)
-    assert client.cancel_job(job.id).state == pb.RetrainJob.CANCELLED, "once more does no harm"
+    assert client.cancel_job(job.id).state == pb.RetrainJob.STATE_CANCELLED, "once more does no harm"
     assert [entry.id for entry in client.list_jobs()] == [other.id, job.id]
     assert [entry.id for entry in client.list_jobs("colours")] == [job.id]
     assert client.get_model("colours").champion == 1
@@ -413,7 +446,7 @@ def test_a_job_whose_process_is_killed_is_started_again_before_the_eyes_of_who_w
         os.kill(process_of_job(job.id), signal.SIGKILL)
     end = list(watching)[-1]
 
-    assert (end.id, end.state, end.version) == (job.id, pb.RetrainJob.SUCCEEDED, 2)
+    assert (end.id, end.state, end.version) == (job.id, pb.RetrainJob.STATE_SUCCEEDED, 2)
     assert end.message.startswith("version 2 is the champion")
     assert "second attempt; the first was interrupted in phase 'read': its process was ended by signal 9" in end.message
     assert live.client.classify(GREY[0]).version == 2
@@ -433,12 +466,12 @@ def test_a_job_whose_process_is_killed_twice_failed_and_the_model_is_free_again(
         os.kill(process_of_job(job.id), signal.SIGKILL)
         end = end_of(live.client, job)
 
-    assert end.state == pb.RetrainJob.FAILED
+    assert end.state == pb.RetrainJob.STATE_FAILED
     assert end.message.count("its process was ended by signal 9") == 2
     assert live.metric("regraft_retrain_jobs_total", model="colours", outcome="failed") == 1
     assert live.client.get_model().champion == 1
     assert live.client.classify(picture("red")).version == 1
-    assert live.client.cancel_job(live.client.retrain().id).state == pb.RetrainJob.CANCELLED
+    assert live.client.cancel_job(live.client.retrain().id).state == pb.RetrainJob.STATE_CANCELLED
 
 
 def test_a_mode_of_the_gate_that_there_is_not_is_refused(shared: LiveServer) -> None:
@@ -446,7 +479,7 @@ def test_a_mode_of_the_gate_that_there_is_not_is_refused(shared: LiveServer) -> 
         pb_grpc.RetrainingStub(channel).Retrain(pb.RetrainRequest(gate=-1))  # type: ignore[arg-type] # a newer client's
 
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "-1 is none of AUTO, MANUAL, OFF" in (failure.value.details() or "")
+    assert "gate: -1 is none of GATE_MODE_AUTO, GATE_MODE_MANUAL, GATE_MODE_OFF" in (failure.value.details() or "")
 
 
 @pytest.mark.parametrize("field", ["max_drop", "max_suspects"])
@@ -454,10 +487,13 @@ def test_a_mode_of_the_gate_that_there_is_not_is_refused(shared: LiveServer) -> 
 def test_a_limit_that_makes_no_sense_is_refused_and_no_job_is_entered(
     shared: LiveServer, field: str, value: float
 ) -> None:
-    with pytest.raises(RemoteError, match=field) as failure:
-        shared.client.retrain(**{field: value})  # type: ignore[arg-type]  # mypy cannot see which field it is
+    with grpc.insecure_channel(shared.target) as channel, pytest.raises(grpc.RpcError) as failure:
+        pb_grpc.RetrainingStub(channel).Retrain(pb.RetrainRequest(limits=pb.GateLimits(**{field: value / 100})))
 
-    assert failure.value.code == "INVALID_ARGUMENT"
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"limits.{field}: {value / 100:g} is no share; need 0 to 1" in (failure.value.details() or "")
+    with pytest.raises(InvalidRequestError, match=f"{field}: {value} percentage points"):
+        shared.client.retrain(**{field: value})  # type: ignore[arg-type]  # mypy cannot see which field it is
     assert shared.client.list_jobs() == []
 
 
@@ -496,7 +532,7 @@ def test_two_servers_on_one_store_that_retrain_at_once_run_one_job_and_both_serv
         (refusal,) = [answer for answer in asked if isinstance(answer, RemoteError)]
         assert refusal.code == "FAILED_PRECONDITION"
         assert job.id in str(refusal)
-        assert end_of(two.client, job).state == pb.RetrainJob.SUCCEEDED
+        assert end_of(two.client, job).state == pb.RetrainJob.STATE_SUCCEEDED
         wait_until(lambda: {server.client.get_model().served_version for server in (one, two)} == {2})
         assert store.versions("colours") == [1, 2]
 
@@ -508,10 +544,10 @@ def test_of_two_servers_one_goes_on_with_a_job_that_was_interrupted(store: Model
         job = examples.jobs.create("colours", {}, "a server that was killed")
         examples.jobs.claim(job.id)
         examples.close()
-        wait_until(lambda: two.client.get_job(job.id).finished_at)
+        wait_until(lambda: two.client.get_job(job.id).HasField("finished_at"))
 
         end = two.client.get_job(job.id)
-        assert (end.state, end.version) == (pb.RetrainJob.SUCCEEDED, 2)
+        assert (end.state, end.version) == (pb.RetrainJob.STATE_SUCCEEDED, 2)
         assert "second attempt" in end.message
         assert store.versions("colours") == [1, 2]
         wait_until(lambda: {server.client.get_model().served_version for server in (one, two)} == {2})
@@ -540,13 +576,13 @@ def test_a_gate_on_manual_waits_for_promote_and_a_request_may_ask_for_another(st
     with LiveServer(store, gate="manual") as server:
         list(server.client.add_examples((image, "grey") for image in GREY))
         waiting = end_of(server.client, server.client.retrain())
-        assert waiting.state == pb.RetrainJob.SUCCEEDED
+        assert waiting.state == pb.RetrainJob.STATE_SUCCEEDED
         assert "version 2 is blessed and waits" in waiting.message
         assert server.client.get_model().served_version == 1
 
-        assert end_of(server.client, server.client.retrain(gate="auto")).state == pb.RetrainJob.SUCCEEDED
+        assert end_of(server.client, server.client.retrain(gate="auto")).state == pb.RetrainJob.STATE_SUCCEEDED
         assert server.client.get_model().served_version == 3
-        assert server.client.promote(2).served_version == 2
+        assert server.client.promote(2).model.served_version == 2
 
 
 def test_what_the_gate_saw_reaches_the_client(store: ModelStore) -> None:
@@ -586,6 +622,6 @@ def test_a_retrain_whose_database_goes_away_begins_anew_when_it_is_back_and_serv
 
         cluster.start()
         end = end_of(live.client, job)
-        assert end.state == pb.RetrainJob.SUCCEEDED
+        assert end.state == pb.RetrainJob.STATE_SUCCEEDED
         assert "second attempt" in end.message
         assert live.client.get_model().served_version == 2

@@ -15,6 +15,7 @@ from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import ModelStore
 from regraft.v1.examples_pb2 import RelabelExampleRequest
 from regraft.v1.examples_pb2_grpc import ExamplesStub
+from regraft.v1.retraining_pb2 import AddExamplesRequest
 from serving.rpc.security.roles import LEAST_ROLE, Role
 from tests import REPOSITORY
 from tests.live_server import LiveServer, stalled_retrain
@@ -112,6 +113,15 @@ def test_the_line_of_a_stream_says_what_was_asked_and_no_picture(live: LiveServe
 
     wait_until(audit_lines)
     assert audit_lines()[0]["request"] == {"label": "red", "source": "a test"}
+
+
+def test_the_line_of_a_message_of_pictures_says_as_much(live: LiveServer, audit_lines: AuditLines) -> None:
+    request = AddExamplesRequest(image=RED, label="red", source="a test")
+    live.client.add_examples_batch([request, request])
+
+    wait_until(audit_lines)
+    assert audit_lines()[0]["request"] == {"label": "red", "source": "a test"}
+    assert audit_lines()[0]["effect"] == {"accepted": 1, "duplicate": 1}
 
 
 def test_a_change_whose_deadline_passes_is_not_made_and_the_line_says_so(

@@ -159,7 +159,7 @@ def test_a_line_says_what_was_asked_and_what_came_of_it(
         "why": 'better\n{"who": "nobody"}',
     }
     assert len(audit_lines()) == 1
-    assert promoted.history[0].who == "the-operate", "the history has who it was, not who it says that it was"
+    assert promoted.model.history[0].who == "the-operate", "the history has who it was, not who it says that it was"
 
 
 def test_a_stranger_leaves_a_line_too(channel: grpc.Channel, audit_lines: AuditLines) -> None:

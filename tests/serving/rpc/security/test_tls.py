@@ -178,7 +178,7 @@ def test_a_client_is_known_by_its_certificate(
         assert failure.value.code == "PERMISSION_DENIED"
         ada = of(*authority.issue("ada", common_name="Ada"))
         with Client(Connection(live.target, **ada)) as client:  # type: ignore[arg-type]  # as above
-            assert client.promote(1).history[0].who == "ada"
+            assert client.promote(1).model.history[0].who == "ada"
 
 
 def test_files_that_cannot_be_used_are_the_operators_to_mend(

@@ -1,0 +1,23 @@
+"""Etags: names of states, so that a change can be bound to the state that it was decided on."""
+
+import hashlib
+from typing import Final
+
+from regraft.errors import PreconditionError
+
+_CHARACTERS: Final = 16
+
+
+def etag_of(*state: str | int | None) -> str:
+    """Return the name of a state."""
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:_CHARACTERS]
+
+
+def check_etag(stated: str, now: str, what: str) -> None:
+    """Refuse a change that was decided on another state; empty is on any.
+
+    Raises:
+        PreconditionError: the state is another by now.
+    """
+    if stated and stated != now:
+        raise PreconditionError(f"etag: {what} has changed since ({stated!r} is {now!r} now): look again")
