@@ -11,7 +11,7 @@ CONSUMERS := tests/consumers
 OLDEST := .onnxruntime-1.17
 SOURCES := regraft training serving tests benchmarks deploy
 
-.PHONY: demo test lint format types suite perf-analyzer kubectl consumers bench docs locks proto clean
+.PHONY: demo test lint format types suite perf-analyzer kubectl consumers bench docs locks proto released-proto clean
 
 demo: $(USER_ENV)/.installed ## train, serve, label, retrain, swap under load (DATA=folder for your own photos)
 	$(USER_ENV)/bin/regraft demo $(DATA)
@@ -22,6 +22,8 @@ lint: $(DEV_ENV)/.installed
 	$(DEV)/ruff check $(SOURCES)
 	$(DEV)/ruff format --check $(SOURCES)
 	$(DEV)/lint-imports --no-logo --no-cache
+	$(DEV)/buf lint
+	$(DEV)/buf breaking --against proto/regraft-v1.binpb
 
 format: $(DEV_ENV)/.installed
 	$(DEV)/ruff check --fix $(SOURCES)
@@ -48,11 +50,17 @@ $(PERF_ANALYZER)/bin/perf_analyzer: | $(DEV_ENV)/.installed
 	chmod +x $@
 	touch $@
 
-consumers: $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(OLDEST) ## runtimes that tests of exports ask: onnxruntime-node, onnxruntime-web, the C++ headers, ONNX Runtime 1.17
+consumers: $(CONSUMERS)/built/story.js $(CONSUMERS)/onnxruntime_headers $(OLDEST) ## what tests let ask: onnxruntime-node, onnxruntime-web, the C++ headers, ONNX Runtime 1.17, a client in TypeScript
 
 $(CONSUMERS)/node_modules: $(CONSUMERS)/package-lock.json
 	cd $(CONSUMERS) && npm ci --silent
 	touch $@
+
+TYPES := classifier models retraining
+$(CONSUMERS)/built/story.js: $(CONSUMERS)/node_modules $(CONSUMERS)/story.ts $(CONSUMERS)/tsconfig.json $(TYPES:%=proto/regraft/v1/%.proto)
+	cd $(CONSUMERS) && node_modules/.bin/proto-loader-gen-types --keepCase --longs=String --enums=String --defaults --oneofs \
+	  --grpcLib=@grpc/grpc-js --includeDirs=../../proto --outDir=generated $(TYPES:%=regraft/v1/%.proto) >/dev/null
+	cd $(CONSUMERS) && node_modules/.bin/tsc
 
 # The Unity package is the one place in the registries that has ONNX Runtime's headers.
 $(CONSUMERS)/onnxruntime_headers:
@@ -110,11 +118,14 @@ docs: $(DEV_ENV)/.installed ## write the pages that are made from the code
 proto: $(DEV_ENV)/.installed ## generate regraft/v1 and regraft/oip anew from proto/
 	$(DEV)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/regraft/*/*.proto
 
+released-proto: $(DEV_ENV)/.installed ## at a release: the contract that later ones must not break
+	$(DEV)/buf build --exclude-source-info --path proto/regraft/v1 --output proto/regraft-v1.binpb
+
 locks: $(DEV_ENV)/.installed ## pin anew what the containers install, in deploy/locks
 	PATH="$(CURDIR)/$(DEV):$$PATH" deploy/locks/lock.sh
 
 clean:
-	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/onnxruntime_headers $(OLDEST) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(USER_ENV) $(DEV_ENV) $(PERF_ANALYZER) $(KUBECTL) $(CONSUMERS)/node_modules $(CONSUMERS)/generated $(CONSUMERS)/built $(CONSUMERS)/onnxruntime_headers $(OLDEST) .bench build dist *.egg-info demo-run .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find regraft training serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(USER_ENV)/.installed: pyproject.toml

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 from uuid import uuid4
 
 import grpc
@@ -60,12 +60,18 @@ def _question(text: str, target: str) -> str:
 
 
 class RemoteError(RegraftError):
-    """A server's error; ``code`` is gRPC's name, such as NOT_FOUND."""
+    """A server's error.
 
-    def __init__(self, code: str, text: str) -> None:
-        """Keep the code beside the text."""
+    Attributes:
+        code: gRPC's name, such as INVALID_ARGUMENT.
+        reason: the word for programs, such as INVALID_IMAGE; empty where no server of Regraft answered.
+    """
+
+    def __init__(self, code: str, text: str, reason: str = "") -> None:
+        """Keep code and reason beside the text."""
         super().__init__(text)
         self.code = code
+        self.reason = reason
 
 
 class MessageTooLargeError(RemoteError):
@@ -442,4 +448,17 @@ class Client:
                 text += f": is it the proxy on the way ({proxy})? If none should be asked, name the host in no_proxy"
             if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
                 raise MessageTooLargeError(code.name, int(sizes[1]), int(sizes[2])) from error
-            raise RemoteError(code.name, text) from error
+            raise RemoteError(code.name, text, _reason_of(error)) from error
+
+
+def _reason_of(error: grpc.RpcError) -> str:
+    """Return the reason in an error's details (google.rpc.ErrorInfo), or an empty text."""
+    from google.rpc.error_details_pb2 import ErrorInfo  # noqa: PLC0415 - only what failed needs it
+    from grpc_status import rpc_status  # noqa: PLC0415 - likewise
+
+    try:
+        status = rpc_status.from_call(cast("grpc.Call", error))  # an RpcError of a call is that call
+    except ValueError:  # who stands between changed code or text
+        return ""
+    info = ErrorInfo()
+    return next((info.reason for detail in (status.details if status else ()) if detail.Unpack(info)), "")

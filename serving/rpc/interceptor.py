@@ -20,10 +20,11 @@ import grpc
 from regraft import errors
 from regraft.errors import RegraftError
 from serving.rpc.context import Context, address_of
+from serving.rpc.error_details import trailers_of
 from serving.rpc.parsing import lenient
 from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader
 from serving.rpc.security.guard import Guard
-from serving.rpc.status import retry_hint, status_of
+from serving.rpc.status import status_of
 from serving.telemetry.call import Call, set_current, trace_id_of
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracing import CallSpan, Tracing
@@ -201,11 +202,17 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """Count a call in, or refuse it while the server drains."""
         if self._draining.is_set:
             self._count(call, grpc.StatusCode.UNAVAILABLE)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            await _abort(context, errors.DrainingError(STOPPING))
         self._in_flight += 1
         self._idle.clear()
 
-    async def end(self, call: "_CallScope", context: Context, error: BaseException | None) -> None:
+    async def end(
+        self,
+        call: "_CallScope",
+        context: Context,
+        error: BaseException | None,
+        request: Any,  # noqa: ANN401 - any message, or none
+    ) -> None:
         """Count a call out, with the status of its error."""
         self._in_flight -= 1
         if not self._in_flight:
@@ -221,7 +228,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 log.error("%s", call.method, exc_info=error)
             else:
                 log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)
-            await context.abort(code, text, retry_hint(error))
+            await _abort(context, error, call, request)
 
     def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:
         """Begin the span of a call, if anybody collects them."""
@@ -254,8 +261,8 @@ class _CallScope(Call):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.request = None  # timers that were cancelled keep the call for a while
-        await self._interceptor.end(self, self._context, error)
+        request, self.request = self.request, None  # timers that were cancelled keep the call for a while
+        await self._interceptor.end(self, self._context, error, request)
 
 
 @asynccontextmanager
@@ -264,4 +271,13 @@ async def _aborting(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except RegraftError as error:
-        await context.abort(*status_of(error))
+        await _abort(context, error)
+
+
+async def _abort(
+    context: Context,
+    error: BaseException,
+    call: Call | None = None,
+    request: Any = None,  # noqa: ANN401 - any message, or none
+) -> None:
+    await context.abort(*status_of(error), trailers_of(error, call, request))

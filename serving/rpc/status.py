@@ -5,6 +5,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Final
 
 import grpc
@@ -34,7 +35,9 @@ _RETRY_AFTER: Final = "retry-after"
 _WORD_BEGINS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAX_PUSHBACK_S: Final = 10.0
 _MAX_TEXT: Final = 500
-"""Characters; each may take 12 bytes, since what is not ASCII is percent-encoded."""
+"""Characters."""
+_MAX_TEXT_BYTES: Final = 1_500
+"""Each takes 3 where it is percent-encoded, and 1.3 in the details beside it."""
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -51,9 +54,20 @@ def reason_of(error: BaseException) -> str:
     """Return the word for programs: the error's class, such as INVALID_IMAGE."""
     if isinstance(error, MemoryError):
         return "OUT_OF_MEMORY"
-    if not isinstance(error, errors.RegraftError):
-        return "INTERNAL"
-    return _WORD_BEGINS.sub("_", type(error).__name__.removesuffix("Error")).upper()
+    return _word(type(error).__name__) if isinstance(error, errors.RegraftError) else "INTERNAL"
+
+
+@cache
+def _word(name: str) -> str:
+    """Return a class's name as a word for programs."""
+    return _WORD_BEGINS.sub("_", name.removesuffix("Error")).upper()
+
+
+def wait_of(error: BaseException) -> float | None:
+    """Return the seconds after which a retry may work, or None."""
+    if isinstance(error, errors.OverloadedError):
+        return error.retry_after_s
+    return _MEMORY_WAIT_S if isinstance(error, MemoryError) else None
 
 
 def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
@@ -62,11 +76,7 @@ def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
     gRPC's own retry policy waits as long as it is told (gRFC A6), until the deadline if need be, and its caller never
     hears why. So beyond a few seconds it is told not to try again, and people and programs read when it will fit.
     """
-    if isinstance(error, errors.OverloadedError):
-        wait_s = error.retry_after_s
-    elif isinstance(error, MemoryError):
-        wait_s = _MEMORY_WAIT_S
-    else:
+    if (wait_s := wait_of(error)) is None:
         return ()
     pushback = "-1" if wait_s > _MAX_PUSHBACK_S else str(max(1, round(1000 * wait_s)))
     return ((_PUSHBACK, pushback), (_RETRY_AFTER, str(max(1, math.ceil(wait_s)))))
@@ -74,4 +84,5 @@ def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 def _clipped(text: str) -> str:
     """Shorten a text that may repeat a request: clients take headers of 8 kB."""
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
+    short = text[:_MAX_TEXT].encode(errors="replace")[:_MAX_TEXT_BYTES].decode(errors="ignore")
+    return text if len(short) == len(text) else f"{short}..."
