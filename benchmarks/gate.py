@@ -20,6 +20,7 @@ import numpy.typing as npt
 from regraft.files import cache_folder
 from regraft.label_rules import is_holdout
 from regraft.model.artifact import FloatArray, Head
+from regraft.stores.originals import FIRST_SOURCE
 from training.backbones.cache import embedding_cache, load_backbone
 from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
@@ -28,7 +29,7 @@ from training.gate.anchor import Anchor
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, assemble
 from training.head.fit import FittedHead, fit
-from training.retrain.data import FIRST_SOURCE, NO_QUARANTINED_ROWS, QuarantinedRows, RetrainData, Row, new_rows
+from training.retrain.data import NO_QUARANTINED_ROWS, QuarantinedRows, RetrainData, Row, new_rows
 from training.retrain.evidence import Terms, answered_rightly, judge_challenger
 from training.retrain.quarantine import LabelledRows, find_wrong_labels
 

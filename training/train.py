@@ -17,7 +17,6 @@ from regraft.label_rules import nfc
 from regraft.machine import return_large_blocks, user_name
 from regraft.model.card import ModelCard
 from regraft.model_names import derive_name
-from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, REPORT_FILE, GateMode, ModelStore
 from training.data.dataset import Dataset, check_trainable, scan
 from training.data.file_listing import SkippedFile, shown_path
@@ -49,6 +48,7 @@ from training.strategies.extra_data import check_extra
 from training.strategies.probe import probe
 from training.strategies.provenance import provenance_of
 from training.strategies.tracking import Tracked, tracking
+from training.versions.pictures import ExamplesPlace, KeptPictures, keep_pictures
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
 from training.versions.read import StoredVersion, read_champion
 from training.versions.source import settle_source, source_of
@@ -71,6 +71,7 @@ class TrainResult:
         promoted: whether the version is the champion now.
         verdict: what the gate said; None where there was no champion to compete with.
         dataset: as it was in the end, to train another on.
+        pictures: what became of them; None where they were not to be kept.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TrainResult:
     split: str
     stage_seconds: dict[str, float]
     dataset: Dataset
+    pictures: KeptPictures | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for ``--json``."""
@@ -118,6 +120,7 @@ class TrainResult:
             "backbone_digest": self.card.backbone.digest,
             "split": self.split,
             "left_out": [{"file": entry.name, "reason": entry.reason} for entry in self.left_out],
+            "pictures": self.pictures.to_dict() if self.pictures else None,
         }
 
 
@@ -127,7 +130,8 @@ def train(
     *,
     cache: Path | None = None,
     gate: GateMode = GateMode.AUTO,
-    examples: str = "",
+    examples: ExamplesPlace | None = None,
+    keep: bool = False,
     dataset: Dataset | None = None,
     watch: Stopwatch | None = None,
 ) -> TrainResult:
@@ -140,8 +144,9 @@ def train(
         listener: hears how far the run is.
         cache: of exported backbones and embeddings; the machine's own if None.
         gate: whether a version that the gate blessed goes live, where the model has a champion.
-        examples: folder or URL of labelled examples, of which the gate looks at those of the champion's holdout;
-            the store's own if empty.
+        examples: labelled ones, of which the gate looks at those of the champion's holdout; the store's own if None.
+        keep: whether the run's pictures join them, before a version goes live; see
+            `training.versions.pictures.keep_pictures`.
         dataset: what an earlier run made of the data, so that both are judged by the same pictures; None to look.
         watch: times the stages; one that measures more than time may be given.
 
@@ -157,6 +162,7 @@ def train(
     name = nfc(settings.name) or _name_after(settings.data)
     store = ModelStore(settings.store)
     settings = settle_source(settings)
+    examples = examples or ExamplesPlace(settings.store)
     champion = current_champion(store, name, gate)  # a bad name is refused before any work
     runs = settings.store / RUNS_FOLDER / name
     context = Context(settings, cache or cache_folder(), runs, listener or SilentListener(), watch or Stopwatch())
@@ -177,7 +183,8 @@ def train(
                 dataset = _in_order_of(champion, dataset)
         candidate = make_candidate(dataset, context, coordinator)
         findings = judge_candidate(champion, candidate, store, name, examples, context)
-        result = publish_candidate(candidate, findings, champion, store, name, gate, context)
+        keep_in = examples if keep else None
+        result = publish_candidate(candidate, findings, champion, store, name, gate, context, keep_in=keep_in)
         trackers.result(_figures(result), store.folder(name, result.version) / REPORT_FILE)
     return result
 
@@ -284,7 +291,12 @@ def build_challenger(
 
 
 def judge_candidate(
-    champion: StoredVersion | None, candidate: Candidate, store: ModelStore, name: str, examples: str, context: Context
+    champion: StoredVersion | None,
+    candidate: Candidate,
+    store: ModelStore,
+    name: str,
+    examples: ExamplesPlace,
+    context: Context,
 ) -> Findings:
     """Collect findings, with the gate's verdict where there is a champion."""
     with context.watch.stage("report"):
@@ -292,8 +304,7 @@ def judge_candidate(
     if champion is None:
         return findings
     with context.watch.stage("judge"):
-        place = examples or str(store.root / EXAMPLES_FOLDER)
-        judged = judge_training_run(champion, candidate, place, store.golden(name), context, GateLimits())
+        judged = judge_training_run(champion, candidate, str(examples), store.golden(name), context, GateLimits())
     return with_judgement(findings, judged)
 
 
@@ -317,8 +328,9 @@ def publish_candidate(
     gate: GateMode,
     context: Context,
     what: str = "train",
+    keep_in: ExamplesPlace | None = None,
 ) -> TrainResult:
-    """Publish a candidate, and promote it unless the gate forbids.
+    """Publish a candidate, keep its pictures, and promote it unless the gate forbids.
 
     Args:
         candidate: backbone and head.
@@ -329,6 +341,7 @@ def publish_candidate(
         gate: who has the last word.
         context: of the run.
         what: the command that made it, for the history.
+        keep_in: where its pictures are kept; None for nowhere.
     """
     settings, dataset, verdict = context.settings, candidate.dataset, findings.verdict
     before = champion.version if champion else None
@@ -348,7 +361,10 @@ def publish_candidate(
             thumbnails=thumbnails(findings, {image.sha256: image.path for image in dataset.images}),
             looked=looked,
         )
-        promoted = verdict is None or goes_live(verdict, gate)
+    promoted = verdict is None or goes_live(verdict, gate)
+    # Before it goes live, so that nobody meets a model without them.
+    pictures = keep_pictures(keep_in, challenger, candidate, context, is_live=promoted) if keep_in else None
+    with context.watch.stage("publish"):
         if promoted:
             reason = why if verdict else _FIRST.get(what, why)
             unseen = gate is GateMode.OFF and champion is None  # there may be one, which is damaged
@@ -367,6 +383,7 @@ def publish_candidate(
         dataset.how_split,
         context.watch.seconds,
         dataset,
+        pictures,
     )
 
 

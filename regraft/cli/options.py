@@ -24,8 +24,19 @@ _EXAMPLES: Final = "Default: .examples in the store."
 Examples: TypeAlias = Annotated[
     str, typer.Option(help=f"Pictures labelled over gRPC. {_EXAMPLES}", envvar="REGRAFT_EXAMPLES")
 ]
-GateExamples: TypeAlias = Annotated[
-    str, typer.Option(help=f"Pictures labelled over gRPC, for the gate. {_EXAMPLES}", envvar="REGRAFT_EXAMPLES")
+RunExamples: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help=f"Where labelled pictures are, for the gate, and where this run's are kept. {_EXAMPLES}",
+        envvar="REGRAFT_EXAMPLES",
+    ),
+]
+KeepPictures: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        help="Keep the pictures as examples, to be seen, corrected and trained on again over gRPC; as hard links where "
+        "the file system can."
+    ),
 ]
 Database: TypeAlias = Annotated[str, typer.Option(help="URL of the examples' database.", envvar="REGRAFT_DATABASE")]
 

@@ -18,15 +18,21 @@ from sqlalchemy import URL
 
 from regraft.errors import StorageError
 from regraft.files import storage_errors
+from regraft.label_rules import image_hash
+from regraft.model.card import EmbeddingKey
+from regraft.progress import Progress, silent
 from regraft.stores.database.engine import close_database, database_at, prepare_database, refuse_work
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import EXAMPLES_FOLDER, ImageFile, example_images, folder_of, images_at, is_remote
 from regraft.stores.jobs import RetrainJobs
 from regraft.stores.labels import AddOutcome, Labels, NewExample
+from regraft.stores.originals import KeptOriginals, OriginalPicture, Originals
 from regraft.stores.requests import KeptRequests
 from regraft.stores.split import Split
 
 _WRITERS: Final = 8
+_BATCH: Final = 256
+"""Original pictures that are written together."""
 
 
 class ExamplesStore:
@@ -44,6 +50,7 @@ class ExamplesStore:
         self._engine = database_at(database_url or URL.create("sqlite", database=str(root / "examples.sqlite")))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.labels = Labels(self._engine)
+        self.originals = Originals(self._engine)
         self.split = Split(self._engine)
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
@@ -106,6 +113,60 @@ class ExamplesStore:
             list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), within))
         recorded = iter(self.labels.record(model, within, caller, hourly_quota))
         return [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
+
+    def keep_originals(
+        self,
+        model: str,
+        pictures: Sequence[OriginalPicture],
+        key: EmbeddingKey,
+        *,
+        annotator: str = "",
+        is_live: bool = True,
+        progress: Progress = silent,
+    ) -> KeptOriginals:
+        """Keep the pictures of a training run, by hard links where that can be.
+
+        Those that are kept when an error comes stay so, and asking again goes on from there.
+
+        Args:
+            model: that was trained.
+            pictures: distinct.
+            key: of their embeddings.
+            annotator: who trained it, for the history.
+            is_live: whether the run's version goes live, see `Originals.record`.
+            progress: told the stage ``keep``.
+
+        Raises:
+            StorageError: the disk, the object store or the database refused.
+        """
+        with storage_errors("cannot keep the pictures"):
+            self._images.check_room([each.file for each in pictures if not self.image_file(each.sha256).exists()])
+        kept = KeptOriginals()
+        for start in range(0, len(pictures), _BATCH):
+            progress("keep", start, len(pictures))
+            with storage_errors("cannot keep the pictures"):
+                tried = [*self._writers.map(self._keep_original, pictures[start : start + _BATCH])]
+            batch = [picture for picture, is_linked in tried if is_linked is not None]
+            self.embeddings.put(key, {each.sha256: each.embedding for each in batch})
+            recorded = self.originals.record(model, batch, annotator, is_live=is_live)
+            kept += KeptOriginals(
+                recorded,
+                sum(is_linked is True for _, is_linked in tried),
+                len(batch) - recorded,
+                len(tried) - len(batch),
+            )
+        progress("keep", len(pictures), len(pictures))
+        return kept
+
+    def _keep_original(self, picture: OriginalPicture) -> tuple[OriginalPicture, bool | None]:
+        """Keep one picture, and tell whether it is linked; None: its file is not what it was."""
+        try:
+            data = picture.file.read_bytes()
+        except OSError:
+            return picture, None
+        if image_hash(data) != picture.sha256:
+            return picture, None
+        return picture, self._images.keep_file(picture.sha256, picture.file, data)
 
     def image_file(self, sha256: str) -> ImageFile:
         """Return the file of the picture with this hash."""

@@ -5,10 +5,14 @@
     <place>/ab/abcdef...
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Protocol
 
 from regraft.errors import InvalidRequestError, MissingPackageError, first_line
@@ -21,6 +25,8 @@ EXAMPLES_FOLDER: Final = ".examples"
 """Where the examples live inside a model store unless another folder is given; the dot hides it from model scanners."""
 
 _FOLDER_URLS: Final = ("file://", "local://")
+_ROOM_TO_LEAVE: Final = 64 * 2**20
+"""Bytes of a disk that copies of somebody's own pictures leave to everything else."""
 
 
 class ImageFile(Protocol):
@@ -50,6 +56,28 @@ class ImageFiles(Protocol):
 
         Raises:
             OSError: it could not be kept.
+        """
+
+    def keep_file(self, sha256: str, file: Path, data: bytes) -> bool:
+        """Keep a picture durably that lies in a file, by a hard link where that can be.
+
+        Args:
+            sha256: of ``data``.
+            file: somebody's own.
+            data: its bytes, read just now.
+
+        Returns:
+            Whether the file is linked, and takes no room of its own.
+
+        Raises:
+            OSError: it could not be kept.
+        """
+
+    def check_room(self, files: Sequence[Path]) -> None:
+        """Check that `keep_file` will not fill the disk.
+
+        Raises:
+            OSError: copies of the files would.
         """
 
 
@@ -104,11 +132,68 @@ class ImageFolder:
         try:
             write(path, data)
         except FileNotFoundError:  # the first picture of this folder
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if durably:
-                fsync_folder(self.root)
-                fsync_folder(self.root.parent)
+            self._make_folder(path.parent, durably=durably)
             write(path, data)
+
+    def _make_folder(self, folder: Path, *, durably: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if durably:
+            fsync_folder(self.root)
+            fsync_folder(self.root.parent)
+
+    def keep_file(self, sha256: str, file: Path, data: bytes) -> bool:
+        """Link a picture's file, or write a copy."""
+        path = self.file(sha256)
+        if not path.parent.exists():
+            self._make_folder(path.parent, durably=True)
+        with suppress(OSError):  # another file system, or one without links; or somebody else's file
+            if not path.exists():
+                _link(file, path, data)
+        self.keep(sha256, data)
+        with suppress(FileNotFoundError):  # its owner is quick
+            return path.samefile(file)
+        return False
+
+    def check_room(self, files: Sequence[Path]) -> None:
+        """Check that copies leave some room, where the files cannot be linked."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        can_link: dict[int, bool] = {}
+        need = 0
+        for file in files:
+            with suppress(FileNotFoundError):
+                facts = file.stat()
+                if facts.st_dev not in can_link:
+                    can_link[facts.st_dev] = _can_link(file, self.root)
+                need += 0 if can_link[facts.st_dev] else facts.st_size
+        free = shutil.disk_usage(self.root).free
+        if need and free - need < _ROOM_TO_LEAVE:
+            text = f"copies of the pictures take {need // 2**20} MB, and {free // 2**20} MB are free"
+            raise OSError(errno.ENOSPC, text, str(self.root))
+
+
+def _link(file: Path, path: Path, data: bytes) -> None:
+    """Link a file durably to a new path, if it still holds ``data``."""
+    temporary = path.with_name(f".linking-{token_hex(16)}")
+    try:
+        os.link(file.resolve(), temporary)
+        with temporary.open("rb") as linked:
+            if linked.read() != data:
+                return
+            os.fsync(linked.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _can_link(file: Path, folder: Path) -> bool:
+    """Tell whether a file can be linked into a folder."""
+    temporary = folder / f".linking-{token_hex(16)}"
+    try:
+        os.link(file.resolve(), temporary)
+    except OSError:
+        return False
+    temporary.unlink()
+    return True
 
 
 class ImageBucket:
@@ -140,6 +225,14 @@ class ImageBucket:
         file = self.file(sha256)
         if file.size_bytes() != len(data):
             file.write_bytes(data)
+
+    def keep_file(self, sha256: str, file: Path, data: bytes) -> bool:  # noqa: ARG002 - as above
+        """Write a picture; nothing is linked there."""
+        self.keep(sha256, data)
+        return False
+
+    def check_room(self, files: Sequence[Path]) -> None:
+        """Object stores do not fill up."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    not_,
     select,
     update,
 )
@@ -38,6 +39,7 @@ _RELEASED: Final = "released from quarantine"
 _EXAMPLES: Final[Select[Any]] = select(
     *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
     func.coalesce(splits.c.group_name, ""),
+    examples.c.is_original,
 ).select_from(examples.outerjoin(splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)))
 """Rows of `Example`, with its fields in order."""
 
@@ -64,6 +66,8 @@ class Example:
         quarantine: why no retrain learns from it until a person has looked; empty: it is learned from.
         vouched_by: who said that the label is right, of one that was in quarantine; empty: nobody had to.
         group: what it shares with those that belong with it, see `NewExample`.
+        is_original: whether a training run kept it with this label, see `regraft.stores.originals`; no retrain takes
+            it for news.
     """
 
     sha256: str
@@ -73,6 +77,7 @@ class Example:
     quarantine: str = ""
     vouched_by: str = ""
     group: str = ""
+    is_original: bool = False
 
     def __post_init__(self) -> None:
         """Bring the label to its one form, also of older rows."""
@@ -173,7 +178,7 @@ class Labels:
                 for new, outcome in zip(batch, outcomes, strict=True)
                 if outcome in (AddOutcome.ACCEPTED, AddOutcome.RELABELLED)
             ]
-            _set(connection, model, labellings)
+            set_labels(connection, model, labellings)
             _group(connection, model, batch, outcomes)
         return outcomes
 
@@ -286,7 +291,7 @@ class Labels:
             connection.execute(update(examples).where(_example(model, sha256)).values(changes))
             entry = Labelling(before.label, _RELEASED, annotator, "", caller, utc_now())
             connection.execute(insert(label_history), {"model": model, "sha256": sha256, **vars(entry)})
-            return replace(before, **changes)
+            return replace(before, quarantine="", vouched_by=vouched_by)
 
     def _change(self, model: str, sha256: str, labelling: Labelling, hourly_quota: int, etag: str) -> Example:
         check_note("source", labelling.source)
@@ -305,13 +310,14 @@ class Labels:
             if labelling.label != before.label:
                 if hourly_quota and (wait_s := _next_fits_s(connection, labelling.caller, hourly_quota)):
                     raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
-                _set(connection, model, [(sha256, labelling)])
+                set_labels(connection, model, [(sha256, labelling)])
             if labelling.label is None:
                 connection.execute(delete(examples).where(here))
             if labelling.label in (None, before.label):
                 return before
             added_at = before.added_at if before.label else labelling.at
-            return replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
+            now = replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
+            return replace(now, is_original=False)
 
     def in_force(
         self, model: str, *, label: str = "", quarantined: bool = False, after: str = "", most: int | None = None
@@ -331,6 +337,12 @@ class Labels:
         if quarantined:
             query = query.where(examples.c.quarantine != "")
         query = query.limit(most)
+        with reading(self._engine, "cannot read the examples") as connection:
+            return [Example(*row) for row in connection.execute(query)]
+
+    def sent(self, model: str) -> list[Example]:
+        """Return the examples in force that people sent, ordered by hash."""
+        query = _EXAMPLES.where(examples.c.model == model, not_(examples.c.is_original)).order_by(examples.c.sha256)
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 
@@ -370,16 +382,21 @@ class Labels:
             return [Labelling(*row) for row in connection.execute(query)]
 
     def count(self, model: str) -> int:
-        """Count a model's examples."""
-        query = select(func.count()).select_from(examples).where(examples.c.model == model)
+        """Count the examples that people sent."""
+        query = (
+            select(func.count()).select_from(examples).where(examples.c.model == model, not_(examples.c.is_original))
+        )
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
 
     def labelled_since(self, model: str, at: str) -> int:
-        """Count examples labelled or removed since ``at`` (UTC, ISO 8601)."""
+        """Count examples that people labelled or removed since ``at`` (UTC, ISO 8601)."""
         # Times here have whole seconds: what was labelled in that very second may count twice, which does no harm.
         new = (label_history.c.model == model) & (label_history.c.at >= at[: len("2026-01-01T00:00:00")])
-        query = select(func.count(label_history.c.sha256.distinct())).where(new)
+        is_original = select(examples.c.sha256).where(
+            examples.c.model == model, examples.c.sha256 == label_history.c.sha256, examples.c.is_original
+        )
+        query = select(func.count(label_history.c.sha256.distinct())).where(new, ~is_original.exists())
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -476,20 +493,25 @@ def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> floa
     return max(0.0, (over - datetime.now(UTC)).total_seconds())
 
 
-def _set(connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]]) -> None:
+def set_labels(
+    connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]], *, is_original: bool = False
+) -> None:
     """Let labels hold from here on, and append them to the history."""
     rows = [{"model": model, "sha256": sha256, **vars(labelling)} for sha256, labelling in labellings]
     if not rows:
         return
     connection.execute(insert(label_history), rows)
     in_force = [
-        {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]} for row in rows
+        {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]}
+        | {"is_original": is_original}
+        for row in rows
     ]
     if in_force := [row for row in in_force if row["label"] is not None]:
         upsert = insert_or(connection, examples)
         # What relabels a picture need not know where it came from.
         source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
         changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
+        changes["is_original"] = upsert.excluded.is_original
         connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), in_force)
 
 

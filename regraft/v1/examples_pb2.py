@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19regraft/v1/examples.proto\x12\nregraft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x13ListExamplesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bwith_images\x18\x03 \x01(\x08\x12\x13\n\x0bquarantined\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"V\n\x14ListExamplesResponse\x12%\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x13.regraft.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xba\x01\n\x07\x45xample\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12,\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05image\x18\x05 \x01(\x0c\x12\x12\n\nquarantine\x18\x06 \x01(\t\x12\x12\n\nvouched_by\x18\x07 \x01(\t\x12\r\n\x05group\x18\x08 \x01(\t\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"E\n\x11GetExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nwith_image\x18\x03 \x01(\x08\"b\n\x12GetExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\x12&\n\x07history\x18\x02 \x03(\x0b\x32\x15.regraft.v1.Labelling\"\x89\x01\n\tLabelling\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tannotator\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x15RelabelExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x11\n\tannotator\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\">\n\x16RelabelExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"b\n\x14RemoveExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x11\n\tannotator\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"=\n\x15RemoveExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"V\n\x15ReleaseExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tannotator\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\">\n\x16ReleaseExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"B\n\x0eSuggestRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x0bwith_images\x18\x03 \x01(\x08\"=\n\x0fSuggestResponse\x12*\n\nsuggestion\x18\x01 \x01(\x0b\x32\x16.regraft.v1.Suggestion\"\x84\x02\n\nSuggestion\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.regraft.v1.Suggestion.Reason\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\x12\x0f\n\x07novelty\x18\x05 \x01(\x02\x12\r\n\x05image\x18\x06 \x01(\x0c\"o\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_RANDOM\x10\x01\x12\x12\n\x0eREASON_TYPICAL\x10\x02\x12\x14\n\x10REASON_UNCERTAIN\x10\x03\x12\x10\n\x0cREASON_NOVEL\x10\x04\x32\xf8\x03\n\x08\x45xamples\x12Q\n\x0cListExamples\x12\x1f.regraft.v1.ListExamplesRequest\x1a .regraft.v1.ListExamplesResponse\x12K\n\nGetExample\x12\x1d.regraft.v1.GetExampleRequest\x1a\x1e.regraft.v1.GetExampleResponse\x12W\n\x0eRelabelExample\x12!.regraft.v1.RelabelExampleRequest\x1a\".regraft.v1.RelabelExampleResponse\x12T\n\rRemoveExample\x12 .regraft.v1.RemoveExampleRequest\x1a!.regraft.v1.RemoveExampleResponse\x12W\n\x0eReleaseExample\x12!.regraft.v1.ReleaseExampleRequest\x1a\".regraft.v1.ReleaseExampleResponse\x12\x44\n\x07Suggest\x12\x1a.regraft.v1.SuggestRequest\x1a\x1b.regraft.v1.SuggestResponse0\x01\x42N\n\nregraft.v1B\rExamplesProtoP\x01Z\x14regraft/v1;regraftv1\xaa\x02\nRegraft.V1\xea\x02\x0bRegraft::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19regraft/v1/examples.proto\x12\nregraft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x13ListExamplesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bwith_images\x18\x03 \x01(\x08\x12\x13\n\x0bquarantined\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"V\n\x14ListExamplesResponse\x12%\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x13.regraft.v1.Example\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x07\x45xample\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12,\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05image\x18\x05 \x01(\x0c\x12\x12\n\nquarantine\x18\x06 \x01(\t\x12\x12\n\nvouched_by\x18\x07 \x01(\t\x12\r\n\x05group\x18\x08 \x01(\t\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x13\n\x0bis_original\x18\n \x01(\x08\"E\n\x11GetExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nwith_image\x18\x03 \x01(\x08\"b\n\x12GetExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\x12&\n\x07history\x18\x02 \x03(\x0b\x32\x15.regraft.v1.Labelling\"\x89\x01\n\tLabelling\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tannotator\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x15RelabelExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x11\n\tannotator\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\">\n\x16RelabelExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"b\n\x14RemoveExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x11\n\tannotator\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"=\n\x15RemoveExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"V\n\x15ReleaseExampleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tannotator\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\">\n\x16ReleaseExampleResponse\x12$\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x13.regraft.v1.Example\"B\n\x0eSuggestRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x0bwith_images\x18\x03 \x01(\x08\"=\n\x0fSuggestResponse\x12*\n\nsuggestion\x18\x01 \x01(\x0b\x32\x16.regraft.v1.Suggestion\"\x84\x02\n\nSuggestion\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.regraft.v1.Suggestion.Reason\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\x12\x0f\n\x07novelty\x18\x05 \x01(\x02\x12\r\n\x05image\x18\x06 \x01(\x0c\"o\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_RANDOM\x10\x01\x12\x12\n\x0eREASON_TYPICAL\x10\x02\x12\x14\n\x10REASON_UNCERTAIN\x10\x03\x12\x10\n\x0cREASON_NOVEL\x10\x04\x32\xf8\x03\n\x08\x45xamples\x12Q\n\x0cListExamples\x12\x1f.regraft.v1.ListExamplesRequest\x1a .regraft.v1.ListExamplesResponse\x12K\n\nGetExample\x12\x1d.regraft.v1.GetExampleRequest\x1a\x1e.regraft.v1.GetExampleResponse\x12W\n\x0eRelabelExample\x12!.regraft.v1.RelabelExampleRequest\x1a\".regraft.v1.RelabelExampleResponse\x12T\n\rRemoveExample\x12 .regraft.v1.RemoveExampleRequest\x1a!.regraft.v1.RemoveExampleResponse\x12W\n\x0eReleaseExample\x12!.regraft.v1.ReleaseExampleRequest\x1a\".regraft.v1.ReleaseExampleResponse\x12\x44\n\x07Suggest\x12\x1a.regraft.v1.SuggestRequest\x1a\x1b.regraft.v1.SuggestResponse0\x01\x42N\n\nregraft.v1B\rExamplesProtoP\x01Z\x14regraft/v1;regraftv1\xaa\x02\nRegraft.V1\xea\x02\x0bRegraft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXAMPLESRESPONSE']._serialized_start=208
   _globals['_LISTEXAMPLESRESPONSE']._serialized_end=294
   _globals['_EXAMPLE']._serialized_start=297
-  _globals['_EXAMPLE']._serialized_end=483
-  _globals['_GETEXAMPLEREQUEST']._serialized_start=485
-  _globals['_GETEXAMPLEREQUEST']._serialized_end=554
-  _globals['_GETEXAMPLERESPONSE']._serialized_start=556
-  _globals['_GETEXAMPLERESPONSE']._serialized_end=654
-  _globals['_LABELLING']._serialized_start=657
-  _globals['_LABELLING']._serialized_end=794
-  _globals['_RELABELEXAMPLEREQUEST']._serialized_start=796
-  _globals['_RELABELEXAMPLEREQUEST']._serialized_end=897
-  _globals['_RELABELEXAMPLERESPONSE']._serialized_start=899
-  _globals['_RELABELEXAMPLERESPONSE']._serialized_end=961
-  _globals['_REMOVEEXAMPLEREQUEST']._serialized_start=963
-  _globals['_REMOVEEXAMPLEREQUEST']._serialized_end=1061
-  _globals['_REMOVEEXAMPLERESPONSE']._serialized_start=1063
-  _globals['_REMOVEEXAMPLERESPONSE']._serialized_end=1124
-  _globals['_RELEASEEXAMPLEREQUEST']._serialized_start=1126
-  _globals['_RELEASEEXAMPLEREQUEST']._serialized_end=1212
-  _globals['_RELEASEEXAMPLERESPONSE']._serialized_start=1214
-  _globals['_RELEASEEXAMPLERESPONSE']._serialized_end=1276
-  _globals['_SUGGESTREQUEST']._serialized_start=1278
-  _globals['_SUGGESTREQUEST']._serialized_end=1344
-  _globals['_SUGGESTRESPONSE']._serialized_start=1346
-  _globals['_SUGGESTRESPONSE']._serialized_end=1407
-  _globals['_SUGGESTION']._serialized_start=1410
-  _globals['_SUGGESTION']._serialized_end=1670
-  _globals['_SUGGESTION_REASON']._serialized_start=1559
-  _globals['_SUGGESTION_REASON']._serialized_end=1670
-  _globals['_EXAMPLES']._serialized_start=1673
-  _globals['_EXAMPLES']._serialized_end=2177
+  _globals['_EXAMPLE']._serialized_end=504
+  _globals['_GETEXAMPLEREQUEST']._serialized_start=506
+  _globals['_GETEXAMPLEREQUEST']._serialized_end=575
+  _globals['_GETEXAMPLERESPONSE']._serialized_start=577
+  _globals['_GETEXAMPLERESPONSE']._serialized_end=675
+  _globals['_LABELLING']._serialized_start=678
+  _globals['_LABELLING']._serialized_end=815
+  _globals['_RELABELEXAMPLEREQUEST']._serialized_start=817
+  _globals['_RELABELEXAMPLEREQUEST']._serialized_end=918
+  _globals['_RELABELEXAMPLERESPONSE']._serialized_start=920
+  _globals['_RELABELEXAMPLERESPONSE']._serialized_end=982
+  _globals['_REMOVEEXAMPLEREQUEST']._serialized_start=984
+  _globals['_REMOVEEXAMPLEREQUEST']._serialized_end=1082
+  _globals['_REMOVEEXAMPLERESPONSE']._serialized_start=1084
+  _globals['_REMOVEEXAMPLERESPONSE']._serialized_end=1145
+  _globals['_RELEASEEXAMPLEREQUEST']._serialized_start=1147
+  _globals['_RELEASEEXAMPLEREQUEST']._serialized_end=1233
+  _globals['_RELEASEEXAMPLERESPONSE']._serialized_start=1235
+  _globals['_RELEASEEXAMPLERESPONSE']._serialized_end=1297
+  _globals['_SUGGESTREQUEST']._serialized_start=1299
+  _globals['_SUGGESTREQUEST']._serialized_end=1365
+  _globals['_SUGGESTRESPONSE']._serialized_start=1367
+  _globals['_SUGGESTRESPONSE']._serialized_end=1428
+  _globals['_SUGGESTION']._serialized_start=1431
+  _globals['_SUGGESTION']._serialized_end=1691
+  _globals['_SUGGESTION_REASON']._serialized_start=1580
+  _globals['_SUGGESTION_REASON']._serialized_end=1691
+  _globals['_EXAMPLES']._serialized_start=1694
+  _globals['_EXAMPLES']._serialized_end=2198
 # @@protoc_insertion_point(module_scope)

@@ -35,7 +35,7 @@ class ListExamplesResponse(_message.Message):
     def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group", "etag")
+    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group", "etag", "is_original")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Example(_message.Message):
     VOUCHED_BY_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    IS_ORIGINAL_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     label: str
     source: str
@@ -54,7 +55,8 @@ class Example(_message.Message):
     vouched_by: str
     group: str
     etag: str
-    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+    is_original: bool
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ..., etag: _Optional[str] = ..., is_original: bool = ...) -> None: ...
 
 class GetExampleRequest(_message.Message):
     __slots__ = ("name", "sha256", "with_image")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 from regraft.label_rules import image_hash, is_holdout
@@ -13,9 +13,11 @@ from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import RetrainJob
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from tests.tiny import picture
-from tests.training.conftest import colour_challenger, colour_features
+from tests.training.conftest import COLOUR_KEY, colour_challenger, colour_features
+from training.data.dataset import Dataset, LabelledImage
 from training.head.features import Features, load_features
 from training.retrain.job import run_job
+from training.versions.pictures import original_pictures
 from training.versions.publish import Challenger, publish
 
 MODEL = "colours"
@@ -33,6 +35,22 @@ class Workshop:
     def add(self, label: str, pictures: Sequence[bytes]) -> None:
         for data in pictures:
             self.examples.add(MODEL, data, label)
+
+    def keep_originals(self, folder: Path) -> None:
+        """Keep the champion's own pictures as examples, from files in a folder."""
+        folder.mkdir()
+        features, colours = self.features(1), ("blue", "red")
+        files = {}
+        for colour, number in product(colours, range(len(features.sha256))):
+            data = picture(colour, number)
+            if image_hash(data) in features.sha256:
+                files[image_hash(data)] = folder / f"{colour}-{number}.png"
+                files[image_hash(data)].write_bytes(data)
+        images = [LabelledImage(file, "", is_holdout=False, sha256=sha256) for sha256, file in files.items()]
+        dataset = Dataset((), tuple(images), (), "")
+        pictures = original_pictures(dataset, features)
+        assert len(pictures) == len(features.sha256)
+        self.examples.keep_originals(MODEL, pictures, COLOUR_KEY)
 
     def vouch(self, data: bytes, label: str) -> None:
         """Say of a label that contradicts all others that it is right."""

@@ -204,6 +204,8 @@ class Published:
     Attributes:
         why: it won.
         reasons: of the gate, where it objected.
+        pictures: what became of them, see `training.versions.pictures.KeptPictures.to_dict`; None where they were not
+            to be kept.
     """
 
     data: str
@@ -214,6 +216,7 @@ class Published:
     version: int
     promoted: bool
     reasons: tuple[str, ...]
+    pictures: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

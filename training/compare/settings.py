@@ -39,6 +39,9 @@ class CompareSettings:
         store: that it goes to.
         name: of the model there; the data's if empty.
         gate: see `training.train.train`.
+        examples: folder or URL of the examples beside that store, see `regraft.stores.examples.open_examples`.
+        database: of them, likewise.
+        keep_pictures: whether the pictures of what is published join them.
     """
 
     data: tuple[Path, ...]
@@ -56,6 +59,9 @@ class CompareSettings:
     store: Path = Path("models")
     name: str = ""
     gate: GateMode = GateMode.AUTO
+    examples: str = ""
+    database: str = ""
+    keep_pictures: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the flag."""

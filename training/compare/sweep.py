@@ -44,6 +44,7 @@ from training.evaluation.latency import ms_per_image
 from training.head.features import Features, load_features
 from training.strategies.context import Listener
 from training.train import train
+from training.versions.pictures import ExamplesPlace
 
 COMPARISON_FILE: Final = "comparison.json"
 PAGE_FILE: Final = "comparison.html"
@@ -250,7 +251,9 @@ def _publish(
         )
         title = f"{name}: {best.backbone}, {best.strategy} goes before the gate"
         with listen(title) as listener, cache_for(_run_of(best), caches) as cache:
-            result = train(train_as, listener, cache=cache, gate=settings.gate, dataset=dataset)
+            place = ExamplesPlace(settings.store, settings.examples, settings.database)
+            gate, keep = settings.gate, settings.keep_pictures
+            result = train(train_as, listener, cache=cache, gate=gate, examples=place, keep=keep, dataset=dataset)
         yield Published(
             data=name,
             backbone=best.backbone,
@@ -260,6 +263,7 @@ def _publish(
             version=result.version,
             promoted=result.promoted,
             reasons=result.verdict.reasons if result.verdict else (),
+            pictures=result.pictures.to_dict() if result.pictures else None,
         )
 
 

@@ -34,6 +34,7 @@ from training.retrain.classes import in_order_of
 from training.settings import TrainSettings
 from training.strategies.context import Candidate, Context, Listener, SilentListener, embed_dataset
 from training.train import RUNS_FOLDER, TrainResult, current_champion, judge_candidate, publish_candidate
+from training.versions.pictures import ExamplesPlace
 from training.versions.read import StoredVersion
 
 _MOST_PROVEN: Final = 32
@@ -100,7 +101,8 @@ def import_version(
     *,
     cache: Path | None = None,
     gate: GateMode = GateMode.AUTO,
-    examples: str = "",
+    examples: ExamplesPlace | None = None,
+    keep: bool = False,
 ) -> TrainResult:
     """Publish a classifier, through the gate unless it is the first.
 
@@ -110,6 +112,7 @@ def import_version(
         cache: of embeddings; the machine's own if None.
         gate: see `training.train.train`.
         examples: likewise.
+        keep: likewise.
 
     Raises:
         InvalidRequestError: the file is none that can be taken, the labels do not fit it, or a flag makes no sense.
@@ -120,6 +123,7 @@ def import_version(
         StorageError: the store could not be written.
     """
     store = ModelStore(settings.store)
+    examples = examples or ExamplesPlace(settings.store)
     champion = current_champion(store, settings.name, gate)
     if settings.data is None and champion is not None and gate is not GateMode.OFF:
         raise PreconditionError(
@@ -142,7 +146,8 @@ def import_version(
     findings = candidate.findings
     if dataset.images:
         findings = judge_candidate(champion, candidate, store, settings.name, examples, context)
-    return publish_candidate(candidate, findings, champion, store, settings.name, gate, context, IMPORTED)
+    keep_in = examples if keep and dataset.images else None
+    return publish_candidate(candidate, findings, champion, store, settings.name, gate, context, IMPORTED, keep_in)
 
 
 def _read(settings: ImportSettings) -> ImportedClassifier:

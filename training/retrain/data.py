@@ -14,6 +14,7 @@ from regraft.progress import Progress
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import ImageFile
 from regraft.stores.labels import Example
+from regraft.stores.originals import FIRST_SOURCE
 from training.gate.verdict import SuspectLabel
 from training.head.additional import Additional
 from training.head.features import Features, assemble
@@ -23,8 +24,6 @@ from training.retrain.near_copies import near_copies
 from training.retrain.sides import BOTH_SIDES, Pair, Sides, settle_sides
 from training.versions.read import StoredVersion
 
-FIRST_SOURCE: Final = "first training data"
-"""What the gate calls the source of pictures that no example tells of."""
 UNKNOWN_SOURCE: Final = "unknown"
 
 log = logging.getLogger("regraft.retrain")
@@ -277,7 +276,7 @@ def learned_from(examples: ExamplesStore, model: str, features: Features) -> tup
     Excluded are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
     that is known under another label keeps that one.
     """
-    sent, labels = examples.labels.in_force(model), {sha256: label for sha256, label, _ in rows_of(features)}
+    sent, labels = examples.labels.sent(model), {sha256: label for sha256, label, _ in rows_of(features)}
     excluded = {
         example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label
     }

@@ -14,6 +14,7 @@ from regraft.image.decode import decode_crop
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, ModelStore
+from regraft.stores.originals import FIRST_SOURCE
 from training.evaluation.calibration import calibration
 from training.evaluation.data_changes import data_changes
 from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
@@ -26,7 +27,7 @@ from training.head.abstention import selective
 from training.head.features import Embedder, Features
 from training.head.fit import FittedHead
 from training.head.remarks import remarks
-from training.retrain.data import FIRST_SOURCE, RetrainData
+from training.retrain.data import RetrainData
 from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, columns_of, unseen_answers
 from training.versions.read import StoredVersion
 
@@ -150,7 +151,7 @@ def anchor_of(
     """
     anchor = load_anchor(store.folder(model, champion.version) / FEATURES_FILE)
     if anchor is None:
-        features, sent = champion.features, [example.sha256 for example in examples.labels.in_force(model)]
+        features, sent = champion.features, [example.sha256 for example in examples.labels.sent(model)]
         right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
         anchor = Anchor.begin(features, right, ~np.isin(features.sha256, sent))
     return anchor.restricted_to(challenger)

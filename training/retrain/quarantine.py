@@ -85,7 +85,7 @@ def quarantine(
         StorageError: the examples cannot be read or changed.
     """
     card, features = champion.artifact.card, data.features
-    unsure = {example.sha256: example.label for example in examples.labels.in_force(model) if not example.vouched_by}
+    unsure = {example.sha256: example.label for example in examples.labels.sent(model) if not example.vouched_by}
     sent = [
         unsure.get(name) == features.labels[row]
         for name, row in zip(features.sha256, features.label_index, strict=True)

@@ -53,6 +53,7 @@ from training.train import (
     make_candidate,
     with_judgement,
 )
+from training.versions.pictures import ExamplesPlace, KeptPictures, keep_pictures
 from training.versions.publish import Challenger, promote, publish
 from training.versions.read import StoredVersion, read_champion
 from training.versions.source import IMPORTED, settle_source
@@ -146,7 +147,11 @@ def weights_of(card: BackboneCard) -> str:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A refreshed version, champion if ``promoted``."""
+    """A refreshed version, champion if ``promoted``.
+
+    Attributes:
+        pictures: what became of them; None where they were not to be kept.
+    """
 
     name: str
     version: int
@@ -154,10 +159,12 @@ class Refreshed:
     strategy: str
     verdict: Verdict
     promoted: bool
+    pictures: KeptPictures | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**vars(self), "verdict": self.verdict.to_dict()}
+        pictures = self.pictures.to_dict() if self.pictures else None
+        return {**vars(self), "verdict": self.verdict.to_dict(), "pictures": pictures}
 
 
 def refresh(
@@ -168,6 +175,7 @@ def refresh(
     gate: GateMode = GateMode.AUTO,
     limits: GateLimits = GateLimits(),  # noqa: B008 - frozen
     listener: Listener | None = None,
+    keep_in: ExamplesPlace | None = None,
 ) -> Refreshed:
     """Train on the original pictures and the examples, and judge.
 
@@ -179,6 +187,7 @@ def refresh(
         gate: whether a blessed version goes live.
         limits: of the gate.
         listener: hears how far the run is.
+        keep_in: where the run's pictures are kept as examples; None for nowhere.
 
     Raises:
         PreconditionError: there is no champion to replace, or it is being retrained.
@@ -206,9 +215,10 @@ def refresh(
         who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
         version = _publish(store, challenger, candidate, findings, context, who, why)
         promoted = goes_live(verdict, gate)
+        pictures = keep_pictures(keep_in, challenger, candidate, context, is_live=promoted) if keep_in else None
         if promoted:
             promote(store, name, version, who=who, why=why, expected=champion.version)
-    return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted)
+    return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted, pictures)
 
 
 def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, TrainSettings]:
@@ -260,7 +270,7 @@ class Collected:
 def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
     """Quarantine the wrong labels that a retrain of the champion would find."""
     wrong: list[SuspectLabel] = []
-    if any(not example.quarantine for example in examples.labels.in_force(name)):
+    if any(not example.quarantine for example in examples.labels.sent(name)):
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
             data = gather(champion, examples, name, context.progress)
             card = champion.artifact.card
@@ -351,7 +361,7 @@ def _judge(
     data = RetrainData(
         features,
         None,
-        sources_of(features, [example for example in examples.labels.in_force(name) if not example.quarantine]),
+        sources_of(features, [example for example in examples.labels.sent(name) if not example.quarantine]),
         new_rows(champion.features, features),
         (),
         holdout_rows(champion.features.labels, rows, embeddings, features),

@@ -10,10 +10,11 @@ from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import ImageFile, ImageFiles, example_images
+from regraft.stores.originals import FIRST_SOURCE
 from training.backbones.cache import embedding_cache
 from training.evaluation.findings import Findings
 from training.head.features import Embedder, Features, assemble
-from training.retrain.data import FIRST_SOURCE, RetrainData, Row, embeddings_of, new_rows, rows_of
+from training.retrain.data import RetrainData, Row, embeddings_of, new_rows, rows_of
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.near_copies import relatives
 from training.strategies.context import Candidate, Context

@@ -16,13 +16,14 @@ from regraft.progress import Progress, silent
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, GateMode, ModelStore
 from regraft.stores.older_versions import OlderVersion, find_older, read_older
+from regraft.stores.originals import FIRST_SOURCE
 from regraft.stores.recovery import job_lock
 from training.backbones.cache import backbone_of
 from training.data.find_images import find_images
 from training.gate.verdict import Verdict
 from training.head.features import Embedder, Features, load_features
 from training.head.fit import refit
-from training.retrain.data import FIRST_SOURCE, RetrainData
+from training.retrain.data import RetrainData
 from training.retrain.evidence import Terms, golden_answers, judge_challenger
 from training.retrain.outcome import goes_live, reason_of
 from training.versions.publish import Provenance, build, promote, prove_on_files, publish

@@ -12,7 +12,7 @@ from regraft.files import text_of
 from regraft.label_rules import nfc
 from regraft.model import artifact
 from regraft.model.artifact import Artifact, FloatArray
-from regraft.model.card import EmbeddingKey
+from regraft.model.card import EmbeddingKey, ModelCard
 from regraft.model.session import arithmetic_here
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
@@ -51,8 +51,7 @@ class StoredVersion:
     @property
     def key(self) -> EmbeddingKey:
         """The cache key of embeddings by its `embedder`."""
-        card = self.artifact.card
-        return card.embedding_key.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
+        return key_here(self.artifact.card)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -60,6 +59,11 @@ class StoredVersion:
         card = self.artifact.card
         model = self.artifact.model.SerializeToString()
         return Embedder.open(model, card.image, card.embedding_key, card.backbone.precision)
+
+
+def key_here(card: ModelCard) -> EmbeddingKey:
+    """Return the cache key of embeddings that a version's backbone makes on this machine."""
+    return card.embedding_key.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
 
 def read_champion(store: ModelStore, model: str) -> StoredVersion:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_result
-from regraft.cli.options import Json, Store, with_flags
+from regraft.cli.options import Database, Json, KeepPictures, RunExamples, Store, with_flags
+from regraft.cli.training.train import show_pictures
 from regraft.cli.verdict import show_not_promoted, show_objections
 from regraft.stores.models import GateMode
 
@@ -71,6 +72,9 @@ def _compare(
     gate: Annotated[
         GateMode, typer.Option(help="As of `regraft train`, where it has a champion.", rich_help_panel=_PUBLISHING)
     ] = GateMode.AUTO,
+    examples: RunExamples = "",
+    database: Database = "",
+    keep_pictures: KeepPictures = True,
     as_json: Json = False,
 ) -> None:
     from training.compare.settings import CompareSettings  # noqa: PLC0415 - as above
@@ -90,6 +94,9 @@ def _compare(
         store=store,
         name=name,
         gate=gate,
+        examples=examples,
+        database=database,
+        keep_pictures=keep_pictures,
         **recipe,
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -176,6 +183,8 @@ def _published(winner: Mapping[str, Any]) -> None:
     winner_name = f"{winner['backbone']}, {winner['strategy']}"
     terminal.line(f"published: {winner['name']}, version {winner['version']}: {winner_name}: {winner['why']}")
     show_objections(winner)
+    if winner["pictures"]:
+        show_pictures(winner["pictures"])
     if not winner["promoted"]:
         show_not_promoted(winner)
 

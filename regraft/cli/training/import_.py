@@ -7,7 +7,7 @@ import typer
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_result
-from regraft.cli.options import GateExamples, Json, Store
+from regraft.cli.options import Database, Json, KeepPictures, RunExamples, Store
 from regraft.cli.training.train import show_result
 from regraft.stores.models import GateMode
 
@@ -56,7 +56,9 @@ def import_(
         str | None, typer.Option(help="bilinear, bicubic or lanczos.", rich_help_panel=_RULE)
     ] = None,
     gate: Annotated[GateMode, typer.Option(help="As in `regraft train`.")] = GateMode.AUTO,
-    examples: GateExamples = "",
+    examples: RunExamples = "",
+    database: Database = "",
+    keep_pictures: KeepPictures = True,
     as_json: Json = False,
 ) -> None:
     """Import a finished classifier, to be served, retrained and exported.
@@ -66,6 +68,7 @@ def import_(
     """
     from training.importing.classifier import ImageRule  # noqa: PLC0415 - likewise
     from training.importing.import_version import ImportSettings, import_version, read_labels  # noqa: PLC0415 - as in `train`
+    from training.versions.pictures import ExamplesPlace  # noqa: PLC0415 - likewise
 
     if (file is None) != (head == "source") or head not in ("", "source"):
         raise typer.BadParameter("give either a FILE, or --head source with --backbone", param_hint="FILE")
@@ -82,7 +85,8 @@ def import_(
         keep_state,
     )
     with terminal.training() as listener:
-        result = import_version(settings, listener, gate=gate, examples=examples).to_dict()
+        place = ExamplesPlace(store, examples, database)
+        result = import_version(settings, listener, gate=gate, examples=place, keep=keep_pictures).to_dict()
     print_result(result, show_result, as_json)
     if result["verdict"] and not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ import typer
 
 from regraft.cli import terminal
 from regraft.cli.json_output import print_result
-from regraft.cli.options import Database, Examples, Json, read_training_flags, with_flags
+from regraft.cli.options import Database, Examples, Json, KeepPictures, read_training_flags, with_flags
+from regraft.cli.training.train import show_pictures
 from regraft.cli.verdict import show_not_promoted, show_objections, show_suspects
 from regraft.files import cache_folder
 from regraft.stores.models import GateMode, ModelStore
@@ -63,18 +64,26 @@ def _refresh(
     gate: Annotated[
         GateMode, typer.Option(help="auto: a blessed version goes live. manual: it waits for promote. off: anyhow.")
     ] = GateMode.AUTO,
+    keep_pictures: KeepPictures = True,
     as_json: Json = False,
 ) -> None:
     from regraft.gate_limits import GateLimits, check_limits  # noqa: PLC0415 - as above
     from regraft.stores.examples import open_examples  # noqa: PLC0415 - SQLAlchemy takes half a second
     from training.retrain.refresh import refresh as run  # noqa: PLC0415 - as above
+    from training.versions.pictures import ExamplesPlace  # noqa: PLC0415 - as above
 
     check_limits(limits)
     labelled = open_examples(settings.store, examples, database)
     try:
         with terminal.training() as listener:
             result = run(
-                settings, labelled, cache=cache_folder(), gate=gate, limits=GateLimits.of(limits), listener=listener
+                settings,
+                labelled,
+                cache=cache_folder(),
+                gate=gate,
+                limits=GateLimits.of(limits),
+                listener=listener,
+                keep_in=ExamplesPlace(settings.store, examples, database) if keep_pictures else None,
             ).to_dict()
     finally:
         labelled.close()
@@ -84,8 +93,6 @@ def _refresh(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from training.retrain.data import FIRST_SOURCE  # noqa: PLC0415 - ONNX Runtime takes a second
-
     verdict = result["verdict"]
     rows = terminal.table(f"{result['name']}, {result['strategy']}", numbers=("champion", "refreshed"))
     rows.add_row("version", str(result["parent_version"]), str(result["version"]))
@@ -96,11 +103,20 @@ def _show(result: dict[str, Any]) -> None:
         rows.add_row(f"recall of {entry['label']}", before, f"{entry['challenger_recall']:.3f}")
     terminal.out.print(rows)
     show_objections(verdict)
-    sent = [entry for entry in verdict["suspected"] if entry["source"] != FIRST_SOURCE]
-    show_suspects(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=sent), result["name"])
+    suspected = verdict["suspected"] if result["pictures"] else _sent(verdict)
+    show_suspects(retraining_pb2.Verdict(suspects=verdict["suspects"], suspected=suspected), result["name"])
     for caution in verdict["cautions"]:
         terminal.line((f"- {caution}", "dim"))
+    if result["pictures"]:
+        show_pictures(result["pictures"])
     if result["promoted"]:
         terminal.line(f"version {result['version']} is the champion")
     else:
         show_not_promoted(result)
+
+
+def _sent(verdict: dict[str, Any]) -> list[Any]:
+    """Return the suspects that are examples, which `regraft examples relabel` finds."""
+    from regraft.stores.originals import FIRST_SOURCE  # noqa: PLC0415 - SQLAlchemy takes half a second
+
+    return [entry for entry in verdict["suspected"] if entry["source"] != FIRST_SOURCE]

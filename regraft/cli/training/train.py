@@ -10,9 +10,10 @@ import typer
 
 from regraft.cli import terminal, verdict
 from regraft.cli.json_output import print_result
-from regraft.cli.options import GateExamples, Json, read_training_flags, with_flags
+from regraft.cli.options import Database, Json, KeepPictures, RunExamples, read_training_flags, with_flags
 from regraft.errors import InvalidRequestError
 from regraft.label_rules import nfc
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import MODEL_FILE, GateMode, ModelStore
 
 if TYPE_CHECKING:  # pydantic, which other commands spare
@@ -63,11 +64,14 @@ def _train(
             "off: it goes live anyhow."
         ),
     ] = GateMode.AUTO,
-    examples: GateExamples = "",
+    examples: RunExamples = "",
+    database: Database = "",
+    keep_pictures: KeepPictures = True,
     as_json: Json = False,
 ) -> None:
     from training.train import ran_as_follower  # noqa: PLC0415 - as above
     from training.train import train as run  # noqa: PLC0415 - as above
+    from training.versions.pictures import ExamplesPlace  # noqa: PLC0415 - as above
 
     if like:
         settings = _like(settings, like, _typed(context))
@@ -75,7 +79,8 @@ def _train(
     if ran_as_follower(settings):
         return
     with terminal.training() as listener:
-        result = run(settings, listener, gate=gate, examples=examples).to_dict()
+        place = ExamplesPlace(settings.store, examples, database)
+        result = run(settings, listener, gate=gate, examples=place, keep=keep_pictures).to_dict()
     print_result(result, show_result, as_json)
     if not (result["promoted"] or result["verdict"]["blessed"]):
         raise typer.Exit(1)
@@ -163,10 +168,36 @@ def show_result(result: Mapping[str, Any]) -> None:
     terminal.line(f"look at it: {result['report']}")
     if result["verdict"]:
         verdict.show_objections(result["verdict"])
+    if result["pictures"]:
+        show_pictures(result["pictures"])
     if result["promoted"]:
-        terminal.line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}")
+        terminal.line(f"serve it: regraft serve --store {Path(result['path']).parents[2]}{_examples_flag(result)}")
     else:
         verdict.show_not_promoted(result)
+
+
+def _examples_flag(result: Mapping[str, Any]) -> str:
+    """Return the flag by which a server finds pictures that are elsewhere."""
+    place = result["pictures"]["place"] if result["pictures"] else ""
+    is_elsewhere = place and Path(place) != Path(result["path"]).parents[2] / EXAMPLES_FOLDER
+    return f" --examples {place}" if is_elsewhere else ""
+
+
+def show_pictures(pictures: Mapping[str, Any]) -> None:
+    """Show what `training.versions.pictures.KeptPictures.to_dict` returns."""
+    if pictures["problem"]:
+        terminal.line(
+            (f"the pictures are not all kept in {pictures['place']}: {pictures['problem']}", "yellow"),
+            "; `regraft refresh` keeps them later",
+        )
+        return
+    linked = f", {pictures['linked']} as hard links" if pictures["linked"] else ""
+    aside = [f"; {pictures['removed']} were removed from the examples and stay so"] if pictures["removed"] else []
+    aside += [f"; {pictures['changed']} changed since they were read"] if pictures["changed"] else []
+    terminal.line(
+        f"pictures: {pictures['examples']} are examples in {pictures['place']}{linked}{''.join(aside)}; "
+        "see `regraft examples`"
+    )
 
 
 def _choice(choice: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ examples = sa.Table(
     sa.Column("added_at", sa.String(32), nullable=False),
     sa.Column("quarantine", sa.Text, nullable=False, server_default=""),
     sa.Column("vouched_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("is_original", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("examples_in_quarantine", "model", "sha256", sqlite_where=_ASIDE, postgresql_where=_ASIDE),
 )
 

@@ -35,14 +35,16 @@ COMMANDS = {
         "--extra-weighting --group-by= --init=head --freeze= --epochs= --batch= --accumulate= --optimizer= "
         "--lr= --head-lr= --layer-decay= --weight-decay= --label-smoothing= --mixup= --cutmix= --augment=full "
         "--no-augment --mirror/--no-mirror --patience= --resume --keep-state/--no-keep-state=True "
-        "--publish=better --max-minutes=30 --gate=auto --examples=@REGRAFT_EXAMPLES --json"
+        "--publish=better --max-minutes=30 --gate=auto --examples=@REGRAFT_EXAMPLES --database=@REGRAFT_DATABASE "
+        "--keep-pictures/--no-keep-pictures=True --json"
     ),
     "backbones": "[PATTERN] --measure --json",
     "classify": SERVER + "IMAGES... --name= --file= --store=models@REGRAFT_STORE --top-k=5 --json",
     "compare": (
         "DATA... --backbones=! --strategies=probe --shares=all --seeds=1 --seed=0 --out= --resume "
         "--weights=default --epochs= --batch= --optimizer= --lr= --head-lr= --freeze= --init=head --publish= "
-        "--store=models@REGRAFT_STORE --name= --gate=auto --json"
+        "--store=models@REGRAFT_STORE --name= --gate=auto --examples=@REGRAFT_EXAMPLES --database=@REGRAFT_DATABASE "
+        "--keep-pictures/--no-keep-pictures=True --json"
     ),
     "evaluate": (
         "MODELS... DATA --split=auto --group-by= --name=... --store=models@REGRAFT_STORE --report= "
@@ -64,7 +66,8 @@ COMMANDS = {
     "import": (
         "--name=! [FILE] --store=models@REGRAFT_STORE --backbone= --labels= --data= --head= --weights=default "
         "--calibrate --keep-state/--no-keep-state=True --mean= --std= --image-px= --resize= --resize-px= "
-        "--interpolation= --gate=auto --examples=@REGRAFT_EXAMPLES --json"
+        "--interpolation= --gate=auto --examples=@REGRAFT_EXAMPLES --database=@REGRAFT_DATABASE "
+        "--keep-pictures/--no-keep-pictures=True --json"
     ),
     "retrain": SERVER
     + (
@@ -80,7 +83,8 @@ COMMANDS = {
         "--backbone= --weights= --image-px= --resize= --strategy=probe --precision= --target-error= "
         "--group-by= --views=0 --augment=full --no-augment --mirror/--no-mirror "
         "--keep-state/--no-keep-state=True --seed=0 --gate=auto --max-drop= --max-class-drop= "
-        "--max-slice-drop= --min-accuracy= --min-class-recall= --max-suspects= --min-slice-accuracy= --json"
+        "--max-slice-drop= --min-accuracy= --min-class-recall= --max-suspects= --min-slice-accuracy= "
+        "--keep-pictures/--no-keep-pictures=True --json"
     ),
     "upgrade": (
         "[STORE]=models@REGRAFT_STORE --check --data= --examples=@REGRAFT_EXAMPLES "

@@ -1,3 +1,4 @@
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from regraft.errors import InvalidRequestError, MissingPackageError, StorageError
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore, open_examples
-from regraft.stores.images import ImageFiles, images_at
+from regraft.stores.images import ImageFiles, ImageFolder, images_at
 from regraft.stores.labels import AddOutcome
 
 DATA = b"picture" * 50
@@ -41,6 +42,66 @@ def test_keeping_a_picture_twice_changes_nothing(files: ImageFiles) -> None:
     files.keep(SHA256, DATA, durably=False)
 
     assert files.file(SHA256).read_bytes() == DATA
+
+
+def test_a_file_is_kept_by_its_hash_and_survives_the_loss_of_the_original(
+    files: ImageFiles, place: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "somebodys.jpg"
+    file.write_bytes(DATA)
+
+    is_linked = files.keep_file(SHA256, file, DATA)
+    assert files.keep_file(SHA256, file, DATA) is is_linked
+    file.unlink()
+
+    assert is_linked is not place.startswith("memory://")
+    assert files.file(SHA256).read_bytes() == DATA
+    assert list(tmp_path.rglob(".*")) == [], "nothing is left of the linking"
+
+
+def test_a_link_to_a_picture_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.jpg").write_bytes(DATA)
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "real.jpg")
+
+    assert ImageFolder(tmp_path / "images").keep_file(SHA256, tmp_path / "link.jpg", DATA)
+    assert not ImageFolder(tmp_path / "images").file(SHA256).is_symlink()
+
+
+def test_a_file_that_was_overwritten_since_it_was_read_is_copied_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "edited.jpg"
+    file.write_bytes(b"edited just now")
+
+    assert not ImageFolder(tmp_path / "images").keep_file(SHA256, file, DATA)
+    assert ImageFolder(tmp_path / "images").file(SHA256).read_bytes() == DATA
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, which no link leads out of."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        if Path(folder).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("memory is no file system of its own here")
+        yield Path(folder)
+
+
+def test_a_file_of_another_file_system_is_copied(tmp_path: Path, elsewhere: Path) -> None:
+    (elsewhere / "a.jpg").write_bytes(DATA)
+    files = ImageFolder(tmp_path / "images")
+    files.check_room([elsewhere / "a.jpg", elsewhere / "gone.jpg"])
+
+    assert not files.keep_file(SHA256, elsewhere / "a.jpg", DATA)
+    assert files.file(SHA256).read_bytes() == DATA
+
+
+def test_copies_that_would_fill_the_disk_are_not_begun(tmp_path: Path, elsewhere: Path) -> None:
+    with (elsewhere / "huge.jpg").open("wb") as file:
+        file.truncate(2**50)
+
+    with pytest.raises(OSError, match=r"copies of the pictures take 1073741824 MB, and \d+ MB are free"):
+        ImageFolder(tmp_path / "images").check_room([elsewhere / "huge.jpg"])
+
+    (tmp_path / "link.jpg").write_bytes(DATA)
+    ImageFolder(tmp_path / "images").check_room([tmp_path / "link.jpg", elsewhere / "gone.jpg"])
 
 
 def test_a_picture_can_be_removed_and_kept_again(files: ImageFiles) -> None:

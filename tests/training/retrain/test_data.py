@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from regraft.label_rules import image_hash, is_holdout
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import NewExample
+from regraft.stores.models import FEATURES_FILE
 from tests.training.conftest import (
     colour_rows,
     features_of,
 )
 from tests.training.workshop import MODEL, Workshop, known, new_pictures, open_workshop
 from training.data.groups import group_named
+from training.gate.anchor import load_anchor
 from training.retrain.data import labels_in_force
 
 
@@ -155,3 +157,59 @@ def test_every_picture_has_its_newer_label_and_what_was_removed_leaves_although_
     assert list(labels) == sorted({*OLD.sha256, *sent} - removed)
     known = {sha256: OLD.labels[index] for sha256, index in zip(OLD.sha256, OLD.label_index, strict=True)}
     assert all(label == sent.get(sha256, known.get(sha256)) for sha256, label in labels.items())
+
+
+def test_original_pictures_that_were_kept_are_no_news(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.keep_originals(tmp_path / "photos")
+
+    job = workshop.retrain()
+
+    assert (job.state, job.version) == (JobState.REFUSED, None)
+    assert "nothing new" in job.message
+
+
+def test_a_retrain_beside_kept_originals_is_the_very_same(tmp_path: Path) -> None:
+    seen = []
+    for name, is_kept in (("with", True), ("without", False)):
+        workshop = open_workshop(tmp_path / name)
+        if is_kept:
+            workshop.keep_originals(tmp_path / "photos")
+        workshop.add("green", new_pictures("green", 8, 4))
+        for data in (*new_pictures("red", 3, 1), known("red", held=False), known("red", held=True)):
+            workshop.examples.add(MODEL, data, "blue", "a phone")
+        job = workshop.retrain(gate="off")
+        assert job.state is JobState.SUCCEEDED, job.message
+        anchor = load_anchor(workshop.store.folder(MODEL, 2) / FEATURES_FILE)
+        assert anchor is not None
+        features = workshop.features(2)
+        seen.append((workshop.artifact(2).card.head_digest, features.digest(), job.verdict, anchor.sha256))
+        workshop.examples.close()
+
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_an_original_that_a_person_relabels_keeps_its_side_and_takes_the_label(
+    workshop: Workshop, tmp_path: Path, held: bool
+) -> None:
+    workshop.keep_originals(tmp_path / "photos")
+    sha256 = image_hash(known("red", held=held))
+    workshop.examples.labels.relabel(MODEL, sha256, "blue")
+    workshop.vouch(known("red", held=held), "blue")
+
+    learn(workshop)
+
+    features = workshop.features(2)
+    row = features.sha256.index(sha256)
+    assert (features.labels[features.label_index[row]], features.is_holdout[row]) == ("blue", held)
+    assert len(features.sha256) == len(workshop.features(1).sha256)
+
+
+def test_an_original_that_a_person_removes_is_learned_no_more(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.keep_originals(tmp_path / "photos")
+    sha256 = image_hash(known("red", held=False))
+    workshop.examples.labels.remove(MODEL, sha256)
+
+    learn(workshop)
+
+    assert sha256 not in workshop.features(2).sha256
