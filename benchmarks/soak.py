@@ -45,18 +45,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=30)
     options = parser.parse_args()
     subject = Subject(options.store, options.name, options.data, Lengths(), pictures(options.data, 64))
-    ends, failed, requests, p99_ms, memory_mb = Counter[str](), 0, 0, list[float](), list[float]()
+    ends, errors, requests, p99_ms, memory_mb = Counter[str](), Counter[str](), 0, list[float](), list[float]()
     with subject.served() as trial:
         rate = 0.7 * trial.capacity()
         for minute in range(options.minutes):
             work = swap_and_retrain(trial, minute, ends)
             result = trial.load(f"minute {minute + 1}", 60.0, work, rate=rate, warm_up_s=0, seed=minute)
-            requests, failed = requests + result.requests, failed + sum(result.errors.values())
+            requests += result.requests
+            errors.update(result.errors)
             p99_ms.append(result.latency_ms.p99 if result.latency_ms else 0.0)
             memory_mb.append(trial.server.resident_mb())
     settled_mb = memory_mb[min(SETTLED_AFTER, len(memory_mb)) - 1]
     table = Table("what", "figure", "goal", title=f"{options.minutes} minutes at {rate:.0f}/s (70 %)")
-    table.add_row("requests that failed", f"{failed} of {requests}", "0")
+    codes = ", ".join(f"{code} {count}" for code, count in errors.most_common())
+    table.add_row(f"of {requests} requests failed", codes or "none", "none")
     table.add_row("p99 of a minute, least and most", f"{min(p99_ms):.0f} and {max(p99_ms):.0f} ms")
     table.add_row("retrains", ", ".join(f"{state} {count}" for state, count in ends.items()) or "none")
     table.add_row(
