@@ -26,6 +26,8 @@ from regraft.v1 import (
     examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    reports_pb2,
+    reports_pb2_grpc,
     retraining_pb2,
     retraining_pb2_grpc,
 )
@@ -51,6 +53,7 @@ from serving.rpc.models import ModelsService
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.open_inference.triton_metrics import triton_metrics
 from serving.rpc.port import GrpcPort
+from serving.rpc.reports import ReportsService
 from serving.rpc.retraining import RetrainingService
 from serving.rpc.security.guard import Guard
 from serving.rpc.security.roles import Callers
@@ -78,6 +81,7 @@ CONTROL: Final = (
     retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,
     examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
+    reports_pb2.DESCRIPTOR.services_by_name["Reports"].full_name,
 )
 _CLOSING_PATIENCE_S: Final = 5.0
 _KILL_AFTER_S: Final = 30.0
@@ -343,6 +347,7 @@ class Server:
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
         examples = ExamplesService(self.models, self._examples, self._intake)
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
+        reports_pb2_grpc.add_ReportsServicer_to_server(ReportsService(self.models), control)
 
     def _begin_background(self) -> tuple[asyncio.Event, asyncio.Event]:
         """Start the background tasks.

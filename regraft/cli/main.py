@@ -10,7 +10,7 @@ from typing import Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.client import access, bench, classify, examples, label, models, retrain, suggest
+from regraft.cli.client import access, bench, classify, examples, label, models, reports, retrain, suggest
 from regraft.cli.commands import Command, Group, LateCommand
 from regraft.cli.demo import demo
 from regraft.cli.serving import plan, serve
@@ -68,6 +68,8 @@ models_app.command("show", cls=Command)(models.show_model)
 models_app.command(cls=Command)(models.promote)
 models_app.command(cls=Command)(models.rollback)
 models_app.command(cls=Command)(models.shadow)
+models_app.command(cls=Command)(reports.report)
+models_app.command(cls=Command)(reports.confusion)
 models_app.command(cls=Command)(quantise.quantise)
 models_app.command(cls=Command)(versions.diff)
 

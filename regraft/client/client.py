@@ -22,6 +22,8 @@ from regraft.v1 import (
     examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    reports_pb2,
+    reports_pb2_grpc,
     retraining_pb2,
     retraining_pb2_grpc,
 )
@@ -131,6 +133,7 @@ class Client:
         self._examples = examples_pb2_grpc.ExamplesStub(self._channel)
         self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._reports = reports_pb2_grpc.ReportsStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -413,6 +416,43 @@ class Client:
         with self._errors():
             response: models_pb2.ShadowResponse = self._models.Shadow(request, timeout=self._timeout_s)
         return response
+
+    def get_report(self, version: int = 0, *, name: str = "", as_json: bool = False) -> bytes:
+        """Return the report of a version, HTML or JSON; 0 is the champion."""
+        form = reports_pb2.REPORT_FORMAT_JSON if as_json else reports_pb2.REPORT_FORMAT_HTML
+        request = reports_pb2.GetReportRequest(name=name, version=version, format=form)
+        with self._errors():
+            return b"".join(part.data for part in self._reports.GetReport(request, timeout=self._timeout_s))
+
+    def get_confusion(
+        self,
+        version: int = 0,
+        *,
+        name: str = "",
+        mistakes: bool = False,
+        label: str = "",
+        answer: str = "",
+        pictures: int = 0,
+    ) -> reports_pb2.GetConfusionResponse:
+        """Return the confusion of a version on its holdout, with the cells of all pages.
+
+        Args:
+            version: which; 0 is the champion.
+            name: the model.
+            mistakes: only the cells whose answer is not the label.
+            label: only the cells of this one.
+            answer: only the cells where this was answered.
+            pictures: that are named of a cell, at most; 20 if 0.
+        """
+        request = reports_pb2.GetConfusionRequest(
+            name=name, version=version, mistakes=mistakes, label=label, answer=answer, pictures=pictures
+        )
+        first, *others = self._pages(self._reports.GetConfusion, request)
+        confusion: reports_pb2.GetConfusionResponse = first
+        for page in others:
+            confusion.cells.extend(page.cells)
+        confusion.ClearField("next_page_token")
+        return confusion
 
     def _pages(self, rpc: Any, request: Any) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
         """Yield the pages of a list, to the last one."""

@@ -14,8 +14,8 @@ import pytest
 from regraft.oip import inference_pb2
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
-from regraft.stores.models import ModelStore
-from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, retraining_pb2
+from regraft.stores.models import REPORT_FILE, ModelStore
+from regraft.v1 import classifier_pb2, examples_pb2, models_pb2, reports_pb2, retraining_pb2
 from serving.rpc.open_inference.tensors import join
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
@@ -44,6 +44,7 @@ def job(store: ModelStore) -> str:
 @pytest.fixture
 def live(store: ModelStore, job: str) -> Iterator[LiveServer]:  # noqa: ARG001 - what the server finds when it starts
     publish_tiny(store, sharpness=5.0, promote=False)
+    (store.folder("colours", 1) / REPORT_FILE).write_text("<p>a report")
     with LiveServer(store, keep_requests=1.0, bake=3600.0) as live:
         yield live
 
@@ -139,3 +140,7 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     yield f"{service}Promote", models_pb2.PromoteRequest(name="colours", version=2)
     yield f"{service}Rollback", models_pb2.RollbackRequest(name="colours")
     yield f"{service}Shadow", models_pb2.ShadowRequest(name="colours", version=2)
+
+    service = "/regraft.v1.Reports/"
+    yield f"{service}GetReport", reports_pb2.GetReportRequest(name="colours")
+    yield f"{service}GetConfusion", reports_pb2.GetConfusionRequest(name="colours")

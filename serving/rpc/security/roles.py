@@ -39,6 +39,7 @@ _CLASSIFIER: Final = "/regraft.v1.Classifier/"
 _RETRAINING: Final = "/regraft.v1.Retraining/"
 _EXAMPLES: Final = "/regraft.v1.Examples/"
 _MODELS: Final = "/regraft.v1.Models/"
+_REPORTS: Final = "/regraft.v1.Reports/"
 
 LEAST_ROLE: Final[dict[str, Role]] = {
     _CLASSIFIER + "Classify": Role.CLASSIFY,
@@ -72,6 +73,8 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _MODELS + "Promote": Role.OPERATE,
     _MODELS + "Rollback": Role.OPERATE,
     _MODELS + "Shadow": Role.OPERATE,
+    _REPORTS + "GetReport": Role.LABEL,
+    _REPORTS + "GetConfusion": Role.LABEL,
 }
 """Every RPC of ours, by its full name. Those above `Role.CLASSIFY` are control RPCs: each call leaves an audit line."""
 

@@ -98,6 +98,8 @@ COMMANDS = {
     "models promote": SERVER + "VERSION --name= --why= --expected= --json",
     "models rollback": SERVER + "--name= --why= --expected= --json",
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
+    "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
+    "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",
     "examples list": SERVER + "--label= --quarantined --name= --json",
     "examples show": SERVER + "SHA256 --name= --json",
     "examples relabel": SERVER + "SHA256 LABEL --name= --json",
