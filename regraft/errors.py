@@ -13,6 +13,7 @@
     │   ├── OverloadedError         every permit is taken: try again later
     │   ├── DeadlineError           the caller's time ran out before the answer was ready
     │   ├── DrainingError           the server is stopping
+    │   ├── SupersededError         a newer request of the same kind took its place
     │   └── PreconditionError       the state of the server or store forbids it; the text says what to do
     └── OperatorError               something the operator owns is broken
         ├── ArtifactError           a model file or its card cannot be used
@@ -82,6 +83,10 @@ class DeadlineError(NotNowError):
 
 class DrainingError(NotNowError):
     """A server that shuts down and takes no new work."""
+
+
+class SupersededError(NotNowError):
+    """A request whose place a newer one of the same kind took."""
 
 
 class PreconditionError(NotNowError):

@@ -37,11 +37,13 @@ from serving.inference.execution_plan import read_plan
 from serving.inference.picture_memory import PATIENT_PART
 from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
+from serving.insight.explainer import Explainer
 from serving.retraining.add_examples import ExampleIntake, IntakeRules
 from serving.retraining.decoders import Decoders
 from serving.retraining.embedder import BackgroundEmbedder
 from serving.retraining.example_counts import count_examples
 from serving.retraining.jobs import JobRunner
+from serving.retraining.previews import Previews
 from serving.retraining.request_sampler import RequestSampler
 from serving.retraining.schedule import RetrainSchedule
 from serving.rollout.observer import Observer
@@ -49,6 +51,7 @@ from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.classifier import ClassifierService
 from serving.rpc.examples import ExamplesService
 from serving.rpc.interceptor import RpcInterceptor
+from serving.rpc.labelled.insight import Insights
 from serving.rpc.models import ModelsService
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.open_inference.triton_metrics import triton_metrics
@@ -178,6 +181,11 @@ class Server:
         arguments += ["--examples", settings.examples] if settings.examples else []
         arguments += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus or settings.cpus)]
         arguments += ["--memory-mb", str(settings.retrain_memory_mb)]
+        environment = {
+            "REGRAFT_LOG_FORMAT": settings.log_format,
+            "REGRAFT_LOG_LEVEL": settings.log_level,
+            "CUDA_VISIBLE_DEVICES": only_device(settings.cuda_device),
+        }
         self._jobs = JobRunner(
             self._store,
             self._examples,
@@ -187,12 +195,11 @@ class Server:
             self._follow_now,
             database=settings.database,
             limits=limits,
-            environment={
-                "REGRAFT_LOG_FORMAT": settings.log_format,
-                "REGRAFT_LOG_LEVEL": settings.log_level,
-                "CUDA_VISIBLE_DEVICES": only_device(settings.cuda_device),
-            },
+            environment=environment,
             limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
+        )
+        self._previews = Previews(
+            arguments, self._threads, database=settings.database, limits=limits, environment=environment
         )
         self._schedule = RetrainSchedule(
             self.models,
@@ -272,6 +279,7 @@ class Server:
                 drain,
                 self._background.stop,
                 self._jobs.close,
+                self._previews.close,
                 _as_step(self.models.close),
                 self._close_examples,
                 *(
@@ -341,11 +349,13 @@ class Server:
             examples=self._examples,
             intake=self._intake,
             runner=self._jobs,
+            previews=self._previews,
             metrics=self.metrics,
             gate=self.settings.gate,
         )
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
-        examples = ExamplesService(self.models, self._examples, self._intake)
+        insights = Insights(self.models, self._examples, self._previews, Explainer(self.models, self._memory))
+        examples = ExamplesService(self.models, self._examples, self._intake, insights)
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
         reports_pb2_grpc.add_ReportsServicer_to_server(ReportsService(self.models), control)
 

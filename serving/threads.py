@@ -6,6 +6,7 @@ moves     changes the model store, for which it waits for a lock between process
 database  reads the examples: their database, and the files of their pictures
 writes    changes the examples, for which it waits for other writers
 pictures  reads headers and decodes: it waits for nothing but a CPU
+looks     waits for processes that look at next heads, one at a time
 ========  ==============================================================================
 
 What hangs, such as a stopped database, holds up what needs it too, and nothing else. So what may wait for somebody is
@@ -172,8 +173,9 @@ class Threads:
         self.database = Pool("database", 8)
         self.writes = Pool("writes", 4)
         self.pictures = Pool("pictures", cpus or cpu_budget())
+        self.looks = Pool("looks", 1, most_waiting=8)
 
     def close(self) -> None:
         """Close all pools; work that waits gets a DrainingError."""
-        for pool in (self.store, self.moves, self.database, self.writes, self.pictures):
+        for pool in (self.store, self.moves, self.database, self.writes, self.pictures, self.looks):
             pool.close()

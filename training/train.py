@@ -22,8 +22,9 @@ from training.data.dataset import Dataset, check_trainable, scan
 from training.data.file_listing import SkippedFile, shown_path
 from training.data.samples import samples_of
 from training.evaluation.cross_validation import outer_folds
+from training.evaluation.curve.curve import learning_curve
 from training.evaluation.diagnose import diagnose, thumbnails
-from training.evaluation.findings import Findings
+from training.evaluation.findings import Findings, LearningCurve
 from training.evaluation.novelty_check import check_novelty
 from training.evaluation.report.occlusion import occlusion_maps
 from training.gate.verdict import Verdict
@@ -425,7 +426,16 @@ def collect_findings(candidate: Candidate, settings: TrainSettings) -> Findings:
         epochs=earlier.epochs,
         tuning=earlier.tuning,
         agreement=earlier.agreement,
+        learning_curve=_learning_curve(candidate, settings),
     )
+
+
+def _learning_curve(candidate: Candidate, settings: TrainSettings) -> LearningCurve | None:
+    """Draw the curve of a probe; a backbone that learned from the pictures knows them."""
+    if candidate.finetuning_record or "c" not in candidate.fitted.choices:
+        return None
+    c = candidate.fitted.choices["c"]
+    return learning_curve(candidate.features, c, seed=settings.seed, balance=settings.balance)
 
 
 def _figures(result: TrainResult) -> dict[str, float]:

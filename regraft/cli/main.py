@@ -10,7 +10,19 @@ from typing import Final
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.client import access, bench, classify, examples, label, models, reports, retrain, suggest
+from regraft.cli.client import (
+    access,
+    bench,
+    classify,
+    examples,
+    insight,
+    label,
+    models,
+    preview,
+    reports,
+    retrain,
+    suggest,
+)
 from regraft.cli.commands import Command, Group, LateCommand
 from regraft.cli.demo import demo
 from regraft.cli.serving import plan, serve
@@ -54,6 +66,8 @@ app.command(cls=Command)(label.label)
 app.command(cls=Command)(suggest.suggest)
 app.command(cls=Command)(export.export)
 app.command("import", cls=Command)(import_.import_)
+app.command(cls=Command)(insight.explain)
+app.command(cls=Command)(preview.preview)
 app.command(cls=LateCommand)(retrain.retrain)
 app.command(cls=Command)(retrain.jobs)
 app.command(cls=Command)(access.token)
@@ -78,6 +92,9 @@ examples_app.command("show", cls=Command)(examples.show_example)
 examples_app.command(cls=Command)(examples.relabel)
 examples_app.command(cls=Command)(examples.remove)
 examples_app.command(cls=Command)(examples.release)
+examples_app.command(cls=Command)(insight.neighbours)
+examples_app.command("map", cls=Command)(insight.show_map)
+examples_app.command(cls=Command)(preview.curve)
 examples_app.command(cls=Command)(examples.export)
 
 

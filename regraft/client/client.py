@@ -37,6 +37,9 @@ _TOO_LATE: Final = "Deadline Exceeded"
 _TOO_LARGE: Final = re.compile(r"(?:SERVER: Received|CLIENT: Sent) message larger than max \((\d+) vs\. (\d+)\)")
 """gRPC's text where one side allows no message so large: its bytes, and the limit."""
 
+_LOOK_S: Final = 150.0
+"""What a server takes at most for a preview, and something for others' before it."""
+
 MOST_BYTES: Final = 2**31 - 1
 """The most bytes of a message of Protocol Buffers, whatever a server takes."""
 
@@ -128,6 +131,7 @@ class Client:
         connection = Connection(server) if isinstance(server, str) else server
         self.target = connection.target
         self._timeout_s = timeout_s
+        self._look_s = max(timeout_s, _LOOK_S)
         self._channel = open_channel(connection)
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
         self._examples = examples_pb2_grpc.ExamplesStub(self._channel)
@@ -288,6 +292,43 @@ class Client:
         with self._errors():
             for answer in self._examples.Suggest(request):
                 yield answer.suggestion
+
+    def learning_curve(self, *, name: str = "") -> examples_pb2.LearningCurve:
+        """Return accuracy against the number of labels; it takes seconds."""
+        request = examples_pb2.GetLearningCurveRequest(name=name)
+        with self._errors():
+            curve: examples_pb2.LearningCurve = self._examples.GetLearningCurve(request, timeout=self._look_s).curve
+        return curve
+
+    def neighbours(
+        self, *, image: bytes = b"", sha256: str = "", name: str = "", count: int = 0
+    ) -> examples_pb2.NeighboursResponse:
+        """Return the labelled pictures most like one, by its bytes or its hash."""
+        request = examples_pb2.NeighboursRequest(name=name, image=image, sha256=sha256, count=count)
+        with self._errors():
+            found: examples_pb2.NeighboursResponse = self._examples.Neighbours(request, timeout=self._timeout_s)
+        return found
+
+    def map(self, *, name: str = "") -> Iterator[examples_pb2.MapResponse]:
+        """Yield where all labelled pictures lie; the first message has the labels."""
+        with self._errors():
+            yield from self._examples.Map(examples_pb2.MapRequest(name=name))
+
+    def explain(
+        self, *, image: bytes = b"", sha256: str = "", label: str = "", name: str = ""
+    ) -> examples_pb2.ExplainResponse:
+        """Return where the network looked, in a picture by its bytes or its hash."""
+        request = examples_pb2.ExplainRequest(name=name, image=image, sha256=sha256, label=label)
+        with self._errors():
+            explained: examples_pb2.ExplainResponse = self._examples.Explain(request, timeout=self._look_s)
+        return explained
+
+    def preview(self, *, name: str = "") -> retraining_pb2.Preview:
+        """Return the head that a retrain would make now; it takes seconds."""
+        request = retraining_pb2.PreviewRequest(name=name)
+        with self._errors():
+            seen: retraining_pb2.Preview = self._retraining.Preview(request, timeout=self._look_s).preview
+        return seen
 
     def retrain(
         self,

@@ -10,6 +10,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Split(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLIT_UNSPECIFIED: _ClassVar[Split]
+    SPLIT_TRAINING: _ClassVar[Split]
+    SPLIT_HOLDOUT: _ClassVar[Split]
+    SPLIT_UNDECIDED: _ClassVar[Split]
+SPLIT_UNSPECIFIED: Split
+SPLIT_TRAINING: Split
+SPLIT_HOLDOUT: Split
+SPLIT_UNDECIDED: Split
+
 class ListExamplesRequest(_message.Message):
     __slots__ = ("name", "label", "with_images", "quarantined", "page_size", "page_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -193,3 +204,166 @@ class Suggestion(_message.Message):
     novelty: float
     image: bytes
     def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[_Union[Suggestion.Reason, str]] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., novelty: _Optional[float] = ..., image: _Optional[bytes] = ...) -> None: ...
+
+class GetLearningCurveRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetLearningCurveResponse(_message.Message):
+    __slots__ = ("curve",)
+    CURVE_FIELD_NUMBER: _ClassVar[int]
+    curve: LearningCurve
+    def __init__(self, curve: _Optional[_Union[LearningCurve, _Mapping]] = ...) -> None: ...
+
+class LearningCurve(_message.Message):
+    __slots__ = ("labels", "points", "forecasts", "weakest", "unknown")
+    class Point(_message.Message):
+        __slots__ = ("share", "labels", "accuracy", "accuracy_low", "accuracy_high")
+        SHARE_FIELD_NUMBER: _ClassVar[int]
+        LABELS_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_LOW_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_HIGH_FIELD_NUMBER: _ClassVar[int]
+        share: float
+        labels: int
+        accuracy: float
+        accuracy_low: float
+        accuracy_high: float
+        def __init__(self, share: _Optional[float] = ..., labels: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_low: _Optional[float] = ..., accuracy_high: _Optional[float] = ...) -> None: ...
+    class Forecast(_message.Message):
+        __slots__ = ("more", "accuracy", "accuracy_low", "accuracy_high", "gain")
+        MORE_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_LOW_FIELD_NUMBER: _ClassVar[int]
+        ACCURACY_HIGH_FIELD_NUMBER: _ClassVar[int]
+        GAIN_FIELD_NUMBER: _ClassVar[int]
+        more: int
+        accuracy: float
+        accuracy_low: float
+        accuracy_high: float
+        gain: float
+        def __init__(self, more: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_low: _Optional[float] = ..., accuracy_high: _Optional[float] = ..., gain: _Optional[float] = ...) -> None: ...
+    class ClassCurve(_message.Message):
+        __slots__ = ("label", "images", "points", "forecasts")
+        LABEL_FIELD_NUMBER: _ClassVar[int]
+        IMAGES_FIELD_NUMBER: _ClassVar[int]
+        POINTS_FIELD_NUMBER: _ClassVar[int]
+        FORECASTS_FIELD_NUMBER: _ClassVar[int]
+        label: str
+        images: int
+        points: _containers.RepeatedCompositeFieldContainer[LearningCurve.Point]
+        forecasts: _containers.RepeatedCompositeFieldContainer[LearningCurve.Forecast]
+        def __init__(self, label: _Optional[str] = ..., images: _Optional[int] = ..., points: _Optional[_Iterable[_Union[LearningCurve.Point, _Mapping]]] = ..., forecasts: _Optional[_Iterable[_Union[LearningCurve.Forecast, _Mapping]]] = ...) -> None: ...
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    FORECASTS_FIELD_NUMBER: _ClassVar[int]
+    WEAKEST_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    labels: int
+    points: _containers.RepeatedCompositeFieldContainer[LearningCurve.Point]
+    forecasts: _containers.RepeatedCompositeFieldContainer[LearningCurve.Forecast]
+    weakest: _containers.RepeatedCompositeFieldContainer[LearningCurve.ClassCurve]
+    unknown: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, labels: _Optional[int] = ..., points: _Optional[_Iterable[_Union[LearningCurve.Point, _Mapping]]] = ..., forecasts: _Optional[_Iterable[_Union[LearningCurve.Forecast, _Mapping]]] = ..., weakest: _Optional[_Iterable[_Union[LearningCurve.ClassCurve, _Mapping]]] = ..., unknown: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NeighboursRequest(_message.Message):
+    __slots__ = ("name", "image", "sha256", "count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image: bytes
+    sha256: str
+    count: int
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[bytes] = ..., sha256: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class NeighboursResponse(_message.Message):
+    __slots__ = ("version", "answer", "probability", "neighbours")
+    class Neighbour(_message.Message):
+        __slots__ = ("sha256", "label", "source", "split", "is_learned", "similarity")
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        LABEL_FIELD_NUMBER: _ClassVar[int]
+        SOURCE_FIELD_NUMBER: _ClassVar[int]
+        SPLIT_FIELD_NUMBER: _ClassVar[int]
+        IS_LEARNED_FIELD_NUMBER: _ClassVar[int]
+        SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+        sha256: str
+        label: str
+        source: str
+        split: Split
+        is_learned: bool
+        similarity: float
+        def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., split: _Optional[_Union[Split, str]] = ..., is_learned: bool = ..., similarity: _Optional[float] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    answer: str
+    probability: float
+    neighbours: _containers.RepeatedCompositeFieldContainer[NeighboursResponse.Neighbour]
+    def __init__(self, version: _Optional[int] = ..., answer: _Optional[str] = ..., probability: _Optional[float] = ..., neighbours: _Optional[_Iterable[_Union[NeighboursResponse.Neighbour, _Mapping]]] = ...) -> None: ...
+
+class MapRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class MapResponse(_message.Message):
+    __slots__ = ("axes_version", "labels", "not_embedded", "points")
+    class Point(_message.Message):
+        __slots__ = ("sha256", "label_index", "split", "is_learned", "x", "y")
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        LABEL_INDEX_FIELD_NUMBER: _ClassVar[int]
+        SPLIT_FIELD_NUMBER: _ClassVar[int]
+        IS_LEARNED_FIELD_NUMBER: _ClassVar[int]
+        X_FIELD_NUMBER: _ClassVar[int]
+        Y_FIELD_NUMBER: _ClassVar[int]
+        sha256: str
+        label_index: int
+        split: Split
+        is_learned: bool
+        x: float
+        y: float
+        def __init__(self, sha256: _Optional[str] = ..., label_index: _Optional[int] = ..., split: _Optional[_Union[Split, str]] = ..., is_learned: bool = ..., x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
+    AXES_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    NOT_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    axes_version: int
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    not_embedded: int
+    points: _containers.RepeatedCompositeFieldContainer[MapResponse.Point]
+    def __init__(self, axes_version: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., not_embedded: _Optional[int] = ..., points: _Optional[_Iterable[_Union[MapResponse.Point, _Mapping]]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("name", "image", "sha256", "label")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image: bytes
+    sha256: str
+    label: str
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[bytes] = ..., sha256: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("version", "label", "probability", "overlay", "cells", "heat")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    OVERLAY_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    HEAT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    label: str
+    probability: float
+    overlay: bytes
+    cells: int
+    heat: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, version: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., overlay: _Optional[bytes] = ..., cells: _Optional[int] = ..., heat: _Optional[_Iterable[float]] = ...) -> None: ...

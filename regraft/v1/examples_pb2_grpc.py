@@ -65,6 +65,26 @@ class ExamplesStub(object):
                 request_serializer=regraft_dot_v1_dot_examples__pb2.SuggestRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_examples__pb2.SuggestResponse.FromString,
                 _registered_method=True)
+        self.GetLearningCurve = channel.unary_unary(
+                '/regraft.v1.Examples/GetLearningCurve',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.GetLearningCurveRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.GetLearningCurveResponse.FromString,
+                _registered_method=True)
+        self.Neighbours = channel.unary_unary(
+                '/regraft.v1.Examples/Neighbours',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.NeighboursRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.NeighboursResponse.FromString,
+                _registered_method=True)
+        self.Map = channel.unary_stream(
+                '/regraft.v1.Examples/Map',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.MapRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.MapResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/regraft.v1.Examples/Explain',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class ExamplesServicer(object):
@@ -115,6 +135,39 @@ class ExamplesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLearningCurve(self, request, context):
+        """Whether enough is labelled: accuracy against the number of labels, and what more should bring. It takes seconds, below
+        the requests; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: the model has no champion, or
+        fewer than two classes with pictures. What cannot be told of too few pictures is said in the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Neighbours(self, request, context):
+        """The labelled pictures that are most like one, as the reason for an answer. NOT_FOUND: no picture with this hash is
+        labelled. FAILED_PRECONDITION: it is not embedded yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Map(self, request, context):
+        """Where all labelled pictures lie on a map. Its axes are the principal ones of the first version and stay, so that the
+        map does not turn when pictures come or a head changes; another backbone has a map of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Where the network looked: how much of an answer hiding a part of the picture takes away. It takes 26 runs of the
+        network, behind every request, one explanation at a time; RESOURCE_EXHAUSTED: too many wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExamplesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +200,26 @@ def add_ExamplesServicer_to_server(servicer, server):
                     servicer.Suggest,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.SuggestRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_examples__pb2.SuggestResponse.SerializeToString,
+            ),
+            'GetLearningCurve': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLearningCurve,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.GetLearningCurveRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.GetLearningCurveResponse.SerializeToString,
+            ),
+            'Neighbours': grpc.unary_unary_rpc_method_handler(
+                    servicer.Neighbours,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.NeighboursRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.NeighboursResponse.SerializeToString,
+            ),
+            'Map': grpc.unary_stream_rpc_method_handler(
+                    servicer.Map,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.MapRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.MapResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.ExplainRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +385,114 @@ class Examples(object):
             '/regraft.v1.Examples/Suggest',
             regraft_dot_v1_dot_examples__pb2.SuggestRequest.SerializeToString,
             regraft_dot_v1_dot_examples__pb2.SuggestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLearningCurve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/GetLearningCurve',
+            regraft_dot_v1_dot_examples__pb2.GetLearningCurveRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.GetLearningCurveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Neighbours(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/Neighbours',
+            regraft_dot_v1_dot_examples__pb2.NeighboursRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.NeighboursResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Map(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/regraft.v1.Examples/Map',
+            regraft_dot_v1_dot_examples__pb2.MapRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.MapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/Explain',
+            regraft_dot_v1_dot_examples__pb2.ExplainRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,8 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from regraft.v1 import examples_pb2 as _examples_pb2
+from regraft.v1 import reports_pb2 as _reports_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -364,3 +366,64 @@ class ClassVerdict(_message.Message):
     loss_p_value: float
     loss_bound: float
     def __init__(self, label: _Optional[str] = ..., holdout_images: _Optional[int] = ..., champion_recall: _Optional[float] = ..., challenger_recall: _Optional[float] = ..., is_new: bool = ..., p_value: _Optional[float] = ..., challenger_old_labels_recall: _Optional[float] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ...) -> None: ...
+
+class PreviewRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PreviewResponse(_message.Message):
+    __slots__ = ("preview",)
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    preview: Preview
+    def __init__(self, preview: _Optional[_Union[Preview, _Mapping]] = ...) -> None: ...
+
+class Preview(_message.Message):
+    __slots__ = ("name", "champion", "train_images", "holdout_images", "new_images", "not_embedded", "accuracy", "accuracy_low", "accuracy_high", "holdout_accuracy", "classes", "cells", "suspects", "verdict", "remarks", "learning_curve")
+    class ClassResult(_message.Message):
+        __slots__ = ("label", "images", "precision", "recall", "f1")
+        LABEL_FIELD_NUMBER: _ClassVar[int]
+        IMAGES_FIELD_NUMBER: _ClassVar[int]
+        PRECISION_FIELD_NUMBER: _ClassVar[int]
+        RECALL_FIELD_NUMBER: _ClassVar[int]
+        F1_FIELD_NUMBER: _ClassVar[int]
+        label: str
+        images: int
+        precision: float
+        recall: float
+        f1: float
+        def __init__(self, label: _Optional[str] = ..., images: _Optional[int] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., f1: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NEW_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NOT_EMBEDDED_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_LOW_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_HIGH_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_CURVE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    champion: int
+    train_images: int
+    holdout_images: int
+    new_images: int
+    not_embedded: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    holdout_accuracy: float
+    classes: _containers.RepeatedCompositeFieldContainer[Preview.ClassResult]
+    cells: _containers.RepeatedCompositeFieldContainer[_reports_pb2.ConfusionCell]
+    suspects: _containers.RepeatedCompositeFieldContainer[SuspectLabel]
+    verdict: Verdict
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    learning_curve: _examples_pb2.LearningCurve
+    def __init__(self, name: _Optional[str] = ..., champion: _Optional[int] = ..., train_images: _Optional[int] = ..., holdout_images: _Optional[int] = ..., new_images: _Optional[int] = ..., not_embedded: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_low: _Optional[float] = ..., accuracy_high: _Optional[float] = ..., holdout_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[Preview.ClassResult, _Mapping]]] = ..., cells: _Optional[_Iterable[_Union[_reports_pb2.ConfusionCell, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., remarks: _Optional[_Iterable[str]] = ..., learning_curve: _Optional[_Union[_examples_pb2.LearningCurve, _Mapping]] = ...) -> None: ...

@@ -70,6 +70,11 @@ class RetrainingStub(object):
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.FromString,
                 _registered_method=True)
+        self.Preview = channel.unary_unary(
+                '/regraft.v1.Retraining/Preview',
+                request_serializer=regraft_dot_v1_dot_retraining__pb2.PreviewRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.PreviewResponse.FromString,
+                _registered_method=True)
 
 
 class RetrainingServicer(object):
@@ -128,6 +133,15 @@ class RetrainingServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Preview(self, request, context):
+        """Look at the head that a retrain would make now. Nothing is published, no job entered, and no request waits for it. It
+        takes seconds; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: the model has no champion, or
+        fewer than two classes with pictures; the text says what is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrainingServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +179,11 @@ def add_RetrainingServicer_to_server(servicer, server):
                     servicer.CancelRetrainJob,
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.SerializeToString,
+            ),
+            'Preview': grpc.unary_unary_rpc_method_handler(
+                    servicer.Preview,
+                    request_deserializer=regraft_dot_v1_dot_retraining__pb2.PreviewRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.PreviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +376,33 @@ class Retraining(object):
             '/regraft.v1.Retraining/CancelRetrainJob',
             regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobRequest.SerializeToString,
             regraft_dot_v1_dot_retraining__pb2.CancelRetrainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Preview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Retraining/Preview',
+            regraft_dot_v1_dot_retraining__pb2.PreviewRequest.SerializeToString,
+            regraft_dot_v1_dot_retraining__pb2.PreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

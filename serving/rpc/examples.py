@@ -21,6 +21,7 @@ from serving.inference.registry import ModelRegistry, ServedModel
 from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
 from serving.rpc.context import Context
+from serving.rpc.labelled.insight import Insights
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
 from serving.telemetry.call import caller, note_effect, shield
 
@@ -40,12 +41,15 @@ class _CallerArguments(TypedDict):
 class ExamplesService(pb_grpc.ExamplesServicer):
     """The servicer; every rule is in `regraft.stores.labels` and `serving.retraining`."""
 
-    def __init__(self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake) -> None:
+    def __init__(
+        self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake, insights: Insights
+    ) -> None:
         """Serve ``examples``; ``intake`` checks the labels."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
         self._intake = intake
+        self._insights = insights
 
     async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> pb.ListExamplesResponse:
         """List the examples in force, a page at a time."""
@@ -125,6 +129,25 @@ class ExamplesService(pb_grpc.ExamplesServicer):
             if request.with_images:
                 message.image = await self._threads.database.run(self._examples.requests.image, suggestion.request)
             yield pb.SuggestResponse(suggestion=message)
+
+    async def GetLearningCurve(
+        self, request: pb.GetLearningCurveRequest, _context: Context
+    ) -> pb.GetLearningCurveResponse:
+        """Tell accuracy against the number of labels."""
+        return await self._insights.learning_curve(request)
+
+    async def Neighbours(self, request: pb.NeighboursRequest, _context: Context) -> pb.NeighboursResponse:
+        """Find labelled pictures that are like one."""
+        return await self._insights.neighbours(request)
+
+    async def Map(self, request: pb.MapRequest, _context: Context) -> AsyncIterator[pb.MapResponse]:
+        """Place all labelled pictures."""
+        async for response in self._insights.map(request):
+            yield response
+
+    async def Explain(self, request: pb.ExplainRequest, _context: Context) -> pb.ExplainResponse:
+        """Show where the network looked."""
+        return await self._insights.explain(request)
 
     async def _find(
         self,

@@ -18,7 +18,9 @@ from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender
 from serving.retraining.jobs import JobRunner
+from serving.retraining.previews import Look, Previews
 from serving.rpc.context import Context
+from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
 from serving.rpc.parsing import check_batch
 from serving.rpc.streams import answer_all, answers
@@ -39,6 +41,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         examples: ExamplesStore,
         intake: ExampleIntake,
         runner: JobRunner,
+        previews: Previews,
         metrics: Metrics,
         gate: GateMode = GateMode.AUTO,
     ) -> None:
@@ -49,6 +52,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             examples: holds the jobs.
             intake: takes the pictures in.
             runner: starts the jobs.
+            previews: look at what a job would make.
             metrics: counts the examples.
             gate: the mode of jobs that state none.
         """
@@ -57,6 +61,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self._examples = examples
         self._intake = intake
         self._runner = runner
+        self._previews = previews
         self._metrics = metrics
         self._gate = gate
 
@@ -128,6 +133,15 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         job = await self._runner.cancel(request.id)
         note_effect(job=job.id, state=job.state.value)
         return to_message(job)
+
+    async def Preview(self, request: pb.PreviewRequest, _context: Context) -> pb.PreviewResponse:
+        """Look at the head that a retrain would make now."""
+        name = self._models.resolve(request.name)
+        seen = await self._previews.look(name, Look.PREVIEW)
+        message = await self._threads.database.run(
+            to_preview, name, seen
+        )  # a matrix of hundreds of classes takes a while
+        return pb.PreviewResponse(preview=message)
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
         """Return the settings of a job.

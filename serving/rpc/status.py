@@ -20,6 +20,7 @@ _STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.SupersededError: grpc.StatusCode.CANCELLED,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OperatorError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StorageError: grpc.StatusCode.UNAVAILABLE,

@@ -124,10 +124,16 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     yield f"{service}RemoveExample", examples_pb2.RemoveExampleRequest(**whose)
     yield f"{service}Suggest", examples_pb2.SuggestRequest(name="colours", with_images=True)
 
+    yield f"{service}GetLearningCurve", examples_pb2.GetLearningCurveRequest(name="colours")
+    yield f"{service}Neighbours", examples_pb2.NeighboursRequest(name="colours", image=RED)
+    yield f"{service}Map", examples_pb2.MapRequest(name="colours")
+    yield f"{service}Explain", examples_pb2.ExplainRequest(name="colours", sha256=SHA256)
+
     service = "/regraft.v1.Retraining/"
     add = retraining_pb2.AddExamplesRequest(name="colours", image=RED, label="red")
     yield f"{service}AddExamples", add
     yield f"{service}BatchAddExamples", retraining_pb2.BatchAddExamplesRequest(requests=[add])
+    yield f"{service}Preview", retraining_pb2.PreviewRequest(name="colours")
     yield f"{service}Retrain", retraining_pb2.RetrainRequest(name="colours", idempotency_key=KEY)
     yield f"{service}GetRetrainJob", retraining_pb2.GetRetrainJobRequest(id=job)
     yield f"{service}WatchRetrainJob", retraining_pb2.WatchRetrainJobRequest(id=job)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from regraft.errors import InvalidRequestError
 from training.data.dataset import Dataset, LabelledImage
@@ -54,13 +55,21 @@ def take_share(dataset: Dataset, share: str, seed: int) -> Dataset:
 
 def _order(dataset: Dataset, seed: int) -> list[LabelledImage]:
     """Order the training pictures: two of each class, then the classes in turn."""
+    index = {label: number for number, label in enumerate(dataset.labels)}
+    images = sorted((image for image in dataset.images if not image.is_holdout), key=lambda image: image.sha256)
+    rows = stratified_order(np.array([index[image.label] for image in images], np.int64), seed)
+    return [images[row] for row in rows]
+
+
+def stratified_order(label_index: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Order rows [n] so that any first part of them has the classes in proportion.
+
+    Two of each class come first. The seed shuffles the rows of each class.
+    """
     generator = np.random.default_rng(seed)
-    places: list[tuple[bool, float, int, LabelledImage]] = []
-    for number, label in enumerate(dataset.labels):
-        images = sorted(
-            (image for image in dataset.images if image.label == label and not image.is_holdout),
-            key=lambda image: image.sha256,
-        )
-        for rank, row in enumerate(generator.permutation(len(images)).tolist()):
-            places.append((rank >= _LEAST_OF_A_CLASS, (rank + 0.5) / len(images), number, images[row]))
-    return [image for *_, image in sorted(places, key=lambda place: place[:3])]
+    rank, place = np.empty(len(label_index), np.int64), np.empty(len(label_index))
+    for label in range(int(label_index.max(initial=-1)) + 1):
+        rows = np.flatnonzero(label_index == label)
+        rank[rows[generator.permutation(len(rows))]] = np.arange(len(rows))
+        place[rows] = (rank[rows] + 0.5) / max(len(rows), 1)
+    return np.lexsort((label_index, place, rank >= _LEAST_OF_A_CLASS))

@@ -245,6 +245,73 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class SharePoint:
+    """Accuracy of heads that learned from a share of the labels.
+
+    Attributes:
+        share: 0 to 1.
+        labels: how many they are.
+        accuracy: over all labelled pictures, each answered by heads that did not learn from it.
+        accuracy_interval: 95 %.
+    """
+
+    share: float
+    labels: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Accuracy to expect after more labels of the same kind.
+
+    Attributes:
+        more: how many labels more.
+        accuracy: that will be measured then as it is now, over the old pictures and the new.
+        interval: that holds it in 9 of 10 cases.
+        gain: in accuracy, beyond what is measured now.
+    """
+
+    more: int
+    accuracy: float
+    interval: tuple[float, float]
+    gain: float
+
+
+@dataclass(frozen=True)
+class ClassCurve:
+    """Learning curve of a class; its accuracy is its recall."""
+
+    label: str
+    images: int
+    points: tuple[SharePoint, ...]
+    forecasts: tuple[Forecast, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Accuracy against the number of labels, and what more should bring.
+
+    Attributes:
+        labels: labelled pictures, held-out ones too.
+        points: over all classes, by rising share; none where too few pictures are labelled.
+        forecasts: for more and more labels, those that can be told.
+        weakest: the classes with the least recall, that one first.
+        unknown: what cannot be told and why, sentences without a full stop.
+    """
+
+    labels: int
+    points: tuple[SharePoint, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
+    weakest: tuple[ClassCurve, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Agreement of the exported file with torch: logits and answers.
 
@@ -276,6 +343,7 @@ class Findings:
         duplicates_found: how many there are in all.
         duplicates_across: how many of these have one picture in the holdout and one among the training images.
         train_images: how many there are of each label.
+        learning_curve: of heads on the backbone as it is.
     """
 
     notes: tuple[str, ...] = ()
@@ -299,6 +367,7 @@ class Findings:
     verdict: Verdict | None = None
     changes: DataChanges | None = None
     train_images: Mapping[str, int] = field(default_factory=dict)
+    learning_curve: LearningCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

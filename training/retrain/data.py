@@ -25,6 +25,7 @@ from training.retrain.sides import BOTH_SIDES, Pair, Sides, settle_sides
 from training.versions.read import StoredVersion
 
 UNKNOWN_SOURCE: Final = "unknown"
+NOT_EMBEDDED: Final = "it is not embedded yet"
 
 log = logging.getLogger("regraft.retrain")
 
@@ -190,12 +191,19 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
 
 
 def gather(
-    champion: StoredVersion, examples: ExamplesStore, model: str, progress: Progress, wrong: Sequence[SuspectLabel] = ()
+    champion: StoredVersion,
+    examples: ExamplesStore,
+    model: str,
+    progress: Progress,
+    wrong: Sequence[SuspectLabel] = (),
+    *,
+    only_look: bool = False,
 ) -> RetrainData:
     """Join the champion's pictures and the examples, embedding what is missing.
 
     The sides of new pictures are kept for the retrains to come, whatever becomes of this one. The labels in ``wrong``
-    went into quarantine just now.
+    went into quarantine just now. With ``only_look`` nothing is written, and nothing embedded: pictures without an
+    embedding are left out.
 
     Raises:
         PreconditionError: fewer than two classes are left.
@@ -205,9 +213,13 @@ def gather(
     before = champion.features
     labels = labels_in_force(before, {example.sha256: example.label for example in sent}, excluded)
     files = {sha256: examples.image_file(sha256) for sha256 in labels}
-    embeddings, failures = embed_missing(champion, files, examples, progress)
-    unreadable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
-    for name, reason in unreadable:
+    if only_look:
+        embeddings = stored_embeddings(champion, files, examples)
+        failures = {sha256: NOT_EMBEDDED for sha256 in files if sha256 not in embeddings}
+    else:
+        embeddings, failures = embed_missing(champion, files, examples, progress)
+    unusable = [(_named(example), failures[example.sha256]) for example in sent if example.sha256 in failures]
+    for name, reason in () if only_look else unusable:
         log.warning("example %s is left out: %s", name, reason)
     # What was held out and then removed still keeps its like out of training.
     every = embeddings | examples.embeddings.get(champion.key, excluded & stored.keys())
@@ -221,16 +233,16 @@ def gather(
         weights=dict(zip(before.sha256, before.weight.tolist(), strict=True)),
         sources=before.sources(),
     )
-    examples.split.keep_sides(
-        model, {name: is_holdout for name, _, is_holdout in rows_of(features) if name not in stored}
-    )
+    if not only_look:
+        sides = {name: is_holdout for name, _, is_holdout in rows_of(features) if name not in stored}
+        examples.split.keep_sides(model, sides)
     quarantined = _quarantined_rows(champion, examples, model, features)
     return RetrainData(
         features,
-        _additional(champion, features, examples, progress),
+        _additional(champion, features, examples, progress, only_carried=only_look),
         sources_of(features, sent),
         new_rows(before, features),
-        (*unreadable, *settled.left_out),
+        (*unusable, *settled.left_out),
         assemble(before.labels, settled.lost, embeddings),
         tuple(settled.remarks),
         quarantined,
@@ -288,26 +300,32 @@ def embed_missing(
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """Return embeddings by the champion's backbone, and failures, by hash.
 
-    The champion has its own, the examples those made while serving; these take the others.
+    The examples take those that are made now.
     """
-    own = embeddings_of(champion.features)
-    wanted = {name: file for name, file in files.items() if name not in own}
-    fresh = examples.embeddings.get(champion.key, wanted)
-    missing = {name: path for name, path in wanted.items() if name not in fresh}
+    embeddings = stored_embeddings(champion, files, examples)
+    missing = {name: path for name, path in files.items() if name not in embeddings}
     failures: dict[str, str] = {}
     if missing:
         computed, failures = champion.embedder.embed(missing, examples.embeddings, progress)
-        fresh |= computed
-    return own | fresh, failures
+        embeddings |= computed
+    return embeddings, failures
+
+
+def stored_embeddings(champion: StoredVersion, names: Iterable[str], examples: ExamplesStore) -> dict[str, FloatArray]:
+    """Return embeddings by hash, as far as there are: the champion's own, and those made while serving."""
+    own = embeddings_of(champion.features)
+    return own | examples.embeddings.get(champion.key, [name for name in names if name not in own])
 
 
 def _additional(
-    champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress
+    champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress, *, only_carried: bool
 ) -> Additional | None:
-    """Return the champion's additional rows, and views of new pictures."""
+    """Return the champion's additional rows, and views of new pictures unless only theirs are asked for."""
     if champion.additional is None:
         return None
     rows = champion.additional.carried_over(champion.features, features)
+    if only_carried:
+        return rows.in_order()
     settings = champion.artifact.card.settings
     views = int(settings.get("views", 0))
     train = features.train()

@@ -84,6 +84,19 @@ def quarantine(
     Raises:
         StorageError: the examples cannot be read or changed.
     """
+    suspects = suspects_among(champion, data, fitted, examples, model)
+    examples.labels.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in suspects})
+    return suspects
+
+
+def suspects_among(
+    champion: StoredVersion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+) -> list[SuspectLabel]:
+    """Find the labels of examples that a retrain would quarantine, worst first.
+
+    Raises:
+        StorageError: the examples cannot be read.
+    """
     card, features = champion.artifact.card, data.features
     unsure = {example.sha256: example.label for example in examples.labels.sent(model) if not example.vouched_by}
     sent = [
@@ -93,15 +106,13 @@ def quarantine(
     before = champion.features.labels
     is_known = np.array([label in before for label in features.labels])
     answers = columns_of(champion.probabilities(features.embedding), before, features.labels)
-    suspects = find_wrong_labels(
+    return find_wrong_labels(
         LabelledRows(features, data.source, np.array(sent, np.bool_), data.is_new, is_known, data.quarantined),
         answers,
         fitted,
         seed=card.seed,
         balance=card.settings.get("balance", "auto"),
     )
-    examples.labels.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in suspects})
-    return suspects
 
 
 def find_wrong_labels(

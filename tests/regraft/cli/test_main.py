@@ -69,6 +69,8 @@ COMMANDS = {
         "--interpolation= --gate=auto --examples=@REGRAFT_EXAMPLES --database=@REGRAFT_DATABASE "
         "--keep-pictures/--no-keep-pictures=True --json"
     ),
+    "explain": SERVER + "PICTURE --label= --save= --name= --json",
+    "preview": SERVER + "--name= --json",
     "retrain": SERVER
     + (
         "--name= --wait --gate= --max-drop= --max-class-drop= --max-slice-drop= --min-accuracy= "
@@ -105,6 +107,9 @@ COMMANDS = {
     "examples relabel": SERVER + "SHA256 LABEL --name= --json",
     "examples remove": SERVER + "SHA256... --why= --name= --json",
     "examples release": SERVER + "SHA256... --name= --json",
+    "examples neighbours": SERVER + "PICTURE --count=10 --name= --json",
+    "examples map": SERVER + "--name= --json",
+    "examples curve": SERVER + "--name= --json",
     "examples export": SERVER + "FOLDER --label= --name= --json",
 }
 

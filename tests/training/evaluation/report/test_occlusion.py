@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png
+from regraft.image.occlusion import CELLS, tinted
 from regraft.image.spec import Crop
 from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from tests.tiny import SPEC, picture, tiny_backbone, tiny_head
 from tests.training.conftest import COLOUR_KEY
-from training.evaluation.report.occlusion import CELLS, MOST_PICTURES, Answer, importance, occlusion_maps, tinted
+from training.evaluation.report.occlusion import MOST_PICTURES, Answer, importance, occlusion_maps
 from training.head.features import Embedder
 
 EMBEDDER = Embedder.open(tiny_backbone().SerializeToString(), SPEC, COLOUR_KEY)
@@ -72,23 +71,6 @@ def test_a_network_that_looks_at_nothing_has_no_heat(pool: ThreadPoolExecutor) -
 
     assert (heat == 0).all()
     assert (tinted(crop, heat) == tinted(crop, heat)[..., :1]).all()  # grey: nothing is tinted
-
-
-@given(st.integers(CELLS, 100), st.integers(0, 2**32 - 1))
-def test_the_hottest_cell_is_the_reddest_whatever_the_size(side_px: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    crop = np.full((side_px, side_px, 3), 128, np.uint8)
-    heat = np.zeros((CELLS, CELLS), np.float32)
-    row, column = random.integers(0, CELLS, 2)
-    heat[row, column] = random.uniform(0.1, 100)
-
-    drawn = tinted(crop, heat).astype(int)
-
-    redness = drawn[..., 0] - drawn[..., 1]
-    top, left = np.unravel_index(int(redness.argmax()), redness.shape)
-    assert drawn.shape == (side_px, side_px, 3)
-    assert abs((top + 0.5) * CELLS / side_px - (row + 0.5)) <= 1
-    assert abs((left + 0.5) * CELLS / side_px - (column + 0.5)) <= 1
 
 
 def test_the_file_is_asked_for_the_first_few_pictures_and_unreadable_ones_are_skipped(tmp_path: Path) -> None:

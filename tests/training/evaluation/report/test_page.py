@@ -17,16 +17,20 @@ from training.evaluation.findings import (
     Agreement,
     Bin,
     Calibration,
+    ClassCurve,
     CrossValidation,
     Epoch,
     ExtraData,
     Findings,
+    Forecast,
     Judged,
+    LearningCurve,
     NoveltyCheck,
     Pair,
     Picture,
     Reliability,
     Selective,
+    SharePoint,
     StartFinding,
     Tuning,
 )
@@ -87,6 +91,13 @@ EVERYTHING = Findings(
     epochs=(Epoch(1, 1.5, 1.6, 0.5, 1e-3, 20.0, 0.4), Epoch(2, 0.9, 1.2, 0.75, 1e-3, 22.0, 0.7)),
     tuning=TUNING,
     agreement=Agreement(8, 3.2e-6, 1.0),
+    learning_curve=LearningCurve(
+        240,
+        (SharePoint(0.25, 60, 0.71, (0.65, 0.77)), SharePoint(1.0, 240, 0.84, (0.79, 0.88))),
+        (Forecast(100, 0.862, (0.833, 0.887), 0.022),),
+        (ClassCurve("green", 70, (SharePoint(1.0, 70, 0.66, (0.5, 0.8)),), (Forecast(100, 0.7, (0.6, 0.78), 0.04),)),),
+        ("what 800 more labels bring is not told by 240",),
+    ),
 )
 SECTIONS = {  # the id of a section, and the findings it is drawn from
     "calibration": "calibration",
@@ -96,6 +107,7 @@ SECTIONS = {  # the id of a section, and the findings it is drawn from
     "duplicates": "duplicates",
     "novelty": "novelty",
     "folds": "cross_validation",
+    "more-labels": "learning_curve",
     "extra": "extra",
     "start": "start",
     "epochs": "epochs",
@@ -217,6 +229,14 @@ EVIL_FINDINGS: dict[str, Findings] = {
     "duplicates": Findings(duplicates=(Pair(EVIL_PICTURE, EVIL_PICTURE, 0.9),)),
     "methods of novelty": Findings(novelty=NoveltyCheck({EVIL: 0.9}, "class means", 0.5, 0.7, 0.05)),
     "the folder of extra data": Findings(extra=ExtraData(EVIL, 3, 1, 0.8, 0.9, None, None)),
+    "weak classes": Findings(
+        learning_curve=LearningCurve(
+            20,
+            (SharePoint(1.0, 20, 0.5, (0.4, 0.6)),),
+            (),
+            (ClassCurve(EVIL, 10, (SharePoint(1.0, 10, 0.5, (0.4, 0.6)),), (Forecast(50, 0.6, (0.5, 0.7), 0.1),)),),
+        )
+    ),
     "labels of the source": Findings(start=StartFinding({EVIL: EVIL}, 0.5, 0.2)),
 }
 
@@ -252,7 +272,7 @@ def test_every_link_leads_to_a_section() -> None:
 
     targets = {value for name, value in page.attributes if name == "id" and value}
     links = [value for name, value in page.attributes if name == "href" and value]
-    assert len(links) == 14
+    assert len(links) == 15
     assert {link.removeprefix("#") for link in links} <= targets
 
 
@@ -277,6 +297,9 @@ def test_the_report_shows_everything_that_was_found() -> None:
         "0.5120",
         "71.0%",
         "5.2%",
+        "all classes, 84.0% now 100 86.2% 83.3% to 88.7% +2.2 points",
+        "green, 66.0% of 70 images now 100 70.0% 60.0% to 78.0% +4.0 points",
+        "what 800 more labels bring is not told by 240.",
         "312 images of more_crayons joined, mean weight 0.63",
         "cross-validation 80.1% 81.2% +1.1 points",
         "holdout 90.0% 89.0% -1.0 points",

@@ -1,0 +1,1 @@
+"""RPCs on many labelled pictures: lists, thumbnails, changes."""

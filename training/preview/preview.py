@@ -1,0 +1,199 @@
+"""Preview of a retrain: the head that it would make now, and how good that is.
+
+Nothing is written: no version, no job, no side of the split, no label in quarantine.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.model.artifact import FloatArray
+from regraft.model.card import Metrics
+from regraft.model.confusion import Confusion
+from regraft.progress import silent
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import ModelStore
+from training.evaluation.curve.curve import learning_curve
+from training.evaluation.findings import LearningCurve
+from training.evaluation.metrics import measure
+from training.gate.verdict import SuspectLabel, Verdict
+from training.head.features import Features
+from training.head.fit import FittedHead, refit
+from training.retrain.data import NOT_EMBEDDED, RetrainData, gather
+from training.retrain.evidence import Terms, anchor_of, judge_retrained
+from training.retrain.quarantine import Quarantined, suspects_among, unseen_answers
+from training.versions.read import StoredVersion, read_champion
+
+MOST_HASHES: Final = 200
+"""Of one cell; a page shows no more."""
+_MOST_IN_ALL: Final = 30_000
+"""Of all cells, two megabytes: a message has four."""
+_MOST_SUSPECTS: Final = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Pictures of a label that got one answer.
+
+    Attributes:
+        images: how many.
+        sha256: of them, the surest answer first; at most `MOST_HASHES`, fewer where there are many cells.
+    """
+
+    label: str
+    answer: str
+    images: int
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a retrain would make now.
+
+    Attributes:
+        champion: the version that it would compete with.
+        labels: of the head.
+        train_images: that it was fitted on.
+        holdout_images: that it was not.
+        new_images: pictures that the champion does not have, or not under this label.
+        not_embedded: labelled pictures that take no part yet.
+        metrics: over all pictures, each answered by a head that was not fitted on it.
+        holdout: likewise, on the holdout alone; None where there is none.
+        cells: of the confusion matrix, those with pictures.
+        suspects: labels that would go into quarantine, and take no part here, worst first.
+        verdict: of the gate, by its usual limits.
+        remarks: on the data, sentences without a full stop.
+        learning_curve: how much more labels should bring.
+    """
+
+    champion: int
+    labels: tuple[str, ...]
+    train_images: int
+    holdout_images: int
+    new_images: int
+    not_embedded: int
+    metrics: Metrics
+    holdout: Metrics | None
+    cells: tuple[Cell, ...]
+    suspects: tuple[SuspectLabel, ...]
+    verdict: Verdict
+    remarks: tuple[str, ...]
+    learning_curve: LearningCurve
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            **vars(self),
+            "metrics": self.metrics.model_dump(),
+            "holdout": self.holdout.model_dump() if self.holdout else None,
+            "cells": [asdict(cell) for cell in self.cells],
+            "suspects": [asdict(suspect) for suspect in self.suspects],
+            "verdict": self.verdict.to_dict(),
+            "learning_curve": self.learning_curve.to_dict(),
+        }
+
+
+def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
+    """Fit the head that a retrain would make now, and judge it.
+
+    Raises:
+        PreconditionError: there is no champion, or fewer than two classes have the pictures for it.
+        ArtifactError: the champion is damaged.
+        StorageError: the examples cannot be read.
+    """
+    champion = read_champion(store, model)
+    data = gather(champion, examples, model, silent, only_look=True)
+    fitted = _refit(champion, data)
+    suspects = suspects_among(champion, data, fitted, examples, model)
+    if suspects:
+        data = _without(data, suspects)
+        fitted = _refit(champion, data)
+    anchor = anchor_of(champion, store, examples, model, data.features)
+    in_all = len(examples.labels.in_force(model, quarantined=True)) + len(suspects)
+    terms = Terms(quarantined=Quarantined(suspects, in_all), anchor=anchor)
+    verdict = judge_retrained(champion, data, fitted, store.golden(model), terms).verdict
+    assert verdict is not None  # it was judged just now
+    features, card = data.features, champion.artifact.card
+    answers, judged = unseen_answers(features, fitted)
+    metrics = _measured(features, answers, judged)
+    assert metrics is not None  # a head is fitted on pictures
+    return Preview(
+        champion=champion.version,
+        labels=features.labels,
+        train_images=int((~features.is_holdout).sum()),
+        holdout_images=int(features.is_holdout.sum()),
+        new_images=int(data.is_new.sum()),
+        not_embedded=sum(why == NOT_EMBEDDED for _, why in data.left_out),
+        metrics=metrics,
+        holdout=_measured(features, answers, features.is_holdout),
+        cells=_cells(features, answers, judged),
+        suspects=tuple(suspects[:_MOST_SUSPECTS]),
+        verdict=verdict,
+        remarks=data.remarks,
+        learning_curve=learning_curve(
+            features, fitted.choices["c"], seed=card.seed, balance=card.settings.get("balance", "auto")
+        ),
+    )
+
+
+def curve_of(store: ModelStore, examples: ExamplesStore, model: str) -> LearningCurve:
+    """Draw the learning curve of what a retrain would learn from now.
+
+    Raises:
+        PreconditionError: there is no champion, or fewer than two classes have the pictures for it.
+        ArtifactError: the champion is damaged.
+        StorageError: the examples cannot be read.
+    """
+    champion = read_champion(store, model)
+    data = gather(champion, examples, model, silent, only_look=True)
+    card = champion.artifact.card
+    c = card.settings.get("c") or _refit(champion, data).choices["c"]
+    return learning_curve(data.features, float(c), seed=card.seed, balance=card.settings.get("balance", "auto"))
+
+
+def _refit(champion: StoredVersion, data: RetrainData) -> FittedHead:
+    return refit(champion.artifact.card, data.features, data.additional, missing=data.missing)
+
+
+def _without(data: RetrainData, suspects: Sequence[SuspectLabel]) -> RetrainData:
+    """Leave suspects out, which count as missing of the class that they are read as."""
+    features = data.features
+    read_as = {suspect.sha256: suspect.answer for suspect in suspects}
+    kept = ~np.isin(features.sha256, list(read_as))
+    left = features.select(kept)
+    trained = [name for name, is_holdout in zip(features.sha256, features.is_holdout, strict=True) if not is_holdout]
+    missing = Counter(read_as[name] for name in trained if name in read_as)
+    return replace(
+        data,
+        features=left,
+        additional=data.additional and data.additional.carried_over(features, left),
+        source=tuple(source for source, is_kept in zip(data.source, kept, strict=True) if is_kept),
+        is_new=data.is_new[kept],
+        missing=Counter(data.missing) + missing,
+    )
+
+
+def _measured(features: Features, answers: FloatArray, rows: npt.NDArray[np.bool_]) -> Metrics | None:
+    return measure(answers[rows], features.label_index[rows], features.labels, features.group[rows])
+
+
+def _cells(features: Features, answers: FloatArray, judged: npt.NDArray[np.bool_]) -> tuple[Cell, ...]:
+    """Return the cells of the confusion matrix that have pictures, the largest first."""
+    said = answers.argmax(axis=1)
+    confusion = Confusion(
+        features.labels,
+        features.label_index[judged],
+        said[judged],
+        answers[np.arange(len(said)), said][judged],
+        np.array(features.sha256, np.bytes_)[judged],
+    )
+    cells = list(confusion.cells())
+    most = min(MOST_HASHES, max(1, _MOST_IN_ALL // len(cells)))
+    return tuple(
+        Cell(features.labels[cell.label], features.labels[cell.answer], len(cell.sha256), cell.sha256[:most])
+        for cell in cells
+    )
