@@ -49,6 +49,7 @@ from training.strategies.extra_data import check_extra
 from training.strategies.probe import probe
 from training.strategies.provenance import provenance_of
 from training.strategies.tracking import Tracked, tracking
+from training.versions.kept_backbones import keep_backbone
 from training.versions.pictures import ExamplesPlace, KeptPictures, keep_pictures
 from training.versions.publish import Challenger, build, promote, prove_on_files, publish
 from training.versions.read import StoredVersion, read_champion
@@ -372,6 +373,7 @@ def publish_candidate(
             promote(store, name, version, who=who, why=reason, expected=None if unseen else before or 0)
         for file in (CHECKPOINT_FILE, WHOLE_CHECKPOINT_FILE):
             (context.runs / file).unlink(missing_ok=True)
+        keep_backbone_of(candidate, context, f"{name}:{version}")
     return TrainResult(
         name,
         version,
@@ -386,6 +388,12 @@ def publish_candidate(
         dataset,
         pictures,
     )
+
+
+def keep_backbone_of(candidate: Candidate, context: Context, version: str) -> None:
+    """Leave a version's backbone in the store, for models to begin with."""
+    strategy, note = candidate.strategy, context.listener.note
+    keep_backbone(candidate.backbone, context.settings, strategy, version, context.cache, note)
 
 
 def draw_occlusion_maps(candidate: Candidate, findings: Findings, context: Context) -> dict[str, bytes]:

@@ -21,6 +21,18 @@ class Group(TyperGroup):
         return _without_switch_types(super().get_params(ctx))
 
 
+class GroupWithDefault(Group):
+    """A group whose first command also goes without its name.
+
+    What is none of the commands' names is the first argument of that one: a glob of networks, say.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401, D102 - as above
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [next(iter(self.commands)), *args]
+        return list(super().parse_args(ctx, args))
+
+
 class LateCommand(Command):
     """A command that its callback makes when it is asked for.
 

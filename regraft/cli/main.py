@@ -23,7 +23,7 @@ from regraft.cli.client import (
     retrain,
     suggest,
 )
-from regraft.cli.commands import Command, Group, LateCommand
+from regraft.cli.commands import Command, Group, GroupWithDefault, LateCommand
 from regraft.cli.demo import demo
 from regraft.cli.serving import plan, serve
 from regraft.cli.training import (
@@ -35,6 +35,7 @@ from regraft.cli.training import (
     look,
     quantise,
     refresh,
+    stored_backbones,
     train,
     upgrade,
     versions,
@@ -50,13 +51,16 @@ app: Final = typer.Typer(
 )
 models_app: Final = typer.Typer(help="What is served, and which version should be.", no_args_is_help=True, cls=Group)
 examples_app: Final = typer.Typer(help="Labelled pictures that a model learns from.", no_args_is_help=True, cls=Group)
+backbones_app: Final = typer.Typer(
+    help="Networks to train on, and backbones of a store, for models to begin with.", cls=GroupWithDefault
+)
 app.add_typer(models_app, name="models")
+app.add_typer(backbones_app, name="backbones")
 app.add_typer(examples_app, name="examples")
 
 app.command(cls=LateCommand)(serve.serve)
 app.command(cls=Command)(plan.plan)
 app.command(cls=LateCommand)(train.train)
-app.command(cls=Command)(backbones.backbones)
 app.command(cls=Command)(classify.classify)
 app.command(cls=LateCommand)(compare.compare)
 app.command(cls=Command)(evaluate.evaluate)
@@ -76,6 +80,13 @@ app.command(cls=Command)(versions.verify)
 app.command(cls=LateCommand)(refresh.refresh)
 app.command(cls=Command)(upgrade.upgrade)
 app.command(cls=Command)(demo.demo)
+
+backbones_app.command(cls=Command)(backbones.networks)
+backbones_app.command(cls=Command)(stored_backbones.add)
+backbones_app.command("list", cls=Command)(stored_backbones.list_backbones)
+backbones_app.command(cls=Command)(stored_backbones.export)
+backbones_app.command("import", cls=Command)(stored_backbones.import_)
+backbones_app.command(cls=Command)(stored_backbones.remove)
 
 models_app.command("list", cls=Command)(models.list_models)
 models_app.command("show", cls=Command)(models.show_model)

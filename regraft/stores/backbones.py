@@ -183,6 +183,8 @@ def check_described(graph: onnx.ModelProto, description: StoredBackbone) -> None
         raise ArtifactError(
             f"the graph's embedding has {width} values, the description says {description.embedding_size}"
         )
+    if (size_bytes := graph.ByteSize()) != description.size_bytes:
+        raise ArtifactError(f"the graph has {size_bytes} bytes, the description says {description.size_bytes}")
     if backbone_digest(graph) != description.digest:
         raise ArtifactError("the graph is not the one that the description names (digest differs)")
 
@@ -222,6 +224,10 @@ class BackboneStore:
                 f"backbone {wanted!r}: there are {len(found)}: {each}; give the beginning of a digest"
             )
         return found[0]
+
+    def get(self, digest: str) -> StoredBackbone | None:
+        """Return the backbone of a digest, or None; one that cannot be read is none."""
+        return next(self._readable(digest), None)
 
     def file(self, digest: str) -> Path:
         """Return the file of a backbone's graph, there or not."""
@@ -303,10 +309,8 @@ class BackboneStore:
                 self._put_aside(description.digest)
                 fsync_folder(self.root)
 
-    def _readable(self) -> Iterator[StoredBackbone]:
-        if not self.root.is_dir():
-            return
-        for folder in self.root.iterdir():
+    def _readable(self, digest: str = "*") -> Iterator[StoredBackbone]:
+        for folder in self.root.glob(digest):
             if not _DIGEST.fullmatch(folder.name):
                 continue
             try:

@@ -17,6 +17,7 @@ from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES
 from regraft.model.card import SCHEMA_VERSION
 from regraft.model.session import open_session
+from regraft.stores.backbones import BackboneStore
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests.tiny import picture
 from tests.training.conftest import huge_png
@@ -84,6 +85,8 @@ def test_training_publishes_a_version_and_promotes_it(tmp_path: Path) -> None:
     files = {path.name for path in store.folder("crayons", 1).iterdir()}
     assert files == {MODEL_FILE, FEATURES_FILE, REPORT_FILE, REPORT_JSON_FILE}
     assert [(entry.event, entry.version) for entry in store.history("crayons")] == [("publish", 1), ("promote", 1)]
+    (kept,) = BackboneStore(tmp_path / "models").list()
+    assert (kept.name, kept.digest) == (f"{BACKBONE}-random", result.card.backbone.digest)
 
 
 def test_the_card_describes_the_file_and_the_run(tmp_path: Path, exported: Callable[[str], ExportedBackbone]) -> None:
@@ -132,6 +135,7 @@ def test_pictures_are_prepared_by_the_rule_that_was_asked_for_and_the_file_says_
     side = own.spec.crop_px
     assert (card.image.resize, card.image.resize_px, card.image.crop_px) == (resize, side, side)
     assert card.backbone.digest == own.digest  # the very same network: one session serves all three
+    assert BackboneStore(tmp_path / "models").find(own.digest).image == own.spec  # further models begin with its own
     assert card.recipe["resize"] == resize
     features = load_features(result.path.with_name(FEATURES_FILE))
     session = open_session(result.path, provider="cpu", threads=1).session

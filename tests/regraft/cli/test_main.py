@@ -38,7 +38,14 @@ COMMANDS = {
         "--publish=better --max-minutes=30 --gate=auto --examples=@REGRAFT_EXAMPLES --database=@REGRAFT_DATABASE "
         "--keep-pictures/--no-keep-pictures=True --json"
     ),
-    "backbones": "[PATTERN] --measure --json",
+    "backbones networks": "[PATTERN] --measure --json",
+    "backbones add": (
+        "NETWORK --weights=default --precision=fp32 --data= --image-px= --store=models@REGRAFT_STORE --json"
+    ),
+    "backbones list": "--store=models@REGRAFT_STORE --json",
+    "backbones export": "BACKBONE FILE --store=models@REGRAFT_STORE --json",
+    "backbones import": "FILE --store=models@REGRAFT_STORE --json",
+    "backbones remove": "BACKBONE --store=models@REGRAFT_STORE --json",
     "classify": SERVER + "IMAGES... --name= --file= --store=models@REGRAFT_STORE --top-k=5 --json",
     "compare": (
         "DATA... --backbones=! --strategies=probe --shares=all --seeds=1 --seed=0 --out= --resume "

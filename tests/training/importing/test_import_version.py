@@ -8,6 +8,7 @@ import pytest
 
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.model import artifact
+from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
@@ -77,6 +78,8 @@ def test_the_card_says_what_came_and_how_it_was_proven(bare: TrainResult, file: 
     assert (card.recipe["proof_pictures"], card.recipe["proof_generated"]) == (0, 10)
     assert 0 <= float(str(card.recipe["proof_difference"])) <= 1e-3
     assert "on 10 generated pictures no answer is off" in report_of(bare)
+    (kept,) = BackboneStore(store_of(bare).root).list()
+    assert (kept.name, kept.digest) == ("crayons:1", card.backbone.digest)
 
 
 def test_without_pictures_nothing_is_novel_and_nothing_is_measured(bare: TrainResult) -> None:

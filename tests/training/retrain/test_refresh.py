@@ -12,6 +12,7 @@ from regraft.gate_limits import GateLimits
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model import artifact
 from regraft.model.card import BackboneCard
+from regraft.stores.backbones import BackboneStore
 from regraft.stores.models import MODEL_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from regraft.stores.recovery import job_lock
 from tests.tiny import SPEC, picture, publish_tiny
@@ -59,6 +60,8 @@ def test_another_backbone_is_judged_by_the_same_holdout(
     assert result.verdict.holdout_images == second.metrics.images if second.metrics else 0
     assert result.verdict.champion_accuracy > 0.5
     assert shop.store.champion(MODEL) == 2
+    kept = {each.digest for each in BackboneStore(shop.store.root).list()}
+    assert kept == {first.backbone.digest, second.backbone.digest}  # which further models can begin with
 
 
 def test_what_was_removed_stays_away_though_it_is_in_the_folder(shop: Shop) -> None:
