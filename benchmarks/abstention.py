@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from regraft.files import cache_folder
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from training.backbones.cache import load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
 from training.head.abstention import abstention
 from training.head.features import Features

@@ -27,8 +27,8 @@ from regraft.machine import cpu_budget
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.model.drift import compare, figures_of, rows_of
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from training.backbones.cache import load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
 from training.head.features import Embedder
 from training.settings import TrainSettings

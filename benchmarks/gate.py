@@ -20,9 +20,9 @@ import numpy.typing as npt
 from regraft.files import cache_folder
 from regraft.label_rules import is_holdout
 from regraft.model.artifact import FloatArray, Head
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from regraft.stores.originals import FIRST_SOURCE
 from training.backbones.cache import embedding_cache, load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
 from training.evaluation.calibration import squared_error
 from training.gate.anchor import Anchor

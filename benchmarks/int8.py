@@ -10,8 +10,8 @@ from pathlib import Path
 from regraft.files import cache_folder
 from regraft.image.decode import decode_crop
 from regraft.progress import silent
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from training.backbones.cache import ExportedBackbone, load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
 from training.data.samples import samples_of
 from training.evaluation.latency import ms_per_crop

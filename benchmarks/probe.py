@@ -13,8 +13,8 @@ from regraft.files import cache_folder
 from regraft.image.decode import decode_crop
 from regraft.machine import cpu_budget
 from regraft.model.session import open_session
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from training.backbones.cache import ExportedBackbone, load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE
 from training.data.dataset import scan
 from training.settings import TrainSettings
 from training.train import train

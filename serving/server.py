@@ -16,6 +16,7 @@ from regraft.image.limits import ImageLimits
 from regraft.machine import trim_heap
 from regraft.model.session import only_device, require_onnxruntime
 from regraft.oip import inference_pb2, inference_pb2_grpc
+from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import open_examples
 from regraft.stores.models import ModelStore
 from regraft.stores.requests import Bounds
@@ -31,10 +32,12 @@ from regraft.v1 import (
     retraining_pb2,
     retraining_pb2_grpc,
 )
+from serving.inference.addable_backbones import AddableBackbones
 from serving.inference.classifier import Classifier
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import read_plan
 from serving.inference.picture_memory import PATIENT_PART
+from serving.inference.picture_times import PictureTimes
 from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.insight.explainer import Explainer
@@ -48,6 +51,7 @@ from serving.retraining.request_sampler import RequestSampler
 from serving.retraining.schedule import RetrainSchedule
 from serving.rollout.observer import Observer
 from serving.rollout.rollback import AutomaticRollback
+from serving.rpc.backbones import BackboneList
 from serving.rpc.classifier import ClassifierService
 from serving.rpc.examples import ExamplesService
 from serving.rpc.interceptor import RpcInterceptor
@@ -127,13 +131,14 @@ class Server:
         self._store = ModelStore(settings.store)
         self._examples = open_examples(settings.store, settings.examples, settings.database, is_opened=False)
         limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        plans = cache_folder() / "plans"
         self.models = ModelRegistry(
             self._store,
             partial(
                 open_engine,
                 provider=settings.provider,
                 goal=settings.optimise,
-                plans=cache_folder() / "plans",
+                plans=plans,
                 cuda=settings.cuda,
                 cpus=settings.cpus,
                 plan=read_plan(settings.plan) if settings.plan else None,
@@ -209,6 +214,16 @@ class Server:
             min_new=settings.min_new,
             gate=settings.gate,
         )
+        self._picture_times = PictureTimes(
+            BackboneStore(settings.store),
+            self._threads,
+            self.models.cpus,
+            provider=settings.provider,
+            plans=plans,
+            cuda=settings.cuda,
+        )
+        self._addable = AddableBackbones(self._threads)
+        self._backbones = BackboneList(BackboneStore(settings.store), self._picture_times, self._addable, self._threads)
         self._callers = Callers(settings.callers) if settings.callers else None
         self._tracing = Tracing(settings.otlp) if settings.otlp else None
         self._health = health.aio.HealthServicer()
@@ -281,6 +296,7 @@ class Server:
                 self._jobs.close,
                 self._previews.close,
                 _as_step(self.models.close),
+                _as_step(self._addable.close),
                 self._close_examples,
                 *(
                     partial(self._threads.pictures.run, part.close)
@@ -342,7 +358,10 @@ class Server:
             InferenceService(self.models, self._classifier, self.metrics), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self.models, self._examples, self._observer, self._rollback, self._embedder.wake), control
+            ModelsService(
+                self.models, self._examples, self._observer, self._rollback, self._backbones, self._embedder.wake
+            ),
+            control,
         )
         retraining = RetrainingService(
             models=self.models,
@@ -369,6 +388,7 @@ class Server:
         looked = tasks.repeat("follow the model store", self._refresh, often_s)
         tasks.repeat("give memory back", self._give_memory_back, often_s)
         tasks.repeat("look at the answers", self._observer.look, often_s)
+        tasks.repeat("measure backbones", self._picture_times.look, _OTHERS_FACTOR * often_s)
         if self.settings.bake:
             tasks.repeat("judge new champions", self._rollback.look, often_s)
         return looked, tasks.start("open the examples", self._open_examples)

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from regraft.errors import InvalidRequestError
 from regraft.image.spec import ResizeRule
-from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
+from regraft.stores.backbones import DEFAULT_BACKBONE
+from training.backbones.catalogue import STORE_PREFIX
 from training.data.random_crop import Strength
 from training.head.balance import Balance
 from training.strategies.finetuning.recipe import FLAG_NAMES, Optimizer

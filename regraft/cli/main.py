@@ -17,6 +17,7 @@ from regraft.cli.client import (
     examples,
     insight,
     label,
+    listed_backbones,
     models,
     preview,
     reports,
@@ -83,7 +84,7 @@ app.command(cls=Command)(demo.demo)
 
 backbones_app.command(cls=Command)(backbones.networks)
 backbones_app.command(cls=Command)(stored_backbones.add)
-backbones_app.command("list", cls=Command)(stored_backbones.list_backbones)
+backbones_app.command("list", cls=Command)(listed_backbones.list_backbones)
 backbones_app.command(cls=Command)(stored_backbones.export)
 backbones_app.command("import", cls=Command)(stored_backbones.import_)
 backbones_app.command(cls=Command)(stored_backbones.remove)

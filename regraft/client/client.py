@@ -395,6 +395,11 @@ class Client:
         pages = self._pages(self._models.ListModels, models_pb2.ListModelsRequest())
         return [model for page in pages for model in page.models]
 
+    def list_backbones(self, *, show_addable: bool = False) -> list[models_pb2.Backbone]:
+        """Return the backbones that a model can begin with, and those that torch could add there if asked for."""
+        request = models_pb2.ListBackbonesRequest(show_addable=show_addable)
+        return [backbone for page in self._pages(self._models.ListBackbones, request) for backbone in page.backbones]
+
     def get_model(self, name: str = "") -> models_pb2.Model:
         """Return one model."""
         with self._errors():

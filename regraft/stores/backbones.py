@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Final
@@ -37,8 +38,10 @@ BACKBONES_FOLDER: Final = ".backbones"
 GRAPH_FILE: Final = "backbone.onnx"
 DESCRIPTION_FILE: Final = "backbone.json"
 SCHEMA_VERSION: Final = 1
+DEFAULT_BACKBONE: Final = "efficientnet_lite0"
+"""What is taken where nothing else is asked for."""
 ADVICE: Final = (
-    "`regraft backbones add efficientnet_lite0` makes one where torch is installed, "
+    f"`regraft backbones add {DEFAULT_BACKBONE}` makes one where torch is installed, "
     "`regraft backbones import FILE` brings one that another store exported"
 )
 """How a store gets a backbone."""
@@ -56,6 +59,13 @@ def _printable(text: str) -> str:
     """Refuse what would move a terminal's cursor."""
     if not text.isprintable():
         raise ValueError("has characters that cannot be printed")
+    return text
+
+
+def _time(text: str) -> str:
+    """Refuse what is no time with its zone."""
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
     return text
 
 
@@ -110,7 +120,7 @@ class StoredBackbone(BaseModel):
     embedding_size: int = Field(ge=1)
     size_bytes: int = Field(ge=1)
     published: PublishedWeights
-    added_at: _Text
+    added_at: Annotated[str, AfterValidator(_time)]
 
     @property
     def digest(self) -> str:

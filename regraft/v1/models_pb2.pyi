@@ -106,6 +106,60 @@ class ShadowResponse(_message.Message):
     effect: HistoryEntry
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
 
+class ListBackbonesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "show_addable")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_ADDABLE_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    show_addable: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., show_addable: bool = ...) -> None: ...
+
+class ListBackbonesResponse(_message.Message):
+    __slots__ = ("backbones", "next_page_token", "advice")
+    BACKBONES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    backbones: _containers.RepeatedCompositeFieldContainer[Backbone]
+    next_page_token: str
+    advice: str
+    def __init__(self, backbones: _Optional[_Iterable[_Union[Backbone, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., advice: _Optional[str] = ...) -> None: ...
+
+class Backbone(_message.Message):
+    __slots__ = ("name", "digest", "weights", "weights_source", "licence", "precision", "size_bytes", "embedding_size", "input_px", "imagenet_top1", "imagenet_top1_source", "picture_ms", "is_here", "is_default", "added_at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_PX_FIELD_NUMBER: _ClassVar[int]
+    IMAGENET_TOP1_FIELD_NUMBER: _ClassVar[int]
+    IMAGENET_TOP1_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_MS_FIELD_NUMBER: _ClassVar[int]
+    IS_HERE_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    ADDED_AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    weights: str
+    weights_source: str
+    licence: str
+    precision: str
+    size_bytes: int
+    embedding_size: int
+    input_px: int
+    imagenet_top1: float
+    imagenet_top1_source: str
+    picture_ms: float
+    is_here: bool
+    is_default: bool
+    added_at: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., weights: _Optional[str] = ..., weights_source: _Optional[str] = ..., licence: _Optional[str] = ..., precision: _Optional[str] = ..., size_bytes: _Optional[int] = ..., embedding_size: _Optional[int] = ..., input_px: _Optional[int] = ..., imagenet_top1: _Optional[float] = ..., imagenet_top1_source: _Optional[str] = ..., picture_ms: _Optional[float] = ..., is_here: bool = ..., is_default: bool = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Model(_message.Message):
     __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]

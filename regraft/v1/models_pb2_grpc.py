@@ -60,6 +60,11 @@ class ModelsStub(object):
                 request_serializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
                 _registered_method=True)
+        self.ListBackbones = channel.unary_unary(
+                '/regraft.v1.Models/ListBackbones',
+                request_serializer=regraft_dot_v1_dot_models__pb2.ListBackbonesRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.ListBackbonesResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
@@ -106,6 +111,13 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBackbones(self, request, context):
+        """The backbones that a model can begin with here, by name, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +145,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.Shadow,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.SerializeToString,
+            ),
+            'ListBackbones': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackbones,
+                    request_deserializer=regraft_dot_v1_dot_models__pb2.ListBackbonesRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.ListBackbonesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +288,33 @@ class Models(object):
             '/regraft.v1.Models/Shadow',
             regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
             regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackbones(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Models/ListBackbones',
+            regraft_dot_v1_dot_models__pb2.ListBackbonesRequest.SerializeToString,
+            regraft_dot_v1_dot_models__pb2.ListBackbonesResponse.FromString,
             options,
             channel_credentials,
             insecure,

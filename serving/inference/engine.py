@@ -1,7 +1,7 @@
 """Engine: an ONNX Runtime session on a backbone, fed with heads."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,17 +21,21 @@ from regraft.model.session import (
     CudaOptions,
     OpenSession,
     ProviderChoice,
+    arithmetic_here,
     is_out_of_memory,
     open_session,
     require_onnxruntime,
 )
 from regraft.stores.backbones import StoredBackbone
+from serving.inference.cpus import CpuPool
 from serving.inference.execution_plan import (
     REAL_CLOCK,
     Clock,
     ExecutionPlan,
     Goal,
+    Grid,
     Measurement,
+    Point,
     Run,
     grid_of,
     measure,
@@ -287,7 +291,49 @@ def measure_model(
     if file and not fresh and (points := read_points(file)):
         return opened, Measurement(points)
 
-    def runner(threads: int) -> Run:
+    measured = _measured(_opener(opened, model, card), opened, card, grid_of(opened.provider, cpus), clock)
+    if file and not measured.doubt:
+        write_points(file, measured.points)
+    return opened, measured
+
+
+def measure_picture(
+    model: bytes, card: StoredBackbone, *, provider: ProviderChoice, cuda: CudaOptions, cpus: CpuPool, clock: Clock
+) -> Measurement:
+    """Measure one picture at a time, beside the requests; errors as `open_engine`.
+
+    Args:
+        model: with a blank head on it.
+        card: what it holds.
+        provider: see `regraft.model.session.open_session`.
+        cuda: likewise.
+        cpus: of which each run takes one.
+        clock: a test's own.
+    """
+    opened = open_session(model, provider=provider, threads=1, cuda=cuda)
+    run = _opener(opened, model, card)(1)
+
+    def in_turn(crops: npt.NDArray[np.uint8]) -> None:
+        with cpus.reserve(1):
+            run(crops)
+
+    return _measured(lambda _: in_turn, opened, card, Grid(ways=((1, 1),), batches=(1,)), clock)
+
+
+def kept_points(
+    card: StoredBackbone, *, provider: ProviderChoice, plans: Path, cuda: CudaOptions, cpus: int
+) -> tuple[Point, ...]:
+    """Return what `measure_model` keeps of a backbone here, nothing while it was not loaded."""
+    arithmetic = arithmetic_here(provider)
+    if arithmetic != "cpu" and cuda.tf32:
+        arithmetic = "cuda tf32"
+    return read_points(plan_file(plans, card.digest, arithmetic, cpus, require_onnxruntime().__version__))
+
+
+def _opener(opened: OpenSession, model: Path | bytes, card: ModelCard | StoredBackbone) -> Callable[[int], Run]:
+    """Return what makes a run of the network with so many threads."""
+
+    def open_run(threads: int) -> Run:
         if opened.provider == "cuda":  # the way that requests take, with a head of this size on the device
             labels = len(card.labels) if isinstance(card, ModelCard) else 1
             device, head = DeviceRunner(opened), blank_head(card.embedding_size, labels)
@@ -295,12 +341,15 @@ def measure_model(
         session = opened.session if threads == 1 else open_session(model, provider="cpu", threads=threads).session
         return lambda crops: session.run(list(OUTPUTS), {IMAGE: crops})
 
+    return open_run
+
+
+def _measured(
+    open_run: Callable[[int], Run], opened: OpenSession, card: ModelCard | StoredBackbone, grid: Grid, clock: Clock
+) -> Measurement:
     try:
-        measured = measure(runner, card.image.crop_px, grid_of(opened.provider, cpus), clock)
+        return measure(open_run, card.image.crop_px, grid, clock)
     except RegraftError:
         raise
     except Exception as error:  # ONNX Runtime's exception classes share no base class but this
         raise ArtifactError(f"the model does not run on {opened.provider}: {first_line(error)}") from error
-    if file and not measured.doubt:
-        write_points(file, measured.points)
-    return opened, measured

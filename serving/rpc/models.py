@@ -1,4 +1,4 @@
-"""The Models service: list, promote, roll back, shadow."""
+"""The Models service: list, promote, roll back, shadow; and the backbones of the store."""
 
 import asyncio
 import logging
@@ -19,6 +19,7 @@ from serving.inference.registry import ModelRegistry
 from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
+from serving.rpc.backbones import BackboneList
 from serving.rpc.context import Context
 from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
 from serving.telemetry.call import actor, note_effect, shield
@@ -49,6 +50,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         examples: ExamplesStore,
         observer: Observer,
         rollback: AutomaticRollback,
+        backbones: BackboneList,
         on_change: Callable[[], object],
     ) -> None:
         """Serve ``models``; ``on_change`` is called after a swap."""
@@ -57,6 +59,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         self._examples = examples
         self._observer = observer
         self._rollback = rollback
+        self._backbones = backbones
         self._on_change = on_change
 
     async def ListModels(self, request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
@@ -101,6 +104,10 @@ class ModelsService(pb_grpc.ModelsServicer):
         writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why, etag=request.etag)
         model, effect = await shield(self._change(name, writing, self._shadowed), context)
         return pb.ShadowResponse(model=model, effect=effect)
+
+    async def ListBackbones(self, request: pb.ListBackbonesRequest, _context: Context) -> pb.ListBackbonesResponse:
+        """List the backbones that a model can begin with, a page at a time."""
+        return await self._backbones.page(request)
 
     async def _move(
         self,

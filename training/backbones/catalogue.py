@@ -8,7 +8,6 @@ from typing import Final
 
 from regraft.errors import InvalidRequestError
 
-DEFAULT_BACKBONE: Final = "efficientnet_lite0"
 TIMM_PREFIX: Final = "timm/"
 STORE_PREFIX: Final = "store:"
 """Before NAME or NAME:VERSION of the model store: the backbone of that version, see `training.versions.source`."""

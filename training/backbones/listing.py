@@ -17,10 +17,10 @@ from torch import nn
 
 from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.progress import Progress, silent
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from training.backbones.build import ShapesOnly, build_backbone
 from training.backbones.cache import load_backbone
 from training.backbones.catalogue import (
-    DEFAULT_BACKBONE,
     EMBEDDED_WEIGHTS,
     NETWORKS,
     SLOW_TO_INITIALISE,

@@ -12,10 +12,10 @@ from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.files import text_of
 from regraft.model.card import BackboneCard
 from regraft.progress import Progress, silent
-from regraft.stores.backbones import BackboneStore, StoredBackbone, describe
+from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBackbone, describe
 from regraft.stores.models import ModelStore
 from training.backbones.cache import ExportedBackbone, load_backbone
-from training.backbones.catalogue import DEFAULT_BACKBONE, STORE_PREFIX
+from training.backbones.catalogue import STORE_PREFIX
 from training.quantisation.precision import calibration_crops, quantised
 from training.settings import TrainSettings
 from training.versions.source import Source

@@ -1,19 +1,18 @@
-"""The commands ``regraft backbones add``, ``list``, ``export``, ``import`` and ``remove``."""
+"""The commands ``regraft backbones add``, ``export``, ``import`` and ``remove``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from regraft.cli import terminal
+from regraft.cli.backbone_table import SHORT_DIGEST, backbone_to_dict, show_backbones
 from regraft.cli.json_output import print_result
 from regraft.cli.options import Json, Store
 from regraft.files import cache_folder
 from regraft.stores.backbone_file import export_backbone, import_backbone
-from regraft.stores.backbones import ADVICE, BackboneStore, StoredBackbone
-
-_SHORT_DIGEST: Final = 12
+from regraft.stores.backbones import BackboneStore
 
 Wanted = Annotated[str, typer.Argument(help="Its name, or the beginning of its digest.")]
 
@@ -43,11 +42,6 @@ def add(
     with terminal.progress_bars() as progress:
         added = make_backbone(store, settings, cache_folder(), progress)
     print_result(backbone_to_dict(added), _show_one, as_json)
-
-
-def list_backbones(store: Store = Path("models"), as_json: Json = False) -> None:
-    """List the backbones of a store."""
-    print_result([backbone_to_dict(each) for each in BackboneStore(store).list()], show_backbones, as_json)
 
 
 def export(
@@ -91,49 +85,8 @@ def remove(backbone: Wanted, store: Store = Path("models"), as_json: Json = Fals
     print_result(backbone_to_dict(removed), lambda one: terminal.line(f"removed {one['name']}"), as_json)
 
 
-def backbone_to_dict(backbone: StoredBackbone) -> dict[str, Any]:
-    """Return a stored backbone with the fields that ListBackbones gives it."""
-    published = backbone.published
-    return {
-        "name": backbone.name,
-        "digest": backbone.digest,
-        "weights": backbone.backbone.weights,
-        "weights_source": published.source,
-        "licence": published.licence,
-        "precision": backbone.backbone.precision,
-        "size_bytes": backbone.size_bytes,
-        "embedding_size": backbone.embedding_size,
-        "input_px": backbone.image.crop_px,
-        "imagenet_top1": published.imagenet_top1,
-        "imagenet_top1_source": published.imagenet_top1_source,
-        "added_at": backbone.added_at,
-    }
-
-
-def show_backbones(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Show what `backbone_to_dict` returns, one a line."""
-    if not entries:
-        terminal.line(f"no backbones yet: {ADVICE}")
-        return
-    rows = terminal.table("backbone", "digest", "precision", "weights", "licence", numbers=("MB", "px", "D", "top-1 %"))
-    for each in entries:
-        top1 = each["imagenet_top1"]
-        rows.add_row(
-            each["name"],
-            each["digest"][:_SHORT_DIGEST],
-            each["precision"],
-            each["weights"],
-            each["licence"] or "unknown",
-            f"{each['size_bytes'] / 1e6:.1f}",
-            str(each["input_px"]),
-            str(each["embedding_size"]),
-            "-" if top1 is None else f"{100 * top1:.1f}",
-        )
-    terminal.out.print(rows)
-
-
 def _show_one(entry: Mapping[str, Any]) -> None:
     show_backbones([entry])
-    terminal.line(f"a model begins with it by its name, {entry['name']}, or by {entry['digest'][:_SHORT_DIGEST]}")
+    terminal.line(f"a model begins with it by its name, {entry['name']}, or by {entry['digest'][:SHORT_DIGEST]}")
     if file := entry.get("file"):
         terminal.line((file, "bold"))

@@ -75,6 +75,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _EXAMPLES + "Explain": Role.LABEL,
     _MODELS + "ListModels": Role.LABEL,
     _MODELS + "GetModel": Role.LABEL,
+    _MODELS + "ListBackbones": Role.LABEL,
     _MODELS + "Promote": Role.OPERATE,
     _MODELS + "Rollback": Role.OPERATE,
     _MODELS + "Shadow": Role.OPERATE,

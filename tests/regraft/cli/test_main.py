@@ -42,7 +42,7 @@ COMMANDS = {
     "backbones add": (
         "NETWORK --weights=default --precision=fp32 --data= --image-px= --store=models@REGRAFT_STORE --json"
     ),
-    "backbones list": "--store=models@REGRAFT_STORE --json",
+    "backbones list": SERVER + "--store= --addable --json",
     "backbones export": "BACKBONE FILE --store=models@REGRAFT_STORE --json",
     "backbones import": "FILE --store=models@REGRAFT_STORE --json",
     "backbones remove": "BACKBONE --store=models@REGRAFT_STORE --json",
