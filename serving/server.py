@@ -32,12 +32,13 @@ from regraft.v1 import (
     retraining_pb2,
     retraining_pb2_grpc,
 )
-from serving.inference.addable_backbones import AddableBackbones
+from serving.backbones.addable import AddableBackbones
+from serving.backbones.listing import BackboneList
+from serving.backbones.picture_times import PictureTimes
 from serving.inference.classifier import Classifier
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import read_plan
 from serving.inference.picture_memory import PATIENT_PART
-from serving.inference.picture_times import PictureTimes
 from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.insight.explainer import Explainer
@@ -51,7 +52,6 @@ from serving.retraining.request_sampler import RequestSampler
 from serving.retraining.schedule import RetrainSchedule
 from serving.rollout.observer import Observer
 from serving.rollout.rollback import AutomaticRollback
-from serving.rpc.backbones import BackboneList
 from serving.rpc.classifier import ClassifierService
 from serving.rpc.examples import ExamplesService
 from serving.rpc.interceptor import RpcInterceptor

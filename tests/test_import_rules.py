@@ -160,6 +160,7 @@ def test_sessions_are_opened_only_where_the_architecture_says() -> None:
     assert openers == {
         "serving/inference/engine.py",
         "serving/inference/gpu.py",  # multiplies embeddings with the heads of a batch
+        "regraft/model/backbone_trial.py",  # runs a foreign graph, in a process of its own
         "training/head/features.py",
         # These compare a finished file with what it should compute, time it, or look at what its layers are given.
         "training/backbones/onnx_export.py",

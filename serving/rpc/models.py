@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -10,16 +10,17 @@ from typing import Final
 from regraft.client.message_values import to_timestamp
 from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
 from regraft.label_rules import check_note
+from regraft.stores.backbones import ADVICE
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import MAX_KEY_LENGTH
 from regraft.stores.models import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
+from serving.backbones.listing import BackboneList, place
 from serving.inference.registry import ModelRegistry
 from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
-from serving.rpc.backbones import BackboneList
 from serving.rpc.context import Context
 from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
 from serving.telemetry.call import actor, note_effect, shield
@@ -29,6 +30,8 @@ log = logging.getLogger("regraft.models")
 _HISTORY: Final = 50
 _MAX_MODELS: Final = 500
 """In one answer."""
+_MAX_BACKBONES: Final = 500
+"""Likewise."""
 _COUNT_S: Final = 1.0
 """The longest count of examples: GetModel does not wait for the database."""
 _FLIPS: Final = 20
@@ -107,7 +110,15 @@ class ModelsService(pb_grpc.ModelsServicer):
 
     async def ListBackbones(self, request: pb.ListBackbonesRequest, _context: Context) -> pb.ListBackbonesResponse:
         """List the backbones that a model can begin with, a page at a time."""
-        return await self._backbones.page(request)
+        most, after = page_size(request, _MAX_BACKBONES), page_start(request, parts=3) or []
+        listed = await self._backbones.list(show_addable=request.show_addable)
+        wanted = [each for each in listed if place(each) > after]
+        page = pb.ListBackbonesResponse(backbones=await as_many_as_fit(_each(wanted[:most])))
+        if not any(each.is_here for each in listed):
+            page.advice = ADVICE
+        if page.backbones and len(page.backbones) < len(wanted):
+            page.next_page_token = page_token(request, *place(page.backbones[-1]))
+        return page
 
     async def _move(
         self,
@@ -215,6 +226,11 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.champion = store.champion(name) or 0
             model.etag = store.etag(name)
         return model
+
+
+async def _each(backbones: Iterable[pb.Backbone]) -> AsyncGenerator[pb.Backbone, None]:
+    for backbone in backbones:
+        yield backbone
 
 
 def _without_large_card(model: pb.Model) -> pb.Model:

@@ -29,7 +29,7 @@ def published_weights(name: str, weights: str) -> PublishedWeights:
         # timm has the same weights, and says the licence of their publisher, which the package does not.
         return PublishedWeights(
             source=_home_of(weights_package(name)),
-            licence=timm.get_pretrained_cfg(f"tf_{name}").license or "",
+            licence=_config(f"tf_{name}").license or "",
             imagenet_top1=_share(LITE_TOP1[name]),
             imagenet_top1_source=LITE_SOURCE,
         )
@@ -42,9 +42,13 @@ def torchvision_top1(entry: Any) -> float:  # noqa: ANN401 - torchvision declare
 
 
 def _of_timm(known_as: str) -> PublishedWeights:
-    config: Any = timm.get_pretrained_cfg(known_as)
+    config = _config(known_as)
     hub = f"{_HUB}{config.hf_hub_id}" if config.hf_hub_id else ""
     return PublishedWeights(source=hub or config.url or "", licence=config.license or "")
+
+
+def _config(known_as: str) -> Any:  # noqa: ANN401 - timm's own type has every field optional
+    return timm.get_pretrained_cfg(known_as)
 
 
 def _of_torchvision(name: str) -> PublishedWeights:

@@ -1,18 +1,11 @@
-"""Backbones that a model can begin with, or that could be added, as ListBackbones tells them."""
-
-from collections.abc import AsyncGenerator, Iterable
-from typing import Final
+"""List of the backbones that a model can begin with, or that could be added."""
 
 from regraft.client.message_values import to_timestamp
-from regraft.stores.backbones import ADVICE, DEFAULT_BACKBONE, BackboneStore, StoredBackbone
+from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBackbone
 from regraft.v1 import models_pb2 as pb
-from serving.inference.addable_backbones import AddableBackbone, AddableBackbones
-from serving.inference.picture_times import PictureTimes
-from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.backbones.addable import AddableBackbone, AddableBackbones
+from serving.backbones.picture_times import PictureTimes
 from serving.threads import Threads
-
-_MOST: Final = 500
-"""In one answer."""
 
 
 class BackboneList:
@@ -25,31 +18,19 @@ class BackboneList:
         self._addable = addable
         self._threads = threads
 
-    async def page(self, request: pb.ListBackbonesRequest) -> pb.ListBackbonesResponse:
-        """Return a page of the list."""
-        most, after = page_size(request, _MOST), page_start(request, parts=3) or ["", "", ""]
+    async def list(self, *, show_addable: bool) -> list[pb.Backbone]:
+        """Return those that are here, and behind them those that could be added if asked for."""
         stored = await self._threads.store.run(self._store.list)
         here = [_here(each, self._times.get(each.digest)) for each in stored]
         names = {each.name for each in here}
-        addable = await self._addable.list() if request.show_addable else ()
+        addable = await self._addable.list() if show_addable else ()
         others = [_addable(each) for each in addable if each.name not in names]
-        wanted = [each for each in sorted([*here, *others], key=_place) if _place(each) > after]
-        page = pb.ListBackbonesResponse(
-            backbones=await as_many_as_fit(_each(wanted[:most])), advice="" if here else ADVICE
-        )
-        if page.backbones and len(page.backbones) < len(wanted):
-            page.next_page_token = page_token(request, *_place(page.backbones[-1]))
-        return page
+        return sorted([*here, *others], key=place)
 
 
-def _place(backbone: pb.Backbone) -> list[str]:
+def place(backbone: pb.Backbone) -> list[str]:
     """Return a backbone's place in the list, those that are here first."""
     return ["here" if backbone.is_here else "other", backbone.name, backbone.digest]
-
-
-async def _each(backbones: Iterable[pb.Backbone]) -> AsyncGenerator[pb.Backbone, None]:
-    for backbone in backbones:
-        yield backbone
 
 
 def _here(backbone: StoredBackbone, picture_ms: float | None) -> pb.Backbone:

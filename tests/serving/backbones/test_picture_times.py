@@ -6,9 +6,9 @@ import pytest
 
 from regraft.model.session import require_onnxruntime
 from regraft.stores.backbones import BackboneStore
+from serving.backbones.picture_times import PictureTimes
 from serving.inference.cpus import CpuPool
 from serving.inference.execution_plan import Clock, Point, plan_file, write_points
-from serving.inference.picture_times import PictureTimes
 from serving.supervisor import Backoff
 from serving.threads import Threads
 from tests.regraft.stores.test_backbones import add

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from serving.inference.addable_backbones import AddableBackbones
+from serving.backbones.addable import AddableBackbones
 from serving.threads import Threads
 
 ENTRY = {
