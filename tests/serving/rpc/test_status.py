@@ -19,6 +19,7 @@ TABLE = {
     errors.OverloadedError: Code.RESOURCE_EXHAUSTED,
     errors.DeadlineError: Code.DEADLINE_EXCEEDED,
     errors.DrainingError: Code.UNAVAILABLE,
+    errors.SupersededError: Code.CANCELLED,
     errors.PreconditionError: Code.FAILED_PRECONDITION,
     errors.OperatorError: Code.FAILED_PRECONDITION,
     errors.ArtifactError: Code.FAILED_PRECONDITION,

@@ -35,6 +35,12 @@ def callers_file(folder: Path) -> Path:
 
 
 @pytest.fixture
+def another_model(store: ModelStore) -> None:
+    """A second model: a request that names none is refused before it starts a process."""
+    publish_tiny(store, name="shapes")
+
+
+@pytest.fixture
 def live(store: ModelStore, tmp_path: Path) -> Iterator[LiveServer]:
     """A server that asks who calls."""
     with LiveServer(store, callers=callers_file(tmp_path)) as server:
@@ -47,6 +53,7 @@ def channel(live: LiveServer) -> Iterator[grpc.Channel]:
         yield opened
 
 
+@pytest.mark.usefixtures("another_model")
 def test_each_role_reaches_exactly_the_rpcs_of_its_own_and_lower_roles(channel: grpc.Channel) -> None:
     """Every RPC that reflection shows: none is forgotten."""
     rpcs = rpcs_of(channel)
@@ -127,6 +134,7 @@ def test_a_token_that_is_withdrawn_is_not_known_any_more(live: LiveServer, chann
     assert outcome_of(channel, rpc, method, "operate") is Code.UNAUTHENTICATED
 
 
+@pytest.mark.usefixtures("another_model")
 def test_every_control_call_leaves_a_line_and_no_classification_does(
     channel: grpc.Channel, audit_lines: AuditLines
 ) -> None:
@@ -171,6 +179,7 @@ def test_a_stranger_leaves_a_line_too(channel: grpc.Channel, audit_lines: AuditL
     assert len(json.dumps(line)) < 1_000
 
 
+@pytest.mark.usefixtures("another_model")
 def test_without_a_file_of_callers_everybody_may_do_everything(store: ModelStore) -> None:
     with LiveServer(store) as live, grpc.insecure_channel(live.target) as channel:
         for rpc, method in rpcs_of(channel).items():
