@@ -60,10 +60,10 @@ from serving.rpc.models import ModelsService
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.open_inference.triton_metrics import triton_metrics
 from serving.rpc.port import GrpcPort
-from serving.rpc.reports import ReportsService
 from serving.rpc.retraining import RetrainingService
 from serving.rpc.security.guard import Guard
 from serving.rpc.security.roles import Callers
+from serving.rpc.versions.reports import ReportsService
 from serving.settings import Settings
 from serving.supervisor import Backoff, Supervisor, do_all
 from serving.telemetry.gpu_memory import gpu_memory_reader

@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 from regraft.cli.main import app
 from regraft.stores.models import ModelStore
 from tests.live_server import LiveServer
-from tests.serving.rpc.test_reports import PAGE, publish_confused
+from tests.serving.rpc.versions.test_reports import PAGE, publish_confused
 
 
 def models(live: LiveServer, *arguments: str) -> Result:
