@@ -45,6 +45,13 @@ RUN pip --python /opt/regraft/bin/python install --require-hashes --requirement 
 COPY --from=wheel /wheel /wheel
 RUN pip --python /opt/regraft/bin/python install --no-deps /wheel/regraft-*.whl
 
+# Made here, so that a server without torch has something to begin a model with.
+FROM build-train AS backbones
+ENV REGRAFT_CACHE=/tmp/cache REGRAFT_STORE=/tmp/models
+RUN mkdir /backbones \
+ && /opt/regraft/bin/regraft backbones add efficientnet_lite0 \
+ && /opt/regraft/bin/regraft backbones export efficientnet_lite0 /backbones/efficientnet_lite0.onnx
+
 FROM base AS runtime
 ENV PATH=/opt/regraft/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -65,6 +72,8 @@ COPY --from=build-train /opt/regraft /opt/regraft
 CMD ["train", "--help"]
 
 FROM runtime AS server
+COPY --from=backbones /backbones /opt/backbones
+ENV REGRAFT_BACKBONES=/opt/backbones
 EXPOSE 50051 8002
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --start-interval=2s CMD ["regraft", "health"]
 # --insecure: plaintext within the container's network. Give REGRAFT_TLS_CERT and REGRAFT_TLS_KEY for TLS, REGRAFT_CALLERS

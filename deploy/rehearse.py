@@ -190,12 +190,14 @@ def serve(container: Container) -> dict[str, object]:
     classified = container.execute("regraft", "classify", "/data/picture.png", "--json")
     labelled = container.execute("regraft", "label", "/data/picture.png", "--label", "crimson", "--json")
     retrained = container.execute("regraft", "retrain", "--wait", "--json")
+    backbones = json.loads(container.execute("regraft", "backbones", "list", "--json").stdout or "[]")
     who = container.execute("id", "-u").stdout.strip()
     os.kill(container.pid_1(), signal.SIGTERM)
     return {
         "healthy_after_s": round(healthy_s, 1),
         "can_write": writes,
         "user": who,
+        "backbones": [backbone["name"] for backbone in backbones],
         "classified": classified.returncode == 0,
         "labelled": labelled.returncode == 0,
         "retrain_job": json.loads(retrained.stdout or "{}").get("message", retrained.stderr),
@@ -241,7 +243,7 @@ def main() -> None:
         (volumes / "data" / "picture.png").write_bytes(picture("red"))
         report |= serve(Container(stage, root, volumes))
     print(json.dumps(report))
-    done = report["exit_code"] == 0 and report.get("classified", True) and report.get("labelled", True)
+    done = report["exit_code"] == 0 and all(report.get(what, True) for what in ("classified", "labelled", "backbones"))
     sys.exit(not done or "could not start" in str(report.get("retrain_job")))
 
 

@@ -16,6 +16,7 @@ from regraft.image.limits import ImageLimits
 from regraft.machine import trim_heap
 from regraft.model.session import only_device, require_onnxruntime
 from regraft.oip import inference_pb2, inference_pb2_grpc
+from regraft.stores.backbone_file import bring_backbones
 from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import open_examples
 from regraft.stores.models import ModelStore
@@ -388,6 +389,9 @@ class Server:
         looked = tasks.repeat("follow the model store", self._refresh, often_s)
         tasks.repeat("give memory back", self._give_memory_back, often_s)
         tasks.repeat("look at the answers", self._observer.look, often_s)
+        if self.settings.backbones:
+            bring = partial(bring_backbones, BackboneStore(self.settings.store), self.settings.backbones)
+            tasks.start("bring backbones", partial(self._threads.store.run, bring))
         tasks.repeat("measure backbones", self._picture_times.look, _OTHERS_FACTOR * often_s)
         if self.settings.bake:
             tasks.repeat("judge new champions", self._rollback.look, often_s)

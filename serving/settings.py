@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REGRAFT_", frozen=True)
 
     store: Path = _setting(Path("models"), "The model store.")
+    backbones: Path | None = _setting(
+        None, "A folder with files of `regraft backbones export`, which the store gets at the start."
+    )
     names: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = _setting(
         (), "A model to serve, may be repeated; all if none. In the environment with commas between."
     )

@@ -3,6 +3,7 @@
 It is the very ONNX file of the store, which runs anywhere, with the description as its metadata.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -11,10 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from regraft.errors import ArtifactError, InvalidRequestError
+from regraft.errors import ArtifactError, InvalidRequestError, RegraftError, StorageError, first_line
 from regraft.files import storage_errors, text_of, utc_now, write_durably
 from regraft.model.backbone_trial import try_backbone
 from regraft.stores.backbones import BackboneStore, StoredBackbone, check_described, parse_description
+
+log = logging.getLogger("regraft.store")
 
 DESCRIPTION_KEY: Final = "regraft.backbone"
 _MAX_BYTES: Final = 2**31
@@ -76,6 +79,30 @@ def import_backbone(store: BackboneStore, file: Path, trial: Callable[[bytes], N
     except ArtifactError as error:
         raise ArtifactError(f"{text_of(file)}: {error}") from error
     return store.add(graph, description)
+
+
+def bring_backbones(store: BackboneStore, folder: Path) -> list[StoredBackbone]:
+    """Bring the backbones of a folder of exported files; return what the store has of them.
+
+    The files are trusted as the program is, with which they come. One that cannot be brought is logged, and holds up
+    no other.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise StorageError(f"--backbones: there is no folder {text_of(folder)}")
+    brought: list[StoredBackbone] = []
+    for file in sorted(folder.glob("*.onnx")):
+        try:
+            brought.append(import_backbone(store, file, trial=_trust))
+        except RegraftError as error:
+            log.warning("no backbone comes from %s: %s", file, first_line(error))
+    return brought
+
+
+def _trust(_data: bytes) -> None:
+    """Let a file pass."""
 
 
 def _taken_apart(data: bytes) -> tuple[onnx.ModelProto, StoredBackbone]:

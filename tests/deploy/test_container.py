@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from tests import REPOSITORY
 from tests.deploy.programs import program
 
@@ -64,6 +65,20 @@ def test_servers_have_no_torch_and_only_the_one_for_gpus_has_cuda() -> None:
     assert "torch" not in pinned("serve-gpu")
     assert "nvidia-cublas" in pinned("serve-gpu")
     assert "torch" in pinned("train")
+
+
+def test_servers_bring_a_backbone_that_was_made_while_they_were_built() -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    stages = {text.splitlines()[0].rpartition(" ")[2]: text for text in dockerfile.split("\nFROM ")}
+    made, server = stages["backbones"], stages["server"]
+
+    assert f"regraft backbones add {DEFAULT_BACKBONE} " in made
+    [file] = re.findall(rf"regraft backbones export {DEFAULT_BACKBONE} (/backbones/\S+\.onnx)", made)
+    assert "COPY --from=backbones /backbones /opt/backbones" in server
+    assert "REGRAFT_BACKBONES=/opt/backbones" in server
+    assert file.startswith("/backbones/")
+    assert "FROM server AS serve\n" in dockerfile
+    assert "FROM server AS serve-gpu\n" in dockerfile
 
 
 def test_the_lock_script_and_this_test_mean_the_same_extras() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from regraft.stores.backbones import DEFAULT_BACKBONE
 from tests.e2e.recorder import Recorder
 from tests.tiny import COLOURS, picture
 
@@ -40,6 +41,7 @@ def test_four_classes_two_are_learned_while_it_serves(
     assert result["load"]["failed"] == 0
     assert {version for phase in result["load"]["phases"].values() for version in phase["versions"]} == {"1", "2"}
     assert 'regraft_swaps_total{kind="head",model="demo"} 1.0' in result["metrics"]
+    assert result["backbones"] == [DEFAULT_BACKBONE]
 
 
 def test_two_classes_half_of_the_pictures_come_later_and_a_proxy_is_not_asked_for_anything(

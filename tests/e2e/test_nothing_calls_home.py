@@ -25,10 +25,14 @@ RELEASE = f"examples release {SHA256} --name colours"
 """Refused by the server that it asks: nothing is in quarantine."""
 
 COMMANDS = f"""
-backbones resnet18
+backbones networks resnet18
 look photos --backbone {NETWORK} --weights none --sheet look.html
 train photos --store store --name colours --backbone {NETWORK} --weights none
 train photos --store store --name tuned --backbone {NETWORK} --weights none --mlflow sqlite:///runs.db
+backbones add store:colours:1 --store store
+backbones list
+backbones export {NETWORK}-random backbone.onnx --store store
+backbones import backbone.onnx --store store
 compare photos --backbones {NETWORK} --weights none --out compared
 import finished.pth --store store --name finished --backbone {NETWORK} --labels no,yes
 evaluate colours photos --store store --report evaluated.html
@@ -59,6 +63,7 @@ examples relabel {SHA256} blue --name colours
 {RELEASE}
 examples remove {SHA256} --name colours
 examples export examples --name colours
+backbones remove {NETWORK}-random --store store
 """
 """One a line. The server runs meanwhile; `demo`, which starts other commands, is recorded in test_demo.py."""
 

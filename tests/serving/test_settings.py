@@ -48,6 +48,7 @@ def test_what_is_given_comes_over_the_environment(monkeypatch: pytest.MonkeyPatc
 def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "REGRAFT_STORE": "a",
+        "REGRAFT_BACKBONES": "g",
         "REGRAFT_EXAMPLES": "b",
         "REGRAFT_DATABASE": "sqlite://",
         "REGRAFT_KEEP_REQUESTS": "0.1",

@@ -89,6 +89,8 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
         load_result = load.result()
         _show(job, before, after, load_result)
         metrics = _metrics(places["metrics"])
+        backbones = [each.name for each in client.list_backbones()]
+    line(f"Further models can begin without torch, with {', '.join(backbones)}")
     line(f"\nEverything is in {folder}: look at {folder}/store/{_NAME}/*/report.html")
     return {
         "labelled": outcomes,
@@ -98,6 +100,7 @@ def _play(folder: Path, data: Path | None) -> dict[str, Any]:
         "accuracy_before": before,
         "accuracy_after": after,
         "load": load_result.to_dict(),
+        "backbones": backbones,
         "metrics": metrics,
     }
 

@@ -19,7 +19,7 @@ SERVER = (
 )
 COMMANDS = {
     "serve": (
-        "--store= --grpc= --control= --metrics= --tls-cert= --tls-key= --tls-client-ca= --insecure "
+        "--store= --backbones= --grpc= --control= --metrics= --tls-cert= --tls-key= --tls-client-ca= --insecure "
         "--provider= --cuda-tf32 --cuda-device= --optimise= --cpus= --plan= --name=... --callers= "
         "--triton-metrics --otlp= --share-port --examples= --database= --keep-requests= --labels= "
         "--labels-per-hour= --gate= --retrain-every= --min-new= --bake= --log-format= --log-level= --json"

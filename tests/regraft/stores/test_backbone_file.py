@@ -9,7 +9,7 @@ from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, St
 from regraft.model.artifact import EMBEDDING, IMAGE
 from regraft.model.backbone_trial import examine
 from regraft.model.session import open_session
-from regraft.stores.backbone_file import DESCRIPTION_KEY, export_backbone, import_backbone
+from regraft.stores.backbone_file import DESCRIPTION_KEY, bring_backbones, export_backbone, import_backbone
 from regraft.stores.backbones import BackboneStore, StoredBackbone
 from tests.full_disk import disk_full_after
 from tests.regraft.stores.test_backbones import add, described
@@ -143,6 +143,23 @@ def test_a_place_that_is_no_file_is_refused(store: BackboneStore, tmp_path: Path
         import_backbone(store, tmp_path)
     with pytest.raises(ArtifactError, match="0 bytes"):
         import_backbone(store, tmp_path / "empty.onnx")
+
+
+def test_a_folder_of_files_is_brought_and_a_bad_one_holds_up_no_other(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rubbish.onnx").write_bytes(b"rubbish")
+    (tmp_path / "notes.txt").write_text("no backbone")
+    other = BackboneStore(tmp_path / "other")
+
+    first, again = bring_backbones(other, tmp_path), bring_backbones(other, tmp_path)
+
+    assert [each.name for each in first] == ["tiny"]
+    assert first == again == other.list()
+    assert f"no backbone comes from {tmp_path / 'rubbish.onnx'}" in caplog.text
+    assert exported.exists()
+    with pytest.raises(StorageError, match="--backbones: there is no folder"):
+        bring_backbones(other, tmp_path / "nowhere")
 
 
 def test_a_file_beyond_what_onnx_can_be_is_not_even_read(store: BackboneStore, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """ListBackbones of a real server."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from regraft.files import cache_folder
 from regraft.machine import cpu_budget
 from regraft.model.session import require_onnxruntime
+from regraft.stores.backbone_file import export_backbone
 from regraft.stores.backbones import BackboneStore
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
@@ -63,6 +65,18 @@ def test_backbones_come_in_pages_and_a_token_belongs_to_its_query(live: LiveServ
     assert [len(page.backbones) for page in (first, second)] == [2, 1]
     assert second.next_page_token == first.advice == ""
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_files_of_a_folder_are_brought_at_the_start(empty_store: ModelStore, tmp_path: Path) -> None:
+    elsewhere = BackboneStore(tmp_path / "elsewhere")
+    add(elsewhere, "brought")
+    (tmp_path / "files").mkdir()
+    export_backbone(elsewhere, "brought", tmp_path / "files/any-name.onnx")
+
+    with LiveServer(empty_store, backbones=tmp_path / "files") as live:
+        wait_until(live.client.list_backbones)
+
+        assert [each.name for each in live.client.list_backbones()] == ["brought"]
 
 
 def test_a_store_without_backbones_says_how_to_get_one_and_one_that_comes_is_listed(empty_store: ModelStore) -> None:
