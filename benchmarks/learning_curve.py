@@ -1,11 +1,12 @@
 """Coverage and width of the learning curve's forecasts: label 100 pictures more, and look.
 
-    python -m benchmarks.learning_curve DATA [SEEDS]
+    python -m benchmarks.learning_curve DATA [SEEDS] [SET...]
 
-DATA has the folders that `benchmarks.gate.SETS` names. Each seed draws an order of labelling for every set; at 100,
-200 and 400 labels a curve is made, and its forecast for 100 more is held against the curve that is made then. One in
-five pictures is held out, as in production. The last columns are about all pictures that nobody labelled: the accuracy
-that a fitted head gained on them, beside the gain that was forecast, and how often the interval of the gain holds it.
+DATA has the folders that `benchmarks.gate.SETS` names; all are played unless some are named. Each seed draws an order
+of labelling for every set; at 100, 200 and 400 labels a curve is made, and its forecast for 100 more is held against
+the curve that is made then. One in five pictures is held out, as in production. The last columns are about all pictures
+that nobody labelled: the accuracy that a fitted head gained on them, beside the gain that was forecast, and how often
+the interval of the gain holds it.
 """
 
 import sys
@@ -56,6 +57,14 @@ class Run:
         """Whether the interval holds what was measured."""
         return self.forecast.interval[0] <= self.then <= self.forecast.interval[1]
 
+    def line(self) -> str:
+        """Return the run in a line."""
+        low, high = self.forecast.interval
+        return (
+            f"{self.name} {self.at} labels: {self.now:.4f}, forecast {self.forecast.accuracy:.4f} ({low:.4f} to "
+            f"{high:.4f}), then {self.then:.4f}{'' if self.covered else ' OUTSIDE'}; unseen {self.unseen_gain:+.4f}\n"
+        )
+
     @property
     def unseen_covered(self) -> bool:
         """Whether the interval of the gain holds that on unseen pictures."""
@@ -63,13 +72,16 @@ class Run:
         return low <= self.unseen_gain <= high
 
 
-def main(data: str, seeds: str = "20") -> None:
-    """Play all runs; print a line for each set and number of labels, and the means."""
+def main(data: str, seeds: str = "20", *names: str) -> None:
+    """Play all runs and print each; then a line for each set and number of labels, and the means."""
     runs: list[Run] = []
     seconds: list[float] = []
-    for photographs in embed(Path(data), SETS):
+    for photographs in embed(Path(data), [each for each in SETS if each.folder in names or not names]):
         for seed in range(int(seeds)):
-            runs += _played(photographs, seed, seconds)
+            for run in _played(photographs, seed, seconds):
+                runs.append(run)
+                sys.stdout.write(run.line())
+                sys.stdout.flush()
     sys.stdout.write(
         _LINE.format("set", "labels", "runs", "covered", "width", "gain forecast", "gain unseen", "covered")
     )

@@ -117,12 +117,24 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
     terms = Terms(quarantined=Quarantined(suspects, in_all), anchor=anchor)
     verdict = judge_retrained(champion, data, fitted, store.golden(model), terms).verdict
     assert verdict is not None  # it was judged just now
-    features, card = data.features, champion.artifact.card
+    return _told(champion.version, data, fitted, verdict, suspects, _curve(champion, data, fitted.choices["c"]))
+
+
+def _told(
+    champion: int,
+    data: RetrainData,
+    fitted: FittedHead,
+    verdict: Verdict,
+    suspects: Sequence[SuspectLabel],
+    curve: LearningCurve,
+) -> Preview:
+    """Sum up a head and the data that it was fitted on."""
+    features = data.features
     answers, judged = unseen_answers(features, fitted)
     metrics = _measured(features, answers, judged)
     assert metrics is not None  # a head is fitted on pictures
     return Preview(
-        champion=champion.version,
+        champion=champion,
         labels=features.labels,
         train_images=int((~features.is_holdout).sum()),
         holdout_images=int(features.is_holdout.sum()),
@@ -134,9 +146,7 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
         suspects=tuple(suspects[:_MOST_SUSPECTS]),
         verdict=verdict,
         remarks=data.remarks,
-        learning_curve=learning_curve(
-            features, fitted.choices["c"], seed=card.seed, balance=card.settings.get("balance", "auto")
-        ),
+        learning_curve=curve,
     )
 
 
@@ -150,8 +160,11 @@ def curve_of(store: ModelStore, examples: ExamplesStore, model: str) -> Learning
     """
     champion = read_champion(store, model)
     data = gather(champion, examples, model, silent, only_look=True)
+    return _curve(champion, data, champion.artifact.card.settings.get("c") or _refit(champion, data).choices["c"])
+
+
+def _curve(champion: StoredVersion, data: RetrainData, c: float) -> LearningCurve:
     card = champion.artifact.card
-    c = card.settings.get("c") or _refit(champion, data).choices["c"]
     return learning_curve(data.features, float(c), seed=card.seed, balance=card.settings.get("balance", "auto"))
 
 

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from regraft.errors import PreconditionError
 from regraft.label_rules import image_hash
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import ModelStore
 from tests.training.conftest import block, embed, in_a_child
 from tests.training.workshop import MODEL, Workshop, new_pictures, open_workshop
 from training.preview.preview import curve_of, preview
@@ -112,7 +116,8 @@ def test_the_process_answers_in_json_and_never_imports_torch(workshop: Workshop,
 
 
 def test_a_preview_with_nothing_says_what_is_missing(tmp_path: Path) -> None:
-    answer = look(tmp_path, "--what", "curve")
-
-    assert answer["error"] == "PreconditionError"
-    assert "no champion" in answer["text"]
+    with (
+        closing(ExamplesStore(tmp_path / "examples")) as examples,
+        pytest.raises(PreconditionError, match="no champion"),
+    ):
+        preview(ModelStore(tmp_path), examples, MODEL)
