@@ -48,15 +48,19 @@ from serving.retraining.decoders import Decoders
 from serving.retraining.embedder import BackgroundEmbedder
 from serving.retraining.example_counts import count_examples
 from serving.retraining.jobs import JobRunner
+from serving.retraining.predictor import ExamplePredictor
 from serving.retraining.previews import Previews
 from serving.retraining.request_sampler import RequestSampler
 from serving.retraining.schedule import RetrainSchedule
+from serving.retraining.thumbnails import ThumbnailCache, Thumbnails
 from serving.rollout.observer import Observer
 from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.classifier import ClassifierService
 from serving.rpc.examples import ExamplesService
 from serving.rpc.interceptor import RpcInterceptor
+from serving.rpc.labelled.changes import LabelWrites
 from serving.rpc.labelled.insight import Insights
+from serving.rpc.labelled.lists import ExampleLists
 from serving.rpc.models import ModelsService
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.open_inference.triton_metrics import triton_metrics
@@ -174,7 +178,8 @@ class Server:
         self._rollback = AutomaticRollback(
             self.models, self._observer, self.metrics, self._follow_now, bake_s=settings.bake
         )
-        self._embedder = BackgroundEmbedder(self.models, self._examples)
+        self._predictor = ExamplePredictor(self.models, self._examples)
+        self._embedder = BackgroundEmbedder(self.models, self._examples, self._predictor.wake)
         self._intake = ExampleIntake(
             self.models,
             self._examples,
@@ -375,7 +380,13 @@ class Server:
         )
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
         insights = Insights(self.models, self._examples, self._previews, Explainer(self.models, self._memory))
-        examples = ExamplesService(self.models, self._examples, self._intake, insights)
+        cache = ThumbnailCache(cache_folder() / "thumbnails", self.settings.thumbnails_mb * 2**20)
+        thumbnails = Thumbnails(self._examples, cache, self._threads, self.models.limits, self._memory)
+        lists = ExampleLists(self.models, self._examples, thumbnails)
+        writes = LabelWrites(self.models, self._examples, self._intake, self._predictor)
+        examples = ExamplesService(
+            self.models, self._examples, self._intake, lists, writes, insights, self._predictor.wake
+        )
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
         reports_pb2_grpc.add_ReportsServicer_to_server(ReportsService(self.models), control)
 
@@ -404,6 +415,7 @@ class Server:
         often_s, tasks = self.settings.reload_every_s, self._background
         tasks.start("keep requests", self._sampler.run)
         tasks.start("embed examples", partial(self._embedder.run, _OTHERS_FACTOR * often_s))
+        tasks.repeat("predict examples", self._predictor.look, often_s)
         tasks.start("take up retrain jobs", partial(self._jobs.run, _OTHERS_FACTOR * often_s))
         counting = partial(count_examples, self.models, self._examples, self.metrics)
         tasks.repeat("count examples", counting, _COUNT_EVERY_S)

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     keep_requests_most: int = _label(10_000, "How many served pictures are kept; the oldest are dropped.", ge=1)
     keep_requests_bytes: int = _label(2**30, "How many bytes of the disk kept pictures may take.", ge=1)
 
+    thumbnails_mb: int = _label(
+        256, "Megabytes of thumbnails kept in `REGRAFT_CACHE`; those unused for longest are dropped. None if 0.", ge=0
+    )
+
     provider: ProviderChoice = _run("auto", "`auto` takes CUDA where it works; `cuda` is not ready without it.")
     cuda_device: int = _run(0, "Number of the GPU, of those in `CUDA_VISIBLE_DEVICES`; of retrains too.", ge=0)
     cuda_tf32: bool = _run(

@@ -11,7 +11,7 @@ import numpy as np
 
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageError
-from regraft.files import cache_folder, text_of
+from regraft.files import cache_folder, text_of, utc_now
 from regraft.gate_limits import GateLimits
 from regraft.label_rules import nfc
 from regraft.machine import return_large_blocks, user_name
@@ -280,10 +280,18 @@ def _run_strategy(dataset: Dataset, context: Context, coordinator: "Coordinator 
 
 
 def build_challenger(
-    candidate: Candidate, name: str, settings: TrainSettings, parent_version: int | None = None
+    candidate: Candidate,
+    name: str,
+    settings: TrainSettings,
+    parent_version: int | None = None,
+    labels_as_of: str | None = None,
 ) -> Challenger:
-    """Build the model file and its card, and prove it on pictures."""
-    provenance = provenance_of(candidate, name, settings, parent_version)
+    """Build the model file and its card, and prove it on pictures.
+
+    Without ``labels_as_of`` its labels are as they are called now.
+    """
+    as_of = utc_now("microseconds") if labels_as_of is None else labels_as_of
+    provenance = replace(provenance_of(candidate, name, settings, parent_version), labels_as_of=as_of)
     challenger = build(
         candidate.backbone, candidate.fitted, candidate.features, provenance, additional=candidate.additional
     )

@@ -18,6 +18,7 @@ from regraft.cli.client import (
     insight,
     label,
     listed_backbones,
+    many_examples,
     models,
     preview,
     reports,
@@ -107,6 +108,11 @@ examples_app.command(cls=Command)(examples.release)
 examples_app.command(cls=Command)(insight.neighbours)
 examples_app.command("map", cls=Command)(insight.show_map)
 examples_app.command(cls=Command)(preview.curve)
+examples_app.command("relabel-many", cls=Command)(many_examples.relabel_many)
+examples_app.command("remove-many", cls=Command)(many_examples.remove_many)
+examples_app.command(cls=Command)(many_examples.restore)
+examples_app.command(cls=Command)(many_examples.rename)
+examples_app.command("remove-label", cls=Command)(many_examples.remove_label)
 examples_app.command(cls=Command)(examples.export)
 
 

@@ -229,15 +229,79 @@ class Client:
             )
         return list(response.responses)
 
-    def list_examples(
-        self, *, name: str = "", label: str = "", with_images: bool = False, quarantined: bool = False
-    ) -> Iterator[examples_pb2.Example]:
-        """Yield examples in force or in quarantine, by hash."""
-        request = examples_pb2.ListExamplesRequest(
-            name=name, label=label, with_images=with_images, quarantined=quarantined
-        )
-        for page in self._pages(self._examples.ListExamples, request):
+    def list_examples(self, **conditions: Any) -> Iterator[examples_pb2.Example]:  # noqa: ANN401 - any field
+        """Yield the examples in force that meet all conditions.
+
+        ``conditions`` are fields of ListExamplesRequest: name, label, with_images, order and so on.
+        """
+        for page in self.example_pages(**conditions):
             yield from page.examples
+
+    def example_pages(self, **conditions: Any) -> Iterator[examples_pb2.ListExamplesResponse]:  # noqa: ANN401 - as above
+        """Yield pages of examples, each saying how many predictions are still to be made; as `list_examples`."""
+        yield from self._pages(self._examples.ListExamples, examples_pb2.ListExamplesRequest(**conditions))
+
+    def thumbnails(
+        self, hashes: Iterable[str], *, name: str = "", side_px: int = 0
+    ) -> dict[str, bytes | classifier_pb2.PictureError]:
+        """Return small JPEGs of up to 256 examples by hash, and what is wrong with those that have none."""
+        request = examples_pb2.GetThumbnailsRequest(name=name, sha256=hashes, side_px=side_px)
+        with self._errors():
+            found = self._examples.GetThumbnails(request, timeout=self._timeout_s).thumbnails
+        return {each.sha256: each.error if each.HasField("error") else each.image for each in found}
+
+    def relabel_examples(
+        self, hashes: Iterable[str], label: str, *, name: str = "", annotator: str = ""
+    ) -> examples_pb2.RelabelExamplesResponse:
+        """Give up to 10,000 examples a label, all or none."""
+        request = examples_pb2.RelabelExamplesRequest(name=name, sha256=hashes, label=label, annotator=annotator)
+        with self._errors():
+            result: examples_pb2.RelabelExamplesResponse = self._examples.RelabelExamples(
+                request, timeout=self._timeout_s
+            )
+        return result
+
+    def remove_examples(
+        self, hashes: Iterable[str], *, name: str = "", why: str = "", annotator: str = ""
+    ) -> examples_pb2.RemoveExamplesResponse:
+        """Take up to 10,000 examples out of training, all or none."""
+        request = examples_pb2.RemoveExamplesRequest(name=name, sha256=hashes, why=why, annotator=annotator)
+        with self._errors():
+            result: examples_pb2.RemoveExamplesResponse = self._examples.RemoveExamples(
+                request, timeout=self._timeout_s
+            )
+        return result
+
+    def restore_examples(
+        self, hashes: Iterable[str], *, name: str = "", annotator: str = ""
+    ) -> examples_pb2.RestoreExamplesResponse:
+        """Give up to 10,000 removed examples back their labels, all or none."""
+        request = examples_pb2.RestoreExamplesRequest(name=name, sha256=hashes, annotator=annotator)
+        with self._errors():
+            result: examples_pb2.RestoreExamplesResponse = self._examples.RestoreExamples(
+                request, timeout=self._timeout_s
+            )
+        return result
+
+    def rename_label(
+        self, label: str, new_label: str, *, merge: bool = False, name: str = "", annotator: str = "", why: str = ""
+    ) -> examples_pb2.RenameLabelResponse:
+        """Rename a label, or merge it with one that is there."""
+        request = examples_pb2.RenameLabelRequest(
+            name=name, label=label, new_label=new_label, merge=merge, annotator=annotator, why=why
+        )
+        with self._errors():
+            result: examples_pb2.RenameLabelResponse = self._examples.RenameLabel(request, timeout=self._timeout_s)
+        return result
+
+    def remove_label(
+        self, label: str, *, name: str = "", annotator: str = "", why: str = ""
+    ) -> examples_pb2.RemoveLabelResponse:
+        """Remove a label, and its pictures from training."""
+        request = examples_pb2.RemoveLabelRequest(name=name, label=label, annotator=annotator, why=why)
+        with self._errors():
+            result: examples_pb2.RemoveLabelResponse = self._examples.RemoveLabel(request, timeout=self._timeout_s)
+        return result
 
     def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
         """Return an example and its history, by its hash's beginning."""

@@ -207,6 +207,8 @@ class ModelCard(_Part):
         choice: None where there was one way only.
         recipe: how backbone and head were trained, see `training.strategies.provenance`; what is retrained, quantised
             or upgraded from a version keeps its. Cards from before there was one do not have it.
+        labels_as_of: UTC, ISO 8601 with microseconds; renamings and removals of labels up to then are followed, later
+            ones are not. Empty: none is.
     """
 
     schema_version: int
@@ -232,6 +234,7 @@ class ModelCard(_Part):
     choice: Choice | None = None
     libraries: dict[str, str]
     created_at: str
+    labels_as_of: str = ""
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> "ModelCard":

@@ -25,6 +25,10 @@ from regraft.stores.database.engine import close_database, database_at, prepare_
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import EXAMPLES_FOLDER, ImageFile, example_images, folder_of, images_at, is_remote
 from regraft.stores.jobs import RetrainJobs
+from regraft.stores.labelling.bulk import BulkChanges
+from regraft.stores.labelling.label_changes import LabelChanges
+from regraft.stores.labelling.listing import Listing
+from regraft.stores.labelling.predictions import Predictions
 from regraft.stores.labels import AddOutcome, Labels, NewExample
 from regraft.stores.originals import KeptOriginals, OriginalPicture, Originals
 from regraft.stores.requests import KeptRequests
@@ -51,6 +55,10 @@ class ExamplesStore:
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="keep")
         self.labels = Labels(self._engine)
         self.originals = Originals(self._engine)
+        self.bulk = BulkChanges(self._engine)
+        self.label_changes = LabelChanges(self._engine)
+        self.listing = Listing(self._engine)
+        self.predictions = Predictions(self._engine)
         self.split = Split(self._engine)
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)

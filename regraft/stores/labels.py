@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
-from unicodedata import normalize
 
 from sqlalchemy import (
     Column,
@@ -24,24 +22,29 @@ from sqlalchemy import (
     update,
 )
 
-from regraft.errors import NotFoundError, OverloadedError, PreconditionError
+from regraft.errors import NotFoundError, PreconditionError
 from regraft.files import utc_now
 from regraft.label_rules import check_label, check_note, image_hash, nfc
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
+from regraft.stores.database.label_quota import check_quota, next_fits_s, set_lately
 from regraft.stores.database.tables import embeddings, examples, label_history, splits
 from regraft.stores.etags import check_etag, etag_of
 from regraft.stores.split import group_of, record_split
 
-_QUOTA_PERIOD: Final = timedelta(hours=1)
+_CHUNK: Final = 1_000
 _HEX: Final = "0123456789abcdef"
 _RELEASED: Final = "released from quarantine"
-_EXAMPLES: Final[Select[Any]] = select(
+EXAMPLE_COLUMNS: Final = (
     *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
     func.coalesce(splits.c.group_name, ""),
     examples.c.is_original,
-).select_from(examples.outerjoin(splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)))
-"""Rows of `Example`, with its fields in order."""
+    examples.c.annotator,
+)
+"""Columns of `Example`, with its fields in order, of `WITH_SPLIT`."""
+IN_SPLIT: Final = (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
+WITH_SPLIT: Final = examples.outerjoin(splits, IN_SPLIT)
+_EXAMPLES: Final[Select[Any]] = select(*EXAMPLE_COLUMNS).select_from(WITH_SPLIT)
 
 
 class AddOutcome(StrEnum):
@@ -68,6 +71,7 @@ class Example:
         group: what it shares with those that belong with it, see `NewExample`.
         is_original: whether a training run kept it with this label, see `regraft.stores.originals`; no retrain takes
             it for news.
+        annotator: who set the label.
     """
 
     sha256: str
@@ -78,6 +82,7 @@ class Example:
     vouched_by: str = ""
     group: str = ""
     is_original: bool = False
+    annotator: str = ""
 
     def __post_init__(self) -> None:
         """Bring the label to its one form, also of older rows."""
@@ -165,13 +170,13 @@ class Labels:
         if not hourly_quota:
             return [AddOutcome.ACCEPTED] * len(batch)
         with reading(self._engine, "cannot read the quota") as connection:
-            return _judge(batch, _labels_of(connection, model, batch), hourly_quota - _set_lately(connection, caller))
+            return _judge(batch, _labels_of(connection, model, batch), hourly_quota - set_lately(connection, caller))
 
     def record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
         """Let labels hold whose pictures are on the disk; see `regraft.stores.examples.ExamplesStore.add_all`."""
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
-            quota = hourly_quota - _set_lately(connection, caller) if hourly_quota else len(batch)
+            quota = hourly_quota - set_lately(connection, caller) if hourly_quota else len(batch)
             outcomes = _judge(batch, _labels_of(connection, model, batch), quota)
             labellings = [
                 (new.sha256, Labelling(new.label, new.source, new.annotator, new.request_id, caller, utc_now()))
@@ -240,7 +245,7 @@ class Labels:
     def next_label_fits_s(self, caller: str, hourly_quota: int) -> float:
         """Return the seconds until a caller may label again, 0 if now."""
         with reading(self._engine, "cannot read the quota") as connection:
-            return _next_fits_s(connection, caller, hourly_quota)
+            return next_fits_s(connection, caller, hourly_quota)
 
     def quarantine(self, model: str, doubted: Mapping[str, tuple[str, str]]) -> None:
         """Leave labels out of retrains until a person has looked.
@@ -308,35 +313,19 @@ class Labels:
                 raise NotFoundError(f"model {model!r} has no example {sha256!r}")
             check_etag(etag, before.etag, f"example {sha256!r}")
             if labelling.label != before.label:
-                if hourly_quota and (wait_s := _next_fits_s(connection, labelling.caller, hourly_quota)):
-                    raise OverloadedError(quota_used_up(labelling.caller, hourly_quota, wait_s), wait_s)
+                check_quota(connection, labelling.caller, hourly_quota, labels=1)
                 set_labels(connection, model, [(sha256, labelling)])
-            if labelling.label is None:
-                connection.execute(delete(examples).where(here))
             if labelling.label in (None, before.label):
                 return before
             added_at = before.added_at if before.label else labelling.at
-            now = replace(before, label=labelling.label, added_at=added_at, quarantine="", vouched_by="")
-            return replace(now, is_original=False)
+            now = {"label": labelling.label, "annotator": labelling.annotator, "added_at": added_at}
+            return replace(before, **now, quarantine="", vouched_by="", is_original=False)
 
-    def in_force(
-        self, model: str, *, label: str = "", quarantined: bool = False, after: str = "", most: int | None = None
-    ) -> list[Example]:
-        """Return the examples in force, ordered by hash.
-
-        Args:
-            model: whose they are.
-            label: of this one only; of all if empty.
-            quarantined: those in quarantine only.
-            after: only those whose hash comes after this one.
-            most: no more than so many.
-        """
-        query = _EXAMPLES.where(examples.c.model == model, examples.c.sha256 > after).order_by(examples.c.sha256)
-        if label:
-            query = query.where(examples.c.label.in_([normalize(form, label) for form in ("NFC", "NFD")]))  # older rows
+    def in_force(self, model: str, *, quarantined: bool = False) -> list[Example]:
+        """Return the examples in force, or in quarantine, ordered by hash."""
+        query = _EXAMPLES.where(examples.c.model == model).order_by(examples.c.sha256)
         if quarantined:
             query = query.where(examples.c.quarantine != "")
-        query = query.limit(most)
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 
@@ -367,6 +356,12 @@ class Labels:
             how_many = "several" if matches else "no"
             raise NotFoundError(f"model {model!r} has {how_many} examples whose hash begins {beginning!r}")
         return matches[0]
+
+    def known(self, model: str, hashes: Sequence[str]) -> set[str]:
+        """Return those hashes that are examples, in force or removed."""
+        here = label_history.c.model == model, label_history.c.sha256.in_(hashes)
+        with reading(self._engine, "cannot read the examples") as connection:
+            return set(connection.execute(select(label_history.c.sha256).where(*here)).scalars())
 
     def removed(self, model: str) -> set[str]:
         """Return the hashes of removed examples, which no retrain may use."""
@@ -460,58 +455,55 @@ def _judge(batch: Sequence[NewExample], in_force: Mapping[str, str], quota: int)
     return outcomes
 
 
-def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
-    """Return the text of a refusal by quota."""
-    return f"quota: {caller} set {hourly_quota} labels within an hour; the next one fits in {wait_s:.0f} s"
-
-
 def _as_removed(connection: Connection, model: str, sha256: str) -> Example | None:
     """Return a removed example, with its source and no label; or None."""
     here = (label_history.c.model == model) & (label_history.c.sha256 == sha256) & label_history.c.label.is_not(None)
-    query = select(label_history.c.source, label_history.c.at).where(here).order_by(label_history.c.id)
-    entries = connection.execute(query).all()
+    query = select(label_history.c.source, label_history.c.at, label_history.c.change).where(here)
+    entries = connection.execute(query.order_by(label_history.c.id)).all()
     if not entries:
         return None
-    source = next((entry.source for entry in reversed(entries) if entry.source), "")
+    source = next((entry.source for entry in reversed(entries) if entry.source and entry.change is None), "")
     return Example(sha256, "", source, entries[0].at, group=group_of(connection, model, sha256))
 
 
-def _set_lately(connection: Connection, caller: str) -> int:
-    since = (datetime.now(UTC) - _QUOTA_PERIOD).isoformat(timespec="seconds")
-    query = select(func.count()).where(label_history.c.caller == caller, label_history.c.at > since)
-    return int(connection.execute(query).scalar_one())
-
-
-def _next_fits_s(connection: Connection, caller: str, hourly_quota: int) -> float:
-    """Return the seconds until a caller may label again, 0 if now."""
-    at = label_history.c.at
-    newest_first = select(at).where(label_history.c.caller == caller).order_by(at.desc())
-    in_the_way = connection.execute(newest_first.offset(hourly_quota - 1).limit(1)).scalar_one_or_none()
-    if in_the_way is None:
-        return 0.0
-    over = datetime.fromisoformat(in_the_way) + _QUOTA_PERIOD
-    return max(0.0, (over - datetime.now(UTC)).total_seconds())
-
-
 def set_labels(
-    connection: Connection, model: str, labellings: Sequence[tuple[str, Labelling]], *, is_original: bool = False
+    connection: Connection,
+    model: str,
+    labellings: Sequence[tuple[str, Labelling]],
+    *,
+    change: int | None = None,
+    is_original: bool = False,
 ) -> None:
-    """Let labels hold from here on, and append them to the history."""
-    rows = [{"model": model, "sha256": sha256, **vars(labelling)} for sha256, labelling in labellings]
+    """Let labels hold from here on, or none, and append them to the history.
+
+    Args:
+        connection: of a transaction that excludes others of the model.
+        model: whose examples they are.
+        labellings: hashes, each once, and what becomes of them.
+        change: that they are part of, see `regraft.stores.labelling.label_changes`.
+        is_original: see `Example`.
+    """
+    rows = [{"model": model, "sha256": sha256, **vars(labelling), "change": change} for sha256, labelling in labellings]
     if not rows:
         return
     connection.execute(insert(label_history), rows)
+    removed = [row["sha256"] for row in rows if row["label"] is None]
+    for start in range(0, len(removed), _CHUNK):
+        some = examples.c.sha256.in_(removed[start : start + _CHUNK])
+        connection.execute(delete(examples).where(examples.c.model == model, some))
     in_force = [
-        {**{key: row[key] for key in ("model", "sha256", "label", "source")}, "added_at": row["at"]}
+        {**{key: row[key] for key in ("model", "sha256", "label", "source", "annotator")}, "added_at": row["at"]}
         | {"is_original": is_original}
         for row in rows
+        if row["label"] is not None
     ]
-    if in_force := [row for row in in_force if row["label"] is not None]:
+    if in_force:
         upsert = insert_or(connection, examples)
+        new = upsert.excluded
         # What relabels a picture need not know where it came from.
-        source = case((upsert.excluded.source != "", upsert.excluded.source), else_=examples.c.source)
-        changes = {"label": upsert.excluded.label, "source": source, "quarantine": "", "vouched_by": ""}
-        changes["is_original"] = upsert.excluded.is_original
+        source = case((new.source != "", new.source), else_=examples.c.source)
+        changes = {"label": new.label, "source": source, "annotator": new.annotator, "quarantine": "", "vouched_by": ""}
+        changes["is_original"] = new.is_original
         connection.execute(upsert.on_conflict_do_update(index_elements=["model", "sha256"], set_=changes), in_force)
 
 

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from regraft.v1 import classifier_pb2 as _classifier_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -22,31 +23,89 @@ SPLIT_HOLDOUT: Split
 SPLIT_UNDECIDED: Split
 
 class ListExamplesRequest(_message.Message):
-    __slots__ = ("name", "label", "with_images", "quarantined", "page_size", "page_token")
+    __slots__ = ("name", "label", "with_images", "quarantined", "page_size", "page_token", "split", "source", "annotator", "outcome", "suspected", "since", "order", "with_predictions")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OUTCOME_UNSPECIFIED: _ClassVar[ListExamplesRequest.Outcome]
+        OUTCOME_RIGHT: _ClassVar[ListExamplesRequest.Outcome]
+        OUTCOME_WRONG: _ClassVar[ListExamplesRequest.Outcome]
+    OUTCOME_UNSPECIFIED: ListExamplesRequest.Outcome
+    OUTCOME_RIGHT: ListExamplesRequest.Outcome
+    OUTCOME_WRONG: ListExamplesRequest.Outcome
+    class Order(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ORDER_UNSPECIFIED: _ClassVar[ListExamplesRequest.Order]
+        ORDER_NEWEST: _ClassVar[ListExamplesRequest.Order]
+        ORDER_LIKELY_WRONG: _ClassVar[ListExamplesRequest.Order]
+        ORDER_LEAST_SURE: _ClassVar[ListExamplesRequest.Order]
+        ORDER_MOST_NOVEL: _ClassVar[ListExamplesRequest.Order]
+    ORDER_UNSPECIFIED: ListExamplesRequest.Order
+    ORDER_NEWEST: ListExamplesRequest.Order
+    ORDER_LIKELY_WRONG: ListExamplesRequest.Order
+    ORDER_LEAST_SURE: ListExamplesRequest.Order
+    ORDER_MOST_NOVEL: ListExamplesRequest.Order
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     WITH_IMAGES_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTED_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    WITH_PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     label: str
     with_images: bool
     quarantined: bool
     page_size: int
     page_token: str
-    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    split: Split
+    source: str
+    annotator: str
+    outcome: ListExamplesRequest.Outcome
+    suspected: bool
+    since: _timestamp_pb2.Timestamp
+    order: ListExamplesRequest.Order
+    with_predictions: bool
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., with_images: bool = ..., quarantined: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., split: _Optional[_Union[Split, str]] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., outcome: _Optional[_Union[ListExamplesRequest.Outcome, str]] = ..., suspected: bool = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., order: _Optional[_Union[ListExamplesRequest.Order, str]] = ..., with_predictions: bool = ...) -> None: ...
 
 class ListExamplesResponse(_message.Message):
-    __slots__ = ("examples", "next_page_token")
+    __slots__ = ("examples", "next_page_token", "predictions_pending", "version")
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_PENDING_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     examples: _containers.RepeatedCompositeFieldContainer[Example]
     next_page_token: str
-    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    predictions_pending: int
+    version: int
+    def __init__(self, examples: _Optional[_Iterable[_Union[Example, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., predictions_pending: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ExamplePrediction(_message.Message):
+    __slots__ = ("label", "probability", "label_probability", "novelty", "suspicion", "suspected", "unseen")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LABEL_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FIELD_NUMBER: _ClassVar[int]
+    SUSPICION_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTED_FIELD_NUMBER: _ClassVar[int]
+    UNSEEN_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    probability: float
+    label_probability: float
+    novelty: float
+    suspicion: float
+    suspected: bool
+    unseen: bool
+    def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ..., label_probability: _Optional[float] = ..., novelty: _Optional[float] = ..., suspicion: _Optional[float] = ..., suspected: bool = ..., unseen: bool = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group", "etag", "is_original")
+    __slots__ = ("sha256", "label", "source", "added_at", "image", "quarantine", "vouched_by", "group", "etag", "is_original", "annotator", "split", "prediction")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +116,9 @@ class Example(_message.Message):
     GROUP_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     IS_ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     label: str
     source: str
@@ -67,7 +129,10 @@ class Example(_message.Message):
     group: str
     etag: str
     is_original: bool
-    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ..., etag: _Optional[str] = ..., is_original: bool = ...) -> None: ...
+    annotator: str
+    split: Split
+    prediction: ExamplePrediction
+    def __init__(self, sha256: _Optional[str] = ..., label: _Optional[str] = ..., source: _Optional[str] = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., image: _Optional[bytes] = ..., quarantine: _Optional[str] = ..., vouched_by: _Optional[str] = ..., group: _Optional[str] = ..., etag: _Optional[str] = ..., is_original: bool = ..., annotator: _Optional[str] = ..., split: _Optional[_Union[Split, str]] = ..., prediction: _Optional[_Union[ExamplePrediction, _Mapping]] = ...) -> None: ...
 
 class GetExampleRequest(_message.Message):
     __slots__ = ("name", "sha256", "with_image")
@@ -367,3 +432,147 @@ class ExplainResponse(_message.Message):
     cells: int
     heat: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, version: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., overlay: _Optional[bytes] = ..., cells: _Optional[int] = ..., heat: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RelabelExamplesRequest(_message.Message):
+    __slots__ = ("name", "sha256", "label", "annotator")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: _containers.RepeatedScalarFieldContainer[str]
+    label: str
+    annotator: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+
+class RelabelExamplesResponse(_message.Message):
+    __slots__ = ("changed", "unchanged")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: int
+    unchanged: int
+    def __init__(self, changed: _Optional[int] = ..., unchanged: _Optional[int] = ...) -> None: ...
+
+class RemoveExamplesRequest(_message.Message):
+    __slots__ = ("name", "sha256", "why", "annotator")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: _containers.RepeatedScalarFieldContainer[str]
+    why: str
+    annotator: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[_Iterable[str]] = ..., why: _Optional[str] = ..., annotator: _Optional[str] = ...) -> None: ...
+
+class RemoveExamplesResponse(_message.Message):
+    __slots__ = ("changed", "unchanged")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: int
+    unchanged: int
+    def __init__(self, changed: _Optional[int] = ..., unchanged: _Optional[int] = ...) -> None: ...
+
+class RestoreExamplesRequest(_message.Message):
+    __slots__ = ("name", "sha256", "annotator")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: _containers.RepeatedScalarFieldContainer[str]
+    annotator: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[_Iterable[str]] = ..., annotator: _Optional[str] = ...) -> None: ...
+
+class RestoreExamplesResponse(_message.Message):
+    __slots__ = ("changed", "unchanged")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: int
+    unchanged: int
+    def __init__(self, changed: _Optional[int] = ..., unchanged: _Optional[int] = ...) -> None: ...
+
+class LabelChange(_message.Message):
+    __slots__ = ("label", "new_label", "annotator", "why", "caller", "at")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    NEW_LABEL_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    new_label: str
+    annotator: str
+    why: str
+    caller: str
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, label: _Optional[str] = ..., new_label: _Optional[str] = ..., annotator: _Optional[str] = ..., why: _Optional[str] = ..., caller: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class RenameLabelRequest(_message.Message):
+    __slots__ = ("name", "label", "new_label", "merge", "annotator", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    NEW_LABEL_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    label: str
+    new_label: str
+    merge: bool
+    annotator: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., new_label: _Optional[str] = ..., merge: bool = ..., annotator: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class RenameLabelResponse(_message.Message):
+    __slots__ = ("change", "examples")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    change: LabelChange
+    examples: int
+    def __init__(self, change: _Optional[_Union[LabelChange, _Mapping]] = ..., examples: _Optional[int] = ...) -> None: ...
+
+class RemoveLabelRequest(_message.Message):
+    __slots__ = ("name", "label", "annotator", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    label: str
+    annotator: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ..., annotator: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class RemoveLabelResponse(_message.Message):
+    __slots__ = ("change", "examples")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    change: LabelChange
+    examples: int
+    def __init__(self, change: _Optional[_Union[LabelChange, _Mapping]] = ..., examples: _Optional[int] = ...) -> None: ...
+
+class GetThumbnailsRequest(_message.Message):
+    __slots__ = ("name", "sha256", "side_px")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIDE_PX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: _containers.RepeatedScalarFieldContainer[str]
+    side_px: int
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[_Iterable[str]] = ..., side_px: _Optional[int] = ...) -> None: ...
+
+class GetThumbnailsResponse(_message.Message):
+    __slots__ = ("thumbnails",)
+    THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
+    thumbnails: _containers.RepeatedCompositeFieldContainer[Thumbnail]
+    def __init__(self, thumbnails: _Optional[_Iterable[_Union[Thumbnail, _Mapping]]] = ...) -> None: ...
+
+class Thumbnail(_message.Message):
+    __slots__ = ("sha256", "image", "error")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    image: bytes
+    error: _classifier_pb2.PictureError
+    def __init__(self, sha256: _Optional[str] = ..., image: _Optional[bytes] = ..., error: _Optional[_Union[_classifier_pb2.PictureError, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ExamplesStub(object):
-    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by Retraining.AddExamples.
+    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by
+    Retraining.AddExamples.
     """
 
     def __init__(self, channel):
@@ -54,6 +55,36 @@ class ExamplesStub(object):
                 '/regraft.v1.Examples/RemoveExample',
                 request_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.FromString,
+                _registered_method=True)
+        self.RelabelExamples = channel.unary_unary(
+                '/regraft.v1.Examples/RelabelExamples',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.RelabelExamplesRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RelabelExamplesResponse.FromString,
+                _registered_method=True)
+        self.RemoveExamples = channel.unary_unary(
+                '/regraft.v1.Examples/RemoveExamples',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExamplesRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExamplesResponse.FromString,
+                _registered_method=True)
+        self.RestoreExamples = channel.unary_unary(
+                '/regraft.v1.Examples/RestoreExamples',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.RestoreExamplesRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RestoreExamplesResponse.FromString,
+                _registered_method=True)
+        self.RenameLabel = channel.unary_unary(
+                '/regraft.v1.Examples/RenameLabel',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.RenameLabelRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RenameLabelResponse.FromString,
+                _registered_method=True)
+        self.RemoveLabel = channel.unary_unary(
+                '/regraft.v1.Examples/RemoveLabel',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.RemoveLabelRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveLabelResponse.FromString,
+                _registered_method=True)
+        self.GetThumbnails = channel.unary_unary(
+                '/regraft.v1.Examples/GetThumbnails',
+                request_serializer=regraft_dot_v1_dot_examples__pb2.GetThumbnailsRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_examples__pb2.GetThumbnailsResponse.FromString,
                 _registered_method=True)
         self.ReleaseExample = channel.unary_unary(
                 '/regraft.v1.Examples/ReleaseExample',
@@ -88,11 +119,14 @@ class ExamplesStub(object):
 
 
 class ExamplesServicer(object):
-    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by Retraining.AddExamples.
+    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by
+    Retraining.AddExamples.
     """
 
     def ListExamples(self, request, context):
-        """The examples in force, ordered by hash, a page at a time.
+        """The examples in force, a page at a time: those that meet every condition, in the order asked for, and where it is
+        asked for each with what the served version answers. FAILED_PRECONDITION: that is asked for, and no version is
+        served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +149,55 @@ class ExamplesServicer(object):
 
     def RemoveExample(self, request, context):
         """Take an example out of training, from the next retrain on. Its bytes and its history stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RelabelExamples(self, request, context):
+        """Give up to 10,000 examples, also removed ones, a label: all of them or, where anything is wrong, none. Each gets a
+        line of history, and counts as one label of the caller's quota; FAILED_PRECONDITION: so many never fit it,
+        RESOURCE_EXHAUSTED: not now. NOT_FOUND: one was never an example; the text names it. Asked for again, it changes
+        nothing more. All that holds for RemoveExamples and RestoreExamples too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveExamples(self, request, context):
+        """Take examples out of training. Those that were removed stay so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreExamples(self, request, context):
+        """Give removed examples back the label that they had, under its present name. Those in force stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameLabel(self, request, context):
+        """Rename a label, or merge it with another one: of all examples, each with a line of history, and from the next
+        retrain on of the pictures that only the version's own features hold. The version that serves answers with the old
+        name until a retrained one is live; the gate takes its answers for the new one. NOT_FOUND: there is no such label,
+        or none to merge with. FAILED_PRECONDITION: the new one is there, and no merge was asked for. INVALID_ARGUMENT:
+        both are the same. Asked for again, it is answered as before. Nothing of it counts towards the quota of labels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveLabel(self, request, context):
+        """Remove a label and take all its pictures out of training, likewise. RestoreExamples brings examples back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetThumbnails(self, request, context):
+        """Thumbnails of examples, in force or removed. What has none is answered by an error of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +274,36 @@ def add_ExamplesServicer_to_server(servicer, server):
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.SerializeToString,
             ),
+            'RelabelExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RelabelExamples,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.RelabelExamplesRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RelabelExamplesResponse.SerializeToString,
+            ),
+            'RemoveExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveExamples,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveExamplesRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RemoveExamplesResponse.SerializeToString,
+            ),
+            'RestoreExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreExamples,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.RestoreExamplesRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RestoreExamplesResponse.SerializeToString,
+            ),
+            'RenameLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameLabel,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.RenameLabelRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RenameLabelResponse.SerializeToString,
+            ),
+            'RemoveLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveLabel,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.RemoveLabelRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.RemoveLabelResponse.SerializeToString,
+            ),
+            'GetThumbnails': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetThumbnails,
+                    request_deserializer=regraft_dot_v1_dot_examples__pb2.GetThumbnailsRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_examples__pb2.GetThumbnailsResponse.SerializeToString,
+            ),
             'ReleaseExample': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseExample,
                     request_deserializer=regraft_dot_v1_dot_examples__pb2.ReleaseExampleRequest.FromString,
@@ -230,7 +343,8 @@ def add_ExamplesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Examples(object):
-    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by Retraining.AddExamples.
+    """Looks after the labelled pictures of a model, and says what to label next. New ones come in by
+    Retraining.AddExamples.
     """
 
     @staticmethod
@@ -331,6 +445,168 @@ class Examples(object):
             '/regraft.v1.Examples/RemoveExample',
             regraft_dot_v1_dot_examples__pb2.RemoveExampleRequest.SerializeToString,
             regraft_dot_v1_dot_examples__pb2.RemoveExampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RelabelExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/RelabelExamples',
+            regraft_dot_v1_dot_examples__pb2.RelabelExamplesRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.RelabelExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/RemoveExamples',
+            regraft_dot_v1_dot_examples__pb2.RemoveExamplesRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.RemoveExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/RestoreExamples',
+            regraft_dot_v1_dot_examples__pb2.RestoreExamplesRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.RestoreExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/RenameLabel',
+            regraft_dot_v1_dot_examples__pb2.RenameLabelRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.RenameLabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/RemoveLabel',
+            regraft_dot_v1_dot_examples__pb2.RemoveLabelRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.RemoveLabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetThumbnails(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Examples/GetThumbnails',
+            regraft_dot_v1_dot_examples__pb2.GetThumbnailsRequest.SerializeToString,
+            regraft_dot_v1_dot_examples__pb2.GetThumbnailsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,8 +15,9 @@ from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
 from regraft.image.spec import Crop
 from regraft.label_rules import LabelPolicy, check_label, check_note, nfc
+from regraft.stores.database.label_quota import quota_used_up
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.labels import AddOutcome, NewExample, quota_used_up
+from regraft.stores.labels import AddOutcome, NewExample
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.inference.shares import Shares

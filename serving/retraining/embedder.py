@@ -7,7 +7,7 @@ for, or a crash left behind, is found in the database. What is missing when a re
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from regraft.errors import NotNowError, RegraftError
@@ -37,11 +37,23 @@ class BackgroundEmbedder:
     `wake` it when there may be examples that it was not offered, or a new backbone.
     """
 
-    def __init__(self, models: ModelRegistry, examples: ExamplesStore) -> None:
-        """Embed the examples of the models that are served."""
+    def __init__(
+        self,
+        models: ModelRegistry,
+        examples: ExamplesStore,
+        on_embedded: Callable[[str], object] = lambda _name: None,
+    ) -> None:
+        """Embed the examples of the models that are served.
+
+        Args:
+            models: the registry.
+            examples: their examples.
+            on_embedded: told the model of some that were embedded just now.
+        """
         self._models = models
         self._threads = models.threads
         self._examples = examples
+        self._on_embedded = on_embedded
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
         self._may_miss: set[str] = set()  # models that the database shall be asked about
         self._looked_through: dict[tuple[str, EmbeddingKey], int] = {}  # the last label that was found done
@@ -113,6 +125,8 @@ class BackgroundEmbedder:
             try:
                 vectors = await self._embed_together(served, todo)
                 await self._threads.writes.run(self._examples.embeddings.put, key, vectors)
+                if vectors:
+                    self._on_embedded(name)
             finally:
                 self._in_work.difference_update(todo)
             return bool(todo)

@@ -10,7 +10,7 @@ from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.inference.classifier import Answer, Classifier
 from serving.rpc.context import Context, deadline_of
 from serving.rpc.parsing import check_batch
-from serving.rpc.status import reason_of, status_of
+from serving.rpc.status import picture_error
 from serving.rpc.streams import answer_all, answers, with_first
 
 _MAX_TOP_K: Final = 100_000
@@ -51,7 +51,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
         try:
             return pb.ClassifyOutcome(response=await self._classify(request, deadline_s, on_admitted))
         except RegraftError as error:
-            return pb.ClassifyOutcome(error=_picture_error(error))
+            return pb.ClassifyOutcome(error=picture_error(error))
 
     async def _outcome(
         self, request: pb.ClassifyStreamRequest, on_admitted: Callable[[], None], *, deadline_s: float | None
@@ -78,12 +78,7 @@ class ClassifierService(pb_grpc.ClassifierServicer):
 
 def error_message(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:
     """Return the message for a failed picture of a stream."""
-    return pb.ClassifyStreamResponse(id=key, error=_picture_error(error))
-
-
-def _picture_error(error: RegraftError) -> pb.PictureError:
-    code, text = status_of(error)
-    return pb.PictureError(code=code.value[0], message=text, reason=reason_of(error))
+    return pb.ClassifyStreamResponse(id=key, error=picture_error(error))
 
 
 def to_message(answer: Answer) -> pb.ClassifyResponse:

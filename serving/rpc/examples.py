@@ -1,10 +1,10 @@
 """The Examples service: list, relabel, remove, release; suggestions for labelling."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypedDict
+from typing import Final
 
 import numpy as np
 
@@ -21,47 +21,69 @@ from serving.inference.registry import ModelRegistry, ServedModel
 from serving.retraining.add_examples import ExampleIntake
 from serving.retraining.suggestions import Suggestion, suggest
 from serving.rpc.context import Context
+from serving.rpc.labelled.changes import LabelWrites
 from serving.rpc.labelled.insight import Insights
-from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.labelled.lists import ExampleLists
+from serving.rpc.labelled.messages import example_message
 from serving.telemetry.call import caller, note_effect, shield
 
 _DEFAULT_COUNT: Final = 20
 _MAX_COUNT: Final = 1_000
-_MAX_EXAMPLES: Final = 1_000
-"""In one answer."""
-
-
-class _CallerArguments(TypedDict):
-    """Arguments of `Labels.relabel` and `Labels.remove` about the caller."""
-
-    caller: str
-    hourly_quota: int
 
 
 class ExamplesService(pb_grpc.ExamplesServicer):
     """The servicer; every rule is in `regraft.stores.labels` and `serving.retraining`."""
 
     def __init__(
-        self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake, insights: Insights
+        self,
+        models: ModelRegistry,
+        examples: ExamplesStore,
+        intake: ExampleIntake,
+        lists: ExampleLists,
+        writes: LabelWrites,
+        insights: Insights,
+        on_change: Callable[[str], object],
     ) -> None:
-        """Serve ``examples``; ``intake`` checks the labels."""
+        """Serve ``examples``.
+
+        ``intake`` checks the labels; ``on_change`` is told the model of a label that was changed.
+        """
         self._models = models
         self._threads = models.threads
         self._examples = examples
         self._intake = intake
         self._insights = insights
+        self._lists = lists
+        self._writes = writes
+        self._on_change = on_change
 
     async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> pb.ListExamplesResponse:
         """List the examples in force, a page at a time."""
-        most, [after] = page_size(request, _MAX_EXAMPLES), page_start(request, parts=1) or [""]
-        name = self._models.resolve(request.name)
-        listing = partial(self._examples.labels.in_force, name, label=request.label, quarantined=request.quarantined)
-        found = await self._threads.database.run(listing, after=after, most=most + 1)
-        messages = (await self._message(each, with_image=request.with_images) for each in found[:most])
-        page = pb.ListExamplesResponse(examples=await as_many_as_fit(messages))
-        if page.examples and len(page.examples) < len(found):
-            page.next_page_token = page_token(request, page.examples[-1].sha256)
-        return page
+        return await self._lists.page(request)
+
+    async def GetThumbnails(self, request: pb.GetThumbnailsRequest, _context: Context) -> pb.GetThumbnailsResponse:
+        """Show examples small."""
+        return await self._lists.thumbnails(request)
+
+    async def RelabelExamples(self, request: pb.RelabelExamplesRequest, context: Context) -> pb.RelabelExamplesResponse:
+        """Give many examples a label."""
+        return await shield(self._writes.relabel(request), context)
+
+    async def RemoveExamples(self, request: pb.RemoveExamplesRequest, context: Context) -> pb.RemoveExamplesResponse:
+        """Take many examples out of training."""
+        return await shield(self._writes.remove(request), context)
+
+    async def RestoreExamples(self, request: pb.RestoreExamplesRequest, context: Context) -> pb.RestoreExamplesResponse:
+        """Give removed examples back their labels."""
+        return await shield(self._writes.restore(request), context)
+
+    async def RenameLabel(self, request: pb.RenameLabelRequest, context: Context) -> pb.RenameLabelResponse:
+        """Rename a label, or merge it with another."""
+        return await shield(self._writes.rename_label(request), context)
+
+    async def RemoveLabel(self, request: pb.RemoveLabelRequest, context: Context) -> pb.RemoveLabelResponse:
+        """Remove a label with its examples."""
+        return await shield(self._writes.remove_label(request), context)
 
     async def GetExample(self, request: pb.GetExampleRequest, _context: Context) -> pb.GetExampleResponse:
         """Show one example and its history."""
@@ -80,11 +102,12 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         return pb.RelabelExampleResponse(example=await shield(self._relabel(request), context))
 
     async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
-        arguments = self._caller_arguments()
+        arguments = self._writes.caller_arguments()
         self._intake.check_allowed(self._models.get(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.labels.relabel, name, example.sha256, request.label)
         changed = await self._threads.writes.run(relabel, annotator=request.annotator, etag=request.etag, **arguments)
+        self._on_change(name)
         note_effect(model=name, sha256=changed.sha256, label=changed.label)
         return await self._message(changed)
 
@@ -93,7 +116,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         return pb.RemoveExampleResponse(example=await shield(self._remove(request), context))
 
     async def _remove(self, request: pb.RemoveExampleRequest) -> pb.Example:
-        arguments = self._caller_arguments()
+        arguments = self._writes.caller_arguments()
         name, example = await self._find(request)
         remove = partial(self._examples.labels.remove, name, example.sha256, source=request.why)
         removed = await self._threads.writes.run(remove, annotator=request.annotator, etag=request.etag, **arguments)
@@ -159,13 +182,8 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         find = partial(self._examples.labels.find, name, request.sha256, or_removed=or_removed)
         return name, await self._threads.database.run(find)
 
-    def _caller_arguments(self) -> _CallerArguments:
-        """Return the caller, and the quota of labels."""
-        return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
-
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
-        fields = {**vars(example), "added_at": to_timestamp(example.added_at), "etag": example.etag}
-        message = pb.Example(**fields)
+        message = example_message(example)
         if with_image:
             with storage_errors("cannot read the picture"):
                 message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)

@@ -7,8 +7,9 @@ from google.protobuf.message import DecodeError
 
 from regraft.errors import InvalidRequestError
 
-_MAX_FIELDS: Final = 1_000
-"""Of one message, not counting those within others; ours have a dozen. Each may be 2 bytes here, and 200 in memory."""
+_MAX_FIELDS: Final = 10_100
+"""Of one message, not counting those within others; ours have a dozen, or 10,000 hashes. Each may be 2 bytes here, and
+200 in memory."""
 
 _MAX_BATCH: Final = 256
 

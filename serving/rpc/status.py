@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from regraft import errors
+from regraft.v1.classifier_pb2 import PictureError
 
 _STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
     errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -69,6 +70,12 @@ def wait_of(error: BaseException) -> float | None:
     if isinstance(error, errors.OverloadedError):
         return error.retry_after_s
     return _MEMORY_WAIT_S if isinstance(error, MemoryError) else None
+
+
+def picture_error(error: BaseException) -> PictureError:
+    """Return the message of an error of one picture among several."""
+    code, text = status_of(error)
+    return PictureError(code=code.value[0], message=text, reason=reason_of(error))
 
 
 def retry_hint(error: BaseException) -> tuple[tuple[str, str], ...]:

@@ -62,6 +62,11 @@ examples show {SHA256} --name colours
 examples relabel {SHA256} blue --name colours
 {RELEASE}
 examples remove {SHA256} --name colours
+examples restore hashes --name colours
+examples relabel-many blue hashes --name colours
+examples remove-many hashes --name colours
+examples rename red crimson --name colours
+examples remove-label crimson --name colours
 examples export examples --name colours
 backbones remove {NETWORK}-random --store store
 """
@@ -94,6 +99,7 @@ def test_no_command_asks_for_anything_that_it_was_not_told_to(
             (folder / f"{number}.png").write_bytes(picture(colour or label, number + (20 if colour else 0), side_px=32))
     torch.save(timm.create_model(NETWORK.removeprefix("timm/"), num_classes=2).state_dict(), tmp_path / "finished.pth")
     (tmp_path / "store").mkdir()
+    (tmp_path / "hashes").write_text(SHA256)
     commands = COMMANDS.strip().splitlines()
 
     with ServerProcess(tmp_path / "store", "--keep-requests", "1") as server:

@@ -59,7 +59,10 @@ def test_no_rpc_uses_a_disk_on_the_event_loop_whether_its_model_exists_or_not(li
             for field in {"name", "model_name", "id", "sha256"} & {*request.DESCRIPTOR.fields_by_name}:
                 changed = type(request)()
                 changed.CopyFrom(request)
-                setattr(changed, field, "nobody")
+                if request.DESCRIPTOR.fields_by_name[field].is_repeated:
+                    getattr(changed, field)[:] = ["nobody"]
+                else:
+                    setattr(changed, field, "nobody")
                 call(channel, rpc, changed)
                 assert (rpc, field, uses) == (rpc, field, [])
         assert {rpc for rpc, _ in walk} == {*rpcs_of(channel)}
@@ -122,6 +125,7 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     yield f"{service}ReleaseExample", examples_pb2.ReleaseExampleRequest(**whose)
     yield f"{service}RelabelExample", examples_pb2.RelabelExampleRequest(**whose, label="green")
     yield f"{service}RemoveExample", examples_pb2.RemoveExampleRequest(**whose)
+    yield from requests_of_many(service)
     yield f"{service}Suggest", examples_pb2.SuggestRequest(name="colours", with_images=True)
 
     yield f"{service}GetLearningCurve", examples_pb2.GetLearningCurveRequest(name="colours")
@@ -150,3 +154,17 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     service = "/regraft.v1.Reports/"
     yield f"{service}GetReport", reports_pb2.GetReportRequest(name="colours")
     yield f"{service}GetConfusion", reports_pb2.GetConfusionRequest(name="colours")
+
+
+def requests_of_many(service: str) -> Iterator[tuple[str, Any]]:
+    """Yield the RPCs on many examples, likewise."""
+    yield f"{service}RestoreExamples", examples_pb2.RestoreExamplesRequest(name="colours", sha256=[SHA256])
+    relabel = examples_pb2.RelabelExamplesRequest(name="colours", sha256=[SHA256], label="red")
+    yield f"{service}RelabelExamples", relabel
+    yield f"{service}GetThumbnails", examples_pb2.GetThumbnailsRequest(name="colours", sha256=[SHA256])
+    yield f"{service}RemoveExamples", examples_pb2.RemoveExamplesRequest(name="colours", sha256=[SHA256])
+    newest = examples_pb2.ListExamplesRequest.ORDER_NEWEST
+    yield f"{service}ListExamples", examples_pb2.ListExamplesRequest(order=newest, with_predictions=True)
+    rename = examples_pb2.RenameLabelRequest(name="colours", label="green", new_label="lime")
+    yield f"{service}RenameLabel", rename
+    yield f"{service}RemoveLabel", examples_pb2.RemoveLabelRequest(name="colours", label="lime")

@@ -5,7 +5,8 @@ holdout of the first training, which new labels never enter; what the best versi
 to version beside the features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import ArtifactError
+from regraft.stores.labelling.present_names import LabelChange, called_now
 from training.gate.noninferiority import Mask, holm, p_value_of_drop, share
 from training.gate.verdict import AnchorClass, AnchorVerdict
 from training.head.features import Features
@@ -52,6 +54,10 @@ class Anchor:
         rows = np.flatnonzero(features.is_holdout & first)
         labels = tuple(features.labels[features.label_index[row]] for row in rows)
         return Anchor(tuple(features.sha256[row] for row in rows), labels, right[rows], right[rows])
+
+    def called_now(self, changes: Sequence[LabelChange]) -> "Anchor":
+        """Follow changes of labels; pictures of one that was removed keep it."""
+        return replace(self, label=tuple(called_now(label, changes) or label for label in self.label))
 
     def restricted_to(self, features: Features) -> "Anchor":
         """Drop pictures that were removed, or given another label."""

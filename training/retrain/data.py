@@ -155,7 +155,8 @@ def settle_rows(
     rows = [(name, label, sides.is_holdout[name]) for name, label in labels.items() if name in sides.is_holdout]
     labelled = [(label, is_holdout) for _, label, is_holdout in rows]
     seen = {old.labels[index] for index in np.unique(old.label_index)}  # an imported classifier may know others
-    refuse_unseen(old.labels, seen, labelled, f"{model}:{champion.version}")
+    kept = [label for label in old.labels if label not in champion.removed_labels]
+    refuse_unseen(kept, seen, labelled, f"{model}:{champion.version}")
     return SettledRows(rows, sides, settle_classes(old.labels, labelled))
 
 
@@ -209,7 +210,7 @@ def gather(
         PreconditionError: fewer than two classes are left.
         StorageError: the examples cannot be read, or the sides not kept.
     """
-    (sent, excluded), stored = learned_from(examples, model, champion.features), examples.split.sides(model)
+    (sent, excluded), stored = learned_from(examples, model, champion), examples.split.sides(model)
     before = champion.features
     labels = labels_in_force(before, {example.sha256: example.label for example in sent}, excluded)
     files = {sha256: examples.image_file(sha256) for sha256 in labels}
@@ -244,7 +245,7 @@ def gather(
         new_rows(before, features),
         (*unusable, *settled.left_out),
         assemble(before.labels, settled.lost, embeddings),
-        tuple(settled.remarks),
+        (*champion.remarks, *settled.remarks),
         quarantined,
         quarantined.missing(_read_as(champion, quarantined, wrong)),
     )
@@ -282,17 +283,19 @@ def _read_as(champion: StoredVersion, quarantined: QuarantinedRows, wrong: Seque
         yield answers_then.get(sha256, champion.features.labels[answer])
 
 
-def learned_from(examples: ExamplesStore, model: str, features: Features) -> tuple[list[Example], set[str]]:
+def learned_from(examples: ExamplesStore, model: str, champion: StoredVersion) -> tuple[list[Example], set[str]]:
     """Return the examples to learn from, and hashes of excluded pictures.
 
-    Excluded are the ones that were removed, and those that are known under a label that is in quarantine now. A picture
-    that is known under another label keeps that one.
+    Excluded are the ones that were removed, also with their label, and those that are known under a label that is in
+    quarantine now. A picture that is known under another label keeps that one.
     """
-    sent, labels = examples.labels.sent(model), {sha256: label for sha256, label, _ in rows_of(features)}
+    sent, labels = examples.labels.sent(model), {sha256: label for sha256, label, _ in rows_of(champion.features)}
     excluded = {
         example.sha256 for example in sent if example.quarantine and labels.get(example.sha256) == example.label
     }
-    return [example for example in sent if not example.quarantine], excluded | examples.labels.removed(model)
+    learned = [example for example in sent if not example.quarantine]
+    excluded |= champion.removed - {example.sha256 for example in learned}
+    return learned, excluded | examples.labels.removed(model)
 
 
 def embed_missing(

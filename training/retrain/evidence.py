@@ -154,7 +154,7 @@ def anchor_of(
         features, sent = champion.features, [example.sha256 for example in examples.labels.sent(model)]
         right = champion.probabilities(features.embedding).argmax(axis=1) == features.label_index
         anchor = Anchor.begin(features, right, ~np.isin(features.sha256, sent))
-    return anchor.restricted_to(challenger)
+    return anchor.called_now(champion.changes).restricted_to(challenger)
 
 
 def answered_rightly(anchor: Anchor, features: Features, head: Head) -> npt.NDArray[np.bool_]:

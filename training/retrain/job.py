@@ -102,7 +102,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)
         return
-    champion = read_champion(store, job.model)
+    champion = read_champion(store, job.model, examples.label_changes)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
     if _finish_without_news(champion, data, examples, job):
@@ -142,6 +142,7 @@ def _finish_without_news(champion: StoredVersion, data: RetrainData, examples: E
 def _build(champion: StoredVersion, data: RetrainData, fitted: FittedHead, job: RetrainJob) -> Challenger:
     card = champion.artifact.card
     provenance = Provenance.of_refit(job.model, "retrain", card, champion.version, job.settings)
+    provenance = replace(provenance, labels_as_of=champion.labels_as_of)
     return build(backbone_of(champion.artifact), fitted, data.features, provenance, additional=data.additional)
 
 

@@ -3,7 +3,7 @@
 A retrain changes the head alone; a refresh may bring another backbone, or a fine-tuned one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from regraft.label_rules import nfc
 from regraft.machine import user_name
 from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.present_names import LabelChange, called_now
 from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import job_lock
 from training.backbones.cache import weights_origin
@@ -200,12 +201,12 @@ def refresh(
     store, name = ModelStore(settings.store), settings.name
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or SilentListener())
     with job_lock(examples, name), coordinator_for(settings) as coordinator:
-        champion = read_champion(store, name)
+        champion = read_champion(store, name, examples.label_changes)
         context, settings = _with_target_error(context, champion.artifact.card)
         quarantined = _quarantined(champion, examples, name, context)
         collected = collect(champion, settings.data, examples, name, context)
         candidate = make_candidate(collected.dataset, context, coordinator)
-        challenger = build_challenger(candidate, name, settings, parent_version=champion.version)
+        challenger = build_challenger(candidate, name, settings, champion.version, champion.labels_as_of)
         anchor = anchor_of(champion, store, examples, name, candidate.features)
         terms = Terms(limits, quarantined=quarantined, anchor=anchor)
         findings = _judge(champion, candidate, collected, examples, store, context, terms)
@@ -293,8 +294,8 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
     """
     dataset = scan(data, context.progress, context.settings.group_by)
     folder_files = {image.sha256: image.path for image in dataset.images}
-    learned_examples, excluded = learned_from(examples, name, champion.features)
-    in_folder = {image.sha256: nfc(image.label) for image in dataset.images if image.sha256 not in excluded}
+    learned_examples, excluded = learned_from(examples, name, champion)
+    in_folder = _labels_now(dataset, examples.label_changes.since(name), excluded)
     sent = {example.sha256: example for example in learned_examples}
     in_force = {sha256: example.label for sha256, example in sent.items()}
     labels = labels_in_force(champion.features, in_folder | in_force, excluded)
@@ -332,8 +333,18 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
             is_settled=True,
         ),
         images(settled.lost),
-        (*settled.remarks, *_label_conflicts(in_folder, in_force)),
+        (*champion.remarks, *settled.remarks, *_label_conflicts(in_folder, in_force)),
     )
+
+
+def _labels_now(dataset: Dataset, changes: Sequence[LabelChange], excluded: Collection[str]) -> dict[str, str]:
+    """Return what the labels of a folder are called now, by hash.
+
+    A folder says the same for years, so it follows every change that there ever was.
+    """
+    called = {label: called_now(label, changes) for label in {image.label for image in dataset.images}}
+    labels = ((image.sha256, called[image.label]) for image in dataset.images if image.sha256 not in excluded)
+    return {sha256: label for sha256, label in labels if label is not None}
 
 
 def _label_conflicts(in_folder: Mapping[str, str], sent: Mapping[str, str]) -> Iterator[str]:

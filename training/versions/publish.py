@@ -28,6 +28,7 @@ from regraft.model.card import (
     Reference,
 )
 from regraft.model.drift import reference_of
+from regraft.model.fitted_pictures import unseen_arrays
 from regraft.model.session import open_session
 from regraft.stores.images import ImageFile
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, STATE_FILE, ModelStore
@@ -63,6 +64,7 @@ class Challenger:
         additional: rows beside them that the head was fitted on too.
         anchor: what the best versions up to this one answered; None of one that begins anew.
         state: the file of the weights that torch goes on from; None where none is kept with this version.
+        unseen: arrays of the out-of-fold answers, see `regraft.model.fitted_pictures`.
     """
 
     model: onnx.ModelProto
@@ -71,6 +73,7 @@ class Challenger:
     additional: Additional | None = None
     anchor: Anchor | None = None
     state: bytes | None = None
+    unseen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Provenance:
         recipe: every number that the run went by.
         parent_version: the champion before.
         choice: why this strategy and not another, where there were two.
+        labels_as_of: as in `ModelCard`.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Provenance:
     recipe: Mapping[str, RecipeValue] = field(default_factory=dict)
     parent_version: int | None = None
     choice: Choice | None = None
+    labels_as_of: str = ""
 
     @staticmethod
     def of_refit(
@@ -101,7 +106,8 @@ class Provenance:
     ) -> "Provenance":
         """Return that of a version which refits a parent's head."""
         refitted: dict[str, Any] = {each: parent.settings[each] for each in REFIT_SETTINGS if each in parent.settings}
-        return Provenance(name, strategy, {**refitted, **settings}, parent.seed, parent.recipe, version)
+        asked = {**refitted, **settings}
+        return Provenance(name, strategy, asked, parent.seed, parent.recipe, version, labels_as_of=parent.labels_as_of)
 
 
 def build(
@@ -149,9 +155,14 @@ def build(
         choice=provenance.choice,
         libraries=library_versions(),
         created_at=utc_now(),
+        labels_as_of=provenance.labels_as_of,
     )
     model = graft(backbone.model, fitted.head, card)
-    return Challenger(model, card, features, additional, state=state if isinstance(state, bytes) else None)
+    rows, probabilities = fitted.unseen.rows, fitted.unseen.probabilities
+    unseen = unseen_arrays(rows, probabilities, features.train().label_index)
+    return Challenger(
+        model, card, features, additional, state=state if isinstance(state, bytes) else None, unseen=unseen
+    )
 
 
 def _kept_state(state: bytes) -> KeptState:
@@ -233,6 +244,7 @@ def publish(
         onnx.save_model(challenger.model, folder / MODEL_FILE)
         arrays = challenger.additional.arrays() if challenger.additional else {}
         arrays |= challenger.anchor.arrays() if challenger.anchor else {}
+        arrays |= challenger.unseen
         challenger.features.save(folder / FEATURES_FILE, arrays)
         page = render(challenger.card, findings, left_out, thumbnails, looked)
         (folder / REPORT_FILE).write_text(page, encoding="utf-8", errors="backslashreplace")

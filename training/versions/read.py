@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +18,14 @@ from regraft.model.card import EmbeddingKey, ModelCard
 from regraft.model.session import arithmetic_here
 from regraft.progress import Progress
 from regraft.stores.images import ImageFile
+from regraft.stores.labelling.present_names import LabelChange, called_now
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.backbones.cache import embedding_cache
 from training.head.additional import Additional
 from training.head.features import Embedder, Features, load_features, provider_for
+
+if TYPE_CHECKING:  # it takes SQLAlchemy, which an evaluation spares
+    from regraft.stores.labelling.label_changes import LabelChanges
 
 
 @dataclass(frozen=True)
@@ -28,25 +34,56 @@ class StoredVersion:
 
     A champion's features have labels in their one form, see `regraft.label_rules.nfc`; its card has them as
     published.
+
+    Attributes:
+        changes: of labels, later than those that its card follows; the features' labels are as they are called after.
+        removed: hashes of its pictures whose label was removed by such a change; they take no part any more.
     """
 
     version: int
     artifact: Artifact
     features: Features
     additional: Additional | None
+    changes: tuple[LabelChange, ...] = ()
+    removed: frozenset[str] = frozenset()
 
     def probabilities(self, embedding: FloatArray) -> FloatArray:
         """Return probabilities [n, K] of embeddings [n, D], over the features' labels."""
         probabilities, labels = self.artifact.head.probabilities(embedding), self.features.labels
         answers = np.zeros((len(probabilities), len(labels)), np.float32)
         for column, label in enumerate(self.artifact.card.labels):
-            answers[:, labels.index(label if label in labels else nfc(label))] += probabilities[:, column]
+            now = label if label in labels and not self.changes else called_now(label, self.changes) or nfc(label)
+            answers[:, labels.index(now)] += probabilities[:, column]
         return answers
+
+    @property
+    def labels_as_of(self) -> str:
+        """The time up to which its features' labels follow changes."""
+        return self.changes[-1].at if self.changes else self.artifact.card.labels_as_of
+
+    @property
+    def removed_labels(self) -> frozenset[str]:
+        """The features' labels that no row's label is any more, since they were removed."""
+        gone = {nfc(label) for label in self.artifact.card.labels if called_now(label, self.changes) is None}
+        return frozenset(gone - {called_now(label, self.changes) for label in self.artifact.card.labels})
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences on the changes of its labels, without a full stop."""
+        names = [nfc(label) for label in self.artifact.card.labels]
+        said = []
+        for change in self.changes:
+            if change.label in names:
+                kept = change.new_label is not None
+                what = "its answers with it count as that" if kept else "its pictures of it take no part"
+                said.append(f"{change}, after version {self.version}: {what}")
+                names = [change.new_label or name if name == change.label else name for name in names]
+        return tuple(said)
 
     @property
     def is_in_one_form(self) -> bool:
         """True where card and features have the very same labels."""
-        return set(self.features.labels) == set(self.artifact.card.labels)
+        return set(self.features.labels) == set(self.artifact.card.labels) and not self.removed_labels
 
     @property
     def key(self) -> EmbeddingKey:
@@ -66,8 +103,10 @@ def key_here(card: ModelCard) -> EmbeddingKey:
     return card.embedding_key.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
 
-def read_champion(store: ModelStore, model: str) -> StoredVersion:
-    """Read the champion, with labels in their one form.
+def read_champion(store: ModelStore, model: str, changes: "LabelChanges | None" = None) -> StoredVersion:
+    """Read the champion, with labels as they are called now.
+
+    They are in their one form, and follow the model's ``changes``, if given.
 
     Raises:
         PreconditionError: there is none.
@@ -76,7 +115,9 @@ def read_champion(store: ModelStore, model: str) -> StoredVersion:
     version = store.champion(model)
     if version is None:
         raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
-    return _in_one_form(read_version(store, model, version))
+    champion = read_version(store, model, version)
+    later = changes.since(model, champion.artifact.card.labels_as_of) if changes else ()
+    return _as_called_now(replace(champion, changes=tuple(later)))
 
 
 def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
@@ -92,13 +133,19 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
     return StoredVersion(version, file, load_features(features), Additional.read(features))
 
 
-def _in_one_form(champion: StoredVersion) -> StoredVersion:
-    """Merge classes whose labels have one form."""
-    before = champion.features
-    labels = tuple(dict.fromkeys(map(nfc, before.labels)))
-    if labels == before.labels:
+def _as_called_now(champion: StoredVersion) -> StoredVersion:
+    """Merge classes whose labels have one form, or one name by now.
+
+    A label that was removed stays, with its pictures, so that these keep their sides; they are named apart.
+    """
+    before, changes = champion.features, champion.changes
+    is_gone = np.array([called_now(label, changes) is None for label in before.labels])
+    names = [called_now(label, changes) or nfc(label) for label in before.labels]
+    champion = replace(champion, removed=frozenset(compress(before.sha256, is_gone[before.label_index])))
+    labels = tuple(dict.fromkeys(names))
+    if tuple(names) == before.labels:
         return champion
-    index = np.array([labels.index(nfc(label)) for label in before.labels], np.int64)
+    index = np.array([labels.index(name) for name in names], np.int64)
     features = replace(before, labels=labels, label_index=index[before.label_index])
     additional = champion.additional
     if additional is not None:

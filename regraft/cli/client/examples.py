@@ -1,16 +1,20 @@
 """The commands ``regraft examples``: the labelled pictures of a server."""
 
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from regraft.cli import terminal
 from regraft.cli.json_output import message_to_dict, picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.client.message_values import time_text
+from regraft.client.message_values import time_text, to_timestamp
 from regraft.datasets.labelled_files import write_list, write_picture
 from regraft.errors import InvalidRequestError
 from regraft.machine import user_name
@@ -19,36 +23,129 @@ from regraft.v1 import examples_pb2
 _Hash = Annotated[str, typer.Argument(help="The SHA-256 of the picture, or its beginning.")]
 
 
+class Order(StrEnum):
+    """An order of `regraft examples list`."""
+
+    HASH = "hash"
+    NEWEST = "newest"
+    LIKELY_WRONG = "likely-wrong"
+    LEAST_SURE = "least-sure"
+    MOST_NOVEL = "most-novel"
+
+
+class Outcome(StrEnum):
+    """What the served version makes of a label."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+
+
+class Split(StrEnum):
+    """The side of the split."""
+
+    TRAINING = "training"
+    HOLDOUT = "holdout"
+    UNDECIDED = "undecided"
+
+
 @asks_a_server
 def list_examples(
     server: Connection,
     label: Annotated[str, typer.Option(help="Of this label only.")] = "",
+    split: Annotated[Split | None, typer.Option(help="Of this side; undecided: no retrain has used it yet.")] = None,
+    source: Annotated[str, typer.Option(help="From this source only.")] = "",
+    annotator: Annotated[str, typer.Option(help="Whose label this annotator set.")] = "",
+    outcome: Annotated[Outcome | None, typer.Option(help="Those that the served version answers so.")] = None,
+    suspected: Annotated[bool, typer.Option("--suspected", help="Only those whose label is likely wrong.")] = False,
     quarantined: Annotated[
         bool, typer.Option("--quarantined", help="Only those that no retrain learns from until somebody has looked.")
     ] = False,
+    since: Annotated[str, typer.Option(help="Only those added then or later, such as 2026-05-01.")] = "",
+    order: Annotated[Order, typer.Option(help="Which come first.")] = Order.HASH,
+    most: Annotated[int, typer.Option(help="The most to list; all if 0.", min=0)] = 0,
+    predictions: Annotated[bool, typer.Option("--predictions", help="With what the served version answers.")] = False,
     name: Name = "",
     as_json: Json = False,
 ) -> None:
     """List the examples in force; with --json one a line."""
-    rows = terminal.table("sha256", "label", "source", "group", "added", *(["why"] if quarantined else []))
-    count = 0
+    of_predictions = order in (Order.LIKELY_WRONG, Order.LEAST_SURE, Order.MOST_NOVEL)
+    with_predictions = predictions or suspected or outcome is not None or of_predictions
+    request = {
+        "name": name,
+        "label": label,
+        "split": _value(examples_pb2.Split, "SPLIT", split),
+        "source": source,
+        "annotator": annotator,
+        "outcome": _value(examples_pb2.ListExamplesRequest.Outcome, "OUTCOME", outcome),
+        "suspected": suspected,
+        "quarantined": quarantined,
+        "since": _time(since),
+        "order": _value(examples_pb2.ListExamplesRequest.Order, "ORDER", None if order is Order.HASH else order),
+        "with_predictions": with_predictions,
+        "page_size": most,
+    }
+    rows = terminal.table(
+        "sha256",
+        "label",
+        *(["answer", "probability", "suspicion", "novelty"] if with_predictions else []),
+        "source",
+        "group",
+        "added",
+        *(["why"] if quarantined else []),
+    )
+    count = pending = 0
     with Client(server) as client:
-        examples = client.list_examples(name=name, label=label, quarantined=quarantined)
-        for count, example in enumerate(examples, start=1):  # noqa: B007 - the last is shown
-            if as_json:
-                print_json(picture_to_dict(example))
-            else:
-                why = [example.quarantine] if quarantined else []
-                added = time_text(example.added_at)
-                rows.add_row(example.sha256[:12], example.label, example.source, example.group, added, *why)
-    if quarantined and not as_json:
-        if count:
-            terminal.out.print(rows)
+        for page in client.example_pages(**request):
+            pending = page.predictions_pending
+            for example in page.examples[: most - count if most else None]:
+                count += 1
+                if as_json:
+                    print_json(picture_to_dict(example))
+                else:
+                    rows.add_row(*_cells(example, with_predictions, quarantined))
+            if most and count >= most:
+                break
+    if pending:
+        terminal.remark(f"the answers to {pending} examples are still to be made: ask again in a moment")
+    if as_json:
+        return
+    if count:
+        terminal.out.print(rows)
+    if quarantined:
         terminal.line(f"{count} in quarantine" + ("; `regraft examples release HASH` lets one out" if count else ""))
-    elif not as_json:
-        if count:
-            terminal.out.print(rows)
-        terminal.line(f"{count} examples" if count else "no examples yet: send some with `regraft label`")
+    elif count or any((label, split, source, annotator, outcome, suspected, since)):
+        terminal.line(f"{count} examples")
+    else:
+        terminal.line("no examples yet: send some with `regraft label`")
+
+
+def _value(enum: EnumTypeWrapper, prefix: str, word: str | None) -> int:
+    """Return the value of an enum that a word names; 0 for none."""
+    return enum.Value(f"{prefix}_{word.replace('-', '_').upper()}") if word else 0
+
+
+def _time(text: str) -> Timestamp | None:
+    """Return the time of a text, in UTC unless it says otherwise."""
+    try:
+        time = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: need a time, such as 2026-05-01T12:00", param_hint="--since") from None
+    if time is None:
+        return None
+    return to_timestamp((time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat())
+
+
+def _cells(example: examples_pb2.Example, with_predictions: bool, quarantined: bool) -> list[str]:
+    """Return an example's cells of the table."""
+    answer: list[str] = []
+    if with_predictions:
+        prediction = example.prediction
+        suspicion = f"{prediction.suspicion:.2f}" if prediction.HasField("suspicion") else ""
+        answer = [prediction.label, f"{prediction.probability:.2f}", suspicion, f"{prediction.novelty:.2f}"]
+        answer = answer if example.HasField("prediction") else [""] * len(answer)
+    why = [example.quarantine] if quarantined else []
+    added = time_text(example.added_at)
+    return [example.sha256[:12], example.label, *answer, example.source, example.group, added, *why]
 
 
 @asks_a_server

@@ -22,6 +22,9 @@ examples = sa.Table(
     sa.Column("quarantine", sa.Text, nullable=False, server_default=""),
     sa.Column("vouched_by", sa.Text, nullable=False, server_default=""),
     sa.Column("is_original", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("annotator", sa.Text, nullable=False, server_default=""),
+    sa.Index("examples_by_time", "model", "added_at", "sha256"),
+    sa.Index("examples_by_label", "model", "label", "sha256"),
     sa.Index("examples_in_quarantine", "model", "sha256", sqlite_where=_ASIDE, postgresql_where=_ASIDE),
 )
 
@@ -37,12 +40,51 @@ label_history = sa.Table(
     sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("caller", sa.Text, nullable=False),
     sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("change", sa.Integer),  # of `label_changes`, which it is part of; none: it was set by itself
     sa.Index("label_history_of_an_example", "model", "sha256"),
     sa.Index("label_history_of_a_caller", "caller", "at"),
     sa.Index("label_history_by_time", "model", "at"),
     sa.Index("label_history_in_turn", "model", "id"),
 )
 """Every label of every example; only appended to. `examples` has those in force."""
+
+label_changes = sa.Table(
+    "label_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("new_label", sa.Text),  # none: the label was removed
+    sa.Column("annotator", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),  # microseconds; of a model each is later than the one before
+    sa.Column("last_entry", sa.Integer, nullable=False),  # of `label_history` before it
+    sa.Index("label_changes_in_turn", "model", "at", unique=True),
+)
+"""Labels that were renamed or removed; only appended to. Versions follow those that are older than their data."""
+
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("head", sa.String(16), primary_key=True),
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("of_label", sa.Text, nullable=False),  # of the example when it was made; it holds for no other
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("label_probability", sa.Float),  # none: the head does not know the label
+    sa.Column("novelty", sa.Float, nullable=False),
+    sa.Column("doubt", sa.Float, nullable=False),  # of the label; -1: the head does not know it
+    sa.Column("is_right", sa.Boolean, nullable=False),
+    sa.Column("is_suspected", sa.Boolean, nullable=False),
+    sa.Column("is_unseen", sa.Boolean, nullable=False),
+    sa.Index("predictions_by_doubt", "model", "head", "doubt", "sha256"),
+    sa.Index("predictions_by_probability", "model", "head", "probability", "sha256"),
+    sa.Index("predictions_by_novelty", "model", "head", "novelty", "sha256"),
+    sqlite_with_rowid=False,  # found by hash, in order of the hashes, with one look
+)
+"""Answers of heads on examples; can be made anew."""
 
 splits = sa.Table(
     "splits",

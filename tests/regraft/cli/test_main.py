@@ -109,7 +109,11 @@ COMMANDS = {
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
     "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
     "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",
-    "examples list": SERVER + "--label= --quarantined --name= --json",
+    "examples list": SERVER
+    + (
+        "--label= --split= --source= --annotator= --outcome= --suspected --quarantined --since= --order=hash --most=0 "
+        "--predictions --name= --json"
+    ),
     "examples show": SERVER + "SHA256 --name= --json",
     "examples relabel": SERVER + "SHA256 LABEL --name= --json",
     "examples remove": SERVER + "SHA256... --why= --name= --json",
@@ -117,6 +121,11 @@ COMMANDS = {
     "examples neighbours": SERVER + "PICTURE --count=10 --name= --json",
     "examples map": SERVER + "--name= --json",
     "examples curve": SERVER + "--name= --json",
+    "examples relabel-many": SERVER + "LABEL HASHES --name= --json",
+    "examples remove-many": SERVER + "HASHES --why= --name= --json",
+    "examples restore": SERVER + "HASHES --name= --json",
+    "examples rename": SERVER + "LABEL NEW_LABEL --merge --why= --name= --json",
+    "examples remove-label": SERVER + "LABEL --why= --name= --json",
     "examples export": SERVER + "FOLDER --label= --name= --json",
 }
 

@@ -72,18 +72,6 @@ def test_a_change_bound_to_a_state_is_made_in_that_state_only(examples_store: Ex
     assert labels.relabel(MODEL, sha256, "red", etag=removed.etag).label == "red"
 
 
-def test_examples_are_read_a_part_at_a_time(examples_store: ExamplesStore) -> None:
-    for number in range(6):
-        examples_store.add(MODEL, data(number), "red" if number % 2 else MOEWE)
-    hashes = sorted(image_hash(data(number)) for number in range(6))
-
-    def read(**which: str | int) -> list[str]:
-        return [example.sha256 for example in examples_store.labels.in_force(MODEL, **which)]  # type: ignore[arg-type]
-
-    assert [read(most=4), read(after=hashes[3], most=4)] == [hashes[:4], hashes[4:]]
-    assert read(label=MAC) == sorted(image_hash(data(number)) for number in (0, 2, 4))
-
-
 def test_a_store_that_has_both_forms_of_a_label_has_one_label(examples_store: ExamplesStore, database: str) -> None:
     examples_store.add(MODEL, data(1), MOEWE)
     examples_store.add(MODEL, data(2), "x")

@@ -14,10 +14,12 @@ import pytest
 from regraft.errors import NotFoundError, PreconditionError, StorageError, TrainingError
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.artifact import read
+from regraft.model.fitted_pictures import FittedPictures
 from regraft.stores.database.engine import open_database, sqlite_url
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob, RetrainJobs
+from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from regraft.stores.recovery import OUT_OF_MEMORY, job_lock, settle_interrupted
 from tests.tiny import SPEC, picture
@@ -171,6 +173,80 @@ def test_a_relabelled_image_takes_the_new_label_and_keeps_its_split(workshop: Wo
     assert features.labels[features.label_index[row]] == "blue"
     assert bool(features.is_holdout[row]) is held
     assert len(features.sha256) == len(workshop.features(1).sha256)
+
+
+def test_a_renamed_label_reaches_the_pictures_that_only_the_champion_has_and_nothing_is_lost(
+    workshop: Workshop,
+) -> None:
+    workshop.add("red", new_pictures("red", 3, 1))
+    first = workshop.retrain()
+    change = workshop.examples.label_changes.rename(MODEL, "red", "crimson", annotator="ada").change
+    workshop.add("crimson", new_pictures("red", 6, 2)[3:6])
+
+    job = workshop.retrain()
+
+    card = workshop.artifact(3).card
+    assert (job.state, card.labels, card.labels_as_of) == (JobState.SUCCEEDED, ("blue", "crimson"), change.at)
+    before, now = workshop.features(2), workshop.features(3)
+    assert len(now.sha256) == len(before.sha256) + 3
+    assert (now.label_index == 1).sum() == (before.label_index == 1).sum() + 3
+    verdict = job.verdict or {}
+    assert verdict["anchor"]["images"] == (first.verdict or {})["anchor"]["images"], (
+        "what the best answered still counts"
+    )
+    assert verdict["champion_accuracy"] == verdict["champion_known_accuracy"] == 1.0, "its red is their crimson"
+    assert any("'red' is called 'crimson'" in each and "count as that" in each for each in verdict["cautions"])
+    assert workshop.retrain().state is JobState.REFUSED, "the change is followed once"
+
+
+def test_a_label_that_was_merged_is_judged_by_the_sum_of_both_and_the_old_name_may_be_given_anew(
+    tmp_path: Path,
+) -> None:
+    workshop = open_workshop(tmp_path, labels=("blue", "green", "red"))
+    workshop.examples.label_changes.rename(MODEL, "green", "blue", merge=True, known=KnownLabels(("blue", "green")))
+    workshop.add("green", new_pictures("grey", 6, 2))
+
+    job = workshop.retrain()
+
+    now = workshop.features(2)
+    assert (job.state, now.labels) == (JobState.SUCCEEDED, ("blue", "red", "green"))
+    assert (now.label_index == 0).sum() == 2 * (now.label_index == 1).sum()
+    assert (now.label_index == 2).sum() == 8, "those that were sent under the name since"
+    assert (job.verdict or {})["champion_known_accuracy"] == 1.0
+    workshop.examples.close()
+
+
+def test_a_removed_label_takes_its_pictures_along_and_the_gate_judges_by_what_both_know(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path, labels=("blue", "green", "red"))
+    workshop.add("green", new_pictures("green", 3, 1))
+    workshop.examples.label_changes.remove(MODEL, "green")
+    back = known("green", held=True)
+    workshop.add("red", [back])
+    workshop.vouch(back, "red")
+
+    job = workshop.retrain()
+
+    now = workshop.features(2)
+    assert (job.state, now.labels) == (JobState.SUCCEEDED, ("blue", "red")), job.message
+    assert len(now.sha256) == len(workshop.features(1).sha256) * 2 // 3 + 1
+    assert bool(now.is_holdout[now.sha256.index(image_hash(back))]) is True, "it keeps the side that it had"
+    cautions = (job.verdict or {})["cautions"]
+    assert any("'green' was removed since" in each for each in cautions)
+    assert any("'green' leaves: no image bears its label any more" in each for each in cautions)
+    workshop.examples.close()
+
+
+def test_a_version_keeps_the_answers_of_heads_that_had_not_seen_the_picture(workshop: Workshop) -> None:
+    workshop.add("green", new_pictures("green", 10, 4))
+    workshop.retrain()
+
+    train = workshop.features(2).train()
+    fitted = FittedPictures.read(workshop.store.folder(MODEL, 2) / FEATURES_FILE)
+    assert [each.decode() for each in fitted.sha256] == list(train.sha256)
+    np.testing.assert_array_equal(fitted.label_index, train.label_index)
+    np.testing.assert_array_equal(fitted.answer_index, train.label_index)
+    assert (fitted.label_probability > 0.5).all()
+    np.testing.assert_array_equal(fitted.rows([train.sha256[3], "0" * 64]), [3, -1])
 
 
 def test_nothing_new_is_refused_without_a_new_version(workshop: Workshop) -> None:

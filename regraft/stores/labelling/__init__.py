@@ -1,0 +1,1 @@
+"""Many labelled pictures at once: pages of a list, and changes."""
