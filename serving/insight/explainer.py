@@ -13,6 +13,7 @@ import numpy as np
 
 from regraft.errors import InvalidRequestError, OverloadedError
 from regraft.image.decode import decode_crop
+from regraft.image.decoding_cost import DecodingCost
 from regraft.image.encode import encode_png
 from regraft.image.occlusion import Heat, heat_of, hidden_in_turn, tinted
 from regraft.image.spec import Crop
@@ -72,7 +73,8 @@ class Explainer:
         labels = [nfc(each) for each in served.card.labels]
         if label and nfc(label) not in labels:
             raise InvalidRequestError(f"label: {served.name} has no {label!r}")
-        async with self._one_at_a_time(), self._decoded(served, image) as crop:
+        async with self._room(served, image) as cost, self._one_at_a_time():
+            crop = await self._crop(served, image, cost)
             crops = [crop, *hidden_in_turn(crop)]
             requests = (InferenceRequest(each, served.card.image, served.head) for each in crops)
             runs = await asyncio.gather(*(served.backbone.infer(request, background=True) for request in requests))
@@ -90,18 +92,20 @@ class Explainer:
             InvalidImageError: the bytes are no picture.
             OverloadedError: there is no memory for the picture now.
         """
-        async with self._decoded(served, image) as crop:
-            request = InferenceRequest(crop, served.card.image, served.head)
+        async with self._room(served, image) as cost:
+            request = InferenceRequest(image, served.card.image, served.head, cost.pixels)
             return (await served.backbone.infer(request, background=True)).output.embedding
 
     @asynccontextmanager
-    async def _decoded(self, served: ServedModel, image: bytes) -> AsyncIterator[Crop]:
-        """Decode a picture within the memory that pictures may take."""
-        spec = served.card.image
-        cost = await self._memory.cost(image, spec)
+    async def _room(self, served: ServedModel, image: bytes) -> AsyncIterator[DecodingCost]:
+        """Hold the memory of a picture, encoded and decoded, while it waits too."""
+        cost = await self._memory.cost(image, served.card.image)
         with await self._memory.take([cost], caller(), patient=False):
-            limits = self._models.limits.at_most(cost.pixels)
-            yield await self._threads.pictures.run(decode_crop, image, spec, limits)
+            yield cost
+
+    async def _crop(self, served: ServedModel, image: bytes, cost: DecodingCost) -> Crop:
+        limits = self._models.limits.at_most(cost.pixels)
+        return await self._threads.pictures.run(decode_crop, image, served.card.image, limits)
 
     @asynccontextmanager
     async def _one_at_a_time(self) -> AsyncIterator[None]:

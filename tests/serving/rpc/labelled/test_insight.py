@@ -1,6 +1,7 @@
 """Neighbours, map and explanations over gRPC."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import pytest
@@ -105,6 +106,17 @@ def test_a_labelled_picture_is_explained_by_its_hash_where_its_bytes_are_kept(cl
 
     assert explained.label == "red"
     assert code_of(client.explain, sha256=image_hash(picture("red", 1))) == "NOT_FOUND"
+
+
+def test_explanations_that_wait_are_bounded(live: LiveServer) -> None:
+    with ThreadPoolExecutor(10) as pool, live.busy_lanes():
+        calls = [pool.submit(live.client.explain, image=picture("red", number)) for number in range(10)]
+        refused = next(as_completed(calls))
+
+    with pytest.raises(RemoteError, match="too many explanations") as caught:
+        refused.result()
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    assert {call.result().label for call in calls if call is not refused} == {"red"}
 
 
 @pytest.mark.parametrize("rpc", ["neighbours", "explain"])
