@@ -62,6 +62,9 @@ def main() -> None:
         spec = read(model).card.image
         session = open_session(model, provider="cpu", threads=1).session
         crops = list(map_ahead(lambda file: decode_crop(file.read_bytes(), spec), files))
+        # An installed program has its byte code; here the first round makes it, whatever this environment says.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(scratch) / "bytecode")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [*module_command("regraft.cli"), "evaluate", "bench", str(data), "--store", str(store), "--json"]
 
         def decode() -> None:
@@ -80,7 +83,7 @@ def main() -> None:
                 list(pool.map(decode_and_run, files))
 
         def evaluate() -> None:
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, env=environment, check=True, capture_output=True)
 
         works = {
             "decoding": decode,

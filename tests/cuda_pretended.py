@@ -66,11 +66,17 @@ def in_pretended_cuda(arguments: list[str], folder: Path) -> Child:
     capi = folder / "onnxruntime/capi"
     capi.mkdir(parents=True)
     (folder / "onnxruntime/__init__.py").write_text(_PACKAGE)
-    (capi / "libonnxruntime_providers_cuda.so").symlink_to(_ctypes.__file__)  # any library that can be loaded
+    for library in (capi / "libonnxruntime_providers_cuda.so", folder / "libcuda.so.1"):
+        library.symlink_to(_ctypes.__file__)  # any library that can be loaded
     child = subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(folder), "REGRAFT_CACHE": str(folder / "cache")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "LD_LIBRARY_PATH": str(folder),
+            "REGRAFT_CACHE": str(folder / "cache"),
+        },
         capture_output=True,
         text=True,
         check=False,

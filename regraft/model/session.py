@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
+_DRIVER: Final = "libcuda.so.1"
 _CUDA: Final = "CUDAExecutionProvider"
 _NO_MEMORY: Final = "Failed to allocate memory for requested buffer"
 """Of both providers' arenas; the error's class is the one of any other failure."""
@@ -207,11 +208,14 @@ def _why_cuda_cannot_load(ort: Any) -> str:  # noqa: ANN401 - the package ships 
     """Return the reason why CUDA cannot load, or nothing."""
     if _CUDA not in ort.get_available_providers():
         return "the installed onnxruntime has no CUDA provider: pip install 'regraft[gpu]' in a fresh environment"
+    try:
+        ctypes.CDLL(_DRIVER)  # first, since without it all of CUDA's own libraries are loaded in vain
+    except OSError as error:
+        return f"the CUDA provider's library cannot be loaded ({error}): is the NVIDIA driver installed?"
     ort.preload_dlls()
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        hint = ": is the NVIDIA driver installed?" if "libcuda.so" in str(error) else ""
-        return f"the CUDA provider's library cannot be loaded ({error}){hint}"
+        return f"the CUDA provider's library cannot be loaded ({error})"
     return ""
