@@ -4,7 +4,7 @@ Each takes 26 runs of the network. They go through the lanes behind every reques
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -62,15 +62,20 @@ class Explainer:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def explain(self, served: ServedModel, image: bytes, label: str = "") -> Explanation:
+    async def explain(self, served: ServedModel, image: bytes, labels: Sequence[str], label: str = "") -> Explanation:
         """Explain an answer to an encoded picture, or why it is not another label.
+
+        Args:
+            served: that answers.
+            image: the picture.
+            labels: of its head, as they are called now.
+            label: one of them; the answer if empty.
 
         Raises:
             InvalidImageError: the bytes are no picture.
             InvalidRequestError: the model has no such label.
             OverloadedError: too many wait, or there is no memory for the picture now.
         """
-        labels = [nfc(each) for each in served.card.labels]
         if label and nfc(label) not in labels:
             raise InvalidRequestError(f"label: {served.name} has no {label!r}")
         async with self._room(served, image) as cost, self._one_at_a_time():
@@ -83,7 +88,7 @@ class Explainer:
             embedding = np.stack([run.output.embedding for run in runs])
             heat = heat_of(embedding @ served.head.weight.T + served.head.bias, answer)
             overlay = await self._threads.pictures.run(_drawn, crop, heat)
-        return Explanation(served.version, served.card.labels[answer], float(probabilities[answer]), heat, overlay)
+        return Explanation(served.version, labels[answer], float(probabilities[answer]), heat, overlay)
 
     async def embedding(self, served: ServedModel, image: bytes) -> FloatArray:
         """Return the embedding float32 [D] of an encoded picture, behind every request.

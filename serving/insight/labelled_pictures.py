@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from regraft.errors import ArtifactError
-from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.present_names import LabelChange, called_now
 
 BLOCK: Final = 2048
 """Embeddings at a time, 10 MB of 1,280 numbers each."""
@@ -56,7 +56,9 @@ class LabelledPictures:
     It reads a file and a database: not on the event loop.
     """
 
-    def __init__(self, features: Path, examples: ExamplesStore, model: str, key: EmbeddingKey) -> None:
+    def __init__(
+        self, features: Path, examples: ExamplesStore, model: str, key: EmbeddingKey, labels_as_of: str = ""
+    ) -> None:
         """Find the pictures.
 
         Args:
@@ -64,22 +66,23 @@ class LabelledPictures:
             examples: that people sent.
             model: its name.
             key: of its embeddings.
+            labels_as_of: the time that the version's labels are of, which may have been renamed or removed since.
 
         Raises:
             ArtifactError: the file is missing or damaged.
             StorageError: the examples cannot be read.
         """
         self._features, self._examples, self._key = features, examples, key
-        self._hashes, learned, sides = _read_rows(features)
+        self._hashes, learned, sides = _read_rows(features, examples.label_changes.since(model, labels_as_of))
         sent = {example.sha256: example for example in examples.labels.in_force(model)}
         removed = examples.labels.removed(model)
         decided = examples.split.sides(model) | sides
         self.by_hash: dict[str, Labelled] = {}
         for sha256 in (*self._hashes, *(name for name in sent if name not in learned)):
             example = sent.get(sha256)
-            if sha256 in removed or (example and example.quarantine):
-                continue
             label = example.label if example else learned[sha256]
+            if label is None or sha256 in removed or (example and example.quarantine):
+                continue
             self.by_hash[sha256] = Labelled(
                 sha256,
                 label,
@@ -121,12 +124,14 @@ class LabelledPictures:
             yield Block([self.by_hash[names[row]] for row in rows], embedding[rows])
 
 
-def _read_rows(features: Path) -> tuple[list[str], dict[str, str], dict[str, bool]]:
-    """Return hashes in their order, and labels and sides by hash."""
+def _read_rows(
+    features: Path, changes: Sequence[LabelChange]
+) -> tuple[list[str], dict[str, str | None], dict[str, bool]]:
+    """Return hashes in their order, and labels and sides by hash; no label where it was removed."""
     try:
         with features.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             hashes = [str(name) for name in file["sha256"]]
-            labels = [nfc(str(label)) for label in file["labels"]]
+            labels = [called_now(str(label), changes) for label in file["labels"]]
             label = {name: labels[index] for name, index in zip(hashes, file["label_index"], strict=True)}
             side = {name: bool(held) for name, held in zip(hashes, file["is_holdout"], strict=True)}
     except Exception as error:

@@ -105,7 +105,7 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
-    champion = read_champion(store, model)
+    champion = read_champion(store, model, examples.label_changes)
     data = gather(champion, examples, model, silent, only_look=True)
     fitted = _refit(champion, data)
     suspects = suspects_among(champion, data, fitted, examples, model)
@@ -158,7 +158,7 @@ def curve_of(store: ModelStore, examples: ExamplesStore, model: str) -> Learning
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
-    champion = read_champion(store, model)
+    champion = read_champion(store, model, examples.label_changes)
     data = gather(champion, examples, model, silent, only_look=True)
     return _curve(champion, data, champion.artifact.card.settings.get("c") or _refit(champion, data).choices["c"])
 

@@ -10,6 +10,7 @@ from regraft.files import storage_errors
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.listing import Side
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE
 from regraft.v1 import examples_pb2 as pb
 from serving.inference.registry import ModelRegistry, ServedModel
@@ -17,7 +18,9 @@ from serving.insight.explainer import Explainer
 from serving.insight.labelled_pictures import Labelled, LabelledPictures
 from serving.insight.neighbours import Neighbour, nearest
 from serving.insight.picture_map import Place, kept_axes, places
+from serving.retraining.predictor import present_head
 from serving.retraining.previews import Look, Previews
+from serving.rpc.labelled.messages import SPLITS
 from serving.rpc.labelled.previews import to_curve
 
 _NEIGHBOURS: Final = 10
@@ -51,10 +54,11 @@ class Insights:
             embedding = await self._explainer.embedding(served, request.image) if request.image else None
             find = self._threads.database.run
             answer, found = await find(self._nearest, served, embedding, request.sha256, request.count or _NEIGHBOURS)
+            head = await find(present_head, self._examples, served)
             best = int(answer.argmax())
             return pb.NeighboursResponse(
                 version=served.version,
-                answer=served.card.labels[best],
+                answer=head.labels[best],
                 probability=float(answer[best]),
                 neighbours=[_neighbour(each) for each in found],
             )
@@ -70,8 +74,10 @@ class Insights:
         """Show where the network looked."""
         _check_one(request)
         with self._models.acquire(request.name) as served:
-            image = request.image or await self._threads.database.run(self._image, served, request.sha256)
-            explained = await self._explainer.explain(served, image, request.label)
+            ask = self._threads.database.run
+            image = request.image or await ask(self._image, served, request.sha256)
+            head = await ask(present_head, self._examples, served)
+            explained = await self._explainer.explain(served, image, head.labels, request.label)
         return pb.ExplainResponse(
             version=explained.version,
             label=explained.label,
@@ -83,7 +89,7 @@ class Insights:
 
     def _pictures(self, served: ServedModel) -> LabelledPictures:
         features = self._models.store.folder(served.name, served.version) / FEATURES_FILE
-        return LabelledPictures(features, self._examples, served.name, served.key)
+        return LabelledPictures(features, self._examples, served.name, served.key, served.card.labels_as_of)
 
     def _nearest(
         self, served: ServedModel, embedding: FloatArray | None, sha256: str, count: int
@@ -150,9 +156,8 @@ def _whole(beginning: str, hashes: Iterable[str], model: str) -> str:
 
 
 def _split(picture: Labelled) -> pb.Split:
-    if picture.is_holdout is None:
-        return pb.SPLIT_UNDECIDED
-    return pb.SPLIT_HOLDOUT if picture.is_holdout else pb.SPLIT_TRAINING
+    sides = {None: Side.UNDECIDED, True: Side.HOLDOUT, False: Side.TRAINING}
+    return SPLITS[sides[picture.is_holdout]]
 
 
 def _neighbour(neighbour: Neighbour) -> pb.NeighboursResponse.Neighbour:

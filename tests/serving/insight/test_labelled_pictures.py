@@ -10,6 +10,7 @@ from regraft.errors import ArtifactError
 from regraft.label_rules import image_hash
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.insight.labelled_pictures import BLOCK, LabelledPictures, embeddings
 from tests.tiny import picture
@@ -69,6 +70,19 @@ def test_a_label_in_force_wins_and_what_was_removed_or_is_doubted_is_left_out(
     assert not by_hash[image_hash(relabelled)].is_learned
     assert image_hash(removed) not in by_hash
     assert image_hash(doubted) not in by_hash
+
+
+def test_a_label_that_was_renamed_is_called_so_and_pictures_of_one_that_was_removed_are_left_out(
+    store: ModelStore, examples: ExamplesStore
+) -> None:
+    known = KnownLabels(("red", "green", "blue"))
+    examples.label_changes.rename("colours", "red", "crimson", known=known)
+    examples.label_changes.remove("colours", "green", known=known)
+
+    by_hash = pictures_of(store, examples).by_hash
+
+    assert {each.label for each in by_hash.values()} == {"crimson", "blue"}
+    assert all(each.is_learned for each in by_hash.values())
 
 
 def test_many_embeddings_come_a_block_at_a_time(tmp_path: Path) -> None:

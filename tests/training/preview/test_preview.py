@@ -11,6 +11,7 @@ import pytest
 from regraft.errors import PreconditionError
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import ModelStore
 from tests.training.conftest import block, embed, in_a_child
 from tests.training.workshop import MODEL, Workshop, new_pictures, open_workshop
@@ -77,6 +78,12 @@ def test_every_picture_is_behind_one_cell_of_the_confusion_matrix(workshop: Work
     for cell in seen.cells:
         row, column = seen.labels.index(cell.label), seen.labels.index(cell.answer)
         assert seen.metrics.confusion[row][column] == cell.images
+
+
+def test_a_preview_goes_by_the_names_that_labels_have_now(workshop: Workshop) -> None:
+    workshop.examples.label_changes.rename(MODEL, "red", "crimson", known=KnownLabels(("blue", "red")))
+
+    assert set(preview(workshop.store, workshop.examples, MODEL).labels) == {"blue", "crimson"}
 
 
 def test_labels_that_a_retrain_would_quarantine_are_named_and_stay_as_they_are(workshop: Workshop) -> None:

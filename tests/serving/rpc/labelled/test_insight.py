@@ -108,6 +108,16 @@ def test_a_labelled_picture_is_explained_by_its_hash_where_its_bytes_are_kept(cl
     assert code_of(client.explain, sha256=image_hash(picture("red", 1))) == "NOT_FOUND"
 
 
+def test_answers_are_called_as_their_labels_are_now(client: Client) -> None:
+    client.rename_label("red", "crimson")
+
+    found = client.neighbours(image=picture("red", 700), count=3)
+    explained = client.explain(image=picture("red", 700), label="crimson")
+
+    assert [found.answer, explained.label, *(each.label for each in found.neighbours)] == ["crimson"] * 5
+    assert code_of(client.explain, image=picture("red", 700), label="red") == "INVALID_ARGUMENT"
+
+
 def test_explanations_that_wait_are_bounded(live: LiveServer) -> None:
     with ThreadPoolExecutor(10) as pool, live.busy_lanes():
         calls = [pool.submit(live.client.explain, image=picture("red", number)) for number in range(10)]
