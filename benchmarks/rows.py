@@ -27,8 +27,9 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, sqlite_url, transaction
 from regraft.stores.database.tables import embeddings, examples, kept_requests, label_history, retrain_jobs
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.jobs import JobState
-from regraft.stores.requests import Bounds, KeptRequest
+from regraft.stores.unlabelled.requests import KeptRequest
 
 _MODEL: Final = "flowers"
 _KEY: Final = EmbeddingKey("b" * 64, "1" * 64)

@@ -19,8 +19,8 @@ from regraft.oip import inference_pb2, inference_pb2_grpc
 from regraft.stores.backbone_file import bring_backbones
 from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import open_examples
+from regraft.stores.images import Bounds
 from regraft.stores.models import ModelStore
-from regraft.stores.requests import Bounds
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
@@ -28,6 +28,8 @@ from regraft.v1 import (
     examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    pictures_pb2,
+    pictures_pb2_grpc,
     reports_pb2,
     reports_pb2_grpc,
     retraining_pb2,
@@ -64,7 +66,8 @@ from serving.rpc.labelled.lists import ExampleLists
 from serving.rpc.models import ModelsService
 from serving.rpc.open_inference.service import InferenceService
 from serving.rpc.open_inference.triton_metrics import triton_metrics
-from serving.rpc.port import GrpcPort
+from serving.rpc.pictures import PicturesService
+from serving.rpc.ports.port import GrpcPort
 from serving.rpc.retraining import RetrainingService
 from serving.rpc.security.guard import Guard
 from serving.rpc.security.roles import Callers
@@ -92,6 +95,7 @@ PICTURES: Final = (
 CONTROL: Final = (
     retraining_pb2.DESCRIPTOR.services_by_name["Retraining"].full_name,
     examples_pb2.DESCRIPTOR.services_by_name["Examples"].full_name,
+    pictures_pb2.DESCRIPTOR.services_by_name["Pictures"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
     reports_pb2.DESCRIPTOR.services_by_name["Reports"].full_name,
 )
@@ -185,7 +189,7 @@ class Server:
             self._examples,
             Decoders(self._threads.pictures, limits),
             self._embedder.offer,
-            IntakeRules(settings.labels, settings.labels_per_hour),
+            IntakeRules(settings.labels, settings.labels_per_hour, Bounds(settings.pool_most, settings.pool_bytes)),
             self._memory,
         )
         arguments = ["--store", str(settings.store)]
@@ -389,6 +393,8 @@ class Server:
         )
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
         reports_pb2_grpc.add_ReportsServicer_to_server(ReportsService(self.models), control)
+        pictures = PicturesService(self.models, self._examples, self._intake, self.metrics)
+        pictures_pb2_grpc.add_PicturesServicer_to_server(pictures, control)
 
     def _begin_background(self) -> tuple[asyncio.Event, asyncio.Event]:
         """Start the background tasks.

@@ -20,6 +20,7 @@ from regraft.cli.client import (
     listed_backbones,
     many_examples,
     models,
+    pictures,
     preview,
     reports,
     retrain,
@@ -59,6 +60,8 @@ backbones_app: Final = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(examples_app, name="examples")
+pictures_app: Final = typer.Typer(help="Pictures without labels, to be labelled.", no_args_is_help=True, cls=Group)
+app.add_typer(pictures_app, name="pictures")
 
 app.command(cls=LateCommand)(serve.serve)
 app.command(cls=Command)(plan.plan)
@@ -114,6 +117,10 @@ examples_app.command(cls=Command)(many_examples.restore)
 examples_app.command(cls=Command)(many_examples.rename)
 examples_app.command("remove-label", cls=Command)(many_examples.remove_label)
 examples_app.command(cls=Command)(examples.export)
+
+pictures_app.command(cls=Command)(pictures.add)
+pictures_app.command("list", cls=Command)(pictures.list_pictures)
+pictures_app.command(cls=Command)(pictures.remove)
 
 
 def main() -> None:

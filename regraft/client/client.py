@@ -22,6 +22,8 @@ from regraft.v1 import (
     examples_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    pictures_pb2,
+    pictures_pb2_grpc,
     reports_pb2,
     reports_pb2_grpc,
     retraining_pb2,
@@ -135,6 +137,7 @@ class Client:
         self._channel = open_channel(connection)
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)
         self._examples = examples_pb2_grpc.ExamplesStub(self._channel)
+        self._pictures = pictures_pb2_grpc.PicturesStub(self._channel)
         self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
         self._reports = reports_pb2_grpc.ReportsStub(self._channel)
@@ -228,6 +231,46 @@ class Client:
                 batch, timeout=self._timeout_s
             )
         return list(response.responses)
+
+    def add_pictures(
+        self, images: Iterable[bytes], *, name: str = "", source: str = ""
+    ) -> Iterator[pictures_pb2.AddPicturesResponse]:
+        """Send pictures without labels; see `send_pictures`."""
+        return self.send_pictures(
+            pictures_pb2.AddPicturesRequest(image=image, name=name, source=source) for image in images
+        )
+
+    def send_pictures(
+        self, requests: Iterable[pictures_pb2.AddPicturesRequest]
+    ) -> Iterator[pictures_pb2.AddPicturesResponse]:
+        """Send pictures without labels; ACCEPTED and DUPLICATE are promises. Errors as `send_examples`."""
+        yield from self._exchange(self._pictures.AddPictures, requests)
+
+    def add_pictures_batch(
+        self, requests: Iterable[pictures_pb2.AddPicturesRequest]
+    ) -> list[pictures_pb2.AddPicturesResponse]:
+        """Send up to 256 pictures without labels in one message; see `send_pictures`."""
+        batch = pictures_pb2.BatchAddPicturesRequest(requests=requests)
+        with self._errors():
+            response: pictures_pb2.BatchAddPicturesResponse = self._pictures.BatchAddPictures(
+                batch, timeout=self._timeout_s
+            )
+        return list(response.responses)
+
+    def list_pictures(
+        self, *, name: str = "", with_images: bool = False, page_size: int = 0, page_token: str = ""
+    ) -> Iterator[pictures_pb2.ListPicturesResponse]:
+        """Yield pages of the pictures without labels, newest first; each page tells how many there are."""
+        request = pictures_pb2.ListPicturesRequest(
+            name=name, with_images=with_images, page_size=page_size, page_token=page_token
+        )
+        yield from self._pages(self._pictures.ListPictures, request)
+
+    def remove_pictures(self, hashes: Iterable[str], *, name: str = "") -> list[str]:
+        """Remove pictures without labels for good; return the hashes of those that were there."""
+        request = pictures_pb2.RemovePicturesRequest(name=name, sha256=hashes)
+        with self._errors():
+            return list(self._pictures.RemovePictures(request, timeout=self._timeout_s).sha256)
 
     def list_examples(self, **conditions: Any) -> Iterator[examples_pb2.Example]:  # noqa: ANN401 - any field
         """Yield the examples in force that meet all conditions.
@@ -351,7 +394,7 @@ class Client:
     def suggest(
         self, count: int = 0, *, name: str = "", with_images: bool = False
     ) -> Iterator[examples_pb2.Suggestion]:
-        """Yield served pictures to label next, the most useful first."""
+        """Yield pictures to label next, the most useful first."""
         request = examples_pb2.SuggestRequest(name=name, count=count, with_images=with_images)
         with self._errors():
             for answer in self._examples.Suggest(request):

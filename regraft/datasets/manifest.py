@@ -32,11 +32,12 @@ class LabelledFile:
     """A labelled picture of a list, see `regraft.stores.labels.NewExample`.
 
     Attributes:
-        path: None stands for the picture of a kept request.
+        path: None stands for a picture that the server has: of a kept request, or without a label.
         split: as the list calls it.
         group: what pictures that belong together share.
         weight: what the picture counts in the fit, above 0.
         place: where the list says so, such as ``line 7``.
+        sha256: of a picture that the server has without a label.
     """
 
     path: Path | None
@@ -48,11 +49,12 @@ class LabelledFile:
     group: str = ""
     weight: float = 1.0
     place: str = ""
+    sha256: str = ""
 
     @property
     def name(self) -> str:
         """The picture's name for people."""
-        return str(self.path) if self.path else f"request {self.request_id}"
+        return str(self.path or (f"picture {self.sha256}" if self.sha256 else f"request {self.request_id}"))
 
     @property
     def size_bytes(self) -> int:

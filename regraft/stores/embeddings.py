@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import Column, Engine, Select, select
 
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
@@ -12,6 +12,12 @@ from regraft.stores.database.engine import insert_or, reading, transaction
 from regraft.stores.database.tables import embeddings
 
 _CHUNK: Final = 400
+
+
+def embedded(sha256: Column[str], key: EmbeddingKey) -> Select[tuple[str]]:
+    """Select the embedding of the picture that a row of a column names."""
+    here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
+    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, *here)
 
 
 class EmbeddingCache:

@@ -4,26 +4,37 @@
 
     <root>/images/ab/abcdef...      the picture's bytes, named by their SHA-256, on the disk before the row is written;
                                     or under a URL that fsspec reaches
-    <root>/requests/ab/abcdef...    pictures of served requests, see `regraft.stores.requests`
-    <root>/examples.sqlite          labels, embeddings, jobs and requests as rows; or a database given by URL
+    <root>/pictures/ab/abcdef...    pictures without a label yet, likewise, see `regraft.stores.unlabelled.pool`
+    <root>/requests/ab/abcdef...    pictures of served requests, see `regraft.stores.unlabelled.requests`
+    <root>/examples.sqlite          labels, embeddings, jobs, requests and the pool as rows; or a database given by URL
     <root>/locks/                   one lock a model, held by its retrain
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL
 
-from regraft.errors import StorageError
+from regraft.errors import RegraftError, StorageError
 from regraft.files import storage_errors
 from regraft.label_rules import image_hash
 from regraft.model.card import EmbeddingKey
 from regraft.progress import Progress, silent
 from regraft.stores.database.engine import close_database, database_at, prepare_database, refuse_work
 from regraft.stores.embeddings import EmbeddingCache
-from regraft.stores.images import EXAMPLES_FOLDER, ImageFile, example_images, folder_of, images_at, is_remote
+from regraft.stores.images import (
+    EXAMPLES_FOLDER,
+    EncodedPicture,
+    ImageFile,
+    ImageFiles,
+    example_images,
+    folder_of,
+    images_at,
+    is_remote,
+)
 from regraft.stores.jobs import RetrainJobs
 from regraft.stores.labelling.bulk import BulkChanges
 from regraft.stores.labelling.label_changes import LabelChanges
@@ -31,8 +42,9 @@ from regraft.stores.labelling.listing import Listing
 from regraft.stores.labelling.predictions import Predictions
 from regraft.stores.labels import AddOutcome, Labels, NewExample
 from regraft.stores.originals import KeptOriginals, OriginalPicture, Originals
-from regraft.stores.requests import KeptRequests
 from regraft.stores.split import Split
+from regraft.stores.unlabelled.pool import PicturePool
+from regraft.stores.unlabelled.requests import KeptRequests
 
 _WRITERS: Final = 8
 _BATCH: Final = 256
@@ -63,6 +75,7 @@ class ExamplesStore:
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
+        self.pool = PicturePool(self._engine, images_at(f"{place}/pictures"), self._keep_all)
         if is_opened:
             self.open()
 
@@ -78,6 +91,7 @@ class ExamplesStore:
             with storage_errors("cannot open the examples store"):
                 self.locks.mkdir(parents=True, exist_ok=True)
             prepare_database(self._engine)
+            self.pool.drop_labelled()
         except StorageError as error:
             refuse_work(self._engine, str(error))
             raise
@@ -116,11 +130,20 @@ class ExamplesStore:
         within = [new for new, outcome in zip(batch, foreseen, strict=True) if outcome is not AddOutcome.REJECTED]
         if not within:
             return foreseen
-        with storage_errors("cannot keep the image"):
-            # Most of the time goes into waiting for the disk, which may as well be done for several at once.
-            list(self._writers.map(lambda new: self._images.keep(new.sha256, new.data), within))
+        self._keep_all(self._images, within)
         recorded = iter(self.labels.record(model, within, caller, hourly_quota))
-        return [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
+        outcomes = [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
+        labelled = {
+            new.sha256 for new, outcome in zip(batch, outcomes, strict=True) if outcome is not AddOutcome.REJECTED
+        }
+        with suppress(RegraftError):  # nobody sees a labelled one in the pool, and the next opening drops it
+            self.pool.remove(model, labelled)
+        return outcomes
+
+    def _keep_all(self, images: ImageFiles, batch: Sequence[EncodedPicture]) -> None:
+        # Most of the time goes into waiting for the disk, which may as well be done for several at once.
+        with storage_errors("cannot keep the image"):
+            list(self._writers.map(lambda new: images.keep(new.sha256, new.data), batch))
 
     def keep_originals(
         self,

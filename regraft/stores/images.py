@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Protocol
 
 from regraft.errors import InvalidRequestError, MissingPackageError, first_line
 from regraft.files import fsync_folder, write_durably
+from regraft.label_rules import image_hash
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,6 +29,30 @@ EXAMPLES_FOLDER: Final = ".examples"
 _FOLDER_URLS: Final = ("file://", "local://")
 _ROOM_TO_LEAVE: Final = 64 * 2**20
 """Bytes of a disk that copies of somebody's own pictures leave to everything else."""
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """An encoded picture on its way into a store.
+
+    Attributes:
+        data: its bytes, which the server has found decodable.
+    """
+
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash that names the picture."""
+        return image_hash(self.data)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most that is kept; the first bound reached counts."""
+
+    pictures: int = 10_000
+    size_bytes: int = 2**30
 
 
 class ImageFile(Protocol):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,12 +23,14 @@ from sqlalchemy import (
 
 from regraft.errors import NotFoundError, PreconditionError
 from regraft.files import utc_now
-from regraft.label_rules import check_label, check_note, image_hash, nfc
+from regraft.label_rules import check_label, check_note, nfc
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.label_quota import check_quota, next_fits_s, set_lately
-from regraft.stores.database.tables import embeddings, examples, label_history, splits
+from regraft.stores.database.tables import examples, label_history, splits
+from regraft.stores.embeddings import embedded
 from regraft.stores.etags import check_etag, etag_of
+from regraft.stores.images import EncodedPicture
 from regraft.stores.split import group_of, record_split
 
 _CHUNK: Final = 1_000
@@ -95,33 +96,28 @@ class Example:
 
 
 @dataclass(frozen=True)
-class NewExample:
-    """A picture that somebody labels.
+class NewExample(EncodedPicture):
+    """A picture that somebody labels; a retrain leaves out what cannot be decoded after all.
 
     Attributes:
-        data: an encoded picture, which the server has found decodable; retrains leave out what is not.
         label: its class; a new one is allowed.
         source: where it comes from, free text.
         annotator: who says so.
         request_id: the prediction that it corrects.
         group: of pictures that belong together, a patient's say: all are trained on, or all are held out.
+        stated_sha256: the hash that its sender states; without ``data``, of a picture in the pool.
     """
 
-    data: bytes
     label: str
     source: str = ""
     annotator: str = ""
     request_id: str = ""
     group: str = ""
+    stated_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Bring the label to its one form."""
         object.__setattr__(self, "label", nfc(self.label))
-
-    @cached_property
-    def sha256(self) -> str:
-        """The hash that names the picture."""
-        return image_hash(self.data)
 
     def check(self) -> None:
         """Check label and notes.
@@ -410,7 +406,7 @@ class Labels:
         sha256, place = label_history.c.sha256, label_history.c.id
         is_in_force = select(examples.c.sha256).where(examples.c.model == model, examples.c.sha256 == sha256).exists()
         query = select(sha256, place).where(label_history.c.model == model, place > after).order_by(place).limit(limit)
-        query = query.where(is_in_force, ~_embedded(sha256, key).exists())
+        query = query.where(is_in_force, ~embedded(sha256, key).exists())
         with reading(self._engine, "cannot read the examples") as connection:
             return {row.sha256: row.id for row in connection.execute(query)}
 
@@ -518,12 +514,7 @@ def _group(connection: Connection, model: str, batch: Sequence[NewExample], outc
 
 
 def _without_embedding(model: str, key: EmbeddingKey) -> Select[Any]:
-    return select(examples.c.sha256).where(examples.c.model == model, ~_embedded(examples.c.sha256, key).exists())
-
-
-def _embedded(sha256: Column[str], key: EmbeddingKey) -> Select[Any]:
-    here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
-    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, *here)
+    return select(examples.c.sha256).where(examples.c.model == model, ~embedded(examples.c.sha256, key).exists())
 
 
 def _beginning(query: Select[Any], sha256: Column[str], beginning: str) -> Select[Any]:

@@ -243,7 +243,7 @@ class SuggestResponse(_message.Message):
     def __init__(self, suggestion: _Optional[_Union[Suggestion, _Mapping]] = ...) -> None: ...
 
 class Suggestion(_message.Message):
-    __slots__ = ("request_id", "reason", "label", "probability", "novelty", "image")
+    __slots__ = ("request_id", "reason", "label", "probability", "novelty", "image", "sha256", "other_label", "other_probability", "alike", "why")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[Suggestion.Reason]
@@ -262,13 +262,23 @@ class Suggestion(_message.Message):
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     NOVELTY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OTHER_LABEL_FIELD_NUMBER: _ClassVar[int]
+    OTHER_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ALIKE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     reason: Suggestion.Reason
     label: str
     probability: float
     novelty: float
     image: bytes
-    def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[_Union[Suggestion.Reason, str]] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., novelty: _Optional[float] = ..., image: _Optional[bytes] = ...) -> None: ...
+    sha256: str
+    other_label: str
+    other_probability: float
+    alike: int
+    why: str
+    def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[_Union[Suggestion.Reason, str]] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., novelty: _Optional[float] = ..., image: _Optional[bytes] = ..., sha256: _Optional[str] = ..., other_label: _Optional[str] = ..., other_probability: _Optional[float] = ..., alike: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
 
 class GetLearningCurveRequest(_message.Message):
     __slots__ = ("name",)

@@ -212,7 +212,9 @@ class ExamplesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Suggest(self, request, context):
-        """What to label next, of the served pictures that were kept (--keep-requests), the most useful first.
+        """What to label next, the most useful first and those drawn by lot last: of the pictures that were sent without a label
+        (Pictures.AddPictures), and of the served ones that were kept (--keep-requests). What is nearly the same as another, or
+        as one that has a label, is held back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

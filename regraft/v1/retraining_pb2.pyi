@@ -24,7 +24,7 @@ GATE_MODE_MANUAL: GateMode
 GATE_MODE_OFF: GateMode
 
 class AddExamplesRequest(_message.Message):
-    __slots__ = ("image", "label", "name", "source", "annotator", "request_id", "group")
+    __slots__ = ("image", "label", "name", "source", "annotator", "request_id", "group", "sha256")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class AddExamplesRequest(_message.Message):
     ANNOTATOR_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     label: str
     name: str
@@ -39,7 +40,8 @@ class AddExamplesRequest(_message.Message):
     annotator: str
     request_id: str
     group: str
-    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
+    sha256: str
+    def __init__(self, image: _Optional[bytes] = ..., label: _Optional[str] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., annotator: _Optional[str] = ..., request_id: _Optional[str] = ..., group: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class AddExamplesResponse(_message.Message):
     __slots__ = ("outcome", "reason", "sha256", "retry_after_s")

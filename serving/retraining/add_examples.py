@@ -1,4 +1,4 @@
-"""Intake of labelled pictures: check, decode, store, report.
+"""Intake of pictures, labelled or not: check, decode, store, report.
 
 Pictures that come while others are being taken in are decoded and written together, in one transaction: a disk takes as
 long for thirty as for one.
@@ -6,10 +6,10 @@ long for thirty as for one.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from regraft.cancellation import set_wanted
 from regraft.errors import CallerError, InvalidRequestError
@@ -17,13 +17,19 @@ from regraft.image.spec import Crop
 from regraft.label_rules import LabelPolicy, check_label, check_note, nfc
 from regraft.stores.database.label_quota import quota_used_up
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.labels import AddOutcome, NewExample
+from regraft.stores.unlabelled.pool import NewPicture, PoolOutcome, pool_used_up
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.registry import ModelRegistry, ServedModel
 from serving.inference.shares import Shares
 from serving.retraining.decoders import Decoders, Encoded
+from serving.telemetry.call import caller, note_effect
 
 _MAX_BATCH: Final = 32
+
+New: TypeAlias = NewExample | NewPicture
+Outcome: TypeAlias = AddOutcome | PoolOutcome
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,12 @@ class IntakeRules:
     Attributes:
         labels: ``closed`` takes only labels that the model knows.
         per_hour: labels that a caller may set within an hour; 0: any number.
+        pool: of the pictures without labels that a model may have.
     """
 
     labels: LabelPolicy = "open"
     per_hour: int = 0
+    pool: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class IntakeResult:
         retry_after_s: after so many seconds it would be; 0 where that is not known.
     """
 
-    outcome: AddOutcome
+    outcome: Outcome
     sha256: str = ""
     reason: str = ""
     retry_after_s: float = 0.0
@@ -77,7 +85,7 @@ class Sender:
 
     caller: str
     labels: dict[tuple[str, str], FirstLabel] = field(default_factory=dict)
-    outcomes: Counter[AddOutcome] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     writing: "set[asyncio.Future[None]]" = field(default_factory=set)
 
     async def settled(self) -> None:
@@ -86,9 +94,20 @@ class Sender:
             await asyncio.wait(self.writing)
 
 
+@asynccontextmanager
+async def sending() -> AsyncIterator[Sender]:
+    """Begin an upload of the current caller; at its end note the outcomes for the audit."""
+    sender = Sender(caller())
+    try:
+        yield sender
+    finally:
+        await sender.settled()
+        note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
+
+
 @dataclass(frozen=True)
 class _Stored:
-    outcome: AddOutcome
+    outcome: Outcome
     crop: Crop
 
 
@@ -96,7 +115,7 @@ class _Stored:
 class _Waiting:
     served: ServedModel
     sender: Sender
-    new: NewExample
+    new: New
     pixels: int
     stored: "asyncio.Future[_Stored]"
 
@@ -119,7 +138,7 @@ class _Waiting:
 
 
 class ExampleIntake:
-    """The intake of labelled pictures; use from one event loop."""
+    """The intake of pictures, labelled or not; use from one event loop."""
 
     def __init__(
         self,
@@ -147,7 +166,7 @@ class ExampleIntake:
         self._on_stored = on_stored
         self.rules = rules
         self._memory = PictureMemory(memory, models.limits, models.threads.pictures)
-        self._waiting: defaultdict[tuple[str, str], list[_Waiting]] = defaultdict(list)  # by model and caller
+        self._waiting: defaultdict[tuple[str, str, type], list[_Waiting]] = defaultdict(list)  # by model, caller, kind
         self._working: asyncio.Task[None] | None = None
 
     async def add(
@@ -157,7 +176,7 @@ class ExampleIntake:
 
         Args:
             model: may be empty while there is one.
-            new: without ``data``, the picture of the kept request ``request_id``.
+            new: without ``data``, the picture of the pool or the kept request that it names.
             sender: the stream that it comes by.
             on_admitted: called when there is memory for the picture.
 
@@ -170,6 +189,24 @@ class ExampleIntake:
             sender.outcomes[AddOutcome.REJECTED] += 1
             return IntakeResult(AddOutcome.REJECTED, new.sha256 if new.data else "", str(error))
 
+    async def add_picture(
+        self, model: str, new: NewPicture, sender: Sender, on_admitted: Callable[[], object] = lambda: None
+    ) -> IntakeResult:
+        """Take in one picture without a label; as `add`."""
+        try:
+            new.check()
+            served = self._models.get(model)
+            stored = await self._take_in(served, sender, new, on_admitted)
+        except CallerError as error:
+            sender.outcomes[PoolOutcome.REJECTED] += 1
+            return IntakeResult(PoolOutcome.REJECTED, new.sha256 if new.data else "", str(error))
+        if stored.outcome is PoolOutcome.FULL:
+            usage = await self._threads.database.run(self._examples.pool.usage, served.name)
+            return IntakeResult(stored.outcome, new.sha256, pool_used_up(served.name, usage, self.rules.pool))
+        if stored.outcome is PoolOutcome.ACCEPTED:
+            self._on_stored(served, new.sha256, stored.crop)
+        return IntakeResult(stored.outcome, new.sha256)
+
     async def _add(
         self, model: str, new: NewExample, sender: Sender, on_admitted: Callable[[], object]
     ) -> IntakeResult:
@@ -178,18 +215,14 @@ class ExampleIntake:
             check_note(name, getattr(new, name))
         served = self._models.get(model)
         self.check_allowed(served, new.label)
-        if not new.data:
-            new = await self._with_kept_picture(served, new)
+        new = await self._with_picture(served, new)
         first = sender.labels.setdefault((served.name, new.sha256), FirstLabel(new.label))
         if first.label != new.label:
             sender.outcomes[AddOutcome.CONFLICTING] += 1
             why = f"this stream called the same picture {first.label!r} before"
             return IntakeResult(AddOutcome.CONFLICTING, new.sha256, why)
         async with first.turn:
-            cost = await self._memory.cost(new.data, served.card.image)
-            with await self._memory.take([cost], sender.caller, patient=True):
-                on_admitted()
-                stored = await self._store(served, sender, new, cost.pixels)
+            stored = await self._take_in(served, sender, new, on_admitted)
         if stored.outcome is AddOutcome.REJECTED:
             quota = sender.caller, self.rules.per_hour
             wait_s = await self._threads.database.run(self._examples.labels.next_label_fits_s, *quota)
@@ -208,9 +241,27 @@ class ExampleIntake:
             some = ", ".join(served.card.labels[:20])
             raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {some}")
 
-    async def _with_kept_picture(self, served: ServedModel, new: NewExample) -> NewExample:
+    async def _with_picture(self, served: ServedModel, new: NewExample) -> NewExample:
+        """Return an example with its picture, which may be here already."""
+        if new.data:
+            if new.stated_sha256 not in ("", new.sha256):
+                raise InvalidRequestError(
+                    f"sha256: {new.stated_sha256!r} is not that of the picture; leave one of them out"
+                )
+            return new
+        return await (self._with_pooled(served, new) if new.stated_sha256 else self._with_kept(served, new))
+
+    async def _with_pooled(self, served: ServedModel, new: NewExample) -> NewExample:
+        pool = self._examples.pool
+        picture = await self._threads.database.run(pool.find, served.name, new.stated_sha256)
+        data = await self._threads.database.run(pool.read, picture.sha256)
+        return replace(new, data=data, source=new.source or picture.source)
+
+    async def _with_kept(self, served: ServedModel, new: NewExample) -> NewExample:
         if not new.request_id:
-            raise InvalidRequestError("image: neither a picture nor the request_id of one that was kept")
+            raise InvalidRequestError(
+                "image: neither a picture, nor the sha256 of one without a label, nor the request_id of a kept one"
+            )
         requests = self._examples.requests
         request = await self._threads.database.run(requests.find, new.request_id)
         if request.model != served.name:
@@ -222,8 +273,17 @@ class ExampleIntake:
             await self._threads.writes.run(self._examples.embeddings.put, request.key, vectors)
         return replace(new, data=data)
 
-    async def _store(self, served: ServedModel, sender: Sender, new: NewExample, pixels: int) -> _Stored:
-        key = served.name, sender.caller
+    async def _take_in(
+        self, served: ServedModel, sender: Sender, new: New, on_admitted: Callable[[], object]
+    ) -> _Stored:
+        """Store a picture once there is memory for it."""
+        cost = await self._memory.cost(new.data, served.card.image)
+        with await self._memory.take([cost], sender.caller, patient=True):
+            on_admitted()
+            return await self._store(served, sender, new, cost.pixels)
+
+    async def _store(self, served: ServedModel, sender: Sender, new: New, pixels: int) -> _Stored:
+        key = served.name, sender.caller, type(new)
         waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
         self._waiting[key].append(waiting)
         if self._working is None or self._working.done():
@@ -277,12 +337,11 @@ class ExampleIntake:
         if not wanted:
             return
         news = [waiting.new for waiting, _ in wanted]
-        first, _ = wanted[0]  # all of a batch are of one model and one caller
+        first, _ = wanted[0]  # all of a batch are of one model, one caller and one kind
 
-        def store() -> list[AddOutcome]:
+        def store() -> Sequence[Outcome]:
             set_wanted(lambda: any(waiting.is_wanted for waiting, _ in wanted))
-            quota = self.rules.per_hour
-            return self._examples.add_all(first.served.name, news, caller=first.sender.caller, hourly_quota=quota)
+            return self._keep(first.served.name, news, first.sender.caller)
 
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         senders = [waiting.sender for waiting, _ in wanted]
@@ -298,3 +357,10 @@ class ExampleIntake:
             written.set_result(None)
         for (waiting, crop), outcome in zip(wanted, outcomes, strict=True):
             waiting.end(_Stored(outcome, crop))
+
+    def _keep(self, model: str, batch: Sequence[New], caller: str) -> Sequence[Outcome]:
+        if labelled := [new for new in batch if isinstance(new, NewExample)]:
+            return self._examples.add_all(model, labelled, caller=caller, hourly_quota=self.rules.per_hour)
+        return self._examples.pool.add(
+            model, [new for new in batch if isinstance(new, NewPicture)], self.rules.pool, caller
+        )

@@ -1,4 +1,4 @@
-"""Background embedding of new examples, with the serving session.
+"""Background embedding of new pictures, labelled or not, with the serving session.
 
 Live requests go first. The crop that was made when a picture was checked is embedded as it is; what there is no room
 for, or a crash left behind, is found in the database. What is missing when a retrain starts, the job embeds itself.
@@ -10,11 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import numpy as np
+
 from regraft.errors import NotNowError, RegraftError
 from regraft.image.spec import Crop, ImageSpec
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import ImageFile
+from regraft.stores.labels import Labels
+from regraft.stores.unlabelled.pool import PicturePool
 from serving.inference.backbone import InferenceRequest
 from serving.inference.registry import ModelRegistry, ServedModel
 
@@ -56,7 +61,8 @@ class BackgroundEmbedder:
         self._on_embedded = on_embedded
         self._awake = [asyncio.Event() for _ in range(_CHAINS)]
         self._may_miss: set[str] = set()  # models that the database shall be asked about
-        self._looked_through: dict[tuple[str, EmbeddingKey], int] = {}  # the last label that was found done
+        # The last one that was found done, of the labels and of the pool.
+        self._looked_through: dict[tuple[object, str, EmbeddingKey], int] = {}
         self._crops: defaultdict[str, dict[str, tuple[ImageSpec, Crop]]] = defaultdict(dict)  # by model, by hash
         self._hopeless: set[str] = set()
         self._in_work: set[str] = set()
@@ -131,10 +137,10 @@ class BackgroundEmbedder:
                 self._in_work.difference_update(todo)
             return bool(todo)
 
-    def _take_crops(self, served: ServedModel) -> dict[str, Crop | None]:
+    def _take_crops(self, served: ServedModel) -> dict[str, Crop | ImageFile]:
         """Take a few crops that were cut for this version."""
         crops = self._crops[served.name]
-        taken: dict[str, Crop | None] = {}
+        taken: dict[str, Crop | ImageFile] = {}
         while crops and len(taken) < _CHUNK:
             sha256, (spec, crop) = crops.popitem()
             if spec == served.card.image:
@@ -144,44 +150,48 @@ class BackgroundEmbedder:
                 self._looked_through.clear()
         return taken
 
-    async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | None]:
-        """Find a few pictures without an embedding in the database."""
+    async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | ImageFile]:
+        """Find a few pictures without an embedding in the database, labelled ones first."""
         if name not in self._may_miss:
             return {}
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer
+        examples = self._examples
+        for rows, file in ((examples.labels, examples.image_file), (examples.pool, examples.pool.file)):
+            if todo := await self._missing_among(rows, name, key):
+                self._may_miss.add(name)  # there may be more
+                self._wake_chains()
+                return {sha256: file(sha256) for sha256 in todo}
+        return {}
+
+    async def _missing_among(self, rows: Labels | PicturePool, name: str, key: EmbeddingKey) -> list[str]:
         others = self._hopeless | self._in_work | self._crops[name].keys()
-        after, most = self._looked_through.get((name, key), 0), _CHUNK + len(others)
-        missing = await self._threads.database.run(self._examples.labels.without_embedding, name, key, most, after)
+        after, most = self._looked_through.get((rows, name, key), 0), _CHUNK + len(others)
+        missing = await self._threads.database.run(rows.without_embedding, name, key, most, after)
         others |= self._hopeless | self._in_work | self._crops[name].keys()  # an old answer misses what is done by now
         todo = [sha256 for sha256 in missing if sha256 not in others][:_CHUNK]
-        self._looked_through[name, key] = missing[todo[-1]] if todo else max(missing.values(), default=after)
-        if todo:
-            self._may_miss.add(name)  # there may be more
-            self._wake_chains()
-        return dict.fromkeys(todo)
+        self._looked_through[rows, name, key] = missing[todo[-1]] if todo else max(missing.values(), default=after)
+        return todo
 
-    async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | None]) -> dict[str, FloatArray]:
+    async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | ImageFile]) -> dict[str, FloatArray]:
         """Embed pictures, as many at once as keep the lanes busy."""
         plan = served.backbone.engine.plan
-        ahead = _AHEAD_ENCODED if any(crop is None for crop in todo.values()) else _AHEAD
+        ahead = _AHEAD_ENCODED if not all(isinstance(picture, np.ndarray) for picture in todo.values()) else _AHEAD
         vectors: dict[str, FloatArray] = {}
         remaining = iter(todo.items())
 
         async def embed_one_by_one() -> None:
-            for sha256, crop in remaining:
+            for sha256, picture in remaining:
                 try:
-                    vectors[sha256] = await self._embed(served, sha256, crop)
+                    vectors[sha256] = await self._embed(served, picture)
                 except Exception as error:  # a retrain tries it again
                     self._hopeless.add(sha256)
-                    log.warning("example %s cannot be embedded", sha256, exc_info=error)
+                    log.warning("picture %s cannot be embedded", sha256, exc_info=error)
 
         busy = min(len(todo), ahead * plan.lanes * plan.max_batch)
         await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
         return vectors
 
-    async def _embed(self, served: ServedModel, sha256: str, crop: Crop | None) -> FloatArray:
-        image: bytes | Crop | None = crop
-        if image is None:
-            image = await self._threads.database.run(self._examples.image_file(sha256).read_bytes)
+    async def _embed(self, served: ServedModel, picture: Crop | ImageFile) -> FloatArray:
+        image = picture if isinstance(picture, np.ndarray) else await self._threads.database.run(picture.read_bytes)
         request = InferenceRequest(image, served.card.image, served.head)
         return (await served.backbone.infer(request, background=True)).output.embedding

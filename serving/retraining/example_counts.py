@@ -1,4 +1,4 @@
-"""Counts of examples by state, for Prometheus."""
+"""Counts of examples and of the pool by state, for Prometheus."""
 
 from functools import partial
 
@@ -9,11 +9,13 @@ from serving.telemetry.metrics import Metrics
 
 
 async def count_examples(models: ModelRegistry, examples: ExamplesStore, metrics: Metrics) -> None:
-    """Count the examples of every model that answers."""
+    """Count examples and pool of every model that answers."""
 
     async def count(name: str) -> None:
-        states = await models.threads.database.run(examples.labels.states, name, models.get(name).key)
-        for state, number in states.items():
-            metrics.examples_stored.labels(name, state).set(number)
+        key = models.get(name).key
+        for rows, gauge in ((examples.labels, metrics.examples_stored), (examples.pool, metrics.unlabelled_stored)):
+            states = await models.threads.database.run(rows.states, name, key)
+            for state, number in states.items():
+                gauge.labels(name, state).set(number)
 
     await do_all(partial(count, name) for name in models.names())

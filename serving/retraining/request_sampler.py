@@ -1,4 +1,4 @@
-"""Sampling of served pictures with their predictions (`regraft.stores.requests`).
+"""Sampling of served pictures with their predictions (`regraft.stores.unlabelled.requests`).
 
 A request only leaves its picture in a queue. Where the disk does not keep up the queue is full, and the picture is not
 kept: no request waits, and none fails.
@@ -13,7 +13,8 @@ from typing import Final
 
 from regraft.errors import RegraftError
 from regraft.label_rules import image_hash
-from regraft.stores.requests import Bounds, KeptRequest, KeptRequests
+from regraft.stores.images import Bounds
+from regraft.stores.unlabelled.requests import KeptRequest, KeptRequests
 from serving.inference.engine import Output
 from serving.inference.registry import ServedModel
 from serving.telemetry.metrics import Metrics

@@ -1,25 +1,19 @@
 """The Examples service: list, relabel, remove, release; suggestions for labelling."""
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import numpy as np
-
 from regraft.client.message_values import to_timestamp
-from regraft.errors import InvalidRequestError
+from regraft.errors import InvalidRequestError, NotFoundError
 from regraft.files import storage_errors
-from regraft.label_rules import nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import Example
-from regraft.stores.models import FEATURES_FILE
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import examples_pb2_grpc as pb_grpc
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake
-from serving.retraining.suggestions import Suggestion, suggest
+from serving.retraining.suggester import Suggester
 from serving.rpc.context import Context
 from serving.rpc.labelled.changes import LabelWrites
 from serving.rpc.labelled.insight import Insights
@@ -56,6 +50,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         self._lists = lists
         self._writes = writes
         self._on_change = on_change
+        self._suggester = Suggester(models.store, examples)
 
     async def ListExamples(self, request: pb.ListExamplesRequest, _context: Context) -> pb.ListExamplesResponse:
         """List the examples in force, a page at a time."""
@@ -140,17 +135,22 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         if request.count > _MAX_COUNT:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MAX_COUNT}")
         with self._models.acquire(request.name) as served:
-            suggestions = await self._threads.database.run(self._suggest, served, request.count or _DEFAULT_COUNT)
-        for suggestion in suggestions:
+            suggestions = await self._threads.database.run(
+                self._suggester.suggest, served, request.count or _DEFAULT_COUNT
+            )
+        for each in suggestions:
+            fields = {key: value for key, value in vars(each.suggestion).items() if key not in ("row", "reason")}
             message = pb.Suggestion(
-                request_id=suggestion.request.id,
-                reason=f"REASON_{suggestion.reason.name}",
-                label=suggestion.label,
-                probability=suggestion.probability,
-                novelty=suggestion.novelty,
+                request_id=each.request_id,
+                sha256=each.sha256,
+                reason=f"REASON_{each.suggestion.reason.name}",
+                **fields,
             )
             if request.with_images:
-                message.image = await self._threads.database.run(self._examples.requests.image, suggestion.request)
+                try:
+                    message.image = await self._threads.database.run(self._suggester.image, each)
+                except NotFoundError:  # somebody was quicker
+                    continue
             yield pb.SuggestResponse(suggestion=message)
 
     async def GetLearningCurve(
@@ -188,24 +188,3 @@ class ExamplesService(pb_grpc.ExamplesServicer):
             with storage_errors("cannot read the picture"):
                 message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)
         return message
-
-    def _suggest(self, served: ServedModel, count: int) -> list[Suggestion]:
-        card = served.card
-        return suggest(
-            self._examples.requests.unlabelled(served.name, served.key),
-            served.head,
-            card.labels,
-            card.novelty_threshold,
-            self._examples_of_each_label(served),
-            count,
-        )
-
-    def _examples_of_each_label(self, served: ServedModel) -> Counter[str]:
-        """Count the examples of each label, trained on or new."""
-        counts = Counter(example.label for example in self._examples.labels.in_force(served.name))
-        file = self._models.store.folder(served.name, served.version) / FEATURES_FILE
-        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
-            trained_on = np.bincount(features["label_index"], minlength=len(served.card.labels))
-            for label, trained in zip(served.card.labels, trained_on, strict=False):
-                counts[label] = max(counts[nfc(label)], int(trained))  # trained on includes most of what was sent
-        return counts

@@ -1,7 +1,7 @@
 """The Retraining service: labelled pictures and retrain jobs."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from regraft.stores.models import GateMode
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
-from serving.retraining.add_examples import ExampleIntake, Sender
+from serving.retraining.add_examples import ExampleIntake, Sender, sending
 from serving.retraining.jobs import JobRunner
 from serving.retraining.previews import Look, Previews
 from serving.rpc.context import Context
@@ -24,7 +24,7 @@ from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
 from serving.rpc.parsing import check_batch
 from serving.rpc.streams import answer_all, answers
-from serving.telemetry.call import actor, caller, current, note_effect, shield
+from serving.telemetry.call import actor, forget_request, note_effect, note_first, shield
 from serving.telemetry.metrics import Metrics
 
 _MAX_JOBS: Final = 200
@@ -69,7 +69,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self, requests: AsyncIterator[pb.AddExamplesRequest], _context: Context
     ) -> AsyncIterator[pb.AddExamplesResponse]:
         """Store labelled pictures; an answered one is on the disk."""
-        async with _sending() as sender, aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
+        async with sending() as sender, aclosing(answers(requests, partial(self._add, sender=sender))) as responses:
             async for response in responses:
                 yield response
 
@@ -78,9 +78,8 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> pb.BatchAddExamplesResponse:
         """Store the labelled pictures of one message, each as a stream's."""
         check_batch(request.requests)
-        if call := current():
-            call.request = None  # or the audit would write the pictures: its first one stands for it, as for a stream
-        async with _sending() as sender:
+        forget_request()
+        async with sending() as sender:
             responses = await answer_all(request.requests, partial(self._add, sender=sender))
         return pb.BatchAddExamplesResponse(responses=responses)
 
@@ -157,11 +156,15 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     async def _add(
         self, request: pb.AddExamplesRequest, on_admitted: Callable[[], None], *, sender: Sender
     ) -> pb.AddExamplesResponse:
-        if (call := current()) and call.request is None:  # the first one stands for the stream
-            fields = {field.name: value for field, value in request.ListFields() if field.name != "image"}
-            call.request = pb.AddExamplesRequest(**fields)
+        note_first(request)
         new = NewExample(
-            request.image, request.label, request.source, request.annotator, request.request_id, request.group
+            request.image,
+            request.label,
+            request.source,
+            request.annotator,
+            request.request_id,
+            request.group,
+            request.sha256,
         )
         name = request.name
         del request  # a second copy of the picture, which is not counted while it waits for room
@@ -173,17 +176,6 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             sha256=added.sha256,
             retry_after_s=added.retry_after_s,
         )
-
-
-@asynccontextmanager
-async def _sending() -> AsyncIterator[Sender]:
-    """Begin a stream of pictures; at its end note what became of them."""
-    sender = Sender(caller())
-    try:
-        yield sender
-    finally:
-        await sender.settled()
-        note_effect(**{outcome.value: count for outcome, count in sender.outcomes.items()})
 
 
 async def _messages(jobs: Iterable[RetrainJob]) -> AsyncGenerator[pb.RetrainJob, None]:

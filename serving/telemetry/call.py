@@ -65,6 +65,19 @@ def note_effect(**effect: str | int) -> None:
         call.effect.update(effect)
 
 
+def forget_request() -> None:
+    """Forget the message of a call that is a batch of pictures, or the audit would write them; see `note_first`."""
+    if call := current():
+        call.request = None
+
+
+def note_first(request: Any) -> None:  # noqa: ANN401 - any message with a picture
+    """Let the first message of a stream or batch stand for all, without its picture."""
+    if (call := current()) and call.request is None:
+        fields = {field.name: value for field, value in request.ListFields() if field.name != "image"}
+        call.request = type(request)(**fields)
+
+
 async def shield(change: Coroutine[Any, Any, T], context: HasDeadline) -> T:
     """Await a change to its end, even if its call is cancelled.
 

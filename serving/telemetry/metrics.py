@@ -31,6 +31,7 @@ from prometheus_client.utils import floatToGoString
 
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import AddOutcome
+from regraft.stores.unlabelled.pool import PoolOutcome
 from serving.telemetry.statistics import SECONDS, Distribution, Statistics
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ class Metrics:
         for outcome in AddOutcome:
             self.examples.labels(outcome.value)
         self.examples_stored = gauge("examples_stored", "Examples that a model has, by state.", "model", "state")
+        self.unlabelled = counter("unlabelled", "Pictures without labels received, by outcome.", "outcome")
+        for each in PoolOutcome:
+            self.unlabelled.labels(each.value)
+        self.unlabelled_stored = gauge(
+            "unlabelled_stored", "Pictures without labels that a model has, by state.", "model", "state"
+        )
         self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
         self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
         self.retrain_seconds = histogram(

@@ -10,7 +10,7 @@ from regraft.cli.json_output import print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.client.upload import Upload
+from regraft.client.upload import LabelledUpload, UnlabelledUpload
 from regraft.datasets.labelled_files import LabelledFiles, find_labelled
 from regraft.datasets.manifest import LabelledFile
 from regraft.errors import InvalidRequestError
@@ -30,35 +30,36 @@ def label(
     ] = None,
     label: Annotated[str, typer.Option(help="The label of all of them.")] = "",
     request: Annotated[str, typer.Option(help="Instead of a picture: a request that was kept, by its id.")] = "",
+    sha256: Annotated[str, typer.Option(help="Instead of a picture: one without a label, by its SHA-256.")] = "",
     source: Annotated[str, typer.Option(help="Where they come from.")] = "regraft label",
     name: Name = "",
     as_json: Json = False,
 ) -> None:
     """Send labelled pictures to a server, for the next retrain."""
-    upload = Upload(_pictures(path, label, request), name, source=source, annotator=user_name())
+    upload = LabelledUpload(_pictures(path, label, request, sha256), name, source=source, annotator=user_name())
     try:
         with Client(server) as client, terminal.progress_bars() as progress:
             for _ in upload.send(client):
                 progress("label", len(upload.answers), len(upload.files))
     finally:  # whatever ended it, what was acknowledged is kept
-        _show(upload, as_json)
+        show_outcomes(upload, as_json)
     if upload.rejections() or upload.unanswered:
         raise typer.Exit(1)
 
 
-def _pictures(path: Path | None, label: str, request: str) -> LabelledFiles:
-    """Return the pictures of a path, or of a kept request."""
-    if request:
-        if path or not label:
-            raise InvalidRequestError("--request: needs --label, and no path")
+def _pictures(path: Path | None, label: str, request: str, sha256: str) -> LabelledFiles:
+    """Return the pictures of a path, or the one that the server has."""
+    if request or sha256:
+        if path or not label or (request and sha256):
+            raise InvalidRequestError("--request or --sha256: one of them, with --label and no path")
         check_label(label)
-        return LabelledFiles((LabelledFile(None, label, request_id=request),))
+        return LabelledFiles((LabelledFile(None, label, request_id=request, sha256=sha256),))
     if path is None:
-        raise InvalidRequestError("which pictures? Give a folder, a list, or --request")
+        raise InvalidRequestError("which pictures? Give a folder, a list, --request or --sha256")
     return find_labelled(path, label)
 
 
-def _show(upload: Upload, as_json: bool) -> None:
+def show_outcomes(upload: LabelledUpload | UnlabelledUpload, as_json: bool) -> None:
     """Show the outcomes, and the number of pictures without one."""
     counts, rejections = upload.counts(), upload.rejections()
     if upload.unanswered:
@@ -68,4 +69,6 @@ def _show(upload: Upload, as_json: bool) -> None:
         return
     for entry in rejections:
         terminal.line((entry["file"], "red"), f": {entry['reason']}")
+    if upload.refusal:
+        terminal.line((upload.refusal, "red"))
     terminal.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))

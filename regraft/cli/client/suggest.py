@@ -25,16 +25,17 @@ def suggest(
     name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """Suggest served pictures to label next.
+    """Suggest pictures to label next.
 
-    The server has to keep some (`regraft serve --keep-requests`).
+    Of those without labels (`regraft pictures add`), and of served ones where the server keeps some (`regraft serve
+    --keep-requests`).
     """
     with Client(server) as client:
         suggestions = list(client.suggest(count, name=name, with_images=save is not None))
     if save:
         rows = [
             {
-                "file": write_picture(save, "", entry.request_id, entry.image),
+                "file": write_picture(save, "", entry.sha256, entry.image),
                 "label": entry.label,
                 "source": f"suggest:{_reason(entry)}",  # the gate compares pictures by it
                 "request_id": entry.request_id,
@@ -47,19 +48,20 @@ def suggest(
             print_json(picture_to_dict(entry))
     elif not suggestions:
         terminal.line(
-            "nothing to suggest: of the served pictures none is kept that has no label yet and that the backbone in "
-            "service has seen; see `regraft serve --keep-requests`"
+            "nothing to suggest: there is no picture without a label that the backbone in service has seen; send some "
+            "with `regraft pictures add`, or see `regraft serve --keep-requests`"
         )
     else:
-        table = terminal.table("request", "why", "read as", numbers=("probability", "novelty"))
+        table = terminal.table("picture", "reason", "read as", "why")
         for entry in suggestions:
-            figures = (f"{entry.probability:.3f}", f"{entry.novelty:.3f}")
-            table.add_row(entry.request_id, _reason(entry), entry.label, *figures)
+            table.add_row(entry.request_id or entry.sha256, _reason(entry), entry.label, entry.why)
         terminal.out.print(table)
+        first = suggestions[0]
+        named = f"--request {first.request_id}" if first.request_id else f"--sha256 {first.sha256}"
         terminal.line(
             f"correct the labels in {save / 'suggestions.csv'}, then: regraft label {save / 'suggestions.csv'}"
             if save
-            else "label one: regraft label --request REQUEST --label LABEL; look at them: --save FOLDER"
+            else f"label one: regraft label {named} --label LABEL; look at them: --save FOLDER"
         )
 
 

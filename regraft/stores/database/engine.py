@@ -3,14 +3,14 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Column, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
@@ -220,6 +220,14 @@ def one_at_a_time(connection: Connection, what: str) -> None:
 def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an insertion with a choice on conflicts."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def unused(connection: Connection, column: Column[str], values: Collection[str]) -> list[str]:
+    """Return those values that no row has in a column."""
+    if not values:
+        return []
+    used = connection.execute(select(column).where(column.in_(values))).scalars()
+    return sorted({*values}.difference(used))
 
 
 def _connect_to_postgresql(

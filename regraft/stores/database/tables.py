@@ -119,6 +119,22 @@ kept_requests = sa.Table(
     sa.Index("kept_requests_of_a_model", "model", "backbone", "image_spec", "number"),
 )
 
+pooled_pictures = sa.Table(
+    "pooled_pictures",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("size_bytes", _BIG, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("added_at", sa.String(32), nullable=False),
+    sa.Index("pooled_pictures_of_a_model", "model", "sha256", unique=True),
+    sa.Index("pooled_pictures_in_turn", "model", "id"),
+    sa.Index("pooled_pictures_by_bytes", "model", "size_bytes"),
+)
+"""Pictures without labels; a row goes once its picture has one."""
+
 embeddings = sa.Table(
     "embeddings",
     metadata,

@@ -38,6 +38,7 @@ _INFERENCE: Final = "/inference.GRPCInferenceService/"
 _CLASSIFIER: Final = "/regraft.v1.Classifier/"
 _RETRAINING: Final = "/regraft.v1.Retraining/"
 _EXAMPLES: Final = "/regraft.v1.Examples/"
+_PICTURES: Final = "/regraft.v1.Pictures/"
 _MODELS: Final = "/regraft.v1.Models/"
 _REPORTS: Final = "/regraft.v1.Reports/"
 
@@ -79,6 +80,10 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _EXAMPLES + "Neighbours": Role.LABEL,
     _EXAMPLES + "Map": Role.LABEL,
     _EXAMPLES + "Explain": Role.LABEL,
+    _PICTURES + "AddPictures": Role.LABEL,
+    _PICTURES + "BatchAddPictures": Role.LABEL,
+    _PICTURES + "ListPictures": Role.LABEL,
+    _PICTURES + "RemovePictures": Role.LABEL,
     _MODELS + "ListModels": Role.LABEL,
     _MODELS + "GetModel": Role.LABEL,
     _MODELS + "ListBackbones": Role.LABEL,

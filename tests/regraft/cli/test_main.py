@@ -64,7 +64,7 @@ COMMANDS = {
         "IMAGES... --name= --concurrency= --rate= --arrivals=poisson --seed=0 --duration=10 --warm-up=1 "
         "--deadline-ms=30000 --json"
     ),
-    "label": SERVER + "[PATH] --label= --request= --source=regraft_label --name= --json",
+    "label": SERVER + "[PATH] --label= --request= --sha256= --source=regraft_label --name= --json",
     "suggest": SERVER + "--count=20 --save= --name= --json",
     "export": (
         "MODEL --to=! --out=! --data= --cpu= --max-drop=1.3 --store=models@REGRAFT_STORE "
@@ -109,6 +109,9 @@ COMMANDS = {
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
     "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
     "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",
+    "pictures add": SERVER + "PATHS... --source= --name= --json",
+    "pictures list": SERVER + "--name= --json",
+    "pictures remove": SERVER + "SHA256... --name= --json",
     "examples list": SERVER
     + (
         "--label= --split= --source= --annotator= --outcome= --suspected --quarantined --since= --order=hash --most=0 "

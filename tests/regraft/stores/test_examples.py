@@ -260,15 +260,18 @@ ADD_UNTIL_KILLED = """
 import itertools, sys
 from pathlib import Path
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
+from regraft.stores.unlabelled.pool import NewPicture
 
 store = ExamplesStore(Path(sys.argv[1]))
 for number in itertools.count():
     store.add("colours", f"picture {number}".encode() * 50, f"label {number}")
+    store.pool.add("colours", [NewPicture(f"unlabelled {number}".encode() * 50)], Bounds())
     print(number, flush=True)
 """
 
 
-def test_acknowledged_examples_survive_kill_9(tmp_path: Path) -> None:
+def test_acknowledged_examples_and_pictures_without_labels_survive_kill_9(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ADD_UNTIL_KILLED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -286,6 +289,8 @@ def test_acknowledged_examples_survive_kill_9(tmp_path: Path) -> None:
         sha256 = image_hash(data(number))
         assert kept[sha256] == f"label {number}"
         assert store.image_file(sha256).read_bytes() == data(number)
+        unlabelled = f"unlabelled {number}".encode() * 50
+        assert store.pool.file(store.pool.find(MODEL, image_hash(unlabelled)).sha256).read_bytes() == unlabelled
     assert len(kept) - len(acknowledged) in {0, 1}  # the last one may have been kept and not yet told
     assert store.add(MODEL, b"another", "red") == AddOutcome.ACCEPTED
     store.close()

@@ -11,6 +11,7 @@ from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, NewExample
 from regraft.stores.models import ModelStore
+from regraft.stores.unlabelled.pool import NewPicture, PoolOutcome
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, IntakeResult, Sender
 from serving.retraining.decoders import Decoders, Encoded
@@ -227,3 +228,31 @@ async def test_what_nobody_waits_for_any_more_as_it_is_written_is_not_kept(store
         await (await s.begin(picture("blue"), Sender("ada")))
 
         assert [example.sha256 for example in s.examples.labels.in_force("colours")] == [image_hash(picture("blue"))]
+
+
+@asynchronous
+async def test_pictures_with_and_without_labels_are_written_apart_and_each_has_its_answer(
+    store: ModelStore,
+) -> None:
+    sender = Sender("ada")
+    async with stage(store) as s:
+        first = await s.hold_up(sender)
+        unlabelled = [
+            asyncio.create_task(s.intake.add_picture("", NewPicture(image), sender))
+            for image in (picture("grey", 1), b"no picture", picture("grey", 2))
+        ]
+        labelled = await s.begin(picture("grey", 3), sender)
+        s.examples.gate.set()
+        ends = await asyncio.wait_for(asyncio.gather(first, *unlabelled, labelled), PATIENCE_S)
+
+        assert [end.outcome for end in ends] == [
+            AddOutcome.ACCEPTED,
+            PoolOutcome.ACCEPTED,
+            PoolOutcome.REJECTED,
+            PoolOutcome.ACCEPTED,
+            AddOutcome.ACCEPTED,
+        ]
+        assert {each.sha256 for each in s.examples.pool.page("colours", most=9)} == {ends[1].sha256, ends[3].sha256}
+        assert {each.sha256 for each in s.examples.labels.in_force("colours")} == {ends[0].sha256, ends[4].sha256}
+        assert sorted(s.kept) == sorted(end.sha256 for end in ends if end.outcome is not PoolOutcome.REJECTED)
+        assert sender.outcomes == {"accepted": 4, "rejected": 1}

@@ -12,7 +12,9 @@ from regraft.label_rules import image_hash
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.models import ModelStore
+from regraft.stores.unlabelled.pool import NewPicture
 from serving.inference.classifier import Classifier
 from serving.inference.execution_plan import ExecutionPlan
 from serving.inference.registry import ModelRegistry
@@ -99,12 +101,30 @@ async def test_new_examples_are_embedded_with_the_backbone_that_serves(store: Mo
 
 
 @asynchronous
+async def test_pictures_without_labels_are_embedded_after_those_with_one(store: ModelStore) -> None:
+    async with stage(store) as s:
+        await s.until_the_database_was_asked()
+        unlabelled = [NewPicture(picture("red", number)) for number in range(2)]
+        with s.session.held():
+            s.examples.pool.add("colours", unlabelled, Bounds())
+            labelled = s.add([0])
+            before = len(s.session.batches)
+            s.embedder.wake()
+        await s.until_embedded([*labelled, *(new.sha256 for new in unlabelled)])
+
+        (first, *_) = s.session.batches[before]
+        np.testing.assert_array_equal(first, decode_crop(picture("grey"), s.models.get("colours").card.image))
+        s.assert_embedding_of_grey_0(labelled[0])
+
+
+@asynchronous
 async def test_what_a_crash_left_without_an_embedding_is_found_at_the_start(store: ModelStore) -> None:
     with_examples = ExamplesStore(store.root / ".examples")
     with_examples.add("colours", picture("grey"), "grey")
+    with_examples.pool.add("colours", [NewPicture(picture("red"))], Bounds())
     with_examples.close()
     async with stage(store) as s:
-        await s.until_embedded([image_hash(picture("grey"))])
+        await s.until_embedded([image_hash(picture("grey")), image_hash(picture("red"))])
 
 
 @asynchronous

@@ -1,7 +1,9 @@
 from functools import partial
 
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.models import ModelStore
+from regraft.stores.unlabelled.pool import NewPicture
 from serving.inference.execution_plan import ExecutionPlan
 from serving.inference.registry import ModelRegistry
 from serving.retraining.embedder import BackgroundEmbedder
@@ -29,6 +31,7 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
 
     for number in range(3):
         examples.add("colours", picture("red", number), "red")
+    examples.pool.add("colours", [NewPicture(picture("grey"))], Bounds())
     examples.labels.remove("colours", examples.labels.in_force("colours")[0].sha256)
     tasks = Supervisor(metrics)
     tasks.repeat("count examples", partial(count_examples, models, examples, metrics), 0.01)
@@ -36,6 +39,7 @@ async def test_examples_are_shown_as_waiting_then_as_embedded_and_what_was_remov
 
     tasks.start("embed examples", partial(BackgroundEmbedder(models, examples).run, 3600))
     await until(lambda: shown() == {"embedded": 2, "waiting": 0, "removed": 1, "quarantine": 0})
+    await until(lambda: value_of(metrics.registry, "regraft_unlabelled_stored", {"state": "embedded"}) == 1)
 
     await tasks.stop()
     models.close()

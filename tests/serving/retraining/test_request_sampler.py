@@ -8,8 +8,8 @@ import pytest
 
 from regraft.errors import NotFoundError
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.models import ModelStore
-from regraft.stores.requests import Bounds
 from serving.inference.classifier import Classifier
 from serving.inference.execution_plan import ExecutionPlan
 from serving.inference.registry import ModelRegistry

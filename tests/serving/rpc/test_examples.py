@@ -216,7 +216,10 @@ def test_a_request_that_was_not_kept_needs_the_picture(client: Client) -> None:
     assert refused.outcome == REJECTED
     assert "was not kept: send the picture itself" in refused.reason
     assert label(client, picture("grey"), "grey", request_id=answer.request_id).outcome == ACCEPTED
-    assert "neither a picture nor the request_id" in label(client, b"", "grey").reason
+    assert (
+        "neither a picture, nor the sha256 of one without a label, nor the request_id"
+        in label(client, b"", "grey").reason
+    )
 
 
 def test_every_prediction_has_a_name_of_its_own(client: Client) -> None:

@@ -27,6 +27,8 @@ FAMILIES = {
     "regraft_load_failures": "counter",
     "regraft_examples": "counter",
     "regraft_examples_stored": "gauge",
+    "regraft_unlabelled": "counter",
+    "regraft_unlabelled_stored": "gauge",
     "regraft_kept_requests": "counter",
     "regraft_shadow_version": "gauge",
     "regraft_shadow_pictures": "counter",

@@ -16,9 +16,11 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import Patience, close_database, open_database, reading, transaction
 from regraft.stores.database.tables import examples
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import NewExample
-from regraft.stores.requests import Bounds, KeptRequest
+from regraft.stores.unlabelled.pool import NewPicture
+from regraft.stores.unlabelled.requests import KeptRequest
 from tests.postgresql import PostgreSQL
 from tests.regraft.plans import plans_told
 
@@ -40,6 +42,7 @@ def store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
     store.add_all(MODEL, [NewExample(b"%d" % number, "red", group="one") for number in range(5)], caller="ada")
     store.embeddings.put(KEY, {SHA256: np.zeros(2, np.float32)})
     store.requests.keep([kept(number) for number in range(5)], Bounds())
+    store.pool.add(MODEL, [NewPicture(b"picture %d" % number) for number in range(5)], Bounds())
     store.jobs.create(MODEL, {}, "ada", "a key")
     yield store
     store.close()
@@ -60,10 +63,17 @@ ASKED: dict[str, Callable[[ExamplesStore], object]] = {
         MODEL, [NewExample(b"new", "red", group="one")], caller="ada", hourly_quota=1000
     ),
     "embeddings by hash": lambda store: store.embeddings.get(KEY, [SHA256]),
-    "requests that are kept, and the oldest dropped": lambda store: store.requests.keep([kept(9)], Bounds(requests=2)),
+    "requests that are kept, and the oldest dropped": lambda store: store.requests.keep([kept(9)], Bounds(pictures=2)),
     "the oldest dropped beyond the bytes": lambda store: store.requests.keep([kept(8)], Bounds(size_bytes=2)),
     "a kept request": lambda store: store.requests.find("id8"),
     "requests to label": lambda store: store.requests.unlabelled(MODEL, KEY),
+    "pictures without a label that come in": lambda store: store.pool.add(MODEL, [NewPicture(b"new")], Bounds()),
+    "a picture without a label": lambda store: store.pool.find(MODEL, image_hash(b"picture 1")),
+    "pictures without a label nor an embedding": lambda store: store.pool.without_embedding(MODEL, KEY, 64, after=3),
+    "a few to choose from": lambda store: store.pool.candidates(MODEL, KEY, 64, "5"),
+    "the first page of pictures without a label": lambda store: store.pool.page(MODEL, most=200),
+    "a later page of pictures without a label": lambda store: store.pool.page(MODEL, most=200, before=4),
+    "a picture that is removed": lambda store: store.pool.remove(MODEL, [image_hash(b"picture 2")]),
     "a job": lambda store: store.jobs.list(MODEL, most=1)[0],
     "a job by its key": lambda store: store.jobs.with_key(MODEL, "a key"),
     "jobs that wait": lambda store: store.jobs.list("", JobState.PENDING),

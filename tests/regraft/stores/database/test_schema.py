@@ -21,9 +21,10 @@ from regraft.stores.database.engine import open_database, reading, sqlite_url
 from regraft.stores.database.schema import SCHEMA
 from regraft.stores.database.tables import kept_requests, metadata
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import Bounds
 from regraft.stores.jobs import JobState
 from regraft.stores.labels import AddOutcome, Example
-from regraft.stores.requests import Bounds, KeptRequest
+from regraft.stores.unlabelled.requests import KeptRequest
 
 BEFORE_VERSIONS = """
 CREATE TABLE examples (model VARCHAR(64) NOT NULL, sha256 VARCHAR(64) NOT NULL, label TEXT NOT NULL,
@@ -122,7 +123,7 @@ def test_requests_that_were_kept_before_they_were_counted_are_dropped_in_the_ord
         engine.dispose()
         vector = np.zeros(2, np.float32)
         new = KeptRequest("d", "colours", 1, image_hash(b"d"), "red", 0.5, 0.1, EmbeddingKey("b", "s"), vector)
-        store.requests.keep([(new, b"d")], Bounds(requests=3, size_bytes=10**11))
+        store.requests.keep([(new, b"d")], Bounds(pictures=3, size_bytes=10**11))
         names = [kept.id for kept in store.requests.unlabelled("colours", EmbeddingKey("b", "s"))]
 
     assert [tuple(row) for row in counted] == [("a", 0), ("b", 2_000_000_000), ("c", 3_500_000_000)]

@@ -14,9 +14,9 @@ from regraft.errors import NotFoundError
 from regraft.files import storage_errors, utc_now
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
-from regraft.stores.database.engine import one_at_a_time, reading, transaction
+from regraft.stores.database.engine import one_at_a_time, reading, transaction, unused
 from regraft.stores.database.tables import examples, kept_requests
-from regraft.stores.images import ImageFiles
+from regraft.stores.images import Bounds, ImageFiles
 
 _MOST_CANDIDATES: Final = 2_000
 """The newest requests are candidates; each holds its embedding in memory."""
@@ -49,14 +49,6 @@ class KeptRequest:
     novelty: float
     key: EmbeddingKey
     embedding: FloatArray
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The most that is kept; the first bound reached counts."""
-
-    requests: int = 10_000
-    size_bytes: int = 2**30
 
 
 class KeptRequests:
@@ -153,13 +145,9 @@ def _drop_oldest(connection: Connection, bounds: Bounds, number: int, total_byte
     oldest = connection.execute(select(place).order_by(place).limit(1)).scalar_one()
     fitting = select(place).where(before >= total_bytes - bounds.size_bytes).order_by(before, place).limit(1)
     first_fitting = connection.execute(fitting).scalar_one_or_none() or number + 1
-    keep_from = min(max(first_fitting, number - bounds.requests + 1), oldest + _MOST_DROPPED)
+    keep_from = min(max(first_fitting, number - bounds.pictures + 1), oldest + _MOST_DROPPED)
     dropped = delete(kept_requests).where(place < keep_from).returning(kept_requests.c.sha256)
-    hashes = set(connection.execute(dropped).scalars())
-    if not hashes:
-        return []
-    still = select(kept_requests.c.sha256).where(kept_requests.c.sha256.in_(hashes))
-    return sorted(hashes - set(connection.execute(still).scalars()))
+    return unused(connection, kept_requests.c.sha256, set(connection.execute(dropped).scalars()))
 
 
 def _row(request: KeptRequest, size_bytes: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from regraft.auth import is_socket
 from regraft.errors import OperatorError
 from serving.rpc.interceptor import RpcInterceptor
-from serving.rpc.reflection import add_reflection
+from serving.rpc.ports.reflection import add_reflection
 from serving.rpc.security.tls import ReloadingTls, TlsFiles
 from serving.settings import Settings
 

@@ -10,7 +10,8 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import open_database, transaction
 from regraft.stores.database.tables import kept_requests
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.requests import Bounds, KeptRequest, KeptRequests
+from regraft.stores.images import Bounds
+from regraft.stores.unlabelled.requests import KeptRequest, KeptRequests
 
 KEY = EmbeddingKey("b" * 64, "1" * 64)
 MODEL = "colours"
@@ -55,7 +56,7 @@ def test_a_request_that_was_not_kept_says_what_to_do(requests: KeptRequests) -> 
 
 def test_the_oldest_are_dropped_beyond_the_number_with_their_pictures(requests: KeptRequests, tmp_path: Path) -> None:
     for number in range(5):
-        requests.keep([request(number)], Bounds(requests=3))
+        requests.keep([request(number)], Bounds(pictures=3))
 
     assert [kept.id for kept in requests.unlabelled(MODEL, KEY)] == ["id2", "id3", "id4"]
     assert kept_files(tmp_path) == {image_hash(data(number)) for number in (2, 3, 4)}
@@ -93,9 +94,9 @@ def test_one_that_is_larger_than_the_bound_is_not_kept(requests: KeptRequests, t
 def test_bounds_that_were_lowered_are_reached_a_thousand_at_a_time(requests: KeptRequests) -> None:
     requests.keep([request(number, picture=0) for number in range(1500)], Bounds())
 
-    requests.keep([request(1500, picture=0)], Bounds(requests=2))
+    requests.keep([request(1500, picture=0)], Bounds(pictures=2))
     assert [is_kept(requests, f"id{number}") for number in (999, 1000)] == [False, True]
-    requests.keep([request(1501, picture=0)], Bounds(requests=2))
+    requests.keep([request(1501, picture=0)], Bounds(pictures=2))
 
     assert [is_kept(requests, f"id{number}") for number in (1499, 1500, 1501)] == [False, True, True]
 
@@ -110,7 +111,7 @@ def is_kept(requests: KeptRequests, request_id: str) -> bool:
 
 def test_a_picture_stays_while_a_newer_request_has_it_too(requests: KeptRequests, tmp_path: Path) -> None:
     for number in range(3):
-        requests.keep([request(number, picture=0)], Bounds(requests=1))
+        requests.keep([request(number, picture=0)], Bounds(pictures=1))
 
     assert requests.image(requests.find("id2")) == data(0)
     assert len(kept_files(tmp_path)) == 1
@@ -151,6 +152,6 @@ def test_an_example_outlives_the_request_that_it_came_from(examples_store: Examp
     examples_store.requests.keep([request(1)], Bounds())
     examples_store.add(MODEL, data(1), "red")
 
-    examples_store.requests.keep([request(2)], Bounds(requests=1))
+    examples_store.requests.keep([request(2)], Bounds(pictures=1))
 
     assert examples_store.image_file(image_hash(data(1))).read_bytes() == data(1)

@@ -1,0 +1,164 @@
+"""Ways to choose the pictures that are labelled next, as the field has them, to compare `suggest` with.
+
+Each takes a `Pool` and a number, and returns rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.model.artifact import FloatArray
+from serving.retraining.suggestions import Knowledge, suggest
+from training.head.logistic import log_softmax
+
+Rows: TypeAlias = npt.NDArray[np.intp]
+
+_NEIGHBOURS: Final = 20
+_MOST_CLUSTERS: Final = 500
+_STEPS: Final = 15
+_DROPOUT: Final = 0.5
+_DRAWS: Final = 20
+
+
+@dataclass
+class Pool:
+    """Pictures of which some are labelled.
+
+    Attributes:
+        embedding: float32 [n, D].
+        random: what is drawn by lot is drawn by it.
+        labelled: bool [n].
+        knowledge: the last head and what it learned from; None before there is one.
+    """
+
+    embedding: FloatArray
+    random: np.random.Generator
+    labelled: npt.NDArray[np.bool_] = field(init=False)
+    knowledge: Knowledge | None = None
+
+    def __post_init__(self) -> None:
+        """Begin without labels."""
+        self.labelled = np.zeros(len(self.embedding), np.bool_)
+
+    @property
+    def open(self) -> Rows:
+        """The rows without a label."""
+        return np.flatnonzero(~self.labelled)
+
+    def margin(self) -> FloatArray:
+        """How far ahead the best label is of the second best, of the open rows; at random without a head."""
+        if self.knowledge is None:
+            return self.random.random(len(self.open)).astype(np.float32)
+        return _margin(self.knowledge.head.probabilities(self.embedding[self.open]))
+
+
+Chooser: TypeAlias = Callable[[Pool, int], Rows]
+
+
+def suggested(pool: Pool, count: int) -> Rows:
+    """Choose as the server does."""
+    rows = pool.open
+    known = pool.embedding[pool.labelled]
+    found = suggest(pool.embedding[rows], known, pool.knowledge, count, int(pool.random.integers(2**32)))
+    return rows[[each.row for each in found]]
+
+
+def at_random(pool: Pool, count: int) -> Rows:
+    """Draw rows."""
+    return pool.random.permutation(pool.open)[:count]
+
+
+def least_margin(pool: Pool, count: int) -> Rows:
+    """Choose where the head wavers most between two labels (Scheffer et al., 2001)."""
+    return pool.open[np.argsort(pool.margin(), kind="stable")[:count]]
+
+
+def dropout_margin(pool: Pool, count: int) -> Rows:
+    """Choose likewise by the mean answer with half the embedding dropped, over many draws (after Gal et al., 2017)."""
+    if pool.knowledge is None:
+        return at_random(pool, count)
+    head, x = pool.knowledge.head, pool.embedding[pool.open]
+    total = np.zeros((len(x), len(head.bias)))
+    for _ in range(_DRAWS):
+        kept = (pool.random.random(x.shape[1]) > _DROPOUT) / (1 - _DROPOUT)
+        total += np.exp(log_softmax((x * kept) @ head.weight.T + head.bias))
+    return pool.open[np.argsort(_margin(total), kind="stable")[:count]]
+
+
+def k_centre(pool: Pool, count: int) -> Rows:
+    """Choose what is farthest from all that is labelled or chosen (Sener and Savarese, 2018)."""
+    directions, rows = _directions(pool.embedding), pool.open
+    known = pool.labelled.copy()
+    chosen: list[int] = []
+    for _ in range(count):
+        if known.any():
+            row = int(rows[(directions[rows] @ directions[known].T).max(axis=1).argmin()])
+        else:
+            row = int(pool.random.choice(rows))
+        chosen.append(row)
+        known[row] = True
+    return np.array(chosen)
+
+
+def typiclust(pool: Pool, count: int) -> Rows:
+    """Choose the most typical of the largest clusters without a label (Hacohen et al., 2022)."""
+    directions = _directions(pool.embedding)
+    cluster = _k_means(directions, min(int(pool.labelled.sum()) + count, _MOST_CLUSTERS), pool.random)
+    sizes = np.bincount(cluster).astype(float)
+    labels_in = np.bincount(cluster, pool.labelled, minlength=len(sizes))
+    chosen: list[int] = []
+    for index in np.lexsort((-sizes, labels_in)):
+        rows = np.flatnonzero((cluster == index) & ~pool.labelled)
+        if len(rows) and len(chosen) < count:
+            inside = np.flatnonzero(cluster == index)
+            nearest = np.sort(directions[rows] @ directions[inside].T, axis=1)[:, -_NEIGHBOURS - 1 :]
+            chosen.append(int(rows[nearest.mean(axis=1).argmax()]))
+    return np.array(chosen)
+
+
+def badge_like(pool: Pool, count: int) -> Rows:
+    """Spread over the gradients of the last layer, long ones first, by k-means++ (Ash et al., "BADGE", 2020)."""
+    if pool.knowledge is None:
+        return at_random(pool, count)
+    x = pool.embedding[pool.open]
+    slope = pool.knowledge.head.probabilities(x)
+    slope[np.arange(len(x)), slope.argmax(axis=1)] -= 1
+    lengths = np.square(slope).sum(axis=1) * np.square(x).sum(axis=1)
+    chosen = [int(lengths.argmax())]
+    distance = np.full(len(x), np.inf)
+    while len(chosen) < count:
+        last = chosen[-1]
+        product = (slope @ slope[last]) * (x @ x[last])
+        distance = np.minimum(distance, np.maximum(lengths + lengths[last] - 2 * product, 0))
+        distance[chosen] = 0
+        chosen.append(int(pool.random.choice(len(x), p=distance / distance.sum())))
+    return pool.open[chosen]
+
+
+def _margin(probabilities: npt.NDArray[np.floating]) -> FloatArray:
+    two_best = np.sort(probabilities, axis=1)[:, -2:]
+    return np.asarray(two_best[:, 1] - two_best[:, 0], np.float32)
+
+
+def _directions(embedding: FloatArray) -> FloatArray:
+    centred = embedding - embedding.mean(axis=0)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12))
+
+
+def _k_means(x: FloatArray, count: int, random: np.random.Generator) -> Rows:
+    """Cluster rows by Lloyd's steps from k-means++."""
+    centres = x[[int(random.integers(len(x)))]]
+    distance = np.square(x - centres[0]).sum(axis=1)
+    while len(centres) < count:
+        row = int(random.choice(len(x), p=distance / distance.sum()))
+        centres = np.concatenate([centres, x[[row]]])
+        distance = np.minimum(distance, np.square(x - x[row]).sum(axis=1))
+    cluster = np.zeros(len(x), np.intp)
+    for _ in range(_STEPS):
+        cluster = (np.square(centres).sum(axis=1) - 2 * x @ centres.T).argmin(axis=1)
+        filled = np.unique(cluster)
+        centres[filled] = np.stack([x[cluster == index].mean(axis=0) for index in filled])
+    return cluster

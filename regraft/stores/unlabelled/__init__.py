@@ -1,0 +1,1 @@
+"""Pictures without labels: the pool, and kept requests."""

@@ -1,0 +1,101 @@
+"""Suggestions from the pictures of a store: the pool, and kept requests."""
+
+import secrets
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from regraft.label_rules import nfc
+from regraft.model.artifact import FloatArray
+from regraft.stores.examples import ExamplesStore
+from regraft.stores.models import FEATURES_FILE, ModelStore
+from serving.inference.registry import ServedModel
+from serving.retraining.suggestions import Knowledge, Suggestion, suggest
+
+_MOST_OF_POOL: Final = 2_000
+"""As many of the pool, at random, are looked at for one answer; each embedding is in memory."""
+_MOST_LABELLED: Final = 4_000
+"""With as many labelled ones, at random, they are compared."""
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """A suggested picture.
+
+    Attributes:
+        sha256: of it.
+        request_id: of the kept request that it comes from; empty: it is of the pool.
+        suggestion: why.
+    """
+
+    sha256: str
+    request_id: str
+    suggestion: Suggestion
+
+
+class Suggester:
+    """A source of suggestions. Use it in threads for the database."""
+
+    def __init__(self, models: ModelStore, examples: ExamplesStore) -> None:
+        """Suggest pictures of ``examples`` for the versions of ``models``."""
+        self._models = models
+        self._examples = examples
+
+    def suggest(self, served: ServedModel, count: int) -> list[Suggested]:
+        """Suggest at most ``count`` pictures of a model, the most useful first.
+
+        Raises:
+            StorageError: the database refused.
+        """
+        pool = self._examples.pool.candidates(served.name, served.key, _MOST_OF_POOL, secrets.token_hex(32))
+        kept = {each.sha256: each for each in self._examples.requests.unlabelled(served.name, served.key)}
+        vectors = {**{sha256: each.embedding for sha256, each in kept.items()}, **pool}
+        if not vectors:
+            return []
+        hashes = list(vectors)
+        labelled, knowledge = self._labelled(served)
+        chosen = suggest(np.array(list(vectors.values()), np.float32), labelled, knowledge, count)
+        return [
+            Suggested(sha256, kept[sha256].id if sha256 not in pool else "", suggestion)
+            for suggestion in chosen
+            for sha256 in (hashes[suggestion.row],)
+        ]
+
+    def image(self, suggested: Suggested) -> bytes:
+        """Return the bytes of a suggested picture.
+
+        Raises:
+            NotFoundError: it was labelled, removed or dropped meanwhile.
+            StorageError: they cannot be read.
+        """
+        if suggested.request_id:
+            return self._examples.requests.image(self._examples.requests.find(suggested.request_id))
+        return self._examples.pool.read(suggested.sha256)
+
+    def _labelled(self, served: ServedModel) -> tuple[FloatArray, Knowledge | None]:
+        """Return embeddings of labelled pictures [M, D], some of them where there are many, and what is known."""
+        in_force = {example.sha256: example.label for example in self._examples.labels.in_force(served.name)}
+        counts = Counter(in_force.values())
+        trained = np.empty((0, served.head.weight.shape[1]), np.float32)
+        file = self._models.folder(served.name, served.version) / FEATURES_FILE
+        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
+            of_label = np.bincount(features["label_index"], minlength=len(served.card.labels))
+            for label, number in zip(served.card.labels, of_label, strict=False):
+                counts[label] = max(counts[nfc(label)], int(number))  # trained on includes most of what was sent
+            rows = _some(len(features["sha256"]))
+            trained = np.asarray(features["embedding"][rows], np.float32)
+            for sha256 in features["sha256"]:
+                in_force.pop(str(sha256), None)
+        others = [list(in_force)[row] for row in _some(len(in_force))]
+        newer = self._examples.embeddings.get(served.key, others)
+        card = served.card
+        known = Knowledge(served.head, card.labels, card.novelty_threshold, counts)
+        return np.concatenate([trained, *(vector[None] for vector in newer.values())]), known
+
+
+def _some(count: int) -> list[int]:
+    """Draw the rows that are compared, of so many."""
+    return sorted(np.random.default_rng().permutation(count)[:_MOST_LABELLED].tolist())
