@@ -135,8 +135,8 @@ class RetrainingServicer(object):
 
     def Preview(self, request, context):
         """Look at the head that a retrain would make now. Nothing is published, no job entered, and no request waits for it. It
-        takes seconds; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: the model has no champion, or
-        fewer than two classes with pictures; the text says what is missing.
+        takes seconds; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: fewer than two classes have
+        pictures, or the model has neither a champion nor a backbone that it began with; the text says what is missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

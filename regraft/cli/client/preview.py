@@ -48,7 +48,10 @@ def preview(server: Connection, name: Name = "", as_json: Json = False) -> None:
     )
     if seen.HasField("holdout_accuracy"):
         terminal.line(f"on the {seen.holdout_images} held-out pictures alone: {seen.holdout_accuracy:.1%}")
-    terminal.line(f"{seen.new_images} labels are new to version {seen.champion}")
+    if seen.champion:
+        terminal.line(f"{seen.new_images} labels are new to version {seen.champion}")
+    else:
+        terminal.line("it would be the first version")
     if seen.not_embedded:
         terminal.line((f"{seen.not_embedded} pictures are not embedded yet, and take no part", "yellow"))
     _show_classes(seen)
