@@ -1,56 +1,60 @@
-"""Milliseconds of the first page of a model's examples, in every order, and what predictions cost.
+"""Milliseconds of the first page of a server's examples, in every order, and what predictions cost.
 
     python -m benchmarks.list_examples [--examples 50000] [--size 1280] [--classes 10] [--page 100]
 
-Examples with generated embeddings, of which 1 in 50 bears a wrong label, in SQLite and in a PostgreSQL of its own. It
-makes the head's predictions as a server does, then asks for pages as the service does: a page, and how many predictions
-are still to be made. It prints, for each database, the seconds of all predictions, the median in milliseconds of first
-pages and of pages half way, and how much memory pages took.
+Examples with generated embeddings, of which 1 in 50 bears a wrong label, in SQLite and in a PostgreSQL of its own. A
+real server answers them in the background when it starts, and is asked for pages with predictions over gRPC. It prints,
+for each database, how long all predictions took and the server's CPU time, the median in milliseconds of first pages
+and of pages half way, and the memory that the server took for predictions, and for the whole list in pages of 1,000.
 """
 
 import argparse
 import hashlib
+import os
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import insert
 
-from regraft.model.artifact import FloatArray, Head
+from benchmarks.server_process import ServerProcess
+from regraft.client.client import Client
+from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, graft
 from regraft.model.card import EmbeddingKey
-from regraft.model.fitted_pictures import FittedPictures
 from regraft.stores.database.engine import open_database, sqlite_url, transaction
 from regraft.stores.database.tables import embeddings, examples, splits
-from regraft.stores.examples import ExamplesStore
-from regraft.stores.labelling.listing import Filter, Listed, Order, Side
-from regraft.stores.labelling.predictions import head_key
-from serving.retraining.predictor import predict
+from regraft.stores.models import MODEL_FILE, ModelStore
+from regraft.v1 import examples_pb2 as pb
 from tests.postgresql import PostgreSQL
+from tests.tiny import SPEC, tiny_card
 
 _MODEL: Final = "flowers"
-_KEY: Final = EmbeddingKey("b" * 64, "1" * 64)
 _RUNS: Final = 7
 _TOGETHER: Final = 1_000
 _WRONG: Final = 50
-_ASKED: Final = (
-    ("by hash", Filter(), Order.HASH),
-    ("newest", Filter(), Order.NEWEST),
-    ("likely wrong", Filter(), Order.LIKELY_WRONG),
-    ("least sure", Filter(), Order.LEAST_SURE),
-    ("most novel", Filter(), Order.MOST_NOVEL),
-    ("likely wrong, of a label", Filter(label="label 3"), Order.LIKELY_WRONG),
-    ("likely wrong, of the holdout", Filter(side=Side.HOLDOUT), Order.LIKELY_WRONG),
-    ("least sure, answered wrongly", Filter(is_right=False), Order.LEAST_SURE),
-    ("suspected, newest", Filter(suspected=True), Order.NEWEST),
-    ("of an annotator that there is not, newest", Filter(annotator="nobody"), Order.NEWEST),
-)
+_POLL_S: Final = 0.2
+_ORDER: Final = pb.ListExamplesRequest.Order
+_OUTCOME_WRONG: Final = pb.ListExamplesRequest.OUTCOME_WRONG
+_ASKED: Final[dict[str, dict[str, Any]]] = {
+    "by hash": {"with_predictions": True},
+    "newest": {"with_predictions": True, "order": _ORDER.ORDER_NEWEST},
+    "likely wrong": {"order": _ORDER.ORDER_LIKELY_WRONG},
+    "least sure": {"order": _ORDER.ORDER_LEAST_SURE},
+    "most novel": {"order": _ORDER.ORDER_MOST_NOVEL},
+    "likely wrong, of a label": {"order": _ORDER.ORDER_LIKELY_WRONG, "label": "label 3"},
+    "likely wrong, of the holdout": {"order": _ORDER.ORDER_LIKELY_WRONG, "split": pb.SPLIT_HOLDOUT},
+    "least sure, answered wrongly": {"order": _ORDER.ORDER_LEAST_SURE, "outcome": _OUTCOME_WRONG},
+    "suspected, newest": {"order": _ORDER.ORDER_NEWEST, "suspected": True},
+    "of nobody, newest": {"order": _ORDER.ORDER_NEWEST, "annotator": "nobody", "with_predictions": True},
+}
 
 
 def _head(size: int, classes: int) -> Head:
@@ -60,7 +64,35 @@ def _head(size: int, classes: int) -> Head:
     return Head(weight, np.zeros(classes, np.float32), means / lengths, np.zeros((1, size), np.float32))
 
 
-def _rows(first: int, last: int, head: Head) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+def _backbone(size: int) -> onnx.ModelProto:
+    """Return a backbone with embeddings of a size, of pixels and constants."""
+    weights = np.random.default_rng(1).standard_normal((3 * SPEC.crop_px**2, size)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", [IMAGE], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], [EMBEDDING]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", SPEC.crop_px, SPEC.crop_px, 3])],
+        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", size])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def _publish(store: ModelStore, head: Head) -> EmbeddingKey:
+    """Publish a version with a head; return the key of its embeddings."""
+    backbone, labels = _backbone(head.weight.shape[1]), tuple(f"label {index}" for index in range(len(head.bias)))
+    card = tiny_card(backbone, head, labels, _MODEL).model_copy(update={"embedding_size": head.weight.shape[1]})
+    model = graft(backbone, head, card)
+    version = store.publish(_MODEL, lambda folder: onnx.save_model(model, folder / MODEL_FILE), who="b", why="b")
+    store.move(_MODEL, version, who="b", why="b")
+    return card.embedding_key
+
+
+def _rows(first: int, last: int, head: Head, key: EmbeddingKey) -> Iterator[tuple[dict[str, Any], ...]]:
     """Yield an example, its embedding and its side, of each number."""
     random = np.random.default_rng(first)
     true = random.integers(len(head.bias), size=last - first)
@@ -68,37 +100,25 @@ def _rows(first: int, last: int, head: Head) -> Iterator[tuple[dict[str, Any], d
     shown = np.where(random.random(last - first) < 1 / _WRONG, random.integers(len(head.bias), size=last - first), true)
     for number in range(first, last):
         row = number - first
-        here = {"model": _MODEL, "sha256": hashlib.sha256(b"%d" % number).hexdigest()}
+        sha256 = hashlib.sha256(b"%d" % number).hexdigest()
+        here = {"model": _MODEL, "sha256": sha256}
         at = f"2026-01-01T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}+00:00"
+        place = {"backbone": key.backbone, "image_spec": key.image_spec}
         yield (
             {**here, "label": f"label {shown[row]}", "source": "a phone", "added_at": at},
-            {
-                "sha256": here["sha256"],
-                "backbone": _KEY.backbone,
-                "image_spec": _KEY.image_spec,
-                "vector": vectors[row].astype("<f4").tobytes(),
-            },
+            {"sha256": sha256, **place, "vector": vectors[row].astype("<f4").tobytes()},
             {**here, "group_name": "", "is_holdout": number % 5 == 0},
         )
 
 
-def _fill(url: str, count: int, head: Head) -> None:
+def _fill(url: str, count: int, head: Head, key: EmbeddingKey) -> None:
     engine = open_database(url)
     for first in range(0, count, _TOGETHER):
-        rows = list(_rows(first, min(first + _TOGETHER, count), head))
+        rows = list(_rows(first, min(first + _TOGETHER, count), head, key))
         with transaction(engine, "fill") as connection:
             for table, of_table in zip((examples, embeddings, splits), zip(*rows, strict=True), strict=True):
                 connection.execute(insert(table), list(of_table))
     engine.dispose()
-
-
-def _predict_all(store: ExamplesStore, head: Head, name: str) -> None:
-    """Make all predictions, in pieces as large as a server's."""
-    labels, after = [f"label {index}" for index in range(len(head.bias))], ""
-    while todo := store.predictions.missing(_MODEL, name, _KEY, after=after, most=512):
-        answers = predict(head, labels, todo, FittedPictures.none())
-        store.predictions.put(_MODEL, name, todo, answers)
-        after = todo.sha256[-1]
 
 
 def _milliseconds(ask: Callable[[], object]) -> float:
@@ -110,39 +130,44 @@ def _milliseconds(ask: Callable[[], object]) -> float:
     return median(taken)
 
 
+def _wait_for_predictions(client: Client) -> float:
+    """Wait until every example has its prediction; return the seconds."""
+    began_s = time.perf_counter()
+    while next(client.example_pages(page_size=1, with_predictions=True)).predictions_pending:
+        time.sleep(_POLL_S)
+    return time.perf_counter() - began_s
+
+
 def _measure(name: str, url: str, root: Path, arguments: argparse.Namespace) -> None:
     head = _head(arguments.size, arguments.classes)
-    key = head_key(head.digest(), _KEY, [])
-    _fill(url, arguments.examples, head)
-    with closing(ExamplesStore(root, url)) as store:
-        began_s = time.perf_counter()
-        _predict_all(store, head, key)
+    _fill(url, arguments.examples, head, _publish(ModelStore(root), head))
+    with ServerProcess(root, os.sched_getaffinity(0), "--database", url, "--plan", "1x1x1") as server:
+        client = Client(server.target, timeout_s=60)
+        before_mb = server.resident_mb()
+        seconds = _wait_for_predictions(client)
         sys.stdout.write(
-            f"\n{name}: {arguments.examples:,} predictions in {time.perf_counter() - began_s:.1f} s; a look that finds "
-            f"nothing missing takes {_milliseconds(lambda: store.predictions.missing(_MODEL, key, _KEY, most=512)):.0f}"
-            " ms\n\n| ms, median of "
-            f"{_RUNS} | first page of {arguments.page} | page half way | pictures |\n|---|---|---|---|\n"
+            f"\n{name}: {arguments.examples:,} predictions {seconds:.1f} s after the start, which took the server "
+            f"{server.cpu_s():.1f} s of CPU; {before_mb:.0f} MB before, {server.peak_mb():.0f} at the peak\n\n"
+            f"| ms, median of {_RUNS} | first page of {arguments.page} | half way | pictures |\n|---|---|---|---|\n"
         )
-        for what, wanted, order in _ASKED:
+        server.forget_peak()
+        for what, asked in _ASKED.items():
+            every = [(len(page.examples), page.next_page_token) for page in client.example_pages(**asked)]
+            half = next(islice((token for _, token in every), len(every) // 2, None)) if len(every) > 1 else ""
 
-            def page(after: Any = None, wanted: Filter = wanted, order: Order = order) -> list[Listed]:  # noqa: ANN401 - a place
-                store.predictions.pending(_MODEL, key)
-                return store.listing.page(_MODEL, wanted, order, head=key, after=after, most=arguments.page)
+            def first(token: str = "", asked: dict[str, Any] = asked) -> object:
+                return next(client.example_pages(**asked, page_size=arguments.page, page_token=token))
 
-            every = store.listing.page(_MODEL, wanted, order, head=key, most=arguments.examples)
-            half = every[len(every) // 2].place if every else None
-            times = _milliseconds(page), _milliseconds(lambda half=half: page(half))  # type: ignore[misc]  # called at once
-            sys.stdout.write(f"| {what} | {times[0]:.0f} | {times[1]:.0f} | {len(every):,} |\n")
+            times = _milliseconds(first), _milliseconds(lambda first=first, half=half: first(half))  # type: ignore[misc]  # called at once
+            count = sum(size for size, _ in every)
+            sys.stdout.write(f"| {what} | {times[0]:.0f} | {times[1]:.0f} | {count:,} |\n")
             sys.stdout.flush()
-        del every
-        tracemalloc.start()
-        page()
-        sys.stdout.write(f"\nmemory of a page at its peak: {tracemalloc.get_traced_memory()[1] / 2**20:.1f} MB\n")
-        tracemalloc.stop()
+        sys.stdout.write(f"\n{server.peak_mb():.0f} MB at the peak of all lists, in pages of 1,000\n")
+        client.close()
 
 
 def main() -> None:
-    """Fill, predict, page and print, on both databases."""
+    """Fill, serve, page and print, on both databases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=50_000)
     parser.add_argument("--size", type=int, default=1280, help="numbers of an embedding")
@@ -151,9 +176,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        _measure("SQLite", str(sqlite_url(root / "examples.sqlite")), root, arguments)
+        _measure("SQLite", str(sqlite_url(root / "examples.sqlite")), root / "one", arguments)
         with PostgreSQL.shared(root) as cluster:
-            _measure("PostgreSQL", cluster.new_database(), root, arguments)
+            _measure("PostgreSQL", cluster.new_database(), root / "other", arguments)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,21 @@ def test_they_are_those_of_the_version_and_the_examples_since(store: ModelStore,
     assert pictures.by_hash[image_hash(NEW)].is_holdout is None
 
 
+def test_a_label_of_the_version_has_its_present_name_and_one_that_was_removed_has_no_pictures(
+    store: ModelStore, examples: ExamplesStore
+) -> None:
+    known = KnownLabels(("red", "green", "blue"))
+    first = examples.label_changes.rename("colours", "red", "crimson", known=known).change
+    examples.label_changes.remove("colours", "green", known=known)
+
+    by_hash = pictures_of(store, examples).by_hash
+
+    assert {each.label for each in by_hash.values()} == {"crimson", "blue"}
+    assert all(each.is_learned for each in by_hash.values())
+    followed = LabelledPictures(features_of(store), examples, "colours", COLOUR_KEY, first.at).by_hash
+    assert {each.label for each in followed.values()} == {"red", "blue"}, "as of a version that follows the first"
+
+
 def test_a_label_in_force_wins_and_what_was_removed_or_is_doubted_is_left_out(
     store: ModelStore, examples: ExamplesStore
 ) -> None:

@@ -56,6 +56,13 @@ def test_a_preview_is_of_the_head_that_the_retrain_then_makes(workshop: Workshop
     assert seen.holdout == made.artifact.card.metrics
 
 
+def test_a_preview_follows_a_renamed_label_as_the_retrain_does(workshop: Workshop) -> None:
+    add(workshop, "green", new_pictures("green", 10, 4))
+    workshop.examples.label_changes.rename(MODEL, "red", "crimson", known=KnownLabels(("blue", "red")))
+
+    assert preview(workshop.store, workshop.examples, MODEL).labels == ("blue", "crimson", "green")
+
+
 def test_a_preview_writes_nothing(workshop: Workshop) -> None:
     add(workshop, "green", new_pictures("green", 10, 4))
 

@@ -1,10 +1,15 @@
 import unicodedata
+from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
-from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, PreconditionError
+from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, PreconditionError, StorageError
 from regraft.label_rules import image_hash
+from regraft.stores.database.engine import open_database
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.labelling.label_changes import LabelChanges
 from regraft.stores.labelling.present_names import KnownLabels
 from tests.regraft.stores.conftest import MODEL, data
 
@@ -120,3 +125,43 @@ def test_changes_are_told_in_turn_and_from_a_time_on(store: ExamplesStore) -> No
     assert store.label_changes.since(MODEL, made[1].at) == made[2:]
     assert made[0].at < made[1].at < made[2].at
     assert store.label_changes.since("another") == []
+
+
+def test_a_rename_that_fails_between_any_two_steps_changes_nothing_and_may_be_asked_for_again(
+    store: ExamplesStore, database: str
+) -> None:
+    engine = open_database(database)
+    breakage = Breakage(engine)
+    before = store.labels.in_force(MODEL), [store.labels.history(MODEL, sha256) for sha256 in HASHES]
+    step = 0
+    while breakage.breaks(step, lambda: LabelChanges(engine).rename(MODEL, "daisy", "rose", merge=True)):
+        assert (store.labels.in_force(MODEL), [store.labels.history(MODEL, sha256) for sha256 in HASHES]) == before
+        assert store.label_changes.since(MODEL) == []
+        step += 1
+    engine.dispose()
+
+    assert step >= 4, "the change, the history, the examples, and what was asked before"
+    assert labels_of(store) == ["rose"] * 3
+    assert len(store.label_changes.since(MODEL)) == 1
+
+
+class Breakage:
+    """Breaks a transaction before one of its statements, as a database that goes away does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._left = 0
+        event.listen(engine, "before_cursor_execute", self._count)
+
+    def breaks(self, step: int, change: Callable[[], object]) -> bool:
+        """Make a change that breaks at a step; False where it has no such step."""
+        self._left = step + 1
+        try:
+            change()
+        except StorageError:
+            return True
+        return False
+
+    def _count(self, *_statement: object) -> None:
+        self._left -= 1
+        if not self._left:
+            raise OperationalError("a statement", {}, Exception("the database went away"))
