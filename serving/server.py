@@ -385,7 +385,7 @@ class Server:
         retraining_pb2_grpc.add_RetrainingServicer_to_server(retraining, control)
         insights = Insights(self.models, self._examples, self._previews, Explainer(self.models, self._memory))
         cache = ThumbnailCache(cache_folder() / "thumbnails", self.settings.thumbnails_mb * 2**20)
-        thumbnails = Thumbnails(self._examples, cache, self._threads, self.models.limits, self._memory)
+        thumbnails = Thumbnails(self._examples, cache, self._threads, self.models.limits, self.metrics, self._memory)
         lists = ExampleLists(self.models, self._examples, thumbnails)
         writes = LabelWrites(self.models, self._examples, self._intake, self._predictor)
         examples = ExamplesService(

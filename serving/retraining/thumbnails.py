@@ -24,6 +24,7 @@ from regraft.image.spec import ImageSpec
 from regraft.stores.examples import ExamplesStore
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.shares import Shares
+from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 
 MOST: Final = 256
@@ -118,9 +119,11 @@ class Thumbnails:
         cache: ThumbnailCache,
         threads: Threads,
         limits: ImageLimits,
+        metrics: Metrics,
         memory: Shares | None = None,
     ) -> None:
         """Make thumbnails of ``examples``; ``memory`` as in `serving.inference.picture_memory.PictureMemory`."""
+        self._counter = metrics.thumbnails
         self._examples = examples
         self._cache = cache
         self._threads = threads
@@ -141,9 +144,13 @@ class Thumbnails:
         made = await asyncio.gather(
             *(self._make(sha256, side_px, caller) for sha256 in missing), return_exceptions=True
         )
-        return {sha256: data for sha256, data in found.items() if data is not None} | {
-            sha256: _error_of_one(outcome) for sha256, outcome in zip(missing, made, strict=True)
-        }
+        outcomes = [_error_of_one(outcome) for outcome in made]
+        failed = sum(isinstance(outcome, Exception) for outcome in outcomes)
+        counts = {"cached": len(found) - len(missing), "made": len(made) - failed, "failed": failed}
+        for outcome, count in counts.items():
+            self._counter.labels(outcome).inc(count)
+        cached = {sha256: data for sha256, data in found.items() if data is not None}
+        return {**cached, **dict(zip(missing, outcomes, strict=True))}
 
     def _cached(self, hashes: Sequence[str], side_px: int) -> dict[str, bytes | None]:
         return {sha256: self._cache.get(sha256, side_px) for sha256 in hashes}

@@ -126,6 +126,7 @@ class Metrics:
             "unlabelled_stored", "Pictures without labels that a model has, by state.", "model", "state"
         )
         self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
+        self.thumbnails = counter("thumbnails", "Thumbnails asked for: cached, made, or failed.", "outcome")
         self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
         self.retrain_seconds = histogram(
             "retrain_seconds", "Time of a retrain job, waiting included.", "model", buckets=_JOB_SECONDS

@@ -13,7 +13,9 @@ from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
 from serving.inference.shares import Shares
 from serving.retraining.thumbnails import ThumbnailCache, Thumbnails
+from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
+from tests.serving.metric_samples import value_of
 from tests.tiny import picture
 from tests.waiting import asynchronous
 
@@ -30,8 +32,14 @@ def examples(tmp_path: Path) -> Iterator[ExamplesStore]:
         yield store
 
 
-def makers(examples: ExamplesStore, threads: Threads, folder: Path, memory: Shares | None = None) -> Thumbnails:
-    return Thumbnails(examples, ThumbnailCache(folder, 2**20), threads, DEFAULT_LIMITS, memory)
+def makers(
+    examples: ExamplesStore,
+    threads: Threads,
+    folder: Path,
+    memory: Shares | None = None,
+    metrics: Metrics | None = None,
+) -> Thumbnails:
+    return Thumbnails(examples, ThumbnailCache(folder, 2**20), threads, DEFAULT_LIMITS, metrics or Metrics(), memory)
 
 
 def size_of(thumbnail: bytes | Exception) -> tuple[int, int]:
@@ -60,13 +68,19 @@ async def test_a_picture_that_is_gone_or_half_there_harms_no_neighbour(
     assert isinstance(file, Path)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(half)
-    found = await makers(examples, threads, tmp_path / "cache").get(
-        [image_hash(b"gone"), image_hash(RED), image_hash(half)], 64, "ada"
-    )
+    metrics = Metrics()
+    maker = makers(examples, threads, tmp_path / "cache", metrics=metrics)
+    await maker.get([image_hash(RED)], 64, "ada")
+    found = await maker.get([image_hash(b"gone"), image_hash(RED), image_hash(half)], 64, "ada")
 
     assert isinstance(found[image_hash(b"gone")], NotFoundError)
     assert isinstance(found[image_hash(half)], InvalidImageError)
     assert size_of(found[image_hash(RED)]) == (16, 16)
+    counts = {
+        outcome: value_of(metrics.registry, "regraft_thumbnails_total", {"outcome": outcome})
+        for outcome in ("cached", "made", "failed")
+    }
+    assert counts == {"cached": 1, "made": 1, "failed": 2}
 
 
 @asynchronous

@@ -8,12 +8,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
 from regraft.client.client import Client, RemoteError
+from regraft.files import cache_folder
 from regraft.label_rules import image_hash
 from regraft.stores.examples import open_examples
+from regraft.stores.labels import NewExample
 from regraft.stores.models import ModelStore
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1.classifier_pb2 import PictureError
 from regraft.v1.examples_pb2_grpc import ExamplesStub
+from serving.retraining.thumbnails import ThumbnailCache
 from tests.live_server import LiveServer
 from tests.tiny import picture, publish_tiny
 from tests.waiting import wait_until
@@ -119,6 +122,24 @@ def test_thumbnails_come_in_order_and_what_has_none_is_an_error_of_its_own(
     for thumbnail in shown:  # of the removed one, too: it may be restored
         assert isinstance(thumbnail, bytes)
         assert Image.open(io.BytesIO(thumbnail)).size == (16, 16)
+
+
+def test_what_does_not_fit_an_answer_is_to_be_asked_for_in_another(live: LiveServer, store: ModelStore) -> None:
+    large = bytes(60_000) + b"\xff\xd9"
+    new = [NewExample(b"picture %d" % number, "red") for number in range(60)]
+    with closing(open_examples(store.root)) as examples:
+        examples.labels.record("colours", new, "", 0)
+    cache = ThumbnailCache(cache_folder() / "thumbnails", 2**30)
+    for each in new:
+        cache.put(each.sha256, 128, large)
+
+    found = list(live.client.thumbnails([each.sha256 for each in new]).values())
+    full = [each for each in found if isinstance(each, PictureError)]
+    assert found[:52] == [large] * 52
+    assert 60 - len(full) == 52
+    assert {(each.code, each.message) for each in full} == {
+        (8, "the answer is full: ask for this one in another request")
+    }
 
 
 @pytest.mark.parametrize(
