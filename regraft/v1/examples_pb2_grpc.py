@@ -230,8 +230,8 @@ class ExamplesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Neighbours(self, request, context):
-        """The labelled pictures that are most like one, as the reason for an answer. NOT_FOUND: no picture with this hash is
-        labelled. FAILED_PRECONDITION: it is not embedded yet.
+        """The labelled pictures that are most like one, as the reason for an answer. NOT_FOUND: the model has no picture with
+        this hash. FAILED_PRECONDITION: it is not embedded yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,7 +20,7 @@ from regraft.v1 import examples_pb2
 
 _WIDTH, _HEIGHT = 72, 24
 _SHADES: Final = " .:-=+*#%@"
-_Picture = Annotated[str, typer.Argument(help="A file, or the SHA-256 of a labelled picture, or its beginning.")]
+_Picture = Annotated[str, typer.Argument(help="A file, or the SHA-256 of one that the server has, or its beginning.")]
 
 
 @asks_a_server

@@ -97,12 +97,21 @@ class Insights:
         """Return probabilities [K] of a picture, and its neighbours."""
         pictures = self._pictures(served)
         if embedding is None:
-            sha256 = _whole(sha256, pictures.by_hash, served.name)
-            embedding = pictures.embedding(sha256)
-            if embedding is None:
-                raise PreconditionError(f"the picture {sha256} is not embedded yet: try again soon")
+            sha256, embedding = self._embedding(served, pictures, sha256)
         found = nearest(pictures, embedding, count, besides=sha256)
         return served.head.probabilities(embedding[None])[0], found
+
+    def _embedding(self, served: ServedModel, pictures: LabelledPictures, beginning: str) -> tuple[str, FloatArray]:
+        """Find a labelled picture by its hash, or one of the pool, with its embedding."""
+        sha256 = _whole(beginning, pictures.by_hash, served.name)
+        if sha256:
+            embedding = pictures.embedding(sha256)
+        else:
+            sha256 = self._examples.pool.find(served.name, beginning).sha256
+            embedding = self._examples.embeddings.get(served.key, [sha256]).get(sha256)
+        if embedding is None:
+            raise PreconditionError(f"the picture {sha256} is not embedded yet: try again soon")
+        return sha256, embedding
 
     def _map(self, served: ServedModel) -> Iterator[pb.MapResponse]:
         store = self._models.store
@@ -126,12 +135,15 @@ class Insights:
         return chain([head], (pb.MapResponse(points=[_point(place, index) for place in block]) for block in blocks))
 
     def _image(self, served: ServedModel, sha256: str) -> bytes:
-        """Read a labelled picture.
+        """Read a labelled picture, or one of the pool.
 
         Raises:
             NotFoundError: there is none, or its bytes were never kept.
         """
-        example = self._examples.labels.find(served.name, sha256, or_removed=True)
+        try:
+            example = self._examples.labels.find(served.name, sha256, or_removed=True)
+        except NotFoundError:
+            return self._examples.pool.read(self._examples.pool.find(served.name, sha256).sha256)
         with storage_errors("cannot read the picture"):
             return self._examples.image_file(example.sha256).read_bytes()
 
@@ -143,16 +155,15 @@ def _check_one(request: pb.NeighboursRequest | pb.ExplainRequest) -> None:
 
 
 def _whole(beginning: str, hashes: Iterable[str], model: str) -> str:
-    """Return the one hash that begins so.
+    """Return the one hash that begins so; an empty text where none does.
 
     Raises:
-        NotFoundError: none does, or several do.
+        NotFoundError: several do.
     """
     found = [sha256 for sha256 in hashes if sha256.startswith(beginning)]
-    if len(found) != 1:
-        how_many = "several" if found else "no"
-        raise NotFoundError(f"model {model!r} learns from {how_many} pictures whose hash begins {beginning!r}")
-    return found[0]
+    if len(found) > 1:
+        raise NotFoundError(f"model {model!r} learns from several pictures whose hash begins {beginning!r}")
+    return found[0] if found else ""
 
 
 def _split(picture: Labelled) -> pb.Split:

@@ -13,6 +13,7 @@ from regraft.image.occlusion import CELLS
 from regraft.label_rules import image_hash
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from regraft.v1 import examples_pb2 as pb
+from regraft.v1 import pictures_pb2
 from tests.live_server import LiveServer
 from tests.tiny import picture
 from tests.waiting import wait_until
@@ -58,6 +59,24 @@ def test_a_picture_that_was_just_labelled_is_a_neighbour_once_it_is_embedded(cli
     assert (nearest().label, nearest().source, nearest().is_learned) == ("teal", "a test", False)
     assert nearest().split == pb.SPLIT_UNDECIDED
     assert nearest().similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_a_picture_without_a_label_has_neighbours_and_an_explanation(client: Client) -> None:
+    data = picture("green", 870)
+    client.add_pictures_batch([pictures_pb2.AddPicturesRequest(image=data)])
+    sha256 = image_hash(data)
+
+    wait_until(lambda: is_embedded(client, sha256))
+    assert {each.label for each in client.neighbours(sha256=sha256, count=5).neighbours} == {"green"}
+    assert client.explain(sha256=sha256).label == "green"
+
+
+def is_embedded(client: Client, sha256: str) -> bool:
+    try:
+        client.neighbours(sha256=sha256)
+    except RemoteError as error:
+        return error.code != "FAILED_PRECONDITION"
+    return True
 
 
 def test_the_map_has_every_labelled_picture_and_puts_a_class_together(shared: LiveServer) -> None:
