@@ -87,19 +87,6 @@ def test_a_label_in_force_wins_and_what_was_removed_or_is_doubted_is_left_out(
     assert image_hash(doubted) not in by_hash
 
 
-def test_a_label_that_was_renamed_is_called_so_and_pictures_of_one_that_was_removed_are_left_out(
-    store: ModelStore, examples: ExamplesStore
-) -> None:
-    known = KnownLabels(("red", "green", "blue"))
-    examples.label_changes.rename("colours", "red", "crimson", known=known)
-    examples.label_changes.remove("colours", "green", known=known)
-
-    by_hash = pictures_of(store, examples).by_hash
-
-    assert {each.label for each in by_hash.values()} == {"crimson", "blue"}
-    assert all(each.is_learned for each in by_hash.values())
-
-
 def test_many_embeddings_come_a_block_at_a_time(tmp_path: Path) -> None:
     features = blobs([BLOCK, 3], 4)
     features.save(tmp_path / FEATURES_FILE)

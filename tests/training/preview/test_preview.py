@@ -87,12 +87,6 @@ def test_every_picture_is_behind_one_cell_of_the_confusion_matrix(workshop: Work
         assert seen.metrics.confusion[row][column] == cell.images
 
 
-def test_a_preview_goes_by_the_names_that_labels_have_now(workshop: Workshop) -> None:
-    workshop.examples.label_changes.rename(MODEL, "red", "crimson", known=KnownLabels(("blue", "red")))
-
-    assert set(preview(workshop.store, workshop.examples, MODEL).labels) == {"blue", "crimson"}
-
-
 def test_labels_that_a_retrain_would_quarantine_are_named_and_stay_as_they_are(workshop: Workshop) -> None:
     wrong = new_pictures("blue", 1, 0)
     add(workshop, "red", wrong)
