@@ -60,6 +60,6 @@ def test_make_lint_fails_where_two_rpcs_share_an_answer(contract: Path) -> None:
 
 
 def test_what_is_added_breaks_nobody(contract: Path) -> None:
-    plant(contract, "message BatchClassifyRequest {", "message ExplainRequest {}\n\nmessage BatchClassifyRequest {")
+    plant(contract, "message BatchClassifyRequest {", "message ComesLater {}\n\nmessage BatchClassifyRequest {")
 
     assert lint(contract, "buf breaking").returncode == 0

@@ -129,6 +129,7 @@ class RetrainJobs:
         model: str = "",
         state: JobState | None = None,
         *,
+        among: Sequence[str] | None = None,
         before: Sequence[str] | None = None,
         most: int | None = None,
     ) -> list[RetrainJob]:
@@ -137,6 +138,7 @@ class RetrainJobs:
         Args:
             model: whose; of all if empty.
             state: which; any if None.
+            among: only those of these models; of all if None.
             before: only those that come after this one, named by its time of creation and its id.
             most: no more than so many.
         """
@@ -146,6 +148,8 @@ class RetrainJobs:
             query = query.where(tuple_(created_at, job_id) < tuple_(*before))  # OR would read all that is newer
         if model:
             query = query.where(retrain_jobs.c.model == model)
+        if among is not None:
+            query = query.where(retrain_jobs.c.model.in_(among))
         if state:
             query = query.where(retrain_jobs.c.state == state)
         with reading(self._engine, "cannot read the retrain jobs") as connection:

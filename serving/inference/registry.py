@@ -36,7 +36,7 @@ from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
 from serving.inference.store_watcher import StoreWatcher
 from serving.supervisor import Backoff, do_all
-from serving.telemetry.call import current
+from serving.telemetry.call import current, may_name
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 
@@ -162,7 +162,7 @@ class ModelRegistry:
         return sorted(self._served)
 
     def resolve(self, name: str) -> str:
-        """Return ``name``, or the only model's name where it is empty.
+        """Return ``name``, or, where it is empty, that of the only model that the caller may name.
 
         Raises:
             InvalidRequestError: it is empty and there are several models.
@@ -170,7 +170,7 @@ class ModelRegistry:
         """
         if name:
             return nfc(name)
-        names = sorted({*self._served, *self.stored.names()})
+        names = sorted(filter(may_name, {*self._served, *self.stored.names()}))
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
         if not names:
@@ -206,7 +206,8 @@ class ModelRegistry:
                 call.model = name
             return served
         if name not in self.stored.names() and self.stored.has_looked:
-            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(self.names()) or 'none'}")
+            there_are = ", ".join(filter(may_name, self.names())) or "none"
+            raise NotFoundError(f"there is no model {name!r}; this server has: {there_are}")
         is_coming = not self.stored.has_looked or self.stored.get(name).champion is not None
         state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
         raise PreconditionError(self.problem(name) or f"model {name!r} {state}")

@@ -23,7 +23,7 @@ from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.context import Context
 from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
-from serving.telemetry.call import actor, note_effect, shield
+from serving.telemetry.call import actor, may_name, note_effect, shield
 
 log = logging.getLogger("regraft.models")
 
@@ -68,8 +68,8 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def ListModels(self, request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
         """List the models of the store, a page at a time."""
         most, [after] = page_size(request, _MAX_MODELS), page_start(request, parts=1) or [""]
-        names = sorted({*self._models.names(), *await self._threads.store.run(self._models.store.names)})
-        wanted = [name for name in names if name > after]
+        names = {*self._models.names(), *await self._threads.store.run(self._models.store.names)}
+        wanted = sorted(name for name in names if name > after and may_name(name))
         models = await as_many_as_fit(self._describe_each(wanted[:most]))
         page = pb.ListModelsResponse(models=models)
         if models and len(models) < len(wanted):
@@ -167,7 +167,8 @@ class ModelsService(pb_grpc.ModelsServicer):
         name = self._models.resolve(name)
         names = await self._threads.store.run(self._models.store.names)
         if name not in names:
-            raise NotFoundError(f"there is no model {name!r}; this server has: {', '.join(names) or 'none'}")
+            some = ", ".join(filter(may_name, names)) or "none"
+            raise NotFoundError(f"there is no model {name!r}; this server has: {some}")
         return name
 
     async def _count(self, names: Sequence[str]) -> dict[str, int]:

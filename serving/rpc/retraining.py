@@ -24,7 +24,16 @@ from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
 from serving.rpc.parsing import check_batch
 from serving.rpc.streams import answer_all, answers
-from serving.telemetry.call import actor, forget_request, note_effect, note_first, shield
+from serving.telemetry.call import (
+    actor,
+    check_may_name,
+    forget_request,
+    may_name,
+    may_name_any,
+    note_effect,
+    note_first,
+    shield,
+)
 from serving.telemetry.metrics import Metrics
 
 _MAX_JOBS: Final = 200
@@ -99,13 +108,13 @@ class RetrainingService(pb_grpc.RetrainingServicer):
 
     async def GetRetrainJob(self, request: pb.GetRetrainJobRequest, _context: Context) -> pb.GetRetrainJobResponse:
         """Return a job as it stands."""
-        job = await self._threads.database.run(self._examples.jobs.get, request.id)
-        return pb.GetRetrainJobResponse(job=to_message(job))
+        return pb.GetRetrainJobResponse(job=to_message(await self._job(request.id)))
 
     async def WatchRetrainJob(
         self, request: pb.WatchRetrainJobRequest, _context: Context
     ) -> AsyncIterator[pb.WatchRetrainJobResponse]:
         """Follow a job to its end."""
+        await self._job(request.id)
         async for job in self._runner.watch(request.id):
             yield pb.WatchRetrainJobResponse(job=to_message(job))
 
@@ -114,7 +123,9 @@ class RetrainingService(pb_grpc.RetrainingServicer):
     ) -> pb.ListRetrainJobsResponse:
         """List the jobs, newest first, a page at a time."""
         most, before = page_size(request, _MAX_JOBS), page_start(request, parts=2)
-        listing = partial(self._examples.jobs.list, nfc(request.name), before=before, most=most + 1)
+        models = None if request.name or may_name_any() else await self._threads.store.run(self._models.store.names)
+        among = None if models is None else [*filter(may_name, models)]
+        listing = partial(self._examples.jobs.list, nfc(request.name), among=among, before=before, most=most + 1)
         jobs = await self._threads.database.run(listing)
         page = pb.ListRetrainJobsResponse(jobs=await as_many_as_fit(_messages(jobs[:most])))
         if page.jobs and len(page.jobs) < len(jobs):
@@ -129,6 +140,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return pb.CancelRetrainJobResponse(job=await shield(self._cancel(request), context))
 
     async def _cancel(self, request: pb.CancelRetrainJobRequest) -> pb.RetrainJob:
+        await self._job(request.id)
         job = await self._runner.cancel(request.id)
         note_effect(job=job.id, state=job.state.value)
         return to_message(job)
@@ -141,6 +153,12 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             to_preview, name, seen
         )  # a matrix of hundreds of classes takes a while
         return pb.PreviewResponse(preview=message)
+
+    async def _job(self, job_id: str) -> RetrainJob:
+        """Return a job of a model that the caller may name."""
+        job = await self._threads.database.run(self._examples.jobs.get, job_id)
+        check_may_name(job.model)
+        return job
 
     def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
         """Return the settings of a job.

@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar, copy_context
+from fnmatch import fnmatchcase
 from typing import Any, Final, Protocol, TypeVar
 
 from regraft.cancellation import set_wanted
+from regraft.errors import ForbiddenError
 
 TRACEPARENT: Final = "traceparent"
 _VALID: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -28,6 +30,7 @@ class Call:
         trace_id: of the client's trace (W3C Trace Context), 32 hexadecimal digits; empty where it has none.
         address: whom it is from.
         caller: the name of the caller; empty where nobody is asked.
+        models: patterns of the models that the caller may name; None: any.
         request: its one message, once that was read.
         effect: its changes, for the audit.
         on_answer: called with the seconds of the stages of every answered picture.
@@ -38,6 +41,7 @@ class Call:
         self.method = method
         self.address = address
         self.caller = ""
+        self.models: tuple[str, ...] | None = None
         self.model = ""
         self.trace_id = trace_id
         self.request: Any = None
@@ -102,6 +106,30 @@ def caller() -> str:
     """Return the caller's name, or else its address."""
     call = current()
     return (call.caller or call.address) if call else ""
+
+
+def may_name(model: str) -> bool:
+    """Return whether the caller may name a model; what no call asks for may be any."""
+    call = current()
+    patterns = call.models if call else None
+    return patterns is None or any(fnmatchcase(model, pattern) for pattern in patterns)
+
+
+def may_name_any() -> bool:
+    """Return whether the caller may name all models."""
+    call = current()
+    return call is None or call.models is None
+
+
+def check_may_name(model: str) -> None:
+    """Refuse a model that the caller may not name, whether it is there or not.
+
+    Raises:
+        ForbiddenError: its line in the file of callers names others.
+    """
+    if not may_name(model) and (call := current()):
+        only = ",".join(call.models or ())
+        raise ForbiddenError(f"{call.caller} may not name the model {model!r}, only {only}")
 
 
 def actor(claim: str) -> str:

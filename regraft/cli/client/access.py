@@ -15,6 +15,9 @@ from regraft.client.connection import Connection
 def token(
     name: Annotated[str, typer.Argument(help="Who shall have it; one word.")],
     role: Annotated[str, typer.Option(help="classify, label or operate.")] = ROLES[0],
+    models: Annotated[
+        str, typer.Option(help="The models that it may name, such as 'flowers*,cats'; any if empty.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Make a token for a caller of a server.
@@ -25,8 +28,10 @@ def token(
         raise typer.BadParameter(f"{role!r}: need one of {', '.join(ROLES)}", param_hint="--role")
     if not name or name.startswith("#") or name.split() != [name]:
         raise typer.BadParameter(f"{name!r}: need one word", param_hint="NAME")
+    if models and (models.split() != [models] or not all(models.split(","))):
+        raise typer.BadParameter(f"{models!r}: need names or patterns, parted by commas alone", param_hint="--models")
     secret = new_token()
-    line = f"{name} {role} sha256:{hash_token(secret)}"
+    line = f"{name} {role} sha256:{hash_token(secret)}" + (f" models={models}" if models else "")
     if as_json:
         print_json({"token": secret, "line": line})
     else:

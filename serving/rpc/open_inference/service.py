@@ -14,6 +14,7 @@ from serving.rpc.context import Context, deadline_of
 from serving.rpc.open_inference.tensors import IMAGE, MAX_PICTURES, add_floats, add_texts, pictures_of
 from serving.rpc.status import status_of
 from serving.rpc.streams import answers
+from serving.telemetry.call import may_name
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Distribution, Duration, Statistics
 
@@ -120,7 +121,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelStatisticsRequest, _context: Context
     ) -> pb.ModelStatisticsResponse:
         """Return the statistics of one model, or of all."""
-        names = [request.name] if request.name else self._models.names()
+        names = [request.name] if request.name else [*filter(may_name, self._models.names())]
         served = [self._served(name, request.version) for name in names]
         return pb.ModelStatisticsResponse(
             model_stats=[_statistics(model, self._metrics.of(model.name)) for model in served]
@@ -131,7 +132,7 @@ class InferenceService(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryIndexResponse:
         """List the models of the store, with their problems."""
         index = pb.RepositoryIndexResponse()
-        for name in sorted({*self._models.names(), *self._models.stored.names()}):
+        for name in sorted(filter(may_name, {*self._models.names(), *self._models.stored.names()})):
             if name in self._models.names():
                 index.models.add(name=name, version=str(self._models.get(name).version), state="READY")
             elif not request.ready:

@@ -12,6 +12,7 @@ import grpc
 
 from regraft.errors import ForbiddenError, UnauthenticatedError
 from serving.rpc.context import Context
+from serving.rpc.security.named_models import CheckedMessages
 from serving.rpc.security.roles import LEAST_ROLE, Caller, Callers, Role
 from serving.rpc.status import status_of
 from serving.telemetry.call import current
@@ -47,12 +48,12 @@ class Guard:
         def admit(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401 - any answer
             caller = self._identify(context)
             if call := current():
-                call.caller = caller.name
+                call.caller, call.models = caller.name, caller.models
             if caller.role < least:
                 raise ForbiddenError(
                     f"{caller.name} has the role {caller.role.name.lower()}; this needs {least.name.lower()}"
                 )
-            return answer(requests, context)
+            return answer(requests if caller.models is None else CheckedMessages(requests), context)
 
         return admit
 

@@ -6,14 +6,16 @@ Each line of the file is a caller: its name, its role, and how it is known::
     shop         classify  sha256:9b74c9897bac770ffc029102a200c5de57c01d96e3a1ff7ee7e07d8d7c6a2f1e
     annotators   label     certificate:annotators.example.com
     ada          operate   sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+    tenant       operate   sha256:486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7  models=flowers*,cats
 
+A line with ``models`` knows no others: `*`, `?` and `[...]` are as in file names, several are parted by commas.
 `regraft token` makes a token and its line. A certificate is known by a name that it is made out to: a DNS name or URI,
 or the common name where it has neither.
 """
 
 import hmac
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Final
 
 from regraft.auth import ROLES, hash_token
 from regraft.errors import OperatorError
+from regraft.label_rules import nfc
 
 log = logging.getLogger("regraft.access")
 
@@ -102,6 +105,8 @@ class Caller:
 
     name: str
     role: Role
+    models: tuple[str, ...] | None = None
+    """Patterns of the models that it may name; None: any."""
 
 
 class Callers:
@@ -168,14 +173,26 @@ def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:
         if not words:
             continue
         try:
-            name, role, how = words
+            name, role, how, *limits = words
             kind, _, value = how.partition(":")
             if kind == "sha256" and len(bytes.fromhex(value)) != _HASH_BYTES:
                 raise ValueError
-            callers[kind][value.lower() if kind == "sha256" else value] = Caller(name, Role[role.upper()])
+            caller = Caller(name, Role[role.upper()], _patterns(limits))
+            callers[kind][value.lower() if kind == "sha256" else value] = caller
         except (ValueError, KeyError) as error:
             raise OperatorError(
                 f"--callers {path}, line {number}: need a name, a role ({', '.join(ROLES)}), "
-                "and sha256:HEX or certificate:NAME"
+                "sha256:HEX or certificate:NAME, and perhaps models=PATTERN,..."
             ) from error
     return callers["sha256"], callers["certificate"]
+
+
+def _patterns(words: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the patterns of ``models=...``, None where a line has none."""
+    if not words:
+        return None
+    [limit] = words
+    key, _, patterns = limit.partition("=")
+    if key != "models" or not all(found := tuple(nfc(pattern) for pattern in patterns.split(","))):
+        raise ValueError(limit)
+    return found

@@ -84,7 +84,7 @@ COMMANDS = {
         "--min-class-recall= --max-suspects= --min-slice-accuracy= --key= --json"
     ),
     "jobs": SERVER + "[JOB_ID] --name= --cancel --json",
-    "token": "NAME --role=classify --json",
+    "token": "--models= NAME --role=classify --json",
     "health": SERVER + "--service= --timeout=5 --json",
     "verify": "VERSION --store=models@REGRAFT_STORE --json",
     "refresh": (

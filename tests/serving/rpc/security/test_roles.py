@@ -25,6 +25,20 @@ def test_a_caller_is_known_by_its_token(file: Path) -> None:
     assert Callers(file).with_token("") is None
 
 
+def test_a_line_may_name_the_models_that_its_caller_knows(file: Path) -> None:
+    file.write_text(f"shop classify sha256:{hash_token(TOKEN)} models=flowers*,Mo\u0308we  # a tenant")
+
+    assert Callers(file).with_token(TOKEN) == Caller("shop", Role.CLASSIFY, ("flowers*", "Möwe"))
+
+
+@pytest.mark.parametrize("limit", ["models=", "models=a,,b", "model=a", "flowers", "models=a models=b"])
+def test_a_line_whose_models_cannot_be_read_opens_nothing(file: Path, limit: str) -> None:
+    file.write_text(f"shop classify sha256:{hash_token(TOKEN)} {limit}")
+
+    with pytest.raises(OperatorError, match="line 1: need a name, a role"):
+        Callers(file)
+
+
 def test_the_hash_of_a_token_is_no_token(file: Path) -> None:
     assert Callers(file).with_token(hash_token(TOKEN)) is None
 
