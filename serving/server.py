@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grpc_health.v1 import health, health_pb2
 
@@ -80,6 +80,10 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracing import Tracing
 from serving.threads import Threads
 
+if TYPE_CHECKING:
+    from serving.http.methods import Registry
+    from serving.http.port import HttpPort
+
 log = logging.getLogger("regraft.server")
 
 CLASSIFICATION: Final = (
@@ -126,6 +130,7 @@ class Ready:
     control_port: int
     metrics_port: int
     models: list[str]
+    http_port: int | None = None
 
 
 class Server:
@@ -240,18 +245,23 @@ class Server:
         guard = Guard(self._callers)
         capacities = dict.fromkeys(PICTURES, self._classifier)
 
-        def port(flag: str, address: str) -> GrpcPort:
-            interceptor = RpcInterceptor(self.metrics, guard, self._tracing, capacities, settings.read_timeout)
-            return GrpcPort(flag, address, settings, interceptor)
+        def interceptor() -> RpcInterceptor:
+            return RpcInterceptor(self.metrics, guard, self._tracing, capacities, settings.read_timeout)
 
-        self._port = self._control_port = port("--grpc", settings.grpc)
+        self._port = self._control_port = GrpcPort("--grpc", settings.grpc, settings, interceptor())
         if settings.control:
-            self._control_port = port("--control", settings.control)
+            self._control_port = GrpcPort("--control", settings.control, settings, interceptor())
+        self._http = _http_port(settings.http, settings, interceptor()) if settings.http else None
         self._add_services()
         self._metrics_port: MetricsPort | None = None
         self._is_stopping = False
         often_s = settings.reload_every_s
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _MAX_PAUSE_FACTOR * often_s))
+
+    @property
+    def _ports(self) -> "set[GrpcPort | HttpPort]":
+        ports: set[GrpcPort | HttpPort] = {self._port, self._control_port}
+        return ports | {self._http} if self._http else ports
 
     async def start(self) -> Ready:
         """Open the ports and load the champions.
@@ -267,6 +277,7 @@ class Server:
         else:
             grpc_port = await self._port.open(CLASSIFICATION, self._health)
             control_port = await self._control_port.open(CONTROL, self._health)
+        http_port = await self._http.open() if self._http else None
         metrics, liveness_problem = self.metrics.application(), self._background.liveness_problem
         self._metrics_port = MetricsPort(self.settings.metrics, metrics, self._readiness_problem, liveness_problem)
         models_are_loaded, examples_are_open = self._begin_background()
@@ -274,9 +285,14 @@ class Server:
         with suppress(TimeoutError):  # one that does not answer holds nothing up; one that does is ready when we are
             async with asyncio.timeout(_DATABASE_PATIENCE_S):
                 await examples_are_open.wait()
-        ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names())
+        ready = Ready(grpc_port, control_port, self._metrics_port.number, self.models.names(), http_port)
+        http = "" if http_port is None else f" HTTP on port {http_port},"
         log.info(
-            "gRPC on port %d, metrics on port %d, models: %s", grpc_port, ready.metrics_port, ready.models or "none"
+            "gRPC on port %d,%s metrics on port %d, models: %s",
+            grpc_port,
+            http,
+            ready.metrics_port,
+            ready.models or "none",
         )
         return ready
 
@@ -294,9 +310,8 @@ class Server:
 
         async def drain() -> None:
             nonlocal cut
-            ports = {self._port, self._control_port}
-            cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in ports)))
-            await asyncio.gather(*(port.close(cut) for port in ports))
+            cut = sum(await asyncio.gather(*(port.drain(self.settings.grace_s) for port in self._ports)))
+            await asyncio.gather(*(port.close(cut) for port in self._ports))
 
         await do_all(
             [
@@ -355,14 +370,19 @@ class Server:
             log.info("SIGHUP: there is neither --callers nor --tls-cert to read again")
         if self._callers:
             self._callers.reload()
-        for port in {self._port, self._control_port}:
+        for port in self._ports:
             port.reload()
 
     def _reload_soon(self) -> None:
         self._background.start("read callers and certificates again", partial(self._threads.store.run, self.reload))
 
     def _add_services(self) -> None:
-        server, control = self._port.server, self._control_port.server
+        server: Registry = self._port.server
+        control: Registry = self._control_port.server
+        if self._http:
+            is_one = control is server
+            server = self._http.methods.beside(server)
+            control = server if is_one else control
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceService(self.models, self._classifier, self.metrics), server
@@ -443,6 +463,8 @@ class Server:
     async def _refresh(self) -> None:
         if self._callers:
             await self._threads.store.run(self._callers.refresh)
+        if self._http:
+            await self._threads.store.run(self._http.refresh)
         await self.models.refresh()
         await self._set_health()
 
@@ -458,6 +480,12 @@ class Server:
         for service, well in is_well.items():
             status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._health.set(service, status)
+
+
+def _http_port(address: str, settings: Settings, interceptor: RpcInterceptor) -> "HttpPort":
+    from serving.http.port import HttpPort  # noqa: PLC0415 - optional, and a server without --http spares it
+
+    return HttpPort(address, settings, interceptor)
 
 
 def _as_step(end: Callable[[], object]) -> Callable[[], Awaitable[None]]:

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
         "127.0.0.1:50051", "HOST:PORT to answer on, where port 0 takes a free one; or `unix:PATH` of a socket."
     )
     control: Listener | None = _address(None, "Likewise of Retraining and Models, which then do not answer on `grpc`.")
+    http: Address | None = _address(
+        None,
+        "HOST:PORT for HTTP too: every RPC by POST (Connect: JSON or protobuf), and plain URLs for curl and browsers. "
+        "With `control`, only what answers on `grpc` does here. Needs the extra `http`.",
+    )
     metrics: Address = _address(
         "127.0.0.1:8002", "HOST:PORT for Prometheus and probes (`/healthz`, `/readyz`). Plain HTTP."
     )
@@ -286,7 +291,7 @@ class Settings(BaseSettings):
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("--tls-client-ca: needs --tls-cert and --tls-key")
         if not (self.tls_cert or self.insecure):
-            for flag, address in (("--grpc", self.grpc), ("--control", self.control)):
+            for flag, address in (("--grpc", self.grpc), ("--control", self.control), ("--http", self.http)):
                 if address and not is_loopback(address):
                     raise ValueError(
                         f"{flag} {address}: others could read and change what goes over the network: "

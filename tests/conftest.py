@@ -104,5 +104,5 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with model ``colours`` (red, green, blue), for all tests that only ask, and change nothing."""
     store = ModelStore(tmp_path_factory.mktemp("shared") / "store")
     publish_tiny(store)
-    with LiveServer(store) as server:
+    with LiveServer(store, http="127.0.0.1:0") as server:
         yield server

@@ -47,6 +47,10 @@ class LiveServer:
         return f"127.0.0.1:{self.ready.grpc_port}"
 
     @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.ready.http_port}"
+
+    @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.ready.metrics_port}/metrics"
 

@@ -43,6 +43,7 @@ BREACHES: Final = {
     "fsspec": ("regraft.stores.models", "fsspec"),
     "pyarrow": ("training.data.dataset", "pyarrow"),
     "prometheus": ("serving.server", "prometheus_client"),
+    "uvicorn": ("serving.server", "uvicorn"),
     "opentelemetry": ("serving.server", "opentelemetry"),
     "pynvml": ("serving.inference.gpu", "pynvml"),
     "jinja2": ("training.compare.chart", "jinja2"),

@@ -1,12 +1,32 @@
-"""Context of a call by gRPC: deadline and address."""
+"""Context of a call: deadline, metadata and address, by gRPC or HTTP."""
 
 import asyncio
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import grpc
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+class Context(Protocol):
+    """What a call is asked of its caller, and how it ends; gRPC's own context is one."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline; None where there is none."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return what the caller sent before the message, keys in lower case."""
+
+    def peer(self) -> str:
+        """Return the caller's address, as in ipv4:127.0.0.1:40022."""
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Return the names of the caller's certificate, if TLS has verified one."""
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = (), /) -> NoReturn:
+        """End the call with a status, by raising."""
 
 
 def deadline_of(context: Context) -> float | None:

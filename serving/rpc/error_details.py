@@ -13,7 +13,7 @@ from regraft.errors import CallerError, InvalidImageError
 from serving.rpc.status import reason_of, retry_hint, status_of, wait_of
 from serving.telemetry.call import Call
 
-_KEY: Final = "grpc-status-details-bin"
+DETAILS_KEY: Final = "grpc-status-details-bin"
 _DOMAIN: Final = "regraft"
 _NAMES_FIELD: Final = re.compile(r"[a-z0-9_.]+(?=: | ['\"])")
 _MAX_DESCRIPTION: Final = 100
@@ -38,7 +38,7 @@ def trailers_of(error: BaseException, call: Call | None, request: Any = None) ->
         description = text.removeprefix(f"{field}: ")[:_MAX_DESCRIPTION]
         violation = BadRequest.FieldViolation(field=field, description=description)
         status.details.append(_packed(BadRequest(field_violations=[violation])))
-    return (*retry_hint(error), (_KEY, status.SerializeToString()))
+    return (*retry_hint(error), (DETAILS_KEY, status.SerializeToString()))
 
 
 @lru_cache(maxsize=256)  # whoever is refused in a full server costs as little as may be

@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import grpc
 
 from regraft import errors
 from regraft.errors import RegraftError
-from serving.rpc.context import Context, address_of
+from serving.rpc.context import Context, Metadata, address_of
 from serving.rpc.error_details import trailers_of
 from serving.rpc.parsing import lenient
 from serving.rpc.reading import STOPPING, DrainableStream, Draining, Reader
@@ -33,10 +33,24 @@ log = logging.getLogger("regraft.rpc")
 
 _OURS: Final = ("/regraft.v1.", "/inference.")
 
-_arrived: Final[ContextVar[tuple[grpc.HandlerCallDetails, float]]] = ContextVar("arrived")
+
+class Arrival(NamedTuple):
+    """What is known of a call when it arrives."""
+
+    method: str
+    metadata: Metadata
+    time_s: float
+
+
+_arrived: Final[ContextVar[Arrival]] = ContextVar("arrived")
 
 _Answer: TypeAlias = Callable[[Any, Any], Any]
 _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+def note_arrival(method: str, metadata: Metadata) -> None:
+    """Note a call that begins in this task, for the scope of its wrapped handler."""
+    _arrived.set(Arrival(method, metadata, perf_counter()))
 
 
 class Capacity(Protocol):
@@ -106,17 +120,21 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's handler types are untyped
         """Return the method's handler, wrapped; the same for every call of it."""
-        _arrived.set((handler_call_details, perf_counter()))  # the block of the call looks into it, in the same task
         method = handler_call_details.method
+        note_arrival(method, handler_call_details.invocation_metadata or ())
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None  # no method of this port: what strangers ask for must not fill the memory
             is_ours = method.startswith(_OURS)
-            self._wrapped[method] = self._wrap(method, handler) if is_ours else self._wrap_open(handler)
+            self._wrapped[method] = self.wrap(method, handler) if is_ours else self._wrap_open(handler)
         return self._wrapped[method]
 
-    def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
+    def wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
+        """Return a handler of ours that takes a stream, behind all that this port asks.
+
+        Whoever calls it notes the arrival first, in the same task.
+        """
         name = method.rpartition("/")[2]
         coders = (lenient(handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
@@ -139,7 +157,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
             return grpc.stream_unary_rpc_method_handler(call, *coders)
 
-        async def stream(requests: AsyncIterator[Any], context: Context) -> None:
+        async def stream(requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
             async with _aborting(context):
                 if handler.request_streaming:
                     answers = handler.stream_stream(self._open_reader.all_in_turn(requests, context), context)
@@ -230,9 +248,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 log.log(_level_of(error), "%s: %s: %s", call.method, code.name, text)
             await _abort(context, error, call, request)
 
-    def trace(self, arrived: grpc.HandlerCallDetails) -> CallSpan | None:
+    def trace(self, arrived: Arrival) -> CallSpan | None:
         """Begin the span of a call, if anybody collects them."""
-        return self._tracing.start(arrived.method, arrived.invocation_metadata or ()) if self._tracing else None
+        return self._tracing.start(arrived.method, arrived.metadata) if self._tracing else None
 
     def _count(self, call: "_CallScope", code: grpc.StatusCode) -> None:
         self._metrics.finished(call.method, code.name, call.model)
@@ -246,8 +264,9 @@ class _CallScope(Call):
     """The scope of one call; a class, since a generator costs each request more."""
 
     def __init__(self, interceptor: RpcInterceptor, method: str, context: Context) -> None:
-        arrived, self.arrived_s = _arrived.get()
-        super().__init__(method, trace_id_of(arrived.invocation_metadata or ()), address_of(context))
+        arrived = _arrived.get()
+        self.arrived_s = arrived.time_s
+        super().__init__(method, trace_id_of(arrived.metadata), address_of(context))
         self._interceptor, self._context = interceptor, context
         self.span = interceptor.trace(arrived)
         if self.span:

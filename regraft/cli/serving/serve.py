@@ -70,12 +70,16 @@ def _serve(settings: "Settings", as_json: Json = False) -> None:
         }
         if settings.control:
             places["control"] = _place(settings.control, ready.control_port)
+        if settings.http:
+            scheme = "https" if settings.tls_cert else "http"
+            places["http"] = f"{scheme}://{settings.http.rpartition(':')[0]}:{ready.http_port}"
         if as_json:
             print_json({**places, "models": ready.models})
         else:
             models = ", ".join(ready.models) or "none answers yet (`regraft models list` says why)"
             control = f", control on {places['control']}" if "control" in places else ""
-            terminal.line(f"gRPC on {places['grpc']}{control}, metrics on {places['metrics']}, models: {models}")
+            http = f", HTTP on {places['http']}" if "http" in places else ""
+            terminal.line(f"gRPC on {places['grpc']}{control}{http}, metrics on {places['metrics']}, models: {models}")
 
     async def run() -> int:
         return await Server(settings).run(announce)

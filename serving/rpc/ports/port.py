@@ -41,7 +41,7 @@ class GrpcPort:
         self._interceptor = interceptor
         self._tls: ReloadingTls | None = None
         options = [
-            ("grpc.max_receive_message_length", _MESSAGE_FACTOR * settings.max_image_bytes + _ENVELOPE_BYTES),
+            ("grpc.max_receive_message_length", most_message_bytes(settings)),
             ("grpc.max_concurrent_streams", settings.max_streams),
             # What is not read yet may be as large as the window, which would grow with what is.
             ("grpc.http2.bdp_probe", 0),
@@ -95,6 +95,11 @@ class GrpcPort:
                 f"{self._flag} {self._address}: cannot listen there: is the port taken? "
                 "Servers that share one all need --share-port"
             ) from error
+
+
+def most_message_bytes(settings: Settings) -> int:
+    """Return the bytes that a message may take."""
+    return _MESSAGE_FACTOR * settings.max_image_bytes + _ENVELOPE_BYTES
 
 
 def _ms_or_never(seconds: float) -> int:

@@ -2,14 +2,18 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 
 from regraft.errors import OperatorError
 
 log = logging.getLogger("regraft.tls")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class TlsFiles:
         stats = [path.stat() for path in (self.cert, self.key, self.client_ca) if path]
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Read all of them.
+    def context(self) -> ssl.SSLContext:
+        """Read all of them, for Python's own connections.
 
         Raises:
             OperatorError: a file cannot be read, or they do not fit together; the text names the flag.
@@ -47,6 +51,12 @@ class TlsFiles:
                 context.load_verify_locations(self.client_ca)
             except OSError as error:
                 raise OperatorError(f"--tls-client-ca {self.client_ca}: {_reason(error)}") from error
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Read all of them, for gRPC; see `context`."""
+        self.context()
         pairs = [(self.key.read_bytes(), self.cert.read_bytes())]
         return grpc.ssl_server_certificate_configuration(pairs, self.client_ca.read_bytes() if self.client_ca else None)
 
@@ -57,11 +67,40 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or "the key must not be encrypted"
 
 
-class ReloadingTls:
-    """TLS files that are read again at the next connection after a change.
+class _Reloading(Generic[T]):
+    """What is made of TLS files, made anew after a change; a bad one is logged once."""
 
-    A bad change is logged once.
-    """
+    def __init__(self, files: TlsFiles, make: Callable[[], T]) -> None:
+        self._files = files
+        self._make = make
+        try:
+            self._signature = files.signature()  # before they are read, so that no change is missed
+        except OSError:
+            self._signature = ()  # reading says which it is
+
+    def changed(self) -> T | None:
+        """Return what is made of the files if they are others by now."""
+        try:
+            changed = self._files.signature() != self._signature
+        except OSError:
+            changed = self._signature != ()
+        return self.reloaded() if changed else None
+
+    def reloaded(self) -> T | None:
+        """Return what is made of the files now, or None where they cannot be used; either is logged."""
+        try:
+            self._signature = ()  # of files that cannot be looked at
+            self._signature = self._files.signature()
+            made = self._make()
+        except (OperatorError, OSError) as error:
+            log.error("%s; the TLS files read before are still used", error)
+            return None
+        log.info("%s and what belongs to it were read again", self._files.cert)
+        return made
+
+
+class ReloadingTls:
+    """TLS of a gRPC port, from files that are read again at the next connection after a change."""
 
     def __init__(self, files: TlsFiles) -> None:
         """Read the files.
@@ -69,11 +108,7 @@ class ReloadingTls:
         Raises:
             OperatorError: they cannot be used as they are now.
         """
-        self._files = files
-        try:
-            self._signature = files.signature()  # before they are read, so that no change is missed
-        except OSError:
-            self._signature = ()  # reading says which it is
+        self._files = _Reloading(files, files.read)
         self._reloaded: grpc.ServerCertificateConfiguration | None = None
         self.credentials = grpc.dynamic_ssl_server_credentials(
             files.read(),
@@ -83,24 +118,31 @@ class ReloadingTls:
 
     def reload(self) -> None:
         """Read the files again, and log the outcome."""
-        self._reloaded = self._read()
+        self._reloaded = self._files.reloaded()
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return a new configuration at a handshake, or None for the present one."""
         reloaded, self._reloaded = self._reloaded, None
-        try:
-            changed = self._files.signature() != self._signature
-        except OSError:
-            changed = self._signature != ()
-        return (self._read() or reloaded) if changed else reloaded
+        return self._files.changed() or reloaded
 
-    def _read(self) -> grpc.ServerCertificateConfiguration | None:
-        try:
-            self._signature = ()  # of files that cannot be looked at
-            self._signature = self._files.signature()
-            configuration = self._files.read()
-        except (OperatorError, OSError) as error:
-            log.error("%s; the TLS files read before are still used", error)
-            return None
-        log.info("%s and what belongs to it were read again", self._files.cert)
-        return configuration
+
+class ReloadingContext:
+    """TLS of Python's own connections, whose files are read again by `refresh` after a change."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Read the files; see `ReloadingTls`."""
+        self._files = _Reloading(files, files.context)
+        self._present = self.context = files.context()
+        self.context.sni_callback = self._choose
+
+    def refresh(self) -> None:
+        """Read the files again if they have changed."""
+        self._present = self._files.changed() or self._present
+
+    def reload(self) -> None:
+        """Read the files again, and log the outcome."""
+        self._present = self._files.reloaded() or self._present
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Give a handshake the present files."""
+        connection.context = self._present
