@@ -7,7 +7,7 @@ from regraft.errors import MissingPackageError, OperatorError
 from serving.http.application import HttpApplication
 from serving.http.methods import Methods
 from serving.rpc.interceptor import RpcInterceptor
-from serving.rpc.port import most_message_bytes
+from serving.rpc.ports.port import most_message_bytes
 from serving.rpc.security.tls import ReloadingContext, TlsFiles
 from serving.settings import Settings
 
