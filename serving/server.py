@@ -277,8 +277,9 @@ class Server:
         else:
             grpc_port = await self._port.open(CLASSIFICATION, self._health)
             control_port = await self._control_port.open(CONTROL, self._health)
-        http_port = await self._http.open() if self._http else None
         metrics, liveness_problem = self.metrics.application(), self._background.liveness_problem
+        probes = {"healthz": liveness_problem, "readyz": self._readiness_problem}
+        http_port = await self._http.open(probes) if self._http else None
         self._metrics_port = MetricsPort(self.settings.metrics, metrics, self._readiness_problem, liveness_problem)
         models_are_loaded, examples_are_open = self._begin_background()
         await models_are_loaded.wait()

@@ -21,6 +21,8 @@ from serving.inference.picture_memory import DEFAULT_BYTES
 
 _HOST_AND_PORT: Final = re.compile(r"([^\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+
 
 def _check_host_and_port(address: str) -> str:
     match = _HOST_AND_PORT.fullmatch(address)
@@ -43,6 +45,13 @@ def _check_listener(address: str) -> str:
 def _split(names: object) -> object:
     """Split what the environment gives: ``REGRAFT_NAMES=flowers,ants``."""
     return tuple(filter(None, names.split(","))) if isinstance(names, str) else names
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin}: need SCHEME://HOST or SCHEME://HOST:PORT, as browsers send it")
+    return origins
 
 
 def _check_cpus(count: int) -> int:
@@ -69,6 +78,7 @@ def _seconds(period: object) -> object:
 
 Address = Annotated[str, AfterValidator(_check_host_and_port)]
 Listener = Annotated[str, AfterValidator(_check_listener)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 _LONGEST_SOCKET_BYTES: Final = 107
 """What Linux has room for."""
@@ -116,6 +126,9 @@ class Settings(BaseSettings):
         None,
         "HOST:PORT for HTTP too: every RPC by POST (Connect: JSON or protobuf), and plain URLs for curl and browsers. "
         "With `control`, only what answers on `grpc` does here. Needs the extra `http`.",
+    )
+    http_origin: Origins = _address(
+        (), "An origin whose web pages may ask over HTTP, such as https://label.example.com, may be repeated; else none."
     )
     metrics: Address = _address(
         "127.0.0.1:8002", "HOST:PORT for Prometheus and probes (`/healthz`, `/readyz`). Plain HTTP."

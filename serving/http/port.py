@@ -1,10 +1,11 @@
 """The HTTP port: its methods, limits, TLS and drain."""
 
 import socket
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from regraft.errors import MissingPackageError, OperatorError
-from serving.http.application import HttpApplication
+from serving.http.application import HttpApplication, Rules
 from serving.http.methods import Methods
 from serving.rpc.interceptor import RpcInterceptor
 from serving.rpc.ports.port import most_message_bytes
@@ -39,8 +40,11 @@ class HttpPort:
         self._tls: ReloadingContext | None = None
         self.methods = Methods(interceptor.wrap)
 
-    async def open(self) -> int:
+    async def open(self, probes: Mapping[str, Callable[[], str]]) -> int:
         """Listen; return the port's number.
+
+        Args:
+            probes: by path, such as healthz, what says what is wrong, or nothing.
 
         Raises:
             OperatorError: the port is taken, or a TLS file cannot be used; the text names the flag.
@@ -48,7 +52,8 @@ class HttpPort:
         settings = self._settings
         if settings.tls_cert and settings.tls_key:
             self._tls = ReloadingContext(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
-        application = HttpApplication(self.methods, most_message_bytes(settings))
+        rules = Rules(most_message_bytes(settings), settings.http_origin)
+        application = HttpApplication(self.methods, probes, rules)
         listening = self._bind()
         bounds = Bounds(settings.max_connections, settings.read_timeout)
         self._listener = await serve(application, listening, self._tls.context if self._tls else None, bounds)

@@ -5,7 +5,7 @@ from http.client import responses
 
 from serving.http.context import CallError
 from serving.http.exchange import Exchange, Headers
-from serving.http.status import headers_of, http_status
+from serving.http.status import headers_of, http_status, reason_in
 
 
 async def respond_problem(exchange: Exchange, error: CallError, status: int = 0, headers: Headers = ()) -> None:
@@ -19,5 +19,7 @@ async def respond_problem(exchange: Exchange, error: CallError, status: int = 0,
     """
     status = status or http_status(error.code)
     problem = {"title": responses.get(status, ""), "status": status, "detail": error.text, "code": error.code.name}
+    if reason := reason_in(error):
+        problem["reason"] = reason
     body = json.dumps(problem).encode()
     await exchange.respond(status, "application/problem+json", body, (*headers_of(error), *headers))

@@ -3,10 +3,14 @@
 from typing import Final
 
 import grpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from regraft.errors import RegraftError
 from serving.http.context import CallError
-from serving.rpc.status import retry_hint, status_of
+from serving.rpc.error_details import DETAILS_KEY, trailers_of
+from serving.rpc.status import status_of
 
 Code = grpc.StatusCode
 
@@ -35,7 +39,21 @@ def http_status(code: grpc.StatusCode) -> int:
 
 def call_error(error: RegraftError) -> CallError:
     """Return an error that came before a call as that of one."""
-    return CallError(*status_of(error), retry_hint(error))
+    return CallError(*status_of(error), trailers_of(error, None))
+
+
+def details_of(error: CallError) -> list[Packed]:
+    """Return the details of an error for programs."""
+    for key, value in error.trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return list(Status.FromString(value).details)
+    return []
+
+
+def reason_in(error: CallError) -> str:
+    """Return the word of an error for programs, such as INVALID_IMAGE; or empty."""
+    info = ErrorInfo()
+    return info.reason if any(detail.Unpack(info) for detail in details_of(error)) else ""
 
 
 def headers_of(error: CallError) -> list[tuple[str, str]]:

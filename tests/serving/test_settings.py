@@ -58,6 +58,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_LABELS_PER_HOUR": "8",
         "REGRAFT_GRPC": "h:1",
         "REGRAFT_CONTROL": "h:3",
+        "REGRAFT_HTTP": "h:4",
+        "REGRAFT_HTTP_ORIGIN": "https://h",
         "REGRAFT_METRICS": "h:2",
         "REGRAFT_METRICS_LABELS": "15",
         "REGRAFT_TLS_CERT": "c",

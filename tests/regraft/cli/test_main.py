@@ -19,9 +19,9 @@ SERVER = (
 )
 COMMANDS = {
     "serve": (
-        "--store= --backbones= --grpc= --control= --http= --metrics= --tls-cert= --tls-key= --tls-client-ca= "
-        "--insecure --provider= --cuda-tf32 --cuda-device= --optimise= --cpus= --plan= --name=... --callers= "
-        "--triton-metrics --otlp= --share-port --examples= --database= --keep-requests= --labels= "
+        "--store= --backbones= --grpc= --control= --http= --http-origin=... --metrics= --tls-cert= --tls-key= "
+        "--tls-client-ca= --insecure --provider= --cuda-tf32 --cuda-device= --optimise= --cpus= --plan= --name=... "
+        "--callers= --triton-metrics --otlp= --share-port --examples= --database= --keep-requests= --labels= "
         "--labels-per-hour= --gate= --retrain-every= --min-new= --bake= --log-format= --log-level= --json"
     ),
     "plan": (

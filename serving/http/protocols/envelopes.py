@@ -1,7 +1,7 @@
 """Messages in a body: each follows a byte of flags and its length, 4 bytes."""
 
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from sys import maxsize
 from typing import Any, Final
 
@@ -17,7 +17,11 @@ def envelope(flags: int, data: bytes) -> bytes:
 
 
 async def messages_of(
-    exchange: Exchange, parse: Callable[[bytes], Any], most_bytes: int, is_stream: bool
+    exchange: Exchange,
+    parse: Callable[[bytes], Any],
+    most_bytes: int,
+    is_stream: bool,
+    decode: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Yield the messages of a body, and an error where it is none.
 
@@ -26,9 +30,11 @@ async def messages_of(
         parse: makes a message, or an error, of bytes.
         most_bytes: of one message.
         is_stream: whether more than one may come.
+        decode: makes the envelopes of what came; they are it if not given.
     """
     buffer = bytearray()
-    async for chunk in exchange.chunks(maxsize if is_stream else _HEAD.size + most_bytes):
+    chunks = exchange.chunks(maxsize if is_stream else _HEAD.size + round(most_bytes * (4 / 3 if decode else 1)))
+    async for chunk in decode(chunks) if decode else chunks:
         buffer += chunk
         while len(buffer) >= _HEAD.size:
             flags, length = _HEAD.unpack_from(buffer)

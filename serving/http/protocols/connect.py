@@ -7,15 +7,14 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
-from google.rpc.status_pb2 import Status
 
 from serving.http.call import answer, answer_all
 from serving.http.context import CallError
-from serving.http.envelopes import envelope, messages_of
 from serving.http.exchange import Exchange
 from serving.http.messages import CODECS, Codec
 from serving.http.methods import Method
-from serving.http.status import headers_of, http_status
+from serving.http.protocols.envelopes import envelope, messages_of
+from serving.http.status import details_of, headers_of, http_status
 from serving.rpc.error_details import DETAILS_KEY
 
 UNARY: Final = {f"application/{name}": codec for name, codec in CODECS.items()}
@@ -84,12 +83,8 @@ def _check_plain(exchange: Exchange, header: str) -> None:
 def _as_json(error: CallError) -> dict[str, Any]:
     code = "canceled" if error.code is Code.CANCELLED else error.code.name.lower()
     told: dict[str, Any] = {"code": code, "message": error.text}
-    for key, value in error.trailers:
-        if key == DETAILS_KEY:
-            told["details"] = [
-                {"type": detail.TypeName(), "value": _base64(detail.value)}
-                for detail in Status.FromString(bytes(value)).details  # type: ignore[arg-type]  # a binary key has bytes
-            ]
+    if details := details_of(error):
+        told["details"] = [{"type": detail.TypeName(), "value": _base64(detail.value)} for detail in details]
     return told
 
 

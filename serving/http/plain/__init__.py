@@ -1,0 +1,1 @@
+"""Plain URLs, for curl, load balancers and clients of other servers."""

@@ -1,0 +1,1 @@
+"""Protocols of RPCs over HTTP: Connect and gRPC-Web."""
