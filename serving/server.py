@@ -20,6 +20,7 @@ from regraft.stores.backbone_file import bring_backbones
 from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import open_examples
 from regraft.stores.images import Bounds
+from regraft.stores.jobs import JobKind
 from regraft.stores.models import ModelStore
 from regraft.v1 import (
     classifier_pb2,
@@ -199,13 +200,14 @@ class Server:
         )
         arguments = ["--store", str(settings.store)]
         arguments += ["--examples", settings.examples] if settings.examples else []
-        arguments += ["--minutes", str(settings.retrain_minutes), "--cpus", str(settings.retrain_cpus or settings.cpus)]
+        arguments += ["--cpus", str(settings.retrain_cpus or settings.cpus)]
         arguments += ["--memory-mb", str(settings.retrain_memory_mb)]
         environment = {
             "REGRAFT_LOG_FORMAT": settings.log_format,
             "REGRAFT_LOG_LEVEL": settings.log_level,
             "CUDA_VISIBLE_DEVICES": only_device(settings.cuda_device),
         }
+        minutes = {JobKind.RETRAIN: settings.retrain_minutes, JobKind.TRAIN: settings.train_minutes}
         self._jobs = JobRunner(
             self._store,
             self._examples,
@@ -216,7 +218,8 @@ class Server:
             database=settings.database,
             limits=limits,
             environment=environment,
-            limit_s=60 * settings.retrain_minutes + _KILL_AFTER_S,
+            kind_arguments={kind: ["--minutes", str(most)] for kind, most in minutes.items()},
+            limits_s={kind: 60 * most + _KILL_AFTER_S for kind, most in minutes.items()},
         )
         self._previews = Previews(
             arguments, self._threads, database=settings.database, limits=limits, environment=environment

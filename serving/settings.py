@@ -204,11 +204,14 @@ class Settings(BaseSettings):
     )
     min_new: int = _version(1, "How many new labels make a scheduled retrain worth while.", ge=1)
     retrain_minutes: float = _version(60.0, "The most minutes that a retrain may take.", gt=0)
-    retrain_cpus: int = _version(0, "CPUs of a retrain; all that the server has if 0. It makes way for requests.", ge=0)
+    train_minutes: float = _version(1440.0, "The most minutes that a training job (`Train`) may take.", gt=0)
+    retrain_cpus: int = _version(
+        0, "CPUs of a retrain or training; all that the server has if 0. It makes way for requests.", ge=0
+    )
     retrain_memory_mb: int = _version(
         0,
-        "How many megabytes of memory a retrain may have to itself, of which Python and its libraries take about 90; "
-        "any if 0, and where there is no /proc.",
+        "How many megabytes of memory a retrain or training may have to itself, of which Python and its libraries take "
+        "about 90, and torch some hundreds; any if 0, and where there is no /proc.",
         ge=0,
     )
     bake: Seconds = _version(

@@ -10,14 +10,13 @@ from pydantic import Field
 from regraft.errors import InvalidRequestError
 from regraft.image.spec import ResizeRule
 from regraft.stores.backbones import DEFAULT_BACKBONE
+from regraft.training_options import RequestedPrecision, Strategy
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.random_crop import Strength
 from training.head.balance import Balance
 from training.strategies.finetuning.recipe import FLAG_NAMES, Optimizer
 
-Strategy = Literal["probe", "finetune", "scratch", "auto"]
 Init = Literal["head", "source"]
-RequestedPrecision = Literal["fp32", "int8", "auto"]
 Publish = Literal["better", "finetuned"]
 
 LOOKING: Final = "Looking closer"

@@ -100,6 +100,7 @@ models_app.command(cls=Command)(models.rollback)
 models_app.command(cls=Command)(models.shadow)
 models_app.command(cls=Command)(reports.report)
 models_app.command(cls=Command)(reports.confusion)
+models_app.command(cls=LateCommand)(retrain.train)
 models_app.command(cls=Command)(quantise.quantise)
 models_app.command(cls=Command)(versions.diff)
 

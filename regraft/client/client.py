@@ -1,7 +1,7 @@
 """The client of Regraft's services."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
@@ -459,23 +459,69 @@ class Client:
         Raises:
             InvalidRequestError: a limit is no share of 100.
         """
-        from regraft.gate_limits import to_shares  # noqa: PLC0415 - pydantic takes a moment, which other calls spare
-
         request = retraining_pb2.RetrainRequest(
             name=name,
-            gate=f"GATE_MODE_{gate.upper()}" if gate else None,
+            gate=_gate_mode(gate),
             idempotency_key=idempotency_key or str(uuid4()),
             requested_by=requested_by,
-            limits=retraining_pb2.GateLimits(**to_shares(limits)),
+            limits=_gate_limits(limits),
         )
         with self._errors():
             job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s).job
         return job
 
+    def train(
+        self,
+        *,
+        name: str = "",
+        backbone: str = "",
+        strategy: str = "",
+        precision: str = "",
+        epochs: int | None = None,
+        gate: str = "",
+        idempotency_key: str = "",
+        requested_by: str = "",
+        **limits: float | None,
+    ) -> retraining_pb2.RetrainJob:
+        """Start a job that trains backbone and head on all pictures of a model.
+
+        Args:
+            name: the model.
+            backbone: the champion's if empty.
+            strategy: ``probe`` (if empty), ``finetune``, ``scratch`` or ``auto``.
+            precision: ``fp32``, ``int8`` or ``auto``; the champion's if empty.
+            epochs: at most, of any strategy but ``probe``; by a rule of the data if None.
+            gate: as in `retrain`, likewise the next three.
+            idempotency_key: likewise.
+            requested_by: likewise.
+            limits: likewise.
+
+        Raises:
+            InvalidRequestError: a limit is no share of 100.
+        """
+        request = retraining_pb2.TrainRequest(
+            name=name,
+            backbone=backbone,
+            strategy=strategy,
+            precision=precision,
+            epochs=epochs,
+            gate=_gate_mode(gate),
+            idempotency_key=idempotency_key or str(uuid4()),
+            requested_by=requested_by,
+            limits=_gate_limits(limits),
+        )
+        with self._errors():
+            job: retraining_pb2.RetrainJob = self._retraining.Train(request, timeout=self._timeout_s).job
+        return job
+
     def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
-        """Yield a job whenever it changes, to its final state."""
+        """Yield a job whenever it changes, to its final state; each has all points of its curve so far."""
+        points: list[retraining_pb2.LearningPoint] = []
         with self._errors():
             for answer in self._retraining.WatchRetrainJob(retraining_pb2.WatchRetrainJobRequest(id=job_id)):
+                for point in answer.points:
+                    points = [*(earlier for earlier in points if earlier.epoch < point.epoch), point]
+                answer.job.points.extend(points)
                 yield answer.job
 
     def get_job(self, job_id: str) -> retraining_pb2.RetrainJob:
@@ -655,3 +701,14 @@ def _reason_of(error: grpc.RpcError) -> str:
         return ""
     info = ErrorInfo()
     return next((info.reason for detail in (status.details if status else ()) if detail.Unpack(info)), "")
+
+
+def _gate_mode(gate: str) -> str | None:
+    return f"GATE_MODE_{gate.upper()}" if gate else None
+
+
+def _gate_limits(limits: Mapping[str, float | None]) -> retraining_pb2.GateLimits:
+    """Return limits in percentage points as a message."""
+    from regraft.gate_limits import to_shares  # noqa: PLC0415 - pydantic takes a moment, which other calls spare
+
+    return retraining_pb2.GateLimits(**to_shares(limits))

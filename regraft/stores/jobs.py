@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from regraft.errors import NotFoundError, PreconditionError
 from regraft.files import utc_now
 from regraft.stores.database.engine import reading, transaction
 from regraft.stores.database.tables import retrain_jobs
+from regraft.training_options import MAX_EPOCHS
 
 
 class JobState(StrEnum):
@@ -31,12 +32,39 @@ class JobState(StrEnum):
         return self not in ACTIVE
 
 
+class JobKind(StrEnum):
+    """What a job makes."""
+
+    RETRAIN = "retrain"
+    """A new head on the champion's backbone."""
+    TRAIN = "train"
+    """A new version, backbone and all."""
+
+
 MAX_KEY_LENGTH: Final = 128
 ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
 
 
 class JobCancelledError(Exception):
     """A request to end a job, raised inside it."""
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """The figures after an epoch; of epoch 0, those to begin with.
+
+    Attributes:
+        epochs: how many there are at most.
+        loss: on the pictures that are learned from, None of epoch 0.
+        tune_loss: on those set aside, None where there are none.
+        accuracy: on those set aside, None where there are none.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float | None
+    tune_loss: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -47,12 +75,14 @@ class RetrainJob:
         phase: what it does now, one word.
         fraction: how much of the whole is done, 0 to 1.
         message: a sentence for people; the reason where it was refused or failed; whether it is a second attempt.
-        settings: the limits of the gate, the seed.
+        settings: the limits of the gate, the seed; of a training, backbone and strategy too.
         champion: the version it competes with.
         version: the version it published, blessed or not.
         verdict: every number of the gate.
         idempotency_key: of the request, None where it had none.
         interrupted: how the first attempt ended, where there is a second one; else empty.
+        kind: what it makes.
+        points: of the learning curve, by epoch.
     """
 
     id: str
@@ -71,6 +101,8 @@ class RetrainJob:
     finished_at: str | None
     idempotency_key: str | None
     interrupted: str
+    kind: JobKind
+    points: tuple[LearningPoint, ...]
 
 
 class RetrainJobs:
@@ -81,7 +113,12 @@ class RetrainJobs:
         self._engine = engine
 
     def create(
-        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str | None = None
+        self,
+        model: str,
+        settings: dict[str, Any],
+        requested_by: str,
+        idempotency_key: str | None = None,
+        kind: JobKind = JobKind.RETRAIN,
     ) -> RetrainJob:
         """Enter a job as PENDING.
 
@@ -98,6 +135,7 @@ class RetrainJobs:
             "requested_by": requested_by,
             "created_at": utc_now("auto"),
             "idempotency_key": idempotency_key,
+            "kind": kind,
         }
         try:
             with transaction(self._engine, "cannot enter the retrain job") as connection:
@@ -175,6 +213,21 @@ class RetrainJobs:
         if not running or self.get(job_id).cancel_requested:
             raise JobCancelledError(job_id)
 
+    def add_point(self, job_id: str, point: LearningPoint) -> None:
+        """Add a point to the curve of a RUNNING job, in place of those from its epoch on.
+
+        Raises:
+            JobCancelledError: as `report`.
+        """
+        here = retrain_jobs.c.id == job_id, retrain_jobs.c.state == JobState.RUNNING
+        with transaction(self._engine, "cannot update the retrain job") as connection:
+            row = connection.execute(select(retrain_jobs.c.points).where(*here).with_for_update()).one_or_none()
+            if row is None:
+                raise JobCancelledError(job_id)
+            before = [each for each in row.points or () if each["epoch"] < point.epoch]
+            points = [*before, asdict(point)][-MAX_EPOCHS:]
+            connection.execute(update(retrain_jobs).where(*here).values(points=points))
+
     def finish(self, job_id: str, state: JobState, message: str, **fields: Any) -> bool:  # noqa: ANN401 - columns differ in type
         """Bring an unfinished job to a final state; False if too late."""
         if not state.is_final:
@@ -233,4 +286,6 @@ class RetrainJobs:
 
 def _job(row: RowMapping) -> RetrainJob:
     again = f" (second attempt; the first was {row['interrupted']})" if row["interrupted"] else ""
-    return RetrainJob(**{**row, "state": JobState(row["state"]), "message": row["message"] + again})
+    points = tuple(LearningPoint(**point) for point in row["points"] or ())
+    read = {"state": JobState(row["state"]), "message": row["message"] + again, "kind": JobKind(row["kind"])}
+    return RetrainJob(**{**row, **read, "points": points})

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, select
 from regraft.files import utc_now
 from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
-from regraft.stores.database.engine import one_at_a_time, transaction
+from regraft.stores.database.engine import one_at_a_time, reading, transaction
 from regraft.stores.database.tables import examples, label_history, splits
 from regraft.stores.labels import Labelling, set_labels
 from regraft.stores.split import record_split
@@ -65,6 +65,15 @@ class KeptOriginals:
         return KeptOriginals(*map(operator.add, astuple(self), astuple(other)))
 
 
+def pictures_missing(model: str, missing: Sequence[str], count: int) -> str:
+    """Return the text on pictures of a version that are not among the examples, by hash."""
+    return (
+        f"{len(missing)} of {count} pictures of {model!r} are not among the examples, the first is {missing[0]}: its "
+        f"version is older, or did not keep them; `regraft refresh DATA --name {model}` trains on the folder that has "
+        "them, and keeps them"
+    )
+
+
 class Originals:
     """Original pictures among the thread-safe tables of labels."""
 
@@ -105,6 +114,12 @@ class Originals:
             sides = [{**_key(model, each), "is_holdout": each.is_holdout} for each in batch]
             record_split(connection, sides, "is_holdout", None if is_live else splits.c.is_holdout.is_(None))
         return len(known.keys() | {each.sha256 for each in fresh})
+
+    def known(self, model: str) -> set[str]:
+        """Return the hashes of all pictures that were ever examples of a model, whose bytes are there."""
+        with reading(self._engine, "cannot read the examples") as connection:
+            query = select(label_history.c.sha256).distinct().where(label_history.c.model == model)
+            return set(connection.execute(query).scalars())
 
 
 def _in_force(connection: Connection, model: str, batch: Sequence[OriginalPicture]) -> dict[str, str]:

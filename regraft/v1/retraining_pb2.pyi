@@ -101,6 +101,34 @@ class RetrainResponse(_message.Message):
     job: RetrainJob
     def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
 
+class TrainRequest(_message.Message):
+    __slots__ = ("name", "requested_by", "idempotency_key", "gate", "limits", "backbone", "strategy", "precision", "epochs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    requested_by: str
+    idempotency_key: str
+    gate: GateMode
+    limits: GateLimits
+    backbone: str
+    strategy: str
+    precision: str
+    epochs: int
+    def __init__(self, name: _Optional[str] = ..., requested_by: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., gate: _Optional[_Union[GateMode, str]] = ..., limits: _Optional[_Union[GateLimits, _Mapping]] = ..., backbone: _Optional[str] = ..., strategy: _Optional[str] = ..., precision: _Optional[str] = ..., epochs: _Optional[int] = ...) -> None: ...
+
+class TrainResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: RetrainJob
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
+
 class GateLimits(_message.Message):
     __slots__ = ("max_drop", "max_class_drop", "max_slice_drop", "min_accuracy", "min_class_recall", "min_slice_accuracy", "max_suspects")
     MAX_DROP_FIELD_NUMBER: _ClassVar[int]
@@ -138,10 +166,12 @@ class WatchRetrainJobRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class WatchRetrainJobResponse(_message.Message):
-    __slots__ = ("job",)
+    __slots__ = ("job", "points")
     JOB_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
     job: RetrainJob
-    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
+    points: _containers.RepeatedCompositeFieldContainer[LearningPoint]
+    def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ..., points: _Optional[_Iterable[_Union[LearningPoint, _Mapping]]] = ...) -> None: ...
 
 class ListRetrainJobsRequest(_message.Message):
     __slots__ = ("name", "page_size", "page_token")
@@ -174,7 +204,7 @@ class CancelRetrainJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[RetrainJob, _Mapping]] = ...) -> None: ...
 
 class RetrainJob(_message.Message):
-    __slots__ = ("id", "name", "state", "phase", "fraction", "message", "requested_by", "champion", "version", "verdict", "created_at", "finished_at")
+    __slots__ = ("id", "name", "state", "phase", "fraction", "message", "requested_by", "champion", "version", "verdict", "created_at", "finished_at", "kind", "points")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[RetrainJob.State]
@@ -191,6 +221,14 @@ class RetrainJob(_message.Message):
     STATE_REFUSED: RetrainJob.State
     STATE_FAILED: RetrainJob.State
     STATE_CANCELLED: RetrainJob.State
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[RetrainJob.Kind]
+        KIND_RETRAIN: _ClassVar[RetrainJob.Kind]
+        KIND_TRAIN: _ClassVar[RetrainJob.Kind]
+    KIND_UNSPECIFIED: RetrainJob.Kind
+    KIND_RETRAIN: RetrainJob.Kind
+    KIND_TRAIN: RetrainJob.Kind
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +241,8 @@ class RetrainJob(_message.Message):
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: RetrainJob.State
@@ -215,7 +255,23 @@ class RetrainJob(_message.Message):
     verdict: Verdict
     created_at: _timestamp_pb2.Timestamp
     finished_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kind: RetrainJob.Kind
+    points: _containers.RepeatedCompositeFieldContainer[LearningPoint]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[RetrainJob.State, str]] = ..., phase: _Optional[str] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., requested_by: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[RetrainJob.Kind, str]] = ..., points: _Optional[_Iterable[_Union[LearningPoint, _Mapping]]] = ...) -> None: ...
+
+class LearningPoint(_message.Message):
+    __slots__ = ("epoch", "epochs", "loss", "tune_loss", "accuracy")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    TUNE_LOSS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    epochs: int
+    loss: float
+    tune_loss: float
+    accuracy: float
+    def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., loss: _Optional[float] = ..., tune_loss: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor", "champion_log_loss", "challenger_log_loss", "log_loss_p_value", "champion_calibration_error", "challenger_calibration_error")

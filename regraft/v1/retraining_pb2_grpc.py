@@ -50,6 +50,11 @@ class RetrainingStub(object):
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainResponse.FromString,
                 _registered_method=True)
+        self.Train = channel.unary_unary(
+                '/regraft.v1.Retraining/Train',
+                request_serializer=regraft_dot_v1_dot_retraining__pb2.TrainRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_retraining__pb2.TrainResponse.FromString,
+                _registered_method=True)
         self.GetRetrainJob = channel.unary_unary(
                 '/regraft.v1.Retraining/GetRetrainJob',
                 request_serializer=regraft_dot_v1_dot_retraining__pb2.GetRetrainJobRequest.SerializeToString,
@@ -101,6 +106,15 @@ class RetrainingServicer(object):
     def Retrain(self, request, context):
         """Start a retrain job and return at once; it waits while the server runs another model's. FAILED_PRECONDITION: this
         model has an unfinished job, or no champion.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Train(self, request, context):
+        """Start a full training run, backbone and head, on all pictures of the model, and return at once; the gate judges its
+        version as a retrain's. FAILED_PRECONDITION: torch is not installed where the server runs, or pictures of the
+        champion are not among the examples; the text says what to do. Also as Retrain: a model has one unfinished job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +173,11 @@ def add_RetrainingServicer_to_server(servicer, server):
                     servicer.Retrain,
                     request_deserializer=regraft_dot_v1_dot_retraining__pb2.RetrainRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_retraining__pb2.RetrainResponse.SerializeToString,
+            ),
+            'Train': grpc.unary_unary_rpc_method_handler(
+                    servicer.Train,
+                    request_deserializer=regraft_dot_v1_dot_retraining__pb2.TrainRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_retraining__pb2.TrainResponse.SerializeToString,
             ),
             'GetRetrainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRetrainJob,
@@ -268,6 +287,33 @@ class Retraining(object):
             '/regraft.v1.Retraining/Retrain',
             regraft_dot_v1_dot_retraining__pb2.RetrainRequest.SerializeToString,
             regraft_dot_v1_dot_retraining__pb2.RetrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Train(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Retraining/Train',
+            regraft_dot_v1_dot_retraining__pb2.TrainRequest.SerializeToString,
+            regraft_dot_v1_dot_retraining__pb2.TrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,7 +16,7 @@ from regraft.errors import PreconditionError, RegraftError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.safe_path import module_command
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.jobs import JobKind, JobState, RetrainJob
 from regraft.stores.models import ModelStore
 from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from serving.retraining.job_watchers import JobWatchers
@@ -56,7 +56,8 @@ class JobRunner:
         threads: Threads,
         on_finished: Callable[[], Awaitable[None]],
         *,
-        limit_s: float | None = None,
+        kind_arguments: Mapping[JobKind, list[str]] = MappingProxyType({}),
+        limits_s: Mapping[JobKind, float] = MappingProxyType({}),
         database: str = "",
         limits: ImageLimits = DEFAULT_LIMITS,
         environment: Mapping[str, str] = MappingProxyType({}),
@@ -70,7 +71,9 @@ class JobRunner:
             metrics: counts the outcomes.
             threads: ask and change the rows.
             on_finished: awaited after each job, before watchers of this server hear of its end.
-            limit_s: after so long a child is killed. It has a limit of its own, but cannot keep it while it is stopped.
+            kind_arguments: further flags of jobs of a kind.
+            limits_s: after so long a child of a kind is killed. It has a limit of its own, but cannot keep it while it
+                is stopped.
             database: URL of the examples' database, unless it is in their folder; may hold a password, so that no
                 child gets it as an argument, which everybody on the machine can read.
             limits: of pictures, which hold in the children too.
@@ -83,12 +86,14 @@ class JobRunner:
         self._metrics = metrics
         self._threads = threads
         self._on_finished = on_finished
-        self._limit_s = limit_s
+        self._kind_arguments = kind_arguments
+        self._limits_s = limits_s
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._kinds: dict[str, JobKind] = {}
         self._finishing: dict[str, asyncio.Event] = {}
         self._taken_once: set[str] = set()
-        self._turn = asyncio.Lock()
+        self._turns = {kind: asyncio.Lock() for kind in JobKind}  # no retrain waits for hours of a training
         self._closing = False
         self._watchers = JobWatchers(self._look, _LOOK_EVERY_S)
 
@@ -114,7 +119,12 @@ class JobRunner:
                 log.warning("cannot look for interrupted jobs: %s", error)
 
     async def start(
-        self, model: str, settings: dict[str, Any], requested_by: str, idempotency_key: str = ""
+        self,
+        model: str,
+        settings: dict[str, Any],
+        requested_by: str,
+        idempotency_key: str = "",
+        kind: JobKind = JobKind.RETRAIN,
     ) -> RetrainJob:
         """Queue a job, or return the one of this idempotency key.
 
@@ -126,7 +136,7 @@ class JobRunner:
             return earlier
         await self._settle_orphans()
         try:
-            job = await self._threads.writes.run(jobs.create, model, settings, requested_by, key)
+            job = await self._threads.writes.run(jobs.create, model, settings, requested_by, key, kind)
         except PreconditionError:
             if key and (earlier := await self._threads.database.run(jobs.with_key, model, key)):
                 return earlier  # the same request came twice at once
@@ -204,15 +214,18 @@ class JobRunner:
     def _launch(self, job: RetrainJob) -> None:
         if job.id in self._tasks or job.state.is_final:
             return
-        if not self._tasks:  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
+        if (
+            job.kind not in self._kinds.values()
+        ):  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
             self._finishing[job.id] = asyncio.Event()
         # A context of its own: it outlives its caller.
+        self._kinds[job.id] = job.kind
         task = self._tasks[job.id] = asyncio.create_task(self._run(job), context=Context())
-        task.add_done_callback(lambda _: self._tasks.pop(job.id))
+        task.add_done_callback(lambda _: (self._tasks.pop(job.id), self._kinds.pop(job.id)))
 
     async def _run(self, job: RetrainJob) -> None:
-        """Run the processes of one job, after those of others."""
-        async with self._turn:
+        """Run the processes of one job, after those of others of its kind."""
+        async with self._turns[job.kind]:
             finishing = self._finishing.setdefault(job.id, asyncio.Event())
             try:
                 while await self._run_child(job):
@@ -239,13 +252,14 @@ class JobRunner:
             return False
         if self._closing:
             return False
+        arguments = [*self._child_arguments, *self._kind_arguments.get(job.kind, ()), "--job", job.id]
         child = await asyncio.create_subprocess_exec(
-            *module_command("training.retrain"), *self._child_arguments, "--job", job.id, env=self._environment
+            *module_command("training.retrain"), *arguments, env=self._environment
         )
         self._children[job.id] = child
         ending = asyncio.create_task(_end_when_stopped(child))
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(self._limits_s.get(job.kind)):
                 code = await child.wait()
         except TimeoutError:
             child.kill()
@@ -284,7 +298,8 @@ class JobRunner:
         self._metrics.retrain_jobs.labels(end.model, end.state.value.lower()).inc()
         if end.finished_at:
             seconds = (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.created_at)).total_seconds()
-            self._metrics.retrain_seconds.labels(end.model).observe(seconds)
+            of_kind = {JobKind.RETRAIN: self._metrics.retrain_seconds, JobKind.TRAIN: self._metrics.train_seconds}
+            of_kind[end.kind].labels(end.model).observe(seconds)
         if end.verdict:
             for head in ("champion", "challenger"):
                 self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])

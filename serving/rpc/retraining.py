@@ -1,6 +1,6 @@
 """The Retraining service: labelled pictures and retrain jobs."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
@@ -10,15 +10,17 @@ from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, to_points
 from regraft.label_rules import check_note, nfc
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import MAX_KEY_LENGTH, JobState, RetrainJob
+from regraft.stores.jobs import MAX_KEY_LENGTH, JobKind, JobState, LearningPoint, RetrainJob
 from regraft.stores.labels import NewExample
-from regraft.stores.models import GateMode
+from regraft.stores.models import GateMode, ModelStore
+from regraft.training_options import TrainingOptions
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender, sending
 from serving.retraining.jobs import JobRunner
 from serving.retraining.previews import Look, Previews
+from serving.retraining.training_conditions import check_trainable
 from serving.rpc.context import Context
 from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
@@ -53,6 +55,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         previews: Previews,
         metrics: Metrics,
         gate: GateMode = GateMode.AUTO,
+        check_trainable: Callable[[ModelStore, ExamplesStore, str, int], None] = check_trainable,
     ) -> None:
         """Make the service.
 
@@ -64,6 +67,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             previews: look at what a job would make.
             metrics: counts the examples.
             gate: the mode of jobs that state none.
+            check_trainable: see `serving.retraining.training_conditions`.
         """
         self._models = models
         self._threads = models.threads
@@ -73,6 +77,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self._previews = previews
         self._metrics = metrics
         self._gate = gate
+        self._check_trainable = check_trainable
 
     async def AddExamples(
         self, requests: AsyncIterator[pb.AddExamplesRequest], _context: Context
@@ -98,25 +103,46 @@ class RetrainingService(pb_grpc.RetrainingServicer):
 
     async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
         served = self._models.get(request.name)
+        return await self._start(served.name, request, self._settings(request), JobKind.RETRAIN)
+
+    async def Train(self, request: pb.TrainRequest, context: Context) -> pb.TrainResponse:
+        """Start a job that trains backbone and head."""
+        return pb.TrainResponse(job=await shield(self._train(request), context))
+
+    async def _train(self, request: pb.TrainRequest) -> pb.RetrainJob:
+        served = self._models.get(request.name)
+        epochs = request.epochs if request.HasField("epochs") else None
+        options = TrainingOptions(request.backbone, request.strategy, request.precision, epochs)
+        options.check()
+        settings = {**self._settings(request), **options.stated()}
+        check = partial(self._check_trainable, self._models.store, self._examples, served.name, served.version)
+        await self._threads.database.run(check)
+        return await self._start(served.name, request, settings, JobKind.TRAIN)
+
+    async def _start(
+        self, name: str, request: pb.RetrainRequest | pb.TrainRequest, settings: dict[str, Any], kind: JobKind
+    ) -> pb.RetrainJob:
         if len(request.idempotency_key) > MAX_KEY_LENGTH:
             raise InvalidRequestError(f"idempotency_key: the limit is {MAX_KEY_LENGTH} characters")
         check_note("requested_by", request.requested_by)
-        asked_by, key = actor(request.requested_by), request.idempotency_key
-        job = await self._runner.start(served.name, self._settings(request), asked_by, key)
+        job = await self._runner.start(name, settings, actor(request.requested_by), request.idempotency_key, kind)
         note_effect(job=job.id)
         return to_message(job)
 
     async def GetRetrainJob(self, request: pb.GetRetrainJobRequest, _context: Context) -> pb.GetRetrainJobResponse:
         """Return a job as it stands."""
-        return pb.GetRetrainJobResponse(job=to_message(await self._job(request.id)))
+        job = await self._job(request.id)
+        return pb.GetRetrainJobResponse(job=to_message(job, job.points))
 
     async def WatchRetrainJob(
         self, request: pb.WatchRetrainJobRequest, _context: Context
     ) -> AsyncIterator[pb.WatchRetrainJobResponse]:
         """Follow a job to its end."""
         await self._job(request.id)
+        told: Sequence[LearningPoint] = ()
         async for job in self._runner.watch(request.id):
-            yield pb.WatchRetrainJobResponse(job=to_message(job))
+            yield pb.WatchRetrainJobResponse(job=to_message(job), points=_to_points(_new_points(told, job.points)))
+            told = job.points
 
     async def ListRetrainJobs(
         self, request: pb.ListRetrainJobsRequest, _context: Context
@@ -160,7 +186,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         check_may_name(job.model)
         return job
 
-    def _settings(self, request: pb.RetrainRequest) -> dict[str, Any]:
+    def _settings(self, request: pb.RetrainRequest | pb.TrainRequest) -> dict[str, Any]:
         """Return the settings of a job.
 
         Raises:
@@ -210,8 +236,20 @@ def _limits(limits: pb.GateLimits) -> dict[str, float]:
     return to_points({name: getattr(limits, name) for name in LIMIT_NAMES if limits.HasField(name)})
 
 
-def to_message(job: RetrainJob) -> pb.RetrainJob:
-    """Return a job as a message."""
+def _new_points(before: Sequence[LearningPoint], now: Sequence[LearningPoint]) -> Sequence[LearningPoint]:
+    """Return the points of a curve that it did not begin with before."""
+    same = 0
+    while same < min(len(before), len(now)) and before[same] == now[same]:
+        same += 1
+    return now[same:]
+
+
+def _to_points(points: Sequence[LearningPoint]) -> list[pb.LearningPoint]:
+    return [pb.LearningPoint(**vars(point)) for point in points]
+
+
+def to_message(job: RetrainJob, points: Sequence[LearningPoint] = ()) -> pb.RetrainJob:
+    """Return a job as a message, with points of its curve."""
     return pb.RetrainJob(
         id=job.id,
         name=job.model,
@@ -225,4 +263,6 @@ def to_message(job: RetrainJob) -> pb.RetrainJob:
         verdict=pb.Verdict(**job.verdict) if job.verdict else None,
         created_at=to_timestamp(job.created_at),
         finished_at=to_timestamp(job.finished_at) if job.finished_at else None,
+        kind=f"KIND_{job.kind.name}",
+        points=_to_points(points),
     )

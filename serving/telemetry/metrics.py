@@ -44,6 +44,7 @@ _SAMPLES_AT_ONCE: Final = 100
 _PAUSE_S: Final = 0.0001
 _SIZES: Final = (1, 2, 4, 8, 16, 32)
 _JOB_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 150, 300, 600, 1800, 3600)
+_TRAIN_SECONDS: Final = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,14 @@ class Metrics:
         )
         self.kept_requests = counter("kept_requests", "Served pictures drawn to be kept, by outcome.", "outcome")
         self.thumbnails = counter("thumbnails", "Thumbnails asked for: cached, made, or failed.", "outcome")
-        self.retrain_jobs = counter("retrain_jobs", "Finished retrain jobs, by outcome.", "model", "outcome")
+        self.retrain_jobs = counter(
+            "retrain_jobs", "Finished retrain and training jobs, by outcome.", "model", "outcome"
+        )
         self.retrain_seconds = histogram(
             "retrain_seconds", "Time of a retrain job, waiting included.", "model", buckets=_JOB_SECONDS
+        )
+        self.train_seconds = histogram(
+            "train_seconds", "Time of a training job, waiting included.", "model", buckets=_TRAIN_SECONDS
         )
         self.gate_accuracy = gauge(
             "gate_accuracy", "Holdout accuracy that the gate saw last, of champion and challenger.", "model", "head"

@@ -10,9 +10,10 @@ from regraft.datasets.manifest import is_manifest
 from regraft.errors import InvalidRequestError
 from regraft.files import text_of
 from regraft.stores.models import GateMode
+from regraft.training_options import Strategy
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.subsets import ALL, check_share
-from training.settings import Init, Strategy
+from training.settings import Init
 from training.strategies.finetuning.recipe import FLAG_NAMES
 
 _BEST: Final = "best"

@@ -5,6 +5,7 @@ It meets the server only in the model store and the examples store.
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -14,7 +15,7 @@ from regraft.gate_limits import GateLimits
 from regraft.model import artifact
 from regraft.progress import Progress
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import JobCancelledError, JobState, RetrainJob
+from regraft.stores.jobs import JobCancelledError, JobKind, JobState, RetrainJob
 from regraft.stores.models import ModelStore
 from regraft.stores.recovery import JobTakenError, fail, job_lock
 from training.backbones.cache import backbone_of
@@ -45,23 +46,39 @@ _PHASES: Final = {
 log = logging.getLogger("regraft.retrain")
 
 
-class _JobProgress:
+class JobProgress:
     """Progress of a job, written to its row now and then."""
 
-    def __init__(self, examples: ExamplesStore, job: RetrainJob) -> None:
+    def __init__(
+        self, examples: ExamplesStore, job: RetrainJob, phases: Mapping[str, tuple[float, float]] = _PHASES
+    ) -> None:
+        """Tell of a job.
+
+        Args:
+            examples: holds it.
+            job: it.
+            phases: where each begins and ends, as shares of the whole; in any other it stays where it was.
+        """
         self._jobs, self._id, self._last_s, self._phase = examples.jobs, job.id, 0.0, ""
+        self._phases, self._fraction = phases, 0.0
 
     def __call__(self, phase: str, done: int, total: int) -> None:
+        """Hear of a step of a stage, see `regraft.progress`.
+
+        Raises:
+            JobCancelledError: somebody asked for the job's end.
+        """
         now_s = time.monotonic()
         if phase == self._phase and now_s - self._last_s < _REPORT_EVERY_S:
             return
         self._phase, self._last_s = phase, now_s
-        start, end = _PHASES[phase]
+        start, end = self._phases.get(phase, (0.0, 0.0))
+        self._fraction = max(self._fraction, start + (end - start) * done / max(total, 1))
         message = f"{phase}: {done} of {total}" if total > 1 else phase
-        self._jobs.report(self._id, phase, start + (end - start) * done / max(total, 1), message)
+        self._jobs.report(self._id, phase, self._fraction, message)
 
     def as_phase(self, phase: str) -> Progress:
-        """Report every stage as one phase, or the fraction would go back."""
+        """Report every stage as one phase."""
         return lambda _, done, total: self(phase, done, total)
 
 
@@ -82,7 +99,7 @@ def run_job(
             raise JobTakenError(f"retrain job {job_id} is {examples.jobs.get(job_id).state}, not PENDING")
         try:
             with limited(minutes, memory_mb, before_exit=partial(fail, examples, store, job)):
-                _retrain(store, examples, job)
+                _work_of(job.kind)(store, examples, job)
         except JobCancelledError:
             examples.jobs.finish(job_id, JobState.CANCELLED, "cancelled")
         except RegraftError as error:
@@ -96,8 +113,16 @@ def run_job(
     return examples.jobs.get(job_id)
 
 
+def _work_of(kind: JobKind) -> Callable[[ModelStore, ExamplesStore, RetrainJob], None]:
+    if kind is JobKind.RETRAIN:
+        return _retrain
+    from training.train_job import train_on_examples  # noqa: PLC0415 - it takes a second, which a head's retrain spares
+
+    return train_on_examples
+
+
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
-    progress = _JobProgress(examples, job)
+    progress = JobProgress(examples, job)
     progress("read", 0, 1)
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)

@@ -77,7 +77,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, publis
 
 def reason(job: RetrainJob, verdict: Verdict) -> str:
     """Return the reason for the history."""
-    return reason_of("retrain", verdict, mode(job))
+    return reason_of(job.kind, verdict, mode(job))
 
 
 def reason_of(what: str, verdict: Verdict, gate: GateMode) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from regraft.errors import DatasetError, InvalidRequestError, PreconditionError
 from regraft.files import storage_errors
@@ -19,6 +19,7 @@ from regraft.model.card import BackboneCard, ModelCard
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.present_names import LabelChange, called_now
 from regraft.stores.models import GateMode, ModelStore
+from regraft.stores.originals import pictures_missing
 from regraft.stores.recovery import job_lock
 from training.backbones.cache import weights_origin
 from training.backbones.catalogue import STORE_PREFIX, own_weights
@@ -60,7 +61,11 @@ from training.versions.publish import Challenger, promote, publish
 from training.versions.read import StoredVersion, read_champion
 from training.versions.source import IMPORTED, settle_source
 
+if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
+    from training.strategies.finetuning.coordinator import Coordinator
+
 _PICTURES: Final = "pictures"
+_NO_DATA: Final = Dataset((), (), (), "")
 
 
 @dataclass(frozen=True)
@@ -201,27 +206,78 @@ def refresh(
     store, name = ModelStore(settings.store), settings.name
     context = Context(settings, cache, settings.store / RUNS_FOLDER / name, listener or SilentListener())
     with job_lock(examples, name), coordinator_for(settings) as coordinator:
-        champion = read_champion(store, name, examples.label_changes)
-        context, settings = _with_target_error(context, champion.artifact.card)
-        quarantined = _quarantined(champion, examples, name, context)
-        collected = collect(champion, settings.data, examples, name, context)
-        candidate = make_candidate(collected.dataset, context, coordinator)
-        challenger = build_challenger(candidate, name, settings, champion.version, champion.labels_as_of)
-        anchor = anchor_of(champion, store, examples, name, candidate.features)
-        terms = Terms(limits, quarantined=quarantined, anchor=anchor)
-        findings = _judge(champion, candidate, collected, examples, store, context, terms)
-        right = answered_rightly(anchor, candidate.features, candidate.fitted.head)
-        challenger = replace(challenger, anchor=anchor.updated(right))
-        verdict = findings.verdict
-        assert verdict is not None  # it was judged just now
-        who, why = user_name(), "; ".join([reason_of("refresh", verdict, gate), *collected.remarks])
-        version = _publish(store, challenger, candidate, findings, context, who, why)
+        trained = train_anew(store, examples, context, coordinator, limits, settings.data)
+        verdict, champion = trained.verdict, trained.champion.version
+        why = "; ".join([reason_of("refresh", verdict, gate), *trained.remarks])
+        version = publish_trained(store, trained, context, who=user_name(), why=why)
         promoted = goes_live(verdict, gate)
-        pictures = keep_pictures(keep_in, challenger, candidate, context, is_live=promoted) if keep_in else None
+        pictures = None
+        if keep_in:
+            pictures = keep_pictures(keep_in, trained.challenger, trained.candidate, context, is_live=promoted)
         if promoted:
-            promote(store, name, version, who=who, why=why, expected=champion.version)
-        keep_backbone_of(candidate, context, f"{name}:{version}")
-    return Refreshed(name, version, champion.version, challenger.card.strategy, verdict, promoted, pictures)
+            promote(store, name, version, who=user_name(), why=why, expected=champion)
+        keep_backbone_of(trained.candidate, context, f"{name}:{version}")
+    return Refreshed(name, version, champion, trained.challenger.card.strategy, verdict, promoted, pictures)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A full run that was judged, and is not published yet.
+
+    Attributes:
+        champion: that it was judged against.
+        findings: with the verdict.
+        remarks: as in `RetrainData`.
+    """
+
+    champion: StoredVersion
+    candidate: Candidate
+    challenger: Challenger
+    findings: Findings
+    remarks: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gate's verdict."""
+        assert self.findings.verdict is not None  # it was judged
+        return self.findings.verdict
+
+
+def train_anew(
+    store: ModelStore,
+    examples: ExamplesStore,
+    context: Context,
+    coordinator: "Coordinator | None",
+    limits: GateLimits,
+    data: Path | None,
+) -> Trained:
+    """Train on every picture that a model knows, and judge the run.
+
+    Args:
+        store: has the model.
+        examples: that people labelled since, and the pictures that training runs kept.
+        context: of the run; its settings name the model.
+        coordinator: see `training.train.coordinator_for`.
+        limits: of the gate.
+        data: has the champion's pictures, and perhaps more; None where all are among the examples.
+
+    Raises:
+        PreconditionError: there is no champion to replace.
+        DatasetError: a picture of the champion is missing, or there is too little to train on.
+    """
+    name = context.settings.name
+    champion = read_champion(store, name, examples.label_changes)
+    context, settings = _with_target_error(context, champion.artifact.card)
+    quarantined = _quarantined(champion, examples, name, context)
+    collected = collect(champion, data, examples, name, context)
+    candidate = make_candidate(collected.dataset, context, coordinator)
+    challenger = build_challenger(candidate, name, settings, champion.version, champion.labels_as_of)
+    anchor = anchor_of(champion, store, examples, name, candidate.features)
+    terms = Terms(limits, quarantined=quarantined, anchor=anchor)
+    findings = _judge(champion, candidate, collected, examples, store, context, terms)
+    right = answered_rightly(anchor, candidate.features, candidate.fitted.head)
+    challenger = replace(challenger, anchor=anchor.updated(right))
+    return Trained(champion, candidate, challenger, findings, collected.remarks)
 
 
 def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, TrainSettings]:
@@ -232,23 +288,17 @@ def _with_target_error(context: Context, card: ModelCard) -> tuple[Context, Trai
     return replace(context, settings=settings), settings
 
 
-def _publish(
-    store: ModelStore,
-    challenger: Challenger,
-    candidate: Candidate,
-    judgement: Findings,
-    context: Context,
-    who: str,
-    why: str,
-) -> int:
-    data = context.settings.data
-    findings = with_judgement(collect_findings(candidate, context.settings), judgement)
+def publish_trained(store: ModelStore, trained: Trained, context: Context, *, who: str, why: str, job: str = "") -> int:
+    """Write a version, not yet promoted, and return its number."""
+    data, candidate = context.settings.data, trained.candidate
+    findings = with_judgement(collect_findings(candidate, context.settings), trained.findings)
     return publish(
         store,
-        challenger,
+        trained.challenger,
         left_out=[(shown_path(entry.file, data), entry.reason) for entry in candidate.dataset.left_out],
         who=who,
         why=why,
+        job=job,
         findings=findings,
         looked=draw_occlusion_maps(candidate, findings, context),
         thumbnails=thumbnails(findings, {image.sha256: image.path for image in candidate.dataset.images}),
@@ -282,17 +332,20 @@ def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, co
     return Quarantined(wrong, len(examples.labels.in_force(name, quarantined=True)))
 
 
-def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: str, context: Context) -> Collected:
+def collect(
+    champion: StoredVersion, data: Path | None, examples: ExamplesStore, name: str, context: Context
+) -> Collected:
     """Collect every picture of a model, with label in force and split.
 
     Pictures of ``data`` that are new join, those that were removed as examples do not. The label of an example holds;
-    of any other picture that of ``data``, and the champion's only where the picture is not in there any more.
+    of any other picture that of ``data``, and the champion's only where the picture is not in there any more. Without
+    ``data`` all of them have to be among the examples.
 
     Raises:
         DatasetError: a picture of the champion is neither in ``data`` nor among the examples.
-        PreconditionError: fewer than two classes are left.
+        PreconditionError: likewise, without ``data``; or fewer than two classes are left.
     """
-    dataset = scan(data, context.progress, context.settings.group_by)
+    dataset = scan(data, context.progress, context.settings.group_by) if data else _NO_DATA
     folder_files = {image.sha256: image.path for image in dataset.images}
     learned_examples, excluded = learned_from(examples, name, champion)
     in_folder = _labels_now(dataset, examples.label_changes.since(name), excluded)
@@ -300,7 +353,9 @@ def collect(champion: StoredVersion, data: Path, examples: ExamplesStore, name: 
     in_force = {sha256: example.label for sha256, example in sent.items()}
     labels = labels_in_force(champion.features, in_folder | in_force, excluded)
     paths = {sha256: folder_files.get(sha256) or _fetched(examples, sha256, context) for sha256 in labels}
-    if missing := [sha256 for sha256, path in paths.items() if not path.is_file()]:
+    if missing := sorted(sha256 for sha256, path in paths.items() if not path.is_file()):
+        if data is None:
+            raise PreconditionError(pictures_missing(name, missing, len(paths)))
         raise DatasetError(
             f"{len(missing)} of {len(paths)} pictures are neither in {data} nor among the examples: all of them have "
             f"to be embedded anew; the first is {missing[0]}"

@@ -1,7 +1,7 @@
-"""The commands ``regraft retrain`` and ``regraft jobs``."""
+"""The commands ``regraft retrain``, ``regraft models train`` and ``regraft jobs``."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -13,7 +13,17 @@ from regraft.client.connection import Connection
 from regraft.client.message_values import time_text, word_of
 from regraft.machine import user_name
 from regraft.stores.models import GateMode
+from regraft.training_options import MAX_EPOCHS
 from regraft.v1 import retraining_pb2
+
+_Wait: TypeAlias = Annotated[
+    bool, typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1.")
+]
+_Gate: TypeAlias = Annotated[
+    GateMode | None,
+    typer.Option(help="auto: what is blessed goes live. manual: it waits for promote. off: it goes live anyhow."),
+]
+_Key: TypeAlias = Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")]
 
 
 def retrain() -> Callable[..., None]:
@@ -30,22 +40,63 @@ def _retrain(
     server: Connection,
     limits: dict[str, float],
     name: Name = "",
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the end; exit 0 if it succeeded or nothing was new, else 1.")
-    ] = False,
-    gate: Annotated[
-        GateMode | None,
-        typer.Option(help="auto: a blessed head goes live. manual: it waits for promote. off: it goes live anyhow."),
-    ] = None,
-    key: Annotated[str, typer.Option(help="Asked again with the same key, it is the same job.")] = "",
+    wait: _Wait = False,
+    gate: _Gate = None,
+    key: _Key = "",
     as_json: Json = False,
 ) -> None:
     with Client(server) as client:
         job = client.retrain(name=name, gate=gate or "", idempotency_key=key, requested_by=user_name(), **limits)
-        if wait:
-            with terminal.progress_bars() as progress:
-                for job in client.watch_job(job.id):  # noqa: B020 - the last state is what is shown
-                    progress("retrain", int(100 * job.fraction), 100)
+        _follow(client, job, wait=wait, as_json=as_json)
+
+
+def train() -> Callable[..., None]:
+    """Train a model anew on its server, backbone and head, on all its pictures.
+
+    Those that it was trained on, where they were kept, and all that was labelled since; the gate decides whether it
+    goes live. With --wait the learning curve is told while it grows.
+    """
+    from regraft.cli.settings_flags import takes_limits  # noqa: PLC0415 - as above
+
+    return takes_limits(asks_a_server(_train))
+
+
+def _train(
+    server: Connection,
+    limits: dict[str, float],
+    name: Name = "",
+    backbone: Annotated[str, typer.Option(help="See `regraft backbones`; the champion's if not given.")] = "",
+    strategy: Annotated[
+        str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`; probe if not given.")
+    ] = "",
+    precision: Annotated[str, typer.Option(help="fp32, int8 or auto; the champion's if not given.")] = "",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=MAX_EPOCHS, help="At most; by a rule of the data if not given.")
+    ] = None,
+    wait: _Wait = False,
+    gate: _Gate = None,
+    key: _Key = "",
+    as_json: Json = False,
+) -> None:
+    with Client(server) as client:
+        job = client.train(
+            name=name,
+            backbone=backbone,
+            strategy=strategy,
+            precision=precision,
+            epochs=epochs,
+            gate=gate or "",
+            idempotency_key=key,
+            requested_by=user_name(),
+            **limits,
+        )
+        _follow(client, job, wait=wait, as_json=as_json)
+
+
+def _follow(client: Client, job: retraining_pb2.RetrainJob, *, wait: bool, as_json: bool) -> None:
+    """Show a job that was started, to its end if that is waited for."""
+    if wait:
+        job = _end_of(client, job.id)
     if as_json:
         print_json(message_to_dict(job))
     elif wait:
@@ -54,6 +105,26 @@ def _retrain(
         terminal.line(f"job {job.id} started; follow it with `regraft jobs` or `regraft jobs {job.id}`")
     if wait and not _is_well(job):
         raise typer.Exit(1)
+
+
+def _end_of(client: Client, job_id: str) -> retraining_pb2.RetrainJob:
+    """Return a job as it ends, telling its progress and its curve until then."""
+    job, told = retraining_pb2.RetrainJob(id=job_id), -1
+    with terminal.progress_bars() as progress:
+        for job in client.watch_job(job_id):
+            progress(word_of(retraining_pb2.RetrainJob.Kind, job.kind).lower(), int(100 * job.fraction), 100)
+            for point in job.points:
+                if point.epoch > told:
+                    terminal.remark(_told(point))
+                    told = point.epoch
+    return job
+
+
+def _told(point: retraining_pb2.LearningPoint) -> str:
+    """Return a line on a point of the learning curve."""
+    loss = f": loss {point.loss:.3f}" if point.HasField("loss") else ""
+    aside = f"; on images set aside: loss {point.tune_loss:.3f}, accuracy {point.accuracy:.3f}"
+    return f"epoch {point.epoch:>3} of {point.epochs}{loss}{aside if point.HasField('accuracy') else ''}"
 
 
 def _is_well(job: retraining_pb2.RetrainJob) -> bool:

@@ -165,6 +165,8 @@ retrain_jobs = sa.Table(
     sa.Column("finished_at", sa.String(32)),
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("interrupted", sa.Text, nullable=False, server_default=""),
+    sa.Column("kind", sa.String(16), nullable=False, server_default="retrain"),
+    sa.Column("points", sa.JSON),  # none: nothing was learned by epochs
     sa.Index("one_job_a_key", "model", "idempotency_key", unique=True),
     # The database itself sees to it that a model has one job at a time.
     sa.Index("one_active_job_a_model", "model", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),

@@ -66,6 +66,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _RETRAINING + "ListRetrainJobs": Role.LABEL,
     _RETRAINING + "Preview": Role.LABEL,
     _RETRAINING + "Retrain": Role.OPERATE,
+    _RETRAINING + "Train": Role.OPERATE,
     _RETRAINING + "CancelRetrainJob": Role.OPERATE,
     _EXAMPLES + "ListExamples": Role.LABEL,
     _EXAMPLES + "GetExample": Role.LABEL,

@@ -106,6 +106,11 @@ COMMANDS = {
     "models show": SERVER + "[NAME] --json",
     "models promote": SERVER + "VERSION --name= --why= --expected= --json",
     "models rollback": SERVER + "--name= --why= --expected= --json",
+    "models train": SERVER
+    + (
+        "--name= --backbone= --strategy= --precision= --epochs= --wait --gate= --max-drop= --max-class-drop= "
+        "--max-slice-drop= --min-accuracy= --min-class-recall= --max-suspects= --min-slice-accuracy= --key= --json"
+    ),
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
     "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
     "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",

@@ -10,7 +10,8 @@ from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.jobs import ACTIVE, JobCancelledError, JobState, RetrainJobs
+from regraft.stores.jobs import ACTIVE, JobCancelledError, JobKind, JobState, LearningPoint, RetrainJobs
+from regraft.training_options import MAX_EPOCHS
 
 MODEL = "colours"
 FINAL = [state for state in JobState if state not in ACTIVE]
@@ -61,6 +62,32 @@ def test_the_life_of_a_job_that_succeeds(jobs: RetrainJobs) -> None:
     assert (done.champion, done.version, done.verdict) == (3, 4, {"accuracy": [0.9, 0.95]})
     assert done.finished_at is not None
     assert datetime.fromisoformat(done.finished_at) >= datetime.fromisoformat(done.created_at)
+
+
+def test_a_training_is_told_from_a_retrain_and_keeps_the_points_of_its_curve(jobs: RetrainJobs) -> None:
+    job_id = jobs.create(MODEL, {}, "Ann", kind=JobKind.TRAIN).id
+    points = [LearningPoint(number, 9, number or None, 0.5, 0.9) for number in range(4)]
+    with pytest.raises(JobCancelledError):
+        jobs.add_point(job_id, points[0])
+    jobs.claim(job_id)
+
+    for point in points:
+        jobs.add_point(job_id, point)
+
+    assert (jobs.get(job_id).kind, jobs.get(pending(jobs, "another")).kind) == (JobKind.TRAIN, JobKind.RETRAIN)
+    assert jobs.get(job_id).points == tuple(points)
+    again = LearningPoint(2, 9, None, None, None)
+    jobs.add_point(job_id, again)
+    assert jobs.get(job_id).points == (*points[:2], again), "a second attempt goes on from an earlier epoch"
+
+
+def test_a_curve_has_as_many_points_as_a_training_may_have_epochs(jobs: RetrainJobs) -> None:
+    job_id = running(jobs)
+    jobs.add_point(job_id, LearningPoint(0, MAX_EPOCHS, None, None, None))
+    for number in (1, MAX_EPOCHS):
+        jobs.add_point(job_id, LearningPoint(number, MAX_EPOCHS, 1.0, None, None))
+
+    assert [point.epoch for point in jobs.get(job_id).points] == [0, 1, MAX_EPOCHS]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event
 from regraft.errors import NotFoundError, PreconditionError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import JobState, RetrainJob
+from regraft.stores.jobs import JobKind, JobState, RetrainJob
 from regraft.stores.labels import AddOutcome
 from regraft.stores.models import ModelStore
 from regraft.stores.recovery import job_lock
@@ -66,7 +66,8 @@ async def stage(
 
     arguments = child_arguments or ["--store", str(store.root), "--examples", str(store.root / ".examples")]
     child = (arguments, metrics, threads, on_finished)
-    runner = JobRunner(store, examples, *child, limit_s=limit_s, limits=limits, environment=environment)
+    limits_s = {} if limit_s is None else {JobKind.RETRAIN: limit_s}
+    runner = JobRunner(store, examples, *child, limits_s=limits_s, limits=limits, environment=environment)
     try:
         yield Stage(store, examples, runner, metrics, finished)
     finally:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -16,8 +17,10 @@ from regraft.errors import InvalidRequestError
 from regraft.label_rules import image_hash, is_holdout
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import JobState
+from regraft.stores.jobs import JobKind, JobState, LearningPoint
 from regraft.stores.models import ModelStore
+from regraft.stores.originals import OriginalPicture
+from regraft.stores.recovery import job_lock
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from tests.live_server import LiveServer, process_of_job, reading_the_pipe, stalled_retrain
@@ -625,3 +628,81 @@ def test_a_retrain_whose_database_goes_away_begins_anew_when_it_is_back_and_serv
         assert end.state == pb.RetrainJob.STATE_SUCCEEDED
         assert "second attempt" in end.message
         assert live.client.get_model().served_version == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"strategy": "magic"}, "strategy: 'magic'; there is: probe, finetune, scratch, auto"),
+        ({"precision": "int4"}, "precision: 'int4'; there is: fp32, int8, auto"),
+        ({"epochs": 0, "strategy": "auto"}, "epochs: 0; 1 to 1000"),
+        ({"epochs": 1001, "strategy": "auto"}, "epochs: 1001; 1 to 1000"),
+        ({"epochs": 5}, "epochs: a probe has none"),
+        ({"backbone": "x" * 201}, "backbone: 201 characters"),
+        ({"requested_by": "x" * 201}, "requested_by: 201 characters"),
+        ({"idempotency_key": "x" * 129}, "idempotency_key: the limit is 128"),
+    ],
+)
+def test_a_training_that_makes_no_sense_is_refused_by_its_field(
+    shared_trainable: LiveServer, options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(RemoteError, match=complaint) as failure:
+        shared_trainable.client.train(**options)
+
+    assert failure.value.code == "INVALID_ARGUMENT"
+    assert shared_trainable.client.list_jobs() == []
+
+
+@pytest.fixture(scope="module")
+def shared_trainable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server whose model's pictures are all among the examples, for tests that change nothing."""
+    store = ModelStore(tmp_path_factory.mktemp("trainable") / "store")
+    publish_tiny(store)
+    keep_pictures(store)
+    with LiveServer(store) as server:
+        yield server
+
+
+def keep_pictures(store: ModelStore) -> None:
+    """Keep rows of the champion's pictures, as a training run does."""
+    with np.load(store.folder("colours", 1) / "features.npz") as features:
+        hashes = [str(sha256) for sha256 in features["sha256"]]
+    nothing = np.zeros(1, np.float32)
+    pictures = [OriginalPicture(sha256, store.root, "red", is_holdout=False, embedding=nothing) for sha256 in hashes]
+    with closing(ExamplesStore(store.root / ".examples")) as examples:
+        examples.originals.record("colours", pictures, "ada", is_live=True)
+
+
+def test_a_training_without_the_pictures_of_the_champion_says_who_brings_them(live: LiveServer) -> None:
+    with pytest.raises(RemoteError, match="regraft refresh DATA --name colours") as failure:
+        live.client.train()
+
+    assert failure.value.code == "FAILED_PRECONDITION"
+    assert live.client.list_jobs() == []
+    assert live.client.get_model().examples == 0
+
+
+def test_a_watcher_hears_each_point_of_the_curve_once(live: LiveServer, store: ModelStore) -> None:
+    points = [LearningPoint(number, 3, number or None, 0.5, 0.9) for number in range(4)]
+    with closing(ExamplesStore(store.root / ".examples")) as examples, job_lock(examples, "colours"):
+        job = examples.jobs.create("colours", {}, "ada", kind=JobKind.TRAIN)
+        examples.jobs.claim(job.id)
+        for point in points[:2]:
+            examples.jobs.add_point(job.id, point)
+        with grpc.insecure_channel(live.target) as channel:
+            answers = pb_grpc.RetrainingStub(channel).WatchRetrainJob(pb.WatchRetrainJobRequest(id=job.id))
+            heard = [next(answers)]
+            examples.jobs.add_point(job.id, points[2])
+            heard.append(next(answers))
+            examples.jobs.add_point(job.id, points[1])
+            heard.append(next(answers))
+            examples.jobs.finish(job.id, JobState.FAILED, "over")
+            heard.extend(answers)
+
+    assert [[point.epoch for point in answer.points] for answer in heard] == [[0, 1], [2], [], []]
+    assert {answer.job.kind for answer in heard} == {pb.RetrainJob.KIND_TRAIN}
+    assert not heard[0].points[0].HasField("loss")
+    (watched,) = live.client.watch_job(job.id)
+    assert [point.epoch for point in watched.points] == [0, 1]
+    assert watched == live.client.get_job(job.id)
+    assert [list(listed.points) for listed in live.client.list_jobs()] == [[]]

@@ -20,6 +20,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
+from regraft.training_options import RequestedPrecision, Strategy
 from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import CRAYONS, as_exported, crayons
 from tests.training.convolutions import conv_backbone
@@ -29,7 +30,7 @@ from training.evaluation.paired_comparison import PairedComparison
 from training.head.features import load_features
 from training.quantisation.precision import MIN_SPEED_UP, decide, in_precision
 from training.retrain.job import run_job
-from training.settings import RequestedPrecision, Strategy, TrainSettings
+from training.settings import TrainSettings
 from training.strategies.context import Candidate, Context, SilentListener
 from training.strategies.probe import probe_on
 from training.train import train
