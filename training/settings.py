@@ -9,8 +9,8 @@ from pydantic import Field
 
 from regraft.errors import InvalidRequestError
 from regraft.image.spec import ResizeRule
+from regraft.model.card import RequestedPrecision, Strategy
 from regraft.stores.backbones import DEFAULT_BACKBONE
-from regraft.training_options import RequestedPrecision, Strategy
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.random_crop import Strength
 from training.head.balance import Balance

@@ -15,10 +15,10 @@ from typing import Any, Final
 from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
 from regraft.gate_limits import GateLimits
+from regraft.model.card import Strategy
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import LearningPoint, RetrainJob
 from regraft.stores.models import ModelStore
-from regraft.training_options import Strategy
 from training.evaluation.findings import Epoch
 from training.retrain.job import JobProgress
 from training.retrain.outcome import Published, conclude, published_before, reason, who

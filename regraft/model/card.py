@@ -19,6 +19,10 @@ _MAX_DENSE_CLASSES: Final = 100
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
+RequestedPrecision = Literal["fp32", "int8", "auto"]
+"""Of a training run, which chooses one."""
+Strategy = Literal["probe", "finetune", "scratch", "auto"]
+"""Of a training run, as it is asked for."""
 Points = Annotated[tuple[float, ...], Field(min_length=1)]
 NoveltyMethod = Literal["class means", "Mahalanobis cosine", "none"]
 RecipeValue: TypeAlias = str | int | float | bool | None

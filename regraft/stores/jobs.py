@@ -4,16 +4,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from sqlalchemy import ColumnElement, Engine, RowMapping, Select, insert, not_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from regraft.errors import NotFoundError, PreconditionError
+from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
 from regraft.files import utc_now
+from regraft.label_rules import check_note
+from regraft.model.card import RequestedPrecision, Strategy
 from regraft.stores.database.engine import reading, transaction
 from regraft.stores.database.tables import retrain_jobs
-from regraft.training_options import MAX_EPOCHS
 
 
 class JobState(StrEnum):
@@ -42,11 +43,52 @@ class JobKind(StrEnum):
 
 
 MAX_KEY_LENGTH: Final = 128
+MAX_EPOCHS: Final = 1000
+"""Of a training job, each of which leaves a point of the learning curve."""
 ACTIVE: Final = (JobState.PENDING, JobState.RUNNING)
 
 
 class JobCancelledError(Exception):
     """A request to end a job, raised inside it."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a training job is asked for.
+
+    Attributes:
+        backbone: as `regraft train` takes it; the champion's if empty.
+        strategy: a `Strategy`; ``probe`` if empty.
+        precision: a `RequestedPrecision`; the champion's if empty.
+        epochs: of fine-tuning, at most; a rule of the data if None.
+    """
+
+    backbone: str = ""
+    strategy: str = ""
+    precision: str = ""
+    epochs: int | None = None
+
+    def check(self) -> None:
+        """Check what can be told without looking at a network.
+
+        Raises:
+            InvalidRequestError: the text names the field.
+        """
+        check_note("backbone", self.backbone)
+        for field, value, choices in (
+            ("strategy", self.strategy, get_args(Strategy)),
+            ("precision", self.precision, get_args(RequestedPrecision)),
+        ):
+            if value and value not in choices:
+                raise InvalidRequestError(f"{field}: {value!r}; there is: {', '.join(choices)}")
+        if self.epochs is not None and not 1 <= self.epochs <= MAX_EPOCHS:
+            raise InvalidRequestError(f"epochs: {self.epochs}; 1 to {MAX_EPOCHS}")
+        if self.epochs is not None and self.strategy in ("", "probe"):
+            raise InvalidRequestError("epochs: a probe has none; ask for strategy finetune, scratch or auto")
+
+    def stated(self) -> dict[str, Any]:
+        """Return those that are stated, by name."""
+        return {name: value for name, value in vars(self).items() if value}
 
 
 @dataclass(frozen=True)

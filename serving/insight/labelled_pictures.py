@@ -17,11 +17,10 @@ from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.present_names import LabelChange, called_now
+from regraft.stores.originals import FIRST_SOURCE
 
 BLOCK: Final = 2048
 """Embeddings at a time, 10 MB of 1,280 numbers each."""
-FIRST_SOURCE: Final = "first training data"
-"""As the gate calls the source of pictures that no example tells of."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from regraft.errors import InvalidRequestError
 from regraft.gate_limits import LIMIT_NAMES, to_points
 from regraft.label_rules import check_note, nfc
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.jobs import MAX_KEY_LENGTH, JobKind, JobState, LearningPoint, RetrainJob
+from regraft.stores.jobs import MAX_KEY_LENGTH, JobKind, JobState, LearningPoint, RetrainJob, TrainingOptions
 from regraft.stores.labels import NewExample
 from regraft.stores.models import GateMode, ModelStore
-from regraft.training_options import TrainingOptions
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry

@@ -90,6 +90,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REGRAFT_RETRAIN_EVERY": "7",
         "REGRAFT_MIN_NEW": "8",
         "REGRAFT_RETRAIN_MINUTES": "9",
+        "REGRAFT_TRAIN_MINUTES": "14",
         "REGRAFT_RETRAIN_CPUS": "10",
         "REGRAFT_RETRAIN_MEMORY_MB": "11",
         "REGRAFT_BAKE": "90",

@@ -9,8 +9,8 @@ from typing import Any, Final, get_args
 from regraft.datasets.manifest import is_manifest
 from regraft.errors import InvalidRequestError
 from regraft.files import text_of
+from regraft.model.card import Strategy
 from regraft.stores.models import GateMode
-from regraft.training_options import Strategy
 from training.backbones.catalogue import STORE_PREFIX
 from training.data.subsets import ALL, check_share
 from training.settings import Init

@@ -13,7 +13,6 @@ from regraft.client.connection import Connection
 from regraft.client.message_values import time_text, word_of
 from regraft.machine import user_name
 from regraft.stores.models import GateMode
-from regraft.training_options import MAX_EPOCHS
 from regraft.v1 import retraining_pb2
 
 _Wait: TypeAlias = Annotated[
@@ -70,9 +69,7 @@ def _train(
         str, typer.Option(help="probe, finetune, scratch or auto, as in `regraft train`; probe if not given.")
     ] = "",
     precision: Annotated[str, typer.Option(help="fp32, int8 or auto; the champion's if not given.")] = "",
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=MAX_EPOCHS, help="At most; by a rule of the data if not given.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most; by a rule of the data if not given.")] = None,
     wait: _Wait = False,
     gate: _Gate = None,
     key: _Key = "",

@@ -10,8 +10,7 @@ from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError, StorageError
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.jobs import ACTIVE, JobCancelledError, JobKind, JobState, LearningPoint, RetrainJobs
-from regraft.training_options import MAX_EPOCHS
+from regraft.stores.jobs import ACTIVE, MAX_EPOCHS, JobCancelledError, JobKind, JobState, LearningPoint, RetrainJobs
 
 MODEL = "colours"
 FINAL = [state for state in JobState if state not in ACTIVE]

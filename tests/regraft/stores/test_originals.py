@@ -62,7 +62,8 @@ def test_pictures_of_a_training_run_are_examples_that_nobody_sent(
 
     listed = {example.sha256: example for example in kept.labels.in_force(MODEL)}
     assert listed.keys() == {picture.sha256 for picture in pictures}
-    assert listed[first.sha256] == Example(first.sha256, "red", FIRST_SOURCE, group="one scene", is_original=True)
+    one = Example(first.sha256, "red", FIRST_SOURCE, group="one scene", annotator="ada", is_original=True)
+    assert listed[first.sha256] == one
     assert kept.labels.find(MODEL, first.sha256[:12]) == listed[first.sha256]
     assert kept.image_file(first.sha256).read_bytes() == data(0)
     assert kept.split.sides(MODEL) == {picture.sha256: picture.is_holdout for picture in pictures}

@@ -102,6 +102,21 @@ async def test_the_servers_limits_of_pictures_hold_in_its_jobs(store: ModelStore
 
 
 @asynchronous
+async def test_a_training_of_hours_holds_up_no_retrain_of_another_model(store: ModelStore) -> None:
+    publish_tiny(store, name="animals")
+    with stalled_retrain(store):
+        async with stage(store) as s:
+            training = await s.runner.start("colours", {}, "ada", kind=JobKind.TRAIN)
+            other = await s.runner.start("animals", {}, "ada")
+
+            assert (await s.end_of(other)).state is JobState.REFUSED
+            await s.runner.cancel(training.id)
+            assert (await s.end_of(training)).state is JobState.CANCELLED
+
+    assert s.metrics.registry.get_sample_value("regraft_train_seconds_count", {"model": "colours"}) == 1
+
+
+@asynchronous
 async def test_a_second_job_for_a_model_is_refused_while_the_first_one_is_not_over(store: ModelStore) -> None:
     async with stage(store) as s:
         first = s.examples.jobs.create("colours", {}, "cron")

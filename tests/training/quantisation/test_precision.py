@@ -15,12 +15,12 @@ from regraft.errors import ArtifactError, TrainingError
 from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import EMBEDDING, IMAGE, backbone_digest
+from regraft.model.card import RequestedPrecision, Strategy
 from regraft.model.session import open_session
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState
 from regraft.stores.models import FEATURES_FILE, REPORT_JSON_FILE, ModelStore
-from regraft.training_options import RequestedPrecision, Strategy
 from tests.tiny import picture, tiny_backbone
 from tests.training.conftest import CRAYONS, as_exported, crayons
 from tests.training.convolutions import conv_backbone
