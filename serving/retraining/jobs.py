@@ -9,15 +9,19 @@ from contextlib import suppress
 from contextvars import Context
 from datetime import datetime
 from functools import partial
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final
 
-from regraft.errors import PreconditionError, RegraftError
+import numpy as np
+
+from regraft.errors import PreconditionError, RegraftError, StorageError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.safe_path import module_command
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobKind, JobState, RetrainJob
-from regraft.stores.models import ModelStore
+from regraft.stores.models import FEATURES_FILE, ModelStore
+from regraft.stores.originals import pictures_missing
 from regraft.stores.recovery import OUT_OF_MEMORY, TAKEN, settle_interrupted
 from serving.retraining.job_watchers import JobWatchers
 from serving.retraining.process_state import is_stopped
@@ -38,6 +42,11 @@ _EXIT_TEXTS: Final = {
     OUT_OF_MEMORY: "it needed more memory than its limit (REGRAFT_RETRAIN_MEMORY_MB), and its process ended",
     TAKEN: "its model is being retrained by another process, outside of any job",
 }
+
+_NO_TORCH: Final = (
+    "a training needs torch, which is not installed where this server runs: pip install 'regraft[train]'; a retrain of "
+    "the head alone does without"
+)
 
 
 class JobRunner:
@@ -322,3 +331,37 @@ def _kill(child: asyncio.subprocess.Process) -> None:
     """Kill a child that is still running."""
     if child.returncode is None:
         child.kill()
+
+
+def has_torch() -> bool:
+    """Tell whether torch is installed, without importing it."""
+    return find_spec("torch") is not None
+
+
+def check_trainable(
+    store: ModelStore, examples: ExamplesStore, model: str, version: int, torch_is_here: Callable[[], bool] = has_torch
+) -> None:
+    """Check that a model can be trained anew on its examples.
+
+    Args:
+        store: has the model.
+        examples: should have all its pictures.
+        model: its name.
+        version: the champion.
+        torch_is_here: tells whether torch is installed.
+
+    Raises:
+        PreconditionError: it cannot; the text says what to do.
+        StorageError: a store refused.
+    """
+    if not torch_is_here():
+        raise PreconditionError(_NO_TORCH)
+    file = store.folder(model, version) / FEATURES_FILE
+    try:
+        with np.load(file, allow_pickle=False) as features:
+            pictures = [str(sha256) for sha256 in features["sha256"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(f"{file}: cannot read the features ({error})") from error
+    known = examples.originals.known(model)
+    if missing := [sha256 for sha256 in pictures if sha256 not in known]:
+        raise PreconditionError(pictures_missing(model, missing, len(pictures)))

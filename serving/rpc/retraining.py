@@ -17,9 +17,8 @@ from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender, sending
-from serving.retraining.jobs import JobRunner
+from serving.retraining.jobs import JobRunner, check_trainable
 from serving.retraining.previews import Look, Previews
-from serving.retraining.training_conditions import check_trainable
 from serving.rpc.context import Context
 from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
@@ -66,7 +65,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             previews: look at what a job would make.
             metrics: counts the examples.
             gate: the mode of jobs that state none.
-            check_trainable: see `serving.retraining.training_conditions`.
+            check_trainable: see `serving.retraining.jobs`.
         """
         self._models = models
         self._threads = models.threads

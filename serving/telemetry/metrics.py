@@ -131,11 +131,9 @@ class Metrics:
         self.retrain_jobs = counter(
             "retrain_jobs", "Finished retrain and training jobs, by outcome.", "model", "outcome"
         )
-        self.retrain_seconds = histogram(
-            "retrain_seconds", "Time of a retrain job, waiting included.", "model", buckets=_JOB_SECONDS
-        )
-        self.train_seconds = histogram(
-            "train_seconds", "Time of a training job, waiting included.", "model", buckets=_TRAIN_SECONDS
+        self.retrain_seconds, self.train_seconds = (
+            histogram(f"{kind}_seconds", f"Time of a {kind} job, waiting included.", "model", buckets=buckets)
+            for kind, buckets in (("retrain", _JOB_SECONDS), ("train", _TRAIN_SECONDS))
         )
         self.gate_accuracy = gauge(
             "gate_accuracy", "Holdout accuracy that the gate saw last, of champion and challenger.", "model", "head"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from regraft.errors import StorageError
 
-SCHEMA: Final = "0010"
+SCHEMA: Final = "0011"
 _UNVERSIONED: Final = "0001"
 """The schema of databases from before schemas had versions."""
 
