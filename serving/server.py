@@ -433,7 +433,7 @@ class Server:
         if self.settings.backbones:
             bring = partial(bring_backbones, BackboneStore(self.settings.store), self.settings.backbones)
             tasks.start("bring backbones", partial(self._threads.store.run, bring))
-        tasks.repeat("measure backbones", self._picture_times.look, _OTHERS_FACTOR * often_s)
+        tasks.repeat("measure backbones", partial(self._measure_backbones, looked), _OTHERS_FACTOR * often_s)
         if self.settings.bake:
             tasks.repeat("judge new champions", self._rollback.look, often_s)
         return looked, tasks.start("open the examples", self._open_examples)
@@ -451,6 +451,11 @@ class Server:
         tasks.repeat("count examples", counting, _COUNT_EVERY_S)
         if self.settings.retrain_every:
             tasks.repeat("start retrains that are due", self._schedule.look, self._schedule.look_every_s)
+
+    async def _measure_backbones(self, models_are_loaded: asyncio.Event) -> None:
+        """Measure a backbone, once those of the models were, whose plans nothing shall disturb."""
+        await models_are_loaded.wait()
+        await self._picture_times.look()
 
     async def _give_memory_back(self) -> None:
         if self._memory.peak - 4 * self._memory.taken > _TRIM_BYTES:

@@ -21,10 +21,10 @@ from regraft.model.session import open_session
 from regraft.safe_path import module_command
 
 _CPU_S: Final = 60
-"""Seconds of a CPU; the largest known network (VGG-19, 560 MB) takes 6."""
+"""Seconds of a CPU; reading and running a file of 530 MB takes 3."""
 _MEMORY_BYTES: Final = 2**31
 _MEMORY_TIMES: Final = 8
-"""The memory that a network may take: this, and so many times its file; VGG-19 takes 5 times its own."""
+"""The memory that a network may take: this, and so many times its file; one of 530 MB took 5 times its own."""
 _PATIENCE_S: Final = 600.0
 """How long it may take on a busy machine, or hang."""
 _REFUSED: Final = 3
