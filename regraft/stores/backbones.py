@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -128,6 +128,12 @@ class StoredBackbone(BaseModel):
         return self.backbone.digest
 
     @property
+    def model(self) -> str:
+        """The model in whose version it learned, or empty of a network."""
+        name, is_version, _ = self.name.rpartition(":")  # neither networks nor models have one in their names
+        return name if is_version else ""
+
+    @property
     def embedding_key(self) -> EmbeddingKey:
         """The key of embeddings that were computed on a CPU."""
         return EmbeddingKey(self.digest, self.image.digest())
@@ -214,14 +220,18 @@ class BackboneStore:
         """
         return sorted(self._readable(), key=lambda each: (each.name, each.added_at, each.digest))
 
-    def find(self, wanted: str) -> StoredBackbone:
+    def find(self, wanted: str, may_use: Callable[[StoredBackbone], bool] = lambda _: True) -> StoredBackbone:
         """Return the backbone of a name, or of the beginning of a digest.
+
+        Args:
+            wanted: the name, or the beginning.
+            may_use: tells which of them there are, for whoever asks.
 
         Raises:
             NotFoundError: there is none; the text says which there are, and how to get one.
             InvalidRequestError: there are several; the text says how to tell them apart.
         """
-        backbones = self.list()
+        backbones = [*filter(may_use, self.list())]
         found = [each for each in backbones if each.name == wanted]
         if not found and _DIGEST_BEGINNING.fullmatch(wanted):
             found = [each for each in backbones if each.digest.startswith(wanted)]

@@ -5,6 +5,7 @@ from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBack
 from regraft.v1 import models_pb2 as pb
 from serving.backbones.addable import AddableBackbone, AddableBackbones
 from serving.backbones.picture_times import PictureTimes
+from serving.telemetry.call import may_name
 from serving.threads import Threads
 
 
@@ -20,12 +21,20 @@ class BackboneList:
 
     async def list(self, *, show_addable: bool) -> list[pb.Backbone]:
         """Return those that are here, and behind them those that could be added if asked for."""
-        stored = await self._threads.store.run(self._store.list)
+        stored = filter(may_use, await self._threads.store.run(self._store.list))
         here = [_here(each, self._times.get(each.digest)) for each in stored]
         names = {each.name for each in here}
         addable = await self._addable.list() if show_addable else ()
         others = [_addable(each) for each in addable if each.name not in names]
         return sorted([*here, *others], key=place)
+
+
+def may_use(backbone: StoredBackbone) -> bool:
+    """Return whether the caller may begin a model with a backbone, or know of it.
+
+    One that learned from pictures belongs to the model whose pictures these were.
+    """
+    return not backbone.model or may_name(backbone.model)
 
 
 def place(backbone: pb.Backbone) -> list[str]:

@@ -14,10 +14,12 @@ from regraft.auth import hash_token
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
 from regraft.oip import inference_pb2, inference_pb2_grpc
+from regraft.stores.backbones import BackboneStore
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import ModelStore
 from serving.rpc.security.named_models import INNER, NAMES
 from tests.live_server import LiveServer
+from tests.regraft.stores.test_backbones import add
 from tests.serving.conftest import AuditLines
 from tests.serving.rpc.rpcs import rpcs_of
 from tests.tiny import picture, publish_tiny
@@ -30,7 +32,7 @@ OF_NO_MODEL = {
     "/inference.GRPCInferenceService/ServerLive": "of the server",
     "/inference.GRPCInferenceService/ServerMetadata": "of the server",
     "/inference.GRPCInferenceService/ServerReady": "of the server",
-    "/regraft.v1.Models/ListBackbones": "of the server",
+    "/regraft.v1.Models/ListBackbones": "a list, without those that learned in a model which the caller may not name",
     "/regraft.v1.Models/ListModels": "a list, of those that the caller may name",
     "/regraft.v1.Retraining/CancelRetrainJob": "a job's id, whose model is checked",
     "/regraft.v1.Retraining/GetRetrainJob": "a job's id, whose model is checked",
@@ -95,7 +97,11 @@ def test_lists_show_what_the_caller_may_name(store: ModelStore, live: LiveServer
         for name in ("colours", "flowers"):
             examples.jobs.request_cancel(examples.jobs.create(name, {}, "ada").id)
 
+    for scale, name in enumerate(("resnet18", "colours:1", "flowers:2", "colours:1-int8"), start=2):
+        add(BackboneStore(store.root), name, scale)
+
     assert [model.name for model in tenant.list_models()] == ["flowers"]
+    assert [backbone.name for backbone in tenant.list_backbones()] == ["flowers:2", "resnet18"]
     assert [job.name for job in tenant.list_jobs()] == [job.name for job in tenant.list_jobs("flowers")] == ["flowers"]
     with grpc.insecure_channel(live.target) as channel:
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
