@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         "With `control`, only what answers on `grpc` does here. Needs the extra `http`.",
     )
     http_origin: Origins = _address(
-        (), "An origin whose web pages may ask over HTTP, such as https://label.example.com, may be repeated; else none."
+        (), "An origin whose web pages may ask over HTTP, as in https://label.example.com, may be repeated; else none."
     )
     metrics: Address = _address(
         "127.0.0.1:8002", "HOST:PORT for Prometheus and probes (`/healthz`, `/readyz`). Plain HTTP."

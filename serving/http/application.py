@@ -13,6 +13,7 @@ from serving.http.context import CallError
 from serving.http.cors import is_preflight
 from serving.http.exchange import Exchange, HugeHeadError, Receive, Scope, Send, TooLargeError
 from serving.http.methods import Method, Methods
+from serving.http.open_inference.service import OpenInference
 from serving.http.plain.rest import Rest
 from serving.http.problem import respond_problem
 from serving.http.protocols import connect, grpc_web
@@ -42,6 +43,7 @@ class HttpApplication:
         """Answer ``methods`` and ``probes``; of the latter see `serving.http.plain.rest.Rest`."""
         self._methods = methods
         self._rest = Rest(methods, probes, rules.most_bytes)
+        self._inference = OpenInference(methods, rules.most_bytes)
         self._most_bytes = rules.most_bytes
         self._origins = rules.origins
 
@@ -79,7 +81,7 @@ class HttpApplication:
     async def _answer_url(self, exchange: Exchange) -> None:
         """Answer a plain URL."""
         path = tuple(unquote(part) for part in exchange.path.strip("/").split("/"))
-        handlers = self._rest.find(path)
+        handlers = self._rest.find(path) or self._inference.find(path)
         if not handlers:
             raise CallError(grpc.StatusCode.NOT_FOUND, f"there is nothing at {exchange.path[:200]}")
         if handler := handlers.get(exchange.method):
