@@ -36,16 +36,13 @@ from regraft.stores.split import group_of, record_split
 _CHUNK: Final = 1_000
 _HEX: Final = "0123456789abcdef"
 _RELEASED: Final = "released from quarantine"
-EXAMPLE_COLUMNS: Final = (
+_EXAMPLES: Final[Select[Any]] = select(
     *(examples.c[name] for name in ("sha256", "label", "source", "added_at", "quarantine", "vouched_by")),
     func.coalesce(splits.c.group_name, ""),
     examples.c.is_original,
     examples.c.annotator,
-)
-"""Columns of `Example`, with its fields in order, of `WITH_SPLIT`."""
-IN_SPLIT: Final = (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)
-WITH_SPLIT: Final = examples.outerjoin(splits, IN_SPLIT)
-_EXAMPLES: Final[Select[Any]] = select(*EXAMPLE_COLUMNS).select_from(WITH_SPLIT)
+).select_from(examples.outerjoin(splits, (splits.c.model == examples.c.model) & (splits.c.sha256 == examples.c.sha256)))
+"""Rows of `Example`, with its fields in order."""
 
 
 class AddOutcome(StrEnum):

@@ -1,16 +1,17 @@
 """Pages of a model's examples: filters, orders, and the predictions of a head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 from unicodedata import normalize
 
-from sqlalchemy import Column, ColumnElement, Engine, Select, and_, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, select, tuple_
 
 from regraft.stores.database.engine import reading
 from regraft.stores.database.tables import examples, predictions, splits
-from regraft.stores.labelling.predictions import COLUMNS, Prediction, holds
-from regraft.stores.labels import EXAMPLE_COLUMNS, IN_SPLIT, WITH_SPLIT, Example
+from regraft.stores.labelling.predictions import COLUMNS, Prediction, exists_by_key, holds
+from regraft.stores.labels import Example
 
 Place: TypeAlias = tuple[str | float, str]
 """Of an example in an order: its value and its hash. Empty value where the order is that of the hashes."""
@@ -95,6 +96,9 @@ _SORTING: Final = {
     Order.LEAST_SURE: _Sorting(predictions.c.probability, is_descending=False),
     Order.MOST_NOVEL: _Sorting(predictions.c.novelty, is_descending=True),
 }
+_FIELDS: Final = tuple(name for name in Example.__dataclass_fields__ if name != "group")
+"""Of `Example`, those that its row has."""
+_CHUNK: Final = 500
 OF_PREDICTIONS: Final = frozenset({Order.LIKELY_WRONG, Order.LEAST_SURE, Order.MOST_NOVEL})
 """Orders that only examples with a prediction have a place in."""
 
@@ -126,31 +130,32 @@ class Listing:
             after: the place of the last one before them; None: the first ones.
             most: no more than so many.
         """
-        query = _query(model, wanted, order, head)
+        query = _hashes(model, wanted, order, head)
         with reading(self._engine, "cannot read the examples") as connection:
-            rows = connection.execute(_sorted(query, order, after).limit(most))
-            return [_listed(row, order) for row in rows]
+            hashes = connection.execute(_sorted(query, order, after).limit(most)).scalars().all()
+            return _listed(connection, model, order, head, hashes)
 
 
-def _query(model: str, wanted: Filter, order: Order, head: str) -> Select[Any]:
-    """Select examples and what they come with, unsorted."""
-    columns = (*EXAMPLE_COLUMNS, splits.c.is_holdout, *COLUMNS)
-    of_examples, of_others = _conditions_on_examples(model, wanted), _conditions_on_others(wanted)
-    if order not in OF_PREDICTIONS or wanted.label:
-        needs = wanted.needs_predictions or order in OF_PREDICTIONS
-        query: Select[Any] = select(*columns).select_from(WITH_SPLIT.join(predictions, holds(head), isouter=not needs))
-        return query.where(*of_examples, *of_others)
-    # An outer join, or SQLite would begin with the examples, and sort them all for each page.
-    here = predictions.outerjoin(examples, and_(holds(head), *of_examples)).outerjoin(splits, IN_SPLIT)
-    is_there = func.coalesce(examples.c.sha256, "") != ""
-    mine = predictions.c.model == model, predictions.c.head == head
-    return select(*columns).select_from(here).where(*mine, is_there, *of_others)
+def _hashes(model: str, wanted: Filter, order: Order, head: str) -> Select[Any]:
+    """Select the hashes of examples, unsorted.
+
+    Each condition on another table is one look by the key, see `exists_by_key`.
+    """
+    of_examples, of_predictions = _conditions_on_examples(model, wanted), _conditions_on_predictions(wanted)
+    if order in OF_PREDICTIONS:
+        mine = predictions.c.model == model, predictions.c.head == head
+        query = select(predictions.c.sha256).where(*mine, exists_by_key(examples, holds(head), *of_examples))
+        return query.where(*of_predictions, *_conditions_on_split(predictions, wanted))
+    query = select(examples.c.sha256).where(*of_examples, *_conditions_on_split(examples, wanted))
+    if wanted.needs_predictions:
+        query = query.where(exists_by_key(predictions, holds(head), *of_predictions))
+    return query
 
 
 def _conditions_on_examples(model: str, wanted: Filter) -> list[ColumnElement[bool]]:
     conditions = [examples.c.model == model]
-    if wanted.label:  # older rows may have it in the other form
-        conditions.append(examples.c.label.in_([normalize(form, wanted.label) for form in ("NFC", "NFD")]))
+    if wanted.label:
+        conditions.append(examples.c.label.in_(_forms(wanted.label)))
     for column, text in ((examples.c.source, wanted.source), (examples.c.annotator, wanted.annotator)):
         if text:
             conditions.append(column == text)
@@ -161,17 +166,30 @@ def _conditions_on_examples(model: str, wanted: Filter) -> list[ColumnElement[bo
     return conditions
 
 
-def _conditions_on_others(wanted: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions on splits and predictions."""
+def _conditions_on_predictions(wanted: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
-    if wanted.side is not None:
-        is_holdout = {Side.TRAINING: False, Side.HOLDOUT: True, Side.UNDECIDED: None}[wanted.side]
-        conditions.append(splits.c.is_holdout.is_(is_holdout))
+    if wanted.label:
+        conditions.append(predictions.c.of_label.in_(_forms(wanted.label)))
     if wanted.is_right is not None:
         conditions.append(predictions.c.is_right.is_(wanted.is_right))
     if wanted.suspected:
         conditions.append(predictions.c.is_suspected.is_(True))
     return conditions
+
+
+def _conditions_on_split(of: Table, wanted: Filter) -> list[ColumnElement[bool]]:
+    """Return the condition on the side of a table's pictures."""
+    if wanted.side is None:
+        return []
+    here = splits.c.model == of.c.model, splits.c.sha256 == of.c.sha256
+    if wanted.side is Side.UNDECIDED:
+        return [~exists_by_key(splits, *here, splits.c.is_holdout.is_not(None))]
+    return [exists_by_key(splits, *here, splits.c.is_holdout.is_(wanted.side is Side.HOLDOUT))]
+
+
+def _forms(label: str) -> list[str]:
+    """Return both forms of a label; older rows may have the other one."""
+    return [normalize(form, label) for form in ("NFC", "NFD")]
 
 
 def _sorted(query: Select[Any], order: Order, after: Place | None) -> Select[Any]:
@@ -188,13 +206,38 @@ def _sorted(query: Select[Any], order: Order, after: Place | None) -> Select[Any
     return query.order_by(sorting.column, sha256)
 
 
-def _listed(row: Any, order: Order) -> Listed:  # noqa: ANN401 - a row of the query
-    fields = tuple(row)
-    example = Example(*fields[: len(EXAMPLE_COLUMNS)])
-    is_holdout, *answer = fields[len(EXAMPLE_COLUMNS) :]
-    side = Side.UNDECIDED if is_holdout is None else Side.HOLDOUT if is_holdout else Side.TRAINING
-    prediction = None if answer[0] is None else Prediction(*answer)
-    return Listed(example, side, prediction, (_value(example, prediction, order), example.sha256))
+def _listed(connection: Connection, model: str, order: Order, head: str, hashes: Sequence[str]) -> list[Listed]:
+    """Read examples with their sides and predictions, in the order of the hashes."""
+    found: dict[str, Any] = {}
+    sides: dict[str, Any] = {}
+    answers: dict[str, Prediction] = {}
+    for start in range(0, len(hashes), _CHUNK):
+        some = hashes[start : start + _CHUNK]
+        of_model = (
+            select(table).where(table.c.model == model, table.c.sha256.in_(some)) for table in (examples, splits)
+        )
+        found_rows, side_rows = (connection.execute(query) for query in of_model)
+        found |= {row.sha256: row for row in found_rows}
+        sides |= {row.sha256: row for row in side_rows}
+        made = select(predictions.c.sha256, predictions.c.of_label, *COLUMNS).where(
+            predictions.c.model == model, predictions.c.head == head, predictions.c.sha256.in_(some)
+        )
+        for sha256, of_label, *answer in connection.execute(made):
+            if sha256 in found and found[sha256].label == of_label:
+                answers[sha256] = Prediction(*answer)
+    return [
+        _with_all(found[name], sides.get(name), answers.get(name), order)
+        for name in hashes
+        if name in found and (name in answers or order not in OF_PREDICTIONS)  # it changed at this very moment
+    ]
+
+
+def _with_all(row: Any, side: Any, prediction: Prediction | None, order: Order) -> Listed:  # noqa: ANN401 - rows
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    example = Example(**fields, group=side.group_name if side else "")
+    is_holdout = side.is_holdout if side else None
+    on = Side.UNDECIDED if is_holdout is None else Side.HOLDOUT if is_holdout else Side.TRAINING
+    return Listed(example, on, prediction, (_value(example, prediction, order), example.sha256))
 
 
 def _value(example: Example, prediction: Prediction | None, order: Order) -> str | float:

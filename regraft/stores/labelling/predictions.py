@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, and_, delete, func, select
+from sqlalchemy import ColumnElement, Engine, Select, Table, and_, bindparam, delete, func, literal, select
 
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
@@ -90,6 +90,15 @@ def holds(head: str) -> ColumnElement[bool]:
     )
 
 
+def exists_by_key(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Tell whether a table has a row, by a look for each row of the query around.
+
+    With an offset PostgreSQL makes no join of it, which, where it has no statistics of a table that was just filled, it
+    would do row by row against all.
+    """
+    return select(literal(1)).select_from(table).where(*conditions).offset(0).exists()
+
+
 class Predictions:
     """A thread-safe table of predictions, by head."""
 
@@ -107,23 +116,25 @@ class Predictions:
             after: only those whose hash comes after this one.
             most: no more than so many.
         """
+        embedded = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
         query: Select[Any] = (
-            select(examples.c.sha256, examples.c.label, embeddings.c.vector)
-            .select_from(examples.join(embeddings, embeddings.c.sha256 == examples.c.sha256))
+            select(examples.c.sha256, examples.c.label)
             .where(
                 examples.c.model == model,
                 examples.c.sha256 > after,
-                embeddings.c.backbone == key.backbone,
-                embeddings.c.image_spec == key.image_spec,
-                ~select(predictions.c.sha256).where(holds(head)).exists(),
+                ~exists_by_key(predictions, holds(head)),
+                exists_by_key(embeddings, embeddings.c.sha256 == examples.c.sha256, *embedded),
             )
             .order_by(examples.c.sha256)
             .limit(most)
         )
         with reading(self._engine, "cannot read the examples") as connection:
             rows = connection.execute(query).all()
-        vectors = np.array([np.frombuffer(row.vector, "<f4") for row in rows], np.float32)
-        return Unpredicted(tuple(row.sha256 for row in rows), tuple(row.label for row in rows), vectors)
+            hashes = [row.sha256 for row in rows]
+            there = select(embeddings.c.sha256, embeddings.c.vector).where(embeddings.c.sha256.in_(hashes), *embedded)
+            vectors = {row.sha256: np.frombuffer(row.vector, "<f4") for row in connection.execute(there)}
+        embedding = np.array([vectors[sha256] for sha256 in hashes], np.float32)
+        return Unpredicted(tuple(hashes), tuple(row.label for row in rows), embedding)
 
     def put(self, model: str, head: str, examples: Unpredicted, made: Sequence[Prediction]) -> None:
         """Keep the predictions of examples, in place of older ones.
@@ -146,20 +157,18 @@ class Predictions:
 
     def pending(self, model: str, head: str) -> int:
         """Count the examples whose prediction is still to be made."""
-        made = select(predictions.c.sha256).where(holds(head)).exists()
+        made = exists_by_key(predictions, holds(head))
         query = select(func.count()).select_from(examples).where(examples.c.model == model, ~made)
         with reading(self._engine, "cannot count predictions") as connection:
             return int(connection.execute(query).scalar_one())
 
     def drop_others(self, model: str, heads: Collection[str], most: int) -> int:
         """Drop some predictions of other heads; return how many."""
-        here = predictions.c.model == model, predictions.c.head.not_in(heads)
-        some = select(predictions.c.sha256, predictions.c.head).where(*here).limit(most).subquery()
-        gone = delete(predictions).where(
-            predictions.c.model == model,
-            select(some.c.sha256)
-            .where(some.c.sha256 == predictions.c.sha256, some.c.head == predictions.c.head)
-            .exists(),
-        )
+        key = predictions.c.head, predictions.c.sha256
+        query = select(*key).where(predictions.c.model == model, predictions.c.head.not_in(heads)).limit(most)
         with transaction(self._engine, "cannot drop predictions") as connection:
-            return int(connection.execute(gone).rowcount)
+            rows = [{"of_head": row.head, "of_picture": row.sha256} for row in connection.execute(query)]
+            mine = predictions.c.model == model, key[0] == bindparam("of_head"), key[1] == bindparam("of_picture")
+            if rows:
+                connection.execute(delete(predictions).where(*mine), rows)
+        return len(rows)
