@@ -145,11 +145,11 @@ class ExamplePredictor:
             self._woken.discard(name)  # before the database is asked: what comes meanwhile may have come too late
             self._due_s[name] = clock() + self._every_s
             head = await self._threads.database.run(present_head, self._examples, served)
-            if await self._answer_all(served, head) and is_other:
+            if await self._answer_all(served, head, is_first=is_other) and is_other:
                 await self._drop_others(name, head.key)
                 self._answered[name] = served.version
 
-    async def _answer_all(self, served: ServedModel, head: PresentHead) -> bool:
+    async def _answer_all(self, served: ServedModel, head: PresentHead, *, is_first: bool) -> bool:
         """Answer what is missing; False where another version serves meanwhile."""
         name, table, made, after = served.name, self._examples.predictions, 0, ""
         while todo := await self._threads.database.run(
@@ -158,6 +158,8 @@ class ExamplePredictor:
             fitted = await self._fitted_pictures(served)
             answers = await self._threads.database.run(predict, served.head, head.labels, todo, fitted)
             await self._threads.writes.run(table.put, name, head.key, todo, answers)
+            if is_first and not made:
+                await self._threads.writes.run(table.gather_statistics)
             made, after = made + len(answers), todo.sha256[-1]
             if self._models.get(name) is not served:
                 return False

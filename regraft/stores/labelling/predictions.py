@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, Table, and_, bindparam, delete, func, literal, select
+from sqlalchemy import ColumnElement, Engine, Select, Table, and_, bindparam, delete, func, literal, select, text
 
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
@@ -93,8 +93,8 @@ def holds(head: str) -> ColumnElement[bool]:
 def exists_by_key(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """Tell whether a table has a row, by a look for each row of the query around.
 
-    With an offset PostgreSQL makes no join of it, which, where it has no statistics of a table that was just filled, it
-    would do row by row against all.
+    With an offset PostgreSQL makes no join of it: where it has no statistics of a table yet, it would compare all with
+    all.
     """
     return select(literal(1)).select_from(table).where(*conditions).offset(0).exists()
 
@@ -155,9 +155,18 @@ class Predictions:
                 upsert.on_conflict_do_update(index_elements=["model", "head", "sha256"], set_=changes), rows
             )
 
+    def gather_statistics(self) -> None:
+        """Let PostgreSQL look at what was just written.
+
+        It does so by itself, a minute later; until then it takes a head for a rarity, and compares all with all.
+        """
+        if self._engine.dialect.name == "postgresql":
+            with transaction(self._engine, "cannot look at the predictions") as connection:
+                connection.execute(text(f"ANALYZE {predictions.name}, {examples.name}"))
+
     def pending(self, model: str, head: str) -> int:
         """Count the examples whose prediction is still to be made."""
-        made = exists_by_key(predictions, holds(head))
+        made = select(predictions.c.sha256).where(holds(head)).exists()
         query = select(func.count()).select_from(examples).where(examples.c.model == model, ~made)
         with reading(self._engine, "cannot count predictions") as connection:
             return int(connection.execute(query).scalar_one())
