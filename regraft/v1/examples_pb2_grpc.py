@@ -197,7 +197,8 @@ class ExamplesServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetThumbnails(self, request, context):
-        """Thumbnails of examples, in force or removed. What has none is answered by an error of its own.
+        """Thumbnails of examples, in force or removed, and of pictures without a label. What has none is answered by an error
+        of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.inference.registry import ServedModel
+from serving.retraining.predictor import present_head
 from serving.retraining.suggestions import Knowledge, Suggestion, suggest
 
 _MOST_OF_POOL: Final = 2_000
@@ -83,8 +83,9 @@ class Suggester:
         file = self._models.folder(served.name, served.version) / FEATURES_FILE
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
             of_label = np.bincount(features["label_index"], minlength=len(served.card.labels))
-            for label, number in zip(served.card.labels, of_label, strict=False):
-                counts[label] = max(counts[nfc(label)], int(number))  # trained on includes most of what was sent
+            names = zip(served.card.labels, present_head(self._examples, served).labels, of_label, strict=False)
+            for label, now, number in names:
+                counts[label] = max(counts[now], int(number))  # trained on includes most of what was sent
             rows = _some(len(features["sha256"]))
             trained = np.asarray(features["embedding"][rows], np.float32)
             for sha256 in features["sha256"]:

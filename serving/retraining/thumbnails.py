@@ -1,4 +1,4 @@
-"""Thumbnails of labelled pictures, many at once, kept on the disk within a bound.
+"""Thumbnails of pictures, many at once, kept on the disk within a bound.
 
 ::
 
@@ -166,10 +166,10 @@ class Thumbnails:
 
     def _read(self, sha256: str) -> bytes:
         with storage_errors("cannot read the picture"):
-            try:
-                return self._examples.image_file(sha256).read_bytes()
-            except FileNotFoundError as error:
-                raise NotFoundError(f"the picture of {sha256} is not in the store") from error
+            for file in (self._examples.image_file(sha256), self._examples.pool.file(sha256)):
+                with suppress(FileNotFoundError):
+                    return file.read_bytes()
+        raise NotFoundError(f"the picture of {sha256} is not in the store")
 
 
 def _error_of_one(outcome: bytes | BaseException) -> bytes | Exception:

@@ -165,6 +165,12 @@ class PicturePool:
             raise NotFoundError(f"model {model!r} has no picture {sha256!r} without a label: send the picture itself")
         return PooledPicture(*row)
 
+    def known(self, model: str, hashes: Collection[str]) -> set[str]:
+        """Return those hashes that are pictures of a model without a label."""
+        query = select(pooled_pictures.c.sha256).where(_unlabelled(model), pooled_pictures.c.sha256.in_(hashes))
+        with reading(self._engine, "cannot read the pool") as connection:
+            return set(connection.execute(query).scalars())
+
     def file(self, sha256: str) -> ImageFile:
         """Return the file of the picture with this hash."""
         return self._images.file(sha256)

@@ -91,11 +91,11 @@ class ExampleLists:
             if not _HASH.fullmatch(sha256):
                 raise InvalidRequestError(f"sha256: {sha256[:80]!r} is no SHA-256: need 64 characters 0-9 and a-f")
         name = self._models.resolve(request.name)
-        known = await self._threads.database.run(self._examples.labels.known, name, request.sha256)
+        known = await self._threads.database.run(self._known, name, request.sha256)
         found = await self._thumbnails.get([each for each in request.sha256 if each in known], side_px, caller())
         answer, left_bytes = pb.GetThumbnailsResponse(), MAX_ANSWER_BYTES
         for sha256 in request.sha256:
-            outcome = found.get(sha256, NotFoundError(f"model {name!r} has no example {sha256!r}"))
+            outcome = found.get(sha256, NotFoundError(f"model {name!r} has no picture {sha256!r}"))
             if isinstance(outcome, bytes):
                 left_bytes -= len(outcome)
                 if left_bytes < 0:
@@ -105,6 +105,10 @@ class ExampleLists:
             else:
                 answer.thumbnails.add(sha256=sha256, error=picture_error(outcome))
         return answer
+
+    def _known(self, name: str, hashes: Sequence[str]) -> set[str]:
+        """Return those hashes that are pictures of a model, labelled or not."""
+        return self._examples.labels.known(name, hashes) | self._examples.pool.known(name, hashes)
 
 
 def _filter(request: pb.ListExamplesRequest) -> Filter:

@@ -118,10 +118,18 @@ def test_thumbnails_come_in_order_and_what_has_none_is_an_error_of_its_own(
     assert isinstance(gone, PictureError)
     assert (gone.code, gone.reason) == (5, "NOT_FOUND")
     assert isinstance(unknown, PictureError)
-    assert unknown.message == f"model 'colours' has no example '{'0' * 64}'"
+    assert unknown.message == f"model 'colours' has no picture '{'0' * 64}'"
     for thumbnail in shown:  # of the removed one, too: it may be restored
         assert isinstance(thumbnail, bytes)
         assert Image.open(io.BytesIO(thumbnail)).size == (16, 16)
+
+
+def test_pictures_without_a_label_have_thumbnails_too(live: LiveServer) -> None:
+    waiting = picture("grey", 5)
+    list(live.client.add_pictures([waiting]))
+
+    (thumbnail,) = live.client.thumbnails([image_hash(waiting)]).values()
+    assert isinstance(thumbnail, bytes)
 
 
 def test_what_does_not_fit_an_answer_is_to_be_asked_for_in_another(live: LiveServer, store: ModelStore) -> None:
